@@ -1,0 +1,1 @@
+"""Causal adaptation of vision-language models: the pure mathematics and CLIP, without Dassl."""

@@ -1,0 +1,1 @@
+"""YAML configurations, installed as package data (causalclip.configs)."""

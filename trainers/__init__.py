@@ -1,0 +1,1 @@
+"""Dassl trainers; importing a module of this package registers the trainer it holds."""
