@@ -1,0 +1,79 @@
+"""Where derived files go, and how: written whole or not at all, beside the data or in the cache."""
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def cache_home() -> Path:
+    """Return the folder for what cannot be kept beside the data: `$CAUSALCLIP_CACHE` if set."""
+    return Path(os.environ.get("CAUSALCLIP_CACHE") or "~/.cache/causalclip").expanduser()
+
+
+def cache_twin(path: str | os.PathLike) -> Path:
+    """Return the place in the cache that stands in for `path` when its folder is read-only."""
+    path = Path(os.path.abspath(path))
+    key = hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:12]
+    return cache_home() / f"{path.parent.parent.name}-{path.parent.name}-{key}" / path.name
+
+
+def load_json(path: str | os.PathLike):
+    """Return the content of a stored file, from `path` or its twin in the cache, or None."""
+    for place in (Path(path), cache_twin(path)):
+        if not place.is_file():
+            continue
+        try:
+            return json.loads(place.read_text(encoding="utf-8"))
+        except ValueError as error:
+            print(f"Ignoring {ascii(str(place))}, which is not JSON: {error}")
+    return None
+
+
+def store_json(path: str | os.PathLike, content, *, keep_existing: bool = False) -> Path:
+    """Write `content` to `path`, or to its twin in the cache if that is read-only; return where.
+
+    Readers see the old file or the new one, never a part. With `keep_existing` the first of several
+    processes wins and the others' content is dropped, so the caller has to read the file again.
+    """
+    text = json.dumps(content)
+    try:
+        return _write(Path(path), text, keep_existing)
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        return _write(cache_twin(path), text, keep_existing)
+
+
+def _write(path: Path, text: str, keep_existing: bool) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp's 0600 would hide the file from colleagues
+        _publish(name, path, keep_existing)
+    finally:
+        if os.path.exists(name):
+            os.unlink(name)
+    return path
+
+
+def _publish(name: str, path: Path, keep_existing: bool) -> None:
+    if not keep_existing:
+        os.replace(name, path)
+        return
+    try:
+        os.link(name, path)  # unlike replace, fails if another process was first
+    except FileExistsError:
+        return
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
