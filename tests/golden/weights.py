@@ -1,0 +1,126 @@
+"""The numbers every golden run starts from: a rule, so that no weight has to be stored.
+
+A tensor is drawn from the raw PCG64 stream (stable across NumPy releases by policy) seeded by the
+SHA-256 of its name. The published trainers were run on exactly these numbers; see manifest.json.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CLIP_SHAPES = {
+    # Text and vision widths differ from each other and from 512 and 768.
+    "small": {
+        "embed_dim": 48,
+        "image_resolution": 32,
+        "vision_layers": 3,
+        "vision_width": 64,
+        "vision_patch_size": 8,
+        "context_length": 77,
+        "vocab_size": 49408,
+        "transformer_width": 128,
+        "transformer_heads": 2,
+        "transformer_layers": 3,
+    },
+    # The shape of the bundled `tiny` checkpoint.
+    "tiny": {
+        "embed_dim": 64,
+        "image_resolution": 32,
+        "vision_layers": 4,
+        "vision_width": 128,
+        "vision_patch_size": 8,
+        "context_length": 77,
+        "vocab_size": 49408,
+        "transformer_width": 128,
+        "transformer_heads": 2,
+        "transformer_layers": 4,
+    },
+}
+CLASSNAMES = ["forest_path", "grand piano", "T-shirt", "zebra", "hot_air_balloon"]
+LABELS = [0, 3, 1, 4]
+LOGIT_SCALE = math.log(30.0)
+SKETCHED_ABOVE = 4096  # entries; larger tensors are kept as two random projections
+
+
+def unit_stream(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform float64 numbers of mean 0 and variance 1, determined by `name` alone."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    raw = np.random.PCG64(seed).random_raw(math.prod(shape))
+    uniform = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return ((2 * uniform - 1) * math.sqrt(3)).reshape(shape)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def clip_parameter(name: str, shape: tuple[int, ...]) -> Tensor:
+    """The value of one parameter of CLIP, about as large as CLIP's own initialisation makes it."""
+    if name == "logit_scale":
+        return torch.tensor(LOGIT_SCALE, dtype=torch.float32)
+    unit = unit_stream(f"clip.{name}", shape)
+    if len(shape) == 1 and name.endswith("weight"):  # a LayerNorm
+        return _tensor(1 + 0.1 * unit)
+    if len(shape) == 1:
+        return _tensor(0.1 * unit)
+    if name == "token_embedding.weight":
+        return _tensor(0.05 * unit)
+    if name == "positional_embedding":
+        return _tensor(0.02 * unit)
+    # Projections are stored (in, out); linear and convolution weights (out, in, ...).
+    fan_in = shape[0] if name.endswith("proj") else math.prod(shape[1:])
+    return _tensor(unit / math.sqrt(fan_in))
+
+
+def clip_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """A whole CLIP state dict for the given parameter names and shapes."""
+    return {name: clip_parameter(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+def learnable(name: str, shape: tuple[int, ...]) -> Tensor:
+    """The start of one learnable tensor, under its published state-dict name."""
+    unit = unit_stream(f"learnable.{name}", shape)
+    is_matrix = len(shape) == 2 and name.endswith("weight")
+    return _tensor(unit / math.sqrt(shape[1]) if is_matrix else 0.02 * unit)
+
+
+def images(step: int) -> Tensor:
+    """The (4, 3, 32, 32) batch of optimiser step `step`, counted from 0."""
+    return _tensor(unit_stream(f"images.{step}", (len(LABELS), 3, 32, 32)))
+
+
+def labels(step: int) -> Tensor:
+    """The labels of step `step`: the first ones, moved on by one class a step."""
+    return torch.tensor([(label + step) % len(CLASSNAMES) for label in LABELS])
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and float32 bytes, to tell a changed rule from a changed method."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        sha.update(name.encode())
+        sha.update(state[name].detach().cpu().numpy().astype("<f4").tobytes())
+    return sha.hexdigest()
+
+
+def kept(name: str, tensor: Tensor) -> dict[str, np.ndarray]:
+    """What a golden file keeps of one tensor: all of it, or two sketches when it is large.
+
+    A sketch is the product with four random sign vectors, from the left or from the right; a
+    difference anywhere in the tensor shows in it.
+    """
+    array = tensor.detach().cpu().numpy()
+    if array.size <= SKETCHED_ABOVE:
+        return {name: array}
+    rows, columns = array.shape
+    left = np.sign(unit_stream(f"left.{rows}", (4, rows)))
+    right = np.sign(unit_stream(f"right.{columns}", (columns, 4)))
+    wide = array.astype(np.float64)
+    return {
+        f"{name}@left": (left @ wide).astype(np.float32),
+        f"{name}@right": (wide @ right).astype(np.float32),
+    }
