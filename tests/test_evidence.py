@@ -44,7 +44,8 @@ def dempster_over_sets(evidence):
         kept = 1 - products.pop(frozenset(), 0.0)
         agreement *= kept
         combined = {focal: m / kept for focal, m in products.items()}
-    belief = torch.tensor([combined[frozenset([k])] for k in range(n_classes)]).double()
+    belief = [combined[frozenset([k])] for k in range(n_classes)]
+    belief = torch.tensor(belief, dtype=torch.float64)
     return n_classes * belief / combined[everything], 1 - agreement
 
 
