@@ -1,0 +1,105 @@
+"""Fetches released weights: resumable, with a progress bar, and checked against their sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+
+from tqdm import tqdm
+
+ATTEMPTS = 5  # a connection that breaks is taken up again where it ended, this often
+BLOCK = 1 << 20
+TIMEOUT = 30
+
+
+def fetch(url: str, folder: str | os.PathLike, *, sha256: str) -> Path:
+    """Return the local copy of `url` in `folder`, downloading it when it is missing.
+
+    The bytes arrive in `<file>.part`, so a download that was interrupted continues, and take their
+    final name only after their sha256 is the expected one.
+
+    Raises:
+        ConnectionError: the file cannot be reached; the message says how to put it there by hand.
+        ValueError: the bytes that arrived are not the expected ones.
+    """
+    target = Path(folder) / url.rsplit("/", 1)[-1]
+    if target.is_file():
+        if file_sha256(target) == sha256:
+            return target
+        warnings.warn(f"{target} is damaged (its sha256 differs); fetching it again", stacklevel=2)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    _fetch_part(url, part, target)
+    found = file_sha256(part)
+    if found != sha256:
+        part.unlink()
+        raise ValueError(
+            f"{url} has sha256 {found}, expected {sha256}; the copy was deleted, try again"
+        )
+    os.replace(part, target)
+    return target
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _fetch_part(url: str, part: Path, target: Path) -> None:
+    for _ in range(ATTEMPTS):
+        before = _size(part)
+        try:
+            if _append(url, part, target.name):
+                return
+        except (OSError, http.client.HTTPException) as error:
+            # With nothing gained another attempt would fail the same way.
+            if _size(part) == before:
+                raise ConnectionError(_by_hand(url, target, error)) from error
+    raise ConnectionError(_by_hand(url, target, f"the connection broke {ATTEMPTS} times"))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _append(url: str, part: Path, label: str) -> bool:
+    """Add what is still missing to `part`; True when the server's last byte has arrived."""
+    start = _size(part)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return True  # nothing is left to send; the checksum decides
+        raise
+    with response:
+        if response.status != http.client.PARTIAL_CONTENT:
+            start = 0  # the server sends the whole file
+        length = response.headers.get("Content-Length")
+        total = None if length is None else start + int(length)
+        with open(part, "ab" if start else "wb") as file:
+            _copy(response, file, start, total, label)
+    return total is None or _size(part) >= total
+
+
+def _copy(response, file, start: int, total: int | None, label: str) -> None:
+    with tqdm(initial=start, total=total, unit="B", unit_scale=True, desc=label) as bar:
+        while block := response.read(BLOCK):
+            file.write(block)
+            bar.update(len(block))
+
+
+def _by_hand(url: str, target: Path, reason: object) -> str:
+    return (
+        f"cannot download {target.name}: {reason}. Fetch {url} on a machine with a connection and "
+        f"put the file into the folder {target.parent}"
+    )
