@@ -1,0 +1,42 @@
+"""yacs' CfgNode, whose errors about unknown keys also name the nearest known keys."""
+
+from collections.abc import Iterator
+from typing import NoReturn
+
+from yacs.config import CfgNode as YacsNode
+
+from dassl.utils.names import did_you_mean
+
+
+def _flat_keys(node: YacsNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, YacsNode):
+            yield f"{prefix}{key}"
+            yield from _flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+class CfgNode(YacsNode):
+    """A yacs node; merging an unknown key raises the same exception types as yacs does."""
+
+    def merge_from_other_cfg(self, cfg_other: YacsNode) -> None:
+        """Merge another node into this one; KeyError for a key that does not exist here."""
+        try:
+            super().merge_from_other_cfg(cfg_other)
+        except KeyError as error:
+            self._raise_with_nearest(error)
+
+    def merge_from_list(self, cfg_list: list) -> None:
+        """Merge [key, value, key, value, ...]; AssertionError for a key that does not exist."""
+        try:
+            super().merge_from_list(cfg_list)
+        except AssertionError as error:
+            self._raise_with_nearest(error)
+
+    def _raise_with_nearest(self, error: Exception) -> NoReturn:
+        message = str(error.args[0])
+        if message.startswith("Non-existent") and ": " in message:
+            key = message.rsplit(": ", 1)[1]
+            message += did_you_mean(key, list(_flat_keys(self)))
+        raise type(error)(message) from None

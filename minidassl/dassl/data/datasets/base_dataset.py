@@ -1,0 +1,237 @@
+"""Datum and DatasetBase: labelled image paths, few-shot draws, class names, downloads."""
+
+import os.path as osp
+import random
+import shutil
+import tarfile
+from collections import defaultdict
+from collections.abc import Sequence
+
+from dassl.utils.files import download_url, mkdir_if_missing
+from dassl.utils.names import did_you_mean
+
+
+class Datum:
+    """One image: its path, class label, domain label and class name; read-only.
+
+    FileNotFoundError names an image that does not exist. The attribute names are Dassl's, so that
+    pickles go both ways.
+    """
+
+    def __init__(
+        self, impath: str = "", label: int = 0, domain: int = 0, classname: str = ""
+    ) -> None:
+        if not isinstance(impath, str):
+            raise TypeError(f"impath must be a str, got {type(impath).__name__}")
+        if not osp.isfile(impath):
+            raise FileNotFoundError(f'no image at "{impath}"')
+        self._impath = impath
+        self._label = label
+        self._domain = domain
+        self._classname = classname
+
+    @property
+    def impath(self) -> str:
+        """Path of the image file."""
+        return self._impath
+
+    @property
+    def label(self) -> int:
+        """Class label."""
+        return self._label
+
+    @property
+    def domain(self) -> int:
+        """Domain label."""
+        return self._domain
+
+    @property
+    def classname(self) -> str:
+        """Class name."""
+        return self._classname
+
+
+class DatasetBase:
+    """Training, unlabelled, validation and test images, and the classes among them."""
+
+    dataset_dir = ""  # folder of the data set below DATASET.ROOT
+    domains: list[str] = []
+
+    def __init__(
+        self,
+        train_x: Sequence[Datum] | None = None,
+        train_u: Sequence[Datum] | None = None,
+        val: Sequence[Datum] | None = None,
+        test: Sequence[Datum] | None = None,
+    ) -> None:
+        if not train_x:
+            raise ValueError("the data set has no labelled training images (train_x is empty)")
+        self._train_x = train_x
+        self._train_u = train_u
+        self._val = val
+        self._test = test
+        self._lab2cname, self._classnames = self.get_lab2cname(train_x)
+        self._complete_classnames([*(val or ()), *(test or ())])
+        self._num_classes = len(self._classnames)
+
+    def _complete_classnames(self, evaluated: Sequence[Datum]) -> None:
+        """Name the classes that have no training image after the images they are evaluated on.
+
+        Without this, classnames would be shorter than the labels reach, and every class behind
+        the missing one would be read under its neighbour's name.
+        """
+        added: dict[int, str] = {}
+        for item in evaluated:
+            if item.label not in self._lab2cname:
+                added.setdefault(item.label, item.classname)
+        if added:
+            listed = ", ".join(f"{label} ({name})" for label, name in sorted(added.items()))
+            print(f"Note: no training image for class {listed}; name taken from val and test")
+        self._lab2cname = {**self._lab2cname, **added}
+        gaps = sorted(set(range(max(self._lab2cname) + 1)) - set(self._lab2cname))
+        if gaps:
+            raise ValueError(
+                f"labels must be contiguous from 0 to {max(self._lab2cname)}, but no image of any "
+                f"split has label {', '.join(map(str, gaps))}: is a class folder missing?"
+            )
+        self._classnames = [self._lab2cname[label] for label in sorted(self._lab2cname)]
+
+    @property
+    def train_x(self) -> Sequence[Datum]:
+        """Labelled training images."""
+        return self._train_x
+
+    @property
+    def train_u(self) -> Sequence[Datum] | None:
+        """Unlabelled training images, or None."""
+        return self._train_u
+
+    @property
+    def val(self) -> Sequence[Datum] | None:
+        """Validation images, or None."""
+        return self._val
+
+    @property
+    def test(self) -> Sequence[Datum] | None:
+        """Test images."""
+        return self._test
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        """Class name of each label."""
+        return self._lab2cname
+
+    @property
+    def classnames(self) -> list[str]:
+        """Class names in the order of the labels."""
+        return self._classnames
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; always len(classnames)."""
+        return self._num_classes
+
+    @staticmethod
+    def get_num_classes(data_source: Sequence[Datum]) -> int:
+        """Return the largest label plus one."""
+        return max(item.label for item in data_source) + 1
+
+    @staticmethod
+    def get_lab2cname(data_source: Sequence[Datum]) -> tuple[dict[int, str], list[str]]:
+        """Return the class name of each label, and the names sorted by label.
+
+        ValueError for a label with two names.
+        """
+        names: dict[int, str] = {}
+        for item in data_source:
+            if names.setdefault(item.label, item.classname) != item.classname:
+                raise ValueError(
+                    f"label {item.label} has two class names, "
+                    f"{names[item.label]!r} and {item.classname!r}"
+                )
+        return names, [names[label] for label in sorted(names)]
+
+    def check_input_domains(
+        self, source_domains: Sequence[str], target_domains: Sequence[str]
+    ) -> None:
+        """Raise ValueError unless both lists are non-empty and hold known domains only."""
+        for key, given in (("SOURCE", source_domains), ("TARGET", target_domains)):
+            if not given:
+                raise ValueError(
+                    f"DATASET.{key}_DOMAINS must not be empty; domains: {', '.join(self.domains)}"
+                )
+            self.is_input_domain_valid(given)
+
+    def is_input_domain_valid(self, input_domains: Sequence[str]) -> None:
+        """Raise ValueError for a domain that this data set does not have."""
+        for domain in input_domains:
+            if domain not in self.domains:
+                raise ValueError(
+                    f"Input domain must belong to {list(self.domains)}, "
+                    f"but got [{domain}]{did_you_mean(domain, self.domains)}"
+                )
+
+    def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
+        """Download the archive `url` to `dst` (.zip, .tar, .tar.gz) and unpack it beside itself."""
+        mkdir_if_missing(osp.dirname(dst))
+        if from_gdrive:
+            _download_from_drive(url, dst)
+        else:
+            download_url(url, dst)
+        print("Extracting file ...")
+        folder = osp.dirname(dst)
+        if tarfile.is_tarfile(dst):
+            with tarfile.open(dst) as archive:
+                archive.extractall(folder, filter="data")  # nothing outside the folder
+        else:
+            shutil.unpack_archive(dst, folder)
+        print(f"File extracted to {folder}")
+
+    def generate_fewshot_dataset(
+        self, *data_sources: Sequence[Datum], num_shots: int = -1, repeat: bool = False
+    ) -> Sequence:
+        """Draw `num_shots` images per class from each source with Python's global generator.
+
+        Classes come in the order of their first image. A class with fewer images keeps them all
+        (drawn with replacement when `repeat`). num_shots below 1 returns the sources unchanged.
+        One source gives a list, several give a list of lists.
+        """
+        if num_shots < 1:
+            return data_sources[0] if len(data_sources) == 1 else data_sources
+        print(f"Creating a {num_shots}-shot dataset")
+        drawn = [self._draw(source, num_shots, repeat) for source in data_sources]
+        return drawn[0] if len(drawn) == 1 else drawn
+
+    def _draw(self, source: Sequence[Datum], num_shots: int, repeat: bool) -> list[Datum]:
+        drawn, short = [], {}
+        for items in self.split_dataset_by_label(source).values():
+            if len(items) >= num_shots:
+                drawn.extend(random.sample(items, num_shots))
+                continue
+            short[items[0].classname] = len(items)
+            drawn.extend(random.choices(items, k=num_shots) if repeat else items)
+        if short:
+            listed = ", ".join(f"{name} ({count})" for name, count in short.items())
+            print(f"Note: fewer than {num_shots} images in {len(short)} classes: {listed}")
+        return drawn
+
+    def split_dataset_by_label(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
+        """Group images by label, labels in the order of their first image."""
+        groups = defaultdict(list)
+        for item in data_source:
+            groups[item.label].append(item)
+        return groups
+
+    def split_dataset_by_domain(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
+        """Group images by domain, domains in the order of their first image."""
+        groups = defaultdict(list)
+        for item in data_source:
+            groups[item.domain].append(item)
+        return groups
+
+
+def _download_from_drive(url: str, dst: str) -> None:
+    import gdown  # only downloads need it
+
+    if gdown.download(url, dst, quiet=False) is None:
+        raise OSError(f"could not download {url}; fetch it by hand and put it at {dst}")

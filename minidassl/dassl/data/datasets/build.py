@@ -1,0 +1,15 @@
+"""The registry of data sets."""
+
+from typing import Any
+
+from dassl.utils import Registry
+
+DATASET_REGISTRY = Registry("DATASET")
+
+
+def build_dataset(cfg: Any) -> Any:
+    """Build the data set that DATASET.NAME names."""
+    dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
+    if cfg.VERBOSE:
+        print(f"Loading dataset: {cfg.DATASET.NAME}")
+    return dataset(cfg)

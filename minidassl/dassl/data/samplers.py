@@ -1,0 +1,154 @@
+"""Samplers: the order in which images are visited, with the random draws of Dassl.
+
+The domain and class samplers draw from Python's (and, to fill up a small class, NumPy's) global
+generator, once more at construction, where they measure their own length.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import RandomSampler, Sampler, SequentialSampler
+
+from dassl.utils.names import check_availability
+
+
+def _indices_by(data_source: Sequence, attribute: str) -> dict[int, list[int]]:
+    groups = defaultdict(list)
+    for index, item in enumerate(data_source):
+        groups[getattr(item, attribute)].append(index)
+    return dict(groups)
+
+
+class _DomainSampler(Sampler):
+    """Equal numbers from each of n_domain domains per batch, until a domain of it runs short."""
+
+    def __init__(self, data_source: Sequence, batch_size: int, n_domain: int | None = None) -> None:
+        self.indices = _indices_by(data_source, "domain")
+        self.domains = list(self.indices)
+        self.n_domain = n_domain if n_domain and n_domain > 0 else len(self.domains)
+        if self.n_domain > len(self.domains):
+            raise ValueError(
+                f"n_domain must be at most {len(self.domains)}, the number of domains in the "
+                f"data, got {self.n_domain}"
+            )
+        if batch_size % self.n_domain:
+            raise ValueError(
+                f"batch_size must be a multiple of the {self.n_domain} domains per batch, "
+                f"got {batch_size}"
+            )
+        self.per_domain = batch_size // self.n_domain
+        smallest = min(self.domains, key=lambda domain: len(self.indices[domain]))
+        if len(self.indices[smallest]) < self.per_domain:
+            raise ValueError(
+                f"a batch takes {self.per_domain} images per domain, but domain {smallest} has "
+                f"{len(self.indices[smallest])}"
+            )
+        self.length = len(list(iter(self)))
+
+    def next_domains(self) -> list[int]:
+        """Return the domains of the next batch."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[int]:
+        remaining = {domain: list(indices) for domain, indices in self.indices.items()}
+        order: list[int] = []
+        short = False
+        while not short:
+            for domain in self.next_domains():
+                drawn = random.sample(remaining[domain], self.per_domain)
+                order.extend(drawn)
+                gone = set(drawn)
+                remaining[domain] = [i for i in remaining[domain] if i not in gone]
+                short |= len(remaining[domain]) < self.per_domain
+        return iter(order)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class RandomDomainSampler(_DomainSampler):
+    """Each batch holds batch_size / n_domain images from each of n_domain random domains."""
+
+    def next_domains(self) -> list[int]:
+        """Draw the domains of the next batch."""
+        return random.sample(self.domains, self.n_domain)
+
+
+class SeqDomainSampler(_DomainSampler):
+    """Each batch holds equally many random images from every domain, domains in order."""
+
+    def next_domains(self) -> list[int]:
+        """Return all domains in order."""
+        return sorted(self.domains)
+
+
+class RandomClassSampler(Sampler):
+    """Each batch holds n_ins images from each of batch_size // n_ins random classes."""
+
+    def __init__(self, data_source: Sequence, batch_size: int, n_ins: int) -> None:
+        if batch_size < n_ins:
+            raise ValueError(f"batch_size={batch_size} must be no less than n_ins={n_ins}")
+        self.indices = _indices_by(data_source, "label")
+        self.n_ins = n_ins
+        self.classes_per_batch = batch_size // n_ins
+        if len(self.indices) < self.classes_per_batch:
+            raise ValueError(
+                f"a batch takes {self.classes_per_batch} classes (batch_size {batch_size}, "
+                f"n_ins {n_ins}), but the data has {len(self.indices)}"
+            )
+        self.length = len(list(iter(self)))
+
+    def _chunks(self, indices: list[int]) -> list[list[int]]:
+        """Shuffle one class and cut it into groups of n_ins; a remainder is left out."""
+        shuffled: Any = list(indices)
+        if len(shuffled) < self.n_ins:
+            shuffled = np.random.choice(shuffled, size=self.n_ins, replace=True)
+        random.shuffle(shuffled)
+        shuffled = [int(index) for index in shuffled]
+        whole = len(shuffled) - len(shuffled) % self.n_ins
+        return [shuffled[start : start + self.n_ins] for start in range(0, whole, self.n_ins)]
+
+    def __iter__(self) -> Iterator[int]:
+        chunks = {label: self._chunks(indices) for label, indices in self.indices.items()}
+        labels = list(chunks)
+        order: list[int] = []
+        while len(labels) >= self.classes_per_batch:
+            for label in random.sample(labels, self.classes_per_batch):
+                order.extend(chunks[label].pop(0))
+                if not chunks[label]:
+                    labels.remove(label)
+        return iter(order)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+SAMPLERS = {
+    "RandomSampler": lambda data, batch_size, n_domain, n_ins: RandomSampler(data),
+    "SequentialSampler": lambda data, batch_size, n_domain, n_ins: SequentialSampler(data),
+    "RandomDomainSampler": lambda data, batch_size, n_domain, n_ins: RandomDomainSampler(
+        data, batch_size, n_domain
+    ),
+    "SeqDomainSampler": lambda data, batch_size, n_domain, n_ins: SeqDomainSampler(
+        data, batch_size
+    ),
+    "RandomClassSampler": lambda data, batch_size, n_domain, n_ins: RandomClassSampler(
+        data, batch_size, n_ins
+    ),
+}
+
+
+def build_sampler(
+    sampler_type: str,
+    cfg: Any = None,
+    data_source: Sequence | None = None,
+    batch_size: int = 32,
+    n_domain: int = 0,
+    n_ins: int = 16,
+) -> Sampler:
+    """Build one of the five samplers by name."""
+    check_availability(sampler_type, list(SAMPLERS), "sampler")
+    return SAMPLERS[sampler_type](data_source, batch_size, n_domain, n_ins)

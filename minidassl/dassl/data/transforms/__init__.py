@@ -1,0 +1,10 @@
+"""Image transforms, chosen by name."""
+
+from dassl.data.transforms.transforms import (
+    AVAI_CHOICES,
+    INTERPOLATION_MODES,
+    build_transform,
+    interpolation_mode,
+)
+
+__all__ = ["AVAI_CHOICES", "INTERPOLATION_MODES", "build_transform", "interpolation_mode"]

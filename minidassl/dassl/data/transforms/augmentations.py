@@ -1,0 +1,70 @@
+"""The augmentations that torchvision does not have: translation, cutout, noise, instance norm.
+
+Random numbers are drawn from the generators that Dassl draws from (Python's, and NumPy's for
+cutout), in the same order.
+"""
+
+import random
+
+import numpy as np
+import torch
+import torchvision.transforms.functional as F
+from PIL import Image
+from torch import Tensor
+
+
+class RandomTranslation:
+    """With probability p enlarge to 9/8 and cut out a random (height, width); else only resize."""
+
+    def __init__(self, height: int, width: int, p: float = 0.5) -> None:
+        self.height, self.width, self.p = height, width, p
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if random.uniform(0, 1) > self.p:
+            return F.resize(image, [self.height, self.width])
+        tall, wide = round(self.height * 1.125), round(self.width * 1.125)
+        left = round(random.uniform(0, wide - self.width))
+        top = round(random.uniform(0, tall - self.height))
+        return F.crop(F.resize(image, [tall, wide]), top, left, self.height, self.width)
+
+
+class InstanceNormalization:
+    """Give each channel of one image zero mean and unit standard deviation."""
+
+    def __init__(self, eps: float = 1e-8) -> None:
+        self.eps = eps  # for a channel of one colour
+
+    def __call__(self, image: Tensor) -> Tensor:
+        std, mean = torch.std_mean(image, dim=(1, 2), keepdim=True)
+        return (image - mean) / (std + self.eps)
+
+
+class Cutout:
+    """Blank n_holes squares of `length` pixels around random centres; they may cross the border.
+
+    DeVries and Taylor, arXiv 1708.04552.
+    """
+
+    def __init__(self, n_holes: int = 1, length: int = 16) -> None:
+        self.n_holes, self.length = n_holes, length
+
+    def __call__(self, image: Tensor) -> Tensor:
+        height, width = image.shape[1:]
+        half = self.length // 2
+        image = image.clone()
+        for _ in range(self.n_holes):
+            y, x = np.random.randint(height), np.random.randint(width)
+            image[:, max(y - half, 0) : y + half, max(x - half, 0) : x + half] = 0.0
+        return image
+
+
+class GaussianNoise:
+    """With probability p add noise N(mean, std^2) to every pixel."""
+
+    def __init__(self, mean: float = 0.0, std: float = 0.15, p: float = 0.5) -> None:
+        self.mean, self.std, self.p = mean, std, p
+
+    def __call__(self, image: Tensor) -> Tensor:
+        if random.uniform(0, 1) > self.p:
+            return image
+        return image + (torch.randn(image.shape) * self.std + self.mean)

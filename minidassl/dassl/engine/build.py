@@ -1,0 +1,15 @@
+"""The registry of trainers."""
+
+from typing import Any
+
+from dassl.utils import Registry
+
+TRAINER_REGISTRY = Registry("TRAINER")
+
+
+def build_trainer(cfg: Any) -> Any:
+    """Build the trainer that TRAINER.NAME names."""
+    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if cfg.VERBOSE:
+        print(f"Loading trainer: {cfg.TRAINER.NAME}")
+    return trainer(cfg)

@@ -1,0 +1,31 @@
+"""The state of all global random generators, as plain data that a checkpoint can hold."""
+
+import random
+
+import numpy as np
+import torch
+
+
+def random_state() -> dict:
+    """Return the states of Python's, NumPy's and torch's generators (tensors and numbers only)."""
+    name, keys, *position = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *position),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict) -> None:
+    """Put the generators back into the state of `random_state()`.
+
+    CUDA generators are restored only on a machine with as many devices.
+    """
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *position = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *position))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

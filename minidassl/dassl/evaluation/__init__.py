@@ -1,0 +1,6 @@
+"""Evaluators: what test() computes and prints."""
+
+from dassl.evaluation.build import EVALUATOR_REGISTRY, build_evaluator
+from dassl.evaluation.evaluator import Classification, EvaluatorBase
+
+__all__ = ["EVALUATOR_REGISTRY", "Classification", "EvaluatorBase", "build_evaluator"]

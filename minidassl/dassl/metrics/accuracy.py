@@ -1,0 +1,20 @@
+"""Top-k accuracy of a batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def compute_accuracy(
+    output: Tensor | Sequence[Tensor], target: Tensor, topk: Sequence[int] = (1,)
+) -> list[Tensor]:
+    """Return, per k, the percentage of rows whose target is among the k largest scores, shape (1,).
+
+    output: scores (B, K), or a tuple whose first item they are; target: labels (B,).
+    """
+    scores = output[0] if isinstance(output, (tuple, list)) else output
+    ranked = scores.topk(max(topk), dim=1).indices  # (B, max k)
+    hits = ranked == target[:, None]
+    percent = 100.0 / len(target)
+    return [hits[:, :k].any(dim=1).to(torch.float32).sum(0, keepdim=True) * percent for k in topk]

@@ -1,0 +1,106 @@
+"""Learning-rate schedules per epoch: step, multi-step and cosine, each with an optional warm-up."""
+
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
+
+from dassl.utils.names import check_availability
+
+SCHEDULES = ["single_step", "multi_step", "cosine"]
+WARMUPS = ["constant", "linear"]
+
+
+class WarmupScheduler(LRScheduler):
+    """`warmup_epoch` epochs at a small rate, then the schedule `successor`.
+
+    type "constant": rate `start_lr` throughout; "linear": `start_lr` in the first epoch, then
+    base_lr * epoch / warmup_epoch. The state dict holds the successor's state, not its object:
+    a pickled successor would steer a copy of the optimizer after a resume and freeze the rate.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        successor: LRScheduler,
+        warmup_epoch: int,
+        *,
+        kind: str,
+        start_lr: float,
+    ) -> None:
+        check_availability(kind, WARMUPS, "warm-up type (OPTIM.WARMUP_TYPE)")
+        self.successor = successor
+        self.warmup_epoch = warmup_epoch
+        self.kind = kind
+        self.start_lr = start_lr
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        """Return the rate of the current epoch, one per parameter group."""
+        if self.last_epoch >= self.warmup_epoch:
+            return self.successor.get_last_lr()
+        if self.kind == "constant" or self.last_epoch == 0:
+            return [self.start_lr for _ in self.base_lrs]
+        return [base_lr * self.last_epoch / self.warmup_epoch for base_lr in self.base_lrs]
+
+    def step(self, epoch: int | None = None) -> None:
+        """Go to the next epoch; past the warm-up the successor does."""
+        if self.last_epoch < self.warmup_epoch:
+            super().step(epoch)
+        else:
+            self.successor.step(epoch)
+            self._last_lr = self.successor.get_last_lr()
+
+    def state_dict(self) -> dict:
+        """Return plain numbers only, the successor's state under `successor`."""
+        own = {k: v for k, v in super().state_dict().items() if k != "successor"}
+        return {**own, "successor": self.successor.state_dict()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load a state dict, also one of Dassl 0.6.3, which holds the successor as an object."""
+        own = dict(state_dict)
+        successor = own.pop("successor")
+        if isinstance(successor, LRScheduler):
+            successor = successor.state_dict()
+        self.successor.load_state_dict(successor)
+        super().load_state_dict(own)
+
+
+def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> LRScheduler:
+    """Build the schedule that OPTIM.LR_SCHEDULER and OPTIM.WARMUP_* describe."""
+    check_availability(optim_cfg.LR_SCHEDULER, SCHEDULES, "learning-rate schedule")
+    schedule = _schedule(optimizer, optim_cfg)
+    if optim_cfg.WARMUP_EPOCH <= 0:
+        return schedule
+    if not optim_cfg.WARMUP_RECOUNT:
+        schedule.last_epoch = optim_cfg.WARMUP_EPOCH
+    constant = optim_cfg.WARMUP_TYPE == "constant"
+    return WarmupScheduler(
+        optimizer,
+        schedule,
+        optim_cfg.WARMUP_EPOCH,
+        kind=optim_cfg.WARMUP_TYPE,
+        start_lr=optim_cfg.WARMUP_CONS_LR if constant else optim_cfg.WARMUP_MIN_LR,
+    )
+
+
+def _schedule(optimizer: Optimizer, cfg: Any) -> LRScheduler:
+    if cfg.LR_SCHEDULER == "cosine":
+        return CosineAnnealingLR(optimizer, float(cfg.MAX_EPOCH))
+    if cfg.LR_SCHEDULER == "multi_step":
+        return MultiStepLR(optimizer, milestones=_milestones(cfg.STEPSIZE), gamma=cfg.GAMMA)
+    return StepLR(optimizer, step_size=_step_size(cfg), gamma=cfg.GAMMA)
+
+
+def _milestones(stepsize: Any) -> list[int]:
+    if not isinstance(stepsize, (list, tuple)):
+        raise TypeError(f"OPTIM.STEPSIZE must be a list for multi_step, got {stepsize!r}")
+    return list(stepsize)
+
+
+def _step_size(cfg: Any) -> int:
+    """Return the last of OPTIM.STEPSIZE; below 1 it means the whole training."""
+    size = cfg.STEPSIZE[-1] if isinstance(cfg.STEPSIZE, (list, tuple)) else cfg.STEPSIZE
+    if not isinstance(size, int):
+        raise TypeError(f"OPTIM.STEPSIZE must be an int for single_step, got {size!r}")
+    return size if size > 0 else cfg.MAX_EPOCH

@@ -1,0 +1,176 @@
+"""Checkpoints: written whole or not at all, read without running code, resumed exactly."""
+
+import os.path as osp
+import pickle
+import shutil
+from collections import OrderedDict, defaultdict
+from typing import Any
+
+import torch
+from torch import nn, optim
+
+from dassl.utils.files import mkdir_if_missing, replacing
+
+# Dassl 0.6.3 pickles the scheduler that follows a warm-up, and the optimizer inside it.
+_DASSL_CLASSES = [
+    defaultdict,
+    optim.SGD,
+    optim.Adam,
+    optim.AdamW,
+    optim.RAdam,
+    optim.RMSprop,
+    optim.lr_scheduler.StepLR,
+    optim.lr_scheduler.MultiStepLR,
+    optim.lr_scheduler.CosineAnnealingLR,
+]
+
+# Buffers that CoOp and its successors compute from the class names; they are no learned numbers.
+_CLASS_BUFFERS = ("token_prefix", "token_suffix")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read, or that belongs to another run."""
+
+
+def save_checkpoint(
+    state: dict,
+    save_dir: str,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> None:
+    """Write `state` to save_dir/model_name (default model.pth.tar-<epoch>), atomically.
+
+    The file `checkpoint` beside it names the last one written; `is_best` also copies it to
+    model-best.pth.tar. OSError when the disk is full; files written earlier stay whole.
+    """
+    mkdir_if_missing(save_dir)
+    if remove_module_from_keys:
+        state["state_dict"] = _without_module(state["state_dict"])
+    fpath = osp.join(save_dir, model_name or f"model.pth.tar-{state['epoch']}")
+    _write(state, fpath)
+    print(f"Checkpoint saved to {fpath}")
+    with replacing(osp.join(save_dir, "checkpoint"), "w", encoding="utf-8") as file:
+        file.write(f"{osp.basename(fpath)}\n")
+    if is_best:
+        best = osp.join(save_dir, "model-best.pth.tar")
+        with open(fpath, "rb") as source, replacing(best) as target:
+            shutil.copyfileobj(source, target)
+        print(f'Best checkpoint saved to "{best}"')
+
+
+def _without_module(state_dict: dict) -> OrderedDict:
+    """Undo the key prefix that DataParallel adds."""
+    return OrderedDict((key.removeprefix("module."), value) for key, value in state_dict.items())
+
+
+def _write(state: dict, fpath: str) -> None:
+    try:
+        with replacing(fpath) as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:  # torch turns a short write into a RuntimeError
+        raise OSError(
+            f'could not write the checkpoint "{fpath}" ({error}); earlier checkpoints are whole'
+        ) from error
+
+
+def load_checkpoint(fpath: str | None) -> dict:
+    """Read a checkpoint onto the CPU with weights_only=True.
+
+    ValueError for no path, FileNotFoundError for no file, CheckpointError for a damaged file or
+    one that holds pickled code.
+    """
+    if fpath is None:
+        raise ValueError("File path is None")
+    if not osp.exists(fpath):
+        raise FileNotFoundError(f'File is not found at "{fpath}"')
+    try:
+        with torch.serialization.safe_globals(_DASSL_CLASSES):
+            return torch.load(fpath, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(_unreadable(fpath, error)) from error
+
+
+def _unreadable(fpath: str, error: Exception) -> str:
+    message = f'Unable to load checkpoint from "{fpath}": '
+    if "Unsupported global" in str(error):
+        name = str(error).split("GLOBAL ", 1)[-1].split(" ", 1)[0]
+        return message + (
+            f"it holds a pickled {name}, which could run code. If you trust the file, read it with "
+            "torch.load(path, weights_only=False) and save its state_dict again"
+        )
+    return message + "the file is damaged, cut short, or no checkpoint"
+
+
+def resume_from_checkpoint(
+    fdir: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None
+) -> int:
+    """Restore everything from the last checkpoint in `fdir`; return its epoch."""
+    fpath = osp.join(fdir, last_checkpoint_name(fdir))
+    print(f'Loading checkpoint from "{fpath}"')
+    return restore(load_checkpoint(fpath), model, optimizer, scheduler)
+
+
+def last_checkpoint_name(fdir: str) -> str:
+    """Return the file name that the text file `checkpoint` in `fdir` holds."""
+    with open(osp.join(fdir, "checkpoint"), encoding="utf-8") as file:
+        return file.readline().strip("\n")
+
+
+def restore(
+    checkpoint: dict, model: nn.Module, optimizer: Any = None, scheduler: Any = None
+) -> int:
+    """Load one checkpoint's content into model, optimizer and scheduler; return its epoch."""
+    model.load_state_dict(checkpoint["state_dict"])
+    print("Loaded model weights")
+    if optimizer is not None and checkpoint.get("optimizer") is not None:
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        print("Loaded optimizer")
+    if scheduler is not None and checkpoint.get("scheduler") is not None:
+        scheduler.load_state_dict(checkpoint["scheduler"])
+        print("Loaded scheduler")
+    print(f"Previous epoch: {checkpoint['epoch']}")
+    return checkpoint["epoch"]
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
+    """Load the tensors of a checkpoint that fit `model` by name and shape; print the others.
+
+    Class-name buffers (token_prefix, token_suffix) are never loaded: with as many classes as
+    the model they would fit and silently replace its class names. CheckpointError when no
+    tensor fits.
+    """
+    checkpoint = load_checkpoint(weight_path)
+    given = _without_module(checkpoint.get("state_dict", checkpoint))
+    own = model.state_dict()
+    matched = {
+        key: value
+        for key, value in given.items()
+        if key in own
+        and own[key].shape == value.shape
+        and key.rsplit(".", 1)[-1] not in _CLASS_BUFFERS
+    }
+    if not matched:
+        raise CheckpointError(
+            f'no tensor of "{weight_path}" fits the model: '
+            f"the file has {_some(given)}, the model has {_some(own)}"
+        )
+    model.load_state_dict({**own, **matched})
+    print(f"Successfully loaded pretrained weights from {weight_path}")
+    discarded = [key for key in given if key not in matched]
+    if discarded:
+        print(f"Layers discarded due to unmatched keys or size: {discarded}")
+
+
+def _some(tensors: dict, limit: int = 5) -> str:
+    names = [f"{key} {tuple(value.shape)}" for key, value in list(tensors.items())[:limit]]
+    return ", ".join(names) + (", ..." if len(tensors) > limit else "")
+
+
+def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
+    """Count the numbers in a model's parameters, or in an iterable of them (or of groups)."""
+    if model is not None:
+        return sum(parameter.numel() for parameter in model.parameters())
+    if params is None:
+        raise ValueError("model and params must provide at least one.")
+    return sum((p["params"] if isinstance(p, dict) else p).numel() for p in params)

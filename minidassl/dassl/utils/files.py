@@ -1,0 +1,102 @@
+"""Small file operations: folders, JSON, images, listings, downloads, and atomic replacement."""
+
+import json
+import os
+import os.path as osp
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from PIL import Image
+from tqdm import tqdm
+
+
+def mkdir_if_missing(dirname: str) -> None:
+    """Create a folder and its parents; an existing one, or an empty name, is fine."""
+    if dirname:
+        os.makedirs(dirname, exist_ok=True)
+
+
+def check_isfile(fpath: str) -> bool:
+    """Return whether `fpath` is a file, with a warning when it is not."""
+    found = osp.isfile(fpath)
+    if not found:
+        warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
+    return found
+
+
+@contextmanager
+def replacing(fpath: str, mode: str = "wb", **options: Any) -> Iterator[IO]:
+    """Open a temporary neighbour of `fpath` that takes its place once it is on the disk, whole.
+
+    A failure or a kill on the way leaves the previous file as it was.
+    """
+    partial = fpath + ".partial"
+    try:
+        with open(partial, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, fpath)
+    except BaseException:
+        if osp.exists(partial):
+            os.remove(partial)
+        raise
+    _sync_folder(osp.dirname(osp.abspath(fpath)))
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename in `folder` durable, where the system can open folders."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(fpath: str) -> Any:
+    """Read a UTF-8 JSON file; ValueError names a file that is not JSON."""
+    with open(fpath, encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise ValueError(f'"{fpath}" is not valid JSON: {error}') from error
+
+
+def write_json(obj: Any, fpath: str) -> None:
+    """Write a JSON file (indent 4), whole or not at all."""
+    mkdir_if_missing(osp.dirname(fpath))
+    with replacing(fpath, "w", encoding="utf-8") as file:
+        json.dump(obj, file, indent=4, separators=(",", ": "))
+
+
+def read_image(path: str) -> Image.Image:
+    """Read an image as RGB; a missing or damaged one raises an OSError that names the file."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise FileNotFoundError(f'no image at "{path}"') from None
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three on bad bytes
+        raise OSError(f'cannot read the image "{path}": {error}') from error
+
+
+def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
+    """List a folder without its dot files, sorted by name when `sort`."""
+    items = [name for name in os.listdir(path) if not name.startswith(".")]
+    return sorted(items) if sort else items
+
+
+def download_url(url: str, dst: str) -> None:
+    """Download `url` to the file `dst` with a progress bar; `dst` appears only when whole."""
+    mkdir_if_missing(osp.dirname(dst))
+    with urllib.request.urlopen(url) as response, replacing(dst) as file:
+        size = int(response.headers.get("Content-Length", 0)) or None
+        with tqdm(total=size, unit="B", unit_scale=True, desc=osp.basename(dst)) as bar:
+            while block := response.read(1 << 20):
+                file.write(block)
+                bar.update(len(block))

@@ -1,0 +1,50 @@
+"""Running averages of what a training loop reports."""
+
+from collections import defaultdict
+from numbers import Number
+
+import torch
+
+
+class AverageMeter:
+    """The last value (`val`) and the average (`avg`) of a series, plain or exponential."""
+
+    def __init__(self, ema: bool = False) -> None:
+        self.ema = ema
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        self.val = self.avg = self.sum = self.count = 0
+
+    def update(self, val: Number | torch.Tensor, n: int = 1) -> None:
+        """Take in `val`, which stands for `n` samples."""
+        self.val = val.item() if isinstance(val, torch.Tensor) else val
+        self.sum += self.val * n
+        self.count += n
+        self.avg = 0.9 * self.avg + 0.1 * self.val if self.ema else self.sum / self.count
+
+
+class MetricMeter:
+    """One AverageMeter per name; prints as `loss 1.1155 (1.1155) acc 25.0000 (25.0000)`."""
+
+    def __init__(self, delimiter: str = " ") -> None:
+        self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
+        self.delimiter = delimiter
+
+    def update(self, input_dict: dict | None) -> None:
+        """Take in one value per name; None is nothing to report."""
+        if input_dict is None:
+            return
+        if not isinstance(input_dict, dict):
+            raise TypeError(
+                "Input to MetricMeter.update() must be a dictionary, "
+                f"got {type(input_dict).__name__}"
+            )
+        for name, value in input_dict.items():
+            self.meters[name].update(value)
+
+    def __str__(self) -> str:
+        return self.delimiter.join(
+            f"{name} {meter.val:.4f} ({meter.avg:.4f})" for name, meter in self.meters.items()
+        )
