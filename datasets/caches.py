@@ -22,16 +22,21 @@ def cache_twin(path: str | os.PathLike) -> Path:
     return cache_home() / f"{path.parent.parent.name}-{path.parent.name}-{key}" / path.name
 
 
+def first_existing(path: str | os.PathLike) -> Path | None:
+    """Return `path`, or its twin in the cache, or None: whichever is a file."""
+    return next((place for place in (Path(path), cache_twin(path)) if place.is_file()), None)
+
+
 def load_json(path: str | os.PathLike):
-    """Return the content of a stored file, from `path` or its twin in the cache, or None."""
-    for place in (Path(path), cache_twin(path)):
-        if not place.is_file():
-            continue
-        try:
-            return json.loads(place.read_text(encoding="utf-8"))
-        except ValueError as error:
-            print(f"Ignoring {ascii(str(place))}, which is not JSON: {error}")
-    return None
+    """Return the content of a derived file, or None if there is none or it is damaged."""
+    place = first_existing(path)
+    if place is None:
+        return None
+    try:
+        return json.loads(place.read_text(encoding="utf-8"))
+    except ValueError as error:
+        print(f"Making {ascii(str(place))} again, which is not JSON: {error}")
+        return None
 
 
 def store_json(path: str | os.PathLike, content, *, keep_existing: bool = False) -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dassl.data.datasets import Datum
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
+# torchvision's list, so that DomainBed and we count the same images.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 class ListedDatum(Datum):
@@ -130,5 +131,6 @@ def _wrong_root(root: Path, folder: str) -> str:
             f"DATASET.ROOT must be the folder that holds {folder}/, got {folder}/ itself; "
             f"try --root {root.parent}"
         )
-    found = ", ".join(subfolders(root)[:20]) or "no folder at all"
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    found = ascii(", ".join(folders[:20]))[1:-1] or "no folder at all"
     return f"DATASET.ROOT {root} must hold the folder {folder}/, it holds: {found}"

@@ -10,15 +10,16 @@ import math
 import os
 import pickle
 import random
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from causalclip.datasets.caches import load_json, store_json
-from causalclip.datasets.listing import listed, require_files
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import listdir_nohidden
+
+from causalclip.datasets.caches import load_json, store_json
+from causalclip.datasets.listing import listed, require_files
 
 Items = list[Datum]
 Subsample = Literal["all", "base", "new"]
@@ -36,7 +37,7 @@ def read_split(path: str | os.PathLike, image_dir: str | os.PathLike) -> tuple[I
     """
     print(f"Reading split from {path}")
     rows = read_split_rows(path)
-    check_labels(rows, str(path))
+    say_shared_names(check_labels(rows, str(path)).values(), where=str(path))
     paths = {part: [_join(image_dir, row[0]) for row in rows[part]] for part in PARTS}
     require_files([p for part in PARTS for p in paths[part]], of=f"the split {path}")
     train, val, test = (
@@ -93,6 +94,16 @@ def check_labels(rows: Mapping[str, Sequence], where: str) -> dict[int, str]:
     return names
 
 
+def say_shared_names(names: Iterable[str], *, where: str) -> None:
+    """Print which class names several classes share; no prompt can tell those apart.
+
+    Some published sets have them (ImageNet's two "sunglasses"), so this is no error there.
+    """
+    shared = sorted(name for name, count in Counter(names).items() if count > 1)
+    if shared:
+        print(f"Several classes share a name in {where}: {', '.join(shared)}")
+
+
 def _join(folder: str | os.PathLike, path: str) -> str:
     # A split saved on Windows, or with an image folder that ended in a slash.
     return os.path.join(folder, path.replace("\\", "/").lstrip("/"))
@@ -106,14 +117,14 @@ def write_split(
     The first of several processes wins: read the file again rather than using what was passed in.
     """
     parts = zip(PARTS, (train, val, test), strict=True)
-    split = {part: _rows(items, image_dir) for part, items in parts}
+    split = {part: list(_rows(items, image_dir)) for part, items in parts}
     place = store_json(path, split, keep_existing=True)
     print(f"Saved split to {place}")
     return place
 
 
-def _rows(items: Items, root: str | os.PathLike) -> list[tuple[str, int, str]]:
-    return [(_relative(item.impath, root), item.label, item.classname) for item in items]
+def _rows(items: Items, root: str | os.PathLike) -> Iterator[tuple[str, int, str]]:
+    return ((_relative(item.impath, root), item.label, item.classname) for item in items)
 
 
 def _relative(path: str, root: str | os.PathLike) -> str:
@@ -217,7 +228,8 @@ def _own_fewshot(dataset, train, val, num_shots, path: Path):
     train = dataset.generate_fewshot_dataset(train, num_shots=num_shots)
     if val is not None:
         val = dataset.generate_fewshot_dataset(val, num_shots=min(num_shots, 4))
-    content = {"digest": digest, "train": _rows(train, root), "val": _rows(val or [], root)}
+    content = {"digest": digest, "train": list(_rows(train, root))}
+    content["val"] = list(_rows(val or [], root))
     print(f"Saving preprocessed few-shot data to {store_json(path, content)}")
     return train, val
 
@@ -233,7 +245,11 @@ def split_digest(*parts: Items, root: str | os.PathLike) -> str:
 
 
 def _pick(rows: Sequence, items: Items, root: Path) -> Items:
-    by_path = {_relative(item.impath, root): item for item in items}
+    by_path = dict.fromkeys(row[0] for row in rows)
+    for item in items:
+        path = _relative(item.impath, root)
+        if path in by_path:
+            by_path[path] = item
     return [by_path[row[0]] for row in rows]
 
 

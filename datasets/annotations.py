@@ -1,0 +1,139 @@
+"""The annotation files of the recognition sets, parsed to rows [path, label, class name].
+
+Paths are relative to the set's image folder, labels start at 0. Nothing is drawn here.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from scipy.io import loadmat
+
+
+class Row(NamedTuple):
+    """One image: its path below the image folder, its label and its class name."""
+
+    path: str
+    label: int
+    classname: str
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """Return the non-empty lines of an annotation file, stripped."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8 text, got {error}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def oxford_pets(path: Path) -> list[Row]:
+    """Read `trainval.txt` or `test.txt`: "Abyssinian_100 1 1 1" a line."""
+    rows = []
+    for number, line in _numbered(path):
+        stem, label, *_ = _fields(line, 4, path, number)
+        rows.append(Row(f"{stem}.jpg", int(label) - 1, stem.rsplit("_", 1)[0].lower()))
+    return rows
+
+
+def stanford_cars(annotations: Path, meta: Path, folder: str) -> list[Row]:
+    """Read `cars_*_annos.mat`; "BMW M3 Coupe 2012" becomes "2012 BMW M3 Coupe"."""
+    names = [str(name[0]) for name in _load_mat(meta, "class_names")[0]]
+    rows = []
+    for entry in _load_mat(annotations, "annotations")[0]:
+        label = int(entry["class"][0, 0]) - 1
+        model, year = names[label].rsplit(" ", 1)
+        rows.append(Row(f"{folder}/{entry['fname'][0]}", label, f"{year} {model}"))
+    return rows
+
+
+def oxford_flowers(labels: Path, names: Path) -> list[Row]:
+    """Read `imagelabels.mat`, image i being image_0000i.jpg, and `cat_to_name.json`."""
+    by_label = json.loads(names.read_text(encoding="utf-8"))
+    return [
+        Row(f"image_{i:05d}.jpg", int(label) - 1, by_label[str(label)])
+        for i, label in enumerate(_load_mat(labels, "labels")[0], start=1)
+    ]
+
+
+def fgvc_aircraft(images: Path, variants: Path) -> list[Row]:
+    """Read `images_variant_*.txt`: "1025794 707-320" a line; labels follow `variants.txt`."""
+    labels = {name: i for i, name in enumerate(read_lines(variants))}
+    rows = []
+    for number, line in _numbered(images):
+        stem, variant = _split_once(line, path=images, number=number)
+        label = _look_up(labels, variant, path=images, number=number)
+        rows.append(Row(f"{stem}.jpg", label, variant))
+    return rows
+
+
+def sun397(images: Path, classes: Path) -> list[Row]:
+    """Read `Training_01.txt`: "/a/apse/indoor/sun_x.jpg" a line, named "indoor apse"."""
+    labels = {line.lstrip("/"): i for i, line in enumerate(read_lines(classes))}
+    rows = []
+    for number, line in _numbered(images):
+        path = line.lstrip("/")
+        folder = path.rpartition("/")[0]
+        label = _look_up(labels, folder, path=images, number=number)
+        rows.append(Row(path, label, " ".join(reversed(folder.split("/")[1:]))))
+    return rows
+
+
+def ucf101(videos: Path, classes: Path) -> list[Row]:
+    """Read `trainlist01.txt`: "ApplyLipstick/v_x.avi 2" a line, kept as the middle frame's JPEG."""
+    labels = {}
+    for number, line in _numbered(classes):
+        label, name = _fields(line, 2, classes, number)
+        labels[name] = int(label) - 1
+    rows = []
+    for number, line in _numbered(videos):
+        action, _, file = line.split(" ")[0].partition("/")
+        label = _look_up(labels, action, path=videos, number=number)
+        name = "_".join(re.findall("[A-Z][^A-Z]*", action))
+        rows.append(Row(f"{name}/{file.replace('.avi', '.jpg')}", label, name))
+    return rows
+
+
+def imagenet_names(path: Path) -> dict[str, str]:
+    """Read `classnames.txt`, "n01440764 tench" a line, as folder -> class name in file order."""
+    names = {}
+    for number, line in _numbered(path):
+        folder, names_of_folder = _split_once(line, path=path, number=number)
+        names[folder] = names_of_folder
+    return names
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, str]]:
+    return enumerate(read_lines(path), start=1)
+
+
+def _fields(line: str, count: int, path: Path, number: int) -> Sequence[str]:
+    fields = line.split(" ")
+    if len(fields) != count:
+        raise ValueError(f"{path}, line {number}: must have {count} fields, got {line!r}")
+    return fields
+
+
+def _split_once(line: str, *, path: Path, number: int) -> tuple[str, str]:
+    first, _, rest = line.partition(" ")
+    if not rest:
+        raise ValueError(f"{path}, line {number}: must be an id and a name, got {line!r}")
+    return first, rest.strip()
+
+
+def _look_up(labels: dict[str, int], name: str, *, path: Path, number: int) -> int:
+    if name not in labels:
+        raise ValueError(f"{path}, line {number}: must name one of the classes, got {name!r}")
+    return labels[name]
+
+
+def _load_mat(path: Path, key: str):
+    try:
+        content = loadmat(path)
+    except ValueError as error:
+        raise ValueError(f"{path} must be a MATLAB file, got {error}") from None
+    if key not in content:
+        raise ValueError(f"{path} must hold {key!r}, got {sorted(content)}")
+    return content[key]

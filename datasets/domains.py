@@ -1,0 +1,224 @@
+"""Data sets with domains from folders, by DomainBed's protocol, under names Dassl does not use.
+
+`<root>/<set>/<domain>/<class>/*`: sources are split 80/20 into training and validation; the target
+is tested whole, and its own 20 % are known as `heldout_test`, so both can be reported.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+
+from causalclip.datasets.catalogue import facts_of
+from causalclip.datasets.listing import ListedDatum, image_names, require_root, subfolders
+from causalclip.datasets.splits import Items, fewshot_split, subsample_classes
+from causalclip.datasets.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
+
+PARTS = {"train", "val", "crossval", "test"}
+"""Folders between a domain and its classes in Dassl's trees, merged: the protocol splits anew."""
+
+HOLDOUT = 0.2
+
+
+class DomainSet(DatasetBase):
+    """Images of several domains; sources to train on and targets to test on come from the settings.
+
+    With `DATASET.OPEN_CLASS` only the base classes of the sources are trained on, while all class
+    names stay and the whole target is tested. `DATASET.SUBSAMPLE_CLASSES` restricts names, training
+    and test alike. `base_classes` is the number of base classes: labels below it are base.
+
+    Raises ValueError for a domain that does not exist, a target among the sources, or a class
+    without training images.
+    """
+
+    config_defaults = {"PATH": "", "TRIAL_SEED": 0, "OPEN_CLASS": False, **UNREADABLE_DEFAULTS}
+    folders: tuple[str, ...] = ()
+    """Where the set may be below the root, DomainBed's layout first."""
+    names_of_numbers: tuple[str, ...] = ()
+    """Class names, where the published folders are called 0, 1, ..."""
+
+    def __init__(self, cfg):
+        folder = self._find(cfg.DATASET)
+        self.dataset_dir = str(folder)
+        self.domains = subfolders(folder)
+        sources, targets = list(cfg.DATASET.SOURCE_DOMAINS), list(cfg.DATASET.TARGET_DOMAINS)
+        check_domains(sources, targets, self.domains, where=str(folder))
+        classes = class_names(folder, self.domains)
+        self._names = self._readable(classes)
+        self.base_classes = math.ceil(len(classes) / 2)
+        read = _Reader(folder, classes, self._names, cfg.DATASET.TRIAL_SEED)
+        train, val, test = self._parts(read, sources, targets)
+        cache_dir = folder / f"split_fewshot_{'+'.join(sources)}-trial_{cfg.DATASET.TRIAL_SEED}"
+        train, val = fewshot_split(self, train, val, cfg, cache_dir)
+        parts = self._restrict(train, val, test, cfg.DATASET)
+        train, val, test = leave_out_unreadable(cfg, *parts)
+        super().__init__(train_x=train, val=val, test=test)
+
+    def _find(self, settings) -> Path:
+        if not self.folders:
+            return require_root(settings.ROOT, settings.PATH)
+        root = Path(os.path.abspath(os.path.expanduser(settings.ROOT)))
+        present = [root / folder for folder in self.folders if (root / folder).is_dir()]
+        return present[0] if present else require_root(settings.ROOT, self.folders[0])
+
+    def _readable(self, classes: Sequence[str]) -> list[str]:
+        if self.names_of_numbers and all(name.isdigit() for name in classes):
+            return list(self.names_of_numbers[: len(classes)])
+        return list(classes)
+
+    def _parts(self, read: "_Reader", sources, targets) -> tuple[Items, Items, Items]:
+        train, val, test, heldout = [], [], [], set()
+        for number, domain in enumerate(sources):
+            kept, out = read(domain, self.domains.index(domain), number)
+            train += kept
+            val += out
+        for number, domain in enumerate(targets, start=len(sources)):
+            kept, out = read(domain, self.domains.index(domain), number)
+            test += kept + out
+            heldout.update(item.impath for item in out)
+        self.heldout_test = frozenset(heldout)
+        return train, val, test
+
+    def _restrict(self, train: Items, val: Items, test: Items, settings):
+        """Keep the classes that the protocol trains on, and those that it tests."""
+        if settings.SUBSAMPLE_CLASSES != "all":
+            train, val, test = subsample_classes(
+                train, val, test, subsample=settings.SUBSAMPLE_CLASSES
+            )
+            base = settings.SUBSAMPLE_CLASSES == "base"
+            start, stop = (0, self.base_classes) if base else (self.base_classes, None)
+            self._names = self._names[start:stop]
+        trained = len(self._names)
+        if settings.OPEN_CLASS:
+            trained = self.base_classes
+            train, val = ([i for i in items if i.label < trained] for items in (train, val))
+        _require_images(train, self._names[:trained], where=self.dataset_dir)
+        return train, val, test
+
+    # With open classes the names are more than the training images show.
+
+    @property
+    def classnames(self) -> list[str]:
+        """The names of all classes, open ones too."""
+        return self._names
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        """The name of each label."""
+        return dict(enumerate(self._names))
+
+    @property
+    def num_classes(self) -> int:
+        """The number of all classes, open ones too."""
+        return len(self._names)
+
+
+class _Reader:
+    """Lists a domain and splits it; called with the domain, its place among all, and its label."""
+
+    def __init__(self, folder: Path, classes: Sequence[str], names: Sequence[str], trial: int):
+        self.folder, self.classes, self.names, self.trial = folder, classes, names, trial
+
+    def __call__(self, domain: str, environment: int, number: int) -> tuple[Items, Items]:
+        items = list(self._images(domain, number))
+        held, kept = split_environment(len(items), self.trial, environment)
+        return [items[i] for i in kept], [items[i] for i in held]
+
+    def _images(self, domain: str, number: int) -> Iterator[ListedDatum]:
+        for label, (folder, name) in enumerate(zip(self.classes, self.names, strict=True)):
+            for place in class_places(self.folder / domain, folder):
+                for file in image_names(place):
+                    yield ListedDatum(str(place), file, label, domain=number, classname=name)
+
+
+def split_environment(
+    count: int, trial: int, environment: int, *, holdout: float = HOLDOUT
+) -> tuple[list[int], list[int]]:
+    """Return the indices held out of, and kept in, an environment of `count` images.
+
+    DomainBed's draw: a permutation seeded by the MD5 of "(trial, environment)", cut at the share
+    `holdout`; `environment` counts the sorted domain folders.
+    """
+    digest = hashlib.md5(str((trial, environment)).encode()).hexdigest()
+    order = np.arange(count)
+    np.random.RandomState(int(digest, 16) % 2**31).shuffle(order)
+    cut = int(count * holdout)
+    return order[:cut].tolist(), order[cut:].tolist()
+
+
+def check_domains(
+    sources: Sequence[str], targets: Sequence[str], known: Sequence[str], *, where: str
+) -> None:
+    """Raise ValueError unless both lists name known domains, once, and share none."""
+    for option, domains in (("SOURCE_DOMAINS", sources), ("TARGET_DOMAINS", targets)):
+        if not domains:
+            raise ValueError(f"DATASET.{option} must name one or more of {', '.join(known)}")
+        for domain in domains:
+            if domain not in known:
+                raise ValueError(
+                    f"DATASET.{option} must be among {', '.join(known)} of {where}, got {domain!r}"
+                )
+        if len(set(domains)) < len(domains):
+            raise ValueError(f"DATASET.{option} must name a domain once, got {list(domains)}")
+    both = [domain for domain in targets if domain in sources]
+    if both:
+        raise ValueError(f"a target domain must not be among the sources, got {', '.join(both)}")
+
+
+def class_names(folder: Path, domains: Sequence[str]) -> list[str]:
+    """Return the sorted class folders of all `domains` together."""
+    found = {name for domain in domains for name in _classes_of(folder / domain)}
+    if not found:
+        raise ValueError(f"{folder} must hold <domain>/<class>/ folders, found no class")
+    return sorted(found)
+
+
+def class_places(domain: Path, name: str) -> list[Path]:
+    """Return the folders that hold a class of a domain: one, or one a part in Dassl's trees."""
+    parts = [domain / part for part in _parts_of(domain)] or [domain]
+    return [part / name for part in parts if (part / name).is_dir()]
+
+
+def _parts_of(domain: Path) -> list[str]:
+    inside = subfolders(domain)
+    return [part for part in inside if part in PARTS] if set(inside) <= PARTS | {"full"} else []
+
+
+def _classes_of(domain: Path) -> set[str]:
+    places = [domain / part for part in _parts_of(domain)] or [domain]
+    return {name for place in places for name in subfolders(place)}
+
+
+def _require_images(train: Items, names: Sequence[str], *, where: str) -> None:
+    trained = {item.label for item in train}
+    without = [name for label, name in enumerate(names) if label not in trained]
+    if without:
+        raise ValueError(
+            f"every class of {where} must have a training image in the source domains, "
+            f"{len(without)} have none: {', '.join(without[:5])}"
+        )
+
+
+SETS = {
+    "DomainBedPACS": {"folders": ("PACS", "pacs/images")},
+    "DomainBedVLCS": {
+        "folders": ("VLCS",),
+        "names_of_numbers": ("bird", "car", "chair", "dog", "person"),
+    },
+    "DomainBedOfficeHome": {"folders": ("office_home", "office_home_dg")},
+    "DomainBedTerraIncognita": {"folders": ("terra_incognita",)},
+    "DomainBedDomainNet": {"folders": ("domain_net",)},
+}
+
+for _name, _facts in SETS.items():
+    _doc = f"{_name.removeprefix('DomainBed')} in DomainBed's protocol: {facts_of(_name).page}."
+    DATASET_REGISTRY.register(type(_name, (DomainSet,), {"__doc__": _doc, **_facts}))
+
+
+@DATASET_REGISTRY.register()
+class DomainFolder(DomainSet):
+    """Your own `<DATASET.ROOT>/<DATASET.PATH>/<domain>/<class>/*`."""

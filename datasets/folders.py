@@ -1,0 +1,160 @@
+"""Your own images without Python: class folders (ImageFolder) or a split file (SplitJSON).
+
+Both are named in a short YAML; `DATASET.PATH` is the folder, below `DATASET.ROOT` or absolute.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from causalclip.datasets.caches import first_existing
+from causalclip.datasets.listing import ListedDatum, image_names, require_root, subfolders
+from causalclip.datasets.split_set import SplitSet
+from causalclip.datasets.splits import PARTS, Items, cut, read_split, write_split
+
+Parts = tuple[Items, Items, Items]
+OWN_SPLIT = "split_causalclip.json"
+
+
+class OwnSet(SplitSet):
+    """A set of the user's: names shared by classes, or images by parts, are an error here."""
+
+    def __init__(self, cfg):
+        folder, parts = self.read(cfg.DATASET)
+        self.dataset_dir = str(folder)
+        require_distinct_names(parts[0], where=str(folder))
+        require_disjoint(*parts, where=str(folder))
+        self.build(cfg, *parts, fewshot_dir=folder / "split_fewshot")
+
+    def read(self, settings) -> tuple[Path, Parts]:
+        """Return the set's folder, and train, val and test; val may be empty."""
+        raise NotImplementedError
+
+
+@DATASET_REGISTRY.register()
+class ImageFolder(OwnSet):
+    """Class folders, split 50/20/30; or class folders in `train/`, `test/` and perhaps `val/`.
+
+    The split of plain class folders follows from the files' names alone and is written to
+    `split_causalclip.json`, so images added later do not move old ones; they stay out until the
+    file is removed. Without `val/` a fifth of each class of `train/` validates.
+    """
+
+    config_defaults = {**SplitSet.config_defaults, "PATH": ""}
+
+    def read(self, settings) -> tuple[Path, Parts]:
+        """Read the parts by whichever layout is there."""
+        folder = require_root(settings.ROOT, settings.PATH)
+        if {"train", "test"} <= set(subfolders(folder)):
+            return folder, _read_part_folders(folder)
+        path = folder / OWN_SPLIT
+        if first_existing(path) is None:
+            write_split(*_split_by_name(folder), path, folder)
+        return folder, read_split(first_existing(path), folder)
+
+
+@DATASET_REGISTRY.register()
+class SplitJSON(OwnSet):
+    """CoOp's split file `DATASET.SPLIT` and the images below `DATASET.PATH` that it names."""
+
+    config_defaults = {**SplitSet.config_defaults, "PATH": "", "SPLIT": "split.json"}
+
+    def read(self, settings) -> tuple[Path, Parts]:
+        """Read the split file."""
+        folder = require_root(settings.ROOT, settings.PATH)
+        path = folder / settings.SPLIT
+        if not path.is_file():
+            raise FileNotFoundError(f"DATASET.SPLIT must be a file in {folder}, got {path}")
+        return folder, read_split(path, folder)
+
+
+def require_distinct_names(items: Items, *, where: str) -> None:
+    """Raise ValueError if two labels have one class name: no prompt could tell them apart."""
+    label_of: dict[str, int] = {}
+    for item in items:
+        name = " ".join(item.classname.replace("_", " ").split())  # as prompts spell it
+        if label_of.setdefault(name, item.label) != item.label:
+            raise ValueError(
+                f"{where}: every class must have a name of its own, labels {label_of[name]} and "
+                f"{item.label} are both {name!r}"
+            )
+
+
+def require_disjoint(*parts: Items, where: str) -> None:
+    """Raise ValueError if an image is in two parts, or twice in one."""
+    part_of: dict[str, str] = {}
+    for part, items in zip(PARTS, parts, strict=True):
+        for item in items:
+            if item.impath in part_of:
+                raise ValueError(
+                    f"{where}: an image must be listed once, {ascii(item.impath)} is in "
+                    f"{part_of[item.impath]} and in {part}"
+                )
+            part_of[item.impath] = part
+
+
+def order_by_name(items: Items, root: Path) -> Items:
+    """Return items in an order that depends on nothing but their paths below `root`."""
+
+    def key(item) -> str:
+        path = Path(item.impath).relative_to(root).as_posix()
+        return hashlib.sha256(os.fsencode(path)).hexdigest()
+
+    return sorted(items, key=key)
+
+
+def class_items(place: Path, classes: Sequence[str]) -> list[Items]:
+    """Return the images of each class folder in `place`; labels are places in `classes`."""
+    return [
+        [ListedDatum(str(place / name), f, label, classname=name) for f in _files(place / name)]
+        for label, name in enumerate(classes)
+    ]
+
+
+def _files(folder: Path) -> list[str]:
+    return image_names(folder) if folder.is_dir() else []
+
+
+def _require_images(by_class: Sequence[Items], classes: Sequence[str], place: Path) -> None:
+    without = [name for name, items in zip(classes, by_class, strict=True) if not items]
+    if without or not classes:
+        shown = ", ".join(without[:5]) or "no class folder at all"
+        raise ValueError(f"every class in {place} must have an image, none in: {shown}")
+
+
+def _split_by_name(folder: Path) -> Parts:
+    classes = subfolders(folder)
+    by_class = class_items(folder, classes)
+    _require_images(by_class, classes, folder)
+    parts = ([], [], [])
+    for name, items in zip(classes, by_class, strict=True):
+        ordered = order_by_name(items, folder)
+        for whole, part in zip(parts, cut(ordered, 0.5, 0.2, of=f"class {name!r}"), strict=True):
+            whole.extend(part)
+    return parts
+
+
+def _read_part_folders(folder: Path) -> Parts:
+    classes = subfolders(folder / "train")
+    train = class_items(folder / "train", classes)
+    _require_images(train, classes, folder / "train")
+    if (folder / "val").is_dir():
+        val = _evaluated(folder / "val", classes)
+    else:
+        print(f"{folder} has no val/: a fifth of each class of train/ validates")
+        train = [order_by_name(items, folder) for items in train]
+        fifths = [round(len(items) / 5) for items in train]
+        val = [items[:n] for items, n in zip(train, fifths, strict=True)]
+        train = [items[n:] for items, n in zip(train, fifths, strict=True)]
+    test = _evaluated(folder / "test", classes)
+    return tuple([item for items in part for item in items] for part in (train, val, test))
+
+
+def _evaluated(place: Path, classes: Sequence[str]) -> list[Items]:
+    unknown = sorted(set(subfolders(place)) - set(classes))
+    if unknown:
+        raise ValueError(f"{place} must hold classes of train/ only, got {', '.join(unknown[:5])}")
+    return class_items(place, classes)

@@ -1,0 +1,178 @@
+"""ImageNet and its four variants in CoOp's layout: class folders and `classnames.txt`.
+
+One difference to CoOp: files are listed in sorted order, so that a seed gives the same few-shot set
+on every file system.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+
+from causalclip.datasets.annotations import imagenet_names
+from causalclip.datasets.caches import load_json, store_json
+from causalclip.datasets.catalogue import facts_of
+from causalclip.datasets.listing import ListedDatum, image_names, require_root, subfolders
+from causalclip.datasets.splits import Items, fewshot_split, say_shared_names, subsample_classes
+from causalclip.datasets.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
+
+INDEX = "causalclip_files.json"
+
+
+class FileIndex:
+    """The sorted image names of class folders, kept in a file so as not to list them every time.
+
+    A folder is listed again when its modification time differs, which changes with every file that
+    is added, removed or renamed.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._known: dict[str, list] = load_json(path) or {}
+        self._seen: dict[str, list] = {}
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the sorted names of the images in `folder`."""
+        key, stamp = str(folder.relative_to(self.path.parent)), folder.stat().st_mtime_ns
+        entry = self._known.get(key)
+        if entry is None or entry[0] != stamp:
+            entry = [stamp, image_names(folder)]
+        self._seen[key] = entry
+        return entry[1]
+
+    def save(self) -> None:
+        """Store the index if a folder was listed or is gone."""
+        if self._seen != self._known:
+            print(f"Saved the list of files to {store_json(self.path, self._seen)}")
+
+
+@DATASET_REGISTRY.register()
+class ImageNet(DatasetBase):
+    """ImageNet: trained on `train`, validated and tested on `val`, as CoOp does.
+
+    CoOp's `preprocessed.pkl` holds the same files in the order of one file system and is not read.
+    """
+
+    config_defaults = UNREADABLE_DEFAULTS
+
+    def __init__(self, cfg):
+        folder = require_root(cfg.DATASET.ROOT, facts_of("ImageNet").folder)
+        self.dataset_dir, self.image_dir = str(folder), str(folder / "images")
+        names = read_names(folder)
+        train, test = self._list_parts(folder, names)
+        train, _ = fewshot_split(self, train, None, cfg, folder / "split_fewshot")
+        train, test = subsample_classes(train, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
+        train, test = leave_out_unreadable(cfg, train, test)
+        super().__init__(train_x=train, val=test, test=test)
+
+    def _list_parts(self, folder: Path, names: dict[str, str]) -> tuple[Items, Items]:
+        index = FileIndex(folder / INDEX)
+        parts = {part: class_folders(folder / "images" / part) for part in ("train", "val")}
+        _require_same(parts["train"], parts["val"], folder / "images")
+        train, test = (
+            list(read_folders(folder / "images" / part, dict(enumerate(parts[part])), names, index))
+            for part in ("train", "val")
+        )
+        index.save()
+        return train, test
+
+
+class ImageNetVariant(DatasetBase):
+    """A variant of ImageNet for testing; all its images are both train and test, as in CoOp."""
+
+    config_defaults = UNREADABLE_DEFAULTS
+
+    def __init__(self, cfg):
+        name = type(self).__name__
+        facts = facts_of(name)
+        folder = require_root(cfg.DATASET.ROOT, facts.folder)
+        self.dataset_dir, self.image_dir = str(folder), str(folder / facts.image_dir)
+        _say_what_is_ignored(name, cfg)
+        names = read_names(folder)
+        index = FileIndex(folder / INDEX)
+        labels = self.labels(class_folders(folder / facts.image_dir), names)
+        items = list(read_folders(folder / facts.image_dir, *labels, index))
+        index.save()
+        (items,) = leave_out_unreadable(cfg, items)
+        super().__init__(train_x=items, test=items)
+
+    def labels(self, folders: list[str], names: dict[str, str]) -> tuple[dict, dict]:
+        """Return label -> folder and folder -> name; labels count the folders that are there."""
+        return dict(enumerate(folders)), names
+
+
+@DATASET_REGISTRY.register()
+class ImageNetV2(ImageNetVariant):
+    """ImageNetV2, whose folders are numbered in the order of `classnames.txt`."""
+
+    def labels(self, folders: list[str], names: dict[str, str]) -> tuple[dict, dict]:
+        """Return label -> folder and folder -> name for folders 0..K-1."""
+        numbers = [str(i) for i in range(len(names))]
+        _require_same(numbers, folders, Path(self.image_dir))
+        return dict(enumerate(numbers)), dict(zip(numbers, names.values(), strict=True))
+
+
+for _name in ("ImageNetSketch", "ImageNetA", "ImageNetR"):
+    DATASET_REGISTRY.register(
+        type(_name, (ImageNetVariant,), {"__doc__": f"{_name}, as CoOp reads it."})
+    )
+
+
+def read_names(folder: Path) -> dict[str, str]:
+    """Read `classnames.txt` of a set, or ImageNet's if the set has no copy, and say who shares."""
+    path = folder / "classnames.txt"
+    if not path.is_file():
+        path = folder.parent / "imagenet" / "classnames.txt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder / 'classnames.txt'} is missing; "
+            "`python scripts/data.py download ImageNet` gets it"
+        )
+    names = imagenet_names(path)
+    say_shared_names(names.values(), where=str(path))
+    return names
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Return the sorted class folders of a part, which must be sorted into some."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is missing; `python scripts/data.py check` says more")
+    folders = subfolders(folder)
+    if not folders:
+        raise FileNotFoundError(
+            f"{folder} must hold one folder a class, it holds {len(os.listdir(folder))} files; "
+            "sort the images into folders by class (ImageNet's val comes without)"
+        )
+    return folders
+
+
+def read_folders(
+    folder: Path, labels: dict[int, str], names: dict[str, str], index: FileIndex
+) -> Iterator[ListedDatum]:
+    """Yield the images of the class folders; each needs a name and an image."""
+    for label, class_folder in labels.items():
+        if class_folder not in names:
+            raise ValueError(f"{folder / class_folder} must have a line in classnames.txt")
+        files = index.names(folder / class_folder)
+        if not files:
+            raise ValueError(f"every class must have an image, {folder / class_folder} has none")
+        place, classname = str(folder / class_folder), names[class_folder]
+        for file in files:
+            yield ListedDatum(place, file, label, classname=classname)
+
+
+def _require_same(expected: list[str], found: list[str], folder: Path) -> None:
+    differing = sorted(set(expected) ^ set(found))
+    if differing:
+        raise ValueError(
+            f"{folder}: labels count class folders, so all must be there, "
+            f"{len(differing)} are in one place only: {', '.join(differing[:5])}"
+        )
+
+
+def _say_what_is_ignored(name: str, cfg) -> None:
+    if cfg.DATASET.NUM_SHOTS >= 1:
+        print(f"{name} is for testing: DATASET.NUM_SHOTS {cfg.DATASET.NUM_SHOTS} has no effect")
+    if cfg.DATASET.SUBSAMPLE_CLASSES != "all":
+        print(f"{name} is for testing: DATASET.SUBSAMPLE_CLASSES has no effect")

@@ -1,0 +1,201 @@
+"""CoOp's recognition sets other than ImageNet: one reader, and a row a set where facts differ.
+
+With the published split file in place all are read alike. Without it a split is made from the set's
+own annotations as CoOp makes it, once, and written beside the data.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from random import shuffle
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from causalclip.datasets import annotations
+from causalclip.datasets.annotations import Row
+from causalclip.datasets.caches import first_existing
+from causalclip.datasets.catalogue import facts_of
+from causalclip.datasets.listing import listed, require_files, require_root
+from causalclip.datasets.split_set import SplitSet
+from causalclip.datasets.splits import (
+    Items,
+    create_split,
+    cut,
+    read_split,
+    split_trainval,
+    write_split,
+)
+
+Parts = tuple[Items, Items, Items]
+Create = Callable[[Path, Path], Parts]
+"""From the set's folder and its image folder to train, val and test."""
+
+
+class RecognitionSet(SplitSet):
+    """One of CoOp's sets: a split file, few-shot sets drawn from it, and base and new classes."""
+
+    create: Create
+
+    def __init__(self, cfg):
+        facts = facts_of(type(self).__name__)
+        folder = require_root(cfg.DATASET.ROOT, facts.folder)
+        self.dataset_dir, self.image_dir = str(folder), str(folder / facts.image_dir)
+        train, val, test = self._read_parts(folder, facts.split_file)
+        self.build(cfg, train, val, test, fewshot_dir=folder / "split_fewshot")
+
+    def _read_parts(self, folder: Path, split_file: str) -> Parts:
+        if not split_file:  # the owners' own three lists
+            return type(self).create(folder, Path(self.image_dir))
+        path = first_existing(folder / split_file)
+        if path is None:
+            path = self._make_split(folder, split_file)
+        return read_split(path, self.image_dir)
+
+    def _make_split(self, folder: Path, split_file: str) -> Path:
+        name = type(self).__name__
+        print(
+            f"{folder / split_file} is missing: making another split from the annotations. Figures "
+            f"are not comparable with published ones; `python scripts/data.py download {name}` "
+            "gets the published split"
+        )
+        try:
+            parts = type(self).create(folder, Path(self.image_dir))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{name} needs {split_file} in {folder} (`python scripts/data.py download {name}`),"
+                f" or the owners' annotations, but: {error}"
+            ) from None
+        return write_split(*parts, folder / split_file, self.image_dir)
+
+
+def items_of(rows: Sequence[Row], image_dir: Path, *, of: str) -> Items:
+    """Turn annotation rows into items whose images all exist."""
+    paths = [str(image_dir / row.path) for row in rows]
+    require_files(paths, of=of)
+    return [
+        listed(path, row.label, classname=row.classname)
+        for path, row in zip(paths, rows, strict=True)
+    ]
+
+
+# How a split is made where the published file is missing
+
+
+def from_folders(ignored: Sequence[str] = (), renamed: Mapping[str, str] | None = None) -> Create:
+    """Cut class folders 50/20/30."""
+
+    def create(_folder: Path, image_dir: Path) -> Parts:
+        return create_split(image_dir, ignored=ignored, renamed=renamed)
+
+    return create
+
+
+def from_lists(read: Callable[[Path], tuple[list[Row], list[Row]]]) -> Create:
+    """Keep the owners' test list and take a fifth of each class of the other for validation."""
+
+    def create(folder: Path, image_dir: Path) -> Parts:
+        trainval, test = (items_of(rows, image_dir, of=str(folder)) for rows in read(folder))
+        return *split_trainval(trainval), test
+
+    return create
+
+
+def _pets(folder: Path) -> tuple[list[Row], list[Row]]:
+    lists = (folder / "annotations" / f"{part}.txt" for part in ("trainval", "test"))
+    return _both(annotations.oxford_pets(path) for path in lists)
+
+
+def _cars(folder: Path) -> tuple[list[Row], list[Row]]:
+    meta = folder / "devkit" / "cars_meta.mat"
+    lists = {
+        "cars_train": folder / "devkit" / "cars_train_annos.mat",
+        "cars_test": folder / "cars_test_annos_withlabels.mat",
+    }
+    return _both(annotations.stanford_cars(path, meta, part) for part, path in lists.items())
+
+
+def _sun(folder: Path) -> tuple[list[Row], list[Row]]:
+    lists = (folder / f"{part}_01.txt" for part in ("Training", "Testing"))
+    return _both(annotations.sun397(path, folder / "ClassName.txt") for path in lists)
+
+
+def _ucf(folder: Path) -> tuple[list[Row], list[Row]]:
+    lists = folder / "ucfTrainTestlist"
+    files = (lists / f"{part}list01.txt" for part in ("train", "test"))
+    return _both(annotations.ucf101(path, lists / "classInd.txt") for path in files)
+
+
+def _both(lists: Iterable[list[Row]]) -> tuple[list[Row], list[Row]]:
+    trainval, test = lists
+    return trainval, test
+
+
+def _flowers(folder: Path, image_dir: Path) -> Parts:
+    rows = annotations.oxford_flowers(folder / "imagelabels.mat", folder / "cat_to_name.json")
+    by_label = defaultdict(list)
+    for item in items_of(rows, image_dir, of=str(folder)):
+        by_label[item.label].append(item)
+    parts = ([], [], [])
+    for items in by_label.values():
+        shuffle(items)
+        for whole, part in zip(parts, cut(items, 0.5, 0.2, of=items[0].classname), strict=True):
+            whole.extend(part)
+    return parts
+
+
+def _aircraft(folder: Path, image_dir: Path) -> Parts:
+    train, val, test = (
+        items_of(
+            annotations.fgvc_aircraft(
+                folder / f"images_variant_{part}.txt", folder / "variants.txt"
+            ),
+            image_dir,
+            of=str(folder),
+        )
+        for part in ("train", "val", "test")
+    )
+    return train, val, test
+
+
+SETS: dict[str, Create] = {
+    "Caltech101": from_folders(
+        ignored=("BACKGROUND_Google", "Faces_easy"),
+        renamed={
+            "airplanes": "airplane",
+            "Faces": "face",
+            "Leopards": "leopard",
+            "Motorbikes": "motorbike",
+        },
+    ),
+    "OxfordPets": from_lists(_pets),
+    "StanfordCars": from_lists(_cars),
+    "OxfordFlowers": _flowers,
+    "Food101": from_folders(),
+    "FGVCAircraft": _aircraft,
+    "SUN397": from_lists(_sun),
+    "DescribableTextures": from_folders(),
+    "EuroSAT": from_folders(
+        renamed={
+            "AnnualCrop": "Annual Crop Land",
+            "Forest": "Forest",
+            "HerbaceousVegetation": "Herbaceous Vegetation Land",
+            "Highway": "Highway or Road",
+            "Industrial": "Industrial Buildings",
+            "Pasture": "Pasture Land",
+            "PermanentCrop": "Permanent Crop Land",
+            "Residential": "Residential Buildings",
+            "River": "River",
+            "SeaLake": "Sea or Lake",
+        },
+    ),
+    "UCF101": from_lists(_ucf),
+}
+
+for _name, _create in SETS.items():
+    DATASET_REGISTRY.register(
+        type(
+            _name,
+            (RecognitionSet,),
+            {"__doc__": f"{_name}, as CoOp reads it.", "create": staticmethod(_create)},
+        )
+    )

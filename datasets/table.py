@@ -1,0 +1,137 @@
+"""Your own images from a CSV or Parquet table, without Python (`Table`).
+
+Columns: path, split (train, val or test), classname and/or label, and perhaps domain.
+"""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+from dassl.data.datasets import DATASET_REGISTRY
+
+from causalclip.datasets.domains import check_domains
+from causalclip.datasets.folders import OwnSet
+from causalclip.datasets.listing import listed, require_files, require_root
+from causalclip.datasets.splits import PARTS, Items, check_labels
+
+
+@DATASET_REGISTRY.register()
+class Table(OwnSet):
+    """The images that the rows of `DATASET.TABLE` name, relative to the table's own folder.
+
+    With source and target domains in the settings, training and validation rows of the sources are
+    taken, and test rows of the targets; without, the rows of all domains.
+    """
+
+    config_defaults = {**OwnSet.config_defaults, "TABLE": ""}
+
+    def read(self, settings) -> tuple[Path, tuple[Items, Items, Items]]:
+        """Read the table and pick the rows of the domains that are asked for."""
+        path = find_table(settings.ROOT, settings.TABLE)
+        frame = label_rows(read_table(path), path)
+        self.domains = sorted(set(frame["domain"])) if "domain" in frame else []
+        return path.parent, self._parts(frame, settings, path)
+
+    def _parts(self, frame: pd.DataFrame, settings, path: Path) -> tuple[Items, Items, Items]:
+        sources, targets = list(settings.SOURCE_DOMAINS), list(settings.TARGET_DOMAINS)
+        if not sources and not targets:
+            chosen = {part: frame[frame["split"] == part] for part in PARTS}
+            numbers = {domain: i for i, domain in enumerate(self.domains)}
+        else:
+            check_domains(sources, targets, self.domains, where=str(path))
+            of = {"train": sources, "val": sources, "test": targets}
+            chosen = {
+                part: frame[(frame["split"] == part) & frame["domain"].isin(of[part])]
+                for part in PARTS
+            }
+            numbers = {domain: i for i, domain in enumerate(sources + targets)}
+        rows = {part: _rows(chosen[part]) for part in PARTS}
+        check_labels(rows, str(path))
+        _require_tests(rows["test"], path)
+        require_files([row[0] for part in PARTS for row in rows[part]], of=str(path))
+        train, val, test = (_items(chosen[part], numbers) for part in PARTS)
+        return train, val, test
+
+
+def find_table(root: str, table: str) -> Path:
+    """Return the path of the table, absolute or below the root."""
+    if not table:
+        raise ValueError("DATASET.TABLE must name a .csv or .parquet file, got ''")
+    path = Path(os.path.expanduser(table))
+    folder = path.parent if path.is_absolute() else require_root(root, str(path.parent))
+    path = folder / path.name
+    if not path.is_file():
+        raise FileNotFoundError(f"DATASET.TABLE must be an existing file, got {path}")
+    return path
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table as text; words like "None" and "NA" are class names, not gaps."""
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} must be a CSV table in UTF-8, got {error}") from None
+    missing = [column for column in ("path", "split") if column not in frame]
+    if not {"classname", "label"} & set(frame):
+        missing.append("classname or label")
+    if missing:
+        raise ValueError(
+            f"{path} must have the column {' and '.join(missing)}, got {', '.join(frame.columns)}"
+        )
+    return frame
+
+
+def label_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return the frame with absolute paths, int labels and class names, each row checked.
+
+    Without label numbers, classes are numbered in alphabetical order.
+    """
+    frame = frame.astype({column: str for column in frame.columns})
+    _require_rows(frame["split"].isin(PARTS), frame["split"], "split", "train, val or test", path)
+    frame = _named(frame, path)
+    named = frame["classname"].str.strip() != ""
+    _require_rows(named, frame["classname"], "classname", "text", path)
+    frame["path"] = [str(path.parent / value) for value in frame["path"]]
+    return frame
+
+
+def _named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    if "classname" not in frame:
+        numbered = frame["label"].str.isdigit()
+        _require_rows(
+            ~numbered, frame["label"], "label", "a class name where there is no classname", path
+        )
+        frame = frame.rename(columns={"label": "classname"})
+    if "label" in frame:
+        _require_rows(frame["label"].str.isdigit(), frame["label"], "label", "a number >= 0", path)
+        return frame.assign(label=frame["label"].astype(int))
+    names = {name: i for i, name in enumerate(sorted(set(frame["classname"])))}
+    return frame.assign(label=frame["classname"].map(names))
+
+
+def _require_rows(valid: pd.Series, values: pd.Series, column: str, allowed: str, path: Path):
+    if not valid.all():
+        row = int((~valid).to_numpy().argmax())
+        raise ValueError(
+            f"{path}, row {row + 1}: {column} must be {allowed}, got {values.iloc[row]!r}"
+        )
+
+
+def _require_tests(rows: list, path: Path) -> None:
+    if not rows:
+        raise ValueError(f"{path} must have rows with split 'test' in the domains to be tested")
+
+
+def _rows(frame: pd.DataFrame) -> list[tuple[str, int, str]]:
+    return list(zip(frame["path"], frame["label"], frame["classname"], strict=True))
+
+
+def _items(frame: pd.DataFrame, numbers: dict[str, int]) -> Items:
+    domains = frame["domain"].map(numbers) if "domain" in frame else [0] * len(frame)
+    return [
+        listed(path, int(label), domain=int(domain), classname=name)
+        for (path, label, name), domain in zip(_rows(frame), domains, strict=True)
+    ]
