@@ -113,7 +113,7 @@ def kept(name: str, tensor: Tensor) -> dict[str, np.ndarray]:
     A sketch is the product with four random sign vectors, from the left or from the right; a
     difference anywhere in the tensor shows in it.
     """
-    array = tensor.detach().cpu().numpy()
+    array = tensor.detach().cpu().numpy().copy()  # not a view: training goes on
     if array.size <= SKETCHED_ABOVE:
         return {name: array}
     rows, columns = array.shape

@@ -1,0 +1,45 @@
+"""CLIP-Adapter: a bottleneck on the image features, blended with them (arXiv 2110.04544)."""
+
+from __future__ import annotations
+
+from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor, nn
+
+from causalclip.prompts import PromptSet
+from causalclip.templates import template_for
+from causalclip.trainers.base import PromptTrainer
+from causalclip.zeroshot import class_features
+
+
+@TRAINER_REGISTRY.register()
+class CLIP_Adapter(PromptTrainer):
+    """z' = RATIO A(z) + (1 - RATIO) z against the hand-crafted text; no graph through CLIP."""
+
+    config_node = "CLIP_ADAPTER"
+    model_name = "clip_adapter"
+    defaults = {
+        "REDUCTION": 4,
+        "RATIO": 0.2,  # alpha of the paper
+        "TEMPLATE": "",  # empty takes the data set's published template
+        "PREC": "fp32",
+        "PROJECTION": "",
+    }
+
+    def build_prompts(self) -> nn.Module:
+        template = self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)
+        self.handcrafted = class_features(self.clip, self.classnames, [template])
+        width = self.clip.text_projection.shape[1]
+        return nn.Sequential(
+            nn.Linear(width, width // self.settings.REDUCTION, bias=False),
+            nn.ReLU(),
+            nn.Linear(width // self.settings.REDUCTION, width, bias=False),
+            nn.ReLU(),
+        )
+
+    def logits(self, images: Tensor) -> Tensor:
+        features = self.image_features(images, PromptSet()).float()
+        ratio = self.settings.RATIO
+        return self.classify(ratio * self.model(features) + (1 - ratio) * features, self.handcrafted)
+
+    def evaluation_text(self) -> None:
+        """The text is the hand-crafted one, kept since the model was built."""

@@ -1,0 +1,39 @@
+"""CoCoOp: a context that every image shifts through a small meta-net (arXiv 2203.05557)."""
+
+from __future__ import annotations
+
+from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from causalclip.prompts import ConditionalPrompts, PromptSet, encode_text_sets
+from causalclip.trainers.base import PromptTrainer
+
+TEXTS_AT_ONCE = 8192  # of images x classes; bounds the memory of an evaluation on many classes
+
+
+@TRAINER_REGISTRY.register()
+class CoCoOp(PromptTrainer):
+    """CoOp's words plus h(z), one shift per image; the texts of a batch run as one batch."""
+
+    config_node = "COCOOP"
+    defaults = {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp32", "PROJECTION": ""}
+
+    def build_prompts(self) -> nn.Module:
+        n_ctx, init = self.context_words()
+        return ConditionalPrompts(
+            n_ctx,
+            self.clip.token_embedding.weight.shape[1],
+            self.clip.text_projection.shape[1],
+            init=init,
+        )
+
+    def logits(self, images: Tensor) -> Tensor:
+        features = F.normalize(self.image_features(images, PromptSet()).float(), dim=-1)
+        text_features = encode_text_sets(
+            self.clip, self.class_tokens, self.model(features), texts_at_once=TEXTS_AT_ONCE
+        )
+        return self.classify(features, text_features)  # (B, E) against (B, K, E)
+
+    def evaluation_text(self) -> None:
+        """The texts depend on the image: nothing holds for a whole evaluation."""

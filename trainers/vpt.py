@@ -1,0 +1,34 @@
+"""VPT: prompts in the image encoder alone, hand-crafted text (arXiv 2203.12119; as in MaPLe's
+ablation, arXiv 2210.03117)."""
+
+from __future__ import annotations
+
+from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor, nn
+
+from causalclip.prompts import PromptSet
+from causalclip.trainers.base import PromptTrainer, independent_prompts
+from causalclip.zeroshot import class_features
+
+
+@TRAINER_REGISTRY.register()
+class VPT(PromptTrainer):
+    """Visual tokens before the first PROMPT_DEPTH_VISION blocks; depth 1 is the shallow variant."""
+
+    config_node = "VPT"
+    defaults = {
+        "N_CTX_VISION": 2,
+        "CTX_INIT": "a photo of a",
+        "PREC": "fp32",
+        "PROMPT_DEPTH_VISION": 1,
+        "PROJECTION": "",
+    }
+
+    def build_prompts(self) -> nn.Module:
+        words = self.settings.CTX_INIT.replace("_", " ")
+        # The text never changes: encoded once for training and evaluation.
+        self.handcrafted = class_features(self.clip, self.classnames, [f"{words} {{}}."])
+        return independent_prompts(self.clip, self.settings)
+
+    def text_features(self, prompts: PromptSet) -> Tensor:
+        return self.handcrafted
