@@ -9,7 +9,7 @@ setup(
     packages=find_packages(include=["dassl", "dassl.*"]),
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.5",
+        "torch>=2.6",
         "torchvision>=0.19",
         "yacs>=0.1.8",
         "numpy>=1.26",

@@ -1,11 +1,10 @@
 """yacs' CfgNode, whose errors about unknown keys also name the nearest known keys."""
 
 from collections.abc import Iterator
-from typing import NoReturn
-
-from yacs.config import CfgNode as YacsNode
+from typing import Any, NoReturn
 
 from dassl.utils.names import did_you_mean
+from yacs.config import CfgNode as YacsNode
 
 
 def _flat_keys(node: YacsNode, prefix: str = "") -> Iterator[str]:
@@ -18,7 +17,19 @@ def _flat_keys(node: YacsNode, prefix: str = "") -> Iterator[str]:
 
 
 class CfgNode(YacsNode):
-    """A yacs node; merging an unknown key raises the same exception types as yacs does."""
+    """The root of a yacs tree; merging an unknown key raises the same exception types as yacs does.
+
+    The nodes below it are yacs' own, because yacs merges nodes of equal type only and the family's
+    extend_cfg adds yacs nodes.
+    """
+
+    @classmethod
+    def _create_config_tree_from_dict(cls, dic: dict, key_list: list[str]) -> dict:
+        return YacsNode._create_config_tree_from_dict(dic, key_list)
+
+    @classmethod
+    def _decode_cfg_value(cls, value: Any) -> Any:
+        return YacsNode._decode_cfg_value(value)
 
     def merge_from_other_cfg(self, cfg_other: YacsNode) -> None:
         """Merge another node into this one; KeyError for a key that does not exist here."""

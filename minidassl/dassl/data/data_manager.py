@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from tabulate import tabulate
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import Compose, Normalize, Resize, ToTensor
-
 from dassl.data.datasets import build_dataset
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import build_transform, interpolation_mode
 from dassl.utils import read_image
+from tabulate import tabulate
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
 
 def build_data_loader(

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import RandomSampler, Sampler, SequentialSampler
-
 from dassl.utils.names import check_availability
+from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
 
 def _indices_by(data_source: Sequence, attribute: str) -> dict[int, list[int]]:

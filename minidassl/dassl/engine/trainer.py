@@ -13,9 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
-
 from dassl.data import DataManager
 from dassl.engine.random_state import random_state, set_random_state
 from dassl.evaluation import build_evaluator
@@ -29,6 +26,8 @@ from dassl.utils import (
     save_checkpoint,
     tolist_if_not,
 )
+from torch import Tensor, nn
+from tqdm import tqdm
 
 
 class TrainerBase:

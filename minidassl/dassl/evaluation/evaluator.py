@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import confusion_matrix, f1_score
-from torch import Tensor
-
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.utils.files import mkdir_if_missing
+from sklearn.metrics import confusion_matrix, f1_score
+from torch import Tensor
 
 
 class EvaluatorBase:

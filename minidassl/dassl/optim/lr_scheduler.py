@@ -2,10 +2,9 @@
 
 from typing import Any
 
+from dassl.utils.names import check_availability
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
-
-from dassl.utils.names import check_availability
 
 SCHEDULES = ["single_step", "multi_step", "cosine"]
 WARMUPS = ["constant", "linear"]
@@ -60,7 +59,7 @@ class WarmupScheduler(LRScheduler):
         """Load a state dict, also one of Dassl 0.6.3, which holds the successor as an object."""
         own = dict(state_dict)
         successor = own.pop("successor")
-        if isinstance(successor, LRScheduler):
+        if not isinstance(successor, dict):
             successor = successor.state_dict()
         self.successor.load_state_dict(successor)
         super().load_state_dict(own)

@@ -4,10 +4,9 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dassl.utils.names import check_availability
 from torch import nn, optim
 from torch.optim import Optimizer
-
-from dassl.utils.names import check_availability
 
 
 def _betas(cfg: Any) -> dict:

@@ -3,25 +3,52 @@
 import os.path as osp
 import pickle
 import shutil
-from collections import OrderedDict, defaultdict
+import zipfile
+from collections import OrderedDict
 from typing import Any
 
 import torch
-from torch import nn, optim
-
 from dassl.utils.files import mkdir_if_missing, replacing
+from torch import nn
+
+
+class PickledState:
+    """Stands for an object that an old checkpoint pickled: its attributes, none of its code."""
+
+    def __init__(self) -> None:
+        self.state: dict = {}
+
+    def __setstate__(self, state: dict) -> None:
+        self.state = {key: value for key, value in state.items() if key != "optimizer"}
+
+    def state_dict(self) -> dict:
+        """Return the attributes, but for the copy of an optimizer among them."""
+        return self.state
+
+
+def _plain_dict(_factory: type) -> dict:
+    """Stands for the defaultdict in which an optimizer keeps its state."""
+    return {}
+
 
 # Dassl 0.6.3 pickles the scheduler that follows a warm-up, and the optimizer inside it.
-_DASSL_CLASSES = [
-    defaultdict,
-    optim.SGD,
-    optim.Adam,
-    optim.AdamW,
-    optim.RAdam,
-    optim.RMSprop,
-    optim.lr_scheduler.StepLR,
-    optim.lr_scheduler.MultiStepLR,
-    optim.lr_scheduler.CosineAnnealingLR,
+_DASSL_OBJECTS = [
+    (PickledState, f"torch.optim.{name}")
+    for name in (
+        "sgd.SGD",
+        "adam.Adam",
+        "adamw.AdamW",
+        "rmsprop.RMSprop",
+        "lr_scheduler.StepLR",
+        "lr_scheduler.MultiStepLR",
+        "lr_scheduler.CosineAnnealingLR",
+    )
+]
+_SAFE = [
+    *_DASSL_OBJECTS,
+    (PickledState, "dassl.optim.radam.RAdam"),
+    (_plain_dict, "collections.defaultdict"),
+    dict,  # the argument of defaultdict
 ]
 
 # Buffers that CoOp and its successors compute from the class names; they are no learned numbers.
@@ -85,10 +112,38 @@ def load_checkpoint(fpath: str | None) -> dict:
     if not osp.exists(fpath):
         raise FileNotFoundError(f'File is not found at "{fpath}"')
     try:
-        with torch.serialization.safe_globals(_DASSL_CLASSES):
+        _check_sums(fpath)
+        with torch.serialization.safe_globals(_SAFE):
             return torch.load(fpath, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except PermissionError:
+        raise
+    except _DAMAGE as error:
         raise CheckpointError(_unreadable(fpath, error)) from error
+
+
+# What torch and zipfile raise on damaged bytes.
+_DAMAGE = (
+    RuntimeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+)
+
+
+def _check_sums(fpath: str) -> None:
+    """Compare the checksums that torch writes but does not read: a flipped bit is still a number.
+
+    Files of torch before 1.6 are no zip archives and have none.
+    """
+    if not zipfile.is_zipfile(fpath):
+        return
+    with zipfile.ZipFile(fpath) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} does not match")
 
 
 def _unreadable(fpath: str, error: Exception) -> str:
@@ -99,7 +154,8 @@ def _unreadable(fpath: str, error: Exception) -> str:
             f"it holds a pickled {name}, which could run code. If you trust the file, read it with "
             "torch.load(path, weights_only=False) and save its state_dict again"
         )
-    return message + "the file is damaged, cut short, or no checkpoint"
+    reason = str(error).split(". ")[0] or type(error).__name__
+    return message + f"the file is damaged, cut short, or no checkpoint ({reason})"
 
 
 def resume_from_checkpoint(

@@ -35,8 +35,9 @@ class InstanceNormalization:
         self.eps = eps  # for a channel of one colour
 
     def __call__(self, image: Tensor) -> Tensor:
-        std, mean = torch.std_mean(image, dim=(1, 2), keepdim=True)
-        return (image - mean) / (std + self.eps)
+        pixels = image.flatten(1)  # (C, H * W)
+        mean, std = pixels.mean(1), pixels.std(1)
+        return (image - mean[:, None, None]) / (std[:, None, None] + self.eps)
 
 
 class Cutout:

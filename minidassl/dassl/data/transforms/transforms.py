@@ -3,6 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from dassl.data.transforms.augmentations import (
+    Cutout,
+    GaussianNoise,
+    InstanceNormalization,
+    RandomTranslation,
+)
+from dassl.data.transforms.randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
+from dassl.utils.names import check_availability
 from torchvision.transforms import (
     AutoAugment,
     AutoAugmentPolicy,
@@ -20,15 +28,6 @@ from torchvision.transforms import (
     Resize,
     ToTensor,
 )
-
-from dassl.data.transforms.augmentations import (
-    Cutout,
-    GaussianNoise,
-    InstanceNormalization,
-    RandomTranslation,
-)
-from dassl.data.transforms.randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
-from dassl.utils.names import check_availability
 
 INTERPOLATION_MODES = {
     "bilinear": InterpolationMode.BILINEAR,
