@@ -15,11 +15,17 @@ def cache_home() -> Path:
     return Path(os.environ.get("CAUSALCLIP_CACHE") or "~/.cache/causalclip").expanduser()
 
 
+def cache_folder(folder: str | os.PathLike) -> Path:
+    """Return the place in the cache for what belongs to `folder`."""
+    folder = Path(os.path.abspath(folder))
+    key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    return cache_home() / f"{folder.parent.name}-{folder.name}-{key}"
+
+
 def cache_twin(path: str | os.PathLike) -> Path:
     """Return the place in the cache that stands in for `path` when its folder is read-only."""
-    path = Path(os.path.abspath(path))
-    key = hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:12]
-    return cache_home() / f"{path.parent.parent.name}-{path.parent.name}-{key}" / path.name
+    path = Path(path)
+    return cache_folder(path.parent) / path.name
 
 
 def first_existing(path: str | os.PathLike) -> Path | None:
@@ -51,7 +57,17 @@ def store_json(path: str | os.PathLike, content, *, keep_existing: bool = False)
     except OSError as error:
         if error.errno not in READ_ONLY:
             raise
-        return _write(cache_twin(path), text, keep_existing)
+        return _write_twin(cache_twin(path), text, keep_existing)
+
+
+def _write_twin(twin: Path, text: str, keep_existing: bool) -> Path:
+    try:
+        return _write(twin, text, keep_existing)
+    except PermissionError as error:
+        raise PermissionError(
+            f"the data folder is read-only and so is {twin.parent}; "
+            "set CAUSALCLIP_CACHE to a folder that can be written"
+        ) from error
 
 
 def _write(path: Path, text: str, keep_existing: bool) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 
+from causalclip.datasets.caches import cache_folder
 from causalclip.datasets.catalogue import facts_of
 from causalclip.datasets.listing import ListedDatum, image_names, require_root, subfolders
 from causalclip.datasets.splits import Items, fewshot_split, subsample_classes
@@ -52,8 +53,10 @@ class DomainSet(DatasetBase):
         self.base_classes = math.ceil(len(classes) / 2)
         read = _Reader(folder, classes, self._names, cfg.DATASET.TRIAL_SEED)
         train, val, test = self._parts(read, sources, targets)
-        cache_dir = folder / f"split_fewshot_{'+'.join(sources)}-trial_{cfg.DATASET.TRIAL_SEED}"
-        train, val = fewshot_split(self, train, val, cfg, cache_dir)
+        # Not in the set's own folder, where DomainBed and we would take it for a domain.
+        drawn_from = f"{'+'.join(sources)}-trial_{cfg.DATASET.TRIAL_SEED}"
+        cache_dir = cache_folder(folder) / drawn_from
+        train, val = fewshot_split(self, train, val, cfg, cache_dir, root=folder)
         parts = self._restrict(train, val, test, cfg.DATASET)
         train, val, test = leave_out_unreadable(cfg, *parts)
         super().__init__(train_x=train, val=val, test=test)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from causalclip.datasets.caches import first_existing
+from causalclip.datasets.caches import cache_folder, first_existing
 from causalclip.datasets.listing import ListedDatum, image_names, require_root, subfolders
 from causalclip.datasets.split_set import SplitSet
 from causalclip.datasets.splits import PARTS, Items, cut, read_split, write_split
@@ -27,7 +27,8 @@ class OwnSet(SplitSet):
         self.dataset_dir = str(folder)
         require_distinct_names(parts[0], where=str(folder))
         require_disjoint(*parts, where=str(folder))
-        self.build(cfg, *parts, fewshot_dir=folder / "split_fewshot")
+        # Few-shot sets go to the cache: in the folder itself they would look like a class.
+        self.build(cfg, *parts, root=folder, fewshot_dir=cache_folder(folder) / type(self).__name__)
 
     def read(self, settings) -> tuple[Path, Parts]:
         """Return the set's folder, and train, val and test; val may be empty."""

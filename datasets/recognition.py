@@ -41,7 +41,7 @@ class RecognitionSet(SplitSet):
         folder = require_root(cfg.DATASET.ROOT, facts.folder)
         self.dataset_dir, self.image_dir = str(folder), str(folder / facts.image_dir)
         train, val, test = self._read_parts(folder, facts.split_file)
-        self.build(cfg, train, val, test, fewshot_dir=folder / "split_fewshot")
+        self.build(cfg, train, val, test, root=folder, fewshot_dir=folder / "split_fewshot")
 
     def _read_parts(self, folder: Path, split_file: str) -> Parts:
         if not split_file:  # the owners' own three lists

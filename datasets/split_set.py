@@ -15,10 +15,17 @@ class SplitSet(DatasetBase):
     """Keys below cfg.DATASET that the set reads and Dassl does not have."""
 
     def build(
-        self, cfg, train: Items, val: Items, test: Items, *, fewshot_dir: str | os.PathLike
+        self,
+        cfg,
+        train: Items,
+        val: Items,
+        test: Items,
+        *,
+        root: str | os.PathLike,
+        fewshot_dir: str | os.PathLike,
     ) -> None:
         """Take the parts as the settings ask for them: NUM_SHOTS, SUBSAMPLE_CLASSES, UNREADABLE."""
-        train, val = fewshot_split(self, train, val, cfg, fewshot_dir)
+        train, val = fewshot_split(self, train, val, cfg, fewshot_dir, root=root)
         parts = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         train, val, test = leave_out_unreadable(cfg, *parts)
         super().__init__(train_x=train, val=val, test=test)

@@ -198,33 +198,31 @@ def fewshot_split(
     val: Items | None,
     cfg,
     cache_dir: str | os.PathLike,
+    *,
+    root: str | os.PathLike | None = None,
 ) -> tuple[Items, Items | None]:
     """Draw `NUM_SHOTS` training and at most 4 validation images a class, once per seed.
 
-    `cache_dir` is CoOp's `<dataset>/split_fewshot`. A set that CoOp or MaPLe has stored there is
-    used as it is, otherwise ours, `causalclip_shot_K-seed_S.json`, as long as it was drawn from the
-    same split. As in CoOp a stored set draws nothing, so the run that stores it and later ones
-    find Python's generator in different states afterwards.
+    `cache_dir` is CoOp's `<dataset>/split_fewshot`; paths are stored relative to `root`, its parent
+    if not given. A set that CoOp or MaPLe has stored there is used as it is, otherwise ours,
+    `causalclip_shot_K-seed_S.json`, as long as it was drawn from the same split. As in CoOp a
+    stored set draws nothing, so the run that stores it and later ones find Python's generator in
+    different states afterwards.
     """
     num_shots = cfg.DATASET.NUM_SHOTS
     if num_shots < 1:
         return train, val
+    root = Path(root or Path(cache_dir).parent)
     name = f"shot_{num_shots}-seed_{cfg.SEED}"
-    published = _published_fewshot(Path(cache_dir, f"{name}.pkl"), train, val)
-    own = Path(cache_dir, f"causalclip_{name}.json")
-    return published or _own_fewshot(dataset, train, val, num_shots, own)
-
-
-def _own_fewshot(dataset, train, val, num_shots, path: Path):
-    root = path.parent.parent
+    published = _published_fewshot(Path(cache_dir, f"{name}.pkl"), train, val, root)
+    if published is not None:
+        return published
+    path = Path(cache_dir, f"causalclip_{name}.json")
     digest = split_digest(train, val or [], root=root)
-    stored = load_json(path)
-    if stored is not None and stored.get("digest") == digest:
-        print(f"Loading preprocessed few-shot data from {path}")
-        chosen = (_pick(stored["train"], train, root), _pick(stored["val"], val or [], root))
-        return chosen if val is not None else (chosen[0], None)
+    stored = _stored_fewshot(path, digest)
     if stored is not None:
-        print(f"The split has changed since {path} was drawn: drawing again")
+        parts = _pick(stored["train"], train, root), _pick(stored["val"], val or [], root)
+        return parts if val is not None else (parts[0], None)
     train = dataset.generate_fewshot_dataset(train, num_shots=num_shots)
     if val is not None:
         val = dataset.generate_fewshot_dataset(val, num_shots=min(num_shots, 4))
@@ -232,6 +230,17 @@ def _own_fewshot(dataset, train, val, num_shots, path: Path):
     content["val"] = list(_rows(val or [], root))
     print(f"Saving preprocessed few-shot data to {store_json(path, content)}")
     return train, val
+
+
+def _stored_fewshot(path: Path, digest: str) -> dict | None:
+    stored = load_json(path)
+    if stored is None:
+        return None
+    if stored.get("digest") != digest:
+        print(f"The split has changed since {path} was drawn: drawing again")
+        return None
+    print(f"Loading preprocessed few-shot data from {path}")
+    return stored
 
 
 def split_digest(*parts: Items, root: str | os.PathLike) -> str:
@@ -267,12 +276,11 @@ class _DatumUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, only Dassl's Datum is allowed")
 
 
-def _published_fewshot(path: Path, train: Items, val: Items | None):
+def _published_fewshot(path: Path, train: Items, val: Items | None, root: Path):
     """Return the set CoOp stored, as items of today's split; None if absent or of another split."""
     if not path.is_file():
         return None
     stored = read_published(path)
-    root = path.parent.parent
     chosen = {
         part: _locate(stored.get(part, []), items or [], root)
         for part, items in (("train", train), ("val", val))
