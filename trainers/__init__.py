@@ -1,1 +1,5 @@
 """Dassl trainers; importing a module of this package registers the trainer it holds."""
+
+from causalclip.dassl_compat import mend
+
+mend()  # before any module of this package imports dassl

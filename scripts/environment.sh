@@ -1,0 +1,29 @@
+# Sourced by quickstart.sh and test.sh: a virtual environment with everything installed, once.
+# Uses the active environment (venv or conda) if there is one, else makes .venv beside setup.py.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
+    if [ ! -x .venv/bin/python ]; then
+        python=${PYTHON:-python3}
+        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+            echo "Python >= 3.10 is needed, $python is $("$python" --version 2>&1); name another by PYTHON=..." >&2
+            exit 2
+        }
+        echo "Making the virtual environment .venv"
+        "$python" -m venv .venv || {
+            echo "could not make .venv: on Debian and Ubuntu, install the package python3-venv" >&2
+            exit 2
+        }
+    fi
+    . .venv/bin/activate
+fi
+
+# Installed again only when what is asked for has changed.
+stamp="$(python -c 'import sys; print(sys.prefix)')/causalclip-installed"
+wanted="$(cat requirements.txt pyproject.toml setup.py minidassl/setup.py | cksum) $PWD"
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    echo "Installing (a few minutes: PyTorch is about 5 GB)"
+    python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
+    echo "$wanted" > "$stamp"
+fi

@@ -1,0 +1,67 @@
+# Sourced by the protocol scripts: the data root, the configuration of a method, one run.
+#
+#   DATA    folder of the data sets (required)
+#   CFG     configuration below configs/trainers/TRAINER/, without .yaml (default: see default_cfg)
+#   SHOTS   images per class (default 16)
+#   OUTPUT  where everything is written (default output)
+#   SEEDS   seeds of scripts that take several (default "1 2 3")
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f .venv/bin/activate ]; then
+    . .venv/bin/activate
+fi
+SHOTS=${SHOTS:-16}
+OUTPUT=${OUTPUT:-output}
+SEEDS=${SEEDS:-1 2 3}
+
+fail() { echo "$(basename "$0"): $*" >&2; exit 2; }
+
+# The comment at the head of the calling script is its help.
+show_help() { sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0; }
+
+require_data() {
+    [ -n "${DATA:-}" ] || fail "DATA is not set: export DATA=/path/to/the/data/sets"
+    [ -d "$DATA" ] || fail "DATA=$DATA is not a folder"
+}
+
+require_dataset() {
+    [ -f "configs/datasets/$1.yaml" ] || fail "unknown data set $1; known: $(
+        cd configs/datasets && ls *.yaml | sed 's/\.yaml$//' | tr '\n' ' ')"
+}
+
+# default_cfg TRAINER DATASET PROTOCOL: the bundled data run on the bundled CLIP, everything else
+# with the recipe that the method was published with for this protocol.
+default_cfg() {
+    local trainer=$1 dataset=$2 protocol=$3
+    [ -d "configs/trainers/$trainer" ] || fail "unknown trainer $trainer; known: $(
+        ls configs/trainers | tr '\n' ' ')"
+    case $dataset in
+        handwritten_digits* | causal_shapes*) tiny_cfg "$trainer"; return ;;
+    esac
+    case $trainer:$protocol in
+        CoOp:base2new) echo vit_b16_ctxv1 ;;
+        CoOp:*) echo vit_b16_ep50_ctxv1 ;;
+        CoCoOp:*) echo vit_b16_c4_ep10_batch1_ctxv1 ;;
+        MaPLe:base2new) echo vit_b16_c2_ep5_batch4_2ctx ;;
+        MaPLe:*) echo vit_b16_c2_ep5_batch4_2ctx_cross_datasets ;;
+        CDC:base2new) echo vit_b16_m4 ;;
+        CDC:*) echo vit_b16_m4_cross_datasets ;;
+        PromptSRC:base2new) echo vit_b16_c2_ep20_batch4_4+4ctx ;;
+        PromptSRC:fewshot) echo vit_b16_c2_ep50_batch4_4+4ctx_few_shot ;;
+        PromptSRC:*) echo vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets ;;
+        *) echo vit_b16 ;;
+    esac
+}
+
+tiny_cfg() { if [ "$1" = CDC ]; then echo tiny_m4; else echo tiny; fi; }
+
+# run_once DIR ARGS...: train.py into DIR, unless DIR has its result already.
+run_once() {
+    local dir=$1; shift
+    if [ -f "$dir/results.json" ]; then
+        echo "skip (finished): $dir"
+        return
+    fi
+    echo "run: $dir"
+    python train.py --root "$DATA" --output-dir "$dir" "$@"
+}

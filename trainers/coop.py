@@ -1,0 +1,38 @@
+"""CoOp: learnable context words in front of the class name (arXiv 2109.01134)."""
+
+from __future__ import annotations
+
+from dassl.engine import TRAINER_REGISTRY
+from torch import nn
+
+from causalclip.prompts import TextPrompts, embed_words
+from causalclip.trainers.base import PromptTrainer
+
+
+@TRAINER_REGISTRY.register()
+class CoOp(PromptTrainer):
+    """One context shared by all classes, or one per class (CSC), in the text encoder alone."""
+
+    config_node = "COOP"
+    defaults = {
+        "N_CTX": 16,
+        "CSC": False,
+        "CTX_INIT": "",
+        "PREC": "fp32",
+        "CLASS_TOKEN_POSITION": "end",
+        "PROJECTION": "",
+    }
+
+    def build_prompts(self) -> nn.Module:
+        settings = self.settings
+        words = settings.CTX_INIT.replace("_", " ")
+        n_ctx = len(words.split()) or settings.N_CTX  # the words decide how many there are
+        self.class_tokens = self.tokens(
+            n_ctx=n_ctx, prefix=words, position=settings.CLASS_TOKEN_POSITION
+        )
+        return TextPrompts(
+            n_ctx,
+            self.clip.token_embedding.weight.shape[1],
+            init=embed_words(self.clip, words, n_ctx) if words else None,
+            n_classes=len(self.classnames) if settings.CSC else None,
+        )

@@ -1,0 +1,44 @@
+"""ZeroshotCLIP: CLIP with one hand-crafted template, nothing learned (arXiv 2103.00020)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
+
+from causalclip.injection import encode_image
+from causalclip.templates import template_for
+from causalclip.trainers.base import CLIPTrainer
+from causalclip.zeroshot import class_features
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP(CLIPTrainer):
+    """Cosine between the image and "a photo of a <class>." (or the data set's own template)."""
+
+    config_node = "ZEROSHOTCLIP"
+    defaults = {
+        "PREC": "fp32",
+        "TEMPLATE": "",  # with one {}; empty takes the data set's published template
+        "PROJECTION": "",
+    }
+
+    def build_method(self) -> None:
+        with torch.no_grad():
+            self.text = class_features(self.clip, self.classnames, self.templates())
+
+    def templates(self) -> list[str]:
+        """The hand-crafted templates whose text features are averaged; here one."""
+        return [self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)]
+
+    def train(self) -> None:
+        """Nothing to learn: evaluate."""
+        print(f"{type(self).__name__} learns nothing: evaluation only")
+        self.test()
+
+    def predict(self, images: Tensor) -> dict[str, Any]:
+        logits = self.classify(encode_image(self.clip, images), self.text)
+        probabilities = logits.softmax(-1)
+        return {"probabilities": probabilities, "uncertainty": 1 - probabilities.amax(-1)}
