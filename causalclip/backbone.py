@@ -293,9 +293,10 @@ def _weights_path(name: str, download_root: str | os.PathLike | None) -> Path:
         return path
     if path.suffix in WEIGHT_SUFFIXES:
         raise FileNotFoundError(f"no weights at {path}")
-    near = difflib.get_close_matches(name, available_models(), n=3, cutoff=0.4)
+    known = {model.lower(): model for model in available_models()}
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
     raise ValueError(
-        f"unknown CLIP {name!r}; nearest names: {', '.join(near) or 'none'}; "
+        f"unknown CLIP {name!r}; nearest names: {', '.join(known[n] for n in near) or 'none'}; "
         f"all names: {', '.join(available_models())}; or give the path of a weights file"
     )
 
@@ -308,6 +309,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, int] | None]
         state = _read_torchscript(path) if _is_torchscript(path) else _read_pickle(path)
     except (
         SafetensorError,
+        OSError,
         RuntimeError,
         pickle.UnpicklingError,
         EOFError,
@@ -342,7 +344,7 @@ def _is_torchscript(path: Path) -> bool:
 def _read_torchscript(path: Path) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         # The released files are TorchScript; only their weights are taken.
-        warnings.filterwarnings("ignore", message=".*torch.jit.load", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.load.*deprecated")
         return torch.jit.load(str(path), map_location="cpu").state_dict()
 
 
@@ -364,8 +366,8 @@ def _build(state: dict[str, Tensor], architecture: dict[str, int] | None, path: 
             # build_model rounds to fp16, which is exact for released weights only.
             model = CLIP(**architecture) if architecture else _clip_model.build_model(dict(state))
         model.float().load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds no CLIP of this layout: {error}") from error
+    except (RuntimeError, AssertionError, ZeroDivisionError) as error:
+        raise ValueError(f"{path} holds no CLIP in the released layout: {error}") from error
     return model
 
 

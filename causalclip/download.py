@@ -39,7 +39,8 @@ def fetch(url: str, folder: str | os.PathLike, *, sha256: str) -> Path:
     if found != sha256:
         part.unlink()
         raise ValueError(
-            f"{url} has sha256 {found}, expected {sha256}; the copy was deleted, try again"
+            f"{url} has sha256 {found}, expected {sha256}; the copy was deleted, try again (and "
+            "let only one process download at a time)"
         )
     os.replace(part, target)
     return target
@@ -100,6 +101,7 @@ def _copy(response, file, start: int, total: int | None, label: str) -> None:
 
 def _by_hand(url: str, target: Path, reason: object) -> str:
     return (
-        f"cannot download {target.name}: {reason}. Fetch {url} on a machine with a connection and "
-        f"put the file into the folder {target.parent}"
+        f"cannot download {target.name}: {reason}. What has arrived is kept, running again goes "
+        f"on from there. Or fetch {url} on a machine with a connection and put the file into the "
+        f"folder {target.parent}"
     )

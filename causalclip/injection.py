@@ -75,6 +75,7 @@ def prompted(
     """
     _check_model(model)
     _check_prompts("text", text, model.transformer)
+    _check_positions(text, text_positions)
     if image and not is_vit(model):
         raise ValueError("image prompts need a ViT backbone, got a ResNet; use text prompts only")
     if image:
@@ -127,8 +128,8 @@ def _replace(x: Tensor, prompt: Tensor, positions: Tensor | None, *, axis: int) 
         start = x.narrow(axis, 0, 1)
         rest = x.narrow(axis, 1 + n, x.shape[axis] - 1 - n)
         return torch.cat([start, prompt, rest], dim=axis)
-    index = positions if axis == 1 or positions.dim() == 1 else positions.T
-    index = index if index.dim() == 2 else index.unsqueeze(1 - axis)
+    index = positions.expand(x.shape[1 - axis], -1)
+    index = index if axis == 1 else index.T
     return x.scatter(axis, index.unsqueeze(-1).expand_as(prompt), prompt)
 
 
@@ -203,4 +204,12 @@ def _check_prompts(kind: str, prompts: Sequence[Tensor], tower: nn.Module) -> No
                 f"n >= 1, got {tuple(prompt.shape)}"
             )
     if len({prompt.shape[-2] for prompt in prompts}) > 1:
-        raise ValueError(f"{kind} prompts of all layers must have the same number of tokens")
+        raise ValueError(f"{kind} prompts of all depths must have the same number of tokens")
+
+
+def _check_positions(text: Sequence[Tensor], positions: Tensor | None) -> None:
+    if text and positions is not None and positions.shape[-1] != text[0].shape[-2]:
+        raise ValueError(
+            f"text_positions must name {text[0].shape[-2]} positions, one per prompt token, "
+            f"got {positions.shape[-1]}"
+        )

@@ -274,7 +274,16 @@ def encode_classes(model: CLIP, texts: ClassTokens, prompts: PromptSet) -> Tenso
     """Return the text features (K, E) of all classes under one prompt set, not normalised.
 
     Text prompts are (n, D), or (K, n, D) for class-specific contexts.
+
+    Raises:
+        ValueError: contexts that belong to another number of classes.
     """
+    for depth in prompts.text:
+        if depth.dim() == 3 and len(depth) != len(texts):
+            raise ValueError(
+                f"class-specific contexts of {len(depth)} classes cannot encode {len(texts)} "
+                "classes; they do not transfer (CoOp, section 3.1)"
+            )
     return _encode_texts(model, texts, prompts.text)
 
 
@@ -294,12 +303,13 @@ def encode_text_sets(
     """
     if not prompts.text:
         return _encode_texts(model, texts, ()).expand(_count_sets(prompts), -1, -1)
+    texts = texts.to(model.positional_embedding.device)
     classes, sets = len(texts), _count_sets(prompts)
     step = sets if texts_at_once is None else max(1, texts_at_once // classes)
-    features = [
-        _encode_texts(model, _tiled(texts, min(step, sets - i)), _per_text(prompts, i, step, texts))
-        for i in range(0, sets, step)
-    ]
+    features = []
+    for chunk in zip(*(depth.split(step) for depth in prompts.text), strict=True):
+        text = tuple(_per_text(depth, classes) for depth in chunk)
+        features.append(_encode_texts(model, _tiled(texts, len(chunk[0])), text))
     return torch.cat(features).unflatten(0, (sets, classes))
 
 
@@ -339,14 +349,11 @@ def _tiled(texts: ClassTokens, sets: int) -> ClassTokens:
     )
 
 
-def _per_text(prompts: PromptSet, i: int, step: int, texts: ClassTokens) -> tuple[Tensor, ...]:
-    """The text prompts of sets i..i+step-1, repeated for each class: (step * K, n, D)."""
-    chunks = [depth[i : i + step] for depth in prompts.text]
-    return tuple(
-        (chunk if chunk.dim() == 4 else chunk.unsqueeze(1).expand(-1, len(texts), -1, -1))
-        .flatten(0, 1)
-        for chunk in chunks
-    )
+def _per_text(depth: Tensor, classes: int) -> Tensor:
+    """Repeat each set's prompts (M, n, D) for its classes: (M * K, n, D)."""
+    if depth.dim() == 3:
+        depth = depth.unsqueeze(1).expand(-1, classes, -1, -1)
+    return depth.flatten(0, 1)
 
 
 def _count_sets(prompts: PromptSet) -> int:
