@@ -24,6 +24,12 @@ Keep = Literal["invariant", "reference"]
 DEFAULT_LAM = 10.0
 DEFAULT_EPS = 0.1
 
+# The precision of the sums; eigenvectors of nearly equal eigenvalues need it.
+DTYPE = torch.float64
+
+# Rows added at a time: enough for a fast matrix product, few enough to stay in the cache.
+BLOCK = 512
+
 FORMAT = "causalclip.InvariantProjection/1"
 
 
@@ -158,7 +164,7 @@ class InterventionMoments:
         self.normalize = normalize
         self.n_pairs = 0
         self.weight = 0.0
-        self._features = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+        self._features = torch.zeros(dim, dim, dtype=DTYPE, device=device)
         self._changes = torch.zeros_like(self._features)
 
     @property
@@ -192,7 +198,8 @@ class InterventionMoments:
 
         Raises:
             ValueError: shapes that differ or do not end in D, a weight that is not positive,
-                features that are NaN, infinite, or zero where they are to be normalised.
+                features that are NaN, infinite, or zero where they are to be normalised; nothing of
+                a refused batch is added.
         """
         if z.shape != z_do.shape or z.shape[-1:] != (self.dim,):
             raise ValueError(
@@ -201,13 +208,14 @@ class InterventionMoments:
             )
         if not 0 < weight < float("inf"):
             raise ValueError(f"weight must be a positive number, got {weight}")
-        before, after = self._prepared(z), self._prepared(z_do)
-        change = before - after
-        _check_usable(before, after, names)
-        self._features.addmm_(before.T, before, alpha=weight)
-        self._changes.addmm_(change.T, change, alpha=weight)
-        self.n_pairs += len(before)
-        self.weight += weight * len(before)
+        rows = [x.reshape(-1, self.dim).to(self._features.device) for x in (z, z_do)]
+        norms = [torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=DTYPE) for x in rows]
+        _check_usable(*norms, names, zero_allowed=not self.normalize)
+        # In blocks, so that all features at once cost no more memory than a batch of them.
+        for block in zip(*(t.split(BLOCK) for t in (*rows, *norms)), strict=True):
+            self._add(*block, weight=weight)
+        self.n_pairs += len(rows[0])
+        self.weight += weight * len(rows[0])
         return self
 
     def merge(self, other: "InterventionMoments") -> "InterventionMoments":
@@ -306,10 +314,16 @@ class InterventionMoments:
             settings=settings,
         )
 
-    def _prepared(self, z: Tensor) -> Tensor:
-        # Normalised without an epsilon: a zero feature becomes NaN and is reported, not ignored.
-        rows = z.reshape(-1, self.dim).to(self._features)
-        return rows / rows.norm(dim=-1, keepdim=True) if self.normalize else rows
+    def _add(
+        self, z: Tensor, z_do: Tensor, norm: Tensor, norm_do: Tensor, *, weight: float
+    ) -> None:
+        if self.normalize:
+            before, after = z / norm, z_do / norm_do  # the float64 norms make both float64
+        else:
+            before, after = z.to(DTYPE), z_do.to(DTYPE)
+        change = before - after
+        self._features.addmm_(before.T, before, alpha=weight)
+        self._changes.addmm_(change.T, change, alpha=weight)
 
     def _mean(self, total: Tensor) -> Tensor:
         if not self.n_pairs:
@@ -352,16 +366,22 @@ def _check_dim_inv(dim_inv: int, dim: int) -> None:
         raise ValueError(f"dim_inv must be an int in [1, {dim}], got {dim_inv!r}")
 
 
-def _check_usable(before: Tensor, after: Tensor, names: Sequence[str] | None) -> None:
-    if names is not None and len(names) != len(before):
-        raise ValueError(f"names must be one a pair, got {len(names)} for {len(before)} pairs")
-    # One number a pair is enough: NaN and infinity both survive every sum.
-    bad = (~(before.sum(-1) + after.sum(-1)).isfinite()).nonzero().flatten().tolist()
+def _check_usable(
+    norm: Tensor, norm_do: Tensor, names: Sequence[str] | None, *, zero_allowed: bool
+) -> None:
+    """Judge features by their norms: NaN and infinity survive every sum of squares."""
+    n_pairs = len(norm)
+    if names is not None and len(names) != n_pairs:
+        raise ValueError(f"names must be one a pair, got {len(names)} for {n_pairs} pairs")
+    usable = norm.isfinite() & norm_do.isfinite()
+    if not zero_allowed:
+        usable &= (norm > 0) & (norm_do > 0)
+    bad = (~usable).flatten().nonzero().flatten().tolist()
     if bad:
         shown = [str(names[i]) if names is not None else f"pair {i}" for i in bad[:5]]
         raise ValueError(
-            f"features must be finite and not zero, got {len(bad)} bad of {len(before)} pairs, "
-            f"the first: {', '.join(shown)}"
+            f"features must be finite{'' if zero_allowed else ' and not zero'}, got {len(bad)} bad "
+            f"of {n_pairs} pairs, the first: {', '.join(shown)}"
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from sklearn.decomposition import TruncatedSVD
 
-from causalclip.subspace import DEFAULT_EPS, InterventionMoments, InvariantProjection
+from causalclip.subspace import BLOCK, DEFAULT_EPS, InterventionMoments, InvariantProjection
 
 DIM, DIM_INV, N_PAIRS = 64, 16, 4000
 
@@ -383,11 +383,19 @@ def test_unusable_features_are_named(value, side):
         InterventionMoments(4).update(*pair)
 
 
+def test_zero_features_are_fine_where_no_norm_is_taken():
+    z = planted_world(dim=4, dim_inv=2, n=20).z
+    moments = InterventionMoments(4, normalize=False).update(z, torch.zeros_like(z))
+    torch.testing.assert_close(moments.changes, moments.features)
+
+
 def test_a_refused_batch_leaves_the_moments_as_they_were():
     moments = moments_of(planted_world(dim=4, dim_inv=2, n=20))
     before = moments.features.clone()
+    late = torch.ones(2 * BLOCK, 4)
+    late[-1] = torch.nan
     with pytest.raises(ValueError, match="finite"):
-        moments.update(torch.full((2, 4), torch.nan), torch.ones(2, 4))
+        moments.update(late, torch.ones_like(late))
     assert torch.equal(moments.features, before) and moments.n_pairs == 20
 
 
