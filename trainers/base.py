@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from causalclip.backbone import image_size, load_clip, weights_digest
+from causalclip.backbone import image_size, is_vit, load_clip, weights_digest
 from causalclip.injection import encode_image, prompted
 from causalclip.metrics import classification_metrics
 from causalclip.prompts import (
@@ -468,26 +468,43 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 
 def coupled_prompts(clip: nn.Module, settings: CfgNode) -> CoupledPrompts:
     """MaPLe's prompts for a CLIP, started from the first N_CTX words of CTX_INIT."""
+    check_depth(clip, text=settings.PROMPT_DEPTH, vision=settings.PROMPT_DEPTH)
     words = settings.CTX_INIT.replace("_", " ")
     return CoupledPrompts(
         settings.N_CTX,
         settings.PROMPT_DEPTH,
-        clip.token_embedding.weight.shape[1],
-        clip.visual.conv1.weight.shape[0],
+        clip.transformer.width,
+        clip.visual.transformer.width,
         init=embed_words(clip, words, settings.N_CTX) if words else None,
     )
 
 
 def independent_prompts(clip: nn.Module, settings: CfgNode) -> IndependentPrompts:
     """Prompts of IVLP's kind for a CLIP; a tower whose N_CTX or depth is 0 or absent has none."""
-    n_text = settings.get("N_CTX_TEXT", 0)
+    n_text, text_depth = settings.get("N_CTX_TEXT", 0), settings.get("PROMPT_DEPTH_TEXT", 0)
+    check_depth(clip, text=text_depth, vision=settings.PROMPT_DEPTH_VISION)
     words = settings.CTX_INIT.replace("_", " ")
     return IndependentPrompts(
         n_text,
         settings.N_CTX_VISION,
-        settings.get("PROMPT_DEPTH_TEXT", 0),
+        text_depth,
         settings.PROMPT_DEPTH_VISION,
-        clip.token_embedding.weight.shape[1],
-        clip.visual.conv1.weight.shape[0],
+        clip.transformer.width,
+        clip.visual.transformer.width,
         init=embed_words(clip, words, n_text) if words and n_text else None,
     )
+
+
+def check_depth(clip: nn.Module, *, text: int, vision: int) -> None:
+    """Raise before any work where prompts would be deeper than the towers, or on a ResNet."""
+    if vision and not is_vit(clip):
+        raise ValueError("image prompts need a ViT backbone, got a ResNet: use a text-only method")
+    towers = [("text", text, clip.transformer)]
+    if vision:
+        towers.append(("image", vision, clip.visual.transformer))
+    for name, depth, tower in towers:
+        if depth > tower.layers:
+            raise ValueError(
+                f"prompt depth must be at most {tower.layers}, the depth of the {name} tower, "
+                f"got {depth}"
+            )

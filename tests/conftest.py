@@ -1,0 +1,77 @@
+"""Shared by the tests: the bundled data built once, and one way to build a trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from causalclip import plugin
+from causalclip.backbone import build_clip, save_tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> Path:
+    """A data root in which the bundled data sets are built on first use."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def random_clip(tmp_path_factory) -> str:
+    """File of a small random CLIP: two blocks a tower, 32-pixel images."""
+    model = build_clip(vision_layers=2, transformer_layers=2)
+    path = tmp_path_factory.mktemp("clip") / "random.safetensors"
+    save_tiny(model, [], path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def make_cfg(data_root, random_clip):
+    """A function (trainer, output_dir, KEY, VALUE, ...) -> frozen configuration on digits."""
+    plugin.register_all()
+
+    def make(trainer: str, output_dir: Path, *options):
+        from dassl.config import get_cfg_default
+
+        cfg = plugin.extend_cfg(get_cfg_default())
+        config = sorted((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))[0]
+        cfg.merge_from_file(str(config))
+        shallow = [
+            f"TRAINER.{node}.{key}"
+            for node in cfg.TRAINER
+            if node != "NAME"
+            for key in cfg.TRAINER[node]
+            if key.startswith("PROMPT_DEPTH")
+        ]
+        for key in shallow:  # the random CLIP has two blocks
+            cfg.merge_from_list([key, 2])
+        cfg.merge_from_list(
+            ["DATASET.ROOT", str(data_root), "DATASET.NAME", "HandwrittenDigits"]
+            + ["OUTPUT_DIR", str(output_dir), "TRAINER.NAME", trainer, "SEED", 1]
+            + ["MODEL.BACKBONE.NAME", random_clip, "DATASET.NUM_SHOTS", 2]
+            + ["DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.MAX_EPOCH", 1, "USE_CUDA", False]
+            + list(options)
+        )
+        cfg.freeze()
+        return cfg
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(make_cfg):
+    """As make_cfg, but returns the trainer, built under the configuration's seed."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    def make(trainer: str, output_dir: Path, *options):
+        cfg = make_cfg(trainer, output_dir, *options)
+        set_random_seed(cfg.SEED)
+        torch.use_deterministic_algorithms(True)
+        return build_trainer(cfg)
+
+    yield make
+    torch.use_deterministic_algorithms(False)
