@@ -1,0 +1,49 @@
+"""Settings as train.py makes them, a cache of each test's own, and the real images if present."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY
+
+from causalclip import plugin
+
+plugin.register_all()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("CAUSALCLIP_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def load():
+    """load(name, root, **DATASET settings): the data set as a trainer would get it."""
+
+    def load(name, root, *, seed=1, **settings):
+        cfg = plugin.extend_cfg(get_cfg_default())
+        cfg.SEED = seed
+        cfg.DATASET.merge_from_list([x for pair in settings.items() for x in pair])
+        cfg.DATASET.ROOT = str(root)
+        return DATASET_REGISTRY.get(name)(cfg)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def real_images(tmp_path_factory) -> Path:
+    """A root with Caltech101 and PACS cut down to a few images a class."""
+    default = Path(__file__).parents[2] / ".." / "shared" / "data"
+    source = Path(os.environ.get("CAUSALCLIP_TEST_DATA", default))
+    archives = [source / "caltech101_mini.tar", source / "pacs_mini.tar"]
+    if not all(path.is_file() for path in archives):
+        pytest.skip(f"no real images in {source}; CAUSALCLIP_TEST_DATA names another folder")
+    root = tmp_path_factory.mktemp("real")
+    for path in archives:
+        with tarfile.open(path) as archive:
+            archive.extractall(root, filter="data")
+    return root
