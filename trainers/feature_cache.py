@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +73,7 @@ class Encoder:
         file = folder / "features" / f"{self._digest(paths, change)}.npy"
         if not file.exists():
             self._write(file, paths, change, desc)
-        return np.load(file, mmap_mode="r")
+        return np.load(file, mmap_mode="c")  # c: torch wants writable; the file stays as it is
 
     def _digest(self, paths: Sequence[str], change: Change | None) -> str:
         digest = hashlib.sha256()
@@ -154,10 +153,4 @@ def _check_finite(features: np.ndarray, paths: Sequence[str]) -> None:
 def batches(features: np.ndarray, size: int = 4096) -> Iterator[Tensor]:
     """Rows of a mapped array as tensors, `size` at a time: memory does not grow with the rows."""
     for start in range(0, len(features), size):
-        yield torch.from_numpy(np.array(features[start : start + size]))
-
-
-def settings_digest(facts: Any) -> str:
-    """A short name of JSON values: what a fit was made with."""
-    text = json.dumps(facts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        yield torch.from_numpy(features[start : start + size])

@@ -54,8 +54,9 @@ class Fitted(nn.Module):
 class FeatureTrainer(CLIPTrainer):
     """A method fitted on CLIP's image features of the training images.
 
-    A subclass fits in ``fit``, which fills ``self.model``, and answers ``predict_features``. The
-    images are seen through the test transform, because an augmented image has no feature to keep.
+    A subclass answers ``fit`` with the numbers it found, builds its classifier from them in
+    ``use_fit``, and answers ``predict_features``. Images are seen through the test transform,
+    because an augmented image has no feature to keep.
     """
 
     model_name = "fit"
@@ -84,11 +85,20 @@ class FeatureTrainer(CLIPTrainer):
         """Features (N, D) of data set items, changed by ``change`` first; from the disk cache."""
         return self.encoder.features([item.impath for item in items], change, desc=desc)
 
+    def labelled(self, items: Sequence, *, desc: str = "encode") -> tuple[Tensor, Tensor]:
+        """Features (N, D) and labels (N,) of data set items, on the CPU."""
+        features = torch.from_numpy(self.features(items, desc=desc))
+        return features, torch.tensor([item.label for item in items])
+
     # -- fitting -------------------------------------------------------------------------------
 
-    def fit(self) -> None:
-        """Fill ``self.model`` from the training images."""
+    def fit(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What was learned from the training images: tensors by name, and details (JSON values)."""
         raise NotImplementedError
+
+    def use_fit(self) -> None:
+        """Build the classifier from ``self.model``, just fitted or loaded; refuse what cannot be
+        used on this run's classes."""
 
     def fitted_with(self) -> dict[str, Any]:
         """Everything a fit depends on, JSON values: a finished fit of the same is not repeated."""
@@ -107,8 +117,9 @@ class FeatureTrainer(CLIPTrainer):
         as the family's trainers do; one of other settings is replaced."""
         start = time.perf_counter()
         if not self._reuse():
-            self.fit()
-            self.model.facts["fitted_with"] = self.fitted_with()
+            numbers, details = self.fit()
+            facts = {"details": details, "fitted_with": self.fitted_with()}
+            self.model.hold(facts, **numbers)
             self.training_cost = {
                 "seconds": time.perf_counter() - start,
                 "images": len(self.dm.dataset.train_x),
@@ -116,6 +127,7 @@ class FeatureTrainer(CLIPTrainer):
                 "peak_memory_mb": peak_memory_mb(self.device),
             }
             self.save_model(0, self.output_dir)
+        self.use_fit()
         print("Finish training")
         if not self.cfg.TEST.NO_TEST:
             self.test()
@@ -126,34 +138,37 @@ class FeatureTrainer(CLIPTrainer):
         folder = Path(self.cfg.RESUME or self.output_dir) / self.model_name
         if not (folder / "checkpoint").exists():
             return False
-        self._load(folder, None)
+        path = checkpoint_path(folder, None)
+        checkpoint = load_checkpoint(str(path))
+        check_identity(checkpoint, self.checkpoint_identity(), path)
+        load_state(self.model, checkpoint["state_dict"], path)
         if self.model.facts["fitted_with"] == self.fitted_with():
-            print(f"Fitted before with the same settings, nothing to fit: {folder}")
+            print(f"Fitted before with the same settings, nothing to fit: {path}")
             return True
-        print(f"Fitted before with other settings, fitting again: {folder}")
+        print(f"Fitted before with other settings, fitting again: {path}")
         return False
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         super().load_model(directory, epoch)
-        self.fit_loaded()
-
-    def _load(self, folder: Path, epoch: int | None) -> None:
-        path = checkpoint_path(folder, epoch)
-        checkpoint = load_checkpoint(str(path))
-        check_identity(checkpoint, self.checkpoint_identity(), path)
-        load_state(self.model, checkpoint["state_dict"], path)
-        self.fit_loaded()
-
-    def fit_loaded(self) -> None:
-        """After ``self.model`` came from a checkpoint: check it and build what follows from it."""
+        self.use_fit()
 
     @property
     def fitted_classnames(self) -> list[str]:
         """The classes that the fit has seen."""
         return self.model.facts["fitted_with"]["classnames"]
 
+    def require_same_classes(self) -> None:
+        """Raise where a classifier without text is to classify other classes than its own."""
+        if self.fitted_classnames != self.classnames:
+            raise ValueError(
+                f"a linear probe knows only the {len(self.fitted_classnames)} classes it was "
+                f"fitted on ({', '.join(self.fitted_classnames[:5])}, ...), this run has "
+                f"{len(self.classnames)} ({', '.join(self.classnames[:5])}, ...): use a zero-shot "
+                "or prompt method for new classes"
+            )
+
     def details(self) -> dict[str, Any]:
-        return self.model.facts.get("details", {})
+        return self.model.facts["details"]
 
     # -- prediction ----------------------------------------------------------------------------
 
