@@ -282,6 +282,12 @@ def test_a_discount_out_of_range_is_refused(discount):
         fuse(torch.ones(4, 3), discount=discount)
 
 
+def test_the_smallest_discount_may_have_been_stored_in_single_precision():
+    for n_templates in range(2, 64):
+        stored = torch.tensor(1 / n_templates).item()
+        assert fuse(torch.ones(n_templates, 3), discount=stored).isfinite().all()
+
+
 def test_a_discount_for_the_averaging_rule_is_refused():
     with pytest.raises(ValueError, match="'averaging' takes no discount, got 0.5"):
         fuse(torch.ones(4, 3), rule="averaging", discount=0.5)

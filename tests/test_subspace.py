@@ -132,6 +132,23 @@ def test_without_the_penalty_the_interventions_stay():
     assert largest_angle(projection, world.invariant_span) > 60
 
 
+def test_a_large_lambda_keeps_directions_in_which_nothing_happens_and_the_ratio_does_not():
+    # Along the axes: the class, moved a little by interventions; the style; and nothing at all.
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2000, 3, generator=generator) * torch.tensor([1.0, 1.0, 1e-3])
+    change = torch.randn(2000, 3, generator=generator) * torch.tensor([0.4, 1.0, 1e-3])
+    moments = InterventionMoments(3, normalize=False).update(z, z + change)
+    kept = {
+        name: moments.solve(1, **options).basis.abs().argmax().item()
+        for name, options in {
+            "small": {"lam": 1.0},
+            "large": {"lam": 10.0},
+            "ratio": {"eps": 0.1},
+        }.items()
+    }
+    assert kept == {"small": 0, "large": 2, "ratio": 0}
+
+
 # --- the estimate against other people's linear algebra ----------------------------------------
 
 
