@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("--no-train", action="store_true", help="build everything, do not train")
     add("--import", dest="imports", action="append", default=[], metavar="MODULE",
         help="module to import first, for your own trainers and data sets; may be repeated")
+    add("--no-cache", action="store_true", help="do not keep or read image features on disk")
     add("--debug", action="store_true", help="show the traceback of an input error")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, for example OPTIM.LR 0.002")
     return p
@@ -108,6 +110,8 @@ def check_names(cfg: CfgNode) -> None:
 
 def prepare(args: argparse.Namespace):
     """Everything that can be wrong before any work starts; returns the trainer."""
+    if args.no_cache:
+        os.environ["CAUSALCLIP_NO_CACHE"] = "1"
     for module in args.imports:
         importlib.import_module(module)
     cfg = setup_cfg(args)

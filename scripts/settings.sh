@@ -55,6 +55,21 @@ default_cfg() {
 
 tiny_cfg() { if [ "$1" = CDC ]; then echo tiny_m4; else echo tiny; fi; }
 
+# read_domains DATASET: the array `domains`, from the data set itself or its folders.
+read_domains() {
+    mapfile -t domains < <(python scripts/domains.py --root "$DATA" "configs/datasets/$1.yaml")
+    [ ${#domains[@]} -ge 2 ] || fail "$1 has fewer than two domains to leave one out of"
+}
+
+# sources_for TARGET: the array `sources`, every domain but the target.
+sources_for() {
+    sources=()
+    local domain
+    for domain in "${domains[@]}"; do
+        [ "$domain" = "$1" ] || sources+=("$domain")
+    done
+}
+
 # run_once DIR ARGS...: train.py into DIR, unless DIR has its result already.
 run_once() {
     local dir=$1; shift

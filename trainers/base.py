@@ -219,11 +219,26 @@ class CLIPTrainer(TrainerX):
         print(f"Results: {Path(self.output_dir) / 'results.json'}")
 
     def parts(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Named subsets (boolean rows) of the test set that are reported beside the whole."""
+        """Named subsets (boolean rows) of the test set that are reported beside the whole:
+        ``heldout`` of the target domain; ``base`` and ``open`` for a model that was trained on
+        some of this run's classes."""
+        named = {}
         heldout = getattr(self.dm.dataset, "heldout_test", None)
-        if not heldout:
-            return {}
-        return {"heldout": np.array([path in heldout for path in outputs["path"]])}
+        if heldout:
+            named["heldout"] = np.array([path in heldout for path in outputs["path"]])
+        known = self.known_classes()
+        if known:
+            named["base"] = np.isin(outputs["label"], known)
+            named["open"] = ~named["base"]
+        return {name: rows for name, rows in named.items() if rows.any()}
+
+    def known_classes(self) -> list[int]:
+        """Labels of the classes the loaded model was trained on, where there are others too."""
+        if self.trained_on is None or self.trained_on["dataset"] != self.cfg.DATASET.NAME:
+            return []
+        trained = self.trained_on["classnames"]
+        known = [label for label, name in enumerate(self.classnames) if name in trained]
+        return known if len(known) < len(self.classnames) else []
 
     def details(self) -> dict[str, Any]:
         """Further facts about the fitted method for results.json (JSON values only)."""
@@ -243,6 +258,8 @@ class CLIPTrainer(TrainerX):
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load what ``directory`` holds of this method: the given epoch, or model-best, or the last
         one written. Other class names are fine; another method or backbone is an error."""
+        if directory:
+            self.trained_on = training_facts(directory)
         if not self.get_model_names():
             return
         if not directory:
@@ -250,7 +267,6 @@ class CLIPTrainer(TrainerX):
                 f"{self.cfg.TRAINER.NAME} has learned numbers to load: give --model-dir "
                 "(the training run's --output-dir)"
             )
-        self.trained_on = training_facts(directory)
         for name in self.get_model_names():
             path = checkpoint_path(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))

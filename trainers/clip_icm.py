@@ -6,6 +6,7 @@ arXiv 2405.15289. What neither the paper nor its code states is ours and marked 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -46,6 +47,7 @@ from causalclip.trainers.feature_cache import batches
 from causalclip.trainers.features import FeatureTrainer, softmax_reading
 from causalclip.zeroshot import class_features, cosine_logits
 
+PAIRS_A_DIM = 2  # [ours] what DRAWS 0 asks for: moments of D dimensions need more than D pairs
 HEADS = ("zeroshot", "linear_probe")
 PROJECTION_FILES = {
     "zeroshot": "projection.safetensors",  # what TRAINER.CDC.PROJECTION and its like can read
@@ -89,7 +91,7 @@ class CLIP_ICM(FeatureTrainer):
         "INTERVENTIONS": "IMAGE",  # IMAGE | TEXT | BOTH
         "TEXT_WEIGHT": 0.5,  # [ours] of the text pairs under BOTH
         "CAPTIONS": "",  # JSON of captions and rewrites; empty: a grid of classes and attributes
-        "DRAWS": 1,  # interventions an image
+        "DRAWS": 0,  # interventions an image; 0: one, or more where images are few (PAIRS_A_DIM)
         "TWINS": False,  # exact interventional twins (CausalShapes) in place of interventions
         "SELECT": "lodo",  # lodo: on the source domains, from the grid; fixed: the next four
         "ESTIMATOR": "generalized",  # difference (the paper's figure) | generalized [ours]
@@ -126,8 +128,8 @@ class CLIP_ICM(FeatureTrainer):
                     f"TRAINER.CLIP_ICM.{key} must be one of {', '.join(allowed)}, "
                     f"got {settings[key]!r}"
                 )
-        if settings.DRAWS < 1:
-            raise ValueError(f"TRAINER.CLIP_ICM.DRAWS must be a positive int, got {settings.DRAWS}")
+        if settings.DRAWS < 0:
+            raise ValueError(f"TRAINER.CLIP_ICM.DRAWS must be 0 or more, got {settings.DRAWS}")
         if settings.HEAD == "linear_probe" and not settings.PROBE:
             raise ValueError("TRAINER.CLIP_ICM.HEAD linear_probe needs PROBE True, got False")
         if not settings.GRID_DIMS or not all(0 < share <= 1 for share in settings.GRID_DIMS):
@@ -209,13 +211,19 @@ class CLIP_ICM(FeatureTrainer):
         """The features of each item's twins, one array (N, D) a draw."""
         if self.settings.TWINS:
             return [self._twin_features(group)]
-        seed = self.cfg.SEED * self.settings.DRAWS
+        first = self.cfg.SEED * self.draws
         return [
             self.features(
-                group.items, Draw(group.intervention, seed + i), desc=f"{group.name}, intervened"
+                group.items, Draw(group.intervention, first + i), desc=f"{group.name}, intervened"
             )
-            for i in range(self.settings.DRAWS)
+            for i in range(self.draws)
         ]
+
+    @property
+    def draws(self) -> int:
+        """Interventions an image."""
+        needed = math.ceil(PAIRS_A_DIM * self.encoder.dim / len(self.dm.dataset.train_x))
+        return self.settings.DRAWS or needed
 
     def _twin_features(self, group: Group) -> np.ndarray:
         twins = self.dm.dataset.twins
@@ -321,8 +329,8 @@ class CLIP_ICM(FeatureTrainer):
             details["heads"][head] = self._described(choice, scored, projection)
             projection.save(Path(self.output_dir) / PROJECTION_FILES[head])
             self._announce(head, details["heads"][head])
-        if self.settings.PROBE:
-            numbers.update(self._probes(folds, projection))
+            if head == "linear_probe":
+                numbers.update(self._probes(folds, projection))
         if hasattr(self.dm.dataset, "twins"):
             self._compare_with_twins(numbers, details)
         return numbers, details
