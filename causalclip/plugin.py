@@ -14,7 +14,8 @@ from types import ModuleType
 
 from yacs.config import CfgNode
 
-import causalclip.trainers.cdc  # noqa: F401  (importing causalclip.trainers mends Dassl first)
+import causalclip.trainers.cdc
+import causalclip.trainers.clip_icm  # noqa: F401  (importing causalclip.trainers mends Dassl first)
 
 # isort: split
 from dassl.data.datasets import DATASET_REGISTRY

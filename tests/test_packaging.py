@@ -1,0 +1,94 @@
+"""The wheel holds what it needs and imports from any folder; the plug-in registers two names."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    # From a copy: setuptools leaves a build folder behind, which must not shadow the sources.
+    source = tmp_path_factory.mktemp("source") / "causalclip"
+    folders = ("causalclip", "trainers", "datasets", "configs")
+    files = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
+    for folder in folders:
+        subprocess.run(["cp", "-r", ROOT / folder, source.parent], check=True)
+    for file in files:
+        subprocess.run(["cp", ROOT / file, source.parent], check=True)
+    out = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out]
+    done = subprocess.run([*build, source.parent], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_configs_weights_trainers_and_data_sets(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for name in (
+        "causalclip/plugin.py",
+        "causalclip/assets/tiny.safetensors",
+        "causalclip/assets/tiny.md",
+        "causalclip/trainers/cdc.py",
+        "causalclip/datasets/handwritten_digits.py",
+        "causalclip/configs/trainers/CDC/tiny_m4.yaml",
+        "causalclip/configs/datasets/handwritten_digits.yaml",
+    ):
+        assert name in names
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"causalclip"}
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("site")
+    zipfile.ZipFile(wheel).extractall(target)
+    return target
+
+
+def run(code: str, cwd: Path, first: Path | None = None) -> str:
+    """Run Python code in a folder, with ``first`` ahead of every other place of packages."""
+    env = {**os.environ, "PYTHONPATH": str(first) if first else ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_wheel_imports_from_any_folder(installed, tmp_path):
+    code = "import causalclip.trainers.cdc as m; print(m.__file__)"
+    assert run(code, tmp_path, installed) == str(installed / "causalclip/trainers/cdc.py")
+
+
+@pytest.mark.parametrize("folder", ["repository", "elsewhere"])
+def test_the_editable_install_gives_the_same_modules_everywhere(folder, tmp_path):
+    cwd = ROOT if folder == "repository" else tmp_path
+    code = "import causalclip.trainers.cdc as m; print(m.__file__)"
+    assert run(code, cwd) == str(ROOT / "trainers" / "cdc.py")
+
+
+def test_the_plugin_registers_two_trainers_and_no_data_set(tmp_path):
+    code = (
+        "import causalclip.plugin; from dassl.engine import TRAINER_REGISTRY as T;"
+        "from dassl.data.datasets import DATASET_REGISTRY as D;"
+        "ours = lambda r: sorted(n for n in r.registered_names()"
+        " if r.get(n).__module__.startswith('causalclip'));"
+        "print(ours(T), ours(D))"
+    )
+    assert run(code, tmp_path) == "['CDC', 'CLIP_ICM'] []"
+
+
+def test_the_plugin_extends_a_host_configuration_with_its_two_nodes(tmp_path):
+    code = (
+        "import causalclip.plugin; from dassl.config import get_cfg_default;"
+        "cfg = get_cfg_default(); before = set(cfg.TRAINER); causalclip.plugin.extend_cfg(cfg);"
+        "print(sorted(set(cfg.TRAINER) - before), cfg.DATASET.SUBSAMPLE_CLASSES)"
+    )
+    assert run(code, tmp_path) == "['CDC', 'CLIP_ICM'] all"
