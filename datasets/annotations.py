@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 
 class Row(NamedTuple):
@@ -131,8 +132,9 @@ def _look_up(labels: dict[str, int], name: str, *, path: Path, number: int) -> i
 
 def _load_mat(path: Path, key: str):
     try:
-        content = loadmat(path)
-    except ValueError as error:
+        with open(path, "rb") as file:
+            content = loadmat(file)
+    except (ValueError, MatReadError) as error:
         raise ValueError(f"{path} must be a MATLAB file, got {error}") from None
     if key not in content:
         raise ValueError(f"{path} must hold {key!r}, got {sorted(content)}")

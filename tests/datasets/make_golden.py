@@ -116,8 +116,9 @@ def main():
         parser.add_argument(f"--{name}", required=True)
     args = parser.parse_args()
     prepare(args)
-    import datasets  # CoOp's
     from dassl.data.datasets import DATASET_REGISTRY
+
+    import datasets  # CoOp's
 
     for module in Path(args.coop, "datasets").glob("*.py"):
         importlib.import_module(f"datasets.{module.stem}")

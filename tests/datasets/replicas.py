@@ -71,7 +71,8 @@ def stanford_cars(root: Path) -> None:
     ):
         files = [f"{n:05d}.jpg" for n in range(1, count + 1)]
         put_images(folder / part, files)
-        rows = [(np.array([[n % 3 + 1]], "uint8"), np.array([[10]]), f) for n, f in enumerate(files)]
+        box = np.array([[10]])
+        rows = [(np.array([[n % 3 + 1]], "uint8"), box, f) for n, f in enumerate(files)]
         dtype = [("class", object), ("bbox_x1", object), ("fname", object)]
         savemat(path, {"annotations": np.array([rows], dtype=dtype)})
 

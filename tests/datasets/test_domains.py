@@ -1,0 +1,190 @@
+"""datasets/domains.py: DomainBed's protocol, in DomainBed's and in Dassl's trees."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import replicas
+
+from causalclip.datasets.domains import split_environment
+
+GOLDEN = json.loads(Path(__file__).with_name("golden_domainbed.json").read_text())["held_out"]
+DOMAINS = ["art", "cartoon", "photo"]
+CLASSES = ["dog", "elephant", "giraffe", "guitar", "horse"]
+CASE = {"SOURCE_DOMAINS": ["cartoon", "photo"], "TARGET_DOMAINS": ["art"]}
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_held_out_images_are_domainbeds(case):
+    count, trial, environment = map(int, case.split())
+    held, kept = split_environment(count, trial, environment)
+    assert held == GOLDEN[case]
+    assert sorted(held + kept) == list(range(count))
+
+
+@pytest.fixture
+def pacs(tmp_path):
+    replicas.domains(tmp_path / "PACS", DOMAINS, CLASSES)
+    return tmp_path
+
+
+def of_domain(items, domain):
+    return [i for i in items if f"/{domain}/" in i.impath]
+
+
+def paths(items):
+    return {item.impath for item in items}
+
+
+def test_sources_are_split_80_20_and_the_target_is_tested_whole(load, pacs):
+    dataset = load("DomainBedPACS", pacs, **CASE)
+    everything = {str(p) for p in (pacs / "PACS").rglob("*.jpg")}
+    target = {p for p in everything if "/art/" in p}
+    assert paths(dataset.train_x) | paths(dataset.val) == everything - target
+    assert not paths(dataset.train_x) & paths(dataset.val)
+    assert len(of_domain(dataset.val, "photo")) == 60 // 5
+    assert paths(dataset.test) == target
+    assert dataset.heldout_test < target and len(dataset.heldout_test) == 60 // 5
+
+
+def test_what_is_held_out_of_a_domain_is_the_same_as_source_and_as_target(load, pacs):
+    as_source = load("DomainBedPACS", pacs, **CASE)
+    turned = {"SOURCE_DOMAINS": ["art"], "TARGET_DOMAINS": ["photo"]}
+    as_target = load("DomainBedPACS", pacs, **turned)
+    assert as_target.heldout_test == paths(of_domain(as_source.val, "photo"))
+
+
+def test_the_split_depends_on_the_trial_and_on_no_other_seed(load, pacs):
+    first = load("DomainBedPACS", pacs, seed=1, **CASE)
+    random.seed(99)
+    np.random.seed(99)
+    assert paths(load("DomainBedPACS", pacs, seed=2, **CASE).val) == paths(first.val)
+    assert paths(load("DomainBedPACS", pacs, TRIAL_SEED=1, **CASE).val) != paths(first.val)
+
+
+def test_domains_are_numbered_sources_first_and_the_target_after(load, pacs):
+    dataset = load("DomainBedPACS", pacs, **CASE)
+    assert {i.domain for i in of_domain(dataset.train_x, "cartoon")} == {0}
+    assert {i.domain for i in of_domain(dataset.val, "photo")} == {1}
+    assert {i.domain for i in dataset.test} == {2}
+
+
+def test_few_shot_sets_are_drawn_from_the_sources_and_leave_no_folder_behind(load, pacs, cache):
+    dataset = load("DomainBedPACS", pacs, NUM_SHOTS=3, **CASE)
+    assert len(dataset.train_x) == 15 and len(dataset.val) == 15 and len(dataset.test) == 60
+    assert sorted(os.listdir(pacs / "PACS")) == DOMAINS  # DomainBed counts every folder as one
+    assert len(list(cache.rglob("causalclip_shot_3-seed_1.json"))) == 1
+    again = load("DomainBedPACS", pacs, NUM_SHOTS=3, **CASE)
+    assert [i.impath for i in again.train_x] == [i.impath for i in dataset.train_x]
+
+
+def test_open_classes_are_named_and_tested_but_not_trained(load, pacs):
+    dataset = load("DomainBedPACS", pacs, OPEN_CLASS=True, **CASE)
+    assert dataset.base_classes == 3
+    assert {i.label for i in dataset.train_x} == {i.label for i in dataset.val} == {0, 1, 2}
+    assert {i.label for i in dataset.test} == {0, 1, 2, 3, 4} and len(dataset.test) == 60
+    assert dataset.classnames == CLASSES and dataset.num_classes == 5
+    assert dataset.lab2cname == dict(enumerate(CLASSES))
+
+
+def test_base_and_new_classes_restrict_training_names_and_test(load, pacs):
+    base = load("DomainBedPACS", pacs, SUBSAMPLE_CLASSES="base", **CASE)
+    new = load("DomainBedPACS", pacs, SUBSAMPLE_CLASSES="new", **CASE)
+    assert base.classnames == CLASSES[:3] and new.classnames == CLASSES[3:]
+    assert {i.label for i in base.test} == {0, 1, 2} and {i.label for i in new.test} == {0, 1}
+
+
+def test_real_pacs_has_seven_classes_of_thirty_images_a_domain(load, real_images):
+    dataset = load(
+        "DomainBedPACS",
+        real_images,
+        SOURCE_DOMAINS=["art_painting", "cartoon", "photo"],
+        TARGET_DOMAINS=["sketch"],
+    )
+    assert dataset.classnames == "dog elephant giraffe guitar horse house person".split()
+    assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == (504, 126, 210)
+
+
+# Dassl's trees of the same images
+
+
+def test_dassls_pacs_tree_is_read(load, tmp_path):
+    replicas.domains(tmp_path / "pacs" / "images", DOMAINS, CLASSES)
+    replicas.put(tmp_path / "pacs" / "splits" / "art_train_kfold.txt", "")
+    dataset = load("DomainBedPACS", tmp_path, **CASE)
+    assert dataset.domains == DOMAINS and len(dataset.test) == 60
+
+
+def test_dassls_vlcs_tree_is_merged_and_its_numbers_get_names(load, tmp_path):
+    for domain in ("CALTECH", "SUN"):
+        for part, count in (("train", 5), ("crossval", 3), ("test", 2), ("full", 10)):
+            for label in range(5):
+                folder = tmp_path / "VLCS" / domain / part / str(label)
+                replicas.put_images(folder, (f"{part}_{n}.jpg" for n in range(count)))
+    case = {"SOURCE_DOMAINS": ["CALTECH"], "TARGET_DOMAINS": ["SUN"]}
+    dataset = load("DomainBedVLCS", tmp_path, **case)
+    assert dataset.classnames == ["bird", "car", "chair", "dog", "person"]
+    assert len(dataset.test) == 50 and not [i for i in dataset.test if "/full/" in i.impath]
+
+
+def test_dassls_office_home_tree_is_read(load, tmp_path):
+    for part in ("train", "val"):
+        for domain in ("art", "real_world"):
+            replicas.domains(tmp_path / "office_home_dg" / domain, [part], ["Bed", "Mug"])
+    case = {"SOURCE_DOMAINS": ["art"], "TARGET_DOMAINS": ["real_world"]}
+    dataset = load("DomainBedOfficeHome", tmp_path, **case)
+    assert dataset.classnames == ["Bed", "Mug"] and len(dataset.test) == 42
+
+
+@pytest.mark.parametrize(
+    "name, folder", [("TerraIncognita", "terra_incognita"), ("DomainNet", "domain_net")]
+)
+def test_the_other_sets_of_domainbed_are_read(load, tmp_path, name, folder):
+    replicas.domains(tmp_path / folder, DOMAINS, CLASSES)
+    assert len(load(f"DomainBed{name}", tmp_path, **CASE).test) == 60
+
+
+def test_your_own_domains_need_a_path_only(load, tmp_path):
+    replicas.domains(tmp_path / "mine", DOMAINS, CLASSES)
+    dataset = load("DomainFolder", tmp_path, PATH="mine", **CASE)
+    assert dataset.classnames == CLASSES and len(dataset.test) == 60
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"SOURCE_DOMAINS": ["sketch"]}, "SOURCE_DOMAINS must be among art, cartoon, photo .* got"),
+        ({"TARGET_DOMAINS": ["Art"]}, "TARGET_DOMAINS must be among art, .* got 'Art'"),
+        ({"TARGET_DOMAINS": ["photo"]}, "target domain must not be among the sources, got photo"),
+        ({"SOURCE_DOMAINS": []}, "SOURCE_DOMAINS must name one or more of art, cartoon, photo"),
+        ({"SOURCE_DOMAINS": ["photo", "photo"]}, "SOURCE_DOMAINS must name a domain once"),
+        ({"SUBSAMPLE_CLASSES": "half"}, "must be 'all', 'base' or 'new', got 'half'"),
+    ],
+)
+def test_bad_settings_are_refused(load, pacs, change, message):
+    with pytest.raises(ValueError, match=message):
+        load("DomainBedPACS", pacs, **{**CASE, **change})
+
+
+def test_a_class_without_a_source_image_is_named(load, pacs):
+    replicas.put(pacs / "PACS" / "art" / "zebra" / "a.jpg")
+    with pytest.raises(ValueError, match="image in the source domains, 1 have none: zebra"):
+        load("DomainBedPACS", pacs, **CASE)
+
+
+def test_a_class_folder_that_is_no_utf8_is_named(load, pacs):
+    folder = os.fsencode(pacs / "PACS" / "photo") + b"/caf\xe9"
+    os.mkdir(folder)
+    with pytest.raises(ValueError, match=r"must be valid UTF-8, got b'caf\\xe9'"):
+        load("DomainBedPACS", pacs, **CASE)
+
+
+def test_a_missing_set_lists_what_the_root_holds(load, pacs):
+    with pytest.raises(FileNotFoundError, match="must hold the folder office_home/, .* PACS"):
+        load("DomainBedOfficeHome", pacs, **CASE)
