@@ -194,6 +194,7 @@ def test_the_largest_evidence_stays_finite_in_single_precision(n_classes):
 def test_a_confidently_wrong_sample_keeps_its_gradient_beyond_the_number_format():
     exponents = torch.tensor([[0.0, 70.0], [0.0, 70.0]], requires_grad=True)
     fused = fuse(exponents.exp())
+    assert 0 <= fused[0] < 1e-6  # scaled down with the other class, and not below zero
     loss = torch.digamma((fused + 1).sum()) - torch.digamma(fused[0] + 1)
     loss.backward()
     # log S grows by one for each exponent, and nothing else depends on them.

@@ -65,6 +65,8 @@ def test_classes_absent_from_the_labels_are_allowed():
     p, y = predictions()
     metrics = classification_metrics(p, np.where(y == 4, 3, y))
     assert all(np.isfinite(list(metrics.values())))
+    # An absent class has no F1 of its own, as in Dassl.
+    assert classification_metrics(np.eye(3)[:2], np.arange(2))["macro_f1"] == 100
 
 
 def test_perfect_and_hopeless_predictions_reach_the_ends_of_the_scales():
