@@ -43,7 +43,8 @@ def seconds_per_step(trainer) -> float:
     trainer.set_model_mode("train")
     trainer.epoch, trainer.num_batches = 0, len(trainer.train_loader_x) + 1
     times = []
-    for trainer.batch_idx, batch in enumerate(trainer.train_loader_x):
+    for index, batch in enumerate(trainer.train_loader_x):
+        trainer.batch_idx = index
         start = time.perf_counter()
         trainer.forward_backward(batch)
         times.append(time.perf_counter() - start)
