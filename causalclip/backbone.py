@@ -35,6 +35,18 @@ TINY = Path(__file__).parent / "assets" / "tiny.safetensors"
 TOKEN_STD = 0.02  # CLIP's own initialisation of the token embedding
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
+# The released key layout, and what the TorchScript archives add to it.
+_SCRIPT_ONLY_KEYS = ("input_resolution", "context_length", "vocab_size")
+_TEXT_KEYS = (
+    "text_projection",
+    "positional_embedding",
+    "token_embedding.weight",
+    "ln_final.weight",
+    "logit_scale",
+)
+_VIT_KEYS = ("visual.conv1.weight", "visual.positional_embedding")
+_RESNET_KEYS = ("visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding")
+
 
 def _distribution_file() -> Path:
     """Where the installed distribution of OpenAI's CLIP keeps its package."""
@@ -369,18 +381,6 @@ def _build(state: dict[str, Tensor], architecture: dict[str, int] | None, path: 
     except (RuntimeError, AssertionError, ZeroDivisionError) as error:
         raise ValueError(f"{path} holds no CLIP in the released layout: {error}") from error
     return model
-
-
-_SCRIPT_ONLY_KEYS = ("input_resolution", "context_length", "vocab_size")
-_TEXT_KEYS = (
-    "text_projection",
-    "positional_embedding",
-    "token_embedding.weight",
-    "ln_final.weight",
-    "logit_scale",
-)
-_VIT_KEYS = ("visual.conv1.weight", "visual.positional_embedding")
-_RESNET_KEYS = ("visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding")
 
 
 def _check_keys(state: Mapping[str, Tensor], path: Path) -> None:
