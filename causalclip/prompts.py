@@ -243,14 +243,25 @@ class DecoupledPrompts(nn.Module):
         make: builds one module whose forward returns a `PromptSet`.
         n_templates: M.
         noise: standard deviation of the noise.
+        shared: names of submodules that all templates have in common, such as MaPLe's projections.
     """
 
-    def __init__(self, make: Callable[[], nn.Module], n_templates: int, *, noise: float = STD):
+    def __init__(
+        self,
+        make: Callable[[], nn.Module],
+        n_templates: int,
+        *,
+        noise: float = STD,
+        shared: Sequence[str] = (),
+    ):
         super().__init__()
         _check_count("n_templates", n_templates)
         self.templates = nn.ModuleList(make() for _ in range(n_templates))
         if n_templates > 1:
             self._separate(noise)
+        for name in shared:
+            for template in self.templates[1:]:
+                setattr(template, name, getattr(self.templates[0], name))
 
     @torch.no_grad()
     def _separate(self, noise: float) -> None:

@@ -370,3 +370,17 @@ def test_one_step_of_training_moves_prompts_and_nothing_else(model, images):
     optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
     assert all(not torch.equal(w, start[name]) for name, w in decoupled.named_parameters())
+
+
+def test_decoupled_prompts_can_share_a_submodule_and_still_differ_in_their_words():
+    words = torch.zeros(2, 8)
+    shared = ["proj", "compound_prompt_projections"]
+    prompts = DecoupledPrompts(lambda: CoupledPrompts(2, 2, 8, 6, init=words), 3, shared=shared)
+    first, *others = prompts.templates
+    for other in others:
+        assert other.proj is first.proj
+        assert other.compound_prompt_projections is first.compound_prompt_projections
+        assert not torch.equal(other.ctx, first.ctx)
+    alone = sum(p.numel() for p in first.parameters())
+    words_and_deep = 2 * 2 * 8
+    assert sum(p.numel() for p in prompts.parameters()) == alone + 2 * words_and_deep

@@ -42,6 +42,8 @@ from causalclip.templates import template_for
 from causalclip.trainers.base import PromptTrainer, coupled_prompts
 from causalclip.zeroshot import class_features
 
+PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
+
 
 @TRAINER_REGISTRY.register()
 class CDC(PromptTrainer):
@@ -54,6 +56,7 @@ class CDC(PromptTrainer):
         "CTX_INIT": "a photo of a",
         "PROMPT_DEPTH": 9,
         "VISION": "coupled",  # coupled: MaPLe's deep prompts in both encoders; none: text only
+        "SHARE_PROJECTIONS": True,  # [ours] one text-to-image projection a depth for all templates
         "INIT_NOISE": 0.02,  # [ours] equal templates would give L_de no gradient
         "VIEWS": ["flip_crop", "color_jitter", "gray_blur", "perspective_erasing"],  # [ours]
         "CROP_ALL_VIEWS": False,  # the paper's second augmentation set
@@ -106,8 +109,12 @@ class CDC(PromptTrainer):
         with torch.no_grad():
             template = template_for(self.cfg.DATASET.NAME)
             self.handcrafted = class_features(self.clip, self.classnames, [template])  # t^0
+        coupled = settings.VISION == "coupled"
         prompts = DecoupledPrompts(
-            self.template_prompts, settings.N_TEMPLATES, noise=settings.INIT_NOISE
+            self.template_prompts,
+            settings.N_TEMPLATES,
+            noise=settings.INIT_NOISE,
+            shared=PROJECTIONS if coupled and settings.SHARE_PROJECTIONS else (),
         )
         # Both are numbers the method measures once; as buffers they travel in the checkpoint.
         prompts.register_buffer("offset", torch.zeros(()))
