@@ -37,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
     add("--source-domains", nargs="+", help="domains to train on")
     add("--target-domains", nargs="+", help="domains to test on")
     add("--transforms", nargs="+", help="training augmentations")
-    add("--config-file", default="", help="configuration of the method")
+    add("--config-file", action="append", default=[],
+        help="configuration of the method; given again, the later file overrides the earlier")
     add("--dataset-config-file", default="", help="configuration of the data set")
     add("--trainer", default="", help="name of the method, for example CDC")
     add("--backbone", default="", help="CLIP to use: tiny, ViT-B/16, ..., or a file")
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Defaults, then data set file, method file, flags and KEY VALUE pairs; frozen."""
     cfg = plugin.extend_cfg(get_cfg_default())
-    for path in (args.dataset_config_file, args.config_file):
+    for path in (args.dataset_config_file, *args.config_file):
         if path:
             if not Path(path).is_file():
                 raise UserError(f"no configuration file {path}")

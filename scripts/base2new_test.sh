@@ -25,5 +25,6 @@ run_once "$OUTPUT/base2new/test_new/$common" \
     --seed "$seed" --trainer "$trainer" \
     --dataset-config-file "configs/datasets/$dataset.yaml" \
     --config-file "configs/trainers/$trainer/$CFG.yaml" \
+    ${BACKBONE:+--config-file "configs/backbones/$BACKBONE.yaml"} \
     --model-dir "$OUTPUT/base2new/train_base/$common" ${LOADEP:+--load-epoch "$LOADEP"} \
     --eval-only DATASET.NUM_SHOTS "$SHOTS" DATASET.SUBSAMPLE_CLASSES new "$@"

@@ -21,4 +21,5 @@ run_once "$OUTPUT/base2new/train_base/$dataset/shots_$SHOTS/$trainer/$CFG/seed$s
     --seed "$seed" --trainer "$trainer" \
     --dataset-config-file "configs/datasets/$dataset.yaml" \
     --config-file "configs/trainers/$trainer/$CFG.yaml" \
+    ${BACKBONE:+--config-file "configs/backbones/$BACKBONE.yaml"} \
     DATASET.NUM_SHOTS "$SHOTS" DATASET.SUBSAMPLE_CLASSES base "$@"

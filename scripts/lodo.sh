@@ -28,6 +28,7 @@ for seed in $seeds; do
             --seed "$seed" --trainer "$trainer" \
             --dataset-config-file "configs/datasets/$dataset.yaml" \
             --config-file "configs/trainers/$trainer/$CFG.yaml" \
+            ${BACKBONE:+--config-file "configs/backbones/$BACKBONE.yaml"} \
             --source-domains "${sources[@]}" --target-domains "$target" \
             DATASET.NUM_SHOTS "${SHOTS/all/-1}" "$@"
     done

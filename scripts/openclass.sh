@@ -34,6 +34,7 @@ for seed in $seeds; do
             --seed "$seed" --trainer "$trainer"
             --dataset-config-file "configs/datasets/$dataset.yaml"
             --config-file "configs/trainers/$trainer/$CFG.yaml"
+            ${BACKBONE:+--config-file "configs/backbones/$BACKBONE.yaml"}
             --source-domains "${sources[@]}" --target-domains "$target"
         )
         run_once "$OUTPUT/openclass/train/$run" "${common[@]}" \

@@ -5,6 +5,8 @@
 #   SHOTS   images per class (default 16)
 #   OUTPUT  where everything is written (default output)
 #   SEEDS   seeds of scripts that take several (default "1 2 3")
+#   BACKBONE  a file below configs/backbones/, without .yaml, in place of the recipe's own CLIP;
+#           results go to $OUTPUT/$BACKBONE
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f .venv/bin/activate ]; then
@@ -13,6 +15,7 @@ fi
 SHOTS=${SHOTS:-16}
 OUTPUT=${OUTPUT:-output}
 SEEDS=${SEEDS:-1 2 3}
+OUTPUT=$OUTPUT${BACKBONE:+/$BACKBONE}
 
 fail() { echo "$(basename "$0"): $*" >&2; exit 2; }
 
@@ -49,6 +52,9 @@ default_cfg() {
         PromptSRC:base2new) echo vit_b16_c2_ep20_batch4_4+4ctx ;;
         PromptSRC:fewshot) echo vit_b16_c2_ep50_batch4_4+4ctx_few_shot ;;
         PromptSRC:*) echo vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets ;;
+        KgCoOp:*) echo vit_b16_ep100_ctxv1 ;;
+        VPT:*) echo vit_b16_c2_ep5_batch4_4 ;;
+        IVLP:*) echo vit_b16_c2_ep5_batch4_2+2ctx ;;
         *) echo vit_b16 ;;
     esac
 }

@@ -30,7 +30,8 @@ def data_root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def random_clip(tmp_path_factory) -> str:
     """File of a small random CLIP: two blocks a tower, 32-pixel images."""
-    model = build_clip(vision_layers=2, transformer_layers=2)
+    # 128 features: a meta-net of a sixteenth of them has enough units that some are not dead.
+    model = build_clip(vision_layers=2, transformer_layers=2, embed_dim=128)
     path = tmp_path_factory.mktemp("clip") / "random.safetensors"
     save_tiny(model, [], path)
     return str(path)

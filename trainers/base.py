@@ -54,6 +54,7 @@ class CLIPTrainer(TrainerX):
 
     config_node: str
     defaults: dict[str, Any] = {}
+    class_bound = False  # whether what is learned serves the classes of its training alone
 
     @property
     def settings(self) -> CfgNode:
@@ -271,8 +272,21 @@ class CLIPTrainer(TrainerX):
             path = checkpoint_path(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(str(path))
             check_identity(checkpoint, self.checkpoint_identity(), path)
+            if self.class_bound:
+                self.check_classes(checkpoint, path)
             print(f"Load {path} to {name} (epoch={checkpoint['epoch']})")
             load_state(self._models[name], checkpoint["state_dict"], path)
+
+    def check_classes(self, checkpoint: dict[str, Any], path: Path) -> None:
+        """Raise where what was learned for each class is to serve other classes, even as many."""
+        # Dassl's own checkpoints do not say; the training run's results.json does.
+        theirs = (checkpoint.get("identity") or self.trained_on or {}).get("classnames")
+        if theirs is not None and list(theirs) != self.classnames:
+            raise ValueError(
+                f"{path}: learned for the classes {', '.join(theirs[:5])}, ..., this run has "
+                f"{', '.join(self.classnames[:5])}, ...: class-specific numbers cannot move to "
+                "other classes"
+            )
 
 
 class PromptTrainer(CLIPTrainer):

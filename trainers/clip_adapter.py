@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 
@@ -38,8 +39,8 @@ class CLIP_Adapter(PromptTrainer):
 
     def logits(self, images: Tensor) -> Tensor:
         features = self.image_features(images, PromptSet()).float()
-        ratio = self.settings.RATIO
-        return self.classify(ratio * self.model(features) + (1 - ratio) * features, self.handcrafted)
+        blended = torch.lerp(features, self.model(features), self.settings.RATIO)
+        return self.classify(blended, self.handcrafted)
 
     def evaluation_text(self) -> None:
         """The text is the hand-crafted one, kept since the model was built."""

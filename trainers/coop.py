@@ -5,7 +5,7 @@ from __future__ import annotations
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
-from causalclip.prompts import TextPrompts, embed_words
+from causalclip.prompts import TextPrompts
 from causalclip.trainers.base import PromptTrainer
 
 
@@ -23,16 +23,17 @@ class CoOp(PromptTrainer):
         "PROJECTION": "",
     }
 
+    @property
+    def class_bound(self) -> bool:
+        """A context of its own for each class cannot move to other classes."""
+        return self.settings.CSC
+
     def build_prompts(self) -> nn.Module:
         settings = self.settings
-        words = settings.CTX_INIT.replace("_", " ")
-        n_ctx = len(words.split()) or settings.N_CTX  # the words decide how many there are
-        self.class_tokens = self.tokens(
-            n_ctx=n_ctx, prefix=words, position=settings.CLASS_TOKEN_POSITION
-        )
+        n_ctx, init = self.context_words(position=settings.CLASS_TOKEN_POSITION)
         return TextPrompts(
             n_ctx,
             self.clip.token_embedding.weight.shape[1],
-            init=embed_words(self.clip, words, n_ctx) if words else None,
+            init=init,
             n_classes=len(self.classnames) if settings.CSC else None,
         )

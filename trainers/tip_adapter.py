@@ -1,0 +1,161 @@
+"""Tip-Adapter and Tip-Adapter-F: CLIP plus a cache of the few-shot features (arXiv 2111.03930)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from dassl.data.data_manager import build_data_loader
+from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor
+from torch.nn import functional as F
+
+from causalclip.templates import IMAGENET_TEMPLATES_SELECT, template_for
+from causalclip.trainers.features import FeatureTrainer, softmax_reading
+from causalclip.zeroshot import class_features
+
+
+@TRAINER_REGISTRY.register()
+class TipAdapter(FeatureTrainer):
+    """scale z T' + alpha exp(-beta (1 - z F')) L over cached features F and one-hot labels L.
+
+    Nothing is trained. F averages AUGMENT_EPOCHS augmented passes; alpha and beta are searched on
+    the validation split, never on the test set (the published code does so on ImageNet).
+    """
+
+    config_node = "TIPADAPTER"
+    defaults = {
+        "AUGMENT_EPOCHS": 10,
+        "ALPHA": 1.17,  # residual ratio, and
+        "BETA": 1.0,  # sharpness: the published start, kept where there is nothing to search on
+        "SEARCH_SCALE": [7.0, 3.0],  # largest beta and alpha tried, from 0.1
+        "SEARCH_STEP": [200, 20],  # values of each; an empty list: no search
+        "PREC": "fp32",
+    }
+
+    def build_method(self) -> None:
+        super().build_method()
+        name = self.cfg.DATASET.NAME
+        templates = IMAGENET_TEMPLATES_SELECT if name == "ImageNet" else [template_for(name)]
+        self.text = class_features(self.clip, self.classnames, templates)
+
+    # -- fitting -------------------------------------------------------------------------------
+
+    def fit(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        keys, labels = self.cache()
+        alpha, beta, accuracy = self.search(keys, labels)
+        found = {"alpha": alpha, "beta": beta, "validation_accuracy": accuracy}
+        print(f"Cache of {len(keys)} images, {found}")
+        strengths = {"alpha": torch.tensor(alpha), "beta": torch.tensor(beta)}
+        return {"keys": keys, "labels": labels, **strengths}, found
+
+    @torch.no_grad()
+    def cache(self) -> tuple[Tensor, Tensor]:
+        """Keys (N, E), normalised mean features over augmented passes, and labels (N,)."""
+        loader = build_data_loader(
+            self.cfg,
+            sampler_type="SequentialSampler",
+            data_source=self.dm.dataset.train_x,
+            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            tfm=self.train_loader_x.dataset.transform,
+            is_train=False,
+        )
+        total: Tensor | float = 0.0
+        for _ in range(self.settings.AUGMENT_EPOCHS):
+            seen = [(self._encode(b["img"]).float(), b["label"].to(self.device)) for b in loader]
+            total = total + torch.cat([features for features, _ in seen])
+        return F.normalize(total, dim=-1), torch.cat([labels for _, labels in seen])
+
+    @torch.no_grad()
+    def search(self, keys: Tensor, labels: Tensor) -> tuple[float, float, float | None]:
+        """alpha, beta and their accuracy: the first best pair on the validation split."""
+        start = self.settings.ALPHA, self.settings.BETA, None
+        dataset = self.dm.dataset
+        if not self.settings.SEARCH_STEP or not dataset.val or dataset.val is dataset.test:
+            print("No validation images of its own to search on: alpha and beta stay as configured")
+            return start
+        features, targets = self.labelled(dataset.val, desc="val")
+        features, targets = F.normalize(features.to(self.device), dim=-1), targets.to(self.device)
+        clip_logits = self.classify(features, self.text)
+        betas, alphas = search_grid(self.settings.SEARCH_SCALE, self.settings.SEARCH_STEP)
+        best = (-1.0, *start[:2])
+        for beta in betas:
+            cached = cache_logits(features, keys, one_hot(labels, len(self.text)), beta)
+            for alpha in alphas:
+                hits = (clip_logits + alpha * cached).argmax(-1) == targets
+                best = max(best, (hits.float().mean().item(), alpha, beta), key=lambda b: b[0])
+        return best[1], best[2], 100 * best[0]
+
+    # -- prediction ----------------------------------------------------------------------------
+
+    def use_fit(self) -> None:
+        self.require_same_classes()
+        self.model.to(self.device)
+        self.values = one_hot(self.model.labels, len(self.text))
+
+    def predict_features(self, features: Tensor) -> dict[str, Any]:
+        features, fit = F.normalize(features, dim=-1), self.model
+        cached = cache_logits(features, fit.keys, self.values, fit.beta)
+        return softmax_reading(self.classify(features, self.text) + fit.alpha * cached)
+
+
+@TRAINER_REGISTRY.register()
+class TipAdapterF(TipAdapter):
+    """The cache's keys fine-tuned by AdamW; OPTIM gives LR and MAX_EPOCH.
+
+    The last epoch counts; the published code keeps the one that is best on the test set.
+    """
+
+    config_node = "TIPADAPTERF"
+
+    def cache(self) -> tuple[Tensor, Tensor]:
+        keys, labels = super().cache()
+        return self.fine_tuned(keys, labels), labels
+
+    def fine_tuned(self, keys: Tensor, labels: Tensor) -> Tensor:
+        """Keys after MAX_EPOCH epochs under the configured alpha and beta."""
+        optim, loader = self.cfg.OPTIM, self.train_loader_x
+        keys = keys.clone().requires_grad_()
+        values = one_hot(labels, len(self.text))
+        optimizer = torch.optim.AdamW([keys], lr=optim.LR, eps=1e-4)
+        steps = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, optim.MAX_EPOCH * len(loader))
+        for epoch in range(optim.MAX_EPOCH):
+            losses = []
+            for batch in loader:
+                loss = self.step_loss(batch, keys, values)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                steps.step()
+                losses.append(loss.item())
+            print(f"epoch [{epoch + 1}/{optim.MAX_EPOCH}] loss {sum(losses) / len(losses):.4f}")
+        return keys.detach()
+
+    def step_loss(self, batch: dict[str, Any], keys: Tensor, values: Tensor) -> Tensor:
+        """Cross-entropy of one training batch."""
+        with torch.no_grad():
+            features = F.normalize(self._encode(batch["img"]).float(), dim=-1)
+        cached = cache_logits(features, keys, values, self.settings.BETA)
+        logits = self.classify(features, self.text) + self.settings.ALPHA * cached
+        return F.cross_entropy(logits, batch["label"].to(self.device))
+
+
+def cache_logits(
+    features: Tensor, keys: Tensor, values: Tensor, beta: Tensor | float
+) -> Tensor:
+    """exp(-beta (1 - z F')) L (B, K) of unit features (B, E), keys (N, E), one-hot values (N, K);
+    equation 5 of the paper without alpha."""
+    return torch.exp(-beta * (1 - features @ keys.T)) @ values
+
+
+def one_hot(labels: Tensor, n_classes: int) -> Tensor:
+    """(N, K) in fp32."""
+    return F.one_hot(labels, n_classes).float()
+
+
+def search_grid(scale: list[float], step: list[int]) -> tuple[list[float], list[float]]:
+    """The published grids of beta and alpha: step values from 0.1 up to, not including, scale."""
+    return tuple(
+        [0.1 + i * (top - 0.1) / count for i in range(count)]
+        for top, count in zip(scale, step, strict=True)
+    )
