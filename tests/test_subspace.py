@@ -349,15 +349,16 @@ def test_a_saved_projection_loads_unchanged(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_a_failed_save_leaves_the_previous_file_whole(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["os.fsync", "os.replace"])
+def test_a_failed_save_leaves_the_previous_file_whole(step, tmp_path, monkeypatch):
     path = tmp_path / "projection.safetensors"
     small_projection().save(path)
     before = path.read_bytes()
 
-    def full_disk(_):
+    def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full_disk)
+    monkeypatch.setattr(step, full_disk)
     with pytest.raises(OSError, match="No space left"):
         small_projection(2).save(path)
     assert path.read_bytes() == before
