@@ -1,7 +1,8 @@
 """Samplers: the order in which images are visited, with the random draws of Dassl.
 
 The domain and class samplers draw from Python's (and, to fill up a small class, NumPy's) global
-generator, once more at construction, where they measure their own length.
+generator, and once at construction to estimate their length. That depends on the draws, so each
+pass sets it anew: a loop that trusts an estimate never sees its last batch.
 """
 
 import random
@@ -45,7 +46,7 @@ class _DomainSampler(Sampler):
                 f"a batch takes {self.per_domain} images per domain, but domain {smallest} has "
                 f"{len(self.indices[smallest])}"
             )
-        self.length = len(list(iter(self)))
+        iter(self)  # sets the length
 
     def next_domains(self) -> list[int]:
         """Return the domains of the next batch."""
@@ -62,6 +63,7 @@ class _DomainSampler(Sampler):
                 gone = set(drawn)
                 remaining[domain] = [i for i in remaining[domain] if i not in gone]
                 short |= len(remaining[domain]) < self.per_domain
+        self.length = len(order)
         return iter(order)
 
     def __len__(self) -> int:
@@ -98,7 +100,7 @@ class RandomClassSampler(Sampler):
                 f"a batch takes {self.classes_per_batch} classes (batch_size {batch_size}, "
                 f"n_ins {n_ins}), but the data has {len(self.indices)}"
             )
-        self.length = len(list(iter(self)))
+        iter(self)  # sets the length
 
     def _chunks(self, indices: list[int]) -> list[list[int]]:
         """Shuffle one class and cut it into groups of n_ins; a remainder is left out."""
@@ -119,6 +121,7 @@ class RandomClassSampler(Sampler):
                 order.extend(chunks[label].pop(0))
                 if not chunks[label]:
                     labels.remove(label)
+        self.length = len(order)
         return iter(order)
 
     def __len__(self) -> int:

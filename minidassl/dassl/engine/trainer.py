@@ -469,10 +469,11 @@ class TrainerX(SimpleTrainer):
         self.set_model_mode("train")
         losses = MetricMeter()
         batch_time, data_time = AverageMeter(), AverageMeter()
-        self.num_batches = len(self.train_loader_x)
         end = time.time()
         for batch_idx, batch in enumerate(self.train_loader_x):
             self.batch_idx = batch_idx
+            # Some samplers know their length only once the pass has begun.
+            self.num_batches = len(self.train_loader_x)
             data_time.update(time.time() - end)
             summary = self.forward_backward(batch)
             batch_time.update(time.time() - end)

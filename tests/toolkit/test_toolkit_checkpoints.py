@@ -1,0 +1,373 @@
+"""Checkpoints: content, exact resume after a kill, atomic writing, and refusal of foreign ones."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+
+import dassl.utils
+import numpy as np
+import pytest
+import torch
+from dassl.utils import load_checkpoint, load_pretrained_weights, save_checkpoint
+from torch import nn
+
+
+def folder(toy):
+    return toy.output / "toy"
+
+
+def test_a_checkpoint_holds_weights_optimizer_schedule_epoch_and_result(toy):
+    trainer = toy.trainer("TRAIN.CHECKPOINT_FREQ", 2)
+    trainer.train()
+    files = sorted(path.name for path in folder(toy).iterdir())
+    assert files == ["checkpoint", "model.pth.tar-2", "model.pth.tar-4", "model.pth.tar-5"]
+    assert (folder(toy) / "checkpoint").read_text() == "model.pth.tar-5\n"
+    saved = torch.load(folder(toy) / "model.pth.tar-5", weights_only=True)
+    assert {"state_dict", "epoch", "optimizer", "scheduler", "val_result"} <= set(saved)
+    assert (saved["epoch"], saved["val_result"]) == (5, None)
+    assert torch.equal(saved["state_dict"]["2.weight"], trainer.model[2].weight)
+
+
+def test_parallel_prefixes_are_removed(tmp_path):
+    state = {"state_dict": {"module.weight": torch.ones(2)}, "epoch": 1}
+    save_checkpoint(state, str(tmp_path), is_best=True)
+    for name in ("model.pth.tar-1", "model-best.pth.tar"):
+        assert list(load_checkpoint(str(tmp_path / name))["state_dict"]) == ["weight"]
+
+
+def run_in_two_parts(toy, killed_at, *overrides):
+    """Train until a kill, then start the command again; returns the second process's trainer."""
+    toy.kind.killed_at = killed_at
+    with pytest.raises(KeyboardInterrupt):
+        toy.trainer(*overrides).train()
+    toy.kind.killed_at = None
+    trainer = toy.trainer(*overrides)
+    trainer.train()
+    return trainer
+
+
+def uninterrupted(toy, tmp_path, *overrides):
+    trainer = toy.trainer("OUTPUT_DIR", str(tmp_path / "whole"), *overrides)
+    trainer.train()
+    return trainer
+
+
+def same_numbers(one, two):
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same_numbers(one[k], two[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(two) and all(map(same_numbers, one, two))
+    return torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two
+
+
+@pytest.mark.minidassl
+@pytest.mark.parametrize("killed_at", [(1, 0), (2, 1), (4, 2)])
+@pytest.mark.parametrize("sampler", ["RandomSampler", "RandomDomainSampler"])
+def test_a_killed_run_ends_in_the_same_bits_as_an_uninterrupted_one(
+    toy, tmp_path, killed_at, sampler
+):
+    options = ("TRAIN.CHECKPOINT_FREQ", 1, "DATALOADER.TRAIN_X.SAMPLER", sampler)
+    resumed = run_in_two_parts(toy, killed_at, *options)
+    whole = uninterrupted(toy, tmp_path, *options)
+    assert same_numbers(resumed.model.state_dict(), whole.model.state_dict())
+    assert same_numbers(resumed.optim.state_dict(), whole.optim.state_dict())
+    assert resumed.get_current_lr() == whole.get_current_lr()
+
+
+@pytest.mark.minidassl
+def test_the_best_result_survives_a_kill(toy, tmp_path, monkeypatch):
+    options = ("TRAIN.CHECKPOINT_FREQ", 1, "TEST.FINAL_MODEL", "best_val")
+    results = {0: 10.0, 1: 90.0, 2: 20.0, 3: 30.0, 4: 40.0}
+    inherited = toy.kind.test
+
+    def test(self, split=None):
+        inherited(self, split)  # draws random numbers, as every evaluation does
+        return results[self.epoch]
+
+    monkeypatch.setattr(toy.kind, "test", test)
+    resumed = run_in_two_parts(toy, (3, 0), *options)
+    assert resumed.best_result == 90.0
+    assert load_checkpoint(str(folder(toy) / "model-best.pth.tar"))["epoch"] == 2
+    whole = uninterrupted(toy, tmp_path, *options)
+    assert same_numbers(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_the_learning_rate_goes_on_falling_after_a_resume(toy, capsys):
+    rates = []
+    toy.kind.before_epoch = lambda self: rates.append(self.get_current_lr())
+    try:
+        run_in_two_parts(toy, (2, 1), "TRAIN.CHECKPOINT_FREQ", 1)
+    finally:
+        del toy.kind.before_epoch
+    # the epoch that was killed is run again
+    assert rates == pytest.approx(
+        [1e-5, 0.1, 0.0904508, 0.0904508, 0.0654508, 0.0345491], rel=1e-5
+    )
+    out = capsys.readouterr().out
+    assert f"Found checkpoint at {toy.output} (will resume training)" in out
+    assert "Loaded model weights\nLoaded optimizer\nLoaded scheduler\nPrevious epoch: 2\n" in out
+
+
+@pytest.mark.minidassl
+def test_a_resume_says_what_it_resumes(toy, capsys):
+    run_in_two_parts(toy, (2, 1), "TRAIN.CHECKPOINT_FREQ", 1, "MODEL.BACKBONE.NAME", "net")
+    out = capsys.readouterr().out
+    assert "Resuming at epoch 3 of 5: trainer 'ToyTrainer', backbone 'net', classnames 3 (" in out
+    toy.trainer("MODEL.BACKBONE.NAME", "net").train()
+    out = capsys.readouterr().out
+    assert "All 5 epochs were trained before, nothing to train" in out
+    assert "epoch [" not in out and "Evaluate on the *test* set" in out
+
+
+@pytest.mark.minidassl
+def test_a_run_killed_before_its_first_checkpoint_starts_from_scratch(toy, capsys):
+    run_in_two_parts(toy, (0, 1))
+    folder(toy).mkdir(exist_ok=True)
+    assert capsys.readouterr().out.count("No checkpoint found, train from scratch") == 2
+    for path in folder(toy).iterdir():
+        path.unlink()  # an empty folder is no checkpoint either
+    assert toy.trainer().resume_model_if_exist(str(toy.output)) == 0
+
+
+@pytest.mark.minidassl
+def test_an_explicit_resume_without_a_checkpoint_is_an_error(toy, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume from in RESUME"):
+        toy.trainer("RESUME", str(tmp_path)).train()
+
+
+@pytest.mark.minidassl
+def test_other_class_names_are_refused_although_they_are_as_many(toy):
+    toy.trainer("OPTIM.MAX_EPOCH", 1).train()
+    other = toy.trainer()
+    other.lab2cname = {0: "dog", 1: "bee", 2: "cat"}
+    with pytest.raises(dassl.utils.CheckpointError) as error:
+        other.train()
+    message = str(error.value)
+    assert "classnames is 3 (ant, bee, cat), ours is 3 (dog, bee, cat)" in message
+    assert "model.pth.tar-1" in message
+
+
+@pytest.mark.minidassl
+def test_another_backbone_or_method_is_refused(toy):
+    toy.trainer("OPTIM.MAX_EPOCH", 1, "MODEL.BACKBONE.NAME", "ViT-B/16").train()
+    other = toy.trainer("MODEL.BACKBONE.NAME", "RN50")
+    with pytest.raises(RuntimeError, match="its backbone is 'ViT-B/16', ours is 'RN50'"):
+        other.train()
+    with pytest.raises(RuntimeError, match="its backbone is 'ViT-B/16', ours is 'RN50'"):
+        other.load_model(str(toy.output), epoch=1)
+    other.checkpoint_identity = lambda: {"trainer": "CoOp"}
+    with pytest.raises(RuntimeError, match="its trainer is 'ToyTrainer', ours is 'CoOp'"):
+        other.load_model(str(toy.output), epoch=1)
+
+
+@pytest.mark.minidassl
+def test_models_at_different_epochs_are_refused(toy):
+    trainer = toy.trainer("OPTIM.MAX_EPOCH", 1)
+    trainer.register_model("second", nn.Linear(2, 1))
+    trainer.train()
+    path = toy.output / "second" / "model.pth.tar-1"
+    save_checkpoint({**load_checkpoint(str(path)), "epoch": 3}, str(path.parent), model_name=path.name)
+    with pytest.raises(RuntimeError, match="different epochs: \\[1, 3\\]"):
+        trainer.resume_model_if_exist(str(toy.output))
+
+
+def test_load_model_reads_a_named_epoch_or_the_best(toy):
+    trained = toy.trainer("TRAIN.CHECKPOINT_FREQ", 1, "TEST.FINAL_MODEL", "best_val")
+    trained.train()
+    fresh = toy.trainer(seed=2)
+    fresh.load_model(str(toy.output))  # model-best
+    assert same_numbers(fresh.model.state_dict(), trained.model.state_dict())
+    with pytest.raises(FileNotFoundError, match="No model at .*model.pth.tar-9"):
+        fresh.load_model(str(toy.output), epoch=9)
+
+
+def test_no_folder_to_load_from_is_only_noted(toy, capsys):
+    toy.trainer().load_model("")
+    assert "Note that load_model() is skipped" in capsys.readouterr().out
+
+
+@pytest.mark.minidassl
+def test_checkpoints_of_the_last_epoch_load_although_they_have_no_result(toy, capsys):
+    trained = toy.trainer()
+    trained.train()
+    fresh = toy.trainer(seed=2)
+    fresh.load_model(str(toy.output), epoch=5)
+    assert same_numbers(fresh.model.state_dict(), trained.model.state_dict())
+    assert "(epoch=5, val_result=None)" in capsys.readouterr().out
+
+
+# Writing
+
+
+def half_written(monkeypatch, end):
+    """Make torch.save stop half way in the way `end()` does."""
+    whole = torch.save
+
+    def save(state, file, *args, **kwargs):
+        buffer = __import__("io").BytesIO()
+        whole(state, buffer, *args, **kwargs)
+        file.write(buffer.getvalue()[: buffer.tell() // 2])
+        file.flush()
+        end()
+
+    monkeypatch.setattr(torch, "save", save)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A folder with the checkpoint of epoch 1, and its bytes."""
+    save_checkpoint({"state_dict": {"w": torch.ones(3)}, "epoch": 1}, str(tmp_path))
+    path = tmp_path / "model.pth.tar-1"
+    return tmp_path, path, path.read_bytes()
+
+
+def disk_full():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.minidassl
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(saved, monkeypatch, epoch):
+    directory, path, content = saved
+    half_written(monkeypatch, disk_full)
+    with pytest.raises(OSError, match=f"model.pth.tar-{epoch}.*No space left.*earlier .* whole"):
+        save_checkpoint({"state_dict": {"w": torch.zeros(3)}, "epoch": epoch}, str(directory))
+    assert path.read_bytes() == content
+    assert sorted(p.name for p in directory.iterdir()) == ["checkpoint", "model.pth.tar-1"]
+    assert (directory / "checkpoint").read_text() == "model.pth.tar-1\n"
+
+
+@pytest.mark.minidassl
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failure_at_the_last_moment_leaves_the_previous_checkpoint_whole(
+    saved, monkeypatch, step
+):
+    directory, path, content = saved
+    monkeypatch.setattr(os, step, lambda *args: disk_full())
+    with pytest.raises(OSError, match="earlier checkpoints are whole"):
+        save_checkpoint({"state_dict": {"w": torch.zeros(3)}, "epoch": 1}, str(directory))
+    assert path.read_bytes() == content
+
+
+@pytest.mark.minidassl
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork beside torch's threads
+def test_a_kill_while_writing_leaves_the_previous_checkpoint_whole(saved, monkeypatch):
+    directory, path, content = saved
+    half_written(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    child = os.fork()
+    if child == 0:
+        save_checkpoint({"state_dict": {"w": torch.zeros(3)}, "epoch": 1}, str(directory))
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    monkeypatch.undo()
+    assert path.read_bytes() == content
+    save_checkpoint({"state_dict": {"w": torch.zeros(3)}, "epoch": 1}, str(directory))
+    assert load_checkpoint(str(path))["state_dict"]["w"].sum() == 0
+    assert sorted(p.name for p in directory.iterdir()) == ["checkpoint", "model.pth.tar-1"]
+
+
+# Reading
+
+
+def test_no_path_and_no_file_are_told_apart():
+    with pytest.raises(ValueError, match="File path is None"):
+        load_checkpoint(None)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_checkpoint("/nowhere/model.pth.tar-1")
+
+
+@pytest.mark.minidassl
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.7, 0.99])
+def test_a_file_cut_short_is_named(saved, keep):
+    _, path, content = saved
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(RuntimeError, match="Unable to load checkpoint from .*model.pth.tar-1.*dam"):
+        load_checkpoint(str(path))
+
+
+@pytest.mark.minidassl
+def test_a_flipped_bit_in_a_weight_is_noticed(saved):
+    _, path, content = saved
+    ones = torch.ones(3).numpy().tobytes()
+    assert content.count(ones) == 1
+    path.write_bytes(content.replace(ones, ones[:-1] + b"\x3e"))  # 1.0 -> 0.25
+    with pytest.raises(RuntimeError, match="checksum"):
+        load_checkpoint(str(path))
+
+
+@pytest.mark.minidassl
+def test_pickled_code_is_refused_by_name(tmp_path):
+    path = tmp_path / "model.pth.tar-1"
+    torch.save({"state_dict": {}, "epoch": 1, "extra": shutil.rmtree}, path)
+    with pytest.raises(RuntimeError, match="pickled shutil.rmtree, which could run code"):
+        load_checkpoint(str(path))
+
+
+@pytest.mark.minidassl
+def test_the_scheduler_object_of_an_old_checkpoint_is_read_as_numbers(toy, tmp_path):
+    trainer = toy.trainer("TRAIN.CHECKPOINT_FREQ", 1, "OPTIM.MAX_EPOCH", 5)
+    trainer.train()
+    path = folder(toy) / "model.pth.tar-3"
+    old = load_checkpoint(str(path))
+    successor = torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optim, 5.0)
+    successor.load_state_dict(old["scheduler"]["successor"])
+    old["scheduler"]["successor"] = successor  # as Dassl 0.6.3 writes it
+    del old["identity"], old["training_state"]
+    torch.save(old, path)
+    fresh = toy.trainer(seed=2)
+    assert dassl.utils.restore(load_checkpoint(str(path)), fresh.model, fresh.optim, fresh.sched) == 3
+    rates = [fresh.get_current_lr()]
+    for _ in range(2):
+        fresh.optim.step()
+        fresh.update_lr()
+        rates.append(fresh.get_current_lr())
+    assert rates == pytest.approx([0.0654508, 0.0345491, 0.0095492], rel=1e-5)
+
+
+def test_pretrained_weights_load_where_name_and_shape_fit(tmp_path, capsys):
+    source, target = nn.Linear(2, 3), nn.Linear(2, 3)
+    state = {"module.weight": source.weight.detach(), "bias": torch.zeros(4)}
+    torch.save({"state_dict": state}, tmp_path / "w.pt")
+    before = target.bias.clone()
+    load_pretrained_weights(target, str(tmp_path / "w.pt"))
+    assert torch.equal(target.weight, source.weight) and torch.equal(target.bias, before)
+    assert "Layers discarded due to unmatched keys or size: ['bias']" in capsys.readouterr().out
+
+
+@pytest.mark.minidassl
+def test_pretrained_weights_never_replace_the_class_names(tmp_path):
+    class Prompts(nn.Module):
+        def __init__(self, fill):
+            super().__init__()
+            self.ctx = nn.Parameter(torch.full((2,), fill))
+            self.register_buffer("token_prefix", torch.full((3,), fill))
+
+    torch.save({"state_dict": Prompts(1.0).state_dict()}, tmp_path / "w.pt")
+    prompts = Prompts(0.0)
+    load_pretrained_weights(prompts, str(tmp_path / "w.pt"))
+    assert prompts.ctx.sum() == 2 and prompts.token_prefix.sum() == 0
+
+
+@pytest.mark.minidassl
+def test_weights_of_which_none_fits_are_an_error(tmp_path):
+    torch.save({"state_dict": {"other": torch.ones(2)}}, tmp_path / "w.pt")
+    with pytest.raises(RuntimeError, match=r"other \(2,\), the model has weight \(3, 2\), bias"):
+        load_pretrained_weights(nn.Linear(2, 3), str(tmp_path / "w.pt"))
+
+
+@pytest.mark.minidassl
+def test_the_random_state_goes_through_a_file_and_back(tmp_path):
+    from dassl.engine.random_state import random_state, set_random_state
+
+    random.gauss(0, 1), np.random.randn()  # leaves half a pair in both generators
+    torch.save(random_state(), tmp_path / "state.pt")
+
+    def draws():
+        return random.gauss(0, 1), np.random.randn(), float(torch.randn(()))
+
+    first = draws()
+    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert draws() == first

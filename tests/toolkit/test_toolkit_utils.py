@@ -1,0 +1,135 @@
+"""Logger, meters, JSON, images and seeds."""
+
+import json
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+from dassl.utils import (
+    AverageMeter,
+    MetricMeter,
+    collect_env_info,
+    count_num_param,
+    listdir_nohidden,
+    mkdir_if_missing,
+    read_image,
+    read_json,
+    set_random_seed,
+    setup_logger,
+    write_json,
+)
+from PIL import Image
+
+
+@pytest.fixture
+def stdout():
+    """Give sys.stdout back after a test that replaces it."""
+    before = sys.stdout
+    yield
+    sys.stdout = before
+
+
+def test_stdout_goes_to_the_log_too(tmp_path, stdout, capsys):
+    setup_logger(str(tmp_path / "run"))
+    print("hello")
+    sys.stdout.flush()
+    assert (tmp_path / "run" / "log.txt").read_text() == "hello\n"
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_an_existing_log_is_kept(tmp_path, stdout):
+    (tmp_path / "log.txt").write_text("old\n")
+    setup_logger(str(tmp_path))
+    print("new")
+    sys.stdout.flush()
+    assert (tmp_path / "log.txt").read_text() == "old\n"
+    (stamped,) = tmp_path.glob("log.txt-????-??-??-??-??-??")
+    assert stamped.read_text() == "new\n"
+
+
+@pytest.mark.minidassl
+def test_a_second_logger_ends_the_first_and_leaves_stdout_open(tmp_path, stdout, capsys):
+    console = sys.stdout
+    for run in ("one", "two", "two"):
+        setup_logger(str(tmp_path / run))
+        print(run)
+    sys.stdout.close()
+    print("after")
+    assert sys.stdout is console and not console.closed
+    assert (tmp_path / "one" / "log.txt").read_text() == "one\n"
+    assert sorted(p.read_text() for p in (tmp_path / "two").iterdir()) == ["two\n", "two\n"]
+    assert capsys.readouterr().out == "one\ntwo\ntwo\nafter\n"
+
+
+@pytest.mark.minidassl
+def test_a_log_is_utf8_line_by_line_and_answers_like_a_stream(tmp_path, stdout):
+    setup_logger(str(tmp_path / "run.log"))
+    print("naïve ✓")
+    assert (tmp_path / "run.log").read_bytes() == "naïve ✓\n".encode()  # without a flush
+    assert sys.stdout.isatty() is False and sys.stdout.encoding
+    sys.stdout.close()
+
+
+def test_meters_show_the_last_value_and_the_average():
+    meter = AverageMeter()
+    for value, n in ((1.0, 1), (torch.tensor(4.0), 3)):
+        meter.update(value, n)
+    assert (meter.val, meter.avg) == (4.0, 3.25)
+    smooth = AverageMeter(ema=True)
+    smooth.update(10)
+    smooth.update(20)
+    assert smooth.avg == pytest.approx(0.9 * 1 + 0.1 * 20)
+    metrics = MetricMeter()
+    metrics.update({"loss": 1.25, "acc": torch.tensor(50.0)})
+    metrics.update({"loss": 0.75, "acc": 100.0})
+    metrics.update(None)
+    assert str(metrics) == "loss 0.7500 (1.0000) acc 100.0000 (75.0000)"
+    with pytest.raises(TypeError, match="must be a dictionary"):
+        metrics.update([1.0])
+
+
+def test_json_goes_out_and_comes_back(tmp_path):
+    path = str(tmp_path / "new" / "split.json")
+    write_json({"train": [["a.jpg", 0, "ä"]]}, path)
+    assert read_json(path) == {"train": [["a.jpg", 0, "ä"]]}
+    assert open(path).read() == json.dumps(read_json(path), indent=4)
+
+
+@pytest.mark.minidassl
+def test_broken_json_is_named_and_a_failed_write_keeps_the_old_file(tmp_path):
+    path = str(tmp_path / "split.json")
+    write_json([1], path)
+    with pytest.raises(TypeError):
+        write_json([object()], path)
+    assert read_json(path) == [1]
+    open(path, "w").write("{")
+    with pytest.raises(ValueError, match="split.json.* is not valid JSON"):
+        read_json(path)
+
+
+def test_images_are_read_as_rgb(tmp_path):
+    Image.new("P", (3, 2)).save(tmp_path / "p.png")
+    assert read_image(str(tmp_path / "p.png")).mode == "RGB"
+    with pytest.raises(FileNotFoundError, match="gone.png"):
+        read_image(str(tmp_path / "gone.png"))
+
+
+def test_hidden_files_are_not_listed(tmp_path):
+    for name in ("b", ".hidden", "a"):
+        mkdir_if_missing(str(tmp_path / name))
+    assert listdir_nohidden(str(tmp_path), sort=True) == ["a", "b"]
+
+
+def test_a_seed_fixes_all_three_generators():
+    def draws():
+        set_random_seed(0)
+        return random.random(), np.random.rand(), float(torch.rand(()))
+
+    assert draws() == draws()
+
+
+def test_parameters_are_counted_and_the_environment_is_described():
+    assert count_num_param(torch.nn.Linear(3, 2)) == 8
+    assert torch.__version__ in collect_env_info()
