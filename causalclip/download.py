@@ -1,4 +1,4 @@
-"""Fetches released weights: resumable, with a progress bar, and checked against their sha256."""
+"""Fetches released weights and data: resumable, with a progress bar, and checked by a digest."""
 
 from __future__ import annotations
 
@@ -17,38 +17,45 @@ BLOCK = 1 << 20
 TIMEOUT = 30
 
 
-def fetch(url: str, folder: str | os.PathLike, *, sha256: str) -> Path:
+def fetch(
+    url: str,
+    folder: str | os.PathLike,
+    *,
+    sha256: str | None = None,
+    md5: str | None = None,
+) -> Path:
     """Return the local copy of `url` in `folder`, downloading it when it is missing.
 
     The bytes arrive in `<file>.part`, so a download that was interrupted continues, and take their
-    final name only after their sha256 is the expected one.
+    final name only after their digest, where one is known, is the expected one.
 
     Raises:
         ConnectionError: the file cannot be reached; the message says how to put it there by hand.
         ValueError: the bytes that arrived are not the expected ones.
     """
     target = Path(folder) / url.rsplit("/", 1)[-1]
+    kind, expected = ("sha256", sha256) if sha256 else ("md5", md5)
     if target.is_file():
-        if file_sha256(target) == sha256:
+        if expected is None or file_digest(target, kind) == expected:
             return target
-        warnings.warn(f"{target} is damaged (its sha256 differs); fetching it again", stacklevel=2)
+        warnings.warn(f"{target} is damaged (its {kind} differs); fetching it again", stacklevel=2)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     _fetch_part(url, part, target)
-    found = file_sha256(part)
-    if found != sha256:
+    found = expected and file_digest(part, kind)
+    if found != expected:
         part.unlink()
         raise ValueError(
-            f"{url} has sha256 {found}, expected {sha256}; the copy was deleted, try again (and "
+            f"{url} has {kind} {found}, expected {expected}; the copy was deleted, try again (and "
             "let only one process download at a time)"
         )
     os.replace(part, target)
     return target
 
 
-def file_sha256(path: str | os.PathLike) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
+def file_digest(path: str | os.PathLike, kind: str = "sha256") -> str:
+    """Return the digest of a file, in hexadecimal."""
+    digest = hashlib.new(kind)
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)

@@ -15,10 +15,10 @@ class Download:
     """Where it goes, relative to the set's folder."""
     url: str = ""
     drive: str = ""
-    unpack: str | None = None
-    """The folder, relative to the set's own, to unpack an archive into; None keeps the file."""
-    rename: tuple[tuple[str, str], ...] = ()
-    """Folders to rename after unpacking, relative to the set's folder."""
+    unpack: bool = False
+    """Whether it is an archive to unpack into the set's folder."""
+    move: tuple[tuple[str, str], ...] = ()
+    """What to move afterwards, from and to, relative to the set's folder; "." is that folder."""
     md5: str = ""
 
 
@@ -96,9 +96,10 @@ RECOGNITION = (
                 "caltech-101.zip",
                 url="https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
                 md5="3138e1922a9193bfa496528edbbc45d0",
-                unpack="..",  # the archive holds caltech-101/101_ObjectCategories.tar.gz
+                unpack=True,
+                move=(("caltech-101", "."),),
             ),
-            Download("101_ObjectCategories.tar.gz", unpack="."),
+            Download("101_ObjectCategories.tar.gz", unpack=True),  # was in the one above
             Download("split_zhou_Caltech101.json", drive="1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
         ),
     ),
@@ -118,13 +119,13 @@ RECOGNITION = (
                 "images.tar.gz",
                 url=f"{VGG}/pets/data/images.tar.gz",
                 md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
-                unpack=".",
+                unpack=True,
             ),
             Download(
                 "annotations.tar.gz",
                 url=f"{VGG}/pets/data/annotations.tar.gz",
                 md5="95a8c909bbe2e81eed6a22bccdf3f68f",
-                unpack=".",
+                unpack=True,
             ),
             Download("split_zhou_OxfordPets.json", drive="1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
         ),
@@ -164,7 +165,7 @@ RECOGNITION = (
                 "102flowers.tgz",
                 url=f"{VGG}/flowers/102/102flowers.tgz",
                 md5="52808999861908f626f3c1f4e79d11fa",
-                unpack=".",
+                unpack=True,
             ),
             Download(
                 "imagelabels.mat",
@@ -191,7 +192,8 @@ RECOGNITION = (
                 "food-101.tar.gz",
                 url="http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
                 md5="85eeb15f3717b99a5da872d97d918f87",
-                unpack="..",
+                unpack=True,
+                move=(("food-101", "."),),
             ),
             Download("split_zhou_Food101.json", drive="1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"),
         ),
@@ -210,8 +212,8 @@ RECOGNITION = (
             Download(
                 "fgvc-aircraft-2013b.tar.gz",
                 url=f"{VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
-                unpack=".",
-                rename=(("fgvc-aircraft-2013b/data", "."),),
+                unpack=True,
+                move=(("fgvc-aircraft-2013b/data", "."),),
             ),
         ),
     ),
@@ -231,12 +233,12 @@ RECOGNITION = (
                 "SUN397.tar.gz",
                 url="http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz",
                 md5="8ca2778205c41d23104230ba66911c7a",
-                unpack=".",
+                unpack=True,
             ),
             Download(
                 "Partitions.zip",
                 url="https://vision.princeton.edu/projects/2010/SUN/download/Partitions.zip",
-                unpack=".",
+                unpack=True,
             ),
             Download("split_zhou_SUN397.json", drive="1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
         ),
@@ -257,7 +259,8 @@ RECOGNITION = (
                 "dtd-r1.0.1.tar.gz",
                 url=f"{VGG}/dtd/download/dtd-r1.0.1.tar.gz",
                 md5="fff73e5086ae6bdbea199a49dfb8a4c1",
-                unpack="..",
+                unpack=True,
+                move=(("dtd", "."),),
             ),
             Download(
                 "split_zhou_DescribableTextures.json", drive="1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"
@@ -283,7 +286,7 @@ RECOGNITION = (
                     "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip"
                 ),
                 md5="c8fa014336c82ac7804f0398fcb19387",
-                unpack=".",
+                unpack=True,
             ),
             Download("split_zhou_EuroSAT.json", drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
         ),
@@ -300,7 +303,7 @@ RECOGNITION = (
         page="https://www.crcv.ucf.edu/data/UCF101.php",
         downloads=(
             Download(
-                "UCF-101-midframes.zip", drive="10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O", unpack="."
+                "UCF-101-midframes.zip", drive="10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O", unpack=True
             ),
             Download("split_zhou_UCF101.json", drive="1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"),
         ),
@@ -325,7 +328,7 @@ IMAGENET_VARIANTS = (
                     "https://s3-us-west-2.amazonaws.com/imagenetv2public/"
                     "imagenetv2-matched-frequency.tar.gz"
                 ),
-                unpack=".",
+                unpack=True,
             ),
             _classnames(),
         ),
@@ -344,8 +347,8 @@ IMAGENET_VARIANTS = (
             Download(
                 "ImageNet-Sketch.zip",
                 drive="1Mj0i5HBthqH1p_yeXzsg22gZduvgoNeA",
-                unpack=".",
-                rename=(("sketch", "images"),),
+                unpack=True,
+                move=(("sketch", "images"),),
             ),
             _classnames(),
         ),
@@ -365,7 +368,7 @@ IMAGENET_VARIANTS = (
                 "imagenet-a.tar",
                 url="https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar",
                 md5="c3e55429088dc681f30d81f4726b6595",
-                unpack=".",
+                unpack=True,
             ),
             _classnames(),
         ),
@@ -385,7 +388,7 @@ IMAGENET_VARIANTS = (
                 "imagenet-r.tar",
                 url="https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",
                 md5="a61312130a589d0ca1a8fca1f2bd3337",
-                unpack=".",
+                unpack=True,
             ),
             _classnames(),
         ),
@@ -407,8 +410,8 @@ DOMAINBED = (
             Download(
                 "PACS.zip",
                 drive="1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd",
-                unpack=".",
-                rename=(("kfold", "."),),
+                unpack=True,
+                move=(("kfold", "."),),
             ),
         ),
     ),
@@ -423,7 +426,12 @@ DOMAINBED = (
         licence="none stated",
         page="http://www.eecs.qmul.ac.uk/~dl307/project_iccv2017",
         downloads=(
-            Download("VLCS.tar.gz", drive="1skwblH1_okBwxWxmRsp9_qi15hyPpxg8", unpack=".."),
+            Download(
+                "VLCS.tar.gz",
+                drive="1skwblH1_okBwxWxmRsp9_qi15hyPpxg8",
+                unpack=True,
+                move=(("VLCS", "."),),
+            ),
         ),
     ),
     Facts(
@@ -440,8 +448,8 @@ DOMAINBED = (
             Download(
                 "office_home.zip",
                 drive="1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",
-                unpack=".",
-                rename=(("OfficeHomeDataset_10072016", "."),),
+                unpack=True,
+                move=(("OfficeHomeDataset_10072016", "."),),
             ),
         ),
     ),
@@ -459,10 +467,10 @@ DOMAINBED = (
             Download(
                 "eccv_18_all_images_sm.tar.gz",
                 url=f"{LILA}/eccv_18_all_images_sm.tar.gz",
-                unpack=".",
+                unpack=True,
             ),
             Download(
-                "eccv_18_annotations.tar.gz", url=f"{LILA}/eccv_18_annotations.tar.gz", unpack="."
+                "eccv_18_annotations.tar.gz", url=f"{LILA}/eccv_18_annotations.tar.gz", unpack=True
             ),
         ),
         by_hand=(
@@ -481,7 +489,7 @@ DOMAINBED = (
         licence="fair use, non-commercial research",
         page="http://ai.bu.edu/M3SDA/",
         downloads=tuple(
-            Download(f"{domain}.zip", url=f"{VISDA}/{folder}{domain}.zip", unpack=".")
+            Download(f"{domain}.zip", url=f"{VISDA}/{folder}{domain}.zip", unpack=True)
             for domain, folder in (
                 ("clipart", "groundtruth/"),
                 ("infograph", ""),
@@ -515,7 +523,8 @@ BUNDLED = (
         name="CausalShapes",
         config="causal_shapes",
         folder="causal_shapes",
-        classes=0,
+        classes=10,
+        domains=("flat", "sketch", "neon", "watercolour"),
         licence="MIT, drawn by this repository",
         page="docs/",
         by_hand="Nothing to do: built below the root on first use.",

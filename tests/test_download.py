@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from causalclip.download import fetch, file_sha256
+from causalclip.download import fetch, file_digest
 
 PAYLOAD = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(PAYLOAD).hexdigest()
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_replaced_with_a_warning(server, tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"damaged")
     with pytest.warns(UserWarning, match="is damaged"):
         path = fetch(server.url, tmp_path, sha256=SHA256)
-    assert file_sha256(path) == SHA256
+    assert file_digest(path) == SHA256
 
 
 def test_offline_the_error_names_file_folder_and_the_way_by_hand(tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def test_few_shots_and_halves_work_and_leave_no_folder_among_the_classes(load, t
     for _ in range(2):
         dataset = load("ImageFolder", tmp_path, PATH="mine", NUM_SHOTS=1, SUBSAMPLE_CLASSES="base")
         assert len(dataset.train_x) == 2 and dataset.classnames == CLASSES[:2]
-    assert sorted(os.listdir(tmp_path / "mine")) == ["None", "red_panda", "split_causalclip.json", "zebra"]
+    assert set(os.listdir(tmp_path / "mine")) == {*CLASSES, "split_causalclip.json"}
 
 
 @pytest.mark.parametrize(
