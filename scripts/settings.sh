@@ -8,6 +8,7 @@
 #   BACKBONE  a file below configs/backbones/, without .yaml, in place of the recipe's own CLIP;
 #           results go to $OUTPUT/$BACKBONE
 
+script=$(realpath "$0")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f .venv/bin/activate ]; then
     . .venv/bin/activate
@@ -20,7 +21,7 @@ OUTPUT=$OUTPUT${BACKBONE:+/$BACKBONE}
 fail() { echo "$(basename "$0"): $*" >&2; exit 2; }
 
 # The comment at the head of the calling script is its help.
-show_help() { sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0; }
+show_help() { sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$script"; exit 0; }
 
 require_data() {
     [ -n "${DATA:-}" ] || fail "DATA is not set: export DATA=/path/to/the/data/sets"
@@ -42,12 +43,14 @@ default_cfg() {
         handwritten_digits* | causal_shapes*) tiny_cfg "$trainer"; return ;;
     esac
     case $trainer:$protocol in
-        CoOp:base2new) echo vit_b16_ctxv1 ;;
+        CoOp:base2new)
+            if [ "$dataset" = imagenet ]; then echo vit_b16_ep50_ctxv1; else echo vit_b16_ctxv1; fi ;;
+        CoOp:fewshot) coop_fewshot_cfg "$dataset" ;;
         CoOp:*) echo vit_b16_ep50_ctxv1 ;;
         CoCoOp:*) echo vit_b16_c4_ep10_batch1_ctxv1 ;;
-        MaPLe:base2new) echo vit_b16_c2_ep5_batch4_2ctx ;;
+        MaPLe:base2new | MaPLe:fewshot) echo vit_b16_c2_ep5_batch4_2ctx ;;
         MaPLe:*) echo vit_b16_c2_ep5_batch4_2ctx_cross_datasets ;;
-        CDC:base2new) echo vit_b16_m4 ;;
+        CDC:base2new | CDC:fewshot) echo vit_b16_m4 ;;
         CDC:*) echo vit_b16_m4_cross_datasets ;;
         PromptSRC:base2new) echo vit_b16_c2_ep20_batch4_4+4ctx ;;
         PromptSRC:fewshot) echo vit_b16_c2_ep50_batch4_4+4ctx_few_shot ;;
@@ -55,6 +58,16 @@ default_cfg() {
         KgCoOp:*) echo vit_b16_ep100_ctxv1 ;;
         VPT:*) echo vit_b16_c2_ep5_batch4_4 ;;
         IVLP:*) echo vit_b16_c2_ep5_batch4_2+2ctx ;;
+        *) echo vit_b16 ;;
+    esac
+}
+
+# CoOp's paper trains as long as there are images: 50 epochs for one a class, 100 for 2 and 4, else
+# 200; on ImageNet always 50.
+coop_fewshot_cfg() {
+    case $1:$SHOTS in
+        imagenet:* | *:1) echo vit_b16_ep50 ;;
+        *:2 | *:4) echo vit_b16_ep100 ;;
         *) echo vit_b16 ;;
     esac
 }

@@ -1,0 +1,128 @@
+"""Ours beside the published figures (published_figures.yaml), and the difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from runs import PROTOCOLS
+
+from causalclip.metrics import harmonic_mean
+
+FIGURES = Path(__file__).with_name("published_figures.yaml")
+SETTING = ("ViT-B/16", 16)
+ALL_IMAGES = -1
+PARTS = ("base", "new", "HM")
+Figures = dict[tuple[str, str], float]
+
+
+def load_figures(protocol: str) -> dict[str, tuple[str, Figures]]:
+    """Per trainer the source and the figures {(row, quantity): value} of one protocol."""
+    published = yaml.safe_load(FIGURES.read_text()).get(protocol, {})
+    return {
+        trainer: (rows.pop("source"), flat(protocol, rows)) for trainer, rows in published.items()
+    }
+
+
+def flat(protocol: str, rows: dict) -> Figures:
+    """Figures by (row, quantity), without those that are not known."""
+    if protocol == "base2new":
+        cells = {(d, q): v for d, row in rows.items() for q, v in zip(PARTS, row, strict=True)}
+    else:
+        quantity = "average" if protocol == "lodo" else "accuracy"
+        cells = {(dataset, quantity): value for dataset, value in rows.items()}
+    return {key: value for key, value in cells.items() if value is not None}
+
+
+def reference(protocol: str) -> pd.DataFrame:
+    """The published averages (or single figures) of a protocol, one row a method."""
+    rows = []
+    for trainer, (_, figures) in load_figures(protocol).items():
+        chosen = {k: v for k, v in figures.items() if k[0] == "average"} or figures
+        names = [q if protocol == "base2new" else d for d, q in chosen]
+        if protocol == "base2new" and "average" not in dict(chosen):
+            continue
+        rows.append({"method": trainer, **dict(zip(names, chosen.values(), strict=True))})
+    if protocol == "base2new":
+        others = yaml.safe_load(FIGURES.read_text())["base2new_others"]
+        rows += [{"method": m, **dict(zip(PARTS, v, strict=True))} for m, v in others.items()]
+    return pd.DataFrame(rows)
+
+
+def against(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """One table for each method, backbone and number of shots that has published figures."""
+    found = []
+    mine = scores[scores.variant == ""]
+    for protocol in PROTOCOLS:
+        part = mine[mine.protocol == protocol]
+        published = load_figures(protocol)
+        keys = ["trainer", "method", "backbone", "shots"]
+        for (trainer, method, backbone, shots), group in part.groupby(keys, sort=False):
+            if trainer in published:
+                source, figures = published[trainer]
+                table = beside(ours(group, protocol), figures)
+                title = f"{PROTOCOLS[protocol]}: {method} beside the published figures ({source})"
+                found.append((title + other_setting(protocol, backbone, shots), table))
+    return found
+
+
+def other_setting(protocol: str, backbone: str, shots: int) -> str:
+    """What to say where ours is not what was published."""
+    wanted = (SETTING[0], ALL_IMAGES) if protocol == "lodo" else SETTING
+    if (backbone, shots) == wanted:
+        return ""
+    names = ["all images" if k < 1 else f"{k} shots" for k in (shots, wanted[1])]
+    return f"; NOT THE SAME SETTING: ours {backbone}, {names[0]}; published {wanted[0]}, {names[1]}"
+
+
+def ours(scores: pd.DataFrame, protocol: str) -> dict[tuple[str, str], np.ndarray]:
+    """The values over seeds of one method by (row, quantity), named as the figures are."""
+    values = {}
+    for (dataset, quantity), part in scores.groupby(["dataset", "quantity"], sort=False):
+        key = (dataset, quantity if protocol in ("base2new", "lodo") else "accuracy")
+        if quantity != "average" or protocol == "lodo":
+            values[key] = part.drop_duplicates("seed")["value"].to_numpy()
+    return values
+
+
+def beside(values: dict[tuple[str, str], np.ndarray], figures: Figures) -> pd.DataFrame:
+    """Ours, published and the difference; an average of ours only where all its rows are there."""
+    means = {key: value.mean() for key, value in values.items()}
+    rows = []
+    for (dataset, quantity), figure in figures.items():
+        key = (dataset, quantity)
+        mean = means.get(key, np.nan)
+        if dataset == "average":
+            mean = average(means, figures, quantity)
+        seeds = values.get(key, np.empty(0))
+        rows.append(
+            {
+                "data set": dataset,
+                "quantity": quantity,
+                "seeds": len(seeds) or "",
+                "ours": mean,
+                "ours sd": seeds.std() if len(seeds) else np.nan,
+                "published": figure,
+                "difference": mean - figure,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def average(means: dict[tuple[str, str], float], figures: Figures, quantity: str) -> float:
+    """Ours over the data sets that the published average is of; HM is that of the averages."""
+    if quantity == "HM":
+        return harmonic_mean(average(means, figures, "base"), average(means, figures, "new"))
+    rows = averaged_rows(figures, quantity)
+    return float(np.mean([means.get((row, quantity), np.nan) for row in rows]))
+
+
+def averaged_rows(figures: Figures, quantity: str) -> list[str]:
+    """The data sets behind a published average: the eleven, or a source's targets."""
+    rows = [d for d, q in figures if q == quantity and d != "average"]
+    if quantity == "accuracy":
+        return [row for row in rows if row != "ImageNet"]  # the source
+    # Methods of which only the average is printed share the data sets of the others.
+    return rows or [d for d, q in load_figures("base2new")["CoOp"][1] if q == quantity][:-1]

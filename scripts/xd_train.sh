@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Cross-dataset and domain generalisation, first half: train on all classes of the source, test on it.
+#
+# usage: DATA=... bash scripts/xd_train.sh TRAINER SEED [KEY VALUE ...]
+#        bash scripts/xd_train.sh CDC 1
+#        SOURCE=caltech101 bash scripts/xd_train.sh CoOp 1
+#
+# Writes $OUTPUT/$SOURCE/TRAINER/${CFG}_${SHOTS}shots/seedSEED. A finished run is skipped, an
+# interrupted one resumes.
+# Environment: DATA (required), SOURCE=imagenet, CFG, SHOTS=16, OUTPUT=output; KEY VALUE pairs go to
+# the configuration.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/transfer.sh"
+case "${1:-}" in -h | --help) show_help ;; esac
+[ $# -ge 2 ] || fail "usage: $0 TRAINER SEED [KEY VALUE ...] (--help explains)"
+trainer=$1 seed=$2
+shift 2
+prepare "$trainer"
+
+run_once "$trained/seed$seed" --seed "$seed" "${method[@]}" \
+    --dataset-config-file "configs/datasets/$SOURCE.yaml" \
+    DATASET.NUM_SHOTS "$SHOTS" DATASET.SUBSAMPLE_CLASSES all "$@"
