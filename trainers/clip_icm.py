@@ -33,6 +33,7 @@ from causalclip.interventions import (
 from causalclip.probe import Probe, fit_probe
 from causalclip.selection import (
     Choice,
+    Classifier,
     Fold,
     RidgeClassifier,
     Scored,
@@ -47,7 +48,8 @@ from causalclip.trainers.feature_cache import batches
 from causalclip.trainers.features import FeatureTrainer, softmax_reading
 from causalclip.zeroshot import class_features, cosine_logits
 
-PAIRS_A_DIM = 2  # [ours] what DRAWS 0 asks for: moments of D dimensions need more than D pairs
+PAIRS_A_DIM = 4  # [ours] what DRAWS 0 asks for; the sources without one need at least one a dim
+GRIDS = {"LAM": "GRID_LAMS", "EPS": "GRID_EPS"}
 HEADS = ("zeroshot", "linear_probe")
 PROJECTION_FILES = {
     "zeroshot": "projection.safetensors",  # what TRAINER.CDC.PROJECTION and its like can read
@@ -130,6 +132,15 @@ class CLIP_ICM(FeatureTrainer):
                 )
         if settings.DRAWS < 0:
             raise ValueError(f"TRAINER.CLIP_ICM.DRAWS must be 0 or more, got {settings.DRAWS}")
+        if not 0 < settings.TEXT_WEIGHT < 1:
+            raise ValueError(
+                f"TRAINER.CLIP_ICM.TEXT_WEIGHT must be in (0, 1), got {settings.TEXT_WEIGHT}"
+            )
+        for key in ("LAM", "EPS"):
+            for value in (settings[key], *settings[GRIDS[key]]):
+                if value < 0 or (key == "EPS" and value == 0):
+                    least = "a positive number" if key == "EPS" else "0 or more"
+                    raise ValueError(f"TRAINER.CLIP_ICM.{key} must be {least}, got {value}")
         if settings.HEAD == "linear_probe" and not settings.PROBE:
             raise ValueError("TRAINER.CLIP_ICM.HEAD linear_probe needs PROBE True, got False")
         if not settings.GRID_DIMS or not all(0 < share <= 1 for share in settings.GRID_DIMS):
@@ -143,10 +154,29 @@ class CLIP_ICM(FeatureTrainer):
         self.text = self._class_text()
         if len(self.classnames) < 2:
             raise ValueError(f"CLIP_ICM needs two classes or more, got {self.classnames}")
+        self._check_fixed_dimension()
+        self._check_enough_pairs()
         if self.settings.TWINS and not hasattr(self.dm.dataset, "twins"):
             raise ValueError(
                 f"TRAINER.CLIP_ICM.TWINS needs a data set with exact twins (CausalShapes), "
                 f"{self.cfg.DATASET.NAME} has none"
+            )
+
+    def _check_fixed_dimension(self) -> None:
+        settings, dim = self.settings, self.encoder.dim
+        if settings.SELECT == "fixed" and not 1 <= settings.DIM_INV <= dim:
+            raise ValueError(
+                f"TRAINER.CLIP_ICM.DIM_INV must be in [1, {dim}], got {settings.DIM_INV}"
+            )
+
+    def _check_enough_pairs(self) -> None:
+        settings, dim = self.settings, self.encoder.dim
+        images, draws = len(self.dm.dataset.train_x), 1 if self.settings.TWINS else self.draws
+        if settings.INTERVENTIONS == "IMAGE" and images * draws < dim:
+            raise ValueError(
+                f"{images} images and {draws} intervention{'s' * (draws > 1)} each give "
+                f"{images * draws} pairs for {dim} dimensions, too few to tell which of them vary: "
+                "use more images, TRAINER.CLIP_ICM.DRAWS 0, or INTERVENTIONS BOTH"
             )
 
     @torch.no_grad()
@@ -275,12 +305,15 @@ class CLIP_ICM(FeatureTrainer):
 
     # -- the choice ----------------------------------------------------------------------------
 
+    def fixed_choice(self) -> Choice:
+        """What the settings name, without a choice."""
+        settings = self.settings
+        strength = settings.LAM if settings.ESTIMATOR == "difference" else settings.EPS
+        return Choice(settings.ESTIMATOR, strength, settings.DIM_INV, settings.ORTHONORMAL)
+
     def grid(self) -> list[Choice]:
-        """The cells to choose from, or the one that is fixed."""
+        """The cells to choose from."""
         settings, dim = self.settings, self.encoder.dim
-        if settings.SELECT == "fixed":
-            strength = settings.LAM if settings.ESTIMATOR == "difference" else settings.EPS
-            return [Choice(settings.ESTIMATOR, strength, settings.DIM_INV, settings.ORTHONORMAL)]
         strengths = {"difference": settings.GRID_LAMS, "generalized": settings.GRID_EPS}
         dims = sorted({max(1, round(share * dim)) for share in settings.GRID_DIMS})
         return [
@@ -290,22 +323,22 @@ class CLIP_ICM(FeatureTrainer):
             for k in dims
         ]
 
-    def scored(self, head: str, folds: Sequence[Fold], grid: Sequence[Choice]) -> list[Scored]:
-        """The grid with each cell's accuracy on the held-out folds; not scored if it is fixed."""
+    def scored(self, head: str, folds: Sequence[Fold]) -> list[Scored]:
+        """The grid with each cell's accuracy on the held-out folds; nothing where it is fixed."""
         if self.settings.SELECT == "fixed":
-            return [Scored(choice, ()) for choice in grid]
-        if head == "zeroshot":
-            text = self.text.cpu()
-            classifier = zeroshot_classifier(text, normalize=self.settings.NORMALIZE_PROJECTED)
-        else:
-            classifier = RidgeClassifier(folds, len(self.classnames))
+            return []
         return leave_one_out(
             folds,
-            grid,
-            classifier,
+            self.grid(),
+            self._classifier(head, folds),
             keep=self.settings.KEEP,
             text_weight=self.settings.TEXT_WEIGHT,
         )
+
+    def _classifier(self, head: str, folds: Sequence[Fold]) -> Classifier:
+        if head == "linear_probe":
+            return RidgeClassifier(folds, len(self.classnames))
+        return zeroshot_classifier(self.text.cpu(), normalize=self.settings.NORMALIZE_PROJECTED)
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -313,7 +346,7 @@ class CLIP_ICM(FeatureTrainer):
         return HEADS if self.settings.PROBE else HEADS[:1]
 
     def fit(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        folds, grid = self.folds(), self.grid()
+        folds = self.folds()
         moments = pooled(folds, text_weight=self.settings.TEXT_WEIGHT)
         details: dict[str, Any] = {
             "folds": [fold.name for fold in folds],
@@ -322,8 +355,8 @@ class CLIP_ICM(FeatureTrainer):
         }
         numbers: dict[str, Tensor] = {}
         for head in self.heads:
-            scored = self.scored(head, folds, grid)
-            choice = best(scored).choice
+            scored = self.scored(head, folds)
+            choice = best(scored).choice if scored else self.fixed_choice()
             projection = choice.solve(moments, keep=self.settings.KEEP)
             numbers.update({f"{head}_{name}": getattr(projection, name) for name in TENSORS})
             details["heads"][head] = self._described(choice, scored, projection)
@@ -356,8 +389,8 @@ class CLIP_ICM(FeatureTrainer):
     ) -> dict[str, Any]:
         return {
             "choice": asdict(choice),
-            "source_accuracy": None if not scored[0].accuracies else best(scored).mean,
-            "grid": [cell.record() for cell in scored] if scored[0].accuracies else [],
+            "source_accuracy": best(scored).mean if scored else None,
+            "grid": [cell.record() for cell in scored],
             "settings": asdict(projection.settings),
             "intervention_energy_kept": projection.intervention_energy_kept,
             "feature_energy_kept": projection.feature_energy_kept,

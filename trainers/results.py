@@ -29,6 +29,7 @@ def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, 
     return {
         "schema": SCHEMA,
         "trainer": cfg.TRAINER.NAME,
+        "config_name": cfg.get("CONFIG_NAME"),  # a host checkout's train.py does not say
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "dataset": cfg.DATASET.NAME,
         "seed": cfg.SEED,
@@ -84,6 +85,7 @@ def write_results(directory: str | Path, record: dict[str, Any]) -> Path:
 def write_predictions(directory: str | Path, arrays: dict[str, np.ndarray]) -> Path:
     """Write predictions.npz atomically: one row a test image in every array."""
     path = Path(directory) / PREDICTIONS_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
