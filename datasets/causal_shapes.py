@@ -1,0 +1,160 @@
+"""CausalShapes: drawn shapes whose invariant and variant factors are known, with exact twins.
+
+The class is the shape; colour, texture, background and style vary. Domains are styles. How much
+the background tells about the class is a setting, so confounding is under control.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from dassl.data.datasets import DATASET_REGISTRY
+from PIL import Image
+from tqdm import tqdm
+
+from causalclip.datasets.bundled import PARTS, BundledDataset, assign_parts, build_once
+from causalclip.datasets.listing import listed
+from causalclip.datasets.rendering import (
+    BACKGROUNDS,
+    SHAPES,
+    STYLES,
+    ShapeFactors,
+    draw_factors,
+    intervene,
+    render_shape,
+)
+from causalclip.datasets.splits import Items
+
+EDITION = 1
+INSTANCES = 80  # of each shape; the same poses in every style
+HOME = dict(zip(SHAPES, BACKGROUNDS, strict=True))  # the background a confounded shape stands on
+# An instance is drawn three times in each style: on its home background, on one drawn uniformly,
+# and with every variant factor changed.
+VERSIONS = ("home", "free", "twin")
+FACTORS_FILE = "factors.json"
+
+Instance = Mapping[str, ShapeFactors]  # by version; the style is left open
+
+
+def draw_instance(label: int, number: int) -> Instance:
+    """The three versions of one instance, in the first style."""
+    rng = np.random.default_rng((EDITION, label, number))
+    free = draw_factors(SHAPES[label], rng, style=STYLES[0])
+    home = replace(free, background=HOME[free.shape])
+    return {"home": home, "free": free, "twin": intervene(home, rng, avoid=(free.background,))}
+
+
+def write_shapes(folder: Path) -> None:
+    """Draw every instance in all versions and styles below `folder`, with their factors."""
+    labels = np.repeat(np.arange(len(SHAPES)), INSTANCES)
+    rows = []
+    parts = assign_parts(labels)
+    for style in STYLES:
+        for shape in SHAPES:
+            (folder / style / shape).mkdir(parents=True)
+    for index, part in enumerate(tqdm(parts, desc="CausalShapes", unit="instance")):
+        label, number = divmod(index, INSTANCES)
+        instance = draw_instance(label, number)
+        _write_instance(folder, number, instance)
+        stored = {version: asdict(factors) for version, factors in instance.items()}
+        rows.append({"label": label, "number": number, "part": part, **stored})
+    (folder / FACTORS_FILE).write_text(json.dumps(rows), encoding="utf-8")
+
+
+def _write_instance(folder: Path, number: int, instance: Instance) -> None:
+    for style in STYLES:
+        for version, factors in instance.items():
+            picture = render_shape(replace(factors, style=style))
+            path = folder / style / factors.shape / _file(number, version)
+            Image.fromarray(picture).save(path, compress_level=1)
+
+
+def _file(number: int, version: str) -> str:
+    return f"{number:03d}_{version}.png"
+
+
+def confounded(count: int, correlation: float, *, seed: tuple[int, ...]) -> list[bool]:
+    """Which of `count` instances stand on their home background: round(count * correlation).
+
+    The others' background is uniform, so Cramer's V of class and background is the correlation.
+    A higher correlation moves further instances home and none away.
+    """
+    rank = np.random.default_rng(seed).permutation(count)
+    return (rank < round(count * correlation)).tolist()
+
+
+@DATASET_REGISTRY.register()
+class CausalShapes(BundledDataset):
+    """Ten shapes in four styles, 32 x 32; `DATASET.CORRELATION` ties the background to the class.
+
+    `CORRELATION` in [0, 1] holds for train and val, `TEST_CORRELATION` for test: 0 makes the
+    background independent of the class, 1 determines it. Besides the usual parts:
+
+    twins: path -> path of the exact interventional twin, same shape and pose, all variant factors
+        changed; its style is that of the next source domain (its own, if there is no other).
+    factors: path -> ShapeFactors of every picture in use and of every twin.
+    """
+
+    dataset_dir = "causal_shapes"
+    domains = STYLES
+    config_defaults = {"CORRELATION": 0.9, "TEST_CORRELATION": 0.0}
+
+    def __init__(self, cfg):
+        self._correlation = _share(cfg, "CORRELATION")
+        self._test_correlation = _share(cfg, "TEST_CORRELATION")
+        folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_shapes, edition=EDITION)
+        self._rows = json.loads((folder / FACTORS_FILE).read_text(encoding="utf-8"))
+        self._setup(cfg, folder)
+        styles = list(cfg.DATASET.SOURCE_DOMAINS) or list(STYLES)
+        self.twins, self.factors = self._pair(folder, styles)
+
+    def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
+        items = []
+        share = self._test_correlation if test else self._correlation
+        for label, shape in enumerate(SHAPES):
+            rows = [row for row in self._rows if (row["label"], row["part"]) == (label, part)]
+            seed = (EDITION, label, STYLES.index(domain), list(PARTS).index(part))
+            for row, home in zip(rows, confounded(len(rows), share, seed=seed), strict=True):
+                file = _file(row["number"], "home" if home else "free")
+                items.append(listed(str(folder / domain / shape / file), label, classname=shape))
+        return items
+
+    def _pair(
+        self, folder: Path, styles: Sequence[str]
+    ) -> tuple[dict[str, str], dict[str, ShapeFactors]]:
+        twins, factors = {}, {}
+        for path, row, style, version in self._located():
+            twin_style = next_style(style, styles)
+            shape = SHAPES[row["label"]]
+            twin = str(folder / twin_style / shape / _file(row["number"], "twin"))
+            twins[path] = twin
+            factors[path] = ShapeFactors(**{**row[version], "style": style})
+            factors[twin] = ShapeFactors(**{**row["twin"], "style": twin_style})
+        return twins, factors
+
+    def _located(self) -> Iterator[tuple[str, dict, str, str]]:
+        """Path, row, style and version of each picture in use."""
+        rows = {(SHAPES[row["label"]], row["number"]): row for row in self._rows}
+        for item in (*self.train_x, *self.val, *self.test):
+            path = Path(item.impath)
+            number, version = path.stem.split("_")
+            row = rows[path.parent.name, int(number)]
+            yield item.impath, row, path.parent.parent.name, version
+
+
+def next_style(style: str, styles: Sequence[str]) -> str:
+    """The style of a twin: the one after `style` among `styles`, in a circle."""
+    if style not in styles:
+        return style  # a target's twins stay in the target
+    return styles[(styles.index(style) + 1) % len(styles)]
+
+
+def _share(cfg, key: str) -> float:
+    value = float(cfg.DATASET.get(key, CausalShapes.config_defaults[key]))
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"DATASET.{key} must be in [0, 1], got {value}")
+    return value

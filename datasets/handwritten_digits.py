@@ -1,0 +1,85 @@
+"""HandwrittenDigits: the 1,797 real scans of scikit-learn's digits, plain and in four domains.
+
+Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998, UCI 80), 8 x 8 counts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from dassl.data.datasets import DATASET_REGISTRY
+from PIL import Image
+from sklearn.datasets import load_digits
+from tqdm import tqdm
+
+from causalclip.datasets.bundled import BundledDataset, assign_parts, build_once
+from causalclip.datasets.listing import image_names, listed
+from causalclip.datasets.rendering import (
+    DIGIT_DOMAINS,
+    DIGIT_NAMES,
+    LOOKS,
+    draw_look,
+    enlarge,
+)
+from causalclip.datasets.splits import Items, read_split
+
+EDITION = 1
+PLAIN = "scan"
+SPLIT_FILE = "split_causalclip_HandwrittenDigits.json"
+
+
+def draw_scan(counts: np.ndarray, look: str, index: int) -> np.ndarray:
+    """Scan number `index`, counts (8, 8) in 0..16, in one look: uint8 (32, 32, 3)."""
+    rng = np.random.default_rng((EDITION, LOOKS.index(look), index))
+    return draw_look(enlarge(counts), look, rng)
+
+
+def write_digits(folder: Path) -> None:
+    """Draw all scans in all looks below `folder`, with CoOp's split file."""
+    data = load_digits()
+    split: dict[str, list] = {"train": [], "val": [], "test": []}
+    for name in DIGIT_NAMES:
+        for look in (PLAIN, *DIGIT_DOMAINS):
+            (folder / look / name).mkdir(parents=True)
+    parts = assign_parts(data.target)
+    rows = zip(data.images, data.target, parts, strict=True)
+    for index, (counts, label, part) in enumerate(
+        tqdm(rows, desc="HandwrittenDigits", total=len(parts), unit="scan")
+    ):
+        name = DIGIT_NAMES[label]
+        file = f"{name}/{part}_{index:04d}.png"
+        for look in (PLAIN, *DIGIT_DOMAINS):
+            picture = Image.fromarray(draw_scan(counts, look, index))
+            picture.save(folder / look / file, compress_level=1)
+        row = [f"{PLAIN}/{file}", int(label), name]
+        split[part if part in split else "test"].append(row)
+    (folder / SPLIT_FILE).write_text(json.dumps(split), encoding="utf-8")
+
+
+@DATASET_REGISTRY.register()
+class HandwrittenDigits(BundledDataset):
+    """Real 8 x 8 scans as 32 x 32 pictures, ten classes, 50 / 10 / 40 % train, val and test.
+
+    With source and target domains: the same scans as ink, chalk, neon and on noisy paper.
+    """
+
+    dataset_dir = "handwritten_digits"
+    domains = DIGIT_DOMAINS
+
+    def __init__(self, cfg):
+        folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_digits, edition=EDITION)
+        self._setup(cfg, folder)
+
+    def _whole(self, folder: Path) -> tuple[Items, Items, Items]:
+        """The plain scans follow the split file, as every set of CoOp's does."""
+        return read_split(folder / SPLIT_FILE, folder)
+
+    def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
+        return [
+            listed(str(folder / domain / name / file), label, classname=name)
+            for label, name in enumerate(DIGIT_NAMES)
+            for file in image_names(folder / domain / name)
+            if file.startswith(f"{part}_")
+        ]
