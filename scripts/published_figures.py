@@ -12,8 +12,6 @@ from runs import PROTOCOLS
 from causalclip.metrics import harmonic_mean
 
 FIGURES = Path(__file__).with_name("published_figures.yaml")
-SETTING = ("ViT-B/16", 16)
-ALL_IMAGES = -1
 PARTS = ("base", "new", "HM")
 Figures = dict[tuple[str, str], float]
 
@@ -37,18 +35,17 @@ def flat(protocol: str, rows: dict) -> Figures:
 
 
 def reference(protocol: str) -> pd.DataFrame:
-    """The published averages (or single figures) of a protocol, one row a method."""
+    """The published averages of a protocol, one row a method; of lodo the data sets' figures."""
     rows = []
     for trainer, (_, figures) in load_figures(protocol).items():
-        chosen = {k: v for k, v in figures.items() if k[0] == "average"} or figures
-        names = [q if protocol == "base2new" else d for d, q in chosen]
-        if protocol == "base2new" and "average" not in dict(chosen):
-            continue
-        rows.append({"method": trainer, **dict(zip(names, chosen.values(), strict=True))})
+        chosen = {key: v for key, v in figures.items() if protocol == "lodo" or key[0] == "average"}
+        if chosen:
+            names = [q if protocol == "base2new" else dataset for dataset, q in chosen]
+            rows.append({"method": trainer, **dict(zip(names, chosen.values(), strict=True))})
     if protocol == "base2new":
         others = yaml.safe_load(FIGURES.read_text())["base2new_others"]
         rows += [{"method": m, **dict(zip(PARTS, v, strict=True))} for m, v in others.items()]
-    return pd.DataFrame(rows)
+    return two_digits(rows)
 
 
 def against(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -62,28 +59,38 @@ def against(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         for (trainer, method, backbone, shots), group in part.groupby(keys, sort=False):
             if trainer in published:
                 source, figures = published[trainer]
-                table = beside(ours(group, protocol), figures)
                 title = f"{PROTOCOLS[protocol]}: {method} beside the published figures ({source})"
-                found.append((title + other_setting(protocol, backbone, shots), table))
+                title += other_setting(protocol, backbone, shots, source_of(group))
+                found.append((title, beside(ours(group, protocol), figures)))
     return found
 
 
-def other_setting(protocol: str, backbone: str, shots: int) -> str:
+def source_of(scores: pd.DataFrame) -> str:
+    """The data set that xd and dg were trained on; ImageNet where no result says another."""
+    named = scores[scores.quantity == scores.dataset + " (source)"]["dataset"]
+    return named.iloc[0] if len(named) else "ImageNet"
+
+
+def other_setting(protocol: str, backbone: str, shots: int, source: str) -> str:
     """What to say where ours is not what was published."""
-    wanted = (SETTING[0], ALL_IMAGES) if protocol == "lodo" else SETTING
-    if (backbone, shots) == wanted:
+    wanted = ["ViT-B/16", "all images" if protocol == "lodo" else "16 shots", "ImageNet"]
+    mine = [backbone, "all images" if shots < 1 else f"{shots} shots", source]
+    differ = [(m, w) for m, w in zip(mine, wanted, strict=True) if m != w]
+    if not differ:
         return ""
-    names = ["all images" if k < 1 else f"{k} shots" for k in (shots, wanted[1])]
-    return f"; NOT THE SAME SETTING: ours {backbone}, {names[0]}; published {wanted[0]}, {names[1]}"
+    have, want = (", ".join(column) for column in zip(*differ, strict=True))
+    return f"; NOT THE SAME SETTING: ours {have}; published {want}"
 
 
 def ours(scores: pd.DataFrame, protocol: str) -> dict[tuple[str, str], np.ndarray]:
     """The values over seeds of one method by (row, quantity), named as the figures are."""
     values = {}
     for (dataset, quantity), part in scores.groupby(["dataset", "quantity"], sort=False):
-        key = (dataset, quantity if protocol in ("base2new", "lodo") else "accuracy")
-        if quantity != "average" or protocol == "lodo":
-            values[key] = part.drop_duplicates("seed")["value"].to_numpy()
+        if protocol in ("xd", "dg"):
+            if quantity == "average" or (quantity != dataset and dataset != "ImageNet"):
+                continue  # an average over other data sets, or the accuracy on another source
+            quantity = "accuracy"
+        values[dataset, quantity] = part.drop_duplicates("seed")["value"].to_numpy()
     return values
 
 
@@ -108,7 +115,14 @@ def beside(values: dict[tuple[str, str], np.ndarray], figures: Figures) -> pd.Da
                 "difference": mean - figure,
             }
         )
-    return pd.DataFrame(rows)
+    return two_digits(rows)
+
+
+def two_digits(rows: list[dict]) -> pd.DataFrame:
+    """A table to be printed with the two decimals of the papers."""
+    table = pd.DataFrame(rows)
+    table.attrs["digits"] = 2
+    return table
 
 
 def average(means: dict[tuple[str, str], float], figures: Figures, quantity: str) -> float:
@@ -125,4 +139,4 @@ def averaged_rows(figures: Figures, quantity: str) -> list[str]:
     if quantity == "accuracy":
         return [row for row in rows if row != "ImageNet"]  # the source
     # Methods of which only the average is printed share the data sets of the others.
-    return rows or [d for d, q in load_figures("base2new")["CoOp"][1] if q == quantity][:-1]
+    return rows or averaged_rows(load_figures("base2new")["CoOp"][1], quantity)

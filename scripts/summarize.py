@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from published_figures import against, reference
+from published_figures import against, load_figures, reference
 from runs import PROTOCOLS, load_runs, unpaired
 from seeds import FAR, collapsed, compare, over_seeds, repeated
 from tables import average_over_datasets, scores
@@ -46,26 +46,28 @@ def tables(found: pd.DataFrame) -> Titled:
 
 
 def shown(table: pd.DataFrame, spread: str = "sd") -> pd.DataFrame:
-    """The table for reading: mean ± spread in one cell, one decimal, - where there is nothing."""
-    out = table.copy()
+    """The table for reading: mean ± spread in one cell, - where there is nothing; as text."""
+    out, digits = table.copy(), table.attrs.get("digits", 1)
     for column in [c for c in table.columns if f"{c} sd" in table.columns]:
         spreads = table.get(f"{column} {spread}", table[f"{column} sd"])
         several = ~table["seeds"].astype(str).isin(["1", ""])
         out[column] = [
-            cell(mean, width if many else None)
+            cell(mean, width if many else None, digits)
             for mean, width, many in zip(table[column], spreads, several, strict=True)
         ]
         out = out.drop(columns=[f"{column} sd", f"{column} ci95"], errors="ignore")
     for column in out.columns.intersection(["p", "smallest p"]):
         out[column] = [f"{p:.2g}" for p in out[column]]
+    for column in out.select_dtypes("float"):
+        out[column] = [cell(value, None, digits) for value in out[column]]
     return out
 
 
-def cell(mean: float, width: float | None) -> str:
+def cell(mean: float, width: float | None, digits: int) -> str:
     """One cell: mean ± width; the mean alone of a single seed."""
     if pd.isna(mean):
         return "-"
-    return f"{mean:.1f}" if width is None or pd.isna(width) else f"{mean:.1f} ± {width:.1f}"
+    return f"{mean:.{digits}f}" + ("" if width is None else f" ± {width:.{digits}f}")
 
 
 def render(found: Titled, style: str, spread: str) -> str:
@@ -81,13 +83,14 @@ def render(found: Titled, style: str, spread: str) -> str:
 def readable(title: str, table: pd.DataFrame, style: str, spread: str) -> str:
     """Title and table in markdown or LaTeX."""
     kind = f" ({SPREADS[spread]} over seeds)" if "seeds" in table else ""
+    cells = shown(table, spread)
     text = tabulate(
-        shown(table, spread),
+        cells,
         headers="keys",
         tablefmt=TABLE_FORMATS[style],
         showindex=False,
-        floatfmt=".1f",
-        missingval="-",
+        disable_numparse=True,
+        colalign=["left", *["right"] * (len(cells.columns) - 1)],
     )
     return f"\n{title}{kind}\n\n{text}"
 
@@ -116,6 +119,16 @@ def too_few(made: Titled) -> list[str]:
         for _, table in made
         for _, row in table.iterrows()
         if row["smallest p"] > 0.05
+    ]
+
+
+def without_figures(found: pd.DataFrame) -> list[str]:
+    """The methods and protocols that no published figure is on file for."""
+    there = found[["protocol", "trainer"]].drop_duplicates()
+    return [
+        f"no published figures of {row.trainer} for {PROTOCOLS[row.protocol].lower()}"
+        for row in there.itertuples()
+        if row.trainer not in load_figures(row.protocol)
     ]
 
 
@@ -188,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(render(made, args.format, "ci95" if args.ci95 else "sd"))
     said = warnings(runs) + [f"wrote {path}" for path in written]
     said += too_few(made) if args.compare else []
+    said += without_figures(found) if args.against else []
     stream = sys.stdout if args.format == "markdown" else sys.stderr
     if said:
         print("", *said, sep="\n", file=stream)

@@ -318,6 +318,17 @@ def test_comparison_pairs_seeds_and_data_sets(tmp_path, write_run, capsys):
     assert "with 3 pairs that differ, p cannot be below 0.25" in captured.err
 
 
+def test_ours_beside_the_published_figures_and_what_has_none(tmp_path, write_pair, capsys):
+    write_pair(80.0, 70.0, dataset="EuroSAT", trainer="MaPLe", backbone="ViT-B/16")
+    write_pair(80.0, 70.0, dataset="EuroSAT", trainer="Mine")
+    assert summarize.main([str(tmp_path), "--against"]) == 0
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
+    (row,) = [row for row in rows if row[1:3] == ["EuroSAT", "base"]]
+    assert row[-4:-1] == ["80.00", "94.07", "-14.07"]
+    assert "no published figures of Mine for base-to-novel" in printed
+
+
 def test_an_unknown_method_to_compare_lists_those_there_are(two_seeds, capsys):
     assert summarize.main([str(two_seeds), "--compare", "CDC", "CoOP"]) == 2
     assert "unknown method 'CoOP'; the runs hold: CDC" in capsys.readouterr().err
