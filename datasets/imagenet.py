@@ -5,7 +5,6 @@ on every file system.
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
@@ -13,11 +12,12 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from causalclip.datasets.annotations import imagenet_names
 from causalclip.datasets.caches import load_json, store_json
 from causalclip.datasets.catalogue import facts_of
-from causalclip.datasets.listing import ListedDatum, image_names, require_root, subfolders
-from causalclip.datasets.splits import Items, fewshot_split, say_shared_names, subsample_classes
+from causalclip.datasets.listing import FolderItems, image_names, require_root, subfolders
+from causalclip.datasets.splits import fewshot_split, say_shared_names, subsample_classes
 from causalclip.datasets.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
 
 INDEX = "causalclip_files.json"
+SEPARATOR = "/"  # the one character, with NUL, that no file name can hold
 
 
 class FileIndex:
@@ -37,9 +37,9 @@ class FileIndex:
         key, stamp = str(folder.relative_to(self.path.parent)), folder.stat().st_mtime_ns
         entry = self._known.get(key)
         if entry is None or entry[0] != stamp:
-            entry = [stamp, image_names(folder)]
+            entry = [stamp, SEPARATOR.join(image_names(folder))]
         self._seen[key] = entry
-        return entry[1]
+        return entry[1].split(SEPARATOR) if entry[1] else []
 
     def save(self) -> None:
         """Store the index if a folder was listed or is gone."""
@@ -66,12 +66,12 @@ class ImageNet(DatasetBase):
         train, test = leave_out_unreadable(cfg, train, test)
         super().__init__(train_x=train, val=test, test=test)
 
-    def _list_parts(self, folder: Path, names: dict[str, str]) -> tuple[Items, Items]:
+    def _list_parts(self, folder: Path, names: dict[str, str]) -> tuple[FolderItems, FolderItems]:
         index = FileIndex(folder / INDEX)
         parts = {part: class_folders(folder / "images" / part) for part in ("train", "val")}
         _require_same(parts["train"], parts["val"], folder / "images")
         train, test = (
-            list(read_folders(folder / "images" / part, dict(enumerate(parts[part])), names, index))
+            read_folders(folder / "images" / part, dict(enumerate(parts[part])), names, index)
             for part in ("train", "val")
         )
         index.save()
@@ -92,7 +92,7 @@ class ImageNetVariant(DatasetBase):
         names = read_names(folder)
         index = FileIndex(folder / INDEX)
         labels = self.labels(class_folders(folder / facts.image_dir), names)
-        items = list(read_folders(folder / facts.image_dir, *labels, index))
+        items = read_folders(folder / facts.image_dir, *labels, index)
         index.save()
         (items,) = leave_out_unreadable(cfg, items)
         super().__init__(train_x=items, test=items)
@@ -149,17 +149,17 @@ def class_folders(folder: Path) -> list[str]:
 
 def read_folders(
     folder: Path, labels: dict[int, str], names: dict[str, str], index: FileIndex
-) -> Iterator[ListedDatum]:
-    """Yield the images of the class folders; each needs a name and an image."""
+) -> FolderItems:
+    """Return the images of the class folders; each needs a name and an image."""
+    items = FolderItems()
     for label, class_folder in labels.items():
         if class_folder not in names:
             raise ValueError(f"{folder / class_folder} must have a line in classnames.txt")
         files = index.names(folder / class_folder)
         if not files:
             raise ValueError(f"every class must have an image, {folder / class_folder} has none")
-        place, classname = str(folder / class_folder), names[class_folder]
-        for file in files:
-            yield ListedDatum(place, file, label, classname=classname)
+        items.add(str(folder / class_folder), files, label, names[class_folder])
+    return items
 
 
 def _require_same(expected: list[str], found: list[str], folder: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import pickle
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import listdir_nohidden
 
 from causalclip.datasets.caches import load_json, store_json
-from causalclip.datasets.listing import listed, require_files
+from causalclip.datasets.listing import FolderItems, listed, relative, require_files
 
 Items = list[Datum]
 Subsample = Literal["all", "base", "new"]
@@ -124,13 +124,7 @@ def write_split(
 
 
 def _rows(items: Items, root: str | os.PathLike) -> Iterator[tuple[str, int, str]]:
-    return ((_relative(item.impath, root), item.label, item.classname) for item in items)
-
-
-def _relative(path: str, root: str | os.PathLike) -> str:
-    """Return `path` below `root` with forward slashes; an image elsewhere keeps its whole path."""
-    prefix = os.path.join(root, "")
-    return path.removeprefix(prefix).replace(os.sep, "/")
+    return ((relative(item.impath, root), item.label, item.classname) for item in items)
 
 
 def create_split(
@@ -248,18 +242,24 @@ def split_digest(*parts: Items, root: str | os.PathLike) -> str:
     digest = hashlib.sha256()
     for items in parts:
         digest.update(b"\0part\0")
+        if isinstance(items, FolderItems):  # a million at a time
+            items.update_digest(digest, root)
+            continue
         for path, label, classname in _rows(items, root):
             digest.update(os.fsencode(f"{path}\t{label}\t{classname}\n"))
     return digest.hexdigest()
 
 
 def _pick(rows: Sequence, items: Items, root: Path) -> Items:
-    by_path = dict.fromkeys(row[0] for row in rows)
-    for item in items:
-        path = _relative(item.impath, root)
-        if path in by_path:
-            by_path[path] = item
+    by_path = _by_path(items, {row[0] for row in rows}, root)
     return [by_path[row[0]] for row in rows]
+
+
+def _by_path(items: Items, paths: Collection[str], root: Path) -> dict[str, Datum]:
+    if isinstance(items, FolderItems):
+        return items.find(paths, root)
+    located = ((relative(item.impath, root), item) for item in items)
+    return {path: item for path, item in located if path in paths}
 
 
 # Few-shot sets that CoOp or MaPLe has stored: pickles of Dassl objects with absolute paths
@@ -316,7 +316,7 @@ def _locate(stored: Sequence[tuple[str, int]], items: Items, root: Path) -> list
     known = {}
     for item in items:
         if os.path.basename(item.impath) in wanted:
-            known[_relative(item.impath, root)] = item
+            known[relative(item.impath, root)] = item
     return [_find(path, label, known) for path, label in stored]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import replicas
 from test_recognition import parts
 
 from causalclip.datasets import imagenet
+from causalclip.datasets.listing import FolderItems
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_coop.json").read_text())["replicas"]
 VARIANTS = ["ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"]
@@ -140,3 +142,25 @@ def test_a_folder_without_a_name_is_named(load, tmp_path):
         replicas.put(tmp_path / "imagenet" / "images" / part / "n99999999" / "a.JPEG")
     with pytest.raises(ValueError, match="n99999999 must have a line in classnames.txt"):
         load("ImageNet", tmp_path)
+
+
+# The compact list of items
+
+
+def test_folder_items_are_the_list_they_stand_for(tmp_path):
+    names = {"a": ["1.jpg", "22.jpg"], "b": [], "c": [os.fsdecode(b"caf\xe9.jpg")]}
+    items, plain = FolderItems(), []
+    for label, (folder, files) in enumerate(names.items()):
+        items.add(f"/x/{folder}", files, label, folder.upper())
+        plain += [(f"/x/{folder}/{file}", label, folder.upper()) for file in files]
+
+    def facts(found):
+        return [(item.impath, item.label, item.classname) for item in found]
+
+    assert facts(items) == plain and len(items) == 3
+    assert facts(items[i] for i in range(-3, 3)) == plain * 2
+    assert facts(items[::-1]) == plain[::-1]
+    assert facts(pickle.loads(pickle.dumps(items))) == plain
+    with pytest.raises(IndexError):
+        items[3]
+    assert not FolderItems()

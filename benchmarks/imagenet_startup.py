@@ -1,0 +1,136 @@
+"""Start-up on a replica of ImageNet's file count: time of the second start, and peak memory.
+
+    python benchmarks/imagenet_startup.py [--images 1281167] [--classes 1000] [--folder FOLDER]
+
+Makes empty files in ImageNet's layout in a temporary folder (or uses FOLDER, and leaves it), starts
+once to store the list of files, then measures fresh processes, in turn within this run: a plain
+sorted listing of all folders, the same with one look at each file as Dassl's Datum takes, and our
+ImageNet whole and with 16 shots. Expected at full size: ours under 20 s and under 1 GB.
+"""
+
+import argparse
+import importlib
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tabulate import tabulate
+
+WAYS = {
+    "listing": "plain sorted listing",
+    "stat": "listing and a look at each file",
+    "whole": "ours, second start",
+    "shots": "ours, second start, 16 shots",
+    "import": "imports alone (torch, torchvision)",
+}
+
+
+def make_replica(root: Path, images: int, classes: int) -> None:
+    """Write `images` empty files below train/ and one a class below val/."""
+    folder = root / "imagenet"
+    names = [f"n{label:08d}" for label in range(classes)]
+    for label, name in enumerate(names):
+        count = images // classes + (label < images % classes)
+        for part, files in (("train", count), ("val", 1)):
+            place = folder / "images" / part / name
+            place.mkdir(parents=True)
+            for number in range(files):
+                os.close(os.open(place / f"{name}_{number}.JPEG", os.O_CREAT | os.O_WRONLY))
+    lines = "".join(f"{name} class number {label}\n" for label, name in enumerate(names))
+    (folder / "classnames.txt").write_text(lines)
+
+
+def plain_listing(root: Path, *, look: bool) -> list[str]:
+    """List every image of both parts in sorted order, as a few lines of Python do it."""
+    paths = []
+    for part in ("train", "val"):
+        folder = os.path.join(root, "imagenet", "images", part)
+        for name in sorted(os.listdir(folder)):
+            place = os.path.join(folder, name)
+            paths += [os.path.join(place, file) for file in sorted(os.listdir(place))]
+    if look and not all(os.path.isfile(path) for path in paths):
+        raise FileNotFoundError("an image vanished")
+    return paths
+
+
+def load(root: Path, shots: int):
+    """Build the data set as a trainer does."""
+    from dassl.config import get_cfg_default
+
+    from causalclip.datasets.imagenet import ImageNet
+
+    cfg = get_cfg_default()
+    cfg.DATASET.SUBSAMPLE_CLASSES = "all"
+    cfg.SEED, cfg.DATASET.ROOT, cfg.DATASET.NUM_SHOTS = 1, str(root), shots
+    start = time.perf_counter()
+    dataset = ImageNet(cfg)
+    return dataset.train_x, time.perf_counter() - start
+
+
+def measure_here(way: str, root: Path) -> None:
+    """Run one way in this process; print seconds, peak MiB and the number of images."""
+    if way in ("listing", "stat"):
+        start = time.perf_counter()
+        found = plain_listing(root, look=way == "stat")
+        seconds = time.perf_counter() - start
+    elif way == "import":
+        start = time.perf_counter()
+        importlib.import_module("causalclip.datasets.imagenet")
+        found, seconds = [], time.perf_counter() - start
+    else:
+        found, seconds = load(root, 16 if way == "shots" else -1)
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    print(f"{seconds} {peak} {len(found)}")
+
+
+def measure(way: str, root: Path) -> list[float]:
+    """Run one way in a fresh process."""
+    command = [sys.executable, __file__, "--way", way, "--folder", str(root)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [float(value) for value in output.splitlines()[-1].split()]
+
+
+def report(root: Path, repeats: int) -> None:
+    """Measure all ways in turn, and print the best of each."""
+    for way in ("whole", "shots"):
+        measure(way, root)  # the first start, which stores what the second reads
+    runs = {way: [] for way in WAYS}
+    for _ in range(repeats):
+        for way in WAYS:
+            runs[way].append(measure(way, root))
+    listing = min(run[0] for run in runs["listing"])
+    rows = []
+    for way, title in WAYS.items():
+        seconds = min(run[0] for run in runs[way])
+        peak, count = runs[way][0][1:]
+        rows.append([title, f"{count:,.0f}", seconds, seconds / listing, peak])
+    print(tabulate(rows, headers=["", "images", "s", "x listing", "peak MiB"], floatfmt=".2f"))
+
+
+def main() -> None:
+    """Make the replica and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1_281_167)
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="an existing replica, or where to keep one")
+    parser.add_argument("--way", choices=WAYS, help="only run this way, and print its figures")
+    args = parser.parse_args()
+    if args.way:
+        measure_here(args.way, args.folder)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        root = args.folder or Path(temporary)
+        if not (root / "imagenet").exists():
+            make_replica(root, args.images, args.classes)
+        report(root, args.repeats)
+
+
+if __name__ == "__main__":
+    main()
