@@ -7,12 +7,30 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from causalclip.backbone import load_clip
+from causalclip.backbone import build_clip, load_clip, save_tiny
 from causalclip.subspace import InvariantProjection
 
 DOMAINS = ["DATASET.SOURCE_DOMAINS", ["ink", "chalk"], "DATASET.TARGET_DOMAINS", ["neon"]]
 FEW = [*DOMAINS, "DATASET.NUM_SHOTS", 8, "TRAINER.CLIP_ICM.DRAWS", 1]
 READINGS = {"zeroshot", "zeroshot_icm", "linear_probe", "linear_probe_icm"}
+
+
+@pytest.fixture(scope="module")
+def small_clip(tmp_path_factory) -> str:
+    """A CLIP of 32-d features, so that few images are pairs enough."""
+    path = tmp_path_factory.mktemp("clip") / "small.safetensors"
+    save_tiny(build_clip(vision_layers=2, transformer_layers=2, embed_dim=32), [], path)
+    return str(path)
+
+
+@pytest.fixture
+def make_trainer(make_trainer, small_clip):
+    """As everywhere, but on the small CLIP."""
+
+    def make(name, folder, *options):
+        return make_trainer(name, folder, "MODEL.BACKBONE.NAME", small_clip, *options)
+
+    return make
 
 
 def results(folder) -> dict:
@@ -237,7 +255,7 @@ def test_a_probe_refuses_classes_it_does_not_know(name, options, make_trainer, t
     run(make_trainer, tmp_path / "base", *options, name=name)
     options = [*FEW, *options, "DATASET.SUBSAMPLE_CLASSES", "new"]
     trainer = make_trainer(name, tmp_path / "new", *options)
-    with pytest.raises(ValueError, match=r"knows only the 5 classes.*zero.*this run has 5 \(five"):
+    with pytest.raises(ValueError, match=r"knows only its 5 classes .*zero.*this run has 5 \(five"):
         trainer.load_model(str(tmp_path / "base"))
 
 
@@ -319,9 +337,9 @@ def test_domains_that_do_not_exist_or_are_source_and_target_are_refused(make_tra
         make_trainer("CLIP_ICM", tmp_path, *FEW, "DATASET.TARGET_DOMAINS", ["ink"])
 
 
-def test_weights_that_give_nan_name_the_image(make_trainer, tmp_path, random_clip, monkeypatch):
+def test_weights_that_give_nan_name_the_image(make_trainer, tmp_path, small_clip, monkeypatch):
     trainer = make_trainer("CLIP_ICM", tmp_path, *FEW)
-    broken = load_clip(random_clip)
+    broken = load_clip(small_clip)
     broken.visual.proj.data.fill_(torch.nan)
     monkeypatch.setattr(trainer, "clip", broken)
     monkeypatch.setenv("CAUSALCLIP_NO_CACHE", "1")

@@ -161,7 +161,7 @@ class FeatureTrainer(CLIPTrainer):
         """Raise where a classifier without text is to classify other classes than its own."""
         if self.fitted_classnames != self.classnames:
             raise ValueError(
-                f"{self.cfg.TRAINER.NAME} knows only its {len(self.fitted_classnames)} classes, "
+                f"{self.cfg.TRAINER.NAME} knows only its {len(self.fitted_classnames)} classes "
                 f"({', '.join(self.fitted_classnames[:5])}, ...), this run has "
                 f"{len(self.classnames)} ({', '.join(self.classnames[:5])}, ...): use a zero-shot "
                 "or prompt method for new classes"
