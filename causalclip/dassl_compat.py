@@ -1,11 +1,244 @@
-"""Makes whichever Dassl is installed usable on current torch, without touching its files."""
+"""Makes whichever `dassl` is installed run on current torch, without touching its files.
 
+Dassl 0.6.3 (2022) breaks in five places on the torch of today; the embedded toolkit in none.
+A torchvision built for another torch (no `nms` operator) is mended for both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import os
+import sys
 from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+logger = logging.getLogger(__name__)
+
+_mended: list[str] | None = None
+_libraries: list[torch.library.Library] = []  # operators live as long as these
 
 
-def mend() -> None:
-    """Check that a `dassl` is there; call before the first import of it."""
-    if find_spec("dassl") is None:
-        raise ImportError(
-            "no module dassl: install the embedded toolkit (pip install ./minidassl) or Dassl"
+def mend() -> list[str]:
+    """Mend what is broken and return what that was; safe to call first thing, and again.
+
+    ImportError, saying how to get one, when no `dassl` is installed.
+    """
+    global _mended
+    if _mended is None:
+        if find_spec("dassl") is None:
+            raise ImportError(
+                "no module named dassl: install the embedded toolkit (pip install ./minidassl) "
+                "or Dassl itself (https://github.com/KaiyangZhou/Dassl.pytorch)"
+            )
+        _mended = [*mend_torchvision(), *_mend_dassl()]
+        if _mended:
+            logger.info("mended for torch %s: %s", torch.__version__, "; ".join(_mended))
+    return _mended
+
+
+def mend_torchvision() -> list[str]:
+    """Define the operators that a torchvision built for another torch declares but cannot load."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    else:
+        return []
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # halves of the failed import
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _libraries.append(library)
+    importlib.import_module("torchvision")
+    return ["torchvision without its nms operator"]
+
+
+def _mend_dassl() -> list[str]:
+    if importlib.import_module("dassl").__version__.endswith("+mini"):
+        return []
+    done = _import_with_stand_ins()
+    if "verbose" not in inspect.signature(LRScheduler.__init__).parameters:
+        done.append("warm-up schedules that pass `verbose` to torch's scheduler")
+    _mend_warm_up()
+    _mend_checkpoints()
+    done.append("checkpoints that pickle the scheduler")
+    return done + _mend_numpy_names()
+
+
+# Imports
+
+
+def _import_with_stand_ins() -> list[str]:
+    """Import dassl.engine, with empty modules where a package that it imports is missing.
+
+    The stand-in for TensorBoard is gone afterwards, so that nobody else takes it for the real one.
+    """
+    done = []
+    if find_spec("wilds") is None and "dassl.data" not in sys.modules:
+        sys.modules["dassl.data.datasets.dg.wilds"] = _module("dassl.data.datasets.dg.wilds")
+        done.append("the WILDS data sets without the package wilds")
+    board = "torch.utils.tensorboard"
+    stands_in = find_spec("tensorboard") is None and board not in sys.modules
+    if stands_in:
+        sys.modules[board] = _module(board, SummaryWriter=_NoWriter)
+        done.append("the import of TensorBoard where it is not installed")
+    try:
+        importlib.import_module("dassl.engine")
+    finally:
+        if stands_in:
+            del sys.modules[board]
+    return done
+
+
+def _module(name: str, **content: Any) -> ModuleType:
+    module = ModuleType(name)
+    module.__all__ = list(content)
+    module.__dict__.update(content)
+    return module
+
+
+class _NoWriter:
+    """A SummaryWriter that writes nothing."""
+
+    def __init__(self, log_dir: str | None = None) -> None:
+        self.log_dir = log_dir
+
+    def add_scalar(self, *arguments: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+# Schedules
+
+
+def _mend_warm_up() -> None:
+    """Warm-up that torch >= 2.7 accepts, and whose state holds numbers in place of objects.
+
+    Dassl saves the schedule that follows the warm-up as an object; read back, it steers a copy of
+    the optimizer and the learning rate stands still.
+    """
+    warm_up = importlib.import_module("dassl.optim.lr_scheduler")._BaseWarmupScheduler
+    warm_up.__init__ = _warm_up_init
+    warm_up.state_dict = _warm_up_state
+    warm_up.load_state_dict = _load_warm_up_state
+
+
+def _warm_up_init(
+    self: Any,
+    optimizer: Any,
+    successor: Any,
+    warmup_epoch: int,
+    last_epoch: int = -1,
+    verbose: bool = False,
+) -> None:
+    self.successor = successor
+    self.warmup_epoch = warmup_epoch
+    LRScheduler.__init__(self, optimizer, last_epoch)
+
+
+def _warm_up_state(self: Any) -> dict:
+    return {**LRScheduler.state_dict(self), "successor": self.successor.state_dict()}
+
+
+def _load_warm_up_state(self: Any, state_dict: dict) -> None:
+    own = dict(state_dict)
+    successor = own.pop("successor")
+    if isinstance(successor, _Numbers):
+        successor = successor.state
+    self.successor.load_state_dict(successor)
+    LRScheduler.load_state_dict(self, own)
+
+
+# Checkpoints
+
+
+class _Numbers:
+    """Stands for a pickled object of an old checkpoint: its attributes, none of its code."""
+
+    def __setstate__(self, state: dict) -> None:
+        self.state = {key: value for key, value in state.items() if key != "optimizer"}
+
+
+def _plain_dict(_factory: type) -> dict:
+    """Stands for the defaultdict in which an optimizer keeps its state."""
+    return {}
+
+
+_SAFE = [
+    *(
+        (_Numbers, f"torch.optim.{name}")
+        for name in (
+            "sgd.SGD",
+            "adam.Adam",
+            "adamw.AdamW",
+            "rmsprop.RMSprop",
+            "lr_scheduler.StepLR",
+            "lr_scheduler.MultiStepLR",
+            "lr_scheduler.CosineAnnealingLR",
         )
+    ),
+    (_Numbers, "dassl.optim.radam.RAdam"),
+    (_plain_dict, "collections.defaultdict"),
+    dict,  # the argument of defaultdict
+]
+
+
+class _Instead:
+    """A module with some of its names replaced."""
+
+    def __init__(self, module: ModuleType, **replaced: Any) -> None:
+        self._module = module
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def _mend_checkpoints() -> None:
+    """Give the module that reads and writes checkpoints a torch with a safe load and save.
+
+    Its functions stay what they are, so they work for whoever imported them before.
+    """
+    module = importlib.import_module("dassl.utils.torchtools")
+    module.torch = _Instead(torch, load=_safe_load, save=_whole_save)
+
+
+def _safe_load(path: str, map_location: Any = None, **options: Any) -> Any:
+    """torch.load without code, which also reads the scheduler objects of old checkpoints."""
+    with torch.serialization.safe_globals(_SAFE):
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def _whole_save(state: Any, path: str) -> None:
+    """torch.save to a neighbour that then takes the file's place: whole, or not at all."""
+    partial = f"{path}.partial"
+    try:
+        torch.save(state, partial)
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+
+
+# NumPy
+
+
+def _mend_numpy_names() -> list[str]:
+    """Give the two modules that use `np.int` a NumPy that has it."""
+    import numpy
+
+    if hasattr(numpy, "int"):
+        return []
+    for name in ("autoaugment", "randaugment"):
+        importlib.import_module(f"dassl.data.transforms.{name}").np = _Instead(numpy, int=int)
+    return ["augmentations that use np.int"]

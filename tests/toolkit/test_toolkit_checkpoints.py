@@ -1,6 +1,7 @@
 """Checkpoints: content, exact resume after a kill, atomic writing, and refusal of foreign ones."""
 
 import errno
+import io
 import os
 import random
 import shutil
@@ -168,7 +169,8 @@ def test_models_at_different_epochs_are_refused(toy):
     trainer.register_model("second", nn.Linear(2, 1))
     trainer.train()
     path = toy.output / "second" / "model.pth.tar-1"
-    save_checkpoint({**load_checkpoint(str(path)), "epoch": 3}, str(path.parent), model_name=path.name)
+    later = {**load_checkpoint(str(path)), "epoch": 3}
+    save_checkpoint(later, str(path.parent), model_name=path.name)
     with pytest.raises(RuntimeError, match="different epochs: \\[1, 3\\]"):
         trainer.resume_model_if_exist(str(toy.output))
 
@@ -206,7 +208,7 @@ def half_written(monkeypatch, end):
     whole = torch.save
 
     def save(state, file, *args, **kwargs):
-        buffer = __import__("io").BytesIO()
+        buffer = io.BytesIO()
         whole(state, buffer, *args, **kwargs)
         file.write(buffer.getvalue()[: buffer.tell() // 2])
         file.flush()
@@ -318,7 +320,8 @@ def test_the_scheduler_object_of_an_old_checkpoint_is_read_as_numbers(toy, tmp_p
     del old["identity"], old["training_state"]
     torch.save(old, path)
     fresh = toy.trainer(seed=2)
-    assert dassl.utils.restore(load_checkpoint(str(path)), fresh.model, fresh.optim, fresh.sched) == 3
+    read = load_checkpoint(str(path))
+    assert dassl.utils.restore(read, fresh.model, fresh.optim, fresh.sched) == 3
     rates = [fresh.get_current_lr()]
     for _ in range(2):
         fresh.optim.step()

@@ -76,9 +76,17 @@ def test_outputs_that_are_not_numbers_and_empty_evaluations_are_errors(toy):
         built.evaluate()
 
 
+SCORES = torch.tensor([[0.1, 0.5, 0.4], [0.6, 0.3, 0.1], [0.2, 0.3, 0.5], [0.9, 0.06, 0.04]])
+TARGETS = torch.tensor([2, 0, 0, 2])
+
+
+def test_accuracy_is_a_percentage_of_the_batch():
+    (accuracy,) = compute_accuracy(SCORES, TARGETS)
+    assert (accuracy.shape, accuracy.item()) == ((1,), 25.0)
+    assert compute_accuracy((SCORES, "other"), TARGETS)[0].item() == 25.0
+
+
+@pytest.mark.minidassl
 def test_top_k_accuracy_counts_targets_among_the_k_largest():
-    scores = torch.tensor([[0.1, 0.5, 0.4], [0.6, 0.3, 0.1], [0.2, 0.3, 0.5], [0.9, 0.06, 0.04]])
-    labels = torch.tensor([2, 0, 0, 2])
-    top1, top2, top3 = compute_accuracy(scores, labels, topk=(1, 2, 3))
-    assert [top1.shape, top1.item(), top2.item(), top3.item()] == [(1,), 25.0, 50.0, 100.0]
-    assert compute_accuracy((scores, "other"), labels)[0].item() == 25.0
+    accuracies = compute_accuracy(SCORES, TARGETS, topk=(1, 2, 3))
+    assert [accuracy.item() for accuracy in accuracies] == [25.0, 50.0, 100.0]

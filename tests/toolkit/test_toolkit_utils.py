@@ -1,5 +1,6 @@
 """Logger, meters, JSON, images and seeds."""
 
+import io
 import json
 import random
 import sys
@@ -23,23 +24,23 @@ from dassl.utils import (
 from PIL import Image
 
 
-@pytest.fixture
-def stdout():
-    """Give sys.stdout back after a test that replaces it."""
-    before = sys.stdout
-    yield
-    sys.stdout = before
+def own_console(monkeypatch):
+    """A stdout of the test's own, because Dassl's logger closes the one it finds."""
+    console = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", console)  # in the test: pytest resets it between phases
+    return console
 
 
-def test_stdout_goes_to_the_log_too(tmp_path, stdout, capsys):
+def test_stdout_goes_to_the_log_too(tmp_path, monkeypatch):
+    console = own_console(monkeypatch)
     setup_logger(str(tmp_path / "run"))
     print("hello")
     sys.stdout.flush()
-    assert (tmp_path / "run" / "log.txt").read_text() == "hello\n"
-    assert capsys.readouterr().out == "hello\n"
+    assert (tmp_path / "run" / "log.txt").read_text() == console.getvalue() == "hello\n"
 
 
-def test_an_existing_log_is_kept(tmp_path, stdout):
+def test_an_existing_log_is_kept(tmp_path, monkeypatch):
+    own_console(monkeypatch)
     (tmp_path / "log.txt").write_text("old\n")
     setup_logger(str(tmp_path))
     print("new")
@@ -50,8 +51,8 @@ def test_an_existing_log_is_kept(tmp_path, stdout):
 
 
 @pytest.mark.minidassl
-def test_a_second_logger_ends_the_first_and_leaves_stdout_open(tmp_path, stdout, capsys):
-    console = sys.stdout
+def test_a_second_logger_ends_the_first_and_leaves_stdout_open(tmp_path, monkeypatch):
+    console = own_console(monkeypatch)
     for run in ("one", "two", "two"):
         setup_logger(str(tmp_path / run))
         print(run)
@@ -60,15 +61,16 @@ def test_a_second_logger_ends_the_first_and_leaves_stdout_open(tmp_path, stdout,
     assert sys.stdout is console and not console.closed
     assert (tmp_path / "one" / "log.txt").read_text() == "one\n"
     assert sorted(p.read_text() for p in (tmp_path / "two").iterdir()) == ["two\n", "two\n"]
-    assert capsys.readouterr().out == "one\ntwo\ntwo\nafter\n"
+    assert console.getvalue() == "one\ntwo\ntwo\nafter\n"
 
 
 @pytest.mark.minidassl
-def test_a_log_is_utf8_line_by_line_and_answers_like_a_stream(tmp_path, stdout):
+def test_a_log_is_utf8_line_by_line_and_answers_like_a_stream(tmp_path, monkeypatch):
+    own_console(monkeypatch)
     setup_logger(str(tmp_path / "run.log"))
     print("naïve ✓")
     assert (tmp_path / "run.log").read_bytes() == "naïve ✓\n".encode()  # without a flush
-    assert sys.stdout.isatty() is False and sys.stdout.encoding
+    assert sys.stdout.isatty() is False
     sys.stdout.close()
 
 

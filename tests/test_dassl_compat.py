@@ -1,0 +1,147 @@
+"""Dassl itself, mended: run against the checkout that CAUSALCLIP_DASSL names, each in a process.
+
+Without one, only what does not need Dassl is tested.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import dassl
+import pytest
+
+from causalclip.dassl_compat import mend
+
+CHECKOUT = os.environ.get("CAUSALCLIP_DASSL")
+needs_dassl = pytest.mark.skipif(
+    not CHECKOUT, reason="set CAUSALCLIP_DASSL to a checkout of Dassl 0.6.3 to run this"
+)
+
+
+def python(code: str, *paths: str | Path) -> str:
+    """Run `code` in a fresh interpreter with `paths` before everything else; return its output."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_the_embedded_toolkit_needs_no_mending():
+    if dassl.__version__.endswith("+mini"):
+        assert mend() == [] and mend() == []
+
+
+def test_a_missing_dassl_is_an_error_that_says_how_to_get_one(monkeypatch):
+    from causalclip import dassl_compat
+
+    monkeypatch.setattr(dassl_compat, "_mended", None)
+    monkeypatch.setattr(dassl_compat, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install ./minidassl"):
+        mend()
+
+
+def test_a_torchvision_without_its_operators_is_imported_after_all(tmp_path):
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "first_half.py").write_text("")
+    # What torchvision/_meta_registrations.py does, and how torch answers.
+    (package / "__init__.py").write_text(
+        "import torch, torchvision.first_half\n"
+        "torch.library.register_fake('torchvision::nms')(lambda *a: None)\n"
+    )
+    out = python(
+        """
+        import sys
+        try:
+            import torchvision
+        except RuntimeError as error:
+            print(error)
+        from causalclip.dassl_compat import mend_torchvision
+        print(mend_torchvision(), mend_torchvision())
+        import torchvision
+        print("imported", torchvision.first_half.__name__)
+        """,
+        tmp_path,
+    )
+    assert out.splitlines() == [
+        "operator torchvision::nms does not exist",
+        "['torchvision without its nms operator'] []",
+        "imported torchvision.first_half",
+    ]
+
+
+@needs_dassl
+def test_dassl_is_mended_once_and_reported_through_logging():
+    out = python(
+        """
+        import logging, sys
+        logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s %(message)s")
+        from causalclip.dassl_compat import mend
+        first, again = mend(), mend()
+        import dassl.engine
+        print(dassl.__version__, first is again, len(first))
+        """,
+        CHECKOUT,
+    )
+    assert out.count("causalclip.dassl_compat mended for torch") == 1
+    for part in ("pass `verbose`", "pickle the scheduler", "np.int"):
+        assert part in out
+    assert out.splitlines()[-1].startswith("0.6.3 True")
+
+
+@needs_dassl
+def test_stand_ins_do_not_outlive_the_import_and_numpy_stays_as_it_is():
+    out = python(
+        """
+        from causalclip.dassl_compat import mend
+        mend()
+        import sys, numpy
+        from dassl.engine import TrainerX
+        board = sys.modules.get("torch.utils.tensorboard")
+        print(hasattr(numpy, "int"), board is None or hasattr(board, "__path__"))
+        """,
+        CHECKOUT,
+    )
+    assert out.split() == ["False", "True"]
+
+
+@needs_dassl
+def test_functions_imported_before_the_mending_are_mended_too(tmp_path):
+    out = python(
+        f"""
+        from dassl.utils import load_checkpoint, save_checkpoint
+        from causalclip.dassl_compat import mend
+        mend()
+        import torch
+        from torch.optim import SGD
+        from torch.optim.lr_scheduler import CosineAnnealingLR
+        schedule = CosineAnnealingLR(SGD([torch.ones(1, requires_grad=True)], 0.1), 5.0)
+        state = {{"state_dict": {{"w": torch.ones(2)}}, "epoch": 1, "scheduler": schedule}}
+        save_checkpoint(state, {str(tmp_path)!r})
+        read = load_checkpoint({str(tmp_path / "model.pth.tar-1")!r})
+        print(read["state_dict"]["w"].tolist(), read["scheduler"].state["T_max"])
+        """,
+        CHECKOUT,
+    )
+    assert out.splitlines()[-1] == "[1.0, 1.0] 5.0"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "model.pth.tar-1"]
+
+
+@needs_dassl
+def test_the_contract_of_the_toolkit_holds_for_mended_dassl():
+    folder = Path(__file__).parent / "toolkit"
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", folder],
+        env={**os.environ, "PYTHONPATH": CHECKOUT},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
