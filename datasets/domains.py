@@ -5,19 +5,18 @@ is tested whole, and its own 20 % are known as `heldout_test`, so both can be re
 """
 
 import hashlib
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from dassl.data.datasets import DATASET_REGISTRY
 
 from causalclip.datasets.caches import cache_folder
 from causalclip.datasets.catalogue import facts_of
 from causalclip.datasets.listing import ListedDatum, image_names, require_root, subfolders
-from causalclip.datasets.splits import Items, fewshot_split, subsample_classes
-from causalclip.datasets.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
+from causalclip.datasets.split_set import SplitSet
+from causalclip.datasets.splits import Items
 
 PARTS = {"train", "val", "crossval", "test"}
 """Folders between a domain and its classes in Dassl's trees, merged: the protocol splits anew."""
@@ -25,18 +24,18 @@ PARTS = {"train", "val", "crossval", "test"}
 HOLDOUT = 0.2
 
 
-class DomainSet(DatasetBase):
+class DomainSet(SplitSet):
     """Images of several domains; sources to train on and targets to test on come from the settings.
 
-    With `DATASET.OPEN_CLASS` only the base classes of the sources are trained on, while all class
-    names stay and the whole target is tested. `DATASET.SUBSAMPLE_CLASSES` restricts names, training
-    and test alike. `base_classes` is the number of base classes: labels below it are base.
+    Labels count the classes of all domains in alphabetical order, whichever domains are chosen. For
+    open classes, train with `DATASET.SUBSAMPLE_CLASSES base` and test with `all`: base classes come
+    first in both.
 
     Raises ValueError for a domain that does not exist, a target among the sources, or a class
     without training images.
     """
 
-    config_defaults = {"PATH": "", "TRIAL_SEED": 0, "OPEN_CLASS": False, **UNREADABLE_DEFAULTS}
+    config_defaults = {"PATH": "", "TRIAL_SEED": 0, **SplitSet.config_defaults}
     folders: tuple[str, ...] = ()
     """Where the set may be below the root, DomainBed's layout first."""
     names_of_numbers: tuple[str, ...] = ()
@@ -49,17 +48,13 @@ class DomainSet(DatasetBase):
         sources, targets = list(cfg.DATASET.SOURCE_DOMAINS), list(cfg.DATASET.TARGET_DOMAINS)
         check_domains(sources, targets, self.domains, where=str(folder))
         classes = class_names(folder, self.domains)
-        self._names = self._readable(classes)
-        self.base_classes = math.ceil(len(classes) / 2)
-        read = _Reader(folder, classes, self._names, cfg.DATASET.TRIAL_SEED)
+        read = _Reader(folder, classes, self._readable(classes), cfg.DATASET.TRIAL_SEED)
         train, val, test = self._parts(read, sources, targets)
+        _require_images(train, read.names, where=str(folder))
         # Not in the set's own folder, where DomainBed and we would take it for a domain.
         drawn_from = f"{'+'.join(sources)}-trial_{cfg.DATASET.TRIAL_SEED}"
-        cache_dir = cache_folder(folder) / drawn_from
-        train, val = fewshot_split(self, train, val, cfg, cache_dir, root=folder)
-        parts = self._restrict(train, val, test, cfg.DATASET)
-        train, val, test = leave_out_unreadable(cfg, *parts)
-        super().__init__(train_x=train, val=val, test=test)
+        fewshot_dir = cache_folder(folder) / drawn_from
+        self.build(cfg, train, val, test, root=folder, fewshot_dir=fewshot_dir)
 
     def _find(self, settings) -> Path:
         if not self.folders:
@@ -85,39 +80,6 @@ class DomainSet(DatasetBase):
             heldout.update(item.impath for item in out)
         self.heldout_test = frozenset(heldout)
         return train, val, test
-
-    def _restrict(self, train: Items, val: Items, test: Items, settings):
-        """Keep the classes that the protocol trains on, and those that it tests."""
-        if settings.SUBSAMPLE_CLASSES != "all":
-            train, val, test = subsample_classes(
-                train, val, test, subsample=settings.SUBSAMPLE_CLASSES
-            )
-            base = settings.SUBSAMPLE_CLASSES == "base"
-            start, stop = (0, self.base_classes) if base else (self.base_classes, None)
-            self._names = self._names[start:stop]
-        trained = len(self._names)
-        if settings.OPEN_CLASS:
-            trained = self.base_classes
-            train, val = ([i for i in items if i.label < trained] for items in (train, val))
-        _require_images(train, self._names[:trained], where=self.dataset_dir)
-        return train, val, test
-
-    # With open classes the names are more than the training images show.
-
-    @property
-    def classnames(self) -> list[str]:
-        """The names of all classes, open ones too."""
-        return self._names
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        """The name of each label."""
-        return dict(enumerate(self._names))
-
-    @property
-    def num_classes(self) -> int:
-        """The number of all classes, open ones too."""
-        return len(self._names)
 
 
 class _Reader:
