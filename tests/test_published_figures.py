@@ -154,3 +154,17 @@ def test_another_setting_than_the_published_one_is_said(row, said):
 
 def test_a_method_without_figures_is_left_out():
     assert against(pd.DataFrame([score("EuroSAT", "base", 1.0, trainer="Mine")])) == []
+
+
+def test_the_tables_in_the_documentation_hold_the_same_figures():
+    lines = (SCRIPTS.parent / "docs" / "protocols.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:1] == "|"]
+    for trainer, (_, figures) in load_figures("base2new").items():
+        if ("average", "HM") in figures:
+            printed = [f"{figures['average', part]:.2f}" for part in PARTS]
+            assert [trainer, *printed] in rows
+    cross, variants = load_figures("xd"), load_figures("dg")
+    for trainer, (_, figures) in variants.items():
+        other = cross.get(trainer, ("", {}))[1].get(("average", "accuracy"))
+        printed = [figures["ImageNet", "accuracy"], other, figures["average", "accuracy"]]
+        assert [trainer, *("-" if v is None else f"{v:.2f}" for v in printed)] in rows

@@ -1,0 +1,366 @@
+"""The protocol scripts: what they run and where it goes, and each of them once for real."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
+PROTOCOLS = ("base2new", "xd", "dg", "fewshot", "lodo", "openclass")
+TRAINERS = sorted(path.name for path in (ROOT / "configs" / "trainers").iterdir())
+# A script with arguments that are complete and correct.
+CALLS = {
+    "base2new_train.sh": ["CoOp", "caltech101", "1"],
+    "base2new_test.sh": ["CoOp", "caltech101", "1"],
+    "xd_train.sh": ["CoOp", "1"],
+    "xd_test.sh": ["CoOp", "caltech101", "1"],
+    "dg_test.sh": ["CoOp", "imagenet_a", "1"],
+    "fewshot.sh": ["CoOp", "caltech101"],
+    "lodo.sh": ["CoOp", "domainbed_pacs"],
+    "openclass.sh": ["CoOp", "domainbed_pacs"],
+    "reproduce.sh": ["CoOp", "base2new"],
+}
+# Stands for python: notes train.py's arguments and leaves a result, as a finished run does.
+STUB = r"""#!/bin/sh
+[ "$1" = train.py ] || exit 0
+shift
+printf '%s\t' "$@" >> "$CALLS"
+echo >> "$CALLS"
+while [ "$1" != --output-dir ]; do shift; done
+mkdir -p "$2"
+: > "$2/results.json"
+"""
+
+
+def run(script, *arguments, cwd=ROOT, **environment) -> subprocess.CompletedProcess:
+    """Run a script with nothing of the caller's settings in its environment."""
+    ours = ("DATA", "CFG", "SHOTS", "SEEDS", "SOURCE", "LOADEP", "BACKBONE", "DATASETS", "TABLE")
+    clean = {key: value for key, value in os.environ.items() if key not in ours}
+    path = os.pathsep.join([str(Path(sys.executable).parent), clean["PATH"]])
+    environment = {**clean, "VIRTUAL_ENV": sys.prefix, "PATH": path, **environment}
+    command = ["bash", str(SCRIPTS / script), *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def stubbed(tmp_path):
+    """A function like `run` that trains nothing; its `.calls()` are the arguments of train.py."""
+    (tmp_path / "bin").mkdir()
+    stub = tmp_path / "bin" / "python"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    calls = tmp_path / "calls"
+    settings = {
+        "PATH": os.pathsep.join([str(stub.parent), os.environ["PATH"]]),
+        "DATA": str(tmp_path),
+        "OUTPUT": str(tmp_path / "out"),
+        "CALLS": str(calls),
+    }
+
+    def call(script, *arguments, **environment):
+        done = run(script, *arguments, **{**settings, **environment})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def read() -> list[list[str]]:
+        return [line.split("\t")[:-1] for line in calls.read_text().splitlines()]
+
+    call.calls = read
+    call.folders = lambda: [
+        str(Path(value(arguments, "--output-dir")).relative_to(tmp_path / "out"))
+        for arguments in read()
+    ]
+    return call
+
+
+def value(arguments: list[str], key: str) -> str:
+    """What follows a flag or a key, the last time it is given."""
+    return arguments[len(arguments) - arguments[::-1].index(key)]
+
+
+# -- help and mistakes -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", CALLS)
+def test_help_says_usage_and_environment_from_any_folder(script, tmp_path):
+    done = run(script, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"bash scripts/{script}" in done.stdout
+    assert "Environment: DATA (required)" in done.stdout
+    assert "set -euo" not in done.stdout
+
+
+@pytest.mark.parametrize("script", CALLS)
+def test_too_few_arguments_say_the_usage(script):
+    done = run(script, CALLS[script][0])
+    assert done.returncode == 2
+    assert f"{script}: usage: " in done.stderr
+
+
+@pytest.mark.parametrize("script", CALLS)
+def test_without_data_it_is_said_and_how_to_set_it(script):
+    done = run(script, *CALLS[script])
+    assert done.returncode == 2
+    assert "DATA is not set: export DATA=" in done.stderr
+
+
+@pytest.mark.parametrize("script", CALLS)
+def test_an_unknown_trainer_lists_those_there_are(script, tmp_path):
+    done = run(script, "CoOP", *CALLS[script][1:], DATA=str(tmp_path))
+    assert done.returncode == 2
+    assert "unknown trainer CoOP; known: " in done.stderr
+    assert " CoOp " in done.stderr
+
+
+@pytest.mark.parametrize("script", sorted(set(CALLS) - {"xd_train.sh", "dg_test.sh"}))
+def test_an_unknown_data_set_lists_those_there_are(script, tmp_path):
+    trainer, *rest = CALLS[script]
+    if script == "reproduce.sh":
+        done = run(script, trainer, *rest, DATA=str(tmp_path), DATASETS="caltech")
+    else:
+        done = run(script, trainer, "caltech", *rest[1:], DATA=str(tmp_path))
+    assert done.returncode == 2
+    assert "unknown data set caltech; known: " in done.stderr
+    assert " caltech101 " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "environment", "said"),
+    [
+        ("xd_train.sh", ["CoOp", "1"], {"SOURCE": "nowhere"}, "unknown data set nowhere"),
+        ("xd_test.sh", ["CoOp", "imagenet", "1"], {}, "imagenet is the source itself"),
+        ("xd_test.sh", ["CoOp", "dtd", "1"], {}, "run xd_train.sh first"),
+        ("dg_test.sh", ["CoOp", "dtd", "1"], {}, "dtd is no variant of ImageNet: imagenetv2"),
+        ("reproduce.sh", ["CoOp", "b2n"], {}, "unknown protocol b2n; known: base2new xd dg"),
+        ("reproduce.sh", ["CoOp", "xd"], {"CFG": "mine"}, "no recipe configs/trainers/CoOp/mine"),
+    ],
+)
+def test_what_cannot_be_run_is_said(script, arguments, environment, said, tmp_path):
+    done = run(script, *arguments, DATA=str(tmp_path), OUTPUT=str(tmp_path), **environment)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+# -- what is run, and where it goes ------------------------------------------------------------
+
+
+def test_source_and_targets_lie_where_the_family_has_them(stubbed):
+    stubbed("xd_train.sh", "MaPLe", "1", "OPTIM.LR", "0.1")
+    stubbed("xd_test.sh", "MaPLe", "dtd", "1", LOADEP="2")
+    stubbed("dg_test.sh", "MaPLe", "imagenet_a", "1")
+    cfg = "vit_b16_c2_ep5_batch4_2ctx_cross_datasets"
+    assert stubbed.folders() == [
+        f"imagenet/MaPLe/{cfg}_16shots/seed1",
+        f"evaluation/MaPLe/{cfg}_16shots/dtd/seed1",
+        f"evaluation/MaPLe/{cfg}_16shots/imagenet_a/seed1",
+    ]
+    train, cross, _ = stubbed.calls()
+    assert value(train, "--config-file") == f"configs/trainers/MaPLe/{cfg}.yaml"
+    assert value(train, "--dataset-config-file") == "configs/datasets/imagenet.yaml"
+    assert value(train, "DATASET.NUM_SHOTS") == "16"
+    assert train[-2:] == ["OPTIM.LR", "0.1"]
+    assert value(cross, "--model-dir") == value(train, "--output-dir")
+    assert value(cross, "--load-epoch") == "2"
+    assert "--eval-only" in cross
+
+
+def test_another_source_and_backbone_have_folders_of_their_own(stubbed):
+    settings = {"SOURCE": "caltech101", "BACKBONE": "vit_b32", "SHOTS": "4"}
+    stubbed("xd_train.sh", "CoOp", "2", **settings)
+    stubbed("xd_test.sh", "CoOp", "dtd", "2", **settings)
+    assert stubbed.folders() == [
+        "vit_b32/caltech101/CoOp/vit_b16_ep50_ctxv1_4shots/seed2",
+        "vit_b32/evaluation/from_caltech101/CoOp/vit_b16_ep50_ctxv1_4shots/dtd/seed2",
+    ]
+    assert all(value(c, "--config-file").endswith("vit_b32.yaml") for c in stubbed.calls())
+
+
+def test_coops_few_shot_runs_have_its_names_and_as_many_epochs_as_published(stubbed):
+    stubbed("fewshot.sh", "CoOp", "dtd", "3")
+    assert stubbed.folders() == [
+        f"dtd/CoOp/{cfg}_{shots}shots/nctx16_cscFalse_ctpend/seed3"
+        for cfg, shots in [
+            ("vit_b16_ep50", 1),
+            ("vit_b16_ep100", 2),
+            ("vit_b16_ep100", 4),
+            ("vit_b16", 8),
+            ("vit_b16", 16),
+        ]
+    ]
+    assert [value(c, "DATASET.NUM_SHOTS") for c in stubbed.calls()] == ["1", "2", "4", "8", "16"]
+    assert {value(c, "TRAINER.COOP.CSC") for c in stubbed.calls()} == {"False"}
+
+
+def test_a_started_context_has_as_many_words_as_its_start(stubbed):
+    stubbed(
+        "fewshot.sh", "CoOp", "dtd", "1", CFG="vit_b16_ctxv1", SHOTS="1", CSC="True", CTP="middle"
+    )
+    assert stubbed.folders() == ["dtd/CoOp/vit_b16_ctxv1_1shots/nctx4_cscTrue_ctpmiddle/seed1"]
+
+
+@pytest.mark.parametrize(("dataset", "mean"), [("dtd", True), ("caltech101", False)])
+def test_promptsrc_weights_its_epochs_as_published_for_fine_grained_sets(stubbed, dataset, mean):
+    stubbed("fewshot.sh", "PromptSRC", dataset, "1", SHOTS="1")
+    (call,) = stubbed.calls()
+    assert ("TRAINER.PROMPTSRC.GPA_MEAN" in call) == mean
+
+
+def test_seeds_and_shots_come_from_the_environment_or_the_arguments(stubbed):
+    stubbed("fewshot.sh", "MaPLe", "dtd", SEEDS="1 2", SHOTS="4")
+    stubbed("fewshot.sh", "MaPLe", "dtd", "7", SHOTS="4")
+    assert [folder[-5:] for folder in stubbed.folders()] == ["seed1", "seed2", "seed7"]
+
+
+def test_a_finished_run_is_skipped(stubbed):
+    stubbed("xd_train.sh", "MaPLe", "1")
+    printed = stubbed("xd_train.sh", "MaPLe", "1")
+    assert "skip (finished): " in printed
+    assert len(stubbed.calls()) == 1
+
+
+@pytest.mark.parametrize(
+    ("protocol", "count"), [("base2new", 22), ("xd", 11), ("dg", 5), ("fewshot", 55)]
+)
+def test_a_table_is_reproduced_by_as_many_runs_as_it_has_cells(stubbed, protocol, count):
+    stubbed("reproduce.sh", "CoOp", protocol, SEEDS="1")
+    calls = stubbed.calls()
+    assert len(calls) == len(set(stubbed.folders())) == count
+    for call in calls:
+        for key in ("--config-file", "--dataset-config-file"):
+            assert (ROOT / value(call, key)).is_file()
+
+
+def test_reproducing_again_after_a_stop_runs_what_is_missing(stubbed):
+    stubbed("base2new_train.sh", "CoOp", "dtd", "1")
+    stubbed("reproduce.sh", "CoOp", "base2new", "OPTIM.LR", "0.1", SEEDS="1", DATASETS="dtd ucf101")
+    assert len(stubbed.calls()) == 4
+    assert stubbed.calls()[-1][-2:] == ["OPTIM.LR", "0.1"]
+
+
+def test_the_backbone_is_appended_to_the_output_once(stubbed):
+    settings = {"SEEDS": "1", "DATASETS": "dtd", "BACKBONE": "vit_b32"}
+    stubbed("reproduce.sh", "CoOp", "base2new", **settings)
+    assert all(folder.startswith("vit_b32/base2new/") for folder in stubbed.folders())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_dry_run_prints_commands_that_can_be_run_and_runs_none(protocol, tmp_path):
+    done = run("reproduce.sh", "ZeroshotCLIP", protocol, "--dry-run", OUTPUT=str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    *commands, summary = done.stdout.splitlines()
+    assert all(re.match(r"bash scripts/\w+\.sh ZeroshotCLIP ", line) for line in commands)
+    assert "summarize.py" in summary
+    assert "--against" in summary
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_default_configuration_is_a_file():
+    """default_cfg names a file for every trainer, protocol and kind of data set."""
+    names = " ".join(TRAINERS)
+    loop = f"""
+        set -euo pipefail
+        . scripts/settings.sh
+        for trainer in {names}; do for protocol in {" ".join(PROTOCOLS)}; do
+        for dataset in imagenet caltech101 handwritten_digits causal_shapes domainbed_pacs; do
+        for SHOTS in 1 2 4 8 16; do
+            cfg=$(default_cfg $trainer $dataset $protocol)
+            [ -f configs/trainers/$trainer/$cfg.yaml ] || echo $trainer/$cfg for $protocol, $dataset
+        done; done; done; done"""
+    done = subprocess.run(["bash", "-c", loop], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+
+
+# -- for real ----------------------------------------------------------------------------------
+
+
+def draw(folder: Path, name: str, index: int) -> str:
+    """Write one small picture; its path below `folder`."""
+    path = folder / name / f"{index}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return str(path.relative_to(folder))
+
+
+@pytest.fixture(scope="module")
+def small_data(tmp_path_factory) -> Path:
+    """Data in the layouts of Caltech101 and ImageNet-A, a few noisy pictures a class."""
+    root = tmp_path_factory.mktemp("small")
+    images = root / "caltech-101" / "101_ObjectCategories"
+    split = {part: [] for part in ("train", "val", "test")}
+    for label, name in enumerate(["ant", "bass", "chair", "emu"]):
+        for index in range(6):
+            part = ["train", "train", "train", "val", "test", "test"][index]
+            split[part].append([draw(images, name, index), label, name])
+    (images.parent / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    variant = root / "imagenet-adversarial"
+    (root / "imagenet").mkdir()
+    (root / "imagenet" / "classnames.txt").write_text("n01 tench\nn02 crane bird\n")
+    for name in ("n01", "n02"):
+        for index in range(2):
+            draw(variant / "imagenet-a", name, index)
+    return root
+
+
+@pytest.fixture(scope="module")
+def for_real(small_data, random_clip, tmp_path_factory):
+    """A function like `run` on the small data with a small random CLIP, one epoch."""
+    output = tmp_path_factory.mktemp("output")
+    settings = {
+        "DATA": str(small_data),
+        "OUTPUT": str(output),
+        "CAUSALCLIP_CACHE": str(tmp_path_factory.mktemp("cache")),
+        "CFG": "tiny",
+        "SOURCE": "caltech101",
+        "SHOTS": "1",
+        "SEEDS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    options = ["MODEL.BACKBONE.NAME", random_clip, "USE_CUDA", "False"]
+    options += ["OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_EPOCH", "0"]
+
+    def call(script, *arguments, **environment):
+        done = run(script, *arguments, *options, **{**settings, **environment})
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    call.results = lambda folder: json.loads((output / folder / "results.json").read_text())
+    return call
+
+
+@pytest.mark.slow
+def test_a_source_is_trained_and_tested_on_another_set_and_on_a_variant(for_real):
+    for_real("xd_train.sh", "CoOp", "1")
+    trained = for_real.results("caltech101/CoOp/tiny_1shots/seed1")
+    assert (trained["config_name"], trained["shots"], trained["trained_on"]) == ("tiny", 1, None)
+    for_real("dg_test.sh", "CoOp", "imagenet_a", "1")
+    tested = for_real.results("evaluation/from_caltech101/CoOp/tiny_1shots/imagenet_a/seed1")
+    assert tested["classnames"] == ["tench", "crane bird"]
+    assert tested["trained_on"]["dataset"] == "Caltech101"
+    assert tested["training"] is None
+
+
+@pytest.mark.slow
+def test_base_to_new_is_reproduced_up_to_the_table_beside_the_published_figures(for_real):
+    printed = for_real("reproduce.sh", "CoOp", "base2new", DATASETS="caltech101")
+    assert "Base-to-novel: Caltech101, 1 shots" in printed
+    row = next(line for line in printed.splitlines() if re.match(r"\| Caltech101 +\| +base", line))
+    ours, published, difference = (float(cell) for cell in row.split("|")[-4:-1])
+    assert published == 98
+    assert difference == pytest.approx(ours - published)
+    assert "NOT THE SAME SETTING" in printed
+
+
+@pytest.mark.slow
+def test_few_shot_ends_in_its_table(for_real):
+    printed = for_real("fewshot.sh", "CoOp", "caltech101", "2", SHOTS="1 2")
+    header = next(line for line in printed.splitlines() if line.startswith("| method"))
+    assert [cell.strip() for cell in header.split("|")[2:-1]] == ["seeds", "1 shot", "2 shots"]
