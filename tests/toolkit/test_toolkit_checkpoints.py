@@ -103,9 +103,7 @@ def test_the_learning_rate_goes_on_falling_after_a_resume(toy, capsys):
     finally:
         del toy.kind.before_epoch
     # the epoch that was killed is run again
-    assert rates == pytest.approx(
-        [1e-5, 0.1, 0.0904508, 0.0904508, 0.0654508, 0.0345491], rel=1e-5
-    )
+    assert rates == pytest.approx([1e-5, 0.1, 0.0904508, 0.0904508, 0.0654508, 0.0345491], rel=1e-5)
     out = capsys.readouterr().out
     assert f"Found checkpoint at {toy.output} (will resume training)" in out
     assert "Loaded model weights\nLoaded optimizer\nLoaded scheduler\nPrevious epoch: 2\n" in out

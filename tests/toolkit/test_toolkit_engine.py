@@ -148,6 +148,14 @@ def test_the_best_model_on_val_is_kept_and_deployed(toy, monkeypatch, capsys):
     assert re.search(r"Load .*model-best.pth.tar to toy \(epoch=2, val_result=70.0\)", out)
 
 
+@pytest.mark.minidassl
+def test_the_fall_back_to_test_is_said(toy, capsys):
+    trainer = toy.trainer()
+    trainer.val_loader = None
+    trainer.test(split="val")
+    assert "Note: the data set has no val split" in capsys.readouterr().out
+
+
 def test_no_test_means_no_test(toy, capsys):
     toy.trainer("TEST.NO_TEST", True, "OPTIM.MAX_EPOCH", 1).train()
     assert "Evaluate" not in capsys.readouterr().out

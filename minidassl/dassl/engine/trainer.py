@@ -99,9 +99,7 @@ class TrainerBase:
             if self._optims[name] is not None:
                 self._optims[name].step()
 
-    def model_backward_and_update(
-        self, loss: Tensor, names: str | list[str] | None = None
-    ) -> None:
+    def model_backward_and_update(self, loss: Tensor, names: str | list[str] | None = None) -> None:
         """Clear gradients, backpropagate, step."""
         self.model_zero_grad(names)
         self.model_backward(loss)
@@ -194,17 +192,14 @@ class TrainerBase:
         return epoch
 
     def check_identity(
-        self,
-        checkpoint: dict,
-        path: str,
-        keys: tuple[str, ...] = ("trainer", "backbone", "classnames"),
+        self, checkpoint: dict, path: str, keys: tuple[str, ...] | None = None
     ) -> None:
-        """Raise CheckpointError where a stored identity differs from ours in one of `keys`.
+        """Raise CheckpointError where a stored identity differs from ours (in one of `keys`).
 
         Checkpoints of Dassl store none and are not compared.
         """
         stored, ours = checkpoint.get("identity", {}), self.checkpoint_identity()
-        for key in keys:
+        for key in stored.keys() & ours.keys() if keys is None else keys:
             if key in stored and key in ours and stored[key] != ours[key]:
                 raise CheckpointError(
                     f'"{path}" belongs to another run: its {key} is {_shown(stored[key])}, '

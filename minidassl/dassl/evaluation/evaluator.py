@@ -80,9 +80,7 @@ class Classification(EvaluatorBase):
             f"* error: {100.0 - accuracy:.1f}%\n"
             f"* macro_f1: {macro_f1:.1f}%"
         )
-        return OrderedDict(
-            accuracy=accuracy, error_rate=100.0 - accuracy, macro_f1=float(macro_f1)
-        )
+        return OrderedDict(accuracy=accuracy, error_rate=100.0 - accuracy, macro_f1=float(macro_f1))
 
     def _per_class(self) -> float:
         print("=> per-class result")
