@@ -1,107 +1,35 @@
 """Our trainers against the published ones, on golden tensors made by running those (golden/)."""
 
-import json
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from dassl.config import get_cfg_default
 from golden import weights
-from safetensors.torch import save_file
-from yacs.config import CfgNode
+from golden.cases import (
+    CASES,
+    MANIFEST,
+    TRAINERS,
+    assert_close,
+    build,
+    golden_file,
+    logits_of,
+    write_clips,
+)
 
-from causalclip.backbone import CLIP, build_clip, load_clip
+from causalclip.backbone import CLIP, load_clip
 from causalclip.published import our_name
-from causalclip.trainers.cocoop import CoCoOp
-from causalclip.trainers.coop import CoOp
-from causalclip.trainers.ivlp import IVLP
-from causalclip.trainers.kgcoop import KgCoOp
-from causalclip.trainers.maple import MaPLe
-from causalclip.trainers.promptsrc import PromptSRC
-from causalclip.trainers.vpt import VPT
 
-GOLDEN = Path(__file__).parent / "golden"
-MANIFEST = json.loads((GOLDEN / "manifest.json").read_text())
-TRAINERS = {
-    "coop": CoOp,
-    "cocoop": CoCoOp,
-    "maple": MaPLe,
-    "vpt": VPT,
-    "ivlp": IVLP,
-    "kgcoop": KgCoOp,
-    "promptsrc": PromptSRC,
-}
-CASES = [(m, case) for m, spec in MANIFEST["methods"].items() for case in spec["cases"]]
 AT_ONCE = 1e-5  # relative to a tensor's largest entry: logits, losses, gradients
 AFTER_STEPS = 1e-4  # the same after three optimiser steps
 
 
-class WithoutData:
-    """A trainer that knows class names only; batches come from the test."""
-
-    def build_data_loader(self):
-        dataset = SimpleNamespace(classnames=list(weights.CLASSNAMES))
-        self.dm = SimpleNamespace(dataset=dataset)
-        self.lab2cname = dict(enumerate(weights.CLASSNAMES))
-        self.train_loader_x = self.val_loader = self.test_loader = None
-
-
 @pytest.fixture(scope="module")
 def clip_files(tmp_path_factory) -> dict[str, str]:
-    """One safetensors file per CLIP shape, with the numbers the published trainers had."""
-    folder = tmp_path_factory.mktemp("clip")
-    for shape, sizes in weights.CLIP_SHAPES.items():
-        names = {name: value.shape for name, value in build_clip(**sizes).state_dict().items()}
-        save_file(weights.clip_state(names), folder / f"{shape}.safetensors")
-    return {shape: str(folder / f"{shape}.safetensors") for shape in weights.CLIP_SHAPES}
+    return write_clips(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, dict[str, np.ndarray]]:
-    files = {method: np.load(GOLDEN / f"{method}.npz") for method in TRAINERS}
-    return {method: {name: file[name] for name in file.files} for method, file in files.items()}
-
-
-def settings_of(method: str, case: str) -> dict:
-    """The published settings of a case, those that our trainer has too."""
-    config = dict(MANIFEST["methods"][method]["cases"][case]["config"])
-    if method == "kgcoop" and config["CTX_INIT"]:
-        config["CTX_INIT"] = "a photo of a"  # there CTX_INIT True means these words
-    return {key: value for key, value in config.items() if key in TRAINERS[method].defaults}
-
-
-def build(method: str, case: str, clip_files: dict[str, str]):
-    """Our trainer of a golden case, with the published start of what is drawn at random."""
-    trainer_class, spec = TRAINERS[method], MANIFEST["methods"][method]
-    cfg = get_cfg_default()
-    cfg.TRAINER.NAME, cfg.USE_CUDA = spec["trainer"], False
-    defaults = dict(trainer_class.defaults)
-    for key, value in settings_of(method, case).items():
-        defaults[key] = type(defaults[key])(value)
-    cfg.TRAINER[trainer_class.config_node] = CfgNode(defaults)
-    cfg.MODEL.BACKBONE.NAME = clip_files[case.split("/")[0]]
-    cfg.INPUT.SIZE, cfg.DATASET.NAME = (32, 32), "OxfordPets"
-    cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH = "sgd", spec["lr"], 3
-    trainer = type(trainer_class.__name__, (WithoutData, trainer_class), {})(cfg)
-    start_from_published(trainer, method, case)
-    return trainer
-
-
-def start_from_published(trainer, method: str, case: str) -> None:
-    parameters = dict(trainer.model.named_parameters())
-    spec = MANIFEST["methods"][method]["cases"][case]
-    assert {our_name(name) for name in spec["learnable"]} == set(parameters)
-    for name, shape in spec["learnable"].items():
-        assert tuple(shape) == tuple(parameters[our_name(name)].shape), name
-        if name != "prompt_learner.ctx" or not settings_of(method, case)["CTX_INIT"]:
-            parameters[our_name(name)].data.copy_(weights.learnable(name, tuple(shape)))
-
-
-def logits_of(trainer, step: int = 0) -> torch.Tensor:
-    with torch.no_grad(), trainer.evaluating():
-        return trainer.logits(weights.images(step))
+    return {method: golden_file(method) for method in TRAINERS}
 
 
 def step(trainer, i: int, num_batches: int) -> float:
@@ -110,12 +38,6 @@ def step(trainer, i: int, num_batches: int) -> float:
     trainer.num_batches = num_batches
     batch = {"img": weights.images(i), "label": weights.labels(i)}
     return trainer.forward_backward(batch)["loss"]
-
-
-def assert_close(actual, expected: np.ndarray, tolerance: float, what: str) -> None:
-    actual = actual.detach().numpy() if isinstance(actual, torch.Tensor) else np.asarray(actual)
-    error = np.abs(actual - expected).max() / np.abs(expected).max()
-    assert error <= tolerance, f"{what}: relative error {error:.2e}, allowed {tolerance:.0e}"
 
 
 def assert_kept(file, prefix: str, tensor: torch.Tensor, tolerance: float) -> None:

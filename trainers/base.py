@@ -520,7 +520,7 @@ def independent_prompts(clip: nn.Module, settings: CfgNode) -> IndependentPrompt
         text_depth,
         settings.PROMPT_DEPTH_VISION,
         clip.transformer.width,
-        clip.visual.transformer.width,
+        clip.visual.transformer.width if is_vit(clip) else 0,  # a ResNet has text prompts alone
         init=embed_words(clip, words, n_text) if words and n_text else None,
     )
 

@@ -1,0 +1,188 @@
+"""A training step at 100 classes and an evaluation at 1,000, ours against the published way.
+
+    python benchmarks/baselines.py [--shape tiny|vit-b32] [--device cuda] [--repeats 5]
+
+The plain path does what the published code does: every text 77 tokens long, the text features anew
+for each batch of an evaluation, CoCoOp's images one by one. Both run alternately in one process on
+the same random CLIP, and must give the same loss, gradients and logits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from safetensors.torch import save_file
+from text_truncation import CLASSNAMES, SHAPES
+from timing import ratio
+from torch import Tensor
+from torch.nn import functional as F
+
+from causalclip import plugin
+from causalclip.backbone import build_clip, image_size
+from causalclip.injection import prompted
+from causalclip.prompts import PromptSet
+from causalclip.trainers.promptsrc import mean_kl
+
+# isort: split
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
+
+# Images a step: four as published for the deep prompts, eight for the others.
+BATCHES = {"CoOp": 8, "KgCoOp": 8, "CoCoOp": 8, "MaPLe": 4, "IVLP": 4, "PromptSRC": 4}
+TARGETS = {"CoOp": 6, "KgCoOp": 6, "CoCoOp": 6, "MaPLe": 3, "IVLP": 3, "PromptSRC": 3}
+EVALUATED = ("CoOp", "KgCoOp", "MaPLe", "IVLP", "PromptSRC")  # text independent of the image
+TEST_BATCH, TEST_BATCHES = 100, 5
+ADJECTIVES = "big blue dark green old red small tall white young".split()
+THOUSAND = [f"{adjective} {name}" for adjective in ADJECTIVES for name in CLASSNAMES]
+
+
+class Plain:
+    """The published arithmetic around one of our trainers' prompts."""
+
+    def __init__(self, trainer):
+        self.trainer, self.clip = trainer, trainer.clip
+        self.scale = self.clip.logit_scale.exp()
+
+    def text(self, prompts: PromptSet) -> Tensor:
+        """Unit text features (K, E) from texts of full length."""
+        with prompted(self.clip, text=prompts.text):
+            return F.normalize(self.clip.encode_text(self.trainer.class_tokens.tokens), dim=-1)
+
+    def image(self, images: Tensor, prompts: PromptSet) -> Tensor:
+        with prompted(self.clip, image=prompts.image):
+            return F.normalize(self.clip.encode_image(images), dim=-1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        if self.trainer.cfg.TRAINER.NAME == "CoCoOp":
+            return self.one_by_one(images)
+        prompts = self.trainer.model()
+        return self.scale * self.image(images, prompts) @ self.text(prompts).T
+
+    def one_by_one(self, images: Tensor) -> Tensor:
+        features = self.image(images, PromptSet())
+        (context,) = self.trainer.model(features).text
+        texts = [self.text(PromptSet(text=(own,))) for own in context]
+        pairs = zip(features, texts, strict=True)
+        return torch.stack([self.scale * image @ text.T for image, text in pairs])
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        trainer = self.trainer
+        extra = {"KgCoOp": self.near_text, "PromptSRC": self.near_teacher}
+        if trainer.cfg.TRAINER.NAME not in extra:
+            return F.cross_entropy(self.logits(images), labels)
+        prompts = trainer.model()
+        image, text = self.image(images, prompts), self.text(prompts)
+        logits = self.scale * image @ text.T
+        regular = extra[trainer.cfg.TRAINER.NAME](images, image, text, logits)
+        return F.cross_entropy(logits, labels) + regular
+
+    def near_text(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
+        distance = 1 - F.cosine_similarity(text, self.trainer.handcrafted, dim=-1).mean()
+        return self.trainer.settings.W * distance
+
+    def near_teacher(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
+        trainer, settings = self.trainer, self.trainer.settings
+        teacher = self.image(images, PromptSet())
+        return (
+            settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, trainer.teacher_text)
+            + settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, teacher)
+            + mean_kl(logits, self.scale * teacher @ trainer.teacher_text.T)
+        )
+
+
+class WithoutData:
+    """A trainer that knows class names only."""
+
+    def build_data_loader(self) -> None:
+        self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=self.names))
+        self.lab2cname = dict(enumerate(self.names))
+        self.train_loader_x = self.val_loader = self.test_loader = None
+
+
+def trainer_of(name: str, classnames: list[str], backbone: str, size: int, device: str):
+    """Our trainer with its own defaults, prompts in at most as many blocks as there are."""
+    cfg = plugin.extend_cfg(get_cfg_default())
+    node = TRAINER_REGISTRY.get(name).config_node
+    cfg.TRAINER.NAME, cfg.USE_CUDA = name, device == "cuda"
+    cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = backbone, (size, size)
+    cfg.OPTIM.NAME, cfg.TRAINER[node].CTX_INIT = "sgd", "a photo of a"
+    for key in cfg.TRAINER[node]:
+        if key.startswith("PROMPT_DEPTH"):
+            cfg.TRAINER[node][key] = min(cfg.TRAINER[node][key], 4)
+    kind = type(name, (WithoutData, TRAINER_REGISTRY.get(name)), {"names": classnames})
+    with redirect_stdout(StringIO()):
+        return kind(cfg)
+
+
+def step_ratio(trainer, size: int, repeats: int) -> str:
+    """Forward and backward of the training loss, plain against ours, and how far apart."""
+    name, plain = trainer.cfg.TRAINER.NAME, Plain(trainer)
+    images = torch.randn(BATCHES[name], 3, size, size, device=trainer.device)
+    labels = torch.randint(len(trainer.classnames), (len(images),), device=trainer.device)
+    trainer.set_model_mode("train")
+
+    def step(loss) -> Tensor:
+        trainer.model.zero_grad()
+        loss().backward()
+        return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+
+    def ours() -> Tensor:
+        return step(lambda: trainer.loss(images, labels)[0])
+
+    def published() -> Tensor:
+        return step(lambda: plain.loss(images, labels))
+
+    apart = (ours() - published()).abs().max() / published().abs().max()
+    found = ratio(published, ours, repeats)
+    return f"{found} (target {TARGETS[name]}x), gradients {apart:.0e} apart"
+
+
+@torch.no_grad()
+def evaluation_ratio(trainer, size: int, repeats: int) -> str:
+    """Logits of a few test batches, plain against ours."""
+    plain = Plain(trainer)
+    batches = torch.randn(TEST_BATCHES, TEST_BATCH, 3, size, size, device=trainer.device)
+
+    def ours() -> Tensor:
+        with trainer.evaluating():
+            return torch.cat([trainer.logits(images) for images in batches])
+
+    def published() -> Tensor:
+        return torch.cat([plain.logits(images) for images in batches])
+
+    apart = (ours() - published()).abs().max()
+    return f"{ratio(published, ours, repeats)} (target 10x), logits {apart:.0e} apart"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    plugin.register_all()
+    torch.manual_seed(0)
+    model = build_clip(**SHAPES[args.shape])
+    size = image_size(model)
+    with tempfile.TemporaryDirectory() as folder:
+        backbone = str(Path(folder) / "clip.safetensors")
+        save_file(model.state_dict(), backbone)
+        print(f"{args.shape}, training step, {len(CLASSNAMES)} classes")
+        for name, batch in BATCHES.items():
+            trainer = trainer_of(name, CLASSNAMES, backbone, size, args.device)
+            print(f"  {name:9} batch {batch}: {step_ratio(trainer, size, args.repeats)}")
+        images = TEST_BATCH * TEST_BATCHES
+        print(f"{args.shape}, evaluation of {images} images, {len(THOUSAND)} classes")
+        for name in EVALUATED:
+            trainer = trainer_of(name, THOUSAND, backbone, size, args.device)
+            print(f"  {name:9} {evaluation_ratio(trainer, size, max(1, args.repeats // 3))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Our trainers in the situation of a golden case: the published CLIP, class names and start."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from golden import weights
+from safetensors.torch import save_file
+from yacs.config import CfgNode
+
+from causalclip.backbone import build_clip
+from causalclip.published import our_name
+from causalclip.trainers.cocoop import CoCoOp
+from causalclip.trainers.coop import CoOp
+from causalclip.trainers.ivlp import IVLP
+from causalclip.trainers.kgcoop import KgCoOp
+from causalclip.trainers.maple import MaPLe
+from causalclip.trainers.promptsrc import PromptSRC
+from causalclip.trainers.vpt import VPT
+
+# isort: split
+from dassl.config import get_cfg_default
+
+GOLDEN = Path(__file__).parent
+MANIFEST = json.loads((GOLDEN / "manifest.json").read_text())
+TRAINERS = {
+    "coop": CoOp,
+    "cocoop": CoCoOp,
+    "maple": MaPLe,
+    "vpt": VPT,
+    "ivlp": IVLP,
+    "kgcoop": KgCoOp,
+    "promptsrc": PromptSRC,
+}
+CASES = [(m, case) for m, spec in MANIFEST["methods"].items() for case in spec["cases"]]
+
+
+class WithoutData:
+    """A trainer that knows class names only; batches come from the test."""
+
+    def build_data_loader(self):
+        dataset = SimpleNamespace(classnames=list(weights.CLASSNAMES))
+        self.dm = SimpleNamespace(dataset=dataset)
+        self.lab2cname = dict(enumerate(weights.CLASSNAMES))
+        self.train_loader_x = self.val_loader = self.test_loader = None
+
+
+def write_clips(folder: Path) -> dict[str, str]:
+    """One safetensors file per CLIP shape, with the numbers the published trainers had."""
+    for shape, sizes in weights.CLIP_SHAPES.items():
+        names = {name: value.shape for name, value in build_clip(**sizes).state_dict().items()}
+        save_file(weights.clip_state(names), folder / f"{shape}.safetensors")
+    return {shape: str(folder / f"{shape}.safetensors") for shape in weights.CLIP_SHAPES}
+
+
+def golden_file(method: str) -> dict[str, np.ndarray]:
+    """Everything that a published trainer gave."""
+    with np.load(GOLDEN / f"{method}.npz") as file:
+        return dict(file)
+
+
+def settings_of(method: str, case: str) -> dict:
+    """The published settings of a case, those that our trainer has too."""
+    config = dict(MANIFEST["methods"][method]["cases"][case]["config"])
+    if method == "kgcoop" and config["CTX_INIT"]:
+        config["CTX_INIT"] = "a photo of a"  # there CTX_INIT True means these words
+    return {key: value for key, value in config.items() if key in TRAINERS[method].defaults}
+
+
+def build(method: str, case: str, clip_files: dict[str, str]):
+    """Our trainer of a golden case, with the published start of what is drawn at random."""
+    trainer_class, spec = TRAINERS[method], MANIFEST["methods"][method]
+    cfg = get_cfg_default()
+    cfg.TRAINER.NAME, cfg.USE_CUDA = spec["trainer"], False
+    defaults = dict(trainer_class.defaults)
+    for key, value in settings_of(method, case).items():
+        defaults[key] = type(defaults[key])(value)
+    cfg.TRAINER[trainer_class.config_node] = CfgNode(defaults)
+    cfg.MODEL.BACKBONE.NAME = clip_files[case.split("/")[0]]
+    cfg.INPUT.SIZE, cfg.DATASET.NAME = (32, 32), "OxfordPets"
+    cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH = "sgd", spec["lr"], 3
+    trainer = type(trainer_class.__name__, (WithoutData, trainer_class), {})(cfg)
+    start_from_published(trainer, method, case)
+    return trainer
+
+
+def start_from_published(trainer, method: str, case: str) -> None:
+    parameters = dict(trainer.model.named_parameters())
+    spec = MANIFEST["methods"][method]["cases"][case]
+    assert {our_name(name) for name in spec["learnable"]} == set(parameters)
+    for name, shape in spec["learnable"].items():
+        assert tuple(shape) == tuple(parameters[our_name(name)].shape), name
+        if name != "prompt_learner.ctx" or not settings_of(method, case)["CTX_INIT"]:
+            parameters[our_name(name)].data.copy_(weights.learnable(name, tuple(shape)))
+
+
+def logits_of(trainer, step: int = 0) -> torch.Tensor:
+    with torch.no_grad(), trainer.evaluating():
+        return trainer.logits(weights.images(step))
+
+
+def assert_close(actual, expected: np.ndarray, tolerance: float, what: str) -> None:
+    actual = actual.detach().numpy() if isinstance(actual, torch.Tensor) else np.asarray(actual)
+    error = np.abs(actual - expected).max() / np.abs(expected).max()
+    assert error <= tolerance, f"{what}: relative error {error:.2e}, allowed {tolerance:.0e}"
