@@ -4,6 +4,7 @@
 #   CFG     configuration below configs/trainers/TRAINER/, without .yaml (default: see default_cfg)
 #   SHOTS   images per class (default 16)
 #   OUTPUT  where everything is written (default output)
+#   PROGRESS  brief: one line an epoch on the screen (log.txt has all)
 #   SEEDS   seeds of scripts that take several (default "1 2 3")
 #   BACKBONE  a file below configs/backbones/, without .yaml, in place of the recipe's own CLIP;
 #           results go to $OUTPUT/$BACKBONE
@@ -97,5 +98,14 @@ run_once() {
         return
     fi
     echo "run: $dir"
-    python train.py --root "$DATA" --output-dir "$dir" "$@"
+    python train.py --root "$DATA" --output-dir "$dir" "$@" | show_progress
+}
+
+# PROGRESS=brief shows the end of each epoch and the result; log.txt always has every line.
+show_progress() {
+    if [ "${PROGRESS:-}" = brief ]; then
+        sed -un -e '/^epoch .*batch \[\([0-9]*\)\/\1\]/p' -e '/^\* accuracy/p'
+    else
+        cat
+    fi
 }

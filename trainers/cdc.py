@@ -229,7 +229,9 @@ class CDC(PromptTrainer):
     # -- prediction ----------------------------------------------------------------------------
 
     def predict(self, images: Tensor) -> dict[str, Any]:
-        evidence = self.evidence(self.logits(images))  # at test all templates see one view [ours]
+        # At test all templates see the plain image [ours]. In fp64, so that very certain samples do
+        # not tie when they are ranked by uncertainty.
+        evidence = self.evidence(self.logits(images)).double()
         rule, eta = self.settings.FUSION, self.model.discount.item()
         readings = {
             "dempster": fuse(evidence),
