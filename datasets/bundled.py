@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from dassl.data.datasets import DatasetBase
 
+from causalclip.datasets.fewshot import fewshot_split
 from causalclip.datasets.listing import listed
-from causalclip.datasets.splits import Items, fewshot_split, subsample_classes
+from causalclip.datasets.splits import Items, subsample_classes
 
 MARKER = "causalclip.json"
 

@@ -12,8 +12,9 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from causalclip.datasets.annotations import imagenet_names
 from causalclip.datasets.caches import load_json, store_json
 from causalclip.datasets.catalogue import facts_of
+from causalclip.datasets.fewshot import fewshot_split
 from causalclip.datasets.listing import FolderItems, image_names, require_root, subfolders
-from causalclip.datasets.splits import fewshot_split, say_shared_names, subsample_classes
+from causalclip.datasets.splits import say_shared_names, subsample_classes
 from causalclip.datasets.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
 
 INDEX = "causalclip_files.json"

@@ -4,7 +4,8 @@ import os
 
 from dassl.data.datasets import DatasetBase
 
-from causalclip.datasets.splits import Items, fewshot_split, subsample_classes
+from causalclip.datasets.fewshot import fewshot_split
+from causalclip.datasets.splits import Items, subsample_classes
 from causalclip.datasets.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
 
 

@@ -1,25 +1,23 @@
-"""Train, val and test as CoOp makes them: split files, few-shot sets, base and new classes.
+"""Train, val and test as CoOp makes them: split files, and base and new classes.
 
 Every draw comes from Python's global generator, in the order of Dassl 0.6.3 and CoOp, so that one
-seed gives one few-shot set in all code bases of the family.
+seed gives one split in all code bases of the family.
 """
 
-import hashlib
 import json
 import math
 import os
-import pickle
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from dassl.data.datasets import DatasetBase, Datum
+from dassl.data.datasets import Datum
 from dassl.utils import listdir_nohidden
 
-from causalclip.datasets.caches import load_json, store_json
-from causalclip.datasets.listing import FolderItems, listed, relative, require_files
+from causalclip.datasets.caches import store_json
+from causalclip.datasets.listing import listed, relative, require_files
 
 Items = list[Datum]
 Subsample = Literal["all", "base", "new"]
@@ -117,13 +115,14 @@ def write_split(
     The first of several processes wins: read the file again rather than using what was passed in.
     """
     parts = zip(PARTS, (train, val, test), strict=True)
-    split = {part: list(_rows(items, image_dir)) for part, items in parts}
+    split = {part: list(rows_of(items, image_dir)) for part, items in parts}
     place = store_json(path, split, keep_existing=True)
     print(f"Saved split to {place}")
     return place
 
 
-def _rows(items: Items, root: str | os.PathLike) -> Iterator[tuple[str, int, str]]:
+def rows_of(items: Items, root: str | os.PathLike) -> Iterator[tuple[str, int, str]]:
+    """Yield the items' rows as a split file holds them, paths relative to `root`."""
     return ((relative(item.impath, root), item.label, item.classname) for item in items)
 
 
@@ -181,155 +180,6 @@ def split_trainval(trainval: Items, *, p_val: float = 0.2) -> tuple[Items, Items
         val.extend(trainval[i] for i in indices[:n_val])
         train.extend(trainval[i] for i in indices[n_val:])
     return train, val
-
-
-# Few-shot sets
-
-
-def fewshot_split(
-    dataset: DatasetBase,
-    train: Items,
-    val: Items | None,
-    cfg,
-    cache_dir: str | os.PathLike,
-    *,
-    root: str | os.PathLike | None = None,
-) -> tuple[Items, Items | None]:
-    """Draw `NUM_SHOTS` training and at most 4 validation images a class, once per seed.
-
-    `cache_dir` is CoOp's `<dataset>/split_fewshot`; paths are stored relative to `root`, its parent
-    if not given. A set that CoOp or MaPLe has stored there is used as it is, otherwise ours,
-    `causalclip_shot_K-seed_S.json`, as long as it was drawn from the same split. As in CoOp a
-    stored set draws nothing, so the run that stores it and later ones find Python's generator in
-    different states afterwards.
-    """
-    num_shots = cfg.DATASET.NUM_SHOTS
-    if num_shots < 1:
-        return train, val
-    root = Path(root or Path(cache_dir).parent)
-    name = f"shot_{num_shots}-seed_{cfg.SEED}"
-    published = _published_fewshot(Path(cache_dir, f"{name}.pkl"), train, val, root)
-    if published is not None:
-        return published
-    path = Path(cache_dir, f"causalclip_{name}.json")
-    digest = split_digest(train, val or [], root=root)
-    stored = _stored_fewshot(path, digest)
-    if stored is not None:
-        parts = _pick(stored["train"], train, root), _pick(stored["val"], val or [], root)
-        return parts if val is not None else (parts[0], None)
-    train = dataset.generate_fewshot_dataset(train, num_shots=num_shots)
-    if val is not None:
-        val = dataset.generate_fewshot_dataset(val, num_shots=min(num_shots, 4))
-    content = {"digest": digest, "train": list(_rows(train, root))}
-    content["val"] = list(_rows(val or [], root))
-    print(f"Saving preprocessed few-shot data to {store_json(path, content)}")
-    return train, val
-
-
-def _stored_fewshot(path: Path, digest: str) -> dict | None:
-    stored = load_json(path)
-    if stored is None:
-        return None
-    if stored.get("digest") != digest:
-        print(f"The split has changed since {path} was drawn: drawing again")
-        return None
-    print(f"Loading preprocessed few-shot data from {path}")
-    return stored
-
-
-def split_digest(*parts: Items, root: str | os.PathLike) -> str:
-    """Return the SHA-256 of the parts' relative paths, labels and names, in order."""
-    digest = hashlib.sha256()
-    for items in parts:
-        digest.update(b"\0part\0")
-        if isinstance(items, FolderItems):  # a million at a time
-            items.update_digest(digest, root)
-            continue
-        for path, label, classname in _rows(items, root):
-            digest.update(os.fsencode(f"{path}\t{label}\t{classname}\n"))
-    return digest.hexdigest()
-
-
-def _pick(rows: Sequence, items: Items, root: Path) -> Items:
-    by_path = _by_path(items, {row[0] for row in rows}, root)
-    return [by_path[row[0]] for row in rows]
-
-
-def _by_path(items: Items, paths: Collection[str], root: Path) -> dict[str, Datum]:
-    if isinstance(items, FolderItems):
-        return items.find(paths, root)
-    located = ((relative(item.impath, root), item) for item in items)
-    return {path: item for path, item in located if path in paths}
-
-
-# Few-shot sets that CoOp or MaPLe has stored: pickles of Dassl objects with absolute paths
-
-
-class _StoredDatum:
-    """Takes the state of a pickled Datum without running any of its code."""
-
-
-class _DatumUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        if name == "Datum" and module.split(".")[0] == "dassl":
-            return _StoredDatum
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, only Dassl's Datum is allowed")
-
-
-def _published_fewshot(path: Path, train: Items, val: Items | None, root: Path):
-    """Return the set CoOp stored, as items of today's split; None if absent or of another split."""
-    if not path.is_file():
-        return None
-    stored = read_published(path)
-    chosen = {
-        part: _locate(stored.get(part, []), items or [], root)
-        for part, items in (("train", train), ("val", val))
-    }
-    lost = sum(item is None for items in chosen.values() for item in items)
-    if lost:
-        print(f"Ignoring {path}: {lost} of its images are not in today's split under their label")
-        return None
-    print(f"Using the few-shot set that CoOp or MaPLe stored in {path}")
-    return chosen["train"], None if val is None else chosen["val"]
-
-
-def read_published(path: str | os.PathLike) -> dict[str, list[tuple[str, int]]]:
-    """Read CoOp's few-shot pickle as {"train" | "val": [(absolute path, label)]}, running no code.
-
-    Raises ValueError if the file is damaged or asks for anything but Dassl's Datum.
-    """
-    try:
-        with open(path, "rb") as file:
-            stored = _DatumUnpickler(file).load()
-        return {
-            part: [(item._impath, item._label) for item in items] for part, items in stored.items()
-        }
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, TypeError) as error:
-        raise ValueError(
-            f"{path} must be a few-shot file as CoOp writes it, got {error!r}; remove or restore it"
-        ) from None
-
-
-def _locate(stored: Sequence[tuple[str, int]], items: Items, root: Path) -> list[Datum | None]:
-    """Find stored absolute paths below today's root, by the longest tail that the split knows."""
-    wanted = {_tail(path, 1) for path, _ in stored}
-    known = {}
-    for item in items:
-        if os.path.basename(item.impath) in wanted:
-            known[relative(item.impath, root)] = item
-    return [_find(path, label, known) for path, label in stored]
-
-
-def _find(path: str, label: int, known: Mapping[str, Datum]) -> Datum | None:
-    for length in range(path.replace("\\", "/").count("/") + 1, 0, -1):
-        item = known.get(_tail(path, length))
-        if item is not None:
-            return item if item.label == label else None
-    return None
-
-
-def _tail(path: str, length: int) -> str:
-    return "/".join(path.replace("\\", "/").split("/")[-length:])
 
 
 # Base and new classes

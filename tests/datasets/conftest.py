@@ -1,5 +1,6 @@
 """Settings as train.py makes them, a cache of each test's own, and the real images if present."""
 
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -47,3 +48,20 @@ def real_images(tmp_path_factory) -> Path:
         with tarfile.open(path) as archive:
             archive.extractall(root, filter="data")
     return root
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A root with a small Caltech101: 5 classes with 6 + 5 + 2 images each, all files empty."""
+    folder = tmp_path / "old" / "caltech-101"
+    split = {"train": [], "val": [], "test": []}
+    for label, name in enumerate(["face", "leopard", "accordion", "airplane", "anchor"]):
+        for part, count in (("train", 6), ("val", 5), ("test", 2)):
+            for n in range(count):
+                path = f"{name}/{part}_{n}.jpg"
+                split[part].append([path, label, name])
+                image = folder / "101_ObjectCategories" / path
+                image.parent.mkdir(parents=True, exist_ok=True)
+                image.write_bytes(b"")
+    (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    return tmp_path / "old"

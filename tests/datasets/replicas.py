@@ -203,3 +203,16 @@ def domains(folder: Path, names: Iterable[str], classes: Iterable[str], *, count
     for domain in names:
         for i, name in enumerate(classes):
             put_images(folder / domain / name, (f"{name}_{n:02d}.jpg" for n in range(count + i)))
+
+
+def edit_split(root: Path, edit: Callable[[dict], object]) -> None:
+    """Change the split file of a Caltech101 below `root`."""
+    path = root / "caltech-101" / "split_zhou_Caltech101.json"
+    split = json.loads(path.read_text())
+    edit(split)
+    path.write_text(json.dumps(split))
+
+
+def names(items) -> list[str]:
+    """class/file of each item."""
+    return ["/".join(Path(item.impath).parts[-2:]) for item in items]
