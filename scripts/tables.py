@@ -12,8 +12,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from runs import PROTOCOLS, VARIANTS
-
-from causalclip.metrics import harmonic_mean, novelty_auroc
+from scipy.stats import hmean
 
 # The order of the papers' tables.
 TARGETS = (
@@ -89,7 +88,7 @@ def base_to_novel(runs: pd.DataFrame) -> pd.DataFrame:
     for half in ("base", "new"):
         rows[half] = [metrics["accuracy"] for metrics in rows[f"metrics_{half}"]]
         rows[f"ECE {half}"] = [metrics["ece"] for metrics in rows[f"metrics_{half}"]]
-    rows["HM"] = [harmonic_mean(b, n) for b, n in zip(rows.base, rows.new, strict=True)]
+    rows["HM"] = hmean(rows[["base", "new"]], axis=1)
     rows["AUROC"] = [detection(row) for _, row in rows.iterrows()]
     rows["train s"] = rows["seconds_base"]
     rows["table"] = titles(rows, "base2new")
@@ -99,6 +98,8 @@ def base_to_novel(runs: pd.DataFrame) -> pd.DataFrame:
 
 def detection(pair: pd.Series) -> float:
     """AUROC of new against base test images by uncertainty, per cent."""
+    from causalclip.metrics import novelty_auroc  # loads torch, which nothing else here needs
+
     name = f"{pair['variant']}/uncertainty" if pair["variant"] else "uncertainty"
     values = [
         np.load(pair[path].with_name("predictions.npz"))[name] for path in ("path_base", "path_new")
@@ -114,8 +115,7 @@ def average_over_datasets(rows: pd.DataFrame) -> pd.DataFrame:
     )
     groups = per_set.groupby(["shots", "method"], sort=False)
     average = groups.mean().rename(columns={"HM": "average of HMs"})
-    both = [harmonic_mean(b, n) for b, n in zip(average["base"], average["new"], strict=True)]
-    average.insert(2, "HM of averages", both)
+    average.insert(2, "HM of averages", hmean(average[["base", "new"]], axis=1))
     average.insert(0, "data sets", groups.size())
     return average.reset_index()
 
@@ -255,6 +255,6 @@ def open_class(runs: pd.DataFrame) -> pd.DataFrame:
     rows = groups[["base", "open", "all"]].mean().assign(targets=groups["domain"].nunique())
     rows = rows.reset_index()
     rows = rows[rows.targets == rows.table.map(targets)]
-    rows["HM"] = [harmonic_mean(b, o) for b, o in zip(rows.base, rows.open, strict=True)]
+    rows["HM"] = hmean(rows[["base", "open"]], axis=1)
     compare = {name: name for name in ("base", "open", "HM")}
     return as_scores(rows, "openclass", ["base", "open", "all", "HM"], compare)
