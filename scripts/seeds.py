@@ -27,10 +27,10 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-def seeds_of(counts: pd.Series) -> str:
+def seeds_of(counts: pd.Series) -> int | str:
     """How many seeds a row has; "2-3" where its columns differ."""
     low, high = int(counts.min()), int(counts.max())
-    return str(low) if low == high else f"{low}-{high}"
+    return low if low == high else f"{low}-{high}"
 
 
 def rows_of(groups, key: tuple[str, str]) -> np.ndarray:

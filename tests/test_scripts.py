@@ -269,8 +269,7 @@ def test_every_default_configuration_is_a_file():
         set -euo pipefail
         . scripts/settings.sh
         for trainer in {names}; do for protocol in {" ".join(PROTOCOLS)}; do
-        for dataset in imagenet caltech101 handwritten_digits causal_shapes domainbed_pacs; do
-        for SHOTS in 1 2 4 8 16; do
+        for dataset in imagenet caltech101 handwritten_digits; do for SHOTS in 1 2 16; do
             cfg=$(default_cfg $trainer $dataset $protocol)
             [ -f configs/trainers/$trainer/$cfg.yaml ] || echo $trainer/$cfg for $protocol, $dataset
         done; done; done; done"""

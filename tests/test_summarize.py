@@ -93,7 +93,7 @@ def two_seeds(tmp_path, write_pair):
 
 def test_base_new_and_their_harmonic_mean_are_averaged_over_seeds(two_seeds):
     row = only_row(two_seeds)
-    assert row["seeds"] == "2"
+    assert row["seeds"] == 2
     assert (row["base"], row["new"]) == (85, 70)
     assert row["HM"] == pytest.approx((2 * 90 * 60 / 150 + 80) / 2)
     assert row["AUROC"] == 100  # every new image is more uncertain than every base image
@@ -178,7 +178,7 @@ def test_an_average_is_given_only_to_who_has_every_target(crossed, write_target)
 def test_a_run_evaluated_again_on_its_own_data_is_counted_once(tmp_path, write_run, write_target):
     write_run("trained", 70.0)
     write_target("Set", 70.0, source="Set")
-    assert only_row(tmp_path)["seeds"] == "1"
+    assert only_row(tmp_path)["seeds"] == 1
 
 
 # -- few-shot ----------------------------------------------------------------------------------
