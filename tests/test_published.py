@@ -153,6 +153,14 @@ def test_a_checkpoint_of_another_method_is_refused(method, other, clip_files):
         convert(other, published_state(method, case, clip), clip, "small")
 
 
+def test_unpaired_prompt_depths_are_refused(clip_files):
+    clip = load_clip(clip_files["small"])
+    state = published_state("maple", "small/random", clip)
+    del state["prompt_learner.compound_prompt_projections.1.weight"]
+    with pytest.raises(ValueError, match=r"Missing key.*compound_prompt_projections\.1\.weight"):
+        convert("MaPLe", state, clip, "small")
+
+
 def test_the_script_says_one_line_and_2_for_a_file_that_is_no_checkpoint(
     clip_files, tmp_path, capsys
 ):
