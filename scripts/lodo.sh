@@ -25,11 +25,11 @@ for seed in $seeds; do
     for target in "${domains[@]}"; do
         sources_for "$target"
         run_once "$OUTPUT/lodo/$dataset/shots_$SHOTS/$target/$trainer/$CFG/seed$seed" \
+            --source-domains "${sources[@]}" --target-domains "$target" \
             --seed "$seed" --trainer "$trainer" \
             --dataset-config-file "configs/datasets/$dataset.yaml" \
             --config-file "configs/trainers/$trainer/$CFG.yaml" \
             ${BACKBONE:+--config-file "configs/backbones/$BACKBONE.yaml"} \
-            --source-domains "${sources[@]}" --target-domains "$target" \
             DATASET.NUM_SHOTS "${SHOTS/all/-1}" "$@"
     done
 done

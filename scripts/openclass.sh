@@ -31,11 +31,11 @@ for seed in $seeds; do
         sources_for "$target"
         run="$dataset/shots_$SHOTS/$target/$trainer/$CFG/seed$seed"
         common=(
+            --source-domains "${sources[@]}" --target-domains "$target"  # lists end at the next flag
             --seed "$seed" --trainer "$trainer"
             --dataset-config-file "configs/datasets/$dataset.yaml"
             --config-file "configs/trainers/$trainer/$CFG.yaml"
             ${BACKBONE:+--config-file "configs/backbones/$BACKBONE.yaml"}
-            --source-domains "${sources[@]}" --target-domains "$target"
         )
         run_once "$OUTPUT/openclass/train/$run" "${common[@]}" \
             DATASET.NUM_SHOTS "${SHOTS/all/-1}" DATASET.SUBSAMPLE_CLASSES base "$@"

@@ -101,9 +101,10 @@ class CLIP_ICM(FeatureTrainer):
         "EPS": 0.3,
         "DIM_INV": 0,
         "GRID_ESTIMATORS": ["difference", "generalized"],
-        "GRID_LAMS": [0.1, 0.3, 1.0, 3.0, 10.0],
-        "GRID_EPS": [0.01, 0.03, 0.1, 0.3, 1.0],
-        "GRID_DIMS": [0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0],  # shares of the feature width
+        "GRID_LAMS": [0.1, 0.3, 1.0, 3.0],
+        "GRID_EPS": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
+        # Shares of the feature width; with 1 the plain features are among the choices.
+        "GRID_DIMS": [0.125, 0.15625, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0],
         "KEEP": "invariant",  # invariant | reference: the published code's end of the spectrum
         "NORMALIZE": True,  # features before their moments are taken [ours; code: raw]
         "ORTHONORMAL": True,  # False: generalized eigenvectors scaled by the interventions
