@@ -333,7 +333,7 @@ def test_one_class_only_is_refused(make_trainer, tmp_path, monkeypatch):
 def test_domains_that_do_not_exist_or_are_source_and_target_are_refused(make_trainer, tmp_path):
     with pytest.raises(ValueError, match="TARGET_DOMAINS must be among ink, chalk, neon, noisy"):
         make_trainer("CLIP_ICM", tmp_path, *FEW, "DATASET.TARGET_DOMAINS", ["fresco"])
-    with pytest.raises(ValueError, match="must not be among the sources, got ink in both"):
+    with pytest.raises(ValueError, match="must not be among the sources, got ink"):
         make_trainer("CLIP_ICM", tmp_path, *FEW, "DATASET.TARGET_DOMAINS", ["ink"])
 
 
