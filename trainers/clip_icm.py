@@ -7,7 +7,6 @@ arXiv 2405.15289. What neither the paper nor its code states is ours and marked 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -210,13 +209,15 @@ class CLIP_ICM(FeatureTrainer):
         return sources[number] if number < len(sources) else f"domain {number}"
 
     def _kind_groups(self) -> list[Group]:
-        items: list[list] = [[] for _ in KIND_GROUPS]
-        for item in self.dm.dataset.train_x:
-            key = self.encoder.key_of(item.impath)
-            items[random.Random(f"{self.cfg.SEED} {key}").randrange(len(items))].append(item)
+        keyed = {self.encoder.key_of(item.impath): item for item in self.dm.dataset.train_x}
+        # Dealt out in the order of a hash: parts of one size, whatever the order of the list.
+        dealt = sorted(keyed, key=lambda key: sample_seed(key, self.cfg.SEED))
+        n = len(KIND_GROUPS)
+        parts = [[keyed[key] for key in dealt[i::n]] for i in range(n)]
         return [
             Group("+".join(kinds), part, ImageIntervention(kinds=kinds), held_changed=True)
-            for kinds, part in zip(KIND_GROUPS, items, strict=True)
+            for kinds, part in zip(KIND_GROUPS, parts, strict=True)
+            if part
         ]
 
     def _fold(self, group: Group) -> Fold:
