@@ -34,6 +34,8 @@ class Facts:
     images: int | None = None
     """All images, where no split is published."""
     domains: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    """The class folders in alphabetical order, where they are few."""
     image_dir: str = ""
     split_file: str = ""
     gigabytes: float | None = None
@@ -403,6 +405,7 @@ DOMAINBED = (
         classes=7,
         images=9991,
         domains=("art_painting", "cartoon", "photo", "sketch"),
+        class_names=("dog", "elephant", "giraffe", "guitar", "horse", "house", "person"),
         gigabytes=0.2,
         licence="research",
         page="http://www.eecs.qmul.ac.uk/~dl307/project_iccv2017",
@@ -422,6 +425,7 @@ DOMAINBED = (
         classes=5,
         images=10729,
         domains=("Caltech101", "LabelMe", "SUN09", "VOC2007"),
+        class_names=("bird", "car", "chair", "dog", "person"),
         gigabytes=3.6,
         licence="none stated",
         page="http://www.eecs.qmul.ac.uk/~dl307/project_iccv2017",
@@ -460,6 +464,18 @@ DOMAINBED = (
         classes=10,
         images=24788,
         domains=("location_100", "location_38", "location_43", "location_46"),
+        class_names=(
+            "bird",
+            "bobcat",
+            "cat",
+            "coyote",
+            "dog",
+            "empty",
+            "opossum",
+            "rabbit",
+            "raccoon",
+            "squirrel",
+        ),
         gigabytes=6,
         licence="CDLA-Permissive 1.0",
         page="https://lila.science/datasets/caltech-camera-traps",

@@ -6,8 +6,7 @@ from pathlib import Path
 from causalclip.datasets import annotations
 from causalclip.datasets.caches import first_existing
 from causalclip.datasets.catalogue import BUNDLED, Facts
-from causalclip.datasets.domains import SETS as DOMAIN_SETS
-from causalclip.datasets.domains import class_names, class_places
+from causalclip.datasets.domains import FOLDERS, class_names, class_places
 from causalclip.datasets.imagenet import class_folders, read_names
 from causalclip.datasets.listing import image_names, missing_files, subfolders
 from causalclip.datasets.splits import PARTS, check_labels, read_split_rows
@@ -19,7 +18,7 @@ ANNOTATION_LISTS = {"FGVCAircraft": "images_variant_{}.txt"}
 
 def place_of(facts: Facts, root: Path) -> Path | None:
     """Return the folder of a set below `root`, in any layout that is read, or None."""
-    folders = DOMAIN_SETS.get(facts.name, {}).get("folders", (facts.folder,))
+    folders = FOLDERS.get(facts.name, (facts.folder,))
     return next((root / folder for folder in folders if (root / folder).is_dir()), None)
 
 
@@ -44,7 +43,7 @@ def check(facts: Facts, root: Path, *, decode: bool = False) -> list[str]:
 
 
 def _check(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
-    if facts.name in DOMAIN_SETS:
+    if facts.name in FOLDERS:
         return _check_domains(facts, folder, found)
     if facts.split_file:
         return _check_split(facts, folder, found)
@@ -115,6 +114,9 @@ def _check_domains(facts: Facts, folder: Path, found: list[str]) -> Iterator[str
         yield f"{len(domains)} domains ({', '.join(domains)}), published {', '.join(facts.domains)}"
     classes = class_names(folder, domains)
     yield from _differs("classes", len(classes), facts.classes)
+    unknown = [name for name in classes if name not in facts.class_names and not name.isdigit()]
+    if facts.class_names and unknown:
+        yield f"classes {', '.join(unknown[:5])}, published {', '.join(facts.class_names)}"
     for domain in domains:
         for name in classes:
             places = class_places(folder / domain, name)

@@ -38,8 +38,8 @@ class DomainSet(SplitSet):
     config_defaults = {"PATH": "", "TRIAL_SEED": 0, **SplitSet.config_defaults}
     folders: tuple[str, ...] = ()
     """Where the set may be below the root, DomainBed's layout first."""
-    names_of_numbers: tuple[str, ...] = ()
-    """Class names, where the published folders are called 0, 1, ..."""
+    class_names: tuple[str, ...] = ()
+    """The names to use where the class folders are called 0, 1, ... as in Dassl's VLCS."""
 
     def __init__(self, cfg):
         folder = self._find(cfg.DATASET)
@@ -64,8 +64,8 @@ class DomainSet(SplitSet):
         return present[0] if present else require_root(settings.ROOT, self.folders[0])
 
     def _readable(self, classes: Sequence[str]) -> list[str]:
-        if self.names_of_numbers and all(name.isdigit() for name in classes):
-            return list(self.names_of_numbers[: len(classes)])
+        if len(classes) == len(self.class_names) and all(name.isdigit() for name in classes):
+            return list(self.class_names)
         return list(classes)
 
     def _parts(self, read: "_Reader", sources, targets) -> tuple[Items, Items, Items]:
@@ -168,20 +168,22 @@ def _require_images(train: Items, names: Sequence[str], *, where: str) -> None:
         )
 
 
-SETS = {
-    "DomainBedPACS": {"folders": ("PACS", "pacs/images")},
-    "DomainBedVLCS": {
-        "folders": ("VLCS",),
-        "names_of_numbers": ("bird", "car", "chair", "dog", "person"),
-    },
-    "DomainBedOfficeHome": {"folders": ("office_home", "office_home_dg")},
-    "DomainBedTerraIncognita": {"folders": ("terra_incognita",)},
-    "DomainBedDomainNet": {"folders": ("domain_net",)},
+FOLDERS = {
+    "DomainBedPACS": ("PACS", "pacs/images"),
+    "DomainBedVLCS": ("VLCS",),
+    "DomainBedOfficeHome": ("office_home", "office_home_dg"),
+    "DomainBedTerraIncognita": ("terra_incognita",),
+    "DomainBedDomainNet": ("domain_net",),
 }
 
-for _name, _facts in SETS.items():
-    _doc = f"{_name.removeprefix('DomainBed')} in DomainBed's protocol: {facts_of(_name).page}."
-    DATASET_REGISTRY.register(type(_name, (DomainSet,), {"__doc__": _doc, **_facts}))
+for _name, _folders in FOLDERS.items():
+    _facts = facts_of(_name)
+    _attributes = {
+        "__doc__": f"{_name.removeprefix('DomainBed')} in DomainBed's protocol: {_facts.page}.",
+        "folders": _folders,
+        "class_names": _facts.class_names,
+    }
+    DATASET_REGISTRY.register(type(_name, (DomainSet,), _attributes))
 
 
 @DATASET_REGISTRY.register()

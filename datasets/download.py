@@ -8,7 +8,7 @@ import zipfile
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
-from causalclip.datasets.catalogue import Download, Facts
+from causalclip.datasets.catalogue import Download, Facts, facts_of
 from causalclip.download import fetch
 
 DRIVE = "https://drive.google.com/uc?id="
@@ -29,7 +29,7 @@ def download(facts: Facts, root: Path, *, keep_archives: bool = False) -> list[s
             failures.append(f"{item.file}: {error}")
     if failures:
         return failures
-    if facts.name == "DomainBedTerraIncognita":
+    if facts.name == TERRA.name:
         sort_terra_incognita(folder)
     if not keep_archives:
         for item in facts.downloads:
@@ -124,30 +124,22 @@ def merge(source: Path, target: Path) -> None:
     source.rmdir()
 
 
-TERRA_LOCATIONS = ("38", "46", "100", "43")
-TERRA_CLASSES = (
-    "bird",
-    "bobcat",
-    "cat",
-    "coyote",
-    "dog",
-    "empty",
-    "opossum",
-    "rabbit",
-    "raccoon",
-    "squirrel",
-)
+TERRA = facts_of("DomainBedTerraIncognita")
 
 
 def sort_terra_incognita(folder: Path) -> None:
     """Sort the cameras' common image folder into DomainBed's location_<n>/<class>/."""
     images, annotations = folder / "eccv_18_all_images_sm", folder / "eccv_18_annotation_files"
     for image, name in _terra_images(annotations):
-        target = folder / f"location_{image['location']}" / name
+        target = folder / _terra_domain(image) / name
         target.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(images / image["file_name"], target / image["file_name"])
     shutil.rmtree(images)
     shutil.rmtree(annotations)
+
+
+def _terra_domain(image: dict) -> str:
+    return f"location_{image['location']}"
 
 
 def _terra_images(annotations: Path):
@@ -161,6 +153,6 @@ def _terra_images(annotations: Path):
     for annotation in content["annotations"]:
         classes[annotation["image_id"]].add(names[annotation["category_id"]])
     for image in content["images"]:
-        if str(image["location"]) in TERRA_LOCATIONS:
-            for name in sorted(classes[image["id"]] & set(TERRA_CLASSES)):
+        if _terra_domain(image) in TERRA.domains:
+            for name in sorted(classes[image["id"]] & set(TERRA.class_names)):
                 yield image, name

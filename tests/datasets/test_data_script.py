@@ -143,8 +143,12 @@ def test_replicas_of_other_layouts_are_whole(tmp_path, name, counts):
 @pytest.mark.parametrize("facts", DOMAINBED, ids=lambda facts: facts.name)
 def test_domain_sets_are_checked_domain_by_domain(tmp_path, facts):
     replicas.domains(tmp_path / facts.folder, facts.domains, ["ant", "bee"])
-    counted = shrunk(facts, classes=2, images=21 * len(facts.domains))
+    names = facts.class_names and ("ant", "bee")
+    counted = shrunk(facts, classes=2, images=21 * len(facts.domains), class_names=names)
     assert check(counted, tmp_path) == []
+    if facts.class_names:
+        other = shrunk(counted, class_names=("ant", "cat"))
+        assert check(other, tmp_path) == ["classes bee, published ant, cat"]
     for path in (tmp_path / facts.folder / facts.domains[0] / "ant").iterdir():
         path.unlink()
     said = check(counted, tmp_path)
