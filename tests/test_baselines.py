@@ -39,7 +39,8 @@ LANGUAGE_ONLY = {"N_CTX_VISION": 0, "PROMPT_DEPTH_VISION": 0, "PROMPT_DEPTH_TEXT
 def clips(tmp_path_factory) -> dict[str, str]:
     """A random ViT and a random ResNet CLIP."""
     folder = tmp_path_factory.mktemp("clips")
-    kinds = {"vit": {"vision_layers": 3}, "resnet": {"vision_layers": (1, 1, 1, 1)}}
+    resnet = {"vision_layers": (1, 1, 1, 1), "vision_width": 16}
+    kinds = {"vit": {"vision_layers": 3}, "resnet": resnet}
     for kind, shape in kinds.items():
         model = build_clip(embed_dim=48, **shape)
         save_file(model.state_dict(), folder / f"{kind}.safetensors")
