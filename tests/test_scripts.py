@@ -28,8 +28,10 @@ CALLS = {
     "openclass.sh": ["CoOp", "domainbed_pacs"],
     "reproduce.sh": ["CoOp", "base2new"],
 }
-# Stands for python: notes train.py's arguments and leaves a result, as a finished run does.
+# Stands for python: notes train.py's arguments and leaves a result, as a finished run does; there
+# are three domains.
 STUB = r"""#!/bin/sh
+[ "$1" != scripts/domains.py ] || printf 'art\npaint brush\nphoto\n'
 [ "$1" = train.py ] || exit 0
 shift
 printf '%s\t' "$@" >> "$CALLS"
@@ -219,6 +221,33 @@ def test_seeds_and_shots_come_from_the_environment_or_the_arguments(stubbed):
     assert [folder[-5:] for folder in stubbed.folders()] == ["seed1", "seed2", "seed7"]
 
 
+def test_each_domain_is_left_out_once(stubbed):
+    stubbed("lodo.sh", "ZeroshotCLIP", "domainbed_pacs", "1")
+    folder = "lodo/domainbed_pacs/shots_all/{}/ZeroshotCLIP/vit_b16/seed1"
+    assert stubbed.folders() == [folder.format(d) for d in ("art", "paint brush", "photo")]
+    for call, others in zip(
+        stubbed.calls(),
+        [["paint brush", "photo"], ["art", "photo"], ["art", "paint brush"]],
+        strict=True,
+    ):
+        start = call.index("--source-domains")
+        assert call[start + 1 : call.index("--target-domains")] == others
+        assert value(call, "DATASET.NUM_SHOTS") == "-1"
+
+
+def test_open_classes_are_tested_with_what_the_base_classes_taught(stubbed):
+    stubbed("openclass.sh", "ZeroshotCLIP", "domainbed_pacs", "1", SHOTS="4")
+    train, test, *rest = stubbed.calls()
+    assert len(rest) == 4
+    assert value(train, "DATASET.SUBSAMPLE_CLASSES") == "base"
+    assert value(test, "DATASET.SUBSAMPLE_CLASSES") == "all"
+    assert value(test, "--model-dir") == value(train, "--output-dir")
+    assert "--eval-only" in test
+    assert stubbed.folders()[1] == (
+        "openclass/test/domainbed_pacs/shots_4/art/ZeroshotCLIP/vit_b16/seed1"
+    )
+
+
 def test_a_finished_run_is_skipped(stubbed):
     stubbed("xd_train.sh", "MaPLe", "1")
     printed = stubbed("xd_train.sh", "MaPLe", "1")
@@ -227,7 +256,8 @@ def test_a_finished_run_is_skipped(stubbed):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "count"), [("base2new", 22), ("xd", 11), ("dg", 5), ("fewshot", 55)]
+    ("protocol", "count"),
+    [("base2new", 22), ("xd", 11), ("dg", 5), ("fewshot", 55), ("lodo", 15), ("openclass", 30)],
 )
 def test_a_table_is_reproduced_by_as_many_runs_as_it_has_cells(stubbed, protocol, count):
     stubbed("reproduce.sh", "CoOp", protocol, SEEDS="1")
