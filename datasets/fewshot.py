@@ -96,6 +96,19 @@ def _by_path(items: Items, paths: Collection[str], root: Path) -> dict[str, Datu
 # Few-shot sets that CoOp or MaPLe has stored: pickles of Dassl objects with absolute paths
 
 
+DAMAGED = (
+    pickle.UnpicklingError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    MemoryError,  # a damaged length asks for more than there is
+    OverflowError,
+)
+"""What Python's unpickler raises for bytes that are no pickle, and we for other content."""
+
+
 class _StoredDatum:
     """Takes the state of a pickled Datum without running any of its code."""
 
@@ -135,7 +148,7 @@ def read_published(path: str | os.PathLike) -> dict[str, list[tuple[str, int]]]:
         return {
             part: [(item._impath, item._label) for item in items] for part, items in stored.items()
         }
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, TypeError) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{path} must be a few-shot file as CoOp writes it, got {error!r}; remove or restore it"
         ) from None

@@ -7,11 +7,14 @@ import pickle
 import random
 import shutil
 import sys
+import tempfile
 import types
 from pathlib import Path
 
 import pytest
 from dassl.data.datasets import Datum
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from replicas import edit_split, names
 
 from causalclip.datasets import fewshot
@@ -46,18 +49,17 @@ def test_caltech_draws_are_coops(load, caltech, shots, seed, subsample):
         assert digest(dataset, caltech) == GOLDEN["caltech"][f"{shots} {seed} {subsample}"]
 
 
+def _plain_datum(path, label, name=""):
+    """Dassl's Datum of an image that is not there, as in a file from another machine."""
+    item = object.__new__(Datum)
+    item.__dict__.update(_impath=path, _label=label, _domain=0, _classname=name)
+    return item
+
+
 def published_pickle(root, images_root, *, chosen):
     """What CoOp writes: Dassl's Datum objects with absolute paths, here of `images_root`."""
-    items = []
-    for path, label, name in chosen:
-        item = object.__new__(Datum)
-        item.__dict__.update(
-            _impath=f"{images_root}/caltech-101/101_ObjectCategories/{path}",
-            _label=label,
-            _domain=0,
-            _classname=name,
-        )
-        items.append(item)
+    images = f"{images_root}/caltech-101/101_ObjectCategories"
+    items = [_plain_datum(f"{images}/{path}", label, name) for path, label, name in chosen]
     folder = root / "caltech-101" / "split_fewshot"
     folder.mkdir()
     content = pickle.dumps({"train": items, "val": items[:0]}, protocol=pickle.HIGHEST_PROTOCOL)
@@ -119,6 +121,20 @@ def test_a_damaged_pickle_names_its_file(load, small):
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ValueError, match="shot_1-seed_1.pkl must be a few-shot file"):
         load("Caltech101", small, NUM_SHOTS=1)
+
+
+@given(at=st.integers(0, 10_000), value=st.integers(0, 255))
+@settings(max_examples=300, deadline=None)
+def test_any_damaged_byte_is_a_clear_error_or_harmless(at, value):
+    content = bytearray(pickle.dumps({"train": [_plain_datum("/x/a.jpg", 1)]}))
+    content[at % len(content)] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "shot_1-seed_1.pkl")
+        path.write_bytes(content)
+        try:
+            fewshot.read_published(path)
+        except ValueError as error:
+            assert "must be a few-shot file" in str(error)
 
 
 def test_a_pickle_of_todays_dassl_has_the_class_that_is_allowed(tmp_path):
