@@ -18,6 +18,7 @@ case "${1:-}" in -h | --help) show_help ;; esac
 [ $# -ge 2 ] || fail "usage: $0 TRAINER DATASET [\"SEEDS\" [KEY VALUE ...]] (--help explains)"
 trainer=$1 dataset=$2 seeds=${3:-$SEEDS} shots_list=$SHOTS given_cfg=${CFG:-}
 shift $(($# < 3 ? $# : 3))
+require_seeds "$seeds"
 require_data
 require_dataset "$dataset"
 

@@ -16,6 +16,7 @@ case "${1:-}" in -h | --help) show_help ;; esac
 [ $# -ge 2 ] || fail "usage: $0 TRAINER DATASET [\"SEEDS\" [KEY VALUE ...]] (--help explains)"
 trainer=$1 dataset=$2 seeds=${3:-$SEEDS}
 shift $(($# < 3 ? $# : 3))
+require_seeds "$seeds"
 require_data
 require_dataset "$dataset"
 CFG=${CFG:-$(default_cfg "$trainer" "$dataset" lodo)}

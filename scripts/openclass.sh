@@ -19,6 +19,7 @@ case "${1:-}" in -h | --help) show_help ;; esac
 [ $# -ge 2 ] || fail "usage: $0 TRAINER DATASET [\"SEEDS\" [KEY VALUE ...]] (--help explains)"
 trainer=$1 dataset=$2 seeds=${3:-$SEEDS}
 shift $(($# < 3 ? $# : 3))
+require_seeds "$seeds"
 [ "$trainer" != LinearProbe ] ||
     fail "LinearProbe cannot name open classes: use ZeroshotCLIP, CLIP_ICM or a prompt method"
 require_data

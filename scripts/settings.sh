@@ -34,6 +34,10 @@ require_dataset() {
         cd configs/datasets && ls *.yaml | sed 's/\.yaml$//' | tr '\n' ' ')"
 }
 
+require_seeds() {
+    [[ $1 =~ ^[0-9\ ]+$ ]] || fail "SEEDS must be numbers, got $1 (KEY VALUE pairs come after them)"
+}
+
 # default_cfg TRAINER DATASET PROTOCOL: the bundled data run on the bundled CLIP, everything else
 # with the recipe that the method was published with for this protocol.
 default_cfg() {

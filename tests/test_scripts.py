@@ -139,6 +139,7 @@ def test_an_unknown_data_set_lists_those_there_are(script, tmp_path):
     [
         ("xd_train.sh", ["CoOp", "1"], {"SOURCE": "nowhere"}, "unknown data set nowhere"),
         ("xd_test.sh", ["CoOp", "imagenet", "1"], {}, "imagenet is the source itself"),
+        ("fewshot.sh", ["CoOp", "dtd", "OPTIM.LR", "1."], {}, "SEEDS must be numbers, got OPTIM"),
         ("xd_test.sh", ["CoOp", "dtd", "1"], {}, "run xd_train.sh first"),
         ("dg_test.sh", ["CoOp", "dtd", "1"], {}, "dtd is no variant of ImageNet: imagenetv2"),
         ("reproduce.sh", ["CoOp", "b2n"], {}, "unknown protocol b2n; known: base2new xd dg"),
@@ -400,6 +401,6 @@ def test_base_to_new_is_reproduced_up_to_the_table_beside_the_published_figures(
 
 @pytest.mark.slow
 def test_few_shot_ends_in_its_table(for_real):
-    printed = for_real("fewshot.sh", "CoOp", "caltech101")
+    printed = for_real("fewshot.sh", "CoOp", "caltech101", "1")
     header = next(line for line in printed.splitlines() if line.startswith("| method"))
     assert [cell.strip() for cell in header.split("|")[2:-1]] == ["seeds", "1 shot"]
