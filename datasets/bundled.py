@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from dassl.data.datasets import DatasetBase
 
+from causalclip.datasets.domains import check_domains
 from causalclip.datasets.fewshot import fewshot_split
 from causalclip.datasets.listing import listed
 from causalclip.datasets.splits import Items, subsample_classes
@@ -100,7 +101,7 @@ class BundledDataset(DatasetBase):
 
     def _setup(self, cfg, folder: Path) -> None:
         self.dataset_dir = str(folder)
-        source, target = chosen_domains(cfg, self.domains)
+        source, target = chosen_domains(cfg, self.domains, where=str(folder))
         cut = self._left_out(cfg, folder, source, target) if target else self._pooled(cfg, folder)
         train, val, test = subsample_classes(*cut, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         super().__init__(train_x=train, val=val, test=test)
@@ -110,12 +111,18 @@ class BundledDataset(DatasetBase):
         raise NotImplementedError
 
     def _part(
-        self, folder: Path, domains: Sequence[str], parts: Sequence[str], *, test: bool = False
+        self,
+        folder: Path,
+        domains: Sequence[str],
+        parts: Sequence[str],
+        *,
+        test: bool = False,
+        first: int = 0,
     ) -> Items:
-        """Pictures of these parts, domain by domain; the domain's number is its place."""
+        """Pictures of these parts, domain by domain; domains are numbered from `first`."""
         return [
             listed(item.impath, item.label, domain=number, classname=item.classname)
-            for number, domain in enumerate(domains)
+            for number, domain in enumerate(domains, start=first)
             for part in parts
             for item in self._items(folder, domain, part, test=test)
         ]
@@ -146,7 +153,8 @@ class BundledDataset(DatasetBase):
                 items.extend(_in_domain(few, number))
         held = self._part(folder, target, ["heldout"], test=True)
         self.heldout_test = frozenset(item.impath for item in held)
-        return train, val, self._part(folder, target, list(PARTS), test=True)
+        test = self._part(folder, target, list(PARTS), test=True, first=len(source))
+        return train, val, test
 
 
 def _in_domain(items: Items, number: int) -> Iterator:
@@ -154,25 +162,12 @@ def _in_domain(items: Items, number: int) -> Iterator:
         yield listed(item.impath, item.label, domain=number, classname=item.classname)
 
 
-def chosen_domains(cfg, known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Source and target domains of the configuration; both or neither, none in both.
+def chosen_domains(cfg, known: Sequence[str], *, where: str) -> tuple[list[str], list[str]]:
+    """Source and target domains of the configuration, or none at all.
 
-    Raises ValueError that lists the known domains.
+    Raises ValueError that lists the known domains, and for a target among the sources.
     """
     source, target = list(cfg.DATASET.SOURCE_DOMAINS), list(cfg.DATASET.TARGET_DOMAINS)
-    for key, names in (("SOURCE_DOMAINS", source), ("TARGET_DOMAINS", target)):
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise ValueError(
-                f"DATASET.{key} must be among {', '.join(known)}, got {', '.join(unknown)}"
-            )
-    if bool(source) != bool(target):
-        raise ValueError(
-            "DATASET.SOURCE_DOMAINS and TARGET_DOMAINS must be given together, "
-            f"got {source} and {target}"
-        )
-    if both := sorted(set(source) & set(target)):
-        raise ValueError(
-            f"a target domain must not be among the sources, got {', '.join(both)} in both"
-        )
+    if source or target:
+        check_domains(source, target, known, where=where)
     return source, target

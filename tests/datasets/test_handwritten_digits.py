@@ -93,6 +93,7 @@ def test_leaving_a_domain_out_trains_on_the_sources_and_tests_on_the_whole_targe
     assert {Path(i.impath).parts[-3] for i in data.test} == {"noisy_paper"}
     assert sorted(map(scan_number, data.test)) == list(range(1797))
     assert {item.domain for item in data.train_x} == {0, 1, 2}
+    assert {item.domain for item in data.test} == {3}
 
 
 def test_the_held_out_fifth_shows_scans_that_no_source_domain_shows(digits):
@@ -131,10 +132,10 @@ def test_the_domains_look_different_and_keep_the_digit(digits):
     ("settings", "message"),
     [
         ({"SOURCE_DOMAINS": ["ink"], "TARGET_DOMAINS": ["pencil"]},
-         "TARGET_DOMAINS must be among ink, chalk, neon, noisy_paper, got pencil"),
+         "TARGET_DOMAINS must be among ink, chalk, neon, noisy_paper .*got 'pencil'"),
         ({"SOURCE_DOMAINS": ["ink", "chalk"], "TARGET_DOMAINS": ["chalk"]},
-         "must not be among the sources, got chalk in both"),
-        ({"TARGET_DOMAINS": ["chalk"]}, "must be given together"),
+         "must not be among the sources, got chalk"),
+        ({"TARGET_DOMAINS": ["chalk"]}, "SOURCE_DOMAINS must name one or more of ink"),
     ],
 )  # fmt: skip
 def test_wrong_domains_are_refused_with_the_right_ones(digits, settings, message):
