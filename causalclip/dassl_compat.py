@@ -24,21 +24,23 @@ _mended: list[str] | None = None
 _libraries: list[torch.library.Library] = []  # operators live as long as these
 
 
-def mend() -> list[str]:
+def mend(*, required: bool = True) -> list[str]:
     """Mend what is broken and return what that was; safe to call first thing, and again.
 
-    ImportError, saying how to get one, when no `dassl` is installed.
+    When no `dassl` is installed: ImportError, saying how to get one, or [] if it is not `required`.
     """
     global _mended
     if _mended is None:
         if find_spec("dassl") is None:
+            if not required:
+                return []
             raise ImportError(
                 "no module named dassl: install the embedded toolkit (pip install ./minidassl) "
                 "or Dassl itself (https://github.com/KaiyangZhou/Dassl.pytorch)"
             )
         _mended = [*mend_torchvision(), *_mend_dassl()]
         if _mended:
-            logger.info("mended for torch %s: %s", torch.__version__, "; ".join(_mended))
+            logger.warning("mended Dassl for torch %s: %s", torch.__version__, "; ".join(_mended))
     return _mended
 
 

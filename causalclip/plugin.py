@@ -14,8 +14,12 @@ from types import ModuleType
 
 from yacs.config import CfgNode
 
-import causalclip.trainers.cdc
-import causalclip.trainers.clip_icm  # noqa: F401  (importing causalclip.trainers mends Dassl first)
+from causalclip.dassl_compat import mend
+
+mend()
+
+import causalclip.trainers.cdc  # after mend(): they import dassl
+import causalclip.trainers.clip_icm  # noqa: F401
 
 # isort: split
 from dassl.data.datasets import DATASET_REGISTRY

@@ -2,4 +2,4 @@
 
 from causalclip.dassl_compat import mend
 
-mend()  # before any module of this package imports dassl
+mend(required=False)  # before any module of this package imports dassl

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dassl.engine import TRAINER_REGISTRY
 
 from causalclip.trainers.base import PromptTrainer
-from dassl.engine import TRAINER_REGISTRY
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "trainers"
 METHODS = sorted(path.name for path in CONFIGS.iterdir())
