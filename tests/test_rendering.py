@@ -1,4 +1,4 @@
-"""Rendered pictures: determinism, what each factor may touch, and legibility by nearest template."""
+"""Rendered pictures: determinism, what each factor may touch, legibility by nearest template."""
 
 from dataclasses import asdict, replace
 
