@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import dassl
 import numpy as np
 import pytest
 import torch
@@ -84,6 +85,9 @@ class Killed(Exception):
     """Stands for the end of a process between two epochs."""
 
 
+@pytest.mark.skipif(
+    not dassl.__version__.endswith("+mini"), reason="Dassl's checkpoints hold no random state"
+)
 @pytest.mark.parametrize("name", PROMPTED)
 def test_a_resumed_run_ends_in_the_same_weights(name, make_trainer, tmp_path, monkeypatch):
     every_epoch = ["OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1]
