@@ -52,6 +52,14 @@ def test_on_digits_the_probe_in_the_subspace_is_three_points_above_the_plain_one
     assert inside.min() >= plain.min() + 3
 
 
+def test_on_digits_zero_shot_in_the_subspace_costs_less_than_a_point(lodo):
+    """It gains nothing with this checkpoint; docs/clip_icm.md says what was tried."""
+    readings, _ = lodo("HandwrittenDigits")
+    plain, inside = readings["zeroshot"], readings["zeroshot_icm"]
+    assert inside.mean() > plain.mean() - 1
+    assert inside.min() > plain.min() - 1
+
+
 def test_on_shapes_with_a_broken_confounder_the_worst_domain_gains(lodo):
     """Class and background go together in the sources (0.9) and not in the target."""
     readings, _ = lodo("CausalShapes")
@@ -63,6 +71,7 @@ def test_on_shapes_with_a_broken_confounder_the_worst_domain_gains(lodo):
 def test_the_estimated_subspace_is_nearer_to_the_exact_twins_than_chance(lodo):
     _, details = lodo("CausalShapes")
     for run in details:
-        twins = run["heads"]["zeroshot"]["twins"]
-        assert twins["overlap"] > twins["chance"]
+        twins = run["heads"]["linear_probe"]["twins"]
+        assert twins["chance"] < 1  # a choice of all dimensions would say nothing
+        assert twins["overlap"] > twins["chance"] + 0.05
         assert 0 <= twins["mean_angle"] <= twins["largest_angle"] <= 90 + 1e-6
