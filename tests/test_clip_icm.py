@@ -296,6 +296,7 @@ def test_a_given_c_needs_no_validation(make_trainer, tmp_path):
         (["INTERVENTIONS", "AUDIO"], "INTERVENTIONS must be one of IMAGE, TEXT, BOTH, got 'AUDIO'"),
         (["SELECT", "target"], "SELECT must be one of lodo, fixed, got 'target'"),
         (["KEEP", "smallest"], "KEEP must be one of invariant, reference, got 'smallest'"),
+        (["GRID_ESTIMATORS", ["ratio"]], "must be among difference, generalized, got 'ratio'"),
         (["DRAWS", -1], "DRAWS must be 0 or more, got -1"),
         (["GRID_DIMS", [0.5, 1.5]], r"GRID_DIMS must be shares .* in \(0, 1\], got \[0.5, 1.5\]"),
         (["HEAD", "linear_probe", "PROBE", False], "HEAD linear_probe needs PROBE True"),

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -41,7 +41,12 @@ from causalclip.selection import (
     pooled,
     zeroshot_classifier,
 )
-from causalclip.subspace import InterventionMoments, InvariantProjection, ProjectionSettings
+from causalclip.subspace import (
+    Estimator,
+    InterventionMoments,
+    InvariantProjection,
+    ProjectionSettings,
+)
 from causalclip.templates import template_for
 from causalclip.trainers.feature_cache import batches
 from causalclip.trainers.features import FeatureTrainer, softmax_reading
@@ -129,6 +134,12 @@ class CLIP_ICM(FeatureTrainer):
                 raise ValueError(
                     f"TRAINER.CLIP_ICM.{key} must be one of {', '.join(allowed)}, "
                     f"got {settings[key]!r}"
+                )
+        for name in (settings.ESTIMATOR, *settings.GRID_ESTIMATORS):
+            if name not in get_args(Estimator):
+                raise ValueError(
+                    "TRAINER.CLIP_ICM.ESTIMATOR and GRID_ESTIMATORS must be among "
+                    f"{', '.join(get_args(Estimator))}, got {name!r}"
                 )
         if settings.DRAWS < 0:
             raise ValueError(f"TRAINER.CLIP_ICM.DRAWS must be 0 or more, got {settings.DRAWS}")
@@ -415,6 +426,9 @@ class CLIP_ICM(FeatureTrainer):
             features = self.features(group.items, desc=group.name)
             paths = [item.impath for item in group.items]
             exact.merge(self._moments(features, [self._twin_features(group)], paths))
+        if exact.n_pairs < exact.dim:
+            print(f"{exact.n_pairs} exact twins are too few to compare {exact.dim} dimensions with")
+            return
         for head in self.heads:
             choice = Choice(**details["heads"][head]["choice"])
             twins = choice.solve(exact, keep=self.settings.KEEP)
