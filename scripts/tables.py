@@ -68,7 +68,7 @@ def as_scores(
 
 def titled(protocol: str, subject: str, shots: int) -> str:
     """Title of a table; a negative number of shots is all images."""
-    return f"{PROTOCOLS[protocol]}: {subject}" + (f", {shots} shots" if shots > 0 else "")
+    return f"{PROTOCOLS[protocol]}: {subject}" + (f", {shots_name(shots)}" if shots > 0 else "")
 
 
 def titles(rows: pd.DataFrame, protocol: str, subject: str = "dataset") -> list[str]:
