@@ -163,8 +163,6 @@ class CDC(PromptTrainer):
 
     def diversity(self, image: Tensor, text: Tensor, prompts: PromptSet) -> Tensor:
         """L_de over the class features, and over the image features where prompts shape them."""
-        if self.settings.N_TEMPLATES == 1:
-            return text.new_zeros(())
         value = diversity_loss(text)
         return value + diversity_loss(image.transpose(0, 1)) if prompts.image else value
 
