@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from dassl.data import DataManager
-from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_checkpoint
@@ -33,10 +32,10 @@ from causalclip.prompts import (
     encode_classes,
 )
 from causalclip.subspace import InvariantProjection
+from causalclip.trainers.checkpoints import CheckpointTrainer, load_state
 from causalclip.trainers.results import (
     peak_memory_mb,
     run_record,
-    training_facts,
     write_predictions,
     write_results,
 )
@@ -45,7 +44,7 @@ from causalclip.zeroshot import cosine_logits
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 
 
-class CLIPTrainer(TrainerX):
+class CLIPTrainer(CheckpointTrainer):
     """A method on a frozen CLIP: subclasses say what they learn and how they predict.
 
     A subclass sets ``config_node`` (its node below ``cfg.TRAINER``) and ``defaults`` (that node's
@@ -54,7 +53,6 @@ class CLIPTrainer(TrainerX):
 
     config_node: str
     defaults: dict[str, Any] = {}
-    class_bound = False  # whether what is learned serves the classes of its training alone
 
     @property
     def settings(self) -> CfgNode:
@@ -245,49 +243,6 @@ class CLIPTrainer(TrainerX):
         """Further facts about the fitted method for results.json (JSON values only)."""
         return {}
 
-    # -- checkpoints ---------------------------------------------------------------------------
-
-    def checkpoint_identity(self) -> dict[str, Any]:
-        """Who a checkpoint belongs to; stored in it and compared when it is read."""
-        return {
-            "trainer": self.cfg.TRAINER.NAME,
-            "backbone": self.cfg.MODEL.BACKBONE.NAME,
-            "weights": self.digest,
-            "classnames": self.classnames,
-        }
-
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load what ``directory`` holds of this method: the given epoch, or model-best, or the last
-        one written. Other class names are fine; another method or backbone is an error."""
-        if directory:
-            self.trained_on = training_facts(directory)
-        if not self.get_model_names():
-            return
-        if not directory:
-            raise ValueError(
-                f"{self.cfg.TRAINER.NAME} has learned numbers to load: give --model-dir "
-                "(the training run's --output-dir)"
-            )
-        for name in self.get_model_names():
-            path = checkpoint_path(Path(directory) / name, epoch)
-            checkpoint = load_checkpoint(str(path))
-            check_identity(checkpoint, self.checkpoint_identity(), path)
-            if self.class_bound:
-                self.check_classes(checkpoint, path)
-            print(f"Load {path} to {name} (epoch={checkpoint['epoch']})")
-            load_state(self._models[name], checkpoint["state_dict"], path)
-
-    def check_classes(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Raise where what was learned for each class is to serve other classes, even as many."""
-        # Dassl's own checkpoints do not say; the training run's results.json does.
-        theirs = (checkpoint.get("identity") or self.trained_on or {}).get("classnames")
-        if theirs is not None and list(theirs) != self.classnames:
-            raise ValueError(
-                f"{path}: learned for the classes {', '.join(theirs[:5])}, ..., this run has "
-                f"{', '.join(self.classnames[:5])}, ...: class-specific numbers cannot move to "
-                "other classes"
-            )
-
 
 class PromptTrainer(CLIPTrainer):
     """Prompt learning by gradient descent: ``build_prompts`` and, if need be, ``loss``."""
@@ -454,46 +409,6 @@ def metrics_of(
         torch.from_numpy(labels[rows]),
         torch.from_numpy(outputs[f"{prefix}uncertainty"][rows]),
     )
-
-
-def checkpoint_path(directory: Path, epoch: int | None) -> Path:
-    """The file to load from a model's folder; FileNotFoundError lists what is there."""
-    if epoch is not None:
-        path = directory / f"model.pth.tar-{epoch}"
-    else:
-        path = directory / "model-best.pth.tar"
-        last = directory / "checkpoint"  # names the file written last
-        if not path.exists() and last.exists():
-            path = directory / last.read_text().strip()
-    if not path.exists():
-        there = sorted(p.name for p in directory.glob("model*")) if directory.exists() else []
-        raise FileNotFoundError(f"no checkpoint {path}; {directory} holds: {there or 'nothing'}")
-    return path
-
-
-def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
-    """Raise where a checkpoint was written by another method or for another backbone."""
-    theirs = checkpoint.get("identity")
-    if not theirs:  # written by a toolkit that does not record it
-        return
-    if theirs["trainer"] != identity["trainer"]:
-        raise ValueError(
-            f"{path}: a checkpoint of {theirs['trainer']}, this run is {identity['trainer']}"
-        )
-    # One file may go by two names, and one name be loaded in two precisions: either will do.
-    if all(theirs[key] != identity[key] for key in ("backbone", "weights")):
-        raise ValueError(
-            f"{path}: learned on the backbone {theirs['backbone']}, "
-            f"this run has {identity['backbone']}"
-        )
-
-
-def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Strict load; a ValueError names the file and says what does not fit."""
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit this configuration: {error}") from error
 
 
 def coupled_prompts(clip: nn.Module, settings: CfgNode) -> CoupledPrompts:

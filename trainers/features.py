@@ -14,13 +14,8 @@ from dassl.utils import load_checkpoint
 from torch import Tensor, nn
 
 from causalclip.injection import encode_image
-from causalclip.trainers.base import (
-    CLIPTrainer,
-    check_identity,
-    checkpoint_path,
-    flatten,
-    load_state,
-)
+from causalclip.trainers.base import CLIPTrainer, flatten
+from causalclip.trainers.checkpoints import check_identity, checkpoint_path, load_state
 from causalclip.trainers.feature_cache import Change, Encoder, batches
 from causalclip.trainers.results import peak_memory_mb
 
