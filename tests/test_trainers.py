@@ -1,15 +1,16 @@
 """Every registered trainer on the bundled digits, with a small random CLIP."""
 
 import json
+import random
 from pathlib import Path
 
-import dassl
 import numpy as np
 import pytest
 import torch
 from dassl.engine import TRAINER_REGISTRY
 
 from causalclip.trainers.base import PromptTrainer
+from causalclip.trainers.checkpoints import random_state, set_random_state
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "trainers"
 METHODS = sorted(path.name for path in CONFIGS.iterdir())
@@ -85,9 +86,6 @@ class Killed(Exception):
     """Stands for the end of a process between two epochs."""
 
 
-@pytest.mark.skipif(
-    not dassl.__version__.endswith("+mini"), reason="Dassl's checkpoints hold no random state"
-)
 @pytest.mark.parametrize("name", PROMPTED)
 def test_a_resumed_run_ends_in_the_same_weights(name, make_trainer, tmp_path, monkeypatch):
     every_epoch = ["OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1]
@@ -158,6 +156,47 @@ def test_a_checkpoint_of_another_method_is_refused(trained, make_trainer, tmp_pa
     other = make_trainer("CoOp", tmp_path)
     with pytest.raises(ValueError, match="a checkpoint of CDC, this run is CoOp"):
         other.load_model(str(folder))
+
+
+def test_a_run_is_not_resumed_by_another_method_or_for_other_classes(make_trainer, tmp_path):
+    make_trainer("CoOp", tmp_path).train()
+    with pytest.raises(ValueError, match="a checkpoint of CoOp, this run is KgCoOp"):
+        make_trainer("KgCoOp", tmp_path).train()
+    other = make_trainer("CoOp", tmp_path, "DATASET.SUBSAMPLE_CLASSES", "new")  # five, as before
+    with pytest.raises(ValueError, match="classes zero, .* this run has five, .*--output-dir"):
+        other.train()
+
+
+def test_a_finished_run_is_evaluated_and_not_trained_again(make_trainer, tmp_path, capsys):
+    first = make_trainer("CoOp", tmp_path)
+    first.train()
+    again = make_trainer("CoOp", tmp_path)
+    again.train()
+    assert again.start_epoch == 1 and again.training_cost is None
+    assert "Resume prompt_learner from" in capsys.readouterr().out
+    assert torch.equal(again.model.ctx, first.model.ctx)
+
+
+def test_models_at_different_epochs_are_not_resumed(make_trainer, tmp_path):
+    trainer = make_trainer("CoOp", tmp_path)
+    trainer.register_model("second", torch.nn.Linear(2, 1))
+    trainer.save_model(0, str(tmp_path))
+    path = tmp_path / "second" / "model.pth.tar-1"
+    torch.save({**torch.load(path, weights_only=True), "epoch": 3}, path)
+    with pytest.raises(ValueError, match=r"different epochs: \[1, 3\]"):
+        trainer.resume_model_if_exist(str(tmp_path))
+
+
+def test_the_random_state_goes_through_a_file_and_back(tmp_path):
+    random.gauss(0, 1), np.random.randn()  # leaves half a pair in both generators
+    torch.save(random_state(), tmp_path / "state.pt")
+
+    def draws():
+        return random.gauss(0, 1), np.random.randn(), float(torch.randn(()))
+
+    first = draws()
+    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert draws() == first
 
 
 def test_evaluating_without_a_model_folder_is_refused(make_trainer, tmp_path):

@@ -263,6 +263,14 @@ class PromptTrainer(CLIPTrainer):
         on_gpu = self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(enabled=on_gpu and self.settings.PREC == "amp")
 
+    def training_state(self) -> dict[str, Any]:
+        return {**super().training_state(), "scaler": self.scaler.state_dict()}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        super().load_training_state(state)
+        if state["scaler"]:  # empty where the scaler is not used
+            self.scaler.load_state_dict(state["scaler"])
+
     def build_prompts(self) -> nn.Module:
         """The module that owns every learnable number; its forward gives a PromptSet."""
         raise NotImplementedError
