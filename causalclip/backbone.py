@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from causalclip.atomic import replacing
 from causalclip.download import fetch
 
 Precision = Literal["fp32", "fp16", "bf16", "amp"]
@@ -263,9 +264,8 @@ def save_tiny(
         )
     state |= {"token_embedding.rows": rows, "token_embedding.values": table[rows]}
     header = {"architecture": json.dumps(_architecture(model)), "fill_seed": str(fill_seed)}
-    part = f"{os.fspath(path)}.part"
-    save_file(state, part, metadata={**(metadata or {}), **header})
-    os.replace(part, path)
+    with replacing(path) as part:
+        save_file(state, part, metadata={**(metadata or {}), **header})
 
 
 def _random_tokens(rows: int, width: int, seed: int) -> Tensor:

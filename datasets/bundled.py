@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -65,15 +67,39 @@ def build_once(
 
 
 def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:
+    _remove_abandoned(folder)
     # A temporary folder beside the target: renaming works within one file system only.
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.part-"))
+    name = f".{folder.name}.part-{os.getpid()}-{secrets.token_hex(4)}@{platform.node()}"
+    part = folder.with_name(name)
+    part.mkdir()
     try:
         write(part)
         (part / MARKER).write_text(json.dumps({"edition": edition}), encoding="utf-8")
-        part.chmod(0o755)  # mkdtemp's 0700 would hide the folder from colleagues
         _publish(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what builds that were killed have left; a process number counts on its own machine."""
+    name = re.compile(rf"\.{re.escape(folder.name)}\.part-(\d+)-\w+@{re.escape(platform.node())}")
+    for entry in list(os.scandir(folder.parent)):
+        part = name.fullmatch(entry.name)
+        if part and not _runs(int(part[1])):
+            print(f"Removing {entry.path}, left by a build that was killed")
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":
+        return True  # asking with signal 0 would end the process there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _publish(part: Path, folder: Path) -> None:

@@ -4,8 +4,9 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
+
+from causalclip.atomic import replacing
 
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -71,30 +72,6 @@ def _write_twin(twin: Path, text: str, keep_existing: bool) -> Path:
 
 
 def _write(path: Path, text: str, keep_existing: bool) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's 0600 would hide the file from colleagues
-        _publish(name, path, keep_existing)
-    finally:
-        if os.path.exists(name):
-            os.unlink(name)
+    with replacing(path, keep_existing=keep_existing) as part:
+        part.write_text(text, encoding="utf-8")
     return path
-
-
-def _publish(name: str, path: Path, keep_existing: bool) -> None:
-    if not keep_existing:
-        os.replace(name, path)
-        return
-    try:
-        os.link(name, path)  # unlike replace, fails if another process was first
-    except FileExistsError:
-        return
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
+
+from causalclip.atomic import replacing
 
 EDITION = 1  # part of every key: raise it when the same key would mean other features
 
@@ -86,18 +87,12 @@ class Encoder:
 
     def _write(self, file: Path, paths: Sequence[str], change: Change | None, desc: str) -> None:
         """Write the file whole or not at all; of two writers the last wins with equal content."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        os.close(handle)
-        try:
+        with replacing(file) as part:
             out = np.lib.format.open_memmap(
-                name, mode="w+", dtype=np.float32, shape=(len(paths), self.dim)
+                part, mode="w+", dtype=np.float32, shape=(len(paths), self.dim)
             )
             self._fill(out, paths, change, desc)
             out.flush()
-            os.replace(name, file)
-        finally:
-            Path(name).unlink(missing_ok=True)
 
     @torch.no_grad()
     def _fill(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import platform
 import resource
 import sys
@@ -17,6 +16,8 @@ import numpy as np
 import torch
 import yaml
 from yacs.config import CfgNode
+
+from causalclip.atomic import replacing
 
 SCHEMA = 1
 RESULTS_FILE = "results.json"
@@ -79,26 +80,16 @@ def write_results(directory: str | Path, record: dict[str, Any]) -> Path:
     """Write results.json atomically; numbers that are not finite become null."""
     path = Path(directory) / RESULTS_FILE
     text = json.dumps(finite(record), indent=1, allow_nan=False)
-    return replace_file(path, text.encode())
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return path
 
 
 def write_predictions(directory: str | Path, arrays: dict[str, np.ndarray]) -> Path:
     """Write predictions.npz atomically: one row a test image in every array."""
     path = Path(directory) / PREDICTIONS_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with replacing(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, **arrays)
-    os.replace(temporary, path)
-    return path
-
-
-def replace_file(path: Path, content: bytes) -> Path:
-    """Write a file so that a reader sees the old one or the whole new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
     return path
 
 

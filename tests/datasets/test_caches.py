@@ -11,18 +11,19 @@ import pytest
 import replicas
 from replicas import names
 
+from causalclip import atomic
 from causalclip.datasets import caches
 
 
 def deny_writing_below(root, monkeypatch, error):
-    make = caches.tempfile.mkstemp
+    create = atomic._create
 
-    def mkstemp(*, dir, prefix):
-        if Path(dir).is_relative_to(root):
-            raise OSError(error, os.strerror(error), str(dir))
-        return make(dir=dir, prefix=prefix)
+    def denied(part):
+        if part.is_relative_to(root):
+            raise OSError(error, os.strerror(error), str(part))
+        return create(part)
 
-    monkeypatch.setattr(caches.tempfile, "mkstemp", mkstemp)
+    monkeypatch.setattr(atomic, "_create", denied)
 
 
 def test_a_read_only_root_keeps_its_few_shot_sets_in_the_cache(load, small, cache, monkeypatch):

@@ -1,6 +1,11 @@
 """HandwrittenDigits: the real scans, their split, their four domains, and how they are built."""
 
 import json
+import multiprocessing
+import os
+import platform
+import signal
+import stat
 from collections import Counter
 from pathlib import Path
 
@@ -179,6 +184,44 @@ def test_the_first_of_two_builders_wins(tmp_path):
     folder = build_once(tmp_path, "toys", slow, edition=1)
     assert {p.name for p in folder.iterdir()} == {"first", MARKER}
     assert [p.name for p in tmp_path.iterdir()] == ["toys"]
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path, capsys):
+    fork = multiprocessing.get_context("fork")
+
+    def killed(folder):
+        (folder / "half").mkdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = fork.Process(
+        target=build_once, args=(tmp_path, "toys", killed), kwargs={"edition": 1}
+    )
+    process.start()
+    process.join()
+    (left,) = tmp_path.iterdir()
+    assert (left / "half").is_dir()
+    build_once(tmp_path, "other", lambda f: None, edition=1)
+    assert left.is_dir()  # of another set
+    build_once(tmp_path, "toys", lambda f: None, edition=1)
+    assert {p.name for p in tmp_path.iterdir()} == {"toys", "other"}
+    assert f"Removing {left}" in capsys.readouterr().out
+
+
+def test_a_folder_that_another_machine_builds_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "node", lambda: "node")
+    theirs = tmp_path / ".toys.part-999999999-ab@node-2"
+    theirs.mkdir()
+    build_once(tmp_path, "toys", lambda f: None, edition=1)
+    assert theirs.is_dir()
+
+
+def test_a_built_folder_has_the_mode_that_the_umask_asks_for(tmp_path):
+    before = os.umask(0o002)
+    try:
+        folder = build_once(tmp_path, "toys", lambda f: None, edition=1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o775
 
 
 def test_what_is_built_is_not_built_again(tmp_path):
