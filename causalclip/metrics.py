@@ -1,10 +1,12 @@
-"""How good and how honest a classifier's probabilities are; numbers in, numbers out."""
+"""How good and how honest a classifier's probabilities are; numbers in, numbers out.
+
+scikit-learn and torchmetrics take 150 MB and are imported where a number is asked for, so that a
+program that only starts does without them.
+"""
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import f1_score, log_loss, roc_auc_score
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 N_BINS = 15
 
@@ -25,6 +27,8 @@ def classification_metrics(
         ValueError: no sample, shapes that do not match, probabilities that are NaN, negative or do
             not sum to 1, labels that are no class index.
     """
+    from sklearn.metrics import f1_score, log_loss
+
     p, y = _checked(probabilities, labels)
     predicted = p.argmax(-1)
     correct = predicted == y
@@ -56,6 +60,8 @@ def novelty_auroc(uncertainty_base: ArrayLike, uncertainty_new: ArrayLike) -> fl
     Raises:
         ValueError: an empty, NaN or not one-dimensional side.
     """
+    from sklearn.metrics import roc_auc_score
+
     base, new = _vector(uncertainty_base, "base"), _vector(uncertainty_new, "new")
     is_new = np.repeat([0, 1], [len(base), len(new)])
     return 100 * float(roc_auc_score(is_new, np.concatenate([base, new])))
@@ -82,6 +88,8 @@ def aurc(uncertainty: ArrayLike, correct: ArrayLike) -> float:
 
 
 def _calibration_error(p: NDArray[np.float64], y: NDArray[np.int64]) -> float:
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     error = multiclass_calibration_error(
         torch.from_numpy(p), torch.from_numpy(y), num_classes=p.shape[1], n_bins=N_BINS, norm="l1"
     )

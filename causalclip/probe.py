@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 LPCLIP_GRID = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
@@ -42,6 +40,8 @@ def fit_probe(
     Raises:
         ValueError: c or max_iter out of range, labels of one class only.
     """
+    from sklearn.linear_model import LogisticRegression  # 130 MB that only a fit needs
+
     if not 0 < c < float("inf"):
         raise ValueError(f"c must be a positive number, got {c}")
     if not isinstance(max_iter, int) or max_iter < 1:
@@ -83,6 +83,8 @@ def sweep_c(
     Returns:
         c, the probe fitted with it, and every (c, accuracy in per cent) tried, in order.
     """
+    from sklearn.exceptions import ConvergenceWarning
+
     tried: dict[float, tuple[float, Probe]] = {}
 
     def accuracy(c: float) -> float:

@@ -9,9 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
-
 
 class Row(NamedTuple):
     """One image: its path below the image folder, its label and its class name."""
@@ -131,6 +128,9 @@ def _look_up(labels: dict[str, int], name: str, *, path: Path, number: int) -> i
 
 
 def _load_mat(path: Path, key: str):
+    from scipy.io import loadmat  # 10 MB that few sets need
+    from scipy.io.matlab import MatReadError
+
     try:
         with open(path, "rb") as file:
             content = loadmat(file)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
-from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 from causalclip.datasets.bundled import BundledDataset, assign_parts, build_once
@@ -38,6 +37,8 @@ def draw_scan(counts: np.ndarray, look: str, index: int) -> np.ndarray:
 
 def write_digits(folder: Path) -> None:
     """Draw all scans in all looks below `folder`, with CoOp's split file."""
+    from sklearn.datasets import load_digits  # 130 MB that only the first use needs
+
     data = load_digits()
     split: dict[str, list] = {"train": [], "val": [], "test": []}
     for name in DIGIT_NAMES:

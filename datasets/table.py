@@ -3,16 +3,21 @@
 Columns: path, split (train, val or test), classname and/or label, and perhaps domain.
 """
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from dassl.data.datasets import DATASET_REGISTRY
 
 from causalclip.datasets.domains import check_domains
 from causalclip.datasets.folders import OwnSet
 from causalclip.datasets.listing import listed, require_files, require_root
 from causalclip.datasets.splits import PARTS, Items, check_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @DATASET_REGISTRY.register()
@@ -67,6 +72,8 @@ def find_table(root: str, table: str) -> Path:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table as text; words like "None" and "NA" are class names, not gaps."""
+    import pandas as pd  # 60 MB that only a table needs
+
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)

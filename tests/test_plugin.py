@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,23 @@ def test_a_taken_name_is_refused():
         @TRAINER_REGISTRY.register()
         class CoOp:
             pass
+
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"sklearn", "pandas", "torchmetrics", "scipy.stats", "matplotlib.pyplot"}
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import causalclip.metrics, causalclip.probe",
+        # Whatever Dassl itself imports, every trainer and data set of ours adds nothing heavy.
+        "import dassl.engine; before = set(sys.modules); import train; train.plugin.register_all()",
+    ],
+)
+def test_a_start_imports_nothing_heavy_that_it_may_not_need(imports):
+    code = f"import sys; before = set(); {imports}; print(*set(sys.modules) - before)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert set(done.stdout.split()) & HEAVY == set()
