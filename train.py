@@ -6,16 +6,19 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from yacs.config import CfgNode
 
 from causalclip import plugin
 
 # isort: split
+import dassl.utils
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, build_trainer
@@ -24,6 +27,20 @@ from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
 class UserError(Exception):
     """Something on the command line or in a file it names is wrong; the message says what."""
+
+
+# What we, Dassl and Pillow raise for wrong data, files and numbers, before training and during it.
+INPUT_ERRORS = (
+    UserError,
+    ValueError,
+    OSError,
+    FloatingPointError,  # a loss or an output that is NaN
+    SafetensorError,
+    getattr(dassl.utils, "CheckpointError", UserError),  # the embedded toolkit's alone
+)
+# While a trainer is built, these stand for wrong settings (yacs) and missing packages as well;
+# once it runs, for mistakes in the program.
+BUILD_ERRORS = (*INPUT_ERRORS, KeyError, AssertionError, ImportError)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +67,8 @@ def parser() -> argparse.ArgumentParser:
     add("--import", dest="imports", action="append", default=[], metavar="MODULE",
         help="module to import first, for your own trainers and data sets; may be repeated")
     add("--no-cache", action="store_true", help="do not keep or read image features on disk")
-    add("--debug", action="store_true", help="show the traceback of an input error")
+    add("--debug", action="store_true",
+        help="show the traceback of an input error, which else goes to log.txt alone")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, for example OPTIM.LR 0.002")
     return p
 
@@ -134,21 +152,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one training or evaluation; 2 for a mistake in the input, which is said in one line."""
     args = parser().parse_args(argv)
     plugin.register_all()
+    input_errors = BUILD_ERRORS
     try:
         trainer = prepare(args)
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
-    except (UserError, ValueError, KeyError, AssertionError, OSError, ImportError) as error:
+        input_errors = INPUT_ERRORS
+        if args.eval_only:
+            trainer.test()
+        elif not args.no_train:
+            trainer.train()
+    except input_errors as error:
         if args.debug:
             raise
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"train.py: error: {message}", file=sys.stderr)
+        if log := getattr(sys.stdout, "file", None):  # Dassl's logger is there
+            traceback.print_exception(error, file=log)
+        print(f"train.py: error: {sentence(error)}", file=sys.stderr)
         return 2
-    if args.eval_only:
-        trainer.test()
-    elif not args.no_train:
-        trainer.train()
     return 0
+
+
+def sentence(error: BaseException) -> str:
+    """What the error says; of one in a loading process, what was said there."""
+    said = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if said.startswith("Caught ") and "DataLoader worker" in said:
+        said = said.strip().splitlines()[-1].partition(": ")[2]  # the end of its traceback
+    return said or type(error).__name__
 
 
 if __name__ == "__main__":

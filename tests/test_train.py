@@ -1,0 +1,136 @@
+"""train.py: a mistake in the input ends in one line, a mistake in the program in its traceback."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # as `python train.py` has it
+from dassl.engine import TRAINER_REGISTRY  # noqa: E402
+
+import train  # noqa: E402
+from causalclip.trainers import feature_cache  # noqa: E402
+
+CONFIGS = ROOT / "configs"
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """A data root with class folders of noise, and their short configuration."""
+    for name in ("ant", "bee"):
+        for index in range(10):
+            path = tmp_path / "mine" / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+    (tmp_path / "mine.yaml").write_text("DATASET:\n  NAME: ImageFolder\n  PATH: mine\n")
+    return tmp_path
+
+
+@pytest.fixture
+def call(images, random_clip, monkeypatch, capsys):
+    """A function (trainer, *more arguments) -> (exit status, lines on stderr), one epoch."""
+
+    def call(trainer, *more, config="tiny.yaml"):
+        monkeypatch.setattr(sys, "stdout", sys.stdout)  # the logger takes its place
+        shutil.rmtree(images / "out", ignore_errors=True)
+        flags = ["--trainer", trainer, "--root", images, "--output-dir", images / "out"]
+        flags += ["--seed", 1, "--dataset-config-file", images / "mine.yaml"]
+        flags += ["--config-file", CONFIGS / "trainers" / trainer / config]
+        options = ["MODEL.BACKBONE.NAME", random_clip, "USE_CUDA", False, "OPTIM.MAX_EPOCH", 1]
+        split = next((i for i, word in enumerate(more) if "." in str(word)), len(more))
+        status = train.main([str(x) for x in (*flags, *more[:split], *options, *more[split:])])
+        return status, [x for x in capsys.readouterr().err.splitlines() if "error" in x.lower()]
+
+    return call
+
+
+def damage(images: Path) -> Path:
+    """Cut an image of the training part short."""
+    split = json.loads((images / "mine" / "split_causalclip.json").read_text())
+    path = images / "mine" / split["train"][0][0]
+    path.write_bytes(path.read_bytes()[:500])
+    return path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_truncated_image_ends_the_training_with_its_name(call, images, workers):
+    assert call("CoOp", "--no-train") == (0, [])
+    path = damage(images)
+    status, (line,) = call("CoOp", "DATALOADER.NUM_WORKERS", workers)
+    assert status == 2
+    assert line.startswith(f'train.py: error: cannot read the image "{path}": ')
+    assert "Traceback" in (images / "out" / "log.txt").read_text()
+
+
+def test_captions_that_break_the_schema_are_named_with_their_row(call, images):
+    captions = images / "captions.json"
+    captions.write_text('[{"image": "mine/ant/0.png", "caption": "an ant"}]')
+    settings = ["TRAINER.CLIP_ICM.INTERVENTIONS", "TEXT", "TRAINER.CLIP_ICM.CAPTIONS", captions]
+    status, (line,) = call("CLIP_ICM", *settings)
+    assert status == 2
+    assert line.startswith(f"train.py: error: {captions}, row 1: must be an object with keys")
+    captions.unlink()
+    status, (line,) = call("CLIP_ICM", *settings)
+    assert status == 2 and str(captions) in line
+
+
+def test_features_that_are_not_finite_are_named_by_their_images(call, monkeypatch):
+    check = feature_cache._check_finite
+
+    def overflown(features, paths):
+        features[1] = np.nan
+        check(features, paths)
+
+    monkeypatch.setattr(feature_cache, "_check_finite", overflown)
+    status, (line,) = call("LinearProbe")
+    assert status == 2
+    assert "image features must be finite, got NaN or infinity for 1 images" in line
+
+
+def test_a_loss_that_is_not_finite_is_said_with_its_place(call):
+    status, (line,) = call("CoOp", "OPTIM.LR", 1e30, "OPTIM.WARMUP_EPOCH", 0, "OPTIM.MAX_EPOCH", 3)
+    assert status == 2
+    assert line.startswith("train.py: error: Loss is infinite or NaN!")
+
+
+@pytest.mark.parametrize("content", [None, b"no tensors"])
+def test_a_projection_that_cannot_be_read_is_said(call, images, content):
+    path = images / "projection.safetensors"
+    if content:
+        path.write_bytes(content)
+    status, lines = call("CoOp", "TRAINER.COOP.PROJECTION", path)
+    assert status == 2 and len(lines) == 1
+
+
+def test_a_damaged_checkpoint_is_named(call, images):
+    assert call("CoOp") == (0, [])
+    learned = images / "learned"
+    (images / "out").rename(learned)
+    (file,) = (learned / "prompt_learner").glob("model.pth.tar-1")
+    file.write_bytes(file.read_bytes()[:300])
+    status, (line,) = call("CoOp", "--eval-only", "--model-dir", learned)
+    assert status == 2 and str(file) in line
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+@pytest.mark.parametrize("error", [KeyError, TypeError, AssertionError, IndexError, RuntimeError])
+def test_a_mistake_in_the_program_keeps_its_traceback(call, monkeypatch, error, debug):
+    def broken(self):
+        raise error("a mistake")
+
+    monkeypatch.setattr(TRAINER_REGISTRY.get("ZeroshotCLIP"), "train", broken)
+    with pytest.raises(error, match="a mistake"):
+        call("ZeroshotCLIP", *debug)
+
+
+def test_debug_shows_where_an_input_error_comes_from(call, images):
+    call("CoOp", "--no-train")
+    damage(images)
+    with pytest.raises(OSError, match="cannot read the image"):
+        call("CoOp", "--debug")
