@@ -90,7 +90,7 @@ def test_dassl_is_mended_once_and_reported_through_logging():
         """,
         CHECKOUT,
     )
-    assert out.count("causalclip.dassl_compat mended for torch") == 1
+    assert out.count("causalclip.dassl_compat mended Dassl for torch") == 1
     for part in ("pass `verbose`", "pickle the scheduler", "np.int"):
         assert part in out
     assert out.splitlines()[-1].startswith("0.6.3 True")
