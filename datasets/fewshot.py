@@ -35,8 +35,13 @@ def fewshot_split(
     different states afterwards.
     """
     num_shots = cfg.DATASET.NUM_SHOTS
-    if num_shots < 1:
+    if num_shots == -1:
         return train, val
+    if num_shots < 1:
+        raise ValueError(
+            "DATASET.NUM_SHOTS must be a positive number of images a class, or -1 for all, "
+            f"got {num_shots}"
+        )
     root = Path(root or Path(cache_dir).parent)
     name = f"shot_{num_shots}-seed_{cfg.SEED}"
     published = _published_fewshot(Path(cache_dir, f"{name}.pkl"), train, val, root)

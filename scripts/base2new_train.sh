@@ -13,9 +13,11 @@ case "${1:-}" in -h | --help) show_help ;; esac
 [ $# -ge 3 ] || fail "usage: $0 TRAINER DATASET SEED [KEY VALUE ...] (--help explains)"
 trainer=$1 dataset=$2 seed=$3
 shift 3
+require_seed "$seed"
+require_shots "$SHOTS"
 require_data
 require_dataset "$dataset"
-CFG=${CFG:-$(default_cfg "$trainer" "$dataset" base2new)}
+choose_cfg "$trainer" "$dataset" base2new
 
 run_once "$OUTPUT/base2new/train_base/$dataset/shots_$SHOTS/$trainer/$CFG/seed$seed" \
     --seed "$seed" --trainer "$trainer" \

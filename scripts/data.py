@@ -42,6 +42,16 @@ def _presence(facts: Facts, root: Path | None) -> str:
     return "on first use" if facts in BUNDLED else "no"
 
 
+def missing_sets(names: list[str], root: Path) -> int:
+    """Print those of the names whose folder is not there, and which are not the user's own sets."""
+    known = {name: facts for facts in CATALOGUE.values() for name in (facts.name, facts.config)}
+    for name in dict.fromkeys(names):
+        facts = known.get(name)
+        if facts and facts not in BUNDLED and place_of(facts, root) is None:
+            print(name)
+    return 0
+
+
 def check_sets(names: list[str], root: Path, *, decode: bool) -> int:
     """Print what is wrong with each set; 1 if a set asked for by name, or present, is not whole."""
     everything = names == ["all"]
@@ -94,6 +104,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every known set: facts, licence, source, whether present")
     names = {"nargs": "+", "metavar": "NAME", "help": "as in DATASET.NAME or configs/datasets/"}
+    asking = commands.add_parser("missing", help="print those of the named sets that are not there")
+    asking.add_argument("names", **names)
     checking = commands.add_parser("check", help="layout, split file, every image, and counts")
     checking.add_argument("names", **{**names, "help": f"{names['help']}; or all"})
     checking.add_argument("--decode", action="store_true", help="also read each image to its end")
@@ -113,6 +125,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "list":
             return list_sets(root)
+        if options.command == "missing":
+            return missing_sets(options.names, root)
         if options.command == "check":
             return check_sets(options.names, root, decode=options.decode)
         return download_sets(options.names, root, keep_archives=options.keep_archives)

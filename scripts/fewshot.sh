@@ -19,6 +19,7 @@ case "${1:-}" in -h | --help) show_help ;; esac
 trainer=$1 dataset=$2 seeds=${3:-$SEEDS} shots_list=$SHOTS given_cfg=${CFG:-}
 shift $(($# < 3 ? $# : 3))
 require_seeds "$seeds"
+require_shots "$SHOTS"
 require_data
 require_dataset "$dataset"
 
@@ -47,7 +48,8 @@ options_of() {
 
 for seed in $seeds; do
     for SHOTS in $shots_list; do
-        CFG=${given_cfg:-$(default_cfg "$trainer" "$dataset" fewshot)}
+        CFG=$given_cfg
+        choose_cfg "$trainer" "$dataset" fewshot
         options_of "$CFG"
         run_once "$OUTPUT/$dataset/$trainer/${CFG}_${SHOTS}shots$folder/seed$seed" \
             --seed "$seed" --trainer "$trainer" \

@@ -17,9 +17,10 @@ case "${1:-}" in -h | --help) show_help ;; esac
 trainer=$1 dataset=$2 seeds=${3:-$SEEDS}
 shift $(($# < 3 ? $# : 3))
 require_seeds "$seeds"
+[ "$SHOTS" = all ] || require_shots "$SHOTS" all
 require_data
 require_dataset "$dataset"
-CFG=${CFG:-$(default_cfg "$trainer" "$dataset" lodo)}
+choose_cfg "$trainer" "$dataset" lodo
 read_domains "$dataset"
 
 for seed in $seeds; do

@@ -20,11 +20,12 @@ case "${1:-}" in -h | --help) show_help ;; esac
 trainer=$1 dataset=$2 seeds=${3:-$SEEDS}
 shift $(($# < 3 ? $# : 3))
 require_seeds "$seeds"
+[ "$SHOTS" = all ] || require_shots "$SHOTS" all
 [ "$trainer" != LinearProbe ] ||
     fail "LinearProbe cannot name open classes: use ZeroshotCLIP, CLIP_ICM or a prompt method"
 require_data
 require_dataset "$dataset"
-CFG=${CFG:-$(default_cfg "$trainer" "$dataset" openclass)}
+choose_cfg "$trainer" "$dataset" openclass
 read_domains "$dataset"
 
 for seed in $seeds; do

@@ -43,12 +43,19 @@ case $protocol in
     *) trained_on=$datasets ;;
 esac
 [ -n "$dry_run" ] || require_data
+require_trainer "$method"
+require_seeds "$SEEDS"
 for dataset in $datasets; do require_dataset "$dataset"; done
 for dataset in $trained_on; do
     cfg=${CFG:-$(default_cfg "$method" "$dataset" "$protocol")}
     [ -f "configs/trainers/$method/$cfg.yaml" ] ||
         fail "no recipe configs/trainers/$method/$cfg.yaml for $protocol on $dataset"
 done
+if [ -z "$dry_run" ]; then # better now than after hours, when its turn comes
+    missing=$(python scripts/data.py --root "$DATA" missing $trained_on $datasets)
+    [ -z "$missing" ] || fail "not in DATA=$DATA: ${missing//$'\n'/ }. Get them" \
+        "(python scripts/data.py download NAME), or name those to run: DATASETS=\"caltech101 dtd\""
+fi
 
 # The scripts below read OUTPUT and SHOTS themselves, with their own defaults.
 export OUTPUT=$given_output TABLE=no

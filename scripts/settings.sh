@@ -30,20 +30,46 @@ require_data() {
 }
 
 require_dataset() {
-    [ -f "configs/datasets/$1.yaml" ] || fail "unknown data set $1; known: $(
-        cd configs/datasets && ls *.yaml | sed 's/\.yaml$//' | tr '\n' ' ')"
+    [ -f "configs/datasets/$1.yaml" ] ||
+        fail "unknown data set $1; known: $(configurations configs/datasets)"
 }
 
+require_trainer() {
+    [ -d "configs/trainers/$1" ] || fail "unknown trainer $1; known: $(
+        ls configs/trainers | tr '\n' ' ')"
+}
+
+configurations() { (cd "$1" && ls *.yaml | sed 's/\.yaml$//' | tr '\n' ' '); }
+
+require_seed() { [[ $1 =~ ^[0-9]+$ ]] || fail "SEED must be a number, got $1"; }
+
 require_seeds() {
-    [[ $1 =~ ^[0-9\ ]+$ ]] || fail "SEEDS must be numbers, got $1 (KEY VALUE pairs come after them)"
+    [[ $1 =~ ^\ *[0-9]+(\ +[0-9]+)*\ *$ ]] ||
+        fail "SEEDS must be numbers, got $1 (KEY VALUE pairs come after them)"
+}
+
+require_shots() {
+    local shots
+    for shots in $1; do
+        [[ $shots =~ ^[1-9][0-9]*$ ]] ||
+            fail "SHOTS must be a positive number of images a class${2:+ or $2}, got $shots"
+    done
+}
+
+# choose_cfg TRAINER DATASET PROTOCOL: sets CFG unless it is set, and checks all that names a file.
+choose_cfg() {
+    require_trainer "$1"
+    CFG=${CFG:-$(default_cfg "$@")}
+    [ -f "configs/trainers/$1/$CFG.yaml" ] ||
+        fail "unknown CFG $CFG of $1; known: $(configurations "configs/trainers/$1")"
+    [ -z "${BACKBONE:-}" ] || [ -f "configs/backbones/$BACKBONE.yaml" ] ||
+        fail "unknown BACKBONE $BACKBONE; known: $(configurations configs/backbones)"
 }
 
 # default_cfg TRAINER DATASET PROTOCOL: the bundled data run on the bundled CLIP, everything else
 # with the recipe that the method was published with for this protocol.
 default_cfg() {
     local trainer=$1 dataset=$2 protocol=$3
-    [ -d "configs/trainers/$trainer" ] || fail "unknown trainer $trainer; known: $(
-        ls configs/trainers | tr '\n' ' ')"
     case $dataset in
         handwritten_digits* | causal_shapes*) tiny_cfg "$trainer"; return ;;
     esac
@@ -105,11 +131,27 @@ run_once() {
     python train.py --root "$DATA" --output-dir "$dir" "$@" | show_progress
 }
 
-# PROGRESS=brief shows the end of each epoch and the result; log.txt always has every line.
+# PROGRESS=brief shows the last line of each epoch, as it was printed, and the result; log.txt always
+# has every line.
 show_progress() {
-    if [ "${PROGRESS:-}" = brief ]; then
-        sed -un -e '/^epoch .*batch \[\([0-9]*\)\/\1\]/p' -e '/^\* accuracy/p'
-    else
+    if [ "${PROGRESS:-}" != brief ]; then
         cat
+        return
     fi
+    local line last=
+    while IFS= read -r line; do
+        case $line in
+            'epoch ['*)
+                # Up to the slash stands the epoch: another one has begun.
+                [ -z "$last" ] || [ "${line%%/*}" = "${last%%/*}" ] || echo "$last"
+                last=$line
+                ;;
+            '* accuracy'*)
+                [ -z "$last" ] || echo "$last"
+                last=
+                echo "$line"
+                ;;
+        esac
+    done
+    [ -z "$last" ] || echo "$last"
 }

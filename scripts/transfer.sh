@@ -6,13 +6,15 @@
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 SOURCE=${SOURCE:-imagenet}
 
-# prepare TRAINER: checks what every script needs; the folders `trained` and `tested` and `method`,
-# the arguments of train.py that say method and configuration.
+# prepare TRAINER SEED: checks what every script needs; the folders `trained` and `tested` and
+# `method`, the arguments of train.py that say method and configuration.
 prepare() {
     local trainer=$1
+    require_seed "$2"
+    require_shots "$SHOTS"
     require_data
     require_dataset "$SOURCE"
-    CFG=${CFG:-$(default_cfg "$trainer" "$SOURCE" xd)}
+    choose_cfg "$trainer" "$SOURCE" xd
     trained="$OUTPUT/$SOURCE/$trainer/${CFG}_${SHOTS}shots"
     tested="$OUTPUT/evaluation/$trainer/${CFG}_${SHOTS}shots"
     [ "$SOURCE" = imagenet ] || tested="$OUTPUT/evaluation/from_$SOURCE/$trainer/${CFG}_${SHOTS}shots"
@@ -25,7 +27,7 @@ prepare() {
 # test_on TRAINER DATASET SEED [KEY VALUE ...]: evaluate the source's run on all classes of DATASET.
 test_on() {
     local dataset=$2 seed=$3
-    prepare "$1"
+    prepare "$1" "$seed"
     shift 3
     require_dataset "$dataset"
     [ "$dataset" != "$SOURCE" ] || fail "$dataset is the source itself: xd_train.sh has tested on it"

@@ -15,7 +15,7 @@ case "${1:-}" in -h | --help) show_help ;; esac
 [ $# -ge 2 ] || fail "usage: $0 TRAINER SEED [KEY VALUE ...] (--help explains)"
 trainer=$1 seed=$2
 shift 2
-prepare "$trainer"
+prepare "$trainer" "$seed"
 
 run_once "$trained/seed$seed" --seed "$seed" "${method[@]}" \
     --dataset-config-file "configs/datasets/$SOURCE.yaml" \

@@ -144,6 +144,21 @@ def test_an_unknown_data_set_lists_those_there_are(script, tmp_path):
         ("dg_test.sh", ["CoOp", "dtd", "1"], {}, "dtd is no variant of ImageNet: imagenetv2"),
         ("reproduce.sh", ["CoOp", "b2n"], {}, "unknown protocol b2n; known: base2new xd dg"),
         ("reproduce.sh", ["CoOp", "xd"], {"CFG": "mine"}, "no recipe configs/trainers/CoOp/mine"),
+        ("reproduce.sh", ["CoOp", "xd"], {"SEEDS": "1,2"}, "SEEDS must be numbers, got 1,2"),
+        ("xd_train.sh", ["CoOp", "OPTIM.LR"], {}, "SEED must be a number, got OPTIM.LR"),
+        ("xd_test.sh", ["CoOp", "dtd", "-1"], {}, "SEED must be a number, got -1"),
+        ("base2new_train.sh", ["CoOp", "dtd", "x"], {}, "SEED must be a number, got x"),
+        ("base2new_test.sh", ["CoOp", "dtd", "x"], {}, "SEED must be a number, got x"),
+        ("base2new_train.sh", ["CoOp", "dtd", "1"], {"SHOTS": "0"}, "SHOTS must be a positive num"),
+        ("base2new_test.sh", ["CoOp", "dtd", "1"], {"SHOTS": "all"}, "of images a class, got all"),
+        ("xd_train.sh", ["CoOp", "1"], {"SHOTS": "few"}, "of images a class, got few"),
+        ("fewshot.sh", ["CoOp", "dtd"], {"SHOTS": "1 0"}, "of images a class, got 0"),
+        ("lodo.sh", ["CoOp", "domainbed_pacs"], {"SHOTS": "0"}, "a class or all, got 0"),
+        ("openclass.sh", ["CoOp", "domainbed_pacs"], {"SHOTS": "ALL"}, "or all, got ALL"),
+        ("base2new_train.sh", ["CoOp", "dtd", "1"], {"CFG": "mine"}, "CFG mine of CoOp; known: t"),
+        ("fewshot.sh", ["CoOp", "dtd"], {"CFG": "mine"}, "unknown CFG mine of CoOp; known: tiny "),
+        ("xd_test.sh", ["CoOp", "dtd", "1"], {"CFG": "mine"}, "unknown CFG mine of CoOp"),
+        ("lodo.sh", ["CoOp", "domainbed_pacs"], {"BACKBONE": "vit"}, "BACKBONE vit; known: rn50"),
     ],
 )
 def test_what_cannot_be_run_is_said(script, arguments, environment, said, tmp_path):
@@ -247,6 +262,32 @@ def test_open_classes_are_tested_with_what_the_base_classes_taught(stubbed):
     assert stubbed.folders()[1] == (
         "openclass/test/domainbed_pacs/shots_4/art/ZeroshotCLIP/vit_b16/seed1"
     )
+
+
+def test_reproducing_says_first_which_data_sets_are_missing(tmp_path):
+    (tmp_path / "dtd").mkdir()
+    done = run(
+        "reproduce.sh", "CoOp", "base2new", DATA=str(tmp_path), DATASETS="dtd eurosat sun397"
+    )
+    assert done.returncode == 2
+    assert f"not in DATA={tmp_path}: eurosat sun397. Get them (" in done.stderr
+    assert "run: " not in done.stdout
+
+
+def test_brief_progress_is_one_line_an_epoch_however_many_were_printed():
+    printed = ["Loading", "epoch [1/2] batch [20/50]", "epoch [1/2] batch [40/50]"]
+    printed += ["epoch [2/2] batch [20/50]", "epoch [2/2] batch [40/50]", "done", "* accuracy: 3%"]
+    for lines, shown in ((printed, [2, 4, 6]), (printed[:4], [2, 3])):
+        done = subprocess.run(
+            ["bash", "-c", "set -euo pipefail; . scripts/settings.sh; show_progress"],
+            cwd=ROOT,
+            input="\n".join(lines) + "\n",
+            env={**os.environ, "PROGRESS": "brief"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.splitlines() == [printed[i] for i in shown]
 
 
 def test_a_finished_run_is_skipped(stubbed):

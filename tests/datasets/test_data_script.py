@@ -46,6 +46,13 @@ def test_the_list_has_a_row_for_every_set_with_licence_and_source(main, tmp_path
     assert rows["HandwrittenDigits"].endswith("on first use")
 
 
+def test_missing_names_what_is_known_to_be_absent(main, tmp_path, capsys):
+    replicas.eurosat(tmp_path)
+    names = ["eurosat", "food101", "SUN397", "food101", "handwritten_digits", "my_own"]
+    assert main(["--root", str(tmp_path), "missing", *names]) == 0
+    assert capsys.readouterr().out.split() == ["food101", "SUN397"]
+
+
 def test_without_a_root_the_list_still_comes_and_checks_say_what_to_set(main, monkeypatch, capsys):
     monkeypatch.delenv("DATA", raising=False)
     assert main(["list"]) == 0

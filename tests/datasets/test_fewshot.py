@@ -196,3 +196,9 @@ def test_names_that_are_no_utf8_survive_the_cache(load, small):
     for _ in range(2):
         dataset = load("Caltech101", small, NUM_SHOTS=6)
         assert name in names(dataset.train_x)
+
+
+@pytest.mark.parametrize("shots", [0, -2])
+def test_no_shots_are_refused_and_not_taken_for_all(load, small, shots):
+    with pytest.raises(ValueError, match=f"NUM_SHOTS must be a positive number.*-1.*got {shots}"):
+        load("Caltech101", small, NUM_SHOTS=shots)
