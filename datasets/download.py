@@ -28,6 +28,8 @@ def download(facts: Facts, root: Path, *, keep_archives: bool = False) -> list[s
         except (OSError, ValueError) as error:
             failures.append(f"{item.file}: {error}")
     if failures:
+        if not any(folder.iterdir()):
+            folder.rmdir()  # else it would look like a set that is present
         return failures
     if facts.name == TERRA.name:
         sort_terra_incognita(folder)
@@ -63,7 +65,7 @@ def _get_from_drive(key: str, path: Path) -> None:
 
     try:
         arrived = gdown.download(id=key, output=str(path), resume=True)
-    except DownloadError as error:
+    except (DownloadError, OSError) as error:  # the latter without a connection
         raise ConnectionError(_by_hand(key, path, error)) from error
     if arrived is None:
         raise ConnectionError(_by_hand(key, path, "no answer"))

@@ -1,6 +1,7 @@
 """Lists the known data sets, checks those on the disk, and downloads the ones asked for by name."""
 
 import argparse
+import functools
 import os
 import sys
 from pathlib import Path
@@ -98,23 +99,27 @@ def download_sets(names: list[str], root: Path, *, keep_archives: bool) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--root", default=os.environ.get("DATA"), help="folder of all data sets (default: $DATA)"
-    )
+    root = {"metavar": "FOLDER", "help": "folder of all data sets (default: $DATA)"}
+    parser.add_argument("--root", default=os.environ.get("DATA"), **root)
+    after = argparse.ArgumentParser(add_help=False)  # --root may also follow the command
+    after.add_argument("--root", default=argparse.SUPPRESS, **root)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="every known set: facts, licence, source, whether present")
+    add = functools.partial(commands.add_parser, parents=[after])
+    add("list", help="every known set: facts, licence, source, whether present")
     names = {"nargs": "+", "metavar": "NAME", "help": "as in DATASET.NAME or configs/datasets/"}
-    asking = commands.add_parser("missing", help="print those of the named sets that are not there")
+    asking = add("missing", help="print those of the named sets that are not there")
     asking.add_argument("names", **names)
-    checking = commands.add_parser("check", help="layout, split file, every image, and counts")
+    checking = add("check", help="layout, split file, every image, and counts")
     checking.add_argument("names", **{**names, "help": f"{names['help']}; or all"})
     checking.add_argument("--decode", action="store_true", help="also read each image to its end")
-    fetching = commands.add_parser("download", help="fetch sets by name, or say what to do by hand")
+    fetching = add("download", help="fetch sets by name, or say what to do by hand")
     fetching.add_argument("names", **names)
     fetching.add_argument("--keep-archives", action="store_true", help="after unpacking")
     options = parser.parse_args(arguments)
     if options.command != "list" and not options.root:
-        parser.error("set DATA to the folder of all data sets, or give --root before the command")
+        parser.error("set DATA to the folder of all data sets, or give --root")
+    if options.command != "download" and options.root and not Path(options.root).expanduser().is_dir():
+        parser.error(f"{options.root} is not a folder (DATA, or --root)")
     return options
 
 

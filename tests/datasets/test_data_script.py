@@ -46,6 +46,15 @@ def test_the_list_has_a_row_for_every_set_with_licence_and_source(main, tmp_path
     assert rows["HandwrittenDigits"].endswith("on first use")
 
 
+@pytest.mark.parametrize("command", [["list"], ["check", "all"], ["missing", "dtd"]])
+def test_a_root_that_is_no_folder_is_said(main, monkeypatch, tmp_path, capsys, command):
+    monkeypatch.setenv("DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    assert f"{tmp_path / 'nowhere'} is not a folder (DATA, or --root)" in capsys.readouterr().err
+
+
 def test_missing_names_what_is_known_to_be_absent(main, tmp_path, capsys):
     replicas.eurosat(tmp_path)
     names = ["eurosat", "food101", "SUN397", "food101", "handwritten_digits", "my_own"]
@@ -257,6 +266,19 @@ def test_what_drive_refuses_is_said_and_the_rest_is_not_fetched_twice(
     drive["SPLIT"] = content
     assert download(food, tmp_path) == []
     assert len(server.asked) == 1
+
+
+def test_without_a_connection_to_drive_the_file_to_fetch_by_hand_is_named(
+    main, monkeypatch, tmp_path, capsys
+):
+    def unreachable(**_):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(gdown, "download", unreachable)
+    assert main(["download", "StanfordCars", "--root", str(tmp_path)]) == 1
+    split = tmp_path / "stanford_cars" / "split_zhou_StanfordCars.json"
+    assert f"save it as {split}" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []  # nothing that looks like a data set
 
 
 def test_a_wrong_checksum_unpacks_nothing(food, tmp_path):
