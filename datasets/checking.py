@@ -1,7 +1,8 @@
 """Verifies a data set on the disk: layout, split file, every image, and the published counts."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from causalclip.datasets import annotations
 from causalclip.datasets.caches import first_existing
@@ -9,11 +10,28 @@ from causalclip.datasets.catalogue import BUNDLED, Facts
 from causalclip.datasets.domains import FOLDERS, class_names, class_places
 from causalclip.datasets.imagenet import class_folders, read_names
 from causalclip.datasets.listing import image_names, missing_files, subfolders
+from causalclip.datasets.recognition import RENAMED
 from causalclip.datasets.splits import PARTS, check_labels, read_split_rows
 from causalclip.datasets.unreadable import unreadable
 
 BUNDLED_NAMES = {facts.name for facts in BUNDLED}
 ANNOTATION_LISTS = {"FGVCAircraft": "images_variant_{}.txt"}
+
+
+def _folder_name(path: str, renamed: dict[str, str]) -> str:
+    folder = PurePosixPath(path).parts[0]
+    return renamed.get(folder, folder)
+
+
+# The published name of an image's class, where it follows from the image's path.
+CLASS_OF_PATH: dict[str, Callable[[str], str]] = {
+    **{
+        name: partial(_folder_name, renamed=RENAMED.get(name, {}))
+        for name in ("Caltech101", "DescribableTextures", "EuroSAT", "Food101", "UCF101")
+    },
+    "OxfordPets": lambda path: PurePosixPath(path).stem.rpartition("_")[0].lower(),
+    "SUN397": lambda path: " ".join(reversed(PurePosixPath(path).parts[1:-1])),
+}
 
 
 def place_of(facts: Facts, root: Path) -> Path | None:
@@ -62,6 +80,17 @@ def _check_split(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
     rows = read_split_rows(path)
     names = check_labels(rows, str(path))
     yield from _check_parts(facts, folder, rows, len(names), found)
+    yield from _check_names(facts, rows)
+
+
+def _check_names(facts: Facts, rows: dict[str, Sequence]) -> Iterator[str]:
+    published = CLASS_OF_PATH.get(facts.name)
+    if published is None:
+        return
+    names = {(row[2], published(row[0])) for part in PARTS for row in rows[part]}
+    others = sorted(f"{mine!r} for {theirs!r}" for mine, theirs in names if mine != theirs)
+    if others:
+        yield f"not the published class names ({len(others)}): {', '.join(others[:5])}"
 
 
 def _check_aircraft(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:

@@ -157,15 +157,31 @@ def _aircraft(folder: Path, image_dir: Path) -> Parts:
     return train, val, test
 
 
+RENAMED = {
+    "Caltech101": {
+        "airplanes": "airplane",
+        "Faces": "face",
+        "Leopards": "leopard",
+        "Motorbikes": "motorbike",
+    },
+    "EuroSAT": {
+        "AnnualCrop": "Annual Crop Land",
+        "Forest": "Forest",
+        "HerbaceousVegetation": "Herbaceous Vegetation Land",
+        "Highway": "Highway or Road",
+        "Industrial": "Industrial Buildings",
+        "Pasture": "Pasture Land",
+        "PermanentCrop": "Permanent Crop Land",
+        "Residential": "Residential Buildings",
+        "River": "River",
+        "SeaLake": "Sea or Lake",
+    },
+}
+"""Class folders whose classes CoOp calls otherwise."""
+
 SETS: dict[str, Create] = {
     "Caltech101": from_folders(
-        ignored=("BACKGROUND_Google", "Faces_easy"),
-        renamed={
-            "airplanes": "airplane",
-            "Faces": "face",
-            "Leopards": "leopard",
-            "Motorbikes": "motorbike",
-        },
+        ignored=("BACKGROUND_Google", "Faces_easy"), renamed=RENAMED["Caltech101"]
     ),
     "OxfordPets": from_lists(_pets),
     "StanfordCars": from_lists(_cars),
@@ -174,20 +190,7 @@ SETS: dict[str, Create] = {
     "FGVCAircraft": _aircraft,
     "SUN397": from_lists(_sun),
     "DescribableTextures": from_folders(),
-    "EuroSAT": from_folders(
-        renamed={
-            "AnnualCrop": "Annual Crop Land",
-            "Forest": "Forest",
-            "HerbaceousVegetation": "Herbaceous Vegetation Land",
-            "Highway": "Highway or Road",
-            "Industrial": "Industrial Buildings",
-            "Pasture": "Pasture Land",
-            "PermanentCrop": "Permanent Crop Land",
-            "Residential": "Residential Buildings",
-            "River": "River",
-            "SeaLake": "Sea or Lake",
-        },
-    ),
+    "EuroSAT": from_folders(renamed=RENAMED["EuroSAT"]),
     "UCF101": from_lists(_ucf),
 }
 

@@ -118,15 +118,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.command != "list" and not options.root:
         parser.error("set DATA to the folder of all data sets, or give --root")
-    if options.command != "download" and options.root and not Path(options.root).expanduser().is_dir():
-        parser.error(f"{options.root} is not a folder (DATA, or --root)")
+    if options.root:
+        options.root = Path(options.root).expanduser().absolute()
+        if options.command != "download" and not options.root.is_dir():
+            parser.error(f"{options.root} is not a folder (DATA, or --root)")
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
     options = parse(arguments)
-    root = Path(options.root).expanduser().absolute() if options.root else None
+    root = options.root
     try:
         if options.command == "list":
             return list_sets(root)

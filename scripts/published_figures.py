@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 from runs import PROTOCOLS
 from scipy.stats import hmean
+from tables import shots_name
 
 FIGURES = Path(__file__).with_name("published_figures.yaml")
 PARTS = ("base", "new", "HM")
@@ -73,7 +74,7 @@ def source_of(scores: pd.DataFrame) -> str:
 def other_setting(protocol: str, backbone: str, shots: int, source: str) -> str:
     """What to say where ours is not what was published."""
     wanted = ["ViT-B/16", "all images" if protocol == "lodo" else "16 shots", "ImageNet"]
-    mine = [backbone, "all images" if shots < 1 else f"{shots} shots", source]
+    mine = [backbone, shots_name(shots), source]
     differ = [(m, w) for m, w in zip(mine, wanted, strict=True) if m != w]
     if not differ:
         return ""

@@ -139,6 +139,7 @@ def test_the_source_counts_as_itself_and_not_in_the_average():
     [
         (score("EuroSAT", "base", 1.0, backbone="tiny"), "ours tiny; published ViT-B/16"),
         (score("EuroSAT", "base", 1.0, shots=4), "ours 4 shots; published 16 shots"),
+        (score("EuroSAT", "base", 1.0, shots=1), "ours 1 shot; published 16 shots"),
         (
             score("Caltech101", "Caltech101 (source)", 1.0, protocol="xd"),
             "ours Caltech101; published ImageNet",

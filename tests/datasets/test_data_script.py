@@ -18,7 +18,7 @@ from gdown.exceptions import FileURLRetrievalError
 
 from causalclip.datasets import catalogue
 from causalclip.datasets.catalogue import CATALOGUE, DOMAINBED, Download, facts_of
-from causalclip.datasets.checking import check
+from causalclip.datasets.checking import CLASS_OF_PATH, check
 from causalclip.datasets.download import download, sort_terra_incognita, unpack
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "data.py"
@@ -116,6 +116,22 @@ def test_counts_that_differ_from_the_published_are_named(load, tmp_path, main, c
     said = capsys.readouterr().out
     assert "5 classes, published 100" in said and "test images, published 2,465" in said
     assert "data.py download Caltech101" in said
+
+
+@pytest.mark.parametrize("name", sorted(CLASS_OF_PATH))
+def test_published_names_follow_from_the_paths_of_every_replica(load, name, tmp_path):
+    replicas.LAYOUTS[name](tmp_path)
+    load(name, tmp_path)  # makes the split, as CoOp names its classes
+    facts = facts_of(name)
+    path = tmp_path / facts.folder / facts.split_file
+    assert not [p for p in check(facts, tmp_path) if "class names" in p]
+    split = json.loads(path.read_text())
+    wrong = split["train"][0][2]
+    for row in (row for rows in split.values() for row in rows if row[2] == wrong):
+        row[2] = "thing"
+    path.write_text(json.dumps(split))
+    (said,) = [p for p in check(facts, tmp_path) if "class names" in p]
+    assert said == f"not the published class names (1): 'thing' for {wrong!r}"
 
 
 def test_missing_images_are_counted_with_the_first_five(caltech, tmp_path):
