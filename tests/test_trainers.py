@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import dassl
 import numpy as np
 import pytest
 import torch
@@ -52,6 +53,7 @@ def test_a_run_leaves_results_and_predictions(name, trained):
     record = json.loads((folder / "results.json").read_text())
     assert (record["trainer"], record["seed"], record["shots"]) == (name, 1, 2)
     assert record["classnames"] == ["zero", "one", "two", "three", "four"]
+    assert record["versions"]["dassl"] == dassl.__version__
     predictions = np.load(folder / "predictions.npz")
     n = record["metrics"]["n"]
     assert predictions["probabilities"].shape == (n, 5)

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import dassl
 import numpy as np
 import torch
 import yaml
@@ -22,7 +23,7 @@ from causalclip.atomic import replacing
 SCHEMA = 1
 RESULTS_FILE = "results.json"
 PREDICTIONS_FILE = "predictions.npz"
-RECORDED_PACKAGES = ("causalclip", "dassl", "torch", "torchvision", "openai-clip", "numpy")
+RECORDED_PACKAGES = ("causalclip", "torch", "torchvision", "openai-clip", "numpy")
 
 
 def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, Any]:
@@ -59,12 +60,16 @@ def training_facts(directory: str | Path) -> dict[str, Any] | None:
 
 def package_versions() -> dict[str, str | None]:
     """Versions of Python and of the packages a result depends on; None where not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        # The one that runs, not one that is installed: Dassl is often only on the path.
+        "dassl": dassl.__version__,
+    }
     for name in RECORDED_PACKAGES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
-            versions[name] = None  # Dassl can also be on the path without being installed
+            versions[name] = None  # a checkout can be on the path without being installed
     return versions
 
 
