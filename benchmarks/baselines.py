@@ -1,6 +1,7 @@
 """A training step at 100 classes and an evaluation at 1,000, ours against the published way.
 
     python benchmarks/baselines.py [--shape tiny|vit-b32] [--device cuda] [--repeats 5]
+        [--only step|evaluation] [--methods CoOp ...]
 
 The plain path does what the published code does: every text 77 tokens long, the text features anew
 for each batch of an evaluation, CoCoOp's images one by one. Both run alternately in one process on
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("step", "evaluation"), help="one of the two parts")
+    parser.add_argument("--methods", nargs="+", choices=BATCHES, default=list(BATCHES))
     args = parser.parse_args()
     plugin.register_all()
     torch.manual_seed(0)
@@ -190,16 +192,16 @@ def main() -> None:
 
 def measure_steps(args: argparse.Namespace, backbone: str, size: int) -> None:
     print(f"{args.shape}, training step, {len(CLASSNAMES)} classes")
-    for name, batch in BATCHES.items():
+    for name in args.methods:
         trainer = trainer_of(name, CLASSNAMES, backbone, size, args.device)
-        line = f"  {name:9} batch {batch}: {step_ratio(trainer, size, args.repeats)}"
+        line = f"  {name:9} batch {BATCHES[name]}: {step_ratio(trainer, size, args.repeats)}"
         print(line, flush=True)
 
 
 def measure_evaluations(args: argparse.Namespace, backbone: str, size: int) -> None:
     images = TEST_BATCH * TEST_BATCHES
     print(f"{args.shape}, evaluation of {images} images, {len(THOUSAND)} classes")
-    for name in EVALUATED:
+    for name in [name for name in EVALUATED if name in args.methods]:
         trainer = trainer_of(name, THOUSAND, backbone, size, args.device)
         line = f"  {name:9} {evaluation_ratio(trainer, size, max(1, args.repeats // 3))}"
         print(line, flush=True)
