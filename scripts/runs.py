@@ -45,7 +45,8 @@ def run_row(record: dict, path: Path, variant: str) -> dict:
         "domain": " ".join(record["target_domains"]),
         "seconds": (record["training"] or {}).get("seconds"),
         "metrics": record["variants"][variant] if variant else record["metrics"],
-        "parts": record["parts"],
+        # A variant's own, where the run has recorded them; the method's are of another reading.
+        "parts": record.get("variant_parts", {}).get(variant, {}) if variant else record["parts"],
         "path": path,
     }
 

@@ -78,7 +78,7 @@ def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     known = list(dict.fromkeys(scores["method"]))
     for name in (first, second):
         if name not in known:
-            raise ValueError(f"unknown method {name!r}; the runs hold: {', '.join(known)}")
+            raise ValueError(f"unknown method {name!r}; the runs hold: {'; '.join(known)}")
     place = ["protocol", "compared", "table", "dataset", "quantity"]
     rows = scores[(scores["compared"] != "") & scores["method"].isin([first, second])]
     wide = rows.pivot_table(index=[*place, "seed"], columns="method", values="value", sort=False)

@@ -107,7 +107,9 @@ tiny_cfg() { if [ "$1" = CDC ]; then echo tiny_m4; else echo tiny; fi; }
 
 # read_domains DATASET: the array `domains`, from the data set itself or its folders.
 read_domains() {
-    mapfile -t domains < <(python scripts/domains.py --root "$DATA" "configs/datasets/$1.yaml")
+    local listed
+    listed=$(python scripts/domains.py --root "$DATA" "configs/datasets/$1.yaml") || exit # it said why
+    mapfile -t domains <<< "$listed"
     [ ${#domains[@]} -ge 2 ] || fail "$1 has fewer than two domains to leave one out of"
 }
 

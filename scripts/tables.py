@@ -246,7 +246,8 @@ def over_domain_sets(average: pd.DataFrame) -> pd.DataFrame:
 def open_class(runs: pd.DataFrame) -> pd.DataFrame:
     """Base and open classes of the targets, averaged over targets, and the HM of the averages;
     only of seeds that have every target."""
-    mine = runs[runs.protocol == "openclass"].copy()
+    mine = runs[runs.protocol == "openclass"]
+    mine = mine[[{"base", "open"} <= set(parts) for parts in mine.parts]].copy()
     for part in ("base", "open"):
         mine[part] = [parts[part]["accuracy"] for parts in mine.parts]
     mine["all"], mine["table"] = accuracies(mine), titles(mine, "openclass")

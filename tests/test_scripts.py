@@ -264,6 +264,20 @@ def test_open_classes_are_tested_with_what_the_base_classes_taught(stubbed):
     )
 
 
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        ("caltech101", "domains.py: error: Caltech101 has no domains"),
+        ("domainbed_vlcs", "domains.py: error: DATASET.ROOT .* must hold the folder VLCS/"),
+    ],
+)
+def test_why_there_is_no_domain_to_leave_out_is_said_once(dataset, said, tmp_path):
+    done = run("lodo.sh", "CoOp", dataset, "1", DATA=str(tmp_path))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert re.match(said, line)
+
+
 def test_reproducing_says_first_which_data_sets_are_missing(tmp_path):
     (tmp_path / "dtd").mkdir()
     done = run(

@@ -13,7 +13,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))  # as `python scripts/summarize.py` has it
 import summarize  # noqa: E402
 from runs import load_runs  # noqa: E402
-from seeds import over_seeds, signed_rank  # noqa: E402
+from seeds import compare, over_seeds, signed_rank  # noqa: E402
 from tables import scores  # noqa: E402
 
 
@@ -266,6 +266,27 @@ def test_open_class_averages_targets_and_takes_the_harmonic_mean_of_the_averages
     assert row["HM"] == pytest.approx(2 * 80 * 40 / 120)
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_variant_never_borrows_the_parts_of_the_methods_own_reading(
+    tmp_path, write_run, recorded
+):
+    parts = {"base": {"accuracy": 90.0}, "open": {"accuracy": 30.0}, "heldout": {"accuracy": 10.0}}
+    other = {part: {"accuracy": metrics["accuracy"] + 1} for part, metrics in parts.items()}
+    more = {"variant_parts": {"averaging": other}} if recorded else {}
+    variants = {"averaging": {"accuracy": 55.0, "ece": 5.0}}
+    for place, own in (("open", parts), ("lodo", {"heldout": parts["heldout"]})):
+        write_run(place, 60.0, target=["ink"], parts=own, variants=variants, **more)
+    found = scores(load_runs(tmp_path), heldout=True).set_index(["protocol", "method", "quantity"])
+    assert found.value["openclass", "CDC", "base"] == 90
+    assert found.value["lodo", "CDC", "ink"] == 10
+    if recorded:
+        assert found.value["openclass", "CDC, averaging", "base"] == 91
+        assert found.value["openclass", "CDC, averaging", "all"] == 55
+        assert found.value["lodo", "CDC, averaging", "ink"] == 11
+    else:
+        assert set(found.index.get_level_values("method")) == {"CDC"}
+
+
 # -- can it be trusted -------------------------------------------------------------------------
 
 
@@ -275,6 +296,12 @@ def test_a_collapsed_seed_is_named(tmp_path, write_pair, capsys):
     summarize.main([str(tmp_path)])
     warned = [line for line in capsys.readouterr().out.splitlines() if "collapsed?" in line]
     assert [line.split(":")[0].split("/")[-1] for line in warned] == ["seed1", "seed2"]
+
+
+def test_methods_are_listed_so_that_commas_in_their_names_do_not_mislead():
+    found = pd.DataFrame({"method": ["CDC", "CDC, averaging"]})
+    with pytest.raises(ValueError, match="hold: CDC; CDC, averaging$"):
+        compare(found, "CDC", "CoOp")
 
 
 def test_results_that_stand_for_the_same_run_are_named(tmp_path, write_run, capsys):
