@@ -128,6 +128,21 @@ def test_cdc_tells_per_template_probabilities_conflict_and_three_readings(traine
     assert 0.25 <= record["details"]["discount"] <= 1
 
 
+def test_each_variant_has_parts_of_its_own(trained, make_trainer, tmp_path):
+    _, folder = trained("CDC")
+    other = make_trainer("CDC", tmp_path, "DATASET.SUBSAMPLE_CLASSES", "all")
+    other.load_model(str(folder))
+    other.test()
+    record = json.loads((tmp_path / "results.json").read_text())
+    predictions = np.load(tmp_path / "predictions.npz")
+    known = predictions["label"] < 5
+    for name in ("dempster", "averaging"):
+        right = predictions[f"{name}/probabilities"].argmax(1) == predictions["label"]
+        for part, rows in (("base", known), ("open", ~known)):
+            found = record["variant_parts"][name][part]["accuracy"]
+            assert found == pytest.approx(100 * right[rows].mean())
+
+
 def test_cdc_gives_each_template_its_own_view(make_trainer, tmp_path):
     trainer = make_trainer("CDC", tmp_path)
     images, labels = trainer.parse_batch_train(next(iter(trainer.train_loader_x)))

@@ -204,9 +204,10 @@ class CLIPTrainer(CheckpointTrainer):
         record["variants"] = {
             name: metrics_of(outputs, labels, prefix=f"{name}/") for name in variant_names(outputs)
         }
-        record["parts"] = {
-            name: metrics_of(outputs, labels, rows=rows)
-            for name, rows in self.parts(outputs).items()
+        record["parts"] = self.metrics_of_parts(outputs)
+        record["variant_parts"] = {
+            name: self.metrics_of_parts(outputs, prefix=f"{name}/")
+            for name in variant_names(outputs)
         }
         record["training"] = self.training_cost
         record["trained_on"] = self.trained_on
@@ -216,6 +217,15 @@ class CLIPTrainer(CheckpointTrainer):
         write_predictions(self.output_dir, outputs)
         write_results(self.output_dir, record)
         print(f"Results: {Path(self.output_dir) / 'results.json'}")
+
+    def metrics_of_parts(
+        self, outputs: dict[str, np.ndarray], *, prefix: str = ""
+    ) -> dict[str, dict[str, float]]:
+        """The metrics of one reading on every part of the test set."""
+        return {
+            name: metrics_of(outputs, outputs["label"], prefix=prefix, rows=rows)
+            for name, rows in self.parts(outputs).items()
+        }
 
     def parts(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Named subsets (boolean rows) of the test set that are reported beside the whole:
