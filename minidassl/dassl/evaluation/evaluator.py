@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from dassl.evaluation.build import EVALUATOR_REGISTRY
 from dassl.utils.files import mkdir_if_missing
-from sklearn.metrics import confusion_matrix, f1_score
 from torch import Tensor
 
 
@@ -66,6 +65,8 @@ class Classification(EvaluatorBase):
         return results
 
     def _totals(self) -> OrderedDict:
+        from sklearn.metrics import f1_score  # 130 MB that a program which only starts does without
+
         total = len(self._y_true)
         correct = sum(t == p for t, p in zip(self._y_true, self._y_pred, strict=True))
         accuracy = 100.0 * correct / total
@@ -101,6 +102,8 @@ class Classification(EvaluatorBase):
 
     def _save_confusion_matrix(self) -> None:
         """Write cmat.pt: row-normalised, rows true, columns predicted; a tensor."""
+        from sklearn.metrics import confusion_matrix
+
         matrix = confusion_matrix(self._y_true, self._y_pred, normalize="true")
         mkdir_if_missing(self.cfg.OUTPUT_DIR)
         path = osp.join(self.cfg.OUTPUT_DIR, "cmat.pt")
