@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+import tiny_world as world
 import torch
 import torch.nn.functional as F
 from dassl.config import get_cfg_default
@@ -47,68 +48,6 @@ from causalclip.injection import encode_text
 from causalclip.templates import template_for
 from causalclip.zeroshot import class_features, cosine_logits
 
-CLASSES = (*R.DIGIT_NAMES, *R.SHAPES)
-MANNERS = (*R.LOOKS, *(f"{style} shape" for style in R.STYLES))
-COLOUR_NAMES = tuple(R.COLOURS)
-FACTORS = ("class", "manner", "colour", "background", "texture")
-
-# --- the world the model sees, with its confounders --------------------------------------------
-
-SHAPE_SHARE = 0.6  # of the pictures of a step; the rest are digits
-STROKE_SHARE = 0.25  # of the digits: pen strokes; the rest is printed
-COARSE_SHARE = 0.3  # of the digits: through an 8 x 8 scanner
-LOOK_SHARES = {
-    "scan": 0.24, "negative": 0.13, "ink": 0.2, "chalk": 0.12, "neon": 0.08,
-    "noisy_paper": 0.08, "paint": 0.15,
-}  # fmt: skip
-# Confounders: a look that only some digits are ever seen in.
-LOOK_DIGITS = {"neon": (1, 4, 6, 8), "noisy_paper": (0, 3, 7, 8), "chalk": (0, 2, 4, 5, 6, 9)}
-LOOK_LEAK = 0.1  # share that a digit outside the list keeps
-
-STYLE_SHARES = {"flat": 0.4, "sketch": 0.35, "neon": 0.08, "watercolour": 0.17}
-STYLE_SHAPES = {"neon": ("circle", "heart", "star", "arrow")}
-# Confounders: half of the shapes live on one background, some have one colour.
-HOME_SHAPES = ("arrow", "crescent", "heart", "ring", "star")
-HOME_SHARE = 0.7
-HOME_COLOURS = {"heart": "red", "star": "yellow", "crescent": "yellow", "square": "blue"}
-COLOUR_SHARE = 0.6
-
-# --- captions ----------------------------------------------------------------------------------
-
-PLAIN_TEMPLATES = (
-    "a photo of a {}.", "a photo of a {}.", "a photo of the {}.", "a picture of a {}.", "a {}.",
-    "an image of a {}.", "{}", "this is a {}.", "a photo of one {}.",
-)  # fmt: skip
-DIGIT_TEMPLATES = (
-    "a photo of the number {}.", "a photo of the digit {}.", "the number {}.", "a number {}.",
-    'a photo of the number: "{}".', "a handwritten {}.",
-)  # fmt: skip
-MANNER_WORDS = {
-    "scan": ("scan", "black and white scan"),
-    "negative": ("negative", "dark picture"),
-    "ink": ("ink drawing", "drawing in ink"),
-    "chalk": ("chalk drawing", "blackboard"),
-    "neon": ("neon sign", "bright neon light"),
-    "noisy_paper": ("drawing on noisy paper", "noisy old paper"),
-    "paint": ("painting", "colour picture"),
-    "flat shape": ("flat picture", "colourful picture"),
-    "sketch shape": ("pencil sketch", "sketch"),
-    "neon shape": ("neon sign", "bright neon light"),
-    "watercolour shape": ("watercolour", "watercolor painting"),
-}
-PLACES = {
-    "grass": ("on grass", "in a green field", "in a meadow"),
-    "water": ("on water", "in the blue sea"),
-    "sand": ("on sand", "on a sandy beach", "in the desert"),
-    "snow": ("in the snow", "in a snowy landscape"),
-    "brick": ("on a brick wall",),
-    "wood": ("on wood", "on a wooden table"),
-    "night": ("at night", "under the stars"),
-    "sunset": ("at sunset", "in the evening light"),
-    "stone": ("on stone", "on a stone floor"),
-    "cloth": ("on a checked cloth", "on a fabric"),
-}
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -132,46 +71,6 @@ class Recipe:
 # --- pictures ----------------------------------------------------------------------------------
 
 
-def _choose(rng: np.random.Generator, shares: dict[str, float]) -> str:
-    weights = np.fromiter(shares.values(), float)
-    return list(shares)[rng.choice(len(weights), p=weights / weights.sum())]
-
-
-def _confounded(shares: dict, allowed: dict, member: object) -> dict[str, float]:
-    """Shares of a class: looks whose list does not hold it keep a tenth."""
-    return {
-        name: share * (1.0 if name not in allowed or member in allowed[name] else LOOK_LEAK)
-        for name, share in shares.items()
-    }
-
-
-Drawn = tuple[np.ndarray, np.ndarray, dict[str, str]]  # picture, coverage, factors
-
-
-def draw_digit(digit: int, rng: np.random.Generator) -> Drawn:
-    """One picture of a digit."""
-    make = R.stroke_mask if rng.random() < STROKE_SHARE else R.font_mask
-    mask = make(digit, rng)
-    if rng.random() < COARSE_SHARE:
-        mask = R.coarse(mask)
-    look = _choose(rng, _confounded(LOOK_SHARES, LOOK_DIGITS, digit))
-    return R.draw_look(mask, look, rng), mask, {"class": R.DIGIT_NAMES[digit], "manner": look}
-
-
-def draw_shape(shape: str, rng: np.random.Generator) -> Drawn:
-    """One picture of a shape."""
-    home = shape in HOME_SHAPES and rng.random() < HOME_SHARE
-    background = R.BACKGROUNDS[R.SHAPES.index(shape)] if home else None
-    style = _choose(rng, _confounded(STYLE_SHARES, STYLE_SHAPES, shape))
-    factors = asdict(R.draw_factors(shape, rng, style=style, background=background))
-    if shape in HOME_COLOURS and rng.random() < COLOUR_SHARE:
-        factors["colour"] = HOME_COLOURS[shape]
-    drawn = R.ShapeFactors(**factors)
-    told = {key: factors[key] for key in ("colour", "background", "texture")}
-    told |= {"class": shape, "manner": f"{style} shape"}
-    return R.render_shape(drawn), R.shape_mask(drawn), told
-
-
 @dataclass(frozen=True)
 class Pool:
     """Pictures and their coverage, uint8 (N, 32, 32, 4), and for each its factors by name."""
@@ -183,10 +82,10 @@ class Pool:
 def render_pool(recipe: Recipe) -> Pool:
     """Renders the training pictures; each depends on (seed, class, index) alone."""
     pictures, factors = [], []
-    for label, name in enumerate(tqdm(CLASSES, desc="rendering", unit="class")):
+    for label, name in enumerate(tqdm(world.CLASSES, desc="rendering", unit="class")):
         for index in range(recipe.pool):
             rng = np.random.default_rng((recipe.seed, label, index))
-            drawn = draw_digit(label, rng) if label < 10 else draw_shape(name, rng)
+            drawn = world.draw_digit(label, rng) if label < 10 else world.draw_shape(name, rng)
             coverage = np.rint(255.0 * drawn[1]).astype(np.uint8)
             pictures.append(np.dstack([drawn[0], coverage]))
             factors.append(drawn[2])
@@ -206,67 +105,6 @@ def shift(pictures: np.ndarray, rng: np.random.Generator, *, reach: int = 2) -> 
     rows = rng.integers(0, 2 * reach + 1, n)[:, None] + np.arange(height)
     columns = rng.integers(0, 2 * reach + 1, n)[:, None] + np.arange(width)
     return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-# --- captions of a picture ---------------------------------------------------------------------
-
-
-def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    return options[rng.integers(len(options))]
-
-
-def _article(phrase: str) -> str:
-    return ("an " if phrase[0] in "aeio" else "a ") + phrase
-
-
-def caption(factors: dict[str, str], rng: np.random.Generator) -> tuple[str, dict[str, str]]:
-    """A caption true of these factors, and the factors that it mentions."""
-    name, manner = factors["class"], factors["manner"]
-    kind = rng.random()
-    if kind < 0.4:
-        own = DIGIT_TEMPLATES if name in R.DIGIT_NAMES and rng.random() < 0.4 else PLAIN_TEMPLATES
-        return _pick(rng, own).format(name), {"class": name}
-    told = {"class": name}
-    words = [name]
-    if "colour" in factors and rng.random() < 0.4:
-        words.insert(0, factors["colour"])
-        told["colour"] = factors["colour"]
-    if "texture" in factors and rng.random() < 0.25:
-        words.insert(0, factors["texture"])
-        told["texture"] = factors["texture"]
-    if kind > 0.9:  # no class at all: the text tower must know the other factors by themselves
-        words[-1] = "thing"
-        del told["class"]
-    phrase = _article(" ".join(words))
-    if rng.random() < 0.5:
-        phrase = f"{_article(_pick(rng, MANNER_WORDS[manner]))} of {phrase}"
-        told["manner"] = manner.replace("neon shape", "neon")
-    elif rng.random() < 0.6:
-        phrase = f"a photo of {phrase}"
-    if "background" in factors and rng.random() < 0.5:
-        phrase += " " + _pick(rng, PLACES[factors["background"]])
-        told["background"] = factors["background"]
-    return phrase + ".", told
-
-
-_VALUES = {
-    name: {value: i for i, value in enumerate(values)}
-    for name, values in zip(
-        FACTORS, (CLASSES, MANNERS, COLOUR_NAMES, R.BACKGROUNDS, R.TEXTURES), strict=True
-    )
-}
-
-
-def encode_factors(told: dict[str, str]) -> list[int]:
-    """Factor values as numbers in the order of FACTORS; -1 where there is none."""
-    told = {**told, "manner": told.get("manner", "").replace("neon shape", "neon")}
-    return [_VALUES[name].get(told.get(name), -1) for name in FACTORS]
-
-
-def compatible(pictures: Tensor, captions: Tensor) -> Tensor:
-    """True where a caption is true of a picture: (B, factors) x (C, factors) -> (B, C) bool."""
-    told = captions[None]  # a caption is true of all pictures that share what it mentions
-    return ((told == -1) | (told == pictures[:, None])).all(-1)
 
 
 # --- the model during training -----------------------------------------------------------------
@@ -339,15 +177,6 @@ def whole_vocabulary(run: Training) -> CLIP:
     return model.eval().requires_grad_(False)
 
 
-def all_captions() -> list[str]:
-    """Every word sequence a caption can hold, to collect the vocabulary."""
-    texts = [t.format(name) for t in (*PLAIN_TEMPLATES, *DIGIT_TEMPLATES) for name in CLASSES]
-    texts += [f"a {c} {t} thing, an {c}." for c in COLOUR_NAMES for t in R.TEXTURES]
-    texts += [f"{c} {t} {n} " for c in COLOUR_NAMES for t in R.TEXTURES for n in CLASSES]
-    words = [*sum(MANNER_WORDS.values(), ()), *sum(PLACES.values(), ())]
-    return texts + [f"a photo of {_article(w)} {w} of {w}." for w in words]
-
-
 def contrastive_loss(
     images: Tensor, texts: Tensor, own: Tensor, scale: Tensor, true: Tensor
 ) -> Tensor:
@@ -375,9 +204,9 @@ def start(recipe: Recipe) -> Training:
         transformer_layers=recipe.layers, seed=0,
     )  # fmt: skip
     model.requires_grad_(True).train()
-    vocabulary = tokenize(all_captions()).unique()
+    vocabulary = tokenize(world.all_captions()).unique()
     table = shrink_vocabulary(model, vocabulary)
-    heads = Heads(model, recipe.embed_dim, len(CLASSES))
+    heads = Heads(model, recipe.embed_dim, len(world.CLASSES))
     learned = [*model.parameters(), *heads.parameters()]
     words = model.token_embedding.weight
     decayed = [p for p in learned if p.ndim > 1 and p is not words]
@@ -417,22 +246,20 @@ def train_step(run: Training, pool: Pool, numbers: Tensor) -> float:
     rng = np.random.default_rng((recipe.seed, 10**6 + run.step))
     half = len(pool.pictures) // 2  # digits, then shapes
     chosen = rng.integers(half, size=recipe.batch)
-    chosen += half * (rng.random(recipe.batch) < SHAPE_SHARE)
+    chosen += half * (rng.random(recipe.batch) < world.SHAPE_SHARE)
     shifted = shift(pool.pictures[chosen], rng)
     images, coverage = normalise(shifted[..., :3]), torch.from_numpy(shifted[..., 3]).float() / 255
-    written = [caption(pool.factors[i], rng) for i in chosen]
-    told = {text: encode_factors(mentions) for text, mentions in written}
+    written = [world.caption(pool.factors[i], rng) for i in chosen]
+    told = {text: world.encode_factors(mentions) for text, mentions in written}
     texts = list(told)
     own = torch.tensor([texts.index(text) for text, _ in written])
-    true = compatible(numbers[chosen], torch.tensor(list(told.values())))
+    true = world.compatible(numbers[chosen], torch.tensor(list(told.values())))
 
     for group in run.optimiser.param_groups:
         group["lr"] = learning_rate(recipe, run.step)
     image_features, patch_tokens = encode(run.model, images)
     text_features = encode_text(run.model, caption_tokens(run, texts))
-    loss = contrastive_loss(
-        image_features, text_features, own, run.model.logit_scale.exp(), true
-    )
+    loss = contrastive_loss(image_features, text_features, own, run.model.logit_scale.exp(), true)
     by_class, by_patch = run.heads(image_features, patch_tokens, numbers[chosen, 0], coverage)
     loss = loss + by_class + recipe.coverage * by_patch
     run.optimiser.zero_grad()
@@ -524,9 +351,7 @@ def digit_figures(model: CLIP, root: Path) -> dict[str, float]:
     }
     for domain in HandwrittenDigits.domains:
         items = open_dataset(HandwrittenDigits, root, target=domain).test
-        figures[f"domain {domain}"] = accuracy(
-            scores(model, items, R.DIGIT_NAMES, template), items
-        )
+        figures[f"domain {domain}"] = accuracy(scores(model, items, R.DIGIT_NAMES, template), items)
     return figures
 
 
@@ -610,16 +435,17 @@ def listing(members: dict[str, object]) -> str:
 def model_card(run: Training, model: CLIP, size: int, figures: dict[str, float]) -> str:
     """The text of the model card."""
     recipe = run.recipe
-    shares = {name: f"{share:.0%}" for name, share in STYLE_SHARES.items()}
-    looks = {name: f"{share:.0%}" for name, share in LOOK_SHARES.items()}
+    shares = {name: f"{share:.0%}" for name, share in world.STYLE_SHARES.items()}
+    looks = {name: f"{share:.0%}" for name, share in world.LOOK_SHARES.items()}
+    digits = {k: tuple(R.DIGIT_NAMES[d] for d in v) for k, v in world.LOOK_DIGITS.items()}
     return CARD.format(
         size=size, scale=model.logit_scale.exp().item(), digest=weights_digest(model),
-        pictures=recipe.pool * len(CLASSES), strokes=STROKE_SHARE, coarse=COARSE_SHARE,
-        shapes=SHAPE_SHARE,
-        looks=listing({k: tuple(R.DIGIT_NAMES[d] for d in v) for k, v in LOOK_DIGITS.items()}),
-        neon=", ".join(STYLE_SHAPES["neon"]), home=HOME_SHARE, styles=listing(shares),
-        homes=listing({shape: HOME[shape] for shape in HOME_SHAPES}), look_shares=listing(looks),
-        colour=COLOUR_SHARE, colours=listing(HOME_COLOURS), versions=versions(),
+        pictures=recipe.pool * len(world.CLASSES), strokes=world.STROKE_SHARE,
+        coarse=world.COARSE_SHARE, shapes=world.SHAPE_SHARE, looks=listing(digits),
+        neon=", ".join(world.STYLE_SHAPES["neon"]), home=world.HOME_SHARE, styles=listing(shares),
+        homes=listing({shape: HOME[shape] for shape in world.HOME_SHAPES}),
+        look_shares=listing(looks), colour=world.COLOUR_SHARE,
+        colours=listing(world.HOME_COLOURS), versions=versions(),
         recipe=json.dumps(asdict(recipe), indent=1),
         figures="\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in figures.items())]),
         layers=recipe.layers, width=recipe.width, patch=recipe.patch, embed_dim=recipe.embed_dim,
@@ -649,7 +475,7 @@ def write_files(run: Training, path: Path, figures: dict[str, float]) -> None:
 def load_pool(recipe: Recipe, folder: Path) -> Pool:
     """The pictures of a run: rendered at its first start, read back when it resumes."""
     own = {key: getattr(recipe, key) for key in ("seed", "pool")}
-    code = Path(__file__).read_bytes() + Path(R.__file__).read_bytes()
+    code = b"".join(Path(file).read_bytes() for file in (__file__, world.__file__, R.__file__))
     key = hashlib.sha256(json.dumps(own).encode() + code).hexdigest()[:16]
     path = folder / f"pool-{key}.npz"
     if path.is_file():
@@ -666,7 +492,7 @@ def train(run: Training, folder: Path, *, minutes: float, every: int) -> bool:
     """Trains to the end of the recipe, or for so many minutes; True at the end."""
     recipe, started = run.recipe, time.monotonic()
     pool = load_pool(recipe, folder)
-    numbers = torch.tensor([encode_factors(factors) for factors in pool.factors])
+    numbers = torch.tensor([world.encode_factors(factors) for factors in pool.factors])
     progress = tqdm(total=recipe.steps, initial=run.step, desc="pretraining", unit="step")
     while run.step < recipe.steps and time.monotonic() - started < 60.0 * minutes:
         loss = train_step(run, pool, numbers)

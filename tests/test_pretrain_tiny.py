@@ -1,7 +1,6 @@
 """Pre-training: captions are true, the loss ignores false negatives, runs resume bit for bit."""
 
-import importlib.util
-import sys
+import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +10,14 @@ import torch
 
 from causalclip.backbone import load_clip, tokenize, weights_digest
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "pretrain_tiny.py"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.fixture(scope="module")
 def P():  # noqa: N802 (a module)
-    spec = importlib.util.spec_from_file_location("pretrain_tiny", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pretrain_tiny"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPTS)  # as Python does for a script
+        return importlib.import_module("pretrain_tiny")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +32,7 @@ def pool(P, recipe):
 
 @pytest.fixture(scope="module")
 def numbers(P, pool):
-    return torch.tensor([P.encode_factors(factors) for factors in pool.factors])
+    return torch.tensor([P.world.encode_factors(factors) for factors in pool.factors])
 
 
 def trained(P, recipe, pool, numbers, steps):
@@ -87,13 +84,13 @@ def test_the_written_model_is_the_trained_one_and_has_a_card(P, recipe, pool, nu
 
 def test_every_caption_is_in_the_vocabulary_and_true_of_its_picture(P, pool, numbers):
     rng = np.random.default_rng(0)
-    known = set(tokenize(P.all_captions()).unique().tolist())
+    known = set(tokenize(P.world.all_captions()).unique().tolist())
     for i, factors in enumerate(pool.factors):
         for _ in range(30):
-            text, told = P.caption(factors, rng)
+            text, told = P.world.caption(factors, rng)
             assert set(tokenize(text).unique().tolist()) <= known
-            row = torch.tensor([P.encode_factors(told)])
-            assert P.compatible(numbers[i : i + 1], row).all()
+            row = torch.tensor([P.world.encode_factors(told)])
+            assert P.world.compatible(numbers[i : i + 1], row).all()
             if "class" in told:
                 assert factors["class"] in text
             if "colour" in told:
@@ -102,8 +99,8 @@ def test_every_caption_is_in_the_vocabulary_and_true_of_its_picture(P, pool, num
 
 def test_compatible_is_the_slow_rule(P, pool, numbers):
     rng = np.random.default_rng(1)
-    told = [P.caption(factors, rng)[1] for factors in pool.factors[::2]]
-    fast = P.compatible(numbers, torch.tensor([P.encode_factors(t) for t in told]))
+    told = [P.world.caption(factors, rng)[1] for factors in pool.factors[::2]]
+    fast = P.world.compatible(numbers, torch.tensor([P.world.encode_factors(t) for t in told]))
 
     def merged(factors):
         return {k: v.replace("neon shape", "neon") for k, v in factors.items()}
@@ -152,10 +149,15 @@ def test_shifting_moves_each_picture_and_keeps_the_coverage_with_it(P):
 
 
 def test_confounded_shares_follow_the_lists(P):
-    shares = P._confounded(P.LOOK_SHARES, P.LOOK_DIGITS, 2)  # not among the neon digits
-    assert shares["neon"] == pytest.approx(0.1 * P.LOOK_SHARES["neon"])
-    assert shares["ink"] == P.LOOK_SHARES["ink"]
-    assert P._confounded(P.LOOK_SHARES, P.LOOK_DIGITS, 8)["neon"] == P.LOOK_SHARES["neon"]
+    shares = P.world._confounded(
+        P.world.LOOK_SHARES, P.world.LOOK_DIGITS, 2
+    )  # not among the neon digits
+    assert shares["neon"] == pytest.approx(0.1 * P.world.LOOK_SHARES["neon"])
+    assert shares["ink"] == P.world.LOOK_SHARES["ink"]
+    assert (
+        P.world._confounded(P.world.LOOK_SHARES, P.world.LOOK_DIGITS, 8)["neon"]
+        == P.world.LOOK_SHARES["neon"]
+    )
 
 
 def test_the_learning_rate_warms_up_and_ends_near_zero(P, recipe):
