@@ -167,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if log := getattr(sys.stdout, "file", None):  # Dassl's logger is there
             traceback.print_exception(error, file=log)
+            log.flush()  # what follows may be the end of the process
         print(f"train.py: error: {sentence(error)}", file=sys.stderr)
         return 2
     return 0

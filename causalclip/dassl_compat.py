@@ -10,6 +10,7 @@ import importlib
 import inspect
 import logging
 import os
+import pickle
 import sys
 from importlib.util import find_spec
 from types import ModuleType
@@ -216,9 +217,16 @@ def _mend_checkpoints() -> None:
 
 
 def _safe_load(path: str, map_location: Any = None, **options: Any) -> Any:
-    """torch.load without code, which also reads the scheduler objects of old checkpoints."""
-    with torch.serialization.safe_globals(_SAFE):
-        return torch.load(path, map_location=map_location, weights_only=True)
+    """torch.load without code, which also reads the scheduler objects of old checkpoints.
+
+    A file that cannot be read is a ValueError that names it; torch's errors do not.
+    """
+    try:
+        with torch.serialization.safe_globals(_SAFE):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        reason = str(error).split(". ")[0] or type(error).__name__
+        raise ValueError(f'unable to load checkpoint from "{path}": {reason}') from error
 
 
 def _whole_save(state: Any, path: str) -> None:

@@ -135,6 +135,26 @@ def test_functions_imported_before_the_mending_are_mended_too(tmp_path):
 
 
 @needs_dassl
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut short"])
+def test_a_damaged_checkpoint_is_an_error_that_names_the_file(content, tmp_path):
+    path = tmp_path / "model.pth.tar-1"
+    path.write_bytes(content)
+    out = python(
+        f"""
+        from causalclip.dassl_compat import mend
+        mend()
+        from dassl.utils import load_checkpoint
+        try:
+            load_checkpoint({str(path)!r})
+        except ValueError as error:
+            print(error)
+        """,
+        CHECKOUT,
+    )
+    assert f'unable to load checkpoint from "{path}": ' in out
+
+
+@needs_dassl
 def test_the_contract_of_the_toolkit_holds_for_mended_dassl():
     folder = Path(__file__).parent / "toolkit"
     run = subprocess.run(
