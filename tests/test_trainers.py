@@ -11,7 +11,7 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 
 from causalclip.trainers.base import PromptTrainer
-from causalclip.trainers.checkpoints import random_state, set_random_state
+from causalclip.trainers.checkpoints import check_identity, random_state, set_random_state
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "trainers"
 METHODS = sorted(path.name for path in CONFIGS.iterdir())
@@ -173,6 +173,14 @@ def test_a_checkpoint_of_another_method_is_refused(trained, make_trainer, tmp_pa
     other = make_trainer("CoOp", tmp_path)
     with pytest.raises(ValueError, match="a checkpoint of CDC, this run is CoOp"):
         other.load_model(str(folder))
+
+
+def test_a_checkpoint_that_does_not_say_its_weights_is_compared_by_the_backbones_name():
+    ours = {"trainer": "CoOp", "backbone": "ViT-B/16", "weights": "0a", "classnames": ["ant"]}
+    theirs = {key: value for key, value in ours.items() if key != "weights"}
+    check_identity({"identity": theirs}, ours, Path("file"))
+    with pytest.raises(ValueError, match="file: learned on the backbone RN50, this run has ViT"):
+        check_identity({"identity": theirs | {"backbone": "RN50"}}, ours, Path("file"))
 
 
 def test_a_run_is_not_resumed_by_another_method_or_for_other_classes(make_trainer, tmp_path):

@@ -96,7 +96,6 @@ class CLIPTrainer(CheckpointTrainer):
         self.digest = weights_digest(self.clip)
         self.projection = self._load_projection()
         self.training_cost: dict[str, Any] | None = None
-        self.trained_on: dict[str, Any] | None = None
         self.build_method()
 
     def _load_projection(self) -> InvariantProjection | None:

@@ -26,6 +26,7 @@ class CheckpointTrainer(TrainerX):
     """
 
     class_bound = False  # whether what is learned serves the classes of its training alone
+    trained_on: dict[str, Any] | None = None  # facts of the run whose model was loaded
 
     def checkpoint_identity(self) -> dict[str, Any]:
         """Who a checkpoint belongs to; stored in it and compared when it is read."""
@@ -77,7 +78,7 @@ class CheckpointTrainer(TrainerX):
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
         # The last model is written last: what its pointer names exists for the others too.
-        file = checkpoint_path(folders[-1], None, best=False).name
+        file = last_written(folders[-1])
         epochs = [self._resume(folder.name, folder / file) for folder in folders]
         if len(set(epochs)) > 1:
             raise ValueError(f"the models in {directory} stand at different epochs: {epochs}")
@@ -131,20 +132,24 @@ class CheckpointTrainer(TrainerX):
             )
 
 
-def checkpoint_path(directory: Path, epoch: int | None, *, best: bool = True) -> Path:
-    """The file to load from a model's folder: the given epoch's, or model-best (unless it is not
-    asked for), or the one written last; FileNotFoundError lists what is there."""
+def checkpoint_path(directory: Path, epoch: int | None) -> Path:
+    """The file to load from a model's folder: the given epoch's, or model-best, or the one written
+    last; FileNotFoundError lists what is there."""
     if epoch is not None:
         path = directory / f"model.pth.tar-{epoch}"
     else:
         path = directory / "model-best.pth.tar"
-        last = directory / "checkpoint"  # names the file written last
-        if not (best and path.exists()) and last.exists():
-            path = directory / last.read_text().strip()
+        if not path.exists() and (directory / "checkpoint").exists():
+            path = directory / last_written(directory)
     if not path.exists():
         there = sorted(p.name for p in directory.glob("model*")) if directory.exists() else []
         raise FileNotFoundError(f"no checkpoint {path}; {directory} holds: {there or 'nothing'}")
     return path
+
+
+def last_written(directory: Path) -> str:
+    """The name of the file written last, which Dassl keeps in the file `checkpoint`."""
+    return (directory / "checkpoint").read_text().strip()
 
 
 def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
@@ -157,7 +162,8 @@ def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: P
             f"{path}: a checkpoint of {theirs['trainer']}, this run is {identity['trainer']}"
         )
     # One file may go by two names, and one name be loaded in two precisions: either will do.
-    if all(theirs[key] != identity[key] for key in ("backbone", "weights")):
+    # A trainer of another code base on minidassl names the backbone alone.
+    if all(theirs.get(key) != identity[key] for key in ("backbone", "weights")):
         raise ValueError(
             f"{path}: learned on the backbone {theirs['backbone']}, "
             f"this run has {identity['backbone']}"
