@@ -274,7 +274,8 @@ def test_open_classes_are_tested_with_what_the_base_classes_taught(stubbed):
 def test_why_there_is_no_domain_to_leave_out_is_said_once(dataset, said, tmp_path):
     done = run("lodo.sh", "CoOp", dataset, "1", DATA=str(tmp_path))
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    # On Dassl itself every start reports what was mended.
+    (line,) = [x for x in done.stderr.splitlines() if not x.startswith("mended Dassl")]
     assert re.match(said, line)
 
 
