@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-import os
 import pickle
 import sys
 from importlib.util import find_spec
@@ -18,6 +17,8 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
+
+from causalclip.atomic import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -225,19 +226,15 @@ def _safe_load(path: str, map_location: Any = None, **options: Any) -> Any:
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(path, map_location=map_location, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
-        reason = str(error).split(". ")[0] or type(error).__name__
+        said = str(error).rpartition("WeightsUnpickler error: ")[2].strip()  # before it, advice
+        reason = said.splitlines()[0].split(". ")[0] if said else type(error).__name__
         raise ValueError(f'unable to load checkpoint from "{path}": {reason}') from error
 
 
 def _whole_save(state: Any, path: str) -> None:
     """torch.save to a neighbour that then takes the file's place: whole, or not at all."""
-    partial = f"{path}.partial"
-    try:
-        torch.save(state, partial)
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    with replacing(path) as part:
+        torch.save(state, part)
 
 
 # NumPy

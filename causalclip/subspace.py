@@ -7,14 +7,15 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
+
+from causalclip.atomic import replacing
 
 Estimator = Literal["difference", "generalized"]
 Keep = Literal["invariant", "reference"]
@@ -123,7 +124,8 @@ class InvariantProjection:
         """Write the projection to a safetensors file; a kill leaves the previous file whole."""
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         metadata = {"format": FORMAT, "settings": json.dumps(asdict(self.settings))}
-        _write_atomically(Path(path), save(tensors, metadata))
+        with replacing(path) as part:
+            save_file(tensors, part, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "InvariantProjection":
@@ -332,9 +334,7 @@ class InterventionMoments:
         return (total + total.T) / (2 * self.weight)
 
     def _empty(self) -> "InterventionMoments":
-        return InterventionMoments(
-            self.dim, normalize=self.normalize, device=self._features.device
-        )
+        return InterventionMoments(self.dim, normalize=self.normalize, device=self._features.device)
 
     def _check_solvable(self, changes: Tensor) -> None:
         if self.n_pairs < self.dim:
@@ -408,16 +408,3 @@ def _signed(vectors: Tensor) -> Tensor:
 def _energy(span: Tensor, moment: Tensor) -> Tensor:
     """Share of tr(moment) inside the first j + 1 of k orthonormal columns, shape (k,)."""
     return ((span * (moment @ span)).sum(0).cumsum(0) / moment.trace()).clamp(0, 1)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

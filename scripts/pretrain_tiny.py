@@ -14,7 +14,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from causalclip.atomic import replacing
 from causalclip.backbone import (
     CLIP,
     CLIP_MEAN,
@@ -281,9 +281,8 @@ def save(run: Training, path: Path) -> None:
     """Writes the whole state, or leaves the previous file as it was."""
     state = {name: module.state_dict() for name, module in run.modules().items()}
     state |= {"optimiser": run.optimiser.state_dict(), "step": run.step}
-    part = path.with_suffix(".part")
-    torch.save(state | {"recipe": asdict(run.recipe)}, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        torch.save(state | {"recipe": asdict(run.recipe)}, part)
 
 
 def resume(run: Training, path: Path) -> None:
@@ -482,9 +481,8 @@ def load_pool(recipe: Recipe, folder: Path) -> Pool:
         stored = np.load(path)
         return Pool(stored["pictures"], tuple(json.loads(str(stored["factors"]))))
     pool = render_pool(recipe)
-    part = path.with_suffix(".part.npz")
-    np.savez(part, pictures=pool.pictures, factors=json.dumps(pool.factors))
-    os.replace(part, path)
+    with replacing(path) as part, open(part, "wb") as file:
+        np.savez(file, pictures=pool.pictures, factors=json.dumps(pool.factors))
     return pool
 
 

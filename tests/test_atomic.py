@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from causalclip.atomic import replacing
 from causalclip.backbone import build_clip, save_tiny
 from causalclip.datasets.caches import store_json
+from causalclip.subspace import InterventionMoments
 from causalclip.trainers.feature_cache import Encoder
 from causalclip.trainers.results import write_predictions, write_results
 
@@ -73,12 +74,18 @@ def encode_one(folder):
         lambda folder: save_tiny(
             build_clip(vision_layers=1, transformer_layers=1), [], folder / "tiny.safetensors"
         ),
+        lambda folder: (
+            InterventionMoments(4)
+            .update(torch.randn(50, 4), torch.randn(50, 4))
+            .solve(dim_inv=1)
+            .save(folder / "projection.safetensors")
+        ),
         lambda folder: store_json(folder / "split.json", [1]),
         lambda folder: write_results(folder, {"accuracy": 1.0}),
         lambda folder: write_predictions(folder, {"label": np.zeros(1)}),
         encode_one,
     ],
-    ids=["weights", "json", "results", "predictions", "features"],
+    ids=["weights", "projection", "json", "results", "predictions", "features"],
 )
 def test_what_is_written_can_be_read_by_whom_the_umask_lets(
     tmp_path, tmp_path_factory, umask, write, monkeypatch

@@ -135,8 +135,16 @@ def test_functions_imported_before_the_mending_are_mended_too(tmp_path):
 
 
 @needs_dassl
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut short"])
-def test_a_damaged_checkpoint_is_an_error_that_names_the_file(content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", ""),
+        (b"no checkpoint", "Unsupported operand"),
+        (b"PK\x03\x04 cut short", ""),
+        (b"\x80\x02cshutil\nrmtree\n.", "Unsupported global: GLOBAL shutil.rmtree"),
+    ],
+)
+def test_a_damaged_checkpoint_is_an_error_that_names_the_file(content, reason, tmp_path):
     path = tmp_path / "model.pth.tar-1"
     path.write_bytes(content)
     out = python(
@@ -151,7 +159,7 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_file(content, tmp_path)
         """,
         CHECKOUT,
     )
-    assert f'unable to load checkpoint from "{path}": ' in out
+    assert f'unable to load checkpoint from "{path}": {reason}' in out
 
 
 @needs_dassl
