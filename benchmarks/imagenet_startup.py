@@ -86,7 +86,9 @@ def start_training(root: Path):
     files += ["--config-file", configs / "trainers" / "CoOp" / "tiny.yaml"]
     flags = ["--trainer", "CoOp", "--seed", "1", "--root", root, *files]
     arguments = map(str, [*flags, "DATASET.NUM_SHOTS", 16])
-    trainer = train.prepare(train.parser().parse_args(list(arguments)))
+    with tempfile.TemporaryDirectory() as output:  # for the log
+        flags = ["--output-dir", output, *arguments]
+        trainer = train.prepare(train.parser().parse_args(flags))
     return trainer.dm.dataset.train_x, clock.passed()
 
 

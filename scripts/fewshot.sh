@@ -19,7 +19,7 @@ case "${1:-}" in -h | --help) show_help ;; esac
 trainer=$1 dataset=$2 seeds=${3:-$SEEDS} shots_list=$SHOTS given_cfg=${CFG:-}
 shift $(($# < 3 ? $# : 3))
 require_seeds "$seeds"
-require_shots "$SHOTS"
+for shots in $SHOTS; do require_shots "$shots"; done
 require_data
 require_dataset "$dataset"
 

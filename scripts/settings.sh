@@ -49,11 +49,8 @@ require_seeds() {
 }
 
 require_shots() {
-    local shots
-    for shots in $1; do
-        [[ $shots =~ ^[1-9][0-9]*$ ]] ||
-            fail "SHOTS must be a positive number of images a class${2:+ or $2}, got $shots"
-    done
+    [[ $1 =~ ^[1-9][0-9]*$ ]] ||
+        fail "SHOTS must be a positive number of images a class${2:+ or $2}, got $1"
 }
 
 # choose_cfg TRAINER DATASET PROTOCOL: sets CFG unless it is set, and checks all that names a file.

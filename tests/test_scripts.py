@@ -150,6 +150,7 @@ def test_an_unknown_data_set_lists_those_there_are(script, tmp_path):
         ("base2new_train.sh", ["CoOp", "dtd", "x"], {}, "SEED must be a number, got x"),
         ("base2new_test.sh", ["CoOp", "dtd", "x"], {}, "SEED must be a number, got x"),
         ("base2new_train.sh", ["CoOp", "dtd", "1"], {"SHOTS": "0"}, "SHOTS must be a positive num"),
+        ("base2new_train.sh", ["CoOp", "dtd", "1"], {"SHOTS": "1 2"}, "of images a class, got 1 2"),
         ("base2new_test.sh", ["CoOp", "dtd", "1"], {"SHOTS": "all"}, "of images a class, got all"),
         ("xd_train.sh", ["CoOp", "1"], {"SHOTS": "few"}, "of images a class, got few"),
         ("fewshot.sh", ["CoOp", "dtd"], {"SHOTS": "1 0"}, "of images a class, got 0"),
