@@ -18,7 +18,6 @@ from yacs.config import CfgNode
 from causalclip import plugin
 
 # isort: split
-import dassl.utils
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, build_trainer
@@ -36,7 +35,6 @@ INPUT_ERRORS = (
     OSError,
     FloatingPointError,  # a loss or an output that is NaN
     SafetensorError,
-    getattr(dassl.utils, "CheckpointError", UserError),  # the embedded toolkit's alone
 )
 # While a trainer is built, these stand for wrong settings (yacs) and missing packages as well;
 # once it runs, for mistakes in the program.
@@ -54,8 +52,12 @@ def parser() -> argparse.ArgumentParser:
     add("--source-domains", nargs="+", help="domains to train on")
     add("--target-domains", nargs="+", help="domains to test on")
     add("--transforms", nargs="+", help="training augmentations")
-    add("--config-file", action="append", default=[],
-        help="configuration of the method; given again, the later file overrides the earlier")
+    add(
+        "--config-file",
+        action="append",
+        default=[],
+        help="configuration of the method; given again, the later file overrides the earlier",
+    )
     add("--dataset-config-file", default="", help="configuration of the data set")
     add("--trainer", default="", help="name of the method, for example CDC")
     add("--backbone", default="", help="CLIP to use: tiny, ViT-B/16, ..., or a file")
@@ -64,11 +66,20 @@ def parser() -> argparse.ArgumentParser:
     add("--model-dir", default="", help="output folder of the training run to evaluate")
     add("--load-epoch", type=int, help="epoch to load (default: best, else last)")
     add("--no-train", action="store_true", help="build everything, do not train")
-    add("--import", dest="imports", action="append", default=[], metavar="MODULE",
-        help="module to import first, for your own trainers and data sets; may be repeated")
+    add(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module to import first, for your own trainers and data sets; may be repeated",
+    )
     add("--no-cache", action="store_true", help="do not keep or read image features on disk")
-    add("--debug", action="store_true",
-        help="show the traceback of an input error, which else goes to log.txt alone")
+    add(
+        "--debug",
+        action="store_true",
+        help="show the traceback of an input error, which else goes to log.txt alone",
+    )
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, for example OPTIM.LR 0.002")
     return p
 

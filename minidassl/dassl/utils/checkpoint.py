@@ -55,7 +55,7 @@ _SAFE = [
 _CLASS_BUFFERS = ("token_prefix", "token_suffix")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or that belongs to another run."""
 
 
