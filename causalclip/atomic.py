@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ def replacing(path: str | os.PathLike, *, keep_existing: bool = False) -> Iterat
     mode = _create(part)
     try:
         yield part
-        os.chmod(part, mode)  # some writers (safetensors) put a private file in its place
+        if part.stat().st_mode & 0o777 != mode:  # safetensors puts a private file in its place
+            os.chmod(part, mode)
         _sync(part)
         if keep_existing:
             _link(part, path)
@@ -52,3 +54,10 @@ def _link(part: Path, path: Path) -> None:
         os.link(part, path)  # unlike replace, fails if another writer was first
     except FileExistsError:
         return
+    except OSError as error:
+        # A file system without hard links (FAT, some network shares): two writers at once may then
+        # both write, one whole file after the other. Whether we may write here was clear before.
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
+        if not path.exists():
+            os.replace(part, path)

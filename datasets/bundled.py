@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from causalclip.datasets.listing import listed
 from causalclip.datasets.splits import Items, subsample_classes
 
 MARKER = "causalclip.json"
+ABANDONED_AFTER = 86_400  # seconds
 
 # Shares of the parts. Within one domain: train / val / the rest is the test set. To leave a domain
 # out: train and spare / val of the sources; heldout is the 20 % that no source domain shows.
@@ -69,7 +69,7 @@ def build_once(
 def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:
     _remove_abandoned(folder)
     # A temporary folder beside the target: renaming works within one file system only.
-    name = f".{folder.name}.part-{os.getpid()}-{secrets.token_hex(4)}@{platform.node()}"
+    name = f".{folder.name}.part-{os.getpid()}-{secrets.token_hex(4)}"
     part = folder.with_name(name)
     part.mkdir()
     try:
@@ -81,25 +81,11 @@ def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what builds that were killed have left; a process number counts on its own machine."""
-    name = re.compile(rf"\.{re.escape(folder.name)}\.part-(\d+)-\w+@{re.escape(platform.node())}")
-    for entry in list(os.scandir(folder.parent)):
-        part = name.fullmatch(entry.name)
-        if part and not _runs(int(part[1])):
-            print(f"Removing {entry.path}, left by a build that was killed")
-            shutil.rmtree(entry.path, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    if os.name != "posix":
-        return True  # asking with signal 0 would end the process there
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
+    """Remove what builds that were killed have left: a build takes minutes, not a day."""
+    for part in folder.parent.glob(f".{folder.name}.part-*"):
+        if time.time() - part.stat().st_mtime > ABANDONED_AFTER:
+            print(f"Removing {part}, left by a build that was killed")
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _publish(part: Path, folder: Path) -> None:

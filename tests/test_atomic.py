@@ -1,5 +1,6 @@
 """causalclip/atomic.py: whole files, with the mode that the umask asks for."""
 
+import errno
 import os
 import stat
 
@@ -95,3 +96,14 @@ def test_what_is_written_can_be_read_by_whom_the_umask_lets(
     written = [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".ppm"]
     assert len(written) == 1
     assert mode_of(written[0]) == 0o666 & ~umask
+
+
+def test_without_hard_links_the_first_of_two_writers_still_wins(tmp_path, monkeypatch):
+    def refused(source, target):
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    for text in ("first", "second"):
+        with replacing(tmp_path / "file", keep_existing=True) as part:
+            part.write_text(text)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "first")]
