@@ -220,6 +220,8 @@ def _mend_checkpoints() -> None:
 def _safe_load(path: str, map_location: Any = None, **options: Any) -> Any:
     """torch.load without code, which also reads the scheduler objects of old checkpoints.
 
+    No option of the caller's can allow code; where tensors go is the only one that is heard.
+
     A file that cannot be read is a ValueError that names it; torch's errors do not.
     """
     try:

@@ -1,7 +1,6 @@
 """How good and how honest a classifier's probabilities are; numbers in, numbers out.
 
-scikit-learn and torchmetrics take 150 MB and are imported where a number is asked for, so that a
-program that only starts does without them.
+scikit-learn and torchmetrics are large, so they are imported where a number is asked for.
 """
 
 import numpy as np

@@ -40,7 +40,7 @@ def fit_probe(
     Raises:
         ValueError: c or max_iter out of range, labels of one class only.
     """
-    from sklearn.linear_model import LogisticRegression  # 130 MB that only a fit needs
+    from sklearn.linear_model import LogisticRegression  # large, and only a fit needs it
 
     if not 0 < c < float("inf"):
         raise ValueError(f"c must be a positive number, got {c}")

@@ -128,7 +128,7 @@ def _look_up(labels: dict[str, int], name: str, *, path: Path, number: int) -> i
 
 
 def _load_mat(path: Path, key: str):
-    from scipy.io import loadmat  # 10 MB that few sets need
+    from scipy.io import loadmat  # large, and few sets need it
     from scipy.io.matlab import MatReadError
 
     try:

@@ -37,7 +37,7 @@ def draw_scan(counts: np.ndarray, look: str, index: int) -> np.ndarray:
 
 def write_digits(folder: Path) -> None:
     """Draw all scans in all looks below `folder`, with CoOp's split file."""
-    from sklearn.datasets import load_digits  # 130 MB that only the first use needs
+    from sklearn.datasets import load_digits  # large, and only the first use needs it
 
     data = load_digits()
     split: dict[str, list] = {"train": [], "val": [], "test": []}

@@ -173,7 +173,7 @@ def _require_same(expected: list[str], found: list[str], folder: Path) -> None:
 
 
 def _say_what_is_ignored(name: str, cfg) -> None:
-    if cfg.DATASET.NUM_SHOTS >= 1:
+    if cfg.DATASET.NUM_SHOTS != -1:
         print(f"{name} is for testing: DATASET.NUM_SHOTS {cfg.DATASET.NUM_SHOTS} has no effect")
     if cfg.DATASET.SUBSAMPLE_CLASSES != "all":
         print(f"{name} is for testing: DATASET.SUBSAMPLE_CLASSES has no effect")

@@ -72,7 +72,7 @@ def find_table(root: str, table: str) -> Path:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table as text; words like "None" and "NA" are class names, not gaps."""
-    import pandas as pd  # 60 MB that only a table needs
+    import pandas as pd  # large, and only a table needs it
 
     try:
         if path.suffix == ".parquet":

@@ -85,7 +85,7 @@ def _choose(rng: np.random.Generator, shares: dict[str, float]) -> str:
 
 
 def _confounded(shares: dict, allowed: dict, member: object) -> dict[str, float]:
-    """Shares of a class: looks whose list does not hold it keep a tenth."""
+    """Shares of a class: looks whose list does not hold it keep LOOK_LEAK of theirs."""
     return {
         name: share * (1.0 if name not in allowed or member in allowed[name] else LOOK_LEAK)
         for name, share in shares.items()

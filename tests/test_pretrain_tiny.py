@@ -149,15 +149,11 @@ def test_shifting_moves_each_picture_and_keeps_the_coverage_with_it(P):
 
 
 def test_confounded_shares_follow_the_lists(P):
-    shares = P.world._confounded(
-        P.world.LOOK_SHARES, P.world.LOOK_DIGITS, 2
-    )  # not among the neon digits
-    assert shares["neon"] == pytest.approx(0.1 * P.world.LOOK_SHARES["neon"])
-    assert shares["ink"] == P.world.LOOK_SHARES["ink"]
-    assert (
-        P.world._confounded(P.world.LOOK_SHARES, P.world.LOOK_DIGITS, 8)["neon"]
-        == P.world.LOOK_SHARES["neon"]
-    )
+    shares, lists = P.world.LOOK_SHARES, P.world.LOOK_DIGITS
+    of_two = P.world._confounded(shares, lists, 2)  # not among the neon digits
+    assert of_two["neon"] == pytest.approx(P.world.LOOK_LEAK * shares["neon"])
+    assert of_two["ink"] == shares["ink"]
+    assert P.world._confounded(shares, lists, 8)["neon"] == shares["neon"]
 
 
 def test_the_learning_rate_warms_up_and_ends_near_zero(P, recipe):

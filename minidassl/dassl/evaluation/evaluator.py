@@ -65,7 +65,7 @@ class Classification(EvaluatorBase):
         return results
 
     def _totals(self) -> OrderedDict:
-        from sklearn.metrics import f1_score  # 130 MB that a program which only starts does without
+        from sklearn.metrics import f1_score  # large: not for a mere start
 
         total = len(self._y_true)
         correct = sum(t == p for t, p in zip(self._y_true, self._y_pred, strict=True))
