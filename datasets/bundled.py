@@ -83,7 +83,11 @@ def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Remove what builds that were killed have left: a build takes minutes, not a day."""
     for part in folder.parent.glob(f".{folder.name}.part-*"):
-        if time.time() - part.stat().st_mtime > ABANDONED_AFTER:
+        try:
+            changed = part.stat().st_mtime
+        except FileNotFoundError:  # another build has just finished
+            continue
+        if time.time() - changed > ABANDONED_AFTER:
             print(f"Removing {part}, left by a build that was killed")
             shutil.rmtree(part, ignore_errors=True)
 

@@ -1,7 +1,6 @@
 """Every registered trainer on the bundled digits, with a small random CLIP."""
 
 import json
-import random
 from pathlib import Path
 
 import dassl
@@ -11,7 +10,7 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 
 from causalclip.trainers.base import PromptTrainer
-from causalclip.trainers.checkpoints import check_identity, random_state, set_random_state
+from causalclip.trainers.checkpoints import check_identity
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "trainers"
 METHODS = sorted(path.name for path in CONFIGS.iterdir())
@@ -210,18 +209,6 @@ def test_models_at_different_epochs_are_not_resumed(make_trainer, tmp_path):
     torch.save({**torch.load(path, weights_only=True), "epoch": 3}, path)
     with pytest.raises(ValueError, match=r"different epochs: \[1, 3\]"):
         trainer.resume_model_if_exist(str(tmp_path))
-
-
-def test_the_random_state_goes_through_a_file_and_back(tmp_path):
-    random.gauss(0, 1), np.random.randn()  # leaves half a pair in both generators
-    torch.save(random_state(), tmp_path / "state.pt")
-
-    def draws():
-        return random.gauss(0, 1), np.random.randn(), float(torch.randn(()))
-
-    first = draws()
-    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert draws() == first
 
 
 def test_evaluating_without_a_model_folder_is_refused(make_trainer, tmp_path):

@@ -195,6 +195,12 @@ def test_what_a_killed_build_left_is_removed_a_day_later(tmp_path, capsys):
     assert f"Removing {old}" in capsys.readouterr().out
 
 
+def test_a_build_that_finishes_beside_ours_is_no_error(tmp_path):
+    gone = tmp_path / ".toys.part-1"
+    gone.symlink_to(tmp_path / "renamed")  # listed, and not there when it is looked at
+    assert build_once(tmp_path, "toys", lambda f: None, edition=1).is_dir()
+
+
 def test_a_built_folder_has_the_mode_that_the_umask_asks_for(tmp_path):
     before = os.umask(0o002)
     try:

@@ -3,12 +3,10 @@
 import errno
 import io
 import os
-import random
 import shutil
 import signal
 
 import dassl.utils
-import numpy as np
 import pytest
 import torch
 from dassl.utils import load_checkpoint, load_pretrained_weights, save_checkpoint
@@ -357,18 +355,3 @@ def test_weights_of_which_none_fits_are_an_error(tmp_path):
     torch.save({"state_dict": {"other": torch.ones(2)}}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=r"other \(2,\), the model has weight \(3, 2\), bias"):
         load_pretrained_weights(nn.Linear(2, 3), str(tmp_path / "w.pt"))
-
-
-@pytest.mark.minidassl
-def test_the_random_state_goes_through_a_file_and_back(tmp_path):
-    from dassl.engine.random_state import random_state, set_random_state
-
-    random.gauss(0, 1), np.random.randn()  # leaves half a pair in both generators
-    torch.save(random_state(), tmp_path / "state.pt")
-
-    def draws():
-        return random.gauss(0, 1), np.random.randn(), float(torch.randn(()))
-
-    first = draws()
-    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert draws() == first

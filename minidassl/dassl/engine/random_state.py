@@ -25,7 +25,7 @@ def set_random_state(state: dict) -> None:
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *position = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *position))
-    torch.set_rng_state(state["torch"])
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *position))
+    torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state_all([device.cpu() for device in state["cuda"]])
