@@ -7,7 +7,9 @@ import pytest
 
 from causalclip.datasets.rendering import (
     BACKGROUNDS,
+    COLOURLESS_LOOKS,
     COLOURS,
+    DIGIT_COLOURS,
     DIGIT_NAMES,
     INVARIANT_FACTORS,
     LOOKS,
@@ -81,17 +83,34 @@ def test_enlarging_a_full_and_an_empty_scan_gives_full_and_empty_coverage():
     assert np.all(enlarge(np.zeros((8, 8))) == 0.0)
 
 
+@pytest.mark.parametrize("colour", [None, *DIGIT_COLOURS])
 @pytest.mark.parametrize("look", LOOKS)
-def test_every_look_shows_the_mask(look):
+def test_every_look_shows_the_mask_in_every_colour(look, colour):
     mask = np.zeros((32, 32), np.float32)
     mask[8:24, 12:20] = 1.0
     inside, outside = mask == 1.0, mask == 0.0
     gaps = []
     for seed in range(8):
-        picture = draw_look(mask, look, rng(seed)).astype(float)
+        picture = draw_look(mask, look, rng(seed), colour=colour).astype(float)
         assert picture.shape == (32, 32, 3)
         gaps.append(np.abs(picture[inside].mean(0) - picture[outside].mean(0)).max())
     assert min(gaps) > 25
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_colour_changes_the_stroke_alone_and_only_in_coloured_looks(look):
+    mask = np.zeros((32, 32), np.float32)
+    mask[14:18, 14:18] = 1.0
+    pictures = [draw_look(mask, look, rng(), colour=c).astype(int) for c in DIGIT_COLOURS]
+    corners = [picture[:6, :6] for picture in pictures]  # beyond the halo of the neon tube
+    assert all(np.abs(corner - corners[0]).max() <= 1 for corner in corners)
+    strokes = {tuple(picture[mask == 1.0].mean(0).round()) for picture in pictures}
+    assert len(strokes) == (1 if look in COLOURLESS_LOOKS else len(DIGIT_COLOURS))
+
+
+def test_an_unknown_colour_names_the_known_ones():
+    with pytest.raises(ValueError, match="colour must be one of red, .*got 'mauve'"):
+        draw_look(np.zeros((32, 32)), "ink", rng(), colour="mauve")
 
 
 def test_an_unknown_look_names_the_known_ones():
