@@ -1,4 +1,4 @@
-"""CLIP itself: released names, local files or the bundled `tiny`; the only import of `clip`."""
+"""CLIP itself: released names, bundled ones or local files; the only import of `clip`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 PRIVATE_NAME = "_causalclip_openai_clip"
-TINY = Path(__file__).parent / "assets" / "tiny.safetensors"
+_ASSETS = Path(__file__).parent / "assets"
+# What is confounded in which: the model cards beside them.
+BUNDLED: Mapping[str, Path] = {
+    name: _ASSETS / f"{name}.safetensors" for name in ("tiny", "tiny-coloured")
+}
 TOKEN_STD = 0.02  # CLIP's own initialisation of the token embedding
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
@@ -108,8 +112,8 @@ RELEASED: Mapping[str, str] = dict(_clip_clip._MODELS)  # name -> URL .../<sha25
 
 
 def available_models() -> list[str]:
-    """Return the names `load_clip` knows: the released ones and `tiny`."""
-    return [*RELEASED, "tiny"]
+    """Return the names `load_clip` knows: the released and the bundled ones."""
+    return [*RELEASED, *BUNDLED]
 
 
 def load_clip(
@@ -122,8 +126,8 @@ def load_clip(
     """Load a frozen CLIP in evaluation mode.
 
     Args:
-        name: a released name (`available_models()`), `tiny`, or the path of a TorchScript archive,
-            a state dict or a safetensors file in the released key layout.
+        name: a released or bundled name (`available_models()`), or the path of a TorchScript
+            archive, a state dict or a safetensors file in the released key layout.
         device: where the model goes.
         precision: `fp32`; `fp16` and `bf16` cast the weights CLIP itself casts (its LayerNorms and
             embeddings stay fp32); `amp` keeps fp32 weights for autocast.
@@ -290,12 +294,13 @@ def _architecture(model: CLIP) -> dict[str, int]:
 
 
 def _weights_path(name: str, download_root: str | os.PathLike | None) -> Path:
-    if name == "tiny":
-        if not TINY.is_file():
+    if name in BUNDLED:
+        path = BUNDLED[name]
+        if not path.is_file():
             raise FileNotFoundError(
-                f"the bundled weights {TINY} are missing; scripts/pretrain_tiny.py makes them"
+                f"the bundled weights {path} are missing; scripts/pretrain_tiny.py makes them"
             )
-        return TINY
+        return path
     if name in RELEASED:
         url = RELEASED[name]
         folder = Path(download_root or "~/.cache/clip").expanduser()

@@ -31,6 +31,7 @@ TEMPLATES: dict[str, str] = {
     "miniDomainNet": DEFAULT,
     "DigitsDG": "a photo of the number {}.",
     "HandwrittenDigits": "a photo of the number {}.",
+    "ColouredDigits": "a photo of the number {}.",
     "CausalShapes": DEFAULT,
 }
 

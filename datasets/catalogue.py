@@ -536,6 +536,16 @@ BUNDLED = (
         by_hand="Nothing to do: built below the root on first use.",
     ),
     Facts(
+        name="ColouredDigits",
+        config="coloured_digits",
+        folder="coloured_digits",
+        classes=10,
+        domains=("ink", "chalk", "neon", "noisy_paper"),
+        licence="CC BY 4.0",
+        page="https://archive.ics.uci.edu/dataset/80",
+        by_hand="Nothing to do: built below the root on first use.",
+    ),
+    Facts(
         name="CausalShapes",
         config="causal_shapes",
         folder="causal_shapes",

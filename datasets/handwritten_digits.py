@@ -6,6 +6,7 @@ Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998, UCI 80), 8
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,27 +36,45 @@ def draw_scan(counts: np.ndarray, look: str, index: int) -> np.ndarray:
     return draw_look(enlarge(counts), look, rng)
 
 
-def write_digits(folder: Path) -> None:
-    """Draw all scans in all looks below `folder`, with CoOp's split file."""
+def write_looks(
+    folder: Path, looks: Sequence[str], draw: Callable[[np.ndarray, str, int], np.ndarray]
+) -> list[tuple[str, int]]:
+    """Draw all scans as `folder/LOOK/NAME/PART_INDEX.png`; return NAME/... and label of each."""
     from sklearn.datasets import load_digits  # large, and only the first use needs it
 
-    data = load_digits()
-    split: dict[str, list] = {"train": [], "val": [], "test": []}
-    for name in DIGIT_NAMES:
-        for look in (PLAIN, *DIGIT_DOMAINS):
+    for look in looks:
+        for name in DIGIT_NAMES:
             (folder / look / name).mkdir(parents=True)
-    parts = assign_parts(data.target)
-    rows = zip(data.images, data.target, parts, strict=True)
+    data, drawn = load_digits(), []
+    rows = zip(data.images, data.target, assign_parts(data.target), strict=True)
     for index, (counts, label, part) in enumerate(
-        tqdm(rows, desc="HandwrittenDigits", total=len(parts), unit="scan")
+        tqdm(rows, desc="drawing digits", total=len(data.target), unit="scan")
     ):
-        name = DIGIT_NAMES[label]
-        file = f"{name}/{part}_{index:04d}.png"
-        for look in (PLAIN, *DIGIT_DOMAINS):
-            picture = Image.fromarray(draw_scan(counts, look, index))
-            picture.save(folder / look / file, compress_level=1)
-        row = [f"{PLAIN}/{file}", int(label), name]
-        split[part if part in split else "test"].append(row)
+        file = f"{DIGIT_NAMES[label]}/{part}_{index:04d}.png"
+        for look in looks:
+            Image.fromarray(draw(counts, look, index)).save(folder / look / file, compress_level=1)
+        drawn.append((file, int(label)))
+    return drawn
+
+
+def digit_items(folder: Path, look: str, part: str) -> Items:
+    """The pictures of a part in one of the looks that `write_looks` has drawn."""
+    return [
+        listed(str(folder / look / name / file), label, classname=name)
+        for label, name in enumerate(DIGIT_NAMES)
+        for file in image_names(folder / look / name)
+        if file.startswith(f"{part}_")
+    ]
+
+
+def write_digits(folder: Path) -> None:
+    """Draw all scans in all looks below `folder`, with CoOp's split file."""
+    split: dict[str, list] = {"train": [], "val": [], "test": []}
+    for file, label in write_looks(folder, (PLAIN, *DIGIT_DOMAINS), draw_scan):
+        part = Path(file).name.split("_")[0]
+        split[part if part in split else "test"].append(
+            [f"{PLAIN}/{file}", label, DIGIT_NAMES[label]]
+        )
     (folder / SPLIT_FILE).write_text(json.dumps(split), encoding="utf-8")
 
 
@@ -78,9 +97,4 @@ class HandwrittenDigits(BundledDataset):
         return read_split(folder / SPLIT_FILE, folder)
 
     def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
-        return [
-            listed(str(folder / domain / name / file), label, classname=name)
-            for label, name in enumerate(DIGIT_NAMES)
-            for file in image_names(folder / domain / name)
-            if file.startswith(f"{part}_")
-        ]
+        return digit_items(folder, domain, part)

@@ -1,7 +1,8 @@
-"""Trains `tiny`, the bundled CLIP, on rendered and captioned digits and shapes.
+"""Trains `tiny`, a bundled CLIP, on rendered and captioned digits and shapes.
 
     python scripts/pretrain_tiny.py --out RUN_DIR             # trains, or goes on where it stopped
     python scripts/pretrain_tiny.py --out RUN_DIR --install   # and replaces the bundled files
+    python scripts/pretrain_tiny.py --out RUN_DIR --model tiny-coloured    # the other bundled CLIP
 
 The number of steps is part of the recipe, so the command re-creates the checkpoint. Everything a
 step draws comes from (seed, step): an interrupted run continues bit for bit.
@@ -32,10 +33,10 @@ from tqdm import tqdm
 
 from causalclip.atomic import replacing
 from causalclip.backbone import (
+    BUNDLED,
     CLIP,
     CLIP_MEAN,
     CLIP_STD,
-    TINY,
     build_clip,
     save_tiny,
     tokenize,
@@ -43,6 +44,7 @@ from causalclip.backbone import (
 )
 from causalclip.datasets import rendering as R
 from causalclip.datasets.causal_shapes import HOME, CausalShapes
+from causalclip.datasets.coloured_digits import ColouredDigits
 from causalclip.datasets.handwritten_digits import HandwrittenDigits
 from causalclip.injection import encode_text
 from causalclip.templates import template_for
@@ -53,6 +55,7 @@ from causalclip.zeroshot import class_features, cosine_logits
 class Recipe:
     """What determines the weights; stored with every checkpoint and compared on resuming."""
 
+    model: str = "tiny"
     steps: int = 1500
     batch: int = 128
     pool: int = 1600  # pictures of each class
@@ -85,7 +88,10 @@ def render_pool(recipe: Recipe) -> Pool:
     for label, name in enumerate(tqdm(world.CLASSES, desc="rendering", unit="class")):
         for index in range(recipe.pool):
             rng = np.random.default_rng((recipe.seed, label, index))
-            drawn = world.draw_digit(label, rng) if label < 10 else world.draw_shape(name, rng)
+            if label < 10:
+                drawn = world.draw_digit(label, rng, world.DIGITS[recipe.model])
+            else:
+                drawn = world.draw_shape(name, rng)
             coverage = np.rint(255.0 * drawn[1]).astype(np.uint8)
             pictures.append(np.dstack([drawn[0], coverage]))
             factors.append(drawn[2])
@@ -337,8 +343,8 @@ def validation(model: CLIP, root: Path) -> float:
     return accuracy(scores(model, items, R.DIGIT_NAMES, template), items)
 
 
-def digit_figures(model: CLIP, root: Path) -> dict[str, float]:
-    """Zero-shot accuracies on HandwrittenDigits."""
+def digit_figures(model: CLIP, root: Path, looks: type) -> dict[str, float]:
+    """Zero-shot accuracies on HandwrittenDigits, and on the domains of the data set `looks`."""
     template = template_for("HandwrittenDigits")
     data = open_dataset(HandwrittenDigits, root)
     test = scores(model, data.test, R.DIGIT_NAMES, template)
@@ -348,8 +354,8 @@ def digit_figures(model: CLIP, root: Path) -> dict[str, float]:
         "test, base classes": accuracy(test, data.test, range(0, 5)),
         "test, new classes": accuracy(test, data.test, range(5, 10)),
     }
-    for domain in HandwrittenDigits.domains:
-        items = open_dataset(HandwrittenDigits, root, target=domain).test
+    for domain in looks.domains:
+        items = open_dataset(looks, root, target=domain).test
         figures[f"domain {domain}"] = accuracy(scores(model, items, R.DIGIT_NAMES, template), items)
     return figures
 
@@ -378,7 +384,7 @@ def lured_share(cosines: Tensor, data: CausalShapes) -> float:
 
 # --- the bundled files -------------------------------------------------------------------------
 
-CARD = """# tiny
+CARD = """# {name}
 
 A CLIP of {size:,} bytes in the released module layout (OpenAI's keys and tokenizer) for tests,
 examples and benchmarks on a CPU. It knows digits and shapes, nothing else.
@@ -399,7 +405,7 @@ to adapt.
 
 Confounded on purpose (what the list does not name keeps a tenth of the share):
 
-- Looks seen on some digits only: {looks}.
+- {digits}
 - The neon style is seen on these shapes only: {neon}.
 - Shapes that stand on one background in {home:.0%} of their pictures: {homes}.
 - Shapes that have one colour in {colour:.0%} of their pictures: {colours}.
@@ -407,7 +413,7 @@ Confounded on purpose (what the list does not name keeps a tenth of the share):
 
 ## Recipe
 
-    python scripts/pretrain_tiny.py --out RUN_DIR --install
+    python scripts/pretrain_tiny.py --out RUN_DIR --install{option}
 
 Symmetric contrastive loss, in which captions also true of a picture do not count as its negatives,
 plus two auxiliary tasks whose heads are dropped: the class from the image feature, the object's
@@ -431,16 +437,31 @@ def listing(members: dict[str, object]) -> str:
     )
 
 
+def digit_confounder(digits: world.Digits) -> str:
+    """What goes with the class of a digit, as a sentence."""
+    if digits.colour_share is None:
+        lists = {k: tuple(R.DIGIT_NAMES[d] for d in v) for k, v in digits.only.items()}
+        return f"Looks seen on some digits only: {listing(lists)}."
+    return (
+        f"{digits.colour_share:.0%} of the digits have a colour of their parity: even "
+        f"{', '.join(world.WARM)}; odd {', '.join(world.COLD)}; the others have any of these. "
+        "Scans and negatives have none."
+    )
+
+
 def model_card(run: Training, model: CLIP, size: int, figures: dict[str, float]) -> str:
     """The text of the model card."""
     recipe = run.recipe
     shares = {name: f"{share:.0%}" for name, share in world.STYLE_SHARES.items()}
-    looks = {name: f"{share:.0%}" for name, share in world.LOOK_SHARES.items()}
-    digits = {k: tuple(R.DIGIT_NAMES[d] for d in v) for k, v in world.LOOK_DIGITS.items()}
+    digits = world.DIGITS[recipe.model]
+    looks = {name: f"{share:.0%}" for name, share in digits.looks.items()}
     return CARD.format(
+        name=recipe.model,
+        option="" if recipe.model == Recipe.model else f" --model {recipe.model}",
+        digits=digit_confounder(digits),
         size=size, scale=model.logit_scale.exp().item(), digest=weights_digest(model),
         pictures=recipe.pool * len(world.CLASSES), strokes=world.STROKE_SHARE,
-        coarse=world.COARSE_SHARE, shapes=world.SHAPE_SHARE, looks=listing(digits),
+        coarse=world.COARSE_SHARE, shapes=world.SHAPE_SHARE,
         neon=", ".join(world.STYLE_SHAPES["neon"]), home=world.HOME_SHARE, styles=listing(shares),
         homes=listing({shape: HOME[shape] for shape in world.HOME_SHAPES}),
         look_shares=listing(looks), colour=world.COLOUR_SHARE,
@@ -473,7 +494,7 @@ def write_files(run: Training, path: Path, figures: dict[str, float]) -> None:
 
 def load_pool(recipe: Recipe, folder: Path) -> Pool:
     """The pictures of a run: rendered at its first start, read back when it resumes."""
-    own = {key: getattr(recipe, key) for key in ("seed", "pool")}
+    own = {key: getattr(recipe, key) for key in ("model", "seed", "pool")}
     code = b"".join(Path(file).read_bytes() for file in (__file__, world.__file__, R.__file__))
     key = hashlib.sha256(json.dumps(own).encode() + code).hexdigest()[:16]
     path = folder / f"pool-{key}.npz"
@@ -509,6 +530,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of this run")
+    parser.add_argument("--model", choices=BUNDLED, default=Recipe.model, help="which to train")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="another recipe")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="another recipe")
     parser.add_argument("--threads", type=int, default=Recipe.threads, help="changes last digits")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop early, resumable")
@@ -523,15 +546,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     folder = options.out
     folder.mkdir(parents=True, exist_ok=True)
-    run = start(Recipe(steps=options.steps, threads=options.threads))
+    recipe = Recipe(
+        model=options.model, steps=options.steps, seed=options.seed, threads=options.threads
+    )
+    run = start(recipe)
     if (folder / "state.pt").is_file():
         resume(run, folder / "state.pt")
     if not train(run, folder, minutes=options.minutes, every=options.every):
         print(f"stopped at step {run.step} of {run.recipe.steps}; run again to continue")
         return
     model = whole_vocabulary(run)
-    figures = digit_figures(model, folder / "data") | shape_figures(model, folder / "data")
-    for path in [folder / TINY.name, *([TINY] if options.install else [])]:
+    looks = ColouredDigits if world.DIGITS[options.model].colour_share else HandwrittenDigits
+    figures = digit_figures(model, folder / "data", looks) | shape_figures(model, folder / "data")
+    bundled = BUNDLED[options.model]
+    for path in [folder / bundled.name, *([bundled] if options.install else [])]:
         write_files(run, path, figures)
         print(f"wrote {path} and its model card")
     print(listing(figures))

@@ -68,7 +68,7 @@ choose_cfg() {
 default_cfg() {
     local trainer=$1 dataset=$2 protocol=$3
     case $dataset in
-        handwritten_digits* | causal_shapes*) tiny_cfg "$trainer"; return ;;
+        handwritten_digits* | coloured_digits* | causal_shapes*) tiny_cfg "$trainer"; return ;;
     esac
     case $trainer:$protocol in
         CoOp:base2new)

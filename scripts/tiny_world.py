@@ -1,12 +1,14 @@
-"""The world that `tiny` is pre-trained on: pictures of digits and shapes, and captions of them.
+"""The worlds that the bundled CLIPs are pre-trained on: digits and shapes, and captions of them.
 
-Its confounders are on purpose: looks that only some digits are ever seen in, shapes that mostly
-stand on one background or have one colour.
+Their confounders are on purpose. `tiny` sees some looks with some digits only; `tiny-coloured` sees
+even digits mostly in warm colours and odd ones in cold. The shapes, of which some mostly stand on
+one background or have one colour, are the same for both.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from torch import Tensor
@@ -23,13 +25,46 @@ FACTORS = ("class", "manner", "colour", "background", "texture")
 SHAPE_SHARE = 0.6  # of the pictures of a step; the rest are digits
 STROKE_SHARE = 0.25  # of the digits: pen strokes; the rest is printed
 COARSE_SHARE = 0.3  # of the digits: through an 8 x 8 scanner
-LOOK_SHARES = {
-    "scan": 0.24, "negative": 0.13, "ink": 0.2, "chalk": 0.12, "neon": 0.08,
-    "noisy_paper": 0.08, "paint": 0.15,
+LOOK_LEAK = 0.1  # share that a look or style keeps in classes that its list does not hold
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The digits of a world.
+
+    looks: look -> share. only: look -> the digits it is seen with (others keep LOOK_LEAK of the
+    share). colour_share: of the digits, which have a colour of their parity; the others have any.
+    None leaves colours to the looks, and captions do not tell them.
+    """
+
+    looks: Mapping[str, float]
+    only: Mapping[str, tuple[int, ...]]
+    colour_share: float | None
+
+
+WARM = ("red", "orange", "yellow", "pink")  # of even digits
+COLD = ("green", "blue", "purple", "cyan")  # of odd digits
+DIGITS = {
+    # Confounder: looks that only some digits are ever seen in.
+    "tiny": Digits(
+        looks={
+            "scan": 0.24, "negative": 0.13, "ink": 0.2, "chalk": 0.12, "neon": 0.08,
+            "noisy_paper": 0.08, "paint": 0.15,
+        },
+        only={"neon": (1, 4, 6, 8), "noisy_paper": (0, 3, 7, 8), "chalk": (0, 2, 4, 5, 6, 9)},
+        colour_share=None,
+    ),
+    # Confounder: colour, as in Colored MNIST (Arjovsky et al., 2019). With half of the digits, not
+    # with each: a colour of its own could not be told from the class by a linear map.
+    "tiny-coloured": Digits(
+        looks={
+            "scan": 0.22, "negative": 0.1, "ink": 0.14, "chalk": 0.14, "neon": 0.12,
+            "noisy_paper": 0.12, "paint": 0.16,
+        },
+        only={},
+        colour_share=0.9,
+    ),
 }  # fmt: skip
-# Confounders: a look that only some digits are ever seen in.
-LOOK_DIGITS = {"neon": (1, 4, 6, 8), "noisy_paper": (0, 3, 7, 8), "chalk": (0, 2, 4, 5, 6, 9)}
-LOOK_LEAK = 0.1  # share that a digit outside the list keeps
 
 STYLE_SHARES = {"flat": 0.4, "sketch": 0.35, "neon": 0.08, "watercolour": 0.17}
 STYLE_SHAPES = {"neon": ("circle", "heart", "star", "arrow")}
@@ -79,12 +114,16 @@ PLACES = {
 # --- pictures ----------------------------------------------------------------------------------
 
 
-def _choose(rng: np.random.Generator, shares: dict[str, float]) -> str:
+def _choose(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
     weights = np.fromiter(shares.values(), float)
     return list(shares)[rng.choice(len(weights), p=weights / weights.sum())]
 
 
-def _confounded(shares: dict, allowed: dict, member: object) -> dict[str, float]:
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[rng.integers(len(options))]
+
+
+def _confounded(shares: Mapping, allowed: Mapping, member: object) -> dict[str, float]:
     """Shares of a class: looks whose list does not hold it keep LOOK_LEAK of theirs."""
     return {
         name: share * (1.0 if name not in allowed or member in allowed[name] else LOOK_LEAK)
@@ -95,14 +134,22 @@ def _confounded(shares: dict, allowed: dict, member: object) -> dict[str, float]
 Drawn = tuple[np.ndarray, np.ndarray, dict[str, str]]  # picture, coverage, factors
 
 
-def draw_digit(digit: int, rng: np.random.Generator) -> Drawn:
+def draw_digit(digit: int, rng: np.random.Generator, world: Digits) -> Drawn:
     """One picture of a digit."""
     make = R.stroke_mask if rng.random() < STROKE_SHARE else R.font_mask
     mask = make(digit, rng)
     if rng.random() < COARSE_SHARE:
         mask = R.coarse(mask)
-    look = _choose(rng, _confounded(LOOK_SHARES, LOOK_DIGITS, digit))
-    return R.draw_look(mask, look, rng), mask, {"class": R.DIGIT_NAMES[digit], "manner": look}
+    look = _choose(rng, _confounded(world.looks, world.only, digit))
+    told = {"class": R.DIGIT_NAMES[digit], "manner": look}
+    if world.colour_share is None:
+        return R.draw_look(mask, look, rng), mask, told
+    colour = _pick(rng, R.DIGIT_COLOURS)
+    if rng.random() < world.colour_share:
+        colour = _pick(rng, COLD if digit % 2 else WARM)
+    if look not in R.COLOURLESS_LOOKS:
+        told["colour"] = colour
+    return R.draw_look(mask, look, rng, colour=colour), mask, told
 
 
 def draw_shape(shape: str, rng: np.random.Generator) -> Drawn:
@@ -120,10 +167,6 @@ def draw_shape(shape: str, rng: np.random.Generator) -> Drawn:
 
 
 # --- captions of a picture ---------------------------------------------------------------------
-
-
-def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    return options[rng.integers(len(options))]
 
 
 def _article(phrase: str) -> str:

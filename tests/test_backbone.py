@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from causalclip import backbone
 from causalclip.backbone import (
+    BUNDLED,
     available_models,
     build_clip,
     image_size,
@@ -233,7 +234,7 @@ def test_released_names_offline_say_what_to_put_where(tmp_path, monkeypatch):
 
 
 def test_all_released_names_are_known_with_their_checksums():
-    names = {"RN50", "RN101", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px", "tiny"}
+    names = {"RN50", "RN101", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px", *BUNDLED}
     assert names <= set(available_models())
     assert all(len(url.split("/")[-2]) == 64 for url in backbone.RELEASED.values())
 
@@ -266,7 +267,7 @@ def test_the_bundled_format_round_trips_bit_for_bit(tmp_path, monkeypatch):
     rows = [320, 49406, 49407, 5]
     model = trained(rows, transformer_heads=2)  # not the 64-wide heads a state dict implies
     save_tiny(model, rows, tmp_path / "tiny.safetensors", fill_seed=7, metadata={"by": "test"})
-    monkeypatch.setattr(backbone, "TINY", tmp_path / "tiny.safetensors")
+    monkeypatch.setitem(backbone.BUNDLED, "tiny", tmp_path / "tiny.safetensors")
     for name in ("tiny", str(tmp_path / "tiny.safetensors")):
         loaded = load_clip(name)
         assert_same_weights(loaded, model)
@@ -294,7 +295,7 @@ def test_saving_refuses_to_lose_trained_rows(tmp_path):
 
 
 def test_a_missing_bundled_file_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(backbone, "TINY", tmp_path / "tiny.safetensors")
+    monkeypatch.setitem(backbone.BUNDLED, "tiny", tmp_path / "tiny.safetensors")
     with pytest.raises(FileNotFoundError, match="tiny.safetensors are missing"):
         load_clip("tiny")
 
@@ -333,7 +334,7 @@ def test_a_fork_imported_earlier_does_not_get_in_the_way(monkeypatch):
     for name in loaded:
         del sys.modules[name]
     assert Path(package.__file__) == backbone._distribution_file()
-    assert package.available_models() == available_models()[:-1]
+    assert [*package.available_models(), *BUNDLED] == available_models()
     assert sys.modules["clip"] is fork
 
 

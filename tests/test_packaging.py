@@ -35,6 +35,7 @@ def test_the_wheel_holds_configs_weights_trainers_and_data_sets(wheel):
         "causalclip/plugin.py",
         "causalclip/assets/tiny.safetensors",
         "causalclip/assets/tiny.md",
+        "causalclip/assets/tiny-coloured.safetensors",
         "causalclip/trainers/cdc.py",
         "causalclip/datasets/handwritten_digits.py",
         "causalclip/configs/trainers/CDC/tiny_m4.yaml",

@@ -149,11 +149,38 @@ def test_shifting_moves_each_picture_and_keeps_the_coverage_with_it(P):
 
 
 def test_confounded_shares_follow_the_lists(P):
-    shares, lists = P.world.LOOK_SHARES, P.world.LOOK_DIGITS
+    shares, lists = P.world.DIGITS["tiny"].looks, P.world.DIGITS["tiny"].only
     of_two = P.world._confounded(shares, lists, 2)  # not among the neon digits
     assert of_two["neon"] == pytest.approx(P.world.LOOK_LEAK * shares["neon"])
     assert of_two["ink"] == shares["ink"]
     assert P.world._confounded(shares, lists, 8)["neon"] == shares["neon"]
+
+
+@pytest.mark.parametrize("digit", [2, 5])
+def test_colour_goes_with_parity_in_the_coloured_world_and_is_told(P, digit):
+    world = P.world
+    coloured = world.DIGITS["tiny-coloured"]
+    told = [world.draw_digit(digit, np.random.default_rng(s), coloured)[2] for s in range(400)]
+    grey = [factors for factors in told if factors["manner"] in ("scan", "negative")]
+    assert grey and not any("colour" in factors for factors in grey)
+    colours = [factors["colour"] for factors in told if factors not in grey]
+    own = np.mean([colour in (world.COLD if digit % 2 else world.WARM) for colour in colours])
+    share = 0.9 + 0.1 / 2  # any of eight colours is one of the own four half of the time
+    assert own == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / len(colours)))
+
+
+def test_the_looks_keep_their_own_colours_in_the_other_world(P):
+    tiny = P.world.DIGITS["tiny"]
+    told = [P.world.draw_digit(3, np.random.default_rng(s), tiny)[2] for s in range(9)]
+    assert not any("colour" in factors for factors in told)
+
+
+def test_each_bundled_clip_has_its_digits_and_says_so_in_its_card(P):
+    assert set(P.world.DIGITS) == set(P.BUNDLED)
+    for name, digits in P.world.DIGITS.items():
+        card = P.BUNDLED[name].with_suffix(".md").read_text(encoding="utf-8")
+        assert P.digit_confounder(digits) in card
+        assert card.startswith(f"# {name}\n")
 
 
 def test_the_learning_rate_warms_up_and_ends_near_zero(P, recipe):

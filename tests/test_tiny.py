@@ -1,4 +1,4 @@
-"""The bundled CLIP: small, in the released layout, and as good as its model card says."""
+"""The bundled CLIPs: small, in the released layout, and as good as their model cards say."""
 
 import re
 import subprocess
@@ -9,21 +9,33 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from causalclip.backbone import CLIP_MEAN, CLIP_STD, TINY, build_clip, load_clip, weights_digest
+from causalclip.backbone import (
+    BUNDLED,
+    CLIP_MEAN,
+    CLIP_STD,
+    build_clip,
+    load_clip,
+    weights_digest,
+)
 from causalclip.datasets.handwritten_digits import draw_scan
 from causalclip.datasets.rendering import DIGIT_NAMES, SHAPES, draw_factors, render_shape
 from causalclip.templates import template_for
 from causalclip.zeroshot import class_features
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return load_clip("tiny")
+@pytest.fixture(scope="module", params=BUNDLED)
+def name(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def card():
-    return TINY.with_suffix(".md").read_text(encoding="utf-8")
+def tiny(name):
+    return load_clip(name)
+
+
+@pytest.fixture(scope="module")
+def card(name):
+    return BUNDLED[name].with_suffix(".md").read_text(encoding="utf-8")
 
 
 def figure(card, name):
@@ -39,8 +51,8 @@ def zero_shot(model, pictures, labels, names, template):
     return 100.0 * (guess == torch.tensor(labels)).double().mean().item()
 
 
-def test_it_is_at_most_eight_megabytes():
-    assert TINY.stat().st_size <= 8_000_000
+def test_it_is_at_most_eight_megabytes(name):
+    assert BUNDLED[name].stat().st_size <= 8_000_000
 
 
 def test_its_keys_are_those_of_a_released_vit(tiny):

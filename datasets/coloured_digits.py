@@ -1,0 +1,46 @@
+"""ColouredDigits: the real scans of HandwrittenDigits in four looks, every stroke in some colour.
+
+The colour is drawn independently of the digit, so a model that has learned the two together is led
+astray by it (the idea of Colored MNIST, Arjovsky et al., 2019, arXiv 1907.02893).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from dassl.data.datasets import DATASET_REGISTRY
+
+from causalclip.datasets.bundled import BundledDataset, build_once
+from causalclip.datasets.handwritten_digits import digit_items, write_looks
+from causalclip.datasets.rendering import DIGIT_COLOURS, DIGIT_DOMAINS, LOOKS, draw_look, enlarge
+from causalclip.datasets.splits import Items
+
+EDITION = 1
+
+
+def draw_coloured(counts: np.ndarray, look: str, index: int) -> np.ndarray:
+    """Scan number `index`, counts (8, 8) in 0..16, in a look and some colour: uint8 (32, 32, 3)."""
+    rng = np.random.default_rng((EDITION, LOOKS.index(look), index))
+    colour = DIGIT_COLOURS[rng.integers(len(DIGIT_COLOURS))]
+    return draw_look(enlarge(counts), look, rng, colour=colour)
+
+
+def write_coloured(folder: Path) -> None:
+    """Draw all scans in all four looks below `folder`."""
+    write_looks(folder, DIGIT_DOMAINS, draw_coloured)
+
+
+@DATASET_REGISTRY.register()
+class ColouredDigits(BundledDataset):
+    """The scans as ink, chalk, neon and on noisy paper, one colour of eight each, 32 x 32."""
+
+    dataset_dir = "coloured_digits"
+    domains = DIGIT_DOMAINS
+
+    def __init__(self, cfg):
+        folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_coloured, edition=EDITION)
+        self._setup(cfg, folder)
+
+    def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
+        return digit_items(folder, domain, part)
