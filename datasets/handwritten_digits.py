@@ -38,8 +38,8 @@ def draw_scan(counts: np.ndarray, look: str, index: int) -> np.ndarray:
 
 def write_looks(
     folder: Path, looks: Sequence[str], draw: Callable[[np.ndarray, str, int], np.ndarray]
-) -> list[tuple[str, int]]:
-    """Draw all scans as `folder/LOOK/NAME/PART_INDEX.png`; return NAME/... and label of each."""
+) -> list[tuple[str, str, int]]:
+    """Draw all scans as `folder/LOOK/NAME/PART_INDEX.png`; return part, NAME/... and label."""
     from sklearn.datasets import load_digits  # large, and only the first use needs it
 
     for look in looks:
@@ -53,7 +53,7 @@ def write_looks(
         file = f"{DIGIT_NAMES[label]}/{part}_{index:04d}.png"
         for look in looks:
             Image.fromarray(draw(counts, look, index)).save(folder / look / file, compress_level=1)
-        drawn.append((file, int(label)))
+        drawn.append((part, file, int(label)))
     return drawn
 
 
@@ -70,11 +70,9 @@ def digit_items(folder: Path, look: str, part: str) -> Items:
 def write_digits(folder: Path) -> None:
     """Draw all scans in all looks below `folder`, with CoOp's split file."""
     split: dict[str, list] = {"train": [], "val": [], "test": []}
-    for file, label in write_looks(folder, (PLAIN, *DIGIT_DOMAINS), draw_scan):
-        part = Path(file).name.split("_")[0]
-        split[part if part in split else "test"].append(
-            [f"{PLAIN}/{file}", label, DIGIT_NAMES[label]]
-        )
+    for part, file, label in write_looks(folder, (PLAIN, *DIGIT_DOMAINS), draw_scan):
+        row = [f"{PLAIN}/{file}", label, DIGIT_NAMES[label]]
+        split[part if part in split else "test"].append(row)
     (folder / SPLIT_FILE).write_text(json.dumps(split), encoding="utf-8")
 
 

@@ -356,7 +356,8 @@ def digit_figures(model: CLIP, root: Path, looks: type) -> dict[str, float]:
     }
     for domain in looks.domains:
         items = open_dataset(looks, root, target=domain).test
-        figures[f"domain {domain}"] = accuracy(scores(model, items, R.DIGIT_NAMES, template), items)
+        cosines = scores(model, items, R.DIGIT_NAMES, template)
+        figures[f"{looks.__name__}, {domain}"] = accuracy(cosines, items)
     return figures
 
 
