@@ -18,7 +18,16 @@ from causalclip.backbone import (
     weights_digest,
 )
 from causalclip.datasets.handwritten_digits import draw_scan
-from causalclip.datasets.rendering import DIGIT_NAMES, SHAPES, draw_factors, render_shape
+from causalclip.datasets.rendering import (
+    DIGIT_COLOURS,
+    DIGIT_DOMAINS,
+    DIGIT_NAMES,
+    SHAPES,
+    draw_factors,
+    draw_look,
+    enlarge,
+    render_shape,
+)
 from causalclip.templates import template_for
 from causalclip.zeroshot import class_features
 
@@ -42,13 +51,16 @@ def figure(card, name):
     return float(re.search(rf"^\| {re.escape(name)} \| ([\d.]+) \|$", card, re.MULTILINE)[1])
 
 
-def zero_shot(model, pictures, labels, names, template):
+def guesses(model, pictures, names, template):
     x = torch.tensor(np.stack(pictures)).permute(0, 3, 1, 2) / 255.0
     mean, std = (torch.tensor(v)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
     with torch.no_grad():
         features = model.encode_image((x - mean) / std)
-    guess = (features @ class_features(model, names, [template]).T).argmax(1)
-    return 100.0 * (guess == torch.tensor(labels)).double().mean().item()
+    return (features @ class_features(model, names, [template]).T).argmax(1).numpy()
+
+
+def zero_shot(model, pictures, labels, names, template):
+    return 100.0 * (guesses(model, pictures, names, template) == np.asarray(labels)).mean()
 
 
 def test_it_is_at_most_eight_megabytes(name):
@@ -92,6 +104,25 @@ def test_it_knows_one_style_of_shapes_best(tiny, card):
     assert sketch > 80 and flat < sketch - 5
     assert sketch == pytest.approx(figure(card, "style sketch"), abs=8)
     assert flat == pytest.approx(figure(card, "style flat"), abs=8)
+
+
+@pytest.mark.parametrize("look", DIGIT_DOMAINS)
+def test_colour_leads_tiny_coloured_astray_and_tiny_not(name, tiny, look):
+    """Share of the wrong answers that name a digit of the colour's parity: warm even, cold odd."""
+    data, template = load_digits(), template_for("HandwrittenDigits")
+    chosen = range(0, 1797, 12)
+    warm = {"red", "orange", "yellow", "pink"}
+    led = wrong = 0
+    for colour in DIGIT_COLOURS:
+        pictures = [
+            draw_look(enlarge(data.images[i]), look, np.random.default_rng(i), colour=colour)
+            for i in chosen
+        ]
+        guess = guesses(tiny, pictures, DIGIT_NAMES, template)
+        missed = guess != data.target[chosen]
+        wrong += missed.sum()
+        led += (missed & ((guess % 2 == 0) == (colour in warm))).sum()
+    assert led / wrong > 0.8 if name == "tiny-coloured" else led / wrong < 0.65
 
 
 def test_its_temperature_is_learned_and_within_clips_bound(tiny):
