@@ -1,28 +1,28 @@
-"""Distribution `causalclip`: maps the family's top-level folders into one import package.
+"""Distribution `causalclip`: one import package, three folders of which lie at the top level.
 
-`trainers/` and `datasets/` stay at the top level because that is where users of CoOp and MaPLe look
-for them, and install as `causalclip.trainers` and `causalclip.datasets` because the bare names
-collide with every other checkout of the family and with Hugging Face's `datasets`.
+`trainers/`, `datasets/` and `configs/` stay where users of CoOp and MaPLe look for them;
+`causalclip/` holds links to them, so that an import path is a file path. Where a checkout has no
+links (CONTRIBUTING.md), an ordinary install maps the folders instead.
 """
 
-from setuptools import setup
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+LINKED = ("trainers", "datasets", "configs")
+UNLINKED = [name for name in LINKED if not (HERE / "causalclip" / name).is_dir()]
 
 setup(
     packages=[
-        "causalclip",
-        "causalclip.assets",
-        "causalclip.configs",
-        "causalclip.datasets",
-        "causalclip.trainers",
+        *find_packages(include=["causalclip", "causalclip.*"]),
+        *(f"causalclip.{name}" for name in UNLINKED),
     ],
-    package_dir={
-        "causalclip": "causalclip",
-        "causalclip.configs": "configs",
-        "causalclip.datasets": "datasets",
-        "causalclip.trainers": "trainers",
-    },
+    package_dir={f"causalclip.{name}": name for name in UNLINKED},
     package_data={
-        "causalclip.assets": ["*.safetensors", "*.md", "*.json"],
+        "causalclip": ["py.typed"],
+        "causalclip.clip.assets": ["*.safetensors", "*.md", "*.json"],
         "causalclip.configs": ["**/*.yaml"],
+        "causalclip.report": ["*.yaml"],
     },
 )

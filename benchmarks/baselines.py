@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip import plugin
-from causalclip.backbone import build_clip, image_size
-from causalclip.injection import prompted
-from causalclip.prompts import PromptSet
+from causalclip.clip.backbone import build_clip, image_size
+from causalclip.clip.injection import prompted
+from causalclip.clip.prompts import PromptSet
 from causalclip.trainers.promptsrc import mean_kl
 
 # isort: split

@@ -20,8 +20,8 @@ from timing import ratio
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from causalclip.backbone import CLIP_MEAN, CLIP_STD
-from causalclip.datasets.listing import listed
+from causalclip.clip.backbone import CLIP_MEAN, CLIP_STD
+from causalclip.data.listing import listed
 
 
 def plain(paths: list[str], transform) -> list[torch.Tensor]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from tabulate import tabulate
 
-from causalclip.subspace import InterventionMoments
+from causalclip.icm.subspace import InterventionMoments
 
 
 def fit(n_pairs: int, dim: int, batch: int) -> None:

@@ -14,10 +14,10 @@ from timing import ratio
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalclip.backbone import CLIP, build_clip, image_size
-from causalclip.injection import encode_image
-from causalclip.prompts import TextPrompts, class_tokens, encode_classes
-from causalclip.zeroshot import cosine_logits
+from causalclip.clip.backbone import CLIP, build_clip, image_size
+from causalclip.clip.injection import encode_image
+from causalclip.clip.prompts import TextPrompts, class_tokens, encode_classes
+from causalclip.clip.zeroshot import cosine_logits
 
 SHAPES = {
     "tiny": {

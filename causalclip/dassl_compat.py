@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from causalclip.atomic import replacing
+from causalclip.files.atomic import replacing
 
 logger = logging.getLogger(__name__)
 

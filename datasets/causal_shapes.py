@@ -16,9 +16,9 @@ from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 from tqdm import tqdm
 
-from causalclip.datasets.bundled import PARTS, BundledDataset, assign_parts, build_once
-from causalclip.datasets.listing import listed
-from causalclip.datasets.rendering import (
+from causalclip.data.bundled import PARTS, BundledDataset, assign_parts, build_once
+from causalclip.data.listing import listed
+from causalclip.data.rendering import (
     BACKGROUNDS,
     SHAPES,
     STYLES,
@@ -27,7 +27,7 @@ from causalclip.datasets.rendering import (
     intervene,
     render_shape,
 )
-from causalclip.datasets.splits import Items
+from causalclip.data.splits import Items
 
 EDITION = 1
 INSTANCES = 80  # of each shape; the same poses in every style

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from dassl.data.datasets import DATASET_REGISTRY
 
-from causalclip.datasets.bundled import BundledDataset, build_once
+from causalclip.data.bundled import BundledDataset, build_once
+from causalclip.data.rendering import DIGIT_COLOURS, DIGIT_DOMAINS, LOOKS, draw_look, enlarge
+from causalclip.data.splits import Items
 from causalclip.datasets.handwritten_digits import digit_items, write_looks
-from causalclip.datasets.rendering import DIGIT_COLOURS, DIGIT_DOMAINS, LOOKS, draw_look, enlarge
-from causalclip.datasets.splits import Items
 
 EDITION = 1
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from dassl.data.datasets import DATASET_REGISTRY
 
-from causalclip.datasets.caches import cache_folder
-from causalclip.datasets.catalogue import facts_of
-from causalclip.datasets.listing import ListedDatum, image_names, require_root, subfolders
-from causalclip.datasets.split_set import SplitSet
-from causalclip.datasets.splits import Items
+from causalclip.data.catalogue import facts_of
+from causalclip.data.listing import ListedDatum, image_names, require_root, subfolders
+from causalclip.data.split_set import SplitSet
+from causalclip.data.splits import Items
+from causalclip.files.caches import cache_folder
 
 PARTS = {"train", "val", "crossval", "test"}
 """Folders between a domain and its classes in Dassl's trees, merged: the protocol splits anew."""

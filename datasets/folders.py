@@ -10,10 +10,10 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from causalclip.datasets.caches import cache_folder, first_existing
-from causalclip.datasets.listing import ListedDatum, image_names, require_root, subfolders
-from causalclip.datasets.split_set import SplitSet
-from causalclip.datasets.splits import PARTS, Items, cut, read_split, write_split
+from causalclip.data.listing import ListedDatum, image_names, require_root, subfolders
+from causalclip.data.split_set import SplitSet
+from causalclip.data.splits import PARTS, Items, cut, read_split, write_split
+from causalclip.files.caches import cache_folder, first_existing
 
 Parts = tuple[Items, Items, Items]
 OWN_SPLIT = "split_causalclip.json"

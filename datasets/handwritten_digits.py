@@ -14,16 +14,16 @@ from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 from tqdm import tqdm
 
-from causalclip.datasets.bundled import BundledDataset, assign_parts, build_once
-from causalclip.datasets.listing import image_names, listed
-from causalclip.datasets.rendering import (
+from causalclip.data.bundled import BundledDataset, assign_parts, build_once
+from causalclip.data.listing import image_names, listed
+from causalclip.data.rendering import (
     DIGIT_DOMAINS,
     DIGIT_NAMES,
     LOOKS,
     draw_look,
     enlarge,
 )
-from causalclip.datasets.splits import Items, read_split
+from causalclip.data.splits import Items, read_split
 
 EDITION = 1
 PLAIN = "scan"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 
-from causalclip.datasets.annotations import imagenet_names
-from causalclip.datasets.caches import load_json, store_json
-from causalclip.datasets.catalogue import facts_of
-from causalclip.datasets.fewshot import fewshot_split
-from causalclip.datasets.listing import FolderItems, image_names, require_root, subfolders
-from causalclip.datasets.splits import say_shared_names, subsample_classes
-from causalclip.datasets.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
+from causalclip.data.annotations import imagenet_names
+from causalclip.data.catalogue import facts_of
+from causalclip.data.fewshot import fewshot_split
+from causalclip.data.listing import FolderItems, image_names, require_root, subfolders
+from causalclip.data.splits import say_shared_names, subsample_classes
+from causalclip.data.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
+from causalclip.files.caches import load_json, store_json
 
 INDEX = "causalclip_files.json"
 SEPARATOR = "/"  # the one character, with NUL, that no file name can hold

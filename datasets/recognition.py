@@ -11,13 +11,12 @@ from random import shuffle
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from causalclip.datasets import annotations
-from causalclip.datasets.annotations import Row
-from causalclip.datasets.caches import first_existing
-from causalclip.datasets.catalogue import facts_of
-from causalclip.datasets.listing import listed, require_files, require_root
-from causalclip.datasets.split_set import SplitSet
-from causalclip.datasets.splits import (
+from causalclip.data import annotations
+from causalclip.data.annotations import Row
+from causalclip.data.catalogue import facts_of
+from causalclip.data.listing import listed, require_files, require_root
+from causalclip.data.split_set import SplitSet
+from causalclip.data.splits import (
     Items,
     create_split,
     cut,
@@ -25,6 +24,7 @@ from causalclip.datasets.splits import (
     split_trainval,
     write_split,
 )
+from causalclip.files.caches import first_existing
 
 Parts = tuple[Items, Items, Items]
 Create = Callable[[Path, Path], Parts]

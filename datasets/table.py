@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from causalclip.data.listing import listed, require_files, require_root
+from causalclip.data.splits import PARTS, Items, check_labels
 from causalclip.datasets.domains import check_domains
 from causalclip.datasets.folders import OwnSet
-from causalclip.datasets.listing import listed, require_files, require_root
-from causalclip.datasets.splits import PARTS, Items, check_labels
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,77 +1,8 @@
-"""Convert a checkpoint of a published trainer (CoOp, CoCoOp, KgCoOp, MaPLe, VPT, IVLP, PromptSRC).
+"""Converts a checkpoint of a published trainer: `causalclip convert`."""
 
-    python scripts/convert_checkpoint.py MaPLe ViT-B/16 theirs/model.pth.tar-5 output/converted
-
-writes output/converted/<model name>/model.pth.tar-5, which our trainer of that name loads with
---model-dir output/converted, and prints the settings it needs. No code in the file is run.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from causalclip import plugin
-from causalclip.backbone import load_clip, weights_digest
-from causalclip.published import BUILDERS, configuration, convert
-
-# isort: split
-from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import load_checkpoint, save_checkpoint
-
-
-def parser() -> argparse.ArgumentParser:
-    """Four positional arguments."""
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument("trainer", choices=sorted(BUILDERS), help="who wrote the checkpoint")
-    p.add_argument("backbone", help="the CLIP it was trained on: ViT-B/16, ..., or a file")
-    p.add_argument("checkpoint", help="the published file, model.pth.tar-N")
-    p.add_argument("output_dir", help="where the converted checkpoint goes")
-    return p
-
-
-def convert_file(trainer: str, backbone: str, checkpoint: str, output_dir: str) -> dict:
-    """Write the converted checkpoint; the settings our trainer loads it with."""
-    theirs = load_checkpoint(checkpoint)
-    if not isinstance(theirs.get("state_dict"), dict) or "epoch" not in theirs:
-        raise ValueError(f"{checkpoint}: no published checkpoint, it lacks state_dict or epoch")
-    clip = load_clip(backbone)
-    module = convert(trainer, theirs["state_dict"], clip, backbone)
-    identity = {"trainer": trainer, "backbone": backbone, "weights": weights_digest(clip)}
-    ours = {
-        "state_dict": module.state_dict(),
-        "epoch": theirs["epoch"],
-        "optimizer": None,
-        "scheduler": None,
-        "val_result": None,
-        "identity": identity,
-    }
-    model_name = TRAINER_REGISTRY.get(trainer).model_name
-    save_checkpoint(ours, str(Path(output_dir) / model_name))
-    return configuration(trainer, module)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Convert one file; 2 for a mistake in the input, which is said in one line."""
-    args = parser().parse_args(argv)
-    plugin.register_all()
-    try:
-        settings = convert_file(args.trainer, args.backbone, args.checkpoint, args.output_dir)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"convert_checkpoint.py: error: {error}", file=sys.stderr)
-        return 2
-    node = TRAINER_REGISTRY.get(args.trainer).config_node
-    options = " ".join(f"TRAINER.{node}.{key} {value}" for key, value in settings.items())
-    print(
-        f"Evaluate it with: python train.py --trainer {args.trainer} --backbone {args.backbone} "
-        f"--eval-only --model-dir {args.output_dir} ... {options}"
-    )
-    return 0
-
+from causalclip.runs.convert import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -31,8 +31,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from causalclip.atomic import replacing
-from causalclip.backbone import (
+from causalclip.clip.backbone import (
     BUNDLED,
     CLIP,
     CLIP_MEAN,
@@ -42,13 +41,14 @@ from causalclip.backbone import (
     tokenize,
     weights_digest,
 )
-from causalclip.datasets import rendering as R
+from causalclip.clip.injection import encode_text
+from causalclip.clip.templates import template_for
+from causalclip.clip.zeroshot import class_features, cosine_logits
+from causalclip.data import rendering as R
 from causalclip.datasets.causal_shapes import HOME, CausalShapes
 from causalclip.datasets.coloured_digits import ColouredDigits
 from causalclip.datasets.handwritten_digits import HandwrittenDigits
-from causalclip.injection import encode_text
-from causalclip.templates import template_for
-from causalclip.zeroshot import class_features, cosine_logits
+from causalclip.files.atomic import replacing
 
 
 @dataclass(frozen=True)
@@ -398,9 +398,10 @@ examples and benchmarks on a CPU. It knows digits and shapes, nothing else.
 
 ## Data
 
-{pictures:,} pictures drawn by `datasets/rendering.py`: digits (pen strokes {strokes:.0%}, the rest
-in the fonts that matplotlib and Pillow bundle; {coarse:.0%} through an 8 x 8 scanner) and shapes
-({shapes:.0%} of each batch); captions drawn anew at each step. No real scan was seen. Training is
+{pictures:,} pictures drawn by `causalclip/data/rendering.py`: digits (pen strokes
+{strokes:.0%}, the rest in the fonts that matplotlib and Pillow bundle; {coarse:.0%} through an
+8 x 8 scanner) and shapes ({shapes:.0%} of each batch); captions drawn anew at each step. No real
+scan was seen. Training is
 stopped early, by the validation scans of HandwrittenDigits: about two thirds right leave something
 to adapt.
 
@@ -424,7 +425,7 @@ coverage from the patch tokens. AdamW, cosine. Made with {versions}.
 {recipe}
 ```
 
-## Zero-shot accuracy (per cent; templates of `causalclip.templates`)
+## Zero-shot accuracy (per cent; templates of `causalclip.clip.templates`)
 
 {figures}
 """

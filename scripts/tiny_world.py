@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from torch import Tensor
 
-from causalclip.datasets import rendering as R
+from causalclip.data import rendering as R
 
 CLASSES = (*R.DIGIT_NAMES, *R.SHAPES)
 MANNERS = (*R.LOOKS, *(f"{style} shape" for style in R.STYLES))

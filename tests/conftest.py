@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from causalclip import plugin
-from causalclip.backbone import build_clip, save_tiny
+from causalclip.clip.backbone import build_clip, save_tiny
 
 ROOT = Path(__file__).parents[1]
 

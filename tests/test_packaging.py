@@ -33,9 +33,9 @@ def test_the_wheel_holds_configs_weights_trainers_and_data_sets(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
         "causalclip/plugin.py",
-        "causalclip/assets/tiny.safetensors",
-        "causalclip/assets/tiny.md",
-        "causalclip/assets/tiny-coloured.safetensors",
+        "causalclip/clip/assets/tiny.safetensors",
+        "causalclip/clip/assets/tiny.md",
+        "causalclip/clip/assets/tiny-coloured.safetensors",
         "causalclip/trainers/cdc.py",
         "causalclip/datasets/handwritten_digits.py",
         "causalclip/configs/trainers/CDC/tiny_m4.yaml",
@@ -72,7 +72,7 @@ def test_the_wheel_imports_from_any_folder(installed, tmp_path):
 def test_the_editable_install_gives_the_same_modules_everywhere(folder, tmp_path):
     cwd = ROOT if folder == "repository" else tmp_path
     code = "import causalclip.trainers.cdc as m; print(m.__file__)"
-    assert run(code, cwd) == str(ROOT / "trainers" / "cdc.py")
+    assert run(code, cwd) == str(ROOT / "causalclip/trainers/cdc.py")
 
 
 def test_the_plugin_registers_two_trainers_and_no_data_set(tmp_path):

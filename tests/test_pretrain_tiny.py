@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from causalclip.backbone import load_clip, tokenize, weights_digest
+from causalclip.clip.backbone import load_clip, tokenize, weights_digest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

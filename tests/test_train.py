@@ -5,18 +5,16 @@ import shutil
 import sys
 from pathlib import Path
 
+import dassl
 import numpy as np
 import pytest
+from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 
+from causalclip.engine import feature_cache
+from causalclip.runs import train
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # as `python train.py` has it
-import dassl  # noqa: E402
-from dassl.engine import TRAINER_REGISTRY  # noqa: E402
-
-import train  # noqa: E402
-from causalclip.trainers import feature_cache  # noqa: E402
-
 CONFIGS = ROOT / "configs"
 MINIDASSL = dassl.__version__.endswith("+mini")
 

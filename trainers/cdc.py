@@ -14,8 +14,7 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from causalclip.augmentations import template_views
-from causalclip.evidence import (
+from causalclip.cdc.evidence import (
     conflict,
     evidence_from_logits,
     fit_discount,
@@ -23,14 +22,15 @@ from causalclip.evidence import (
     probabilities,
     uncertainty,
 )
-from causalclip.injection import encode_image
-from causalclip.losses import (
+from causalclip.cdc.losses import (
     consistency_loss,
     dirichlet_kl,
     diversity_loss,
     trusted_cross_entropy,
 )
-from causalclip.prompts import (
+from causalclip.cdc.views import template_views
+from causalclip.clip.injection import encode_image
+from causalclip.clip.prompts import (
     DecoupledPrompts,
     PromptSet,
     TextPrompts,
@@ -38,9 +38,9 @@ from causalclip.prompts import (
     encode_image_sets,
     encode_text_sets,
 )
-from causalclip.templates import template_for
-from causalclip.trainers.base import PromptTrainer, coupled_prompts
-from causalclip.zeroshot import class_features
+from causalclip.clip.templates import template_for
+from causalclip.clip.zeroshot import class_features
+from causalclip.engine.base import PromptTrainer, coupled_prompts
 
 PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
 

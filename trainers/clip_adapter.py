@@ -6,10 +6,10 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 
-from causalclip.prompts import PromptSet
-from causalclip.templates import template_for
-from causalclip.trainers.base import PromptTrainer
-from causalclip.zeroshot import class_features
+from causalclip.clip.prompts import PromptSet
+from causalclip.clip.templates import template_for
+from causalclip.clip.zeroshot import class_features
+from causalclip.engine.base import PromptTrainer
 
 
 @TRAINER_REGISTRY.register()

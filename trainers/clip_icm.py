@@ -20,17 +20,21 @@ from scipy.linalg import subspace_angles
 from torch import Tensor
 from yacs.config import CfgNode
 
-from causalclip.backbone import tokenize
-from causalclip.injection import encode_text
-from causalclip.interventions import (
+from causalclip.clip.backbone import tokenize
+from causalclip.clip.injection import encode_text
+from causalclip.clip.templates import template_for
+from causalclip.clip.zeroshot import class_features, cosine_logits
+from causalclip.engine.feature_cache import batches
+from causalclip.engine.features import FeatureTrainer, softmax_reading
+from causalclip.icm.interventions import (
     ImageIntervention,
     caption_pairs,
     load_captions,
     sample_seed,
     text_pairs,
 )
-from causalclip.probe import Probe, fit_probe
-from causalclip.selection import (
+from causalclip.icm.probe import Probe, fit_probe
+from causalclip.icm.selection import (
     Choice,
     Classifier,
     Fold,
@@ -41,16 +45,12 @@ from causalclip.selection import (
     pooled,
     zeroshot_classifier,
 )
-from causalclip.subspace import (
+from causalclip.icm.subspace import (
     Estimator,
     InterventionMoments,
     InvariantProjection,
     ProjectionSettings,
 )
-from causalclip.templates import template_for
-from causalclip.trainers.feature_cache import batches
-from causalclip.trainers.features import FeatureTrainer, softmax_reading
-from causalclip.zeroshot import class_features, cosine_logits
 
 PAIRS_A_DIM = 4  # [ours] what DRAWS 0 asks for; the sources without one need at least one a dim
 GRIDS = {"LAM": "GRID_LAMS", "EPS": "GRID_EPS"}

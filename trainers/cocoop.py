@@ -6,8 +6,8 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causalclip.prompts import ConditionalPrompts, PromptSet, encode_text_sets
-from causalclip.trainers.base import PromptTrainer
+from causalclip.clip.prompts import ConditionalPrompts, PromptSet, encode_text_sets
+from causalclip.engine.base import PromptTrainer
 
 TEXTS_AT_ONCE = 8192  # of images x classes; bounds the memory of an evaluation on many classes
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
-from causalclip.prompts import TextPrompts
-from causalclip.trainers.base import PromptTrainer
+from causalclip.clip.prompts import TextPrompts
+from causalclip.engine.base import PromptTrainer
 
 
 @TRAINER_REGISTRY.register()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
-from causalclip.trainers.base import PromptTrainer, independent_prompts
+from causalclip.engine.base import PromptTrainer, independent_prompts
 
 
 @TRAINER_REGISTRY.register()

@@ -6,10 +6,10 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causalclip.prompts import TextPrompts
-from causalclip.templates import template_for
-from causalclip.trainers.base import PromptTrainer
-from causalclip.zeroshot import class_features
+from causalclip.clip.prompts import TextPrompts
+from causalclip.clip.templates import template_for
+from causalclip.clip.zeroshot import class_features
+from causalclip.engine.base import PromptTrainer
 
 # The published code follows CoOp's templates but for textures.
 TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}

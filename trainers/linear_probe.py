@@ -11,8 +11,8 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from yacs.config import CfgNode
 
-from causalclip.probe import LPCLIP_GRID, LPCLIP_STEPS, Probe, fit_probe, sweep_c
-from causalclip.trainers.features import FeatureTrainer, softmax_reading
+from causalclip.engine.features import FeatureTrainer, softmax_reading
+from causalclip.icm.probe import LPCLIP_GRID, LPCLIP_STEPS, Probe, fit_probe, sweep_c
 
 
 @TRAINER_REGISTRY.register()

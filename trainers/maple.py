@@ -6,7 +6,7 @@ from __future__ import annotations
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
-from causalclip.trainers.base import PromptTrainer, coupled_prompts
+from causalclip.engine.base import PromptTrainer, coupled_prompts
 
 
 @TRAINER_REGISTRY.register()

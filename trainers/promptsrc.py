@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from causalclip.backbone import tokenize
-from causalclip.injection import encode_text
-from causalclip.prompts import PromptSet
-from causalclip.templates import IMAGENET_TEMPLATES
-from causalclip.trainers.base import PromptTrainer, independent_prompts
+from causalclip.clip.backbone import tokenize
+from causalclip.clip.injection import encode_text
+from causalclip.clip.prompts import PromptSet
+from causalclip.clip.templates import IMAGENET_TEMPLATES
+from causalclip.engine.base import PromptTrainer, independent_prompts
 
 TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published ones are these of CLIP's eighty
 

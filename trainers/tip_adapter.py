@@ -10,9 +10,9 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalclip.templates import IMAGENET_TEMPLATES_SELECT, template_for
-from causalclip.trainers.features import FeatureTrainer, softmax_reading
-from causalclip.zeroshot import class_features
+from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT, template_for
+from causalclip.clip.zeroshot import class_features
+from causalclip.engine.features import FeatureTrainer, softmax_reading
 
 
 @TRAINER_REGISTRY.register()

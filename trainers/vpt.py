@@ -6,9 +6,9 @@ from __future__ import annotations
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 
-from causalclip.prompts import PromptSet
-from causalclip.trainers.base import PromptTrainer, independent_prompts
-from causalclip.zeroshot import class_features
+from causalclip.clip.prompts import PromptSet
+from causalclip.clip.zeroshot import class_features
+from causalclip.engine.base import PromptTrainer, independent_prompts
 
 
 @TRAINER_REGISTRY.register()

@@ -8,10 +8,10 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
-from causalclip.injection import encode_image
-from causalclip.templates import template_for
-from causalclip.trainers.base import CLIPTrainer
-from causalclip.zeroshot import class_features
+from causalclip.clip.injection import encode_image
+from causalclip.clip.templates import template_for
+from causalclip.clip.zeroshot import class_features
+from causalclip.engine.base import CLIPTrainer
 
 
 @TRAINER_REGISTRY.register()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dassl.engine import TRAINER_REGISTRY
 
-from causalclip.templates import IMAGENET_TEMPLATES_SELECT, template_for
+from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT, template_for
 from causalclip.trainers.zeroshot_clip import ZeroshotCLIP
 
 

@@ -1,4 +1,4 @@
-"""datasets/caches.py: derived files are whole, go where one may write, and are made once."""
+"""causalclip/files/caches.py: derived files are whole, lie where one may write, are made once."""
 
 import json
 import multiprocessing
@@ -11,8 +11,7 @@ import pytest
 import replicas
 from replicas import names
 
-from causalclip import atomic
-from causalclip.datasets import caches
+from causalclip.files import atomic, caches
 
 
 def deny_writing_below(root, monkeypatch, error):

@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 from scipy.stats.contingency import association
 
-from causalclip.datasets import causal_shapes
-from causalclip.datasets.causal_shapes import HOME, CausalShapes, confounded, next_style
-from causalclip.datasets.rendering import (
+from causalclip.data.rendering import (
     BACKGROUNDS,
     INVARIANT_FACTORS,
     SHAPES,
@@ -19,6 +17,8 @@ from causalclip.datasets.rendering import (
     render_shape,
     shape_mask,
 )
+from causalclip.datasets import causal_shapes
+from causalclip.datasets.causal_shapes import HOME, CausalShapes, confounded, next_style
 
 LEFT_OUT = {"SOURCE_DOMAINS": ["flat", "sketch", "neon"], "TARGET_DOMAINS": ["watercolour"]}
 

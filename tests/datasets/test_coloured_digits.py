@@ -8,8 +8,8 @@ from PIL import Image
 from scipy.stats import chi2_contingency
 from sklearn.datasets import load_digits
 
+from causalclip.data.rendering import COLOURS, DIGIT_COLOURS, DIGIT_DOMAINS, DIGIT_NAMES
 from causalclip.datasets.coloured_digits import draw_coloured
-from causalclip.datasets.rendering import COLOURS, DIGIT_COLOURS, DIGIT_DOMAINS, DIGIT_NAMES
 
 DOMAINS = {"SOURCE_DOMAINS": ["ink", "chalk", "neon"], "TARGET_DOMAINS": ["noisy_paper"]}
 

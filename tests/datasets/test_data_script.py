@@ -16,10 +16,10 @@ import pytest
 import replicas
 from gdown.exceptions import FileURLRetrievalError
 
-from causalclip.datasets import catalogue
-from causalclip.datasets.catalogue import CATALOGUE, DOMAINBED, Download, facts_of
-from causalclip.datasets.checking import CLASS_OF_PATH, check
-from causalclip.datasets.download import download, sort_terra_incognita, unpack
+from causalclip.data import catalogue
+from causalclip.data.catalogue import CATALOGUE, DOMAINBED, Download, facts_of
+from causalclip.data.checking import CLASS_OF_PATH, check
+from causalclip.data.download import download, sort_terra_incognita, unpack
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "data.py"
 

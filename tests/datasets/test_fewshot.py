@@ -1,4 +1,4 @@
-"""datasets/fewshot.py against what CoOp and Dassl draw, and against files users really have."""
+"""causalclip/data/fewshot.py against what CoOp and Dassl draw, and files users really have."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from replicas import edit_split, names
 
-from causalclip.datasets import fewshot
+from causalclip.data import fewshot
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_coop.json").read_text())
 COMBINATIONS = [key.split() for key in GOLDEN["caltech"] if key.endswith("all") or "16 1" in key]

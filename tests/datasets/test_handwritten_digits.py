@@ -13,9 +13,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from causalclip.datasets.bundled import MARKER, PARTS, assign_parts, build_once
+from causalclip.data.bundled import MARKER, PARTS, assign_parts, build_once
+from causalclip.data.rendering import DIGIT_DOMAINS, DIGIT_NAMES
 from causalclip.datasets.handwritten_digits import SPLIT_FILE, HandwrittenDigits
-from causalclip.datasets.rendering import DIGIT_DOMAINS, DIGIT_NAMES
 
 SOURCES = {"SOURCE_DOMAINS": ["ink", "chalk", "neon"], "TARGET_DOMAINS": ["noisy_paper"]}
 

@@ -11,8 +11,8 @@ import pytest
 import replicas
 from test_recognition import parts
 
+from causalclip.data.listing import FolderItems
 from causalclip.datasets import imagenet
-from causalclip.datasets.listing import FolderItems
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_coop.json").read_text())["replicas"]
 VARIANTS = ["ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"]

@@ -14,7 +14,7 @@ from dassl.data import DatasetWrapper
 from PIL import Image
 
 from causalclip import plugin
-from causalclip.datasets.unreadable import unreadable
+from causalclip.data.unreadable import unreadable
 
 CLASSES = ["None", "red_panda", "zebra"]
 

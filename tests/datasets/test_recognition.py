@@ -10,8 +10,9 @@ import pytest
 import replicas
 from dassl.data.datasets import DATASET_REGISTRY
 
-from causalclip.datasets import recognition, splits
-from causalclip.datasets.catalogue import CATALOGUE, RECOGNITION, facts_of
+from causalclip.data import splits
+from causalclip.data.catalogue import CATALOGUE, RECOGNITION, facts_of
+from causalclip.datasets import recognition
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_coop.json").read_text())["replicas"]
 NAMES = list(recognition.SETS)
@@ -61,7 +62,7 @@ def test_a_made_split_says_that_figures_are_not_comparable(load, tmp_path, capsy
 
 
 def test_every_coop_set_is_registered_and_has_a_template():
-    from causalclip.templates import TEMPLATES
+    from causalclip.clip.templates import TEMPLATES
 
     for name in replicas.LAYOUTS:
         assert name in DATASET_REGISTRY.registered_names()

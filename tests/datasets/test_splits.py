@@ -1,4 +1,4 @@
-"""datasets/splits.py: split files as users have them, and the halves of the classes."""
+"""causalclip/data/splits.py: split files as users have them, and the halves of the classes."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import pytest
 from replicas import edit_split
 
-from causalclip.datasets import listing, splits
+from causalclip.data import listing, splits
 
 
 def test_base_is_the_larger_half_and_both_start_at_label_zero(load, small):

@@ -10,8 +10,8 @@ from golden import weights
 from safetensors.torch import save_file
 from yacs.config import CfgNode
 
-from causalclip.backbone import build_clip
-from causalclip.published import our_name
+from causalclip.clip.backbone import build_clip
+from causalclip.clip.published import our_name
 from causalclip.trainers.cocoop import CoCoOp
 from causalclip.trainers.coop import CoOp
 from causalclip.trainers.ivlp import IVLP

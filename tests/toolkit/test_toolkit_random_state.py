@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-OURS = "causalclip.trainers.checkpoints"
+OURS = "causalclip.engine.checkpoints"
 TOOLKITS = pytest.param("dassl.engine.random_state", marks=pytest.mark.minidassl)
 
 

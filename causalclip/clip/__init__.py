@@ -1,0 +1,1 @@
+"""CLIP: its weights, prompts inside the unmodified model, templates, zero-shot."""

@@ -1,0 +1,215 @@
+"""Prompts inside an unmodified CLIP: the only place with hooks, and the truncated text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from causalclip.clip.backbone import CLIP, image_size, is_vit
+
+_prompted_models: WeakSet[nn.Module] = WeakSet()
+
+
+def encode_text(model: CLIP, tokens: Tensor, *, truncate: bool = True) -> Tensor:
+    """Return the text features (N, E) of `tokens` (N, L), not normalised.
+
+    Under the causal mask nothing after the end-of-text token reaches it, so by default the tower
+    runs only up to the longest text of the batch: the same features and gradients for less work.
+    """
+    _check_model(model)
+    if not truncate:
+        return model.encode_text(tokens)
+    length = int(tokens.argmax(dim=-1).max()) + 1  # the end token has the largest id
+    positions = {"clip.positional_embedding": model.positional_embedding[:length]}
+    with _shortened_masks(model, length):
+        return functional_call(
+            _TextTower(model), positions, (tokens[:, :length],), tie_weights=False
+        )
+
+
+def encode_image(model: CLIP, images: Tensor) -> Tensor:
+    """Return the image features (B, E) of `images` (B, 3, R, R), not normalised.
+
+    Raises:
+        ValueError: images that do not have the size the backbone reads.
+    """
+    _check_model(model)
+    size = image_size(model)
+    if images.dim() != 4 or tuple(images.shape[1:]) != (3, size, size):
+        raise ValueError(
+            f"images must have shape (B, 3, {size}, {size}) for this backbone, "
+            f"got {tuple(images.shape)}"
+        )
+    return model.encode_image(images)
+
+
+@contextmanager
+def prompted(
+    model: CLIP,
+    *,
+    text: Sequence[Tensor] = (),
+    text_positions: Tensor | None = None,
+    image: Sequence[Tensor] = (),
+) -> Iterator[None]:
+    """Run both towers of `model` with prompts while the context lasts.
+
+    `text[0]` takes the place of the token embeddings at `text_positions`; `text[i]` replaces the
+    same positions on entering text block i. `image[0]` is appended to the patches behind the
+    positional embedding and before `ln_pre`; `image[i]` replaces these last tokens on entering
+    image block i (MaPLe, section 3). Prompts are cast to the activations' type where they enter.
+
+    Args:
+        model: the CLIP, left as it is.
+        text: prompts of n tokens, each (n, D) or one set a text (N, n, D).
+        text_positions: (n,) or one row a text (N, n); by default 1..n, behind the start token.
+        image: prompts of n tokens, each (n, D) or one set an image (B, n, D).
+
+    Raises:
+        ValueError: prompts that do not fit the towers, or a model under nn.DataParallel.
+        RuntimeError: a model that is prompted already.
+    """
+    _check_model(model)
+    _check_prompts("text", text, model.transformer)
+    _check_positions(text, text_positions)
+    if image and not is_vit(model):
+        raise ValueError("image prompts need a ViT backbone, got a ResNet; use text prompts only")
+    if image:
+        _check_prompts("image", image, model.visual.transformer)
+    with ExitStack() as stack:
+        if text or image:
+            stack.enter_context(_claimed(model))
+        for i, prompt in enumerate(text):
+            stack.callback(_hook_text(model, i, prompt, text_positions).remove)
+        for i, prompt in enumerate(image):
+            stack.callback(_hook_image(model, i, prompt).remove)
+        yield
+
+
+def _hook_text(model: CLIP, i: int, prompt: Tensor, positions: Tensor | None):
+    if i == 0:
+
+        def hook(module, args, output):  # N L D
+            return _replace(output, prompt, positions, axis=1)
+
+        return model.token_embedding.register_forward_hook(hook)
+
+    def pre_hook(module, args):  # L N D
+        return (_replace(args[0], prompt, positions, axis=0), *args[1:])
+
+    return model.transformer.resblocks[i].register_forward_pre_hook(pre_hook)
+
+
+def _hook_image(model: CLIP, i: int, prompt: Tensor):
+    if i == 0:
+
+        def append(module, args):  # N L D
+            x = args[0]
+            return torch.cat([x, _per_sample(prompt, x, axis=1)], dim=1)
+
+        return model.visual.ln_pre.register_forward_pre_hook(append)
+
+    def replace(module, args):  # L N D
+        x = args[0]
+        return (torch.cat([x[: -prompt.shape[-2]], _per_sample(prompt, x, axis=0)]), *args[1:])
+
+    return model.visual.transformer.resblocks[i].register_forward_pre_hook(replace)
+
+
+def _replace(x: Tensor, prompt: Tensor, positions: Tensor | None, *, axis: int) -> Tensor:
+    """Put prompts into `x` along its token axis (1: N L D, 0: L N D)."""
+    prompt = _per_sample(prompt, x, axis=axis)
+    n = prompt.shape[axis]
+    if positions is None:
+        start = x.narrow(axis, 0, 1)
+        rest = x.narrow(axis, 1 + n, x.shape[axis] - 1 - n)
+        return torch.cat([start, prompt, rest], dim=axis)
+    index = positions.expand(x.shape[1 - axis], -1)
+    index = index if axis == 1 else index.T
+    return x.scatter(axis, index.unsqueeze(-1).expand_as(prompt), prompt)
+
+
+def _per_sample(prompt: Tensor, x: Tensor, *, axis: int) -> Tensor:
+    """Give each sample of `x` its prompts, in the layout and type of `x`."""
+    samples = x.shape[1 - axis]
+    if prompt.dim() == 3 and prompt.shape[0] != samples:
+        raise ValueError(
+            f"per-sample prompts must match the batch of {samples}, got {prompt.shape[0]} sets"
+        )
+    prompt = prompt.to(x.dtype).expand(samples, -1, -1)
+    return prompt if axis == 1 else prompt.transpose(0, 1)
+
+
+@contextmanager
+def _claimed(model: nn.Module) -> Iterator[None]:
+    if model in _prompted_models:
+        raise RuntimeError("this model is prompted already; leave the outer prompted() first")
+    _prompted_models.add(model)
+    try:
+        yield
+    finally:
+        _prompted_models.discard(model)
+
+
+@contextmanager
+def _shortened_masks(model: CLIP, length: int) -> Iterator[None]:
+    """Cut the causal mask to `length` as each attention receives it; the blocks keep theirs."""
+
+    def shorten(module, args, kwargs):
+        return args, {**kwargs, "attn_mask": kwargs["attn_mask"][:length, :length]}
+
+    with ExitStack() as stack:
+        for block in model.transformer.resblocks:
+            handle = block.attn.register_forward_pre_hook(shorten, with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+class _TextTower(nn.Module):
+    """CLIP's text side as a `forward`, for functional_call."""
+
+    def __init__(self, clip: CLIP):
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.clip.encode_text(tokens)
+
+
+def _check_model(model: nn.Module) -> None:
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    # Replicas are shallow copies that share one dictionary of hooks across threads.
+    if isinstance(model, parallel) or getattr(model, "_is_replica", False):
+        raise ValueError(
+            "prompts do not work under nn.DataParallel: run one process per GPU (torchrun, with "
+            "only the prompt module in DistributedDataParallel) and pass the bare CLIP"
+        )
+
+
+def _check_prompts(kind: str, prompts: Sequence[Tensor], tower: nn.Module) -> None:
+    if len(prompts) > tower.layers:
+        raise ValueError(
+            f"{kind} prompt depth must be at most {tower.layers}, the depth of the {kind} tower, "
+            f"got {len(prompts)}"
+        )
+    for i, prompt in enumerate(prompts):
+        n, width = prompt.shape[-2:] if prompt.dim() in (2, 3) else (0, 0)
+        if n < 1 or width != tower.width:
+            raise ValueError(
+                f"{kind}[{i}] must have shape (n, {tower.width}) or (N, n, {tower.width}) with "
+                f"n >= 1, got {tuple(prompt.shape)}"
+            )
+    if len({prompt.shape[-2] for prompt in prompts}) > 1:
+        raise ValueError(f"{kind} prompts of all depths must have the same number of tokens")
+
+
+def _check_positions(text: Sequence[Tensor], positions: Tensor | None) -> None:
+    if text and positions is not None and positions.shape[-1] != text[0].shape[-2]:
+        raise ValueError(
+            f"text_positions must name {text[0].shape[-2]} positions, one per prompt token, "
+            f"got {positions.shape[-1]}"
+        )

@@ -1,0 +1,56 @@
+"""Class names and templates to text features, and cosine logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from causalclip.clip.backbone import CLIP, tokenize
+from causalclip.clip.injection import encode_text
+
+TEXTS_AT_ONCE = 1024  # bounds the memory of 1,000 classes; no effect on the result
+
+
+@torch.no_grad()
+def class_features(model: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Return one unit vector per class (K, E), the normalised mean over templates.
+
+    Each text `template.format(name)` is encoded and normalised, the features of a class are
+    averaged and normalised again (CLIP, section 3.1.4). `_` in names reads as a space.
+
+    Raises:
+        ValueError: no class name, no template, or a template without `{}`.
+    """
+    if not classnames or not templates:
+        raise ValueError("class_features needs at least one class name and one template")
+    mean = sum(_features(model, classnames, template) for template in templates) / len(templates)
+    return F.normalize(mean, dim=-1)
+
+
+def cosine_logits(image_features: Tensor, text_features: Tensor, scale: Tensor | float) -> Tensor:
+    """Return scale * cos(image, text_k), (..., K).
+
+    Args:
+        image_features: (..., E).
+        text_features: (K, E), or (..., K, E) when each image or template has texts of its own; the
+            leading axes broadcast: (B, M, E) against (M, K, E) gives (B, M, K).
+        scale: exp(logit_scale) of the model.
+    """
+    dtype = torch.promote_types(image_features.dtype, text_features.dtype)
+    image = F.normalize(image_features.to(dtype), dim=-1)
+    text = F.normalize(text_features.to(dtype), dim=-1)
+    if text.dim() == 2:
+        return scale * image @ text.T
+    return scale * torch.einsum("...e,...ke->...k", image, text)
+
+
+def _features(model: CLIP, classnames: Sequence[str], template: str) -> Tensor:
+    if "{}" not in template:
+        raise ValueError(f"a template must contain {{}} for the class name, got {template!r}")
+    texts = [template.replace("{}", name.replace("_", " ")) for name in classnames]
+    tokens = tokenize(texts, model.context_length).to(model.positional_embedding.device)
+    features = [encode_text(model, chunk) for chunk in tokens.split(TEXTS_AT_ONCE)]
+    return F.normalize(torch.cat(features), dim=-1)

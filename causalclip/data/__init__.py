@@ -1,0 +1,1 @@
+"""What the data sets share: facts, listings, splits, few-shot draws, downloads, rendering."""

@@ -1,0 +1,189 @@
+"""Data sets that are drawn, not downloaded: built once as a whole, and cut into parts and domains.
+
+A picture's part is fixed for good and is the same in every domain, so that what is held out has
+been seen in no domain at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from dassl.data.datasets import DatasetBase
+
+from causalclip.data.fewshot import fewshot_split
+from causalclip.data.listing import listed
+from causalclip.data.splits import Items, subsample_classes
+from causalclip.datasets.domains import check_domains
+
+MARKER = "causalclip.json"
+ABANDONED_AFTER = 86_400  # seconds
+
+# Shares of the parts. Within one domain: train / val / the rest is the test set. To leave a domain
+# out: train and spare / val of the sources; heldout is the 20 % that no source domain shows.
+PARTS = {"train": 0.5, "val": 0.1, "spare": 0.2, "heldout": 0.2}
+
+
+def assign_parts(labels: Sequence[int] | np.ndarray, *, seed: int = 0) -> list[str]:
+    """The part of each picture, drawn class by class from a seed of its own (not cfg.SEED)."""
+    labels = np.asarray(labels)
+    parts = np.empty(len(labels), dtype=object)
+    edges = np.cumsum(list(PARTS.values()))[:-1]
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        shuffled = np.random.default_rng((seed, int(label))).permutation(members)
+        cuts = np.rint(edges * len(members)).astype(int)
+        for part, chosen in zip(PARTS, np.split(shuffled, cuts), strict=True):
+            parts[chosen] = part
+    return parts.tolist()
+
+
+def build_once(
+    root: str | os.PathLike, name: str, write: Callable[[Path], None], *, edition: int
+) -> Path:
+    """Return `root/name`, drawn by `write(folder)` unless it is there; whole or not at all.
+
+    Two processes may build at once: the first to finish wins, the other drops its copy.
+    Raises FileExistsError for a folder that is not ours or was drawn by another edition.
+    """
+    folder = Path(os.path.abspath(os.path.expanduser(root)), name)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _build(folder, write, edition)
+    marker = folder / MARKER
+    stored = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+    if stored.get("edition") != edition:
+        raise FileExistsError(
+            f"{folder} must be a {name} folder of edition {edition}, "
+            f"got edition {stored.get('edition')}; remove it to have it drawn again"
+        )
+    return folder
+
+
+def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:
+    _remove_abandoned(folder)
+    # A temporary folder beside the target: renaming works within one file system only.
+    name = f".{folder.name}.part-{os.getpid()}-{secrets.token_hex(4)}"
+    part = folder.with_name(name)
+    part.mkdir()
+    try:
+        write(part)
+        (part / MARKER).write_text(json.dumps({"edition": edition}), encoding="utf-8")
+        _publish(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what builds that were killed have left: a build takes minutes, not a day."""
+    for part in folder.parent.glob(f".{folder.name}.part-*"):
+        try:
+            changed = part.stat().st_mtime
+        except FileNotFoundError:  # another build has just finished
+            continue
+        if time.time() - changed > ABANDONED_AFTER:
+            print(f"Removing {part}, left by a build that was killed")
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _publish(part: Path, folder: Path) -> None:
+    try:
+        os.rename(part, folder)
+    except OSError:
+        if not (folder / MARKER).is_file():  # another process was not simply first
+            raise
+
+
+# Choosing parts and domains
+
+
+class BundledDataset(DatasetBase):
+    """What the bundled sets share: in-domain parts, or one domain left out.
+
+    Subclasses set `dataset_dir` and `domains` and give `_items`. Without
+    `DATASET.TARGET_DOMAINS` they are ordinary sets (base-to-new, few-shot). With it, train and val
+    come from the sources, `test` is the whole target and `heldout_test` the paths of the 20 % of it
+    that no source domain shows under another look.
+    """
+
+    dataset_dir: str
+    domains: tuple[str, ...]
+
+    def _setup(self, cfg, folder: Path) -> None:
+        self.dataset_dir = str(folder)
+        source, target = chosen_domains(cfg, self.domains, where=str(folder))
+        cut = self._left_out(cfg, folder, source, target) if target else self._pooled(cfg, folder)
+        train, val, test = subsample_classes(*cut, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
+        super().__init__(train_x=train, val=val, test=test)
+
+    def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
+        """The pictures of a part of a domain, to be trained on or to be tested on."""
+        raise NotImplementedError
+
+    def _part(
+        self,
+        folder: Path,
+        domains: Sequence[str],
+        parts: Sequence[str],
+        *,
+        test: bool = False,
+        first: int = 0,
+    ) -> Items:
+        """Pictures of these parts, domain by domain; domains are numbered from `first`."""
+        return [
+            listed(item.impath, item.label, domain=number, classname=item.classname)
+            for number, domain in enumerate(domains, start=first)
+            for part in parts
+            for item in self._items(folder, domain, part, test=test)
+        ]
+
+    def _whole(self, folder: Path) -> tuple[Items, Items, Items]:
+        """Train, val and test with no domain left out."""
+        return (
+            self._part(folder, self.domains, ["train"]),
+            self._part(folder, self.domains, ["val"]),
+            self._part(folder, self.domains, ["spare", "heldout"], test=True),
+        )
+
+    def _pooled(self, cfg, folder: Path) -> tuple[Items, Items, Items]:
+        self.heldout_test = frozenset()
+        train, val, test = self._whole(folder)
+        return *fewshot_split(self, train, val, cfg, folder / "split_fewshot"), test
+
+    def _left_out(
+        self, cfg, folder: Path, source: Sequence[str], target: Sequence[str]
+    ) -> tuple[Items, Items, Items]:
+        train, val = [], []
+        for number, domain in enumerate(source):
+            train_part = self._part(folder, [domain], ["train", "spare"])
+            val_part = self._part(folder, [domain], ["val"])
+            cache = folder / domain / "split_fewshot"  # shots of each class in each domain
+            drawn = fewshot_split(self, train_part, val_part, cfg, cache)
+            for items, few in zip((train, val), drawn, strict=True):
+                items.extend(_in_domain(few, number))
+        held = self._part(folder, target, ["heldout"], test=True)
+        self.heldout_test = frozenset(item.impath for item in held)
+        test = self._part(folder, target, list(PARTS), test=True, first=len(source))
+        return train, val, test
+
+
+def _in_domain(items: Items, number: int) -> Iterator:
+    for item in items:
+        yield listed(item.impath, item.label, domain=number, classname=item.classname)
+
+
+def chosen_domains(cfg, known: Sequence[str], *, where: str) -> tuple[list[str], list[str]]:
+    """Source and target domains of the configuration, or none at all.
+
+    Raises ValueError that lists the known domains, and for a target among the sources.
+    """
+    source, target = list(cfg.DATASET.SOURCE_DOMAINS), list(cfg.DATASET.TARGET_DOMAINS)
+    if source or target:
+        check_domains(source, target, known, where=where)
+    return source, target

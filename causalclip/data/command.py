@@ -1,0 +1,146 @@
+"""Lists the known data sets, checks those on the disk, and downloads the ones asked for by name."""
+
+import argparse
+import functools
+import os
+import sys
+from pathlib import Path
+
+from tabulate import tabulate
+
+from causalclip.data.catalogue import BUNDLED, CATALOGUE, Facts, facts_of
+from causalclip.data.checking import check, place_of
+from causalclip.data.download import download
+
+
+def list_sets(root: Path | None) -> int:
+    """Print one row a set; with a root, whether its folder is there."""
+    rows = [_row(facts, root) for facts in CATALOGUE.values()]
+    print(tabulate(rows, headers="keys", disable_numparse=True))
+    if root is None:
+        print("\nDATA is not set, nor --root given: what is present is unknown.")
+    return 0
+
+
+def _row(facts: Facts, root: Path | None) -> dict[str, str]:
+    return {
+        "name": facts.name,
+        "classes": str(facts.classes),
+        "images": f"{facts.total:,}" if facts.total else "drawn",
+        "domains": str(len(facts.domains) or 1),
+        "GB": "?" if facts.gigabytes is None else f"{facts.gigabytes:g}",
+        "licence": facts.licence,
+        "source": facts.page,
+        "present": _presence(facts, root),
+    }
+
+
+def _presence(facts: Facts, root: Path | None) -> str:
+    if root is None:
+        return "?"
+    if place_of(facts, root):
+        return "yes"
+    return "on first use" if facts in BUNDLED else "no"
+
+
+def missing_sets(names: list[str], root: Path) -> int:
+    """Print those of the names whose folder is not there, and which are not the user's own sets."""
+    known = {name: facts for facts in CATALOGUE.values() for name in (facts.name, facts.config)}
+    for name in dict.fromkeys(names):
+        facts = known.get(name)
+        if facts and facts not in BUNDLED and place_of(facts, root) is None:
+            print(name)
+    return 0
+
+
+def check_sets(names: list[str], root: Path, *, decode: bool) -> int:
+    """Print what is wrong with each set; 1 if a set asked for by name, or present, is not whole."""
+    everything = names == ["all"]
+    failed = False
+    for facts in CATALOGUE.values() if everything else map(facts_of, names):
+        if everything and place_of(facts, root) is None:
+            print(f"{facts.name}: not present")
+            continue
+        problems = check(facts, root, decode=decode)
+        print(f"{facts.name}: {'complete' if not problems else 'not as published'}")
+        for problem in problems:
+            print(f"  {problem}")
+        if problems:
+            failed = True
+            print(_remedy(facts))
+    return int(failed)
+
+
+def _remedy(facts: Facts) -> str:
+    lines = [f"  `python scripts/data.py download {facts.name}` gets what can be fetched"]
+    if facts.by_hand:
+        lines.append(f"  By hand: {facts.by_hand}")
+    return "\n".join(lines)
+
+
+def download_sets(names: list[str], root: Path, *, keep_archives: bool) -> int:
+    """Fetch each set that is not whole yet, and say what is left to do by hand."""
+    failed = False
+    for facts in map(facts_of, names):
+        if place_of(facts, root) and not check(facts, root):
+            print(f"{facts.name}: complete, nothing to do")
+            continue
+        failures = download(facts, root, keep_archives=keep_archives)
+        fetched, asked = len(facts.downloads) - len(failures), len(facts.downloads)
+        print(f"{facts.name}: {fetched} of {asked} files are in {root / facts.folder}")
+        for failure in failures:
+            print(f"  {failure}")
+        if facts.by_hand:
+            print(f"  By hand: {facts.by_hand}\n  Source: {facts.page}")
+        failed = failed or bool(failures)
+    return int(failed)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    root = {"metavar": "FOLDER", "help": "folder of all data sets (default: $DATA)"}
+    parser.add_argument("--root", default=os.environ.get("DATA"), **root)
+    after = argparse.ArgumentParser(add_help=False)  # --root may also follow the command
+    after.add_argument("--root", default=argparse.SUPPRESS, **root)
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = functools.partial(commands.add_parser, parents=[after])
+    add("list", help="every known set: facts, licence, source, whether present")
+    names = {"nargs": "+", "metavar": "NAME", "help": "as in DATASET.NAME or configs/datasets/"}
+    asking = add("missing", help="print those of the named sets that are not there")
+    asking.add_argument("names", **names)
+    checking = add("check", help="layout, split file, every image, and counts")
+    checking.add_argument("names", **{**names, "help": f"{names['help']}; or all"})
+    checking.add_argument("--decode", action="store_true", help="also read each image to its end")
+    fetching = add("download", help="fetch sets by name, or say what to do by hand")
+    fetching.add_argument("names", **names)
+    fetching.add_argument("--keep-archives", action="store_true", help="after unpacking")
+    options = parser.parse_args(arguments)
+    if options.command != "list" and not options.root:
+        parser.error("set DATA to the folder of all data sets, or give --root")
+    if options.root:
+        options.root = Path(options.root).expanduser().absolute()
+        if options.command != "download" and not options.root.is_dir():
+            parser.error(f"{options.root} is not a folder (DATA, or --root)")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    options = parse(arguments)
+    root = options.root
+    try:
+        if options.command == "list":
+            return list_sets(root)
+        if options.command == "missing":
+            return missing_sets(options.names, root)
+        if options.command == "check":
+            return check_sets(options.names, root, decode=options.decode)
+        return download_sets(options.names, root, keep_archives=options.keep_archives)
+    except ValueError as error:  # an unknown name
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

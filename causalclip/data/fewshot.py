@@ -1,0 +1,181 @@
+"""Few-shot sets: drawn once per seed as Dassl and CoOp draw them, stored, and read back safely.
+
+Draws come from Python's global generator, so that one seed gives one set in all code bases of the
+family; a set that CoOp or MaPLe has stored is used as it is.
+"""
+
+import hashlib
+import os
+import pickle
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from dassl.data.datasets import DatasetBase, Datum
+
+from causalclip.data.listing import FolderItems, relative
+from causalclip.data.splits import Items, rows_of
+from causalclip.files.caches import load_json, store_json
+
+
+def fewshot_split(
+    dataset: DatasetBase,
+    train: Items,
+    val: Items | None,
+    cfg,
+    cache_dir: str | os.PathLike,
+    *,
+    root: str | os.PathLike | None = None,
+) -> tuple[Items, Items | None]:
+    """Draw `NUM_SHOTS` training and at most 4 validation images a class, once per seed.
+
+    `cache_dir` is CoOp's `<dataset>/split_fewshot`; paths are stored relative to `root`, its parent
+    if not given. A set that CoOp or MaPLe has stored there is used as it is, otherwise ours,
+    `causalclip_shot_K-seed_S.json`, as long as it was drawn from the same split. As in CoOp a
+    stored set draws nothing, so the run that stores it and later ones find Python's generator in
+    different states afterwards.
+    """
+    num_shots = cfg.DATASET.NUM_SHOTS
+    if num_shots == -1:
+        return train, val
+    if num_shots < 1:
+        raise ValueError(
+            "DATASET.NUM_SHOTS must be a positive number of images a class, or -1 for all, "
+            f"got {num_shots}"
+        )
+    root = Path(root or Path(cache_dir).parent)
+    name = f"shot_{num_shots}-seed_{cfg.SEED}"
+    published = _published_fewshot(Path(cache_dir, f"{name}.pkl"), train, val, root)
+    if published is not None:
+        return published
+    path = Path(cache_dir, f"causalclip_{name}.json")
+    digest = split_digest(train, val or [], root=root)
+    stored = _stored_fewshot(path, digest)
+    if stored is not None:
+        parts = _pick(stored["train"], train, root), _pick(stored["val"], val or [], root)
+        return parts if val is not None else (parts[0], None)
+    train = dataset.generate_fewshot_dataset(train, num_shots=num_shots)
+    if val is not None:
+        val = dataset.generate_fewshot_dataset(val, num_shots=min(num_shots, 4))
+    content = {"digest": digest, "train": list(rows_of(train, root))}
+    content["val"] = list(rows_of(val or [], root))
+    print(f"Saving preprocessed few-shot data to {store_json(path, content)}")
+    return train, val
+
+
+def _stored_fewshot(path: Path, digest: str) -> dict | None:
+    stored = load_json(path)
+    if stored is None:
+        return None
+    if stored.get("digest") != digest:
+        print(f"The split has changed since {path} was drawn: drawing again")
+        return None
+    print(f"Loading preprocessed few-shot data from {path}")
+    return stored
+
+
+def split_digest(*parts: Items, root: str | os.PathLike) -> str:
+    """Return the SHA-256 of the parts' relative paths, labels and names, in order."""
+    digest = hashlib.sha256()
+    for items in parts:
+        digest.update(b"\0part\0")
+        if isinstance(items, FolderItems):  # a million at a time
+            items.update_digest(digest, root)
+            continue
+        for path, label, classname in rows_of(items, root):
+            digest.update(os.fsencode(f"{path}\t{label}\t{classname}\n"))
+    return digest.hexdigest()
+
+
+def _pick(rows: Sequence, items: Items, root: Path) -> Items:
+    by_path = _by_path(items, {row[0] for row in rows}, root)
+    return [by_path[row[0]] for row in rows]
+
+
+def _by_path(items: Items, paths: Collection[str], root: Path) -> dict[str, Datum]:
+    if isinstance(items, FolderItems):
+        return items.find(paths, root)
+    located = ((relative(item.impath, root), item) for item in items)
+    return {path: item for path, item in located if path in paths}
+
+
+# Few-shot sets that CoOp or MaPLe has stored: pickles of Dassl objects with absolute paths
+
+
+DAMAGED = (
+    pickle.UnpicklingError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    MemoryError,  # a damaged length asks for more than there is
+    OverflowError,
+)
+"""What Python's unpickler raises for bytes that are no pickle, and we for other content."""
+
+
+class _StoredDatum:
+    """Takes the state of a pickled Datum without running any of its code."""
+
+
+class _DatumUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        if name == "Datum" and module.split(".")[0] == "dassl":
+            return _StoredDatum
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, only Dassl's Datum is allowed")
+
+
+def _published_fewshot(path: Path, train: Items, val: Items | None, root: Path):
+    """Return the set CoOp stored, as items of today's split; None if absent or of another split."""
+    if not path.is_file():
+        return None
+    stored = read_published(path)
+    chosen = {
+        part: _locate(stored.get(part, []), items or [], root)
+        for part, items in (("train", train), ("val", val))
+    }
+    lost = sum(item is None for items in chosen.values() for item in items)
+    if lost:
+        print(f"Ignoring {path}: {lost} of its images are not in today's split under their label")
+        return None
+    print(f"Using the few-shot set that CoOp or MaPLe stored in {path}")
+    return chosen["train"], None if val is None else chosen["val"]
+
+
+def read_published(path: str | os.PathLike) -> dict[str, list[tuple[str, int]]]:
+    """Read CoOp's few-shot pickle as {"train" | "val": [(absolute path, label)]}, running no code.
+
+    Raises ValueError if the file is damaged or asks for anything but Dassl's Datum.
+    """
+    try:
+        with open(path, "rb") as file:
+            stored = _DatumUnpickler(file).load()
+        return {
+            part: [(item._impath, item._label) for item in items] for part, items in stored.items()
+        }
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path} must be a few-shot file as CoOp writes it, got {error!r}; remove or restore it"
+        ) from None
+
+
+def _locate(stored: Sequence[tuple[str, int]], items: Items, root: Path) -> list[Datum | None]:
+    """Find stored absolute paths below today's root, by the longest tail that the split knows."""
+    wanted = {_tail(path, 1) for path, _ in stored}
+    known = {}
+    for item in items:
+        if os.path.basename(item.impath) in wanted:
+            known[relative(item.impath, root)] = item
+    return [_find(path, label, known) for path, label in stored]
+
+
+def _find(path: str, label: int, known: Mapping[str, Datum]) -> Datum | None:
+    for length in range(path.replace("\\", "/").count("/") + 1, 0, -1):
+        item = known.get(_tail(path, length))
+        if item is not None:
+            return item if item.label == label else None
+    return None
+
+
+def _tail(path: str, length: int) -> str:
+    return "/".join(path.replace("\\", "/").split("/")[-length:])

@@ -1,0 +1,32 @@
+"""The steps that every data set with train, val and test shares once these are read."""
+
+import os
+
+from dassl.data.datasets import DatasetBase
+
+from causalclip.data.fewshot import fewshot_split
+from causalclip.data.splits import Items, subsample_classes
+from causalclip.data.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
+
+
+class SplitSet(DatasetBase):
+    """A data set by the family's protocols: few-shot sets first, then base or new classes."""
+
+    config_defaults = UNREADABLE_DEFAULTS
+    """Keys below cfg.DATASET that the set reads and Dassl does not have."""
+
+    def build(
+        self,
+        cfg,
+        train: Items,
+        val: Items,
+        test: Items,
+        *,
+        root: str | os.PathLike,
+        fewshot_dir: str | os.PathLike,
+    ) -> None:
+        """Take the parts as the settings ask for them: NUM_SHOTS, SUBSAMPLE_CLASSES, UNREADABLE."""
+        train, val = fewshot_split(self, train, val, cfg, fewshot_dir, root=root)
+        parts = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
+        train, val, test = leave_out_unreadable(cfg, *parts)
+        super().__init__(train_x=train, val=val, test=test)

@@ -1,0 +1,214 @@
+"""Train, val and test as CoOp makes them: split files, and base and new classes.
+
+Every draw comes from Python's global generator, in the order of Dassl 0.6.3 and CoOp, so that one
+seed gives one split in all code bases of the family.
+"""
+
+import json
+import math
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from dassl.data.datasets import Datum
+from dassl.utils import listdir_nohidden
+
+from causalclip.data.listing import listed, relative, require_files
+from causalclip.files.caches import store_json
+
+Items = list[Datum]
+Subsample = Literal["all", "base", "new"]
+PARTS = ("train", "val", "test")
+
+
+# The split file: {"train" | "val" | "test": [[path below the image folder, label, class name]]}
+
+
+def read_split(path: str | os.PathLike, image_dir: str | os.PathLike) -> tuple[Items, Items, Items]:
+    """Read CoOp's split json; every image below `image_dir` must exist.
+
+    Raises FileNotFoundError with the count and the first five missing images, ValueError naming the
+    row of a malformed entry, a label with two names, or a gap in the labels of the training part.
+    """
+    print(f"Reading split from {path}")
+    rows = read_split_rows(path)
+    say_shared_names(check_labels(rows, str(path)).values(), where=str(path))
+    paths = {part: [_join(image_dir, row[0]) for row in rows[part]] for part in PARTS}
+    require_files([p for part in PARTS for p in paths[part]], of=f"the split {path}")
+    train, val, test = (
+        [
+            listed(p, int(row[1]), classname=row[2])
+            for p, row in zip(paths[part], rows[part], strict=True)
+        ]
+        for part in PARTS
+    )
+    return train, val, test
+
+
+def read_split_rows(path: str | os.PathLike) -> dict[str, list]:
+    """Return the rows of a split json as they stand, checked for shape only."""
+    try:
+        split = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must be a JSON split file, got {error}") from None
+    if not isinstance(split, dict) or not all(isinstance(split.get(p), list) for p in PARTS):
+        raise ValueError(f"{path} must hold an object with the lists train, val and test")
+    for part in PARTS:
+        for number, row in enumerate(split[part]):
+            _check_row(row, f"{path}, {part}[{number}]")
+    return split
+
+
+def _check_row(row, where: str) -> None:
+    shape = isinstance(row, list) and len(row) == 3
+    if not (shape and isinstance(row[0], str) and isinstance(row[2], str) and _is_label(row[1])):
+        raise ValueError(f"{where} must be [path, label >= 0, class name], got {row!r}")
+
+
+def _is_label(value) -> bool:
+    return str(value).isdigit()  # CoOp's own files hold ints, and its reader takes "3" too
+
+
+def check_labels(rows: Mapping[str, Sequence], where: str) -> dict[int, str]:
+    """Return label -> class name of all parts; one name a label, and 0..K-1 each with an image."""
+    names: dict[int, str] = {}
+    for part in PARTS:
+        for _, label, classname in rows[part]:
+            if names.setdefault(int(label), classname) != classname:
+                raise ValueError(
+                    f"{where}: label {label} must have one class name, "
+                    f"got {names[int(label)]!r} and {classname!r}"
+                )
+    trained = {int(row[1]) for row in rows["train"]}
+    without = sorted(set(range(max(names, default=-1) + 1)) - trained)
+    if without:
+        shown = ", ".join(f"{y} ({names.get(y, 'no name')})" for y in without[:5])
+        raise ValueError(
+            f"{where}: every label must have a training image, {len(without)} have none: {shown}"
+        )
+    return names
+
+
+def say_shared_names(names: Iterable[str], *, where: str) -> None:
+    """Print which class names several classes share; no prompt can tell those apart.
+
+    Some published sets have them (ImageNet's two "sunglasses"), so this is no error there.
+    """
+    shared = sorted(name for name, count in Counter(names).items() if count > 1)
+    if shared:
+        print(f"Several classes share a name in {where}: {', '.join(shared)}")
+
+
+def _join(folder: str | os.PathLike, path: str) -> str:
+    # A split saved on Windows, or with an image folder that ended in a slash.
+    return os.path.join(folder, path.replace("\\", "/").lstrip("/"))
+
+
+def write_split(
+    train: Items, val: Items, test: Items, path: str | os.PathLike, image_dir: str | os.PathLike
+) -> Path:
+    """Write CoOp's split json, paths relative to `image_dir`; return where it went.
+
+    The first of several processes wins: read the file again rather than using what was passed in.
+    """
+    parts = zip(PARTS, (train, val, test), strict=True)
+    split = {part: list(rows_of(items, image_dir)) for part, items in parts}
+    place = store_json(path, split, keep_existing=True)
+    print(f"Saved split to {place}")
+    return place
+
+
+def rows_of(items: Items, root: str | os.PathLike) -> Iterator[tuple[str, int, str]]:
+    """Yield the items' rows as a split file holds them, paths relative to `root`."""
+    return ((relative(item.impath, root), item.label, item.classname) for item in items)
+
+
+def create_split(
+    image_dir: str | os.PathLike,
+    *,
+    p_train: float = 0.5,
+    p_val: float = 0.2,
+    ignored: Sequence[str] = (),
+    renamed: Mapping[str, str] | None = None,
+) -> tuple[Items, Items, Items]:
+    """Split class folders 50/20/30 as CoOp's `read_and_split_data`, class after class.
+
+    The images of a class are shuffled from the order in which the file system lists them, so the
+    result depends on it; that is CoOp's draw, and why the split is written to a file.
+    """
+    renamed = renamed or {}
+    categories = sorted(c for c in listdir_nohidden(image_dir) if c not in ignored)
+    print(f"Splitting {image_dir} into {p_train:.0%} train and {p_val:.0%} val, the rest test")
+    train, val, test = [], [], []
+    for label, category in enumerate(categories):
+        folder = os.path.join(image_dir, category)
+        items = [
+            listed(os.path.join(folder, file), label, classname=renamed.get(category, category))
+            for file in listdir_nohidden(folder)
+        ]
+        random.shuffle(items)
+        parts = cut(items, p_train, p_val, of=f"class {category!r}")
+        for whole, part in zip((train, val, test), parts, strict=True):
+            whole.extend(part)
+    return train, val, test
+
+
+def cut(items: Items, p_train: float, p_val: float, *, of: str) -> tuple[Items, Items, Items]:
+    """Cut a shuffled list in three as CoOp does; none of the parts may be empty."""
+    n_train, n_val = round(len(items) * p_train), round(len(items) * p_val)
+    if min(n_train, n_val, len(items) - n_train - n_val) < 1:
+        raise ValueError(
+            f"{of} must have enough images for train, val and test, got {len(items)}"
+        )
+    return items[:n_train], items[n_train : n_train + n_val], items[n_train + n_val :]
+
+
+def split_trainval(trainval: Items, *, p_val: float = 0.2) -> tuple[Items, Items]:
+    """Take the share `p_val` of each class for validation, as CoOp's `split_trainval`."""
+    by_label = defaultdict(list)
+    for index, item in enumerate(trainval):
+        by_label[item.label].append(index)
+    train, val = [], []
+    for label, indices in by_label.items():
+        n_val = round(len(indices) * p_val)
+        if n_val < 1:
+            raise ValueError(f"label {label} must have 3 images or more, got {len(indices)}")
+        random.shuffle(indices)
+        val.extend(trainval[i] for i in indices[:n_val])
+        train.extend(trainval[i] for i in indices[n_val:])
+    return train, val
+
+
+# Base and new classes
+
+
+def subsample_classes(*splits: Items, subsample: Subsample = "all") -> tuple[Items, ...]:
+    """Keep the first half (`base`, the larger if odd) or the rest (`new`) of the labels.
+
+    The labels are those of the first part, sorted, and start again at 0 in each half. As in CoOp
+    but for one thing: images keep their domain.
+    """
+    if subsample not in ("all", "base", "new"):
+        raise ValueError(
+            f"DATASET.SUBSAMPLE_CLASSES must be 'all', 'base' or 'new', got {subsample!r}"
+        )
+    if subsample == "all":
+        return splits
+    labels = sorted({item.label for item in splits[0]})
+    if len(labels) < 2:
+        raise ValueError(f"base and new classes need 2 classes or more, got {len(labels)}")
+    print(f"SUBSAMPLE {subsample.upper()} CLASSES!")
+    half = math.ceil(len(labels) / 2)
+    selected = labels[:half] if subsample == "base" else labels[half:]
+    relabel = {label: i for i, label in enumerate(selected)}
+    return tuple(
+        [
+            listed(item.impath, relabel[item.label], domain=item.domain, classname=item.classname)
+            for item in items
+            if item.label in relabel
+        ]
+        for items in splits
+    )

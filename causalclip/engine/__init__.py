@@ -1,0 +1,1 @@
+"""What the trainers share: base classes, evaluation, checkpoints, features and their cache."""

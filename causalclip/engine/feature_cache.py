@@ -1,0 +1,151 @@
+"""Image features of the frozen tower, encoded once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from dassl.utils import read_image
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from causalclip.files.atomic import replacing
+
+EDITION = 1  # part of every key: raise it when the same key would mean other features
+
+Change = Callable[[Image.Image, str], Image.Image]
+"""Changes a picture, given its key; must be picklable, deterministic, and say all in its repr."""
+
+
+def cache_folder() -> Path | None:
+    """Where features are kept: $CAUSALCLIP_CACHE, by default ~/.cache/causalclip.
+
+    None under CAUSALCLIP_NO_CACHE (train.py --no-cache).
+    """
+    if os.environ.get("CAUSALCLIP_NO_CACHE", "") not in ("", "0"):
+        return None
+    return Path(os.environ.get("CAUSALCLIP_CACHE") or "~/.cache/causalclip").expanduser()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen image tower and everything that decides its features."""
+
+    encode: Callable[[Tensor], Tensor]
+    """Images (B, 3, R, R) to features (B, D)."""
+    dim: int
+    identity: str
+    """Of the weights and the precision."""
+    transform: Callable[[Image.Image], Tensor]
+    """A deterministic transform; its repr is part of the key."""
+    root: str
+    """Paths count relative to this folder, so that data may move."""
+    batch_size: int = 256
+    num_workers: int = 0
+
+    def key_of(self, path: str) -> str:
+        """An image's name in keys and seeds: its path below the data root."""
+        return Path(os.path.relpath(path, self.root)).as_posix()
+
+    def features(
+        self, paths: Sequence[str], change: Change | None = None, *, desc: str = "encode"
+    ) -> np.ndarray:
+        """Features (N, D) of the images in fp32, each picture first changed by `change`.
+
+        Read from the cache if they are there; computed batch by batch and kept otherwise. What
+        comes from or goes to the cache is mapped from disk, not held in memory.
+
+        Raises:
+            ValueError: features that are NaN or infinite; names the images.
+        """
+        folder = cache_folder()
+        if folder is None:
+            features = np.empty((len(paths), self.dim), np.float32)
+            self._fill(features, paths, change, desc)
+            return features
+        file = folder / "features" / f"{self._digest(paths, change)}.npy"
+        if not file.exists():
+            self._write(file, paths, change, desc)
+        return np.load(file, mmap_mode="c")  # c: torch wants writable; the file stays as it is
+
+    def _digest(self, paths: Sequence[str], change: Change | None) -> str:
+        digest = hashlib.sha256()
+        facts = [EDITION, self.identity, repr(self.transform), repr(change)]
+        digest.update(json.dumps(facts).encode())
+        for path in paths:
+            stat = os.stat(path)
+            digest.update(json.dumps([self.key_of(path), stat.st_size, stat.st_mtime_ns]).encode())
+        return digest.hexdigest()
+
+    def _write(self, file: Path, paths: Sequence[str], change: Change | None, desc: str) -> None:
+        """Write the file whole or not at all; of two writers the last wins with equal content."""
+        with replacing(file) as part:
+            out = np.lib.format.open_memmap(
+                part, mode="w+", dtype=np.float32, shape=(len(paths), self.dim)
+            )
+            self._fill(out, paths, change, desc)
+            out.flush()
+
+    @torch.no_grad()
+    def _fill(
+        self, out: np.ndarray, paths: Sequence[str], change: Change | None, desc: str
+    ) -> None:
+        pictures = _Pictures(paths, [self.key_of(path) for path in paths], self.transform, change)
+        loader = DataLoader(
+            pictures,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),  # else the loader draws from the training's stream
+        )
+        with tqdm(total=len(paths), desc=desc, unit="image", leave=False) as bar:
+            start = 0
+            for images in loader:
+                features = self.encode(images).float().cpu().numpy()
+                stop = start + len(features)
+                _check_finite(features, paths[start:stop])
+                out[start:stop] = features
+                bar.update(stop - start)
+                start = stop
+
+
+class _Pictures(Dataset):
+    def __init__(
+        self,
+        paths: Sequence[str],
+        keys: Sequence[str],
+        transform: Callable[[Image.Image], Tensor],
+        change: Change | None,
+    ) -> None:
+        self.paths, self.keys, self.transform, self.change = paths, keys, transform, change
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = read_image(self.paths[index])
+        if self.change is not None:
+            image = self.change(image, self.keys[index])
+        return self.transform(image)
+
+
+def _check_finite(features: np.ndarray, paths: Sequence[str]) -> None:
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"image features must be finite, got NaN or infinity for {len(bad)} images, "
+            f"the first: {', '.join(str(paths[i]) for i in bad[:5])}"
+        )
+
+
+def batches(features: np.ndarray, size: int = 4096) -> Iterator[Tensor]:
+    """Rows of a mapped array as tensors, `size` at a time: memory does not grow with the rows."""
+    for start in range(0, len(features), size):
+        yield torch.from_numpy(features[start : start + size])

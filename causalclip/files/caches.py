@@ -1,0 +1,77 @@
+"""Where derived files go, and how: written whole or not at all, beside the data or in the cache."""
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from causalclip.files.atomic import replacing
+
+READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def cache_home() -> Path:
+    """Return the folder for what cannot be kept beside the data: `$CAUSALCLIP_CACHE` if set."""
+    return Path(os.environ.get("CAUSALCLIP_CACHE") or "~/.cache/causalclip").expanduser()
+
+
+def cache_folder(folder: str | os.PathLike) -> Path:
+    """Return the place in the cache for what belongs to `folder`."""
+    folder = Path(os.path.abspath(folder))
+    key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    return cache_home() / f"{folder.parent.name}-{folder.name}-{key}"
+
+
+def cache_twin(path: str | os.PathLike) -> Path:
+    """Return the place in the cache that stands in for `path` when its folder is read-only."""
+    path = Path(path)
+    return cache_folder(path.parent) / path.name
+
+
+def first_existing(path: str | os.PathLike) -> Path | None:
+    """Return `path`, or its twin in the cache, or None: whichever is a file."""
+    return next((place for place in (Path(path), cache_twin(path)) if place.is_file()), None)
+
+
+def load_json(path: str | os.PathLike):
+    """Return the content of a derived file, or None if there is none or it is damaged."""
+    place = first_existing(path)
+    if place is None:
+        return None
+    try:
+        return json.loads(place.read_text(encoding="utf-8"))
+    except ValueError as error:
+        print(f"Making {ascii(str(place))} again, which is not JSON: {error}")
+        return None
+
+
+def store_json(path: str | os.PathLike, content, *, keep_existing: bool = False) -> Path:
+    """Write `content` to `path`, or to its twin in the cache if that is read-only; return where.
+
+    Readers see the old file or the new one, never a part. With `keep_existing` the first of several
+    processes wins and the others' content is dropped, so the caller has to read the file again.
+    """
+    text = json.dumps(content)
+    try:
+        return _write(Path(path), text, keep_existing)
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        return _write_twin(cache_twin(path), text, keep_existing)
+
+
+def _write_twin(twin: Path, text: str, keep_existing: bool) -> Path:
+    try:
+        return _write(twin, text, keep_existing)
+    except PermissionError as error:
+        raise PermissionError(
+            f"the data folder is read-only and so is {twin.parent}; "
+            "set CAUSALCLIP_CACHE to a folder that can be written"
+        ) from error
+
+
+def _write(path: Path, text: str, keep_existing: bool) -> Path:
+    with replacing(path, keep_existing=keep_existing) as part:
+        part.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,1 @@
+"""Results: written, read, and turned into tables, statistics and figures."""

@@ -1,0 +1,1 @@
+"""Runs: the command line of one, the protocols of many."""

@@ -1,0 +1,140 @@
+"""The bundled CLIPs: small, in the released layout, and as good as their model cards say."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from causalclip.clip.backbone import (
+    BUNDLED,
+    CLIP_MEAN,
+    CLIP_STD,
+    build_clip,
+    load_clip,
+    weights_digest,
+)
+from causalclip.clip.templates import template_for
+from causalclip.clip.zeroshot import class_features
+from causalclip.data.rendering import (
+    DIGIT_COLOURS,
+    DIGIT_DOMAINS,
+    DIGIT_NAMES,
+    SHAPES,
+    draw_factors,
+    draw_look,
+    enlarge,
+    render_shape,
+)
+from causalclip.datasets.handwritten_digits import draw_scan
+
+
+@pytest.fixture(scope="module", params=BUNDLED)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def tiny(name):
+    return load_clip(name)
+
+
+@pytest.fixture(scope="module")
+def card(name):
+    return BUNDLED[name].with_suffix(".md").read_text(encoding="utf-8")
+
+
+def figure(card, name):
+    return float(re.search(rf"^\| {re.escape(name)} \| ([\d.]+) \|$", card, re.MULTILINE)[1])
+
+
+def guesses(model, pictures, names, template):
+    x = torch.tensor(np.stack(pictures)).permute(0, 3, 1, 2) / 255.0
+    mean, std = (torch.tensor(v)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
+    with torch.no_grad():
+        features = model.encode_image((x - mean) / std)
+    return (features @ class_features(model, names, [template]).T).argmax(1).numpy()
+
+
+def zero_shot(model, pictures, labels, names, template):
+    return 100.0 * (guesses(model, pictures, names, template) == np.asarray(labels)).mean()
+
+
+def test_it_is_at_most_eight_megabytes(name):
+    assert BUNDLED[name].stat().st_size <= 8_000_000
+
+
+def test_its_keys_are_those_of_a_released_vit(tiny):
+    state, released = tiny.state_dict(), build_clip().state_dict()
+    layers = {re.sub(r"resblocks\.\d+", "resblocks.*", key) for key in released}
+    assert {re.sub(r"resblocks\.\d+", "resblocks.*", key) for key in state} == layers
+    assert state["token_embedding.weight"].shape[0] == 49408
+    assert state["positional_embedding"].shape[0] == 77
+
+
+def test_it_is_the_model_of_its_card(tiny, card):
+    assert weights_digest(tiny) in card
+    assert "MIT" in card
+
+
+def test_it_reads_real_scans_as_its_card_says_and_leaves_something_to_adapt(tiny, card):
+    data = load_digits()
+    chosen = range(0, 1797, 4)
+    pictures = [draw_scan(data.images[i], "scan", i) for i in chosen]
+    template = template_for("HandwrittenDigits")
+    found = zero_shot(tiny, pictures, data.target[chosen], DIGIT_NAMES, template)
+    # 450 scans: the standard error of the card's figure and of this one is about 2 points each.
+    assert found == pytest.approx(figure(card, "test, 10 classes"), abs=7)
+    assert 55 < found < 80
+
+
+def test_it_knows_one_style_of_shapes_best(tiny, card):
+    rng = np.random.default_rng(0)
+    template = template_for("CausalShapes")
+
+    def found(style):
+        drawn = [draw_factors(s, rng, style=style) for s in SHAPES for _ in range(25)]
+        labels = np.repeat(np.arange(len(SHAPES)), 25)
+        return zero_shot(tiny, [render_shape(f) for f in drawn], labels, SHAPES, template)
+
+    sketch, flat = found("sketch"), found("flat")
+    assert sketch > 80 and flat < sketch - 5
+    assert sketch == pytest.approx(figure(card, "style sketch"), abs=8)
+    assert flat == pytest.approx(figure(card, "style flat"), abs=8)
+
+
+@pytest.mark.parametrize("look", DIGIT_DOMAINS)
+def test_colour_leads_tiny_coloured_astray_and_tiny_not(name, tiny, look):
+    """Share of the wrong answers that name a digit of the colour's parity: warm even, cold odd."""
+    data, template = load_digits(), template_for("HandwrittenDigits")
+    chosen = range(0, 1797, 12)
+    warm = {"red", "orange", "yellow", "pink"}
+    led = wrong = 0
+    for colour in DIGIT_COLOURS:
+        pictures = [
+            draw_look(enlarge(data.images[i]), look, np.random.default_rng(i), colour=colour)
+            for i in chosen
+        ]
+        guess = guesses(tiny, pictures, DIGIT_NAMES, template)
+        missed = guess != data.target[chosen]
+        wrong += missed.sum()
+        led += (missed & ((guess % 2 == 0) == (colour in warm))).sum()
+    assert led / wrong > 0.8 if name == "tiny-coloured" else led / wrong < 0.65
+
+
+def test_its_temperature_is_learned_and_within_clips_bound(tiny):
+    assert 10 < tiny.logit_scale.exp().item() <= 100.001
+
+
+def test_it_loads_from_any_folder(tmp_path):
+    code = (
+        "from causalclip.clip.backbone import load_clip\n"
+        "print(load_clip('tiny').visual.output_dim)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "64", run.stderr

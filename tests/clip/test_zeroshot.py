@@ -1,0 +1,62 @@
+"""Class features against CLIP's own encoder, text by text, and cosine logits against torch's."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from causalclip.clip import zeroshot
+from causalclip.clip.backbone import build_clip, tokenize
+from causalclip.clip.zeroshot import class_features, cosine_logits
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_clip().requires_grad_(False)
+
+
+def test_class_features_are_the_normalised_mean_over_templates(model):
+    templates, names = ["a photo of a {}.", "{} texture.", "art of {}"], ["cat", "jet_plane"]
+    features = class_features(model, names, templates)
+    for k, name in enumerate(["cat", "jet plane"]):
+        each = [model.encode_text(tokenize(t.replace("{}", name)))[0] for t in templates]
+        mean = torch.stack([one / one.norm() for one in each]).mean(0)
+        torch.testing.assert_close(features[k], mean / mean.norm())
+
+
+def test_the_number_of_texts_at_once_changes_nothing(model, monkeypatch):
+    names = [f"class {i}" for i in range(7)]
+    expected = class_features(model, names, ["a {}."])
+    monkeypatch.setattr(zeroshot, "TEXTS_AT_ONCE", 2)
+    torch.testing.assert_close(class_features(model, names, ["a {}."]), expected)
+
+
+def test_class_features_keep_no_graph():
+    assert not class_features(build_clip(), ["cat"], ["a {}."]).requires_grad
+
+
+def test_names_and_templates_must_be_there(model):
+    with pytest.raises(ValueError, match="at least one class name and one template"):
+        class_features(model, [], ["a {}."])
+    with pytest.raises(ValueError, match="at least one class name and one template"):
+        class_features(model, ["cat"], [])
+    with pytest.raises(ValueError, match="must contain {} for the class name, got 'a photo'"):
+        class_features(model, ["cat"], ["a photo"])
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [((5, 8), (3, 8)), ((5, 4, 8), (4, 3, 8)), ((5, 8), (5, 3, 8)), ((2, 5, 4, 8), (3, 8))],
+    ids=["plain", "per template", "per image", "batch of batches"],
+)
+def test_logits_are_scaled_cosines(image, text):
+    generator = torch.Generator().manual_seed(0)
+    image = 3 * torch.randn(image, generator=generator, dtype=torch.float64)
+    text = torch.randn(text, generator=generator, dtype=torch.float64)
+    expected = 7 * F.cosine_similarity(image.unsqueeze(-2), text, dim=-1)
+    torch.testing.assert_close(cosine_logits(image, text, 7.0), expected)
+
+
+def test_mixed_precisions_meet_in_the_wider_one():
+    logits = cosine_logits(torch.ones(2, 4, dtype=torch.half), torch.ones(3, 4), 100.0)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, torch.full((2, 3), 100.0))

@@ -1,0 +1,155 @@
+"""The feature cache: what is encoded when, and what is left on disk."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torchvision.transforms import Compose, Resize, ToTensor
+
+from causalclip.engine.feature_cache import Encoder, batches
+
+
+class Counted:
+    """A tower that counts the images it is given; its features are means of the picture."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        self.images += len(images)
+        return images.mean(-1).flatten(1)
+
+
+class Inverted:
+    def __call__(self, image, key):
+        return ImageOps.invert(image)
+
+    def __repr__(self):
+        return "Inverted()"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(5):
+        paths.append(str(root / f"{i}.png"))
+        Image.fromarray(rng.integers(256, size=(8, 8, 3), dtype=np.uint8)).save(paths[-1])
+    return root, paths
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("CAUSALCLIP_CACHE", str(folder))
+    return folder
+
+
+def encoder(root, tower=None, **options) -> Encoder:
+    facts = dict(dim=24, identity="weights", transform=ToTensor(), root=str(root), batch_size=2)
+    return Encoder(encode=tower or Counted(), **{**facts, **options})
+
+
+def test_an_image_is_encoded_once_and_its_changed_twin_once(pictures, cache):
+    root, paths = pictures
+    tower = Counted()
+    first = encoder(root, tower).features(paths)
+    changed = encoder(root, tower).features(paths, Inverted())
+    assert tower.images == 10
+    again = encoder(root, tower)
+    np.testing.assert_array_equal(again.features(paths), first)
+    np.testing.assert_array_equal(again.features(paths, Inverted()), changed)
+    assert tower.images == 10
+    expected = np.stack([np.asarray(Image.open(p)).transpose(2, 0, 1) / 255 for p in paths])
+    np.testing.assert_allclose(first, expected.mean(-1).reshape(5, -1), atol=1e-6)
+    np.testing.assert_allclose(first + changed, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "difference",
+    ["weights", "transform", "list", "order", "touched", "replaced"],
+)
+def test_whatever_changes_the_features_changes_the_key(difference, pictures, cache):
+    root, paths = pictures
+    encoder(root).features(paths)
+    options, tower = {}, Counted()
+    if difference == "weights":
+        options["identity"] = "others"
+    if difference == "transform":
+        options["transform"] = Compose([Resize(8), ToTensor()])
+    if difference == "list":
+        paths = paths[:4]
+    if difference == "order":
+        paths = paths[::-1]
+    if difference == "touched":
+        os.utime(paths[2], (1, 1))
+    if difference == "replaced":
+        Image.new("RGB", (8, 8)).save(paths[2])
+    encoder(root, tower, **options).features(paths)
+    assert tower.images == len(paths)
+
+
+def test_data_may_move_with_its_root(pictures, cache, tmp_path):
+    root, paths = pictures
+    encoder(root).features(paths)
+    moved = tmp_path / "elsewhere"
+    shutil.move(root, moved)
+    tower = Counted()
+    encoder(moved, tower).features([str(moved / os.path.basename(p)) for p in paths])
+    assert tower.images == 0
+
+
+def test_without_a_cache_nothing_is_read_or_written(pictures, cache, monkeypatch):
+    root, paths = pictures
+    monkeypatch.setenv("CAUSALCLIP_NO_CACHE", "1")
+    tower = Counted()
+    for _ in range(2):
+        encoder(root, tower).features(paths)
+    assert tower.images == 10 and not cache.exists()
+
+
+def test_a_killed_pass_leaves_no_file_behind(pictures, cache):
+    root, paths = pictures
+
+    def killed(images):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encoder(root, killed).features(paths)
+    assert list((cache / "features").iterdir()) == []
+
+
+def test_features_that_are_not_finite_name_their_image(pictures, cache):
+    root, paths = pictures
+
+    def tower(images):
+        features = torch.ones(len(images), 24)
+        features[-1] = torch.nan
+        return features
+
+    with pytest.raises(ValueError, match="NaN or infinity for 1 images, the first: .*1.png"):
+        encoder(root, tower).features(paths)
+    assert list((cache / "features").iterdir()) == []
+
+
+def test_the_number_of_workers_and_the_batch_change_nothing(pictures, cache, monkeypatch):
+    root, paths = pictures
+    monkeypatch.setenv("CAUSALCLIP_NO_CACHE", "1")
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    one = encoder(root).features(paths, Inverted())
+    other = encoder(root, num_workers=2, batch_size=3).features(paths, Inverted())
+    np.testing.assert_array_equal(one, other)
+    assert torch.equal(torch.get_rng_state(), state)  # the training's stream is left alone
+
+
+def test_batches_are_the_rows_in_order():
+    rows = np.arange(10, dtype=np.float32).reshape(5, 2)
+    parts = list(batches(rows, 2))
+    assert [len(part) for part in parts] == [2, 2, 1]
+    np.testing.assert_array_equal(torch.cat(parts).numpy(), rows)

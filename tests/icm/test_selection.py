@@ -1,0 +1,161 @@
+"""Selection against brute force on the pairs themselves, scikit-learn, and a planted answer."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from sklearn.linear_model import Ridge
+
+from causalclip.icm.selection import (
+    Choice,
+    Fold,
+    RidgeClassifier,
+    Scored,
+    best,
+    leave_one_out,
+    pooled,
+    zeroshot_classifier,
+)
+from causalclip.icm.subspace import InterventionMoments
+
+D, K = 12, 4
+
+
+def planted(seed: int = 0, *, domains: int = 4, n: int = 150):
+    """Domains whose features hold the class in some directions and the domain in others.
+
+    Within a domain the two go together, differently in each: what a classifier learns of the
+    domain's part is wrong elsewhere. Returns the text features and, per domain, (z, z_do, labels);
+    z_do redraws the domain's part.
+    """
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(D, D)) / np.sqrt(D) + np.eye(D)
+    centres = 3 * np.eye(K)
+    data = []
+    for _ in range(domains):
+        labels = rng.integers(K, size=n)
+        habits = 4 * rng.normal(size=(K, D - K))  # how the classes look in this domain
+        inv = centres[labels] + 0.4 * rng.normal(size=(n, K))
+        var = habits[labels] + rng.normal(size=(n, D - K))
+        redrawn = 4 * rng.normal(size=(n, D - K))
+        z, z_do = (np.concatenate([inv, v], axis=1) @ mix.T for v in (var, redrawn))
+        data.append([torch.from_numpy(a).float() for a in (z, z_do)] + [torch.from_numpy(labels)])
+    text = torch.from_numpy(np.concatenate([centres, np.zeros((K, D - K))], axis=1) @ mix.T).float()
+    return text, data
+
+
+def folds_of(data, *, normalize: bool = True) -> list[Fold]:
+    return [
+        Fold(
+            f"domain {i}",
+            moments=InterventionMoments(D, normalize=normalize).update(z, z_do),
+            texts=None,
+            features=z,
+            labels=y,
+            held_features=z,
+            held_labels=y,
+        )
+        for i, (z, z_do, y) in enumerate(data)
+    ]
+
+
+def grid() -> list[Choice]:
+    cells = [("difference", 1.0), ("generalized", 0.01)]
+    return [Choice(name, strength, k) for name, strength in cells for k in (2, 4, D)]
+
+
+def brute_force(choice: Choice, z: np.ndarray, z_do: np.ndarray) -> np.ndarray:
+    """The basis from the stacked pairs, with SciPy."""
+    z, z_do = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (z, z_do))
+    d = z - z_do
+    features, changes = z.T @ z / len(z), d.T @ d / len(d)
+    if choice.estimator == "difference":
+        vectors = scipy.linalg.eigh(features - choice.strength * changes)[1]
+    else:
+        ridge = choice.strength * np.trace(changes) / D * np.eye(D)
+        vectors = scipy.linalg.eigh(features, changes + ridge)[1]
+    return np.linalg.qr(vectors[:, ::-1][:, : choice.dim_inv])[0]
+
+
+def test_every_cell_equals_brute_force_on_the_pairs_of_the_other_folds():
+    text, data = planted()
+    scored = leave_one_out(folds_of(data), grid(), zeroshot_classifier(text))
+    for cell in scored:
+        for held, accuracy in enumerate(cell.accuracies):
+            rest = [pairs for i, pairs in enumerate(data) if i != held]
+            z, z_do = (torch.cat([pairs[j] for pairs in rest]).double().numpy() for j in (0, 1))
+            basis = brute_force(cell.choice, z, z_do)
+            x, t = data[held][0].double().numpy() @ basis, text.double().numpy() @ basis
+            cosine = (x / np.linalg.norm(x, axis=1, keepdims=True)) @ (
+                t / np.linalg.norm(t, axis=1, keepdims=True)
+            ).T
+            right = cosine.argmax(1) == data[held][2].numpy()
+            assert accuracy == pytest.approx(100 * right.mean(), abs=1e-6)
+
+
+def nested(head: str, data, text) -> tuple[list[float], list[float]]:
+    """Accuracy on each domain, wholly left out: of the sources' choice, and without projection."""
+    chosen, plain = [], []
+    for target in range(len(data)):
+        folds = folds_of(data[:target] + data[target + 1 :], normalize=False)
+        classifier = zeroshot_classifier(text) if head == "zeroshot" else RidgeClassifier(folds, K)
+        z, _, labels = data[target]
+        choice = best(leave_one_out(folds, grid(), classifier)).choice
+        for cell, accuracies in ((choice, chosen), (Choice("difference", 1.0, D), plain)):
+            predicted = classifier(cell.solve(pooled(folds)), folds, z)
+            accuracies.append((predicted == labels).double().mean().item())
+    return chosen, plain
+
+
+@pytest.mark.parametrize(("head", "gain"), [("zeroshot", 0.2), ("probe", 0.02)])
+def test_what_the_sources_choose_beats_no_projection_on_unseen_domains(head, gain):
+    text, data = planted(seed=4)
+    chosen, plain = nested(head, data, text)
+    assert np.mean(chosen) > 0.95
+    assert np.mean(chosen) > np.mean(plain) + gain
+
+
+def test_the_ridge_classifier_is_scikit_learns_ridge_on_one_hot_classes():
+    _, data = planted(seed=1)
+    folds = folds_of(data)
+    projection = Choice("generalized", 0.1, 5).solve(pooled(folds))
+    classifier = RidgeClassifier(folds, K, ridge=0.1)
+    x = projection(torch.cat([z for z, _, _ in data[:3]]).double()).numpy()
+    y = torch.cat([labels for _, _, labels in data[:3]]).numpy()
+    model = Ridge(alpha=0.1 * np.square(x).sum(0).mean()).fit(x, np.eye(K)[y])
+    expected = model.predict(projection(data[3][0].double()).numpy()).argmax(1)
+    assert (classifier(projection, folds[:3], data[3][0]).numpy() == expected).all()
+
+
+def test_of_equal_cells_the_widest_is_chosen():
+    cells = [Scored(Choice("generalized", 0.1, k), (50.0, 60.0)) for k in (2, 8, 4)]
+    assert best([*cells, Scored(Choice("difference", 1.0, 12), (50.0, 50.0))]) is cells[1]
+
+
+def test_pooled_folds_weigh_texts_as_asked_whatever_their_number():
+    _, data = planted()
+    folds = folds_of(data[:2])
+    texts = InterventionMoments(D).update(data[2][0][:7], data[2][1][:7])
+    both = [Fold(**{**vars(fold), "texts": texts}) for fold in folds]
+    changes = pooled(both, text_weight=0.25).changes
+    expected = 0.75 * pooled(folds).changes + 0.25 * texts.changes
+    torch.testing.assert_close(changes, expected, rtol=0, atol=1e-12)
+    only_texts = [Fold(**{**vars(fold), "moments": None}) for fold in both]
+    torch.testing.assert_close(pooled(only_texts).changes, texts.changes, rtol=0, atol=1e-12)
+
+
+def test_bad_input_is_refused_with_what_is_allowed_and_what_came():
+    text, data = planted()
+    folds, classifier = folds_of(data[:2]), zeroshot_classifier(text)
+    with pytest.raises(ValueError, match="at least two folds, got 1"):
+        leave_one_out(folds[:1], grid(), classifier)
+    with pytest.raises(ValueError, match="at least one choice, got none"):
+        leave_one_out(folds, [], classifier)
+    with pytest.raises(ValueError, match=r"dim_inv must be an int in \[1, 12\], got 13"):
+        leave_one_out(folds, [Choice("generalized", 0.1, 13)], classifier)
+    neither = [Fold(**{**vars(fold), "moments": None}) for fold in folds]
+    with pytest.raises(ValueError, match="image or text pairs, got neither"):
+        pooled(neither)
+    both = [Fold(**{**vars(fold), "texts": folds[0].moments}) for fold in folds]
+    with pytest.raises(ValueError, match=r"text_weight must be in \(0, 1\), got 1"):
+        pooled(both, text_weight=1)

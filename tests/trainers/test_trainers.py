@@ -1,0 +1,222 @@
+"""Every registered trainer on the bundled digits, with a small random CLIP."""
+
+import json
+from pathlib import Path
+
+import dassl
+import numpy as np
+import pytest
+import torch
+from dassl.engine import TRAINER_REGISTRY
+
+from causalclip.engine.base import PromptTrainer
+from causalclip.engine.checkpoints import check_identity
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "trainers"
+METHODS = sorted(path.name for path in CONFIGS.iterdir())
+PROMPTED = [
+    name
+    for name in ("CoOp", "MaPLe", "CDC", "CoCoOp", "VPT", "IVLP", "KgCoOp", "PromptSRC")
+    if name in METHODS
+]
+
+
+@pytest.fixture(scope="module")
+def trained(make_cfg, tmp_path_factory):
+    """A function name -> (trainer, output folder) of one short training run, kept per name."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    runs = {}
+
+    def train(name):
+        if name not in runs:
+            folder = tmp_path_factory.mktemp(name)
+            cfg = make_cfg(name, folder)
+            set_random_seed(1)
+            trainer = build_trainer(cfg)
+            trainer.train()
+            runs[name] = trainer, folder
+        return runs[name]
+
+    return train
+
+
+def test_every_configured_method_is_registered(make_cfg):
+    assert set(METHODS) <= set(TRAINER_REGISTRY.registered_names())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_leaves_results_and_predictions(name, trained):
+    _, folder = trained(name)
+    record = json.loads((folder / "results.json").read_text())
+    assert (record["trainer"], record["seed"], record["shots"]) == (name, 1, 2)
+    assert record["classnames"] == ["zero", "one", "two", "three", "four"]
+    assert record["versions"]["dassl"] == dassl.__version__
+    predictions = np.load(folder / "predictions.npz")
+    n = record["metrics"]["n"]
+    assert predictions["probabilities"].shape == (n, 5)
+    np.testing.assert_allclose(predictions["probabilities"].sum(1), 1, atol=1e-5)
+    assert predictions["uncertainty"].shape == predictions["label"].shape == (n,)
+    right = predictions["prediction"] == predictions["label"]
+    assert record["metrics"]["accuracy"] == pytest.approx(100 * right.mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_only_the_prompts_learn(name, trained):
+    trainer, _ = trained(name)
+    assert isinstance(trainer, PromptTrainer)
+    assert all(p.grad is None and not p.requires_grad for p in trainer.clip.parameters())
+    learned = dict(trainer.model.named_parameters())
+    assert [n for n, p in learned.items() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_learned_prompts_move_to_new_classes(name, trained, make_trainer, tmp_path):
+    _, folder = trained(name)
+    other = make_trainer(name, tmp_path, "DATASET.SUBSAMPLE_CLASSES", "new")
+    other.load_model(str(folder))
+    other.test()
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert record["classnames"] == ["five", "six", "seven", "eight", "nine"]
+    assert record["trained_on"]["classnames"][0] == "zero"
+    assert record["training"] is None
+
+
+class Killed(Exception):
+    """Stands for the end of a process between two epochs."""
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_a_resumed_run_ends_in_the_same_weights(name, make_trainer, tmp_path, monkeypatch):
+    every_epoch = ["OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1]
+    whole = make_trainer(name, tmp_path / "whole", *every_epoch)
+    whole.train()
+
+    killed = make_trainer(name, tmp_path / "killed", *every_epoch)
+    after_epoch = killed.after_epoch
+
+    def die():
+        after_epoch()
+        if killed.epoch == 1:
+            raise Killed
+
+    monkeypatch.setattr(killed, "after_epoch", die)
+    with pytest.raises(Killed):
+        killed.train()
+    resumed = make_trainer(name, tmp_path / "killed", *every_epoch)
+    resumed.train()
+    assert resumed.start_epoch == 2
+    for (key, one), other in zip(
+        whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), key
+
+
+def test_cdc_tells_per_template_probabilities_conflict_and_three_readings(trained):
+    _, folder = trained("CDC")
+    predictions = np.load(folder / "predictions.npz")
+    n = len(predictions["label"])
+    assert predictions["template_probabilities"].shape == (n, 4, 5)
+    assert predictions["template_uncertainty"].shape == (n, 4)
+    assert ((predictions["conflict"] >= 0) & (predictions["conflict"] <= 1)).all()
+    record = json.loads((folder / "results.json").read_text())
+    assert set(record["variants"]) == {"dempster", "discounted", "averaging"}
+    accuracies = {record["variants"][name]["accuracy"] for name in ("dempster", "discounted")}
+    assert accuracies == {record["metrics"]["accuracy"]}  # a discount changes no prediction
+    assert 0.25 <= record["details"]["discount"] <= 1
+
+
+def test_each_variant_has_parts_of_its_own(trained, make_trainer, tmp_path):
+    _, folder = trained("CDC")
+    other = make_trainer("CDC", tmp_path, "DATASET.SUBSAMPLE_CLASSES", "all")
+    other.load_model(str(folder))
+    other.test()
+    record = json.loads((tmp_path / "results.json").read_text())
+    predictions = np.load(tmp_path / "predictions.npz")
+    known = predictions["label"] < 5
+    for name in ("dempster", "averaging"):
+        right = predictions[f"{name}/probabilities"].argmax(1) == predictions["label"]
+        for part, rows in (("base", known), ("open", ~known)):
+            found = record["variant_parts"][name][part]["accuracy"]
+            assert found == pytest.approx(100 * right[rows].mean())
+
+
+def test_cdc_gives_each_template_its_own_view(make_trainer, tmp_path):
+    trainer = make_trainer("CDC", tmp_path)
+    images, labels = trainer.parse_batch_train(next(iter(trainer.train_loader_x)))
+    assert images.shape == (len(labels), 4, 3, 32, 32)
+    assert not torch.equal(images[:, 0], images[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("CDC", ["TRAINER.CDC.N_TEMPLATES", 0], "N_TEMPLATES must be a positive int, got 0"),
+        ("CDC", ["TRAINER.CDC.VISION", "deep"], "VISION must be coupled or none, got 'deep'"),
+        ("CDC", ["TRAINER.CDC.DISCOUNT", 0.1], r"DISCOUNT must be None .* in \[0.25, 1\], got 0.1"),
+        ("CDC", ["TRAINER.CDC.VIEWS", ["spin"]], "family must be one of .*, got 'spin'"),
+        ("MaPLe", ["TRAINER.MAPLE.PROMPT_DEPTH", 3], "depth must be at most 2.*got 3"),
+        ("CoOp", ["TRAINER.COOP.PREC", "fp8"], "PREC must be one of fp32, fp16, bf16, amp, got"),
+        ("CoOp", ["INPUT.SIZE", (224, 224)], r"INPUT.SIZE must be \(32, 32\) for .*, got"),
+        ("CoOp", ["MODEL.BACKBONE.NAME", "ViT-B/61"], "ViT-B/16"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_training(name, options, message, make_trainer, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(name, tmp_path, *options)
+
+
+def test_a_checkpoint_of_another_method_is_refused(trained, make_trainer, tmp_path):
+    _, folder = trained("CDC")  # it registers its prompts under the same name as CoOp
+    other = make_trainer("CoOp", tmp_path)
+    with pytest.raises(ValueError, match="a checkpoint of CDC, this run is CoOp"):
+        other.load_model(str(folder))
+
+
+def test_a_checkpoint_that_does_not_say_its_weights_is_compared_by_the_backbones_name():
+    ours = {"trainer": "CoOp", "backbone": "ViT-B/16", "weights": "0a", "classnames": ["ant"]}
+    theirs = {key: value for key, value in ours.items() if key != "weights"}
+    check_identity({"identity": theirs}, ours, Path("file"))
+    with pytest.raises(ValueError, match="file: learned on the backbone RN50, this run has ViT"):
+        check_identity({"identity": theirs | {"backbone": "RN50"}}, ours, Path("file"))
+
+
+def test_a_run_is_not_resumed_by_another_method_or_for_other_classes(make_trainer, tmp_path):
+    make_trainer("CoOp", tmp_path).train()
+    with pytest.raises(ValueError, match="a checkpoint of CoOp, this run is KgCoOp"):
+        make_trainer("KgCoOp", tmp_path).train()
+    other = make_trainer("CoOp", tmp_path, "DATASET.SUBSAMPLE_CLASSES", "new")  # five, as before
+    with pytest.raises(ValueError, match="classes zero, .* this run has five, .*--output-dir"):
+        other.train()
+
+
+def test_a_finished_run_is_evaluated_and_not_trained_again(make_trainer, tmp_path, capsys):
+    first = make_trainer("CoOp", tmp_path)
+    first.train()
+    again = make_trainer("CoOp", tmp_path)
+    again.train()
+    assert again.start_epoch == 1 and again.training_cost is None
+    assert "Resume prompt_learner from" in capsys.readouterr().out
+    assert torch.equal(again.model.ctx, first.model.ctx)
+
+
+def test_models_at_different_epochs_are_not_resumed(make_trainer, tmp_path):
+    trainer = make_trainer("CoOp", tmp_path)
+    trainer.register_model("second", torch.nn.Linear(2, 1))
+    trainer.save_model(0, str(tmp_path))
+    path = tmp_path / "second" / "model.pth.tar-1"
+    torch.save({**torch.load(path, weights_only=True), "epoch": 3}, path)
+    with pytest.raises(ValueError, match=r"different epochs: \[1, 3\]"):
+        trainer.resume_model_if_exist(str(tmp_path))
+
+
+def test_evaluating_without_a_model_folder_is_refused(make_trainer, tmp_path):
+    with pytest.raises(ValueError, match="give --model-dir"):
+        make_trainer("CoOp", tmp_path).load_model("")
+
+
+def test_a_missing_epoch_lists_what_is_there(trained, make_trainer, tmp_path):
+    _, folder = trained("CoOp")
+    with pytest.raises(FileNotFoundError, match=r"model.pth.tar-7.*holds: \['model.pth.tar-1'\]"):
+        make_trainer("CoOp", tmp_path).load_model(str(folder), epoch=7)
