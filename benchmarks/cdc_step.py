@@ -62,8 +62,10 @@ def main() -> None:
         pairs = [(seconds_per_step(cdc), seconds_per_step(maple)) for _ in range(REPEATS)]
         ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
         ratio = statistics.median(c / m for c, m in pairs)
-        print(f"CDC (M = {cdc.settings.N_TEMPLATES}) step {1e3 * ours:.1f} ms, "
-              f"MaPLe step {1e3 * theirs:.1f} ms, ratio {ratio:.2f} (target: at most 4.5)")
+        print(
+            f"CDC (M = {cdc.settings.N_TEMPLATES}) step {1e3 * ours:.1f} ms, "
+            f"MaPLe step {1e3 * theirs:.1f} ms, ratio {ratio:.2f} (target: at most 4.5)"
+        )
         for trainer in (maple, cdc):
             with redirect_stdout(StringIO()):
                 trainer.model_zero_grad()

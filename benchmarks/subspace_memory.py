@@ -48,9 +48,7 @@ def update_over_products(dim: int, batch: int, repeats: int) -> tuple[float, flo
     def products() -> tuple[torch.Tensor, torch.Tensor]:
         return before.T @ before, change.T @ change
 
-    pairs = [
-        (seconds(lambda: moments.update(z, z_do)), seconds(products)) for _ in range(repeats)
-    ]
+    pairs = [(seconds(lambda: moments.update(z, z_do)), seconds(products)) for _ in range(repeats)]
     updates, plain = zip(*pairs[2:], strict=True)  # the first two warm caches and threads up
     return statistics.median(updates), statistics.median(plain)
 

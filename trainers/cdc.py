@@ -89,9 +89,7 @@ class CDC(PromptTrainer):
 
     def train_views(self) -> list:
         inputs, settings = self.cfg.INPUT, self.settings
-        families = [
-            settings.VIEWS[m % len(settings.VIEWS)] for m in range(settings.N_TEMPLATES)
-        ]
+        families = [settings.VIEWS[m % len(settings.VIEWS)] for m in range(settings.N_TEMPLATES)]
         return template_views(
             families,
             tuple(inputs.SIZE),

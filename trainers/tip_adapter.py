@@ -140,9 +140,7 @@ class TipAdapterF(TipAdapter):
         return F.cross_entropy(logits, batch["label"].to(self.device))
 
 
-def cache_logits(
-    features: Tensor, keys: Tensor, values: Tensor, beta: Tensor | float
-) -> Tensor:
+def cache_logits(features: Tensor, keys: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
     """exp(-beta (1 - z F')) L (B, K) of unit features (B, E), keys (N, E), one-hot values (N, K);
     equation 5 of the paper without alpha."""
     return torch.exp(-beta * (1 - features @ keys.T)) @ values

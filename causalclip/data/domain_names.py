@@ -1,6 +1,6 @@
 """The domains of a data set, one a line: what --source-domains and --target-domains can name.
 
-    python scripts/domains.py --root DATA configs/datasets/causal_shapes.yaml
+python scripts/domains.py --root DATA configs/datasets/causal_shapes.yaml
 """
 
 from __future__ import annotations

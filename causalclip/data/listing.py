@@ -22,9 +22,7 @@ class ListedDatum(Datum):
 
     __slots__ = ("_folder", "_file", "_label", "_domain", "_classname")
 
-    def __init__(
-        self, folder: str, file: str, label: int, *, domain: int = 0, classname: str = ""
-    ):
+    def __init__(self, folder: str, file: str, label: int, *, domain: int = 0, classname: str = ""):
         self._folder, self._file = folder, file
         self._label, self._domain, self._classname = label, domain, classname
 

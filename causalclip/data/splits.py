@@ -160,9 +160,7 @@ def cut(items: Items, p_train: float, p_val: float, *, of: str) -> tuple[Items, 
     """Cut a shuffled list in three as CoOp does; none of the parts may be empty."""
     n_train, n_val = round(len(items) * p_train), round(len(items) * p_val)
     if min(n_train, n_val, len(items) - n_train - n_val) < 1:
-        raise ValueError(
-            f"{of} must have enough images for train, val and test, got {len(items)}"
-        )
+        raise ValueError(f"{of} must have enough images for train, val and test, got {len(items)}")
     return items[:n_train], items[n_train : n_train + n_val], items[n_train + n_val :]
 
 

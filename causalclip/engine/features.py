@@ -178,9 +178,7 @@ class FeatureTrainer(CLIPTrainer):
         """As in CLIPTrainer, but every image's features come from the disk cache."""
         items = loader.dataset.data_source
         features = self.features(items, desc="evaluate")
-        parts = [
-            flatten(self.predict_features(part.to(self.device))) for part in batches(features)
-        ]
+        parts = [flatten(self.predict_features(part.to(self.device))) for part in batches(features)]
         outputs = {
             name: torch.cat([part[name] for part in parts]).float().cpu().numpy()
             for name in parts[0]

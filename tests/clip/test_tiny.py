@@ -131,8 +131,7 @@ def test_its_temperature_is_learned_and_within_clips_bound(tiny):
 
 def test_it_loads_from_any_folder(tmp_path):
     code = (
-        "from causalclip.clip.backbone import load_clip\n"
-        "print(load_clip('tiny').visual.output_dim)"
+        "from causalclip.clip.backbone import load_clip\nprint(load_clip('tiny').visual.output_dim)"
     )
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True

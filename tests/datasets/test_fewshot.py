@@ -73,8 +73,6 @@ CHOSEN = [
 ]
 
 
-
-
 def test_a_stored_set_of_coop_is_used_and_named_in_the_log(load, small, capsys):
     path = published_pickle(small, small, chosen=CHOSEN)
     before = path.read_bytes()

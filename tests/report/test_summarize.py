@@ -186,7 +186,10 @@ def few_shot(tmp_path, write_run):
         for seed in (1, 2):
             for dataset, more in (("A", 0), ("B", 20)):
                 write_run(
-                    f"{dataset}/{shots}", shots + more + seed, shots=shots, seed=seed,
+                    f"{dataset}/{shots}",
+                    shots + more + seed,
+                    shots=shots,
+                    seed=seed,
                     dataset=dataset,
                 )
     return tmp_path

@@ -104,10 +104,12 @@ def test_kgcoop_without_weight_is_coop_and_the_weight_adds_the_distance(clips):
     near = build(KgCoOp, clips["vit"], W=8.0)
     learned = near.text_features(near.model()).detach().numpy()
     given = near.handcrafted.numpy()
-    distance = np.mean([
-        1 - a @ b / math.sqrt(a @ a) / math.sqrt(b @ b)
-        for a, b in zip(learned, given, strict=True)
-    ])
+    distance = np.mean(
+        [
+            1 - a @ b / math.sqrt(a @ a) / math.sqrt(b @ b)
+            for a, b in zip(learned, given, strict=True)
+        ]
+    )
     assert near.loss(IMAGES, LABELS)[0].item() == pytest.approx(plain.item() + 8 * distance, 1e-5)
 
 
