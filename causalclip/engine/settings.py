@@ -1,0 +1,156 @@
+"""Allowed values of settings, declared beside their defaults and checked before any work.
+
+After scikit-learn's `_parameter_constraints`: a trainer's `constraints` says of every key of its
+`defaults` what may stand there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Constraint(Protocol):
+    """What a value may be: a test, and the words for an error."""
+
+    def allows(self, value: Any) -> bool:
+        """Whether the value may stand there."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """Completes "KEY must be ..."."""
+        ...
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of some words."""
+
+    choices: Sequence[str]
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.choices
+
+    @property
+    def words(self) -> str:
+        return f"one of {', '.join(map(str, self.choices))}"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An int of at least `low` and at most `high`."""
+
+    low: int = 1
+    high: int | None = None
+
+    def allows(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return False
+        return self.low <= value and (self.high is None or value <= self.high)
+
+    @property
+    def words(self) -> str:
+        if self.high is not None:
+            return f"an int in [{self.low}, {self.high}]"
+        return "a positive int" if self.low == 1 else f"an int of at least {self.low}"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number between `low` and `high`, the ends included unless `open_low`, `open_high`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def allows(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return math.isfinite(value) and above and below
+
+    @property
+    def words(self) -> str:
+        if self.high < math.inf:
+            left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+            return f"a number in {left}{self.low:g}, {self.high:g}{right}"
+        if self.low > -math.inf:
+            return f"a finite number {'>' if self.open_low else '>='} {self.low:g}"
+        return "a finite number"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    words = "True or False"
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text; with `holding`, text that holds this once, or is empty."""
+
+    holding: str = ""
+
+    def allows(self, value: Any) -> bool:
+        if not isinstance(value, str):
+            return False
+        return not self.holding or not value or value.count(self.holding) == 1
+
+    @property
+    def words(self) -> str:
+        return f"text with one {self.holding}, or empty" if self.holding else "text"
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list of values that another constraint allows, at least `least` of them."""
+
+    each: Constraint
+    least: int = 1
+
+    def allows(self, value: Any) -> bool:
+        return (
+            isinstance(value, (list, tuple))
+            and len(value) >= self.least
+            and all(self.each.allows(item) for item in value)
+        )
+
+    @property
+    def words(self) -> str:
+        return f"a list of {self.least} or more, each {self.each.words}"
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """None, or what another constraint allows."""
+
+    other: Constraint
+
+    def allows(self, value: Any) -> bool:
+        return value is None or self.other.allows(value)
+
+    @property
+    def words(self) -> str:
+        return f"None or {self.other.words}"
+
+
+def check_settings(
+    settings: Mapping[str, Any], constraints: Mapping[str, Constraint], *, where: str
+) -> None:
+    """Raise for the first setting that its constraint does not allow.
+
+    Raises:
+        ValueError: names the key below `where`, what is allowed and what came.
+    """
+    for key, constraint in constraints.items():
+        if key in settings and not constraint.allows(settings[key]):
+            raise ValueError(f"{where}.{key} must be {constraint.words}, got {settings[key]!r}")
