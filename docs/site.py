@@ -1,4 +1,4 @@
-"""Hook of the documentation site: the front page, CONTRIBUTING and CHANGELOG are the repository's."""
+"""Hook of the documentation site: three of its pages are files beside setup.py."""
 
 from pathlib import Path
 
@@ -6,7 +6,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+PAGES = {
+    "index.md": "README.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
