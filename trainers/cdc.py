@@ -41,6 +41,7 @@ from causalclip.clip.prompts import (
 from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
 from causalclip.engine.base import PromptTrainer, coupled_prompts
+from causalclip.engine.prediction import Prediction, Reading
 
 PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
 
@@ -224,28 +225,27 @@ class CDC(PromptTrainer):
 
     # -- prediction ----------------------------------------------------------------------------
 
-    def predict(self, images: Tensor) -> dict[str, Any]:
+    def predict(self, images: Tensor) -> Prediction:
         # At test all templates see the plain image [ours]. In fp64, so that very certain samples do
         # not tie when they are ranked by uncertainty.
         evidence = self.evidence(self.logits(images)).double()
-        rule, eta = self.settings.FUSION, self.model.discount.item()
         readings = {
-            "dempster": fuse(evidence),
-            "discounted": fuse(evidence, discount=eta),
-            "averaging": fuse(evidence, rule="averaging"),
+            "dempster": reading_of(fuse(evidence)),
+            "discounted": reading_of(fuse(evidence, discount=self.model.discount.item())),
+            "averaging": reading_of(fuse(evidence, rule="averaging")),
         }
-        return {
-            **opinion_of(readings["averaging" if rule == "averaging" else "discounted"]),
+        main = "averaging" if self.settings.FUSION == "averaging" else "discounted"
+        extras = {
             "conflict": conflict(evidence),
-            "template_probabilities": probabilities(evidence),
+            "template_probabilities": probabilities(evidence).float(),  # the largest array by far
             "template_uncertainty": uncertainty(evidence),
-            "variants": {name: opinion_of(fused) for name, fused in readings.items()},
         }
+        return Prediction(readings[main], readings, extras)
 
     def details(self) -> dict[str, Any]:
         return {"offset": self.model.offset.item(), "discount": self.model.discount.item()}
 
 
-def opinion_of(evidence: Tensor) -> dict[str, Tensor]:
-    """Class probabilities alpha / S and uncertainty K / S of one opinion."""
-    return {"probabilities": probabilities(evidence), "uncertainty": uncertainty(evidence)}
+def reading_of(evidence: Tensor) -> Reading:
+    """Class probabilities alpha / S (B, K) and uncertainty K / S (B,) of opinions (B, K)."""
+    return Reading(probabilities(evidence), uncertainty(evidence))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from dassl.data import DataManager
 from dassl.metrics import compute_accuracy
@@ -32,6 +31,7 @@ from causalclip.clip.prompts import (
 )
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.engine.checkpoints import CheckpointTrainer, load_state
+from causalclip.engine.prediction import Evaluated, Prediction, Reading
 from causalclip.icm.subspace import InvariantProjection
 from causalclip.metrics import classification_metrics
 from causalclip.report.results import (
@@ -129,14 +129,13 @@ class CLIPTrainer(CheckpointTrainer):
             text_features = self.projection(text_features)
         return cosine_logits(image_features, text_features, self.logit_scale)
 
-    def predict(self, images: Tensor) -> dict[str, Any]:
-        """Per-sample outputs of a test batch: at least ``probabilities`` (B, K) and
-        ``uncertainty`` (B,); ``variants`` may hold the same for other readings of the method."""
+    def predict(self, images: Tensor) -> Prediction:
+        """The readings of a test batch (B, C, H, W): probabilities (B, K), uncertainty (B,)."""
         raise NotImplementedError
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Class log-probabilities (B, K): what Dassl's generic code expects from a trainer."""
-        return self.predict(images)["probabilities"].clamp_min(1e-12).log()
+        return self.predict(images).main.probabilities.clamp_min(1e-12).log()
 
     def autocast(self):
         """Mixed precision under PREC amp: fp16 on a GPU, bf16 on a CPU; otherwise nothing."""
@@ -159,17 +158,15 @@ class CLIPTrainer(CheckpointTrainer):
         print(f"Evaluate on the *{split}* set")
         start = time.perf_counter()
         with self.evaluating():
-            outputs = self._collect(loader)
+            evaluated = self.collect(loader)
         seconds = time.perf_counter() - start
         self.evaluator.reset()
-        self.evaluator.process(
-            torch.from_numpy(outputs["probabilities"]), torch.from_numpy(outputs["label"])
-        )
+        self.evaluator.process(evaluated.prediction.main.probabilities, evaluated.labels)
         results = self.evaluator.evaluate()
         for key, value in results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
         if split == self.cfg.TEST.SPLIT:  # a val pass that only selects a checkpoint leaves no file
-            self.report(split, outputs, seconds)
+            self.report(split, evaluated, seconds)
         return next(iter(results.values()))
 
     def _loader(self, split: str) -> Iterable:
@@ -182,61 +179,40 @@ class CLIPTrainer(CheckpointTrainer):
             return self.val_loader
         return self.test_loader
 
-    def _collect(self, loader: Iterable) -> dict[str, np.ndarray]:
-        batches: list[dict[str, np.ndarray]] = []
+    def collect(self, loader: Iterable) -> Evaluated:
+        """What the method answers about every image of a loader, batch by batch."""
+        predictions, labels, paths = [], [], []
         for batch in tqdm(loader, desc="evaluate", leave=False):
-            images, labels = self.parse_batch_test(batch)
+            images, label = self.parse_batch_test(batch)
             with self.autocast():
-                outputs = flatten(self.predict(images))
-            outputs["label"] = labels
-            arrays = {name: value.float().cpu().numpy() for name, value in outputs.items()}
-            arrays["label"] = labels.cpu().numpy()
-            arrays["path"] = np.array([str(path) for path in batch["impath"]])
-            batches.append(arrays)
-        return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+                predictions.append(Prediction.joined([self.predict(images)]))  # off the GPU at once
+            labels.append(label.cpu())
+            paths += map(str, batch["impath"])
+        return Evaluated(Prediction.joined(predictions), torch.cat(labels), tuple(paths))
 
-    def report(self, split: str, outputs: dict[str, np.ndarray], seconds: float) -> None:
+    def report(self, split: str, evaluated: Evaluated, seconds: float) -> None:
         """Write results.json and predictions.npz of one evaluation into OUTPUT_DIR."""
-        labels = outputs["label"]
         record = run_record(self.cfg, classnames=self.classnames, split=split)
-        record["metrics"] = metrics_of(outputs, labels)
-        record["variants"] = {
-            name: metrics_of(outputs, labels, prefix=f"{name}/") for name in variant_names(outputs)
-        }
-        record["parts"] = self.metrics_of_parts(outputs)
-        record["variant_parts"] = {
-            name: self.metrics_of_parts(outputs, prefix=f"{name}/")
-            for name in variant_names(outputs)
-        }
+        record.update(metrics_record(evaluated, self.parts(evaluated)))
         record["training"] = self.training_cost
         record["trained_on"] = self.trained_on
-        record["evaluation"] = {"seconds": seconds, "images": len(labels)}
+        record["evaluation"] = {"seconds": seconds, "images": len(evaluated.labels)}
         record["details"] = self.details()
-        outputs["prediction"] = outputs["probabilities"].argmax(1)
-        write_predictions(self.output_dir, outputs)
+        write_predictions(self.output_dir, evaluated.arrays())
         write_results(self.output_dir, record)
         print(f"Results: {Path(self.output_dir) / 'results.json'}")
 
-    def metrics_of_parts(
-        self, outputs: dict[str, np.ndarray], *, prefix: str = ""
-    ) -> dict[str, dict[str, float]]:
-        """The metrics of one reading on every part of the test set."""
-        return {
-            name: metrics_of(outputs, outputs["label"], prefix=prefix, rows=rows)
-            for name, rows in self.parts(outputs).items()
-        }
-
-    def parts(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Named subsets (boolean rows) of the test set that are reported beside the whole:
+    def parts(self, evaluated: Evaluated) -> dict[str, Tensor]:
+        """Named subsets, boolean rows (N,), of the test set that are reported beside the whole:
         ``heldout`` of the target domain; ``base`` and ``open`` for a model that was trained on
         some of this run's classes."""
         named = {}
         heldout = getattr(self.dm.dataset, "heldout_test", None)
         if heldout:
-            named["heldout"] = np.array([path in heldout for path in outputs["path"]])
+            named["heldout"] = torch.tensor([path in heldout for path in evaluated.paths])
         known = self.known_classes()
         if known:
-            named["base"] = np.isin(outputs["label"], known)
+            named["base"] = torch.isin(evaluated.labels, torch.tensor(known))
             named["open"] = ~named["base"]
         return {name: rows for name, rows in named.items() if rows.any()}
 
@@ -337,12 +313,8 @@ class PromptTrainer(CLIPTrainer):
         """The text features that hold for a whole evaluation; None if they depend on the image."""
         return self.text_features(self.model())
 
-    def predict(self, images: Tensor) -> dict[str, Any]:
-        probabilities = self.logits(images).softmax(-1)
-        return {
-            "probabilities": probabilities,
-            "uncertainty": 1 - probabilities.amax(-1),  # a softmax knows no other uncertainty
-        }
+    def predict(self, images: Tensor) -> Prediction:
+        return Prediction(Reading.of_logits(self.logits(images)))
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -399,32 +371,33 @@ def check_input_size(size: Iterable[int], expected: int, backbone: str) -> None:
         )
 
 
-def flatten(outputs: dict[str, Any]) -> dict[str, Tensor]:
-    """{"variants": {v: {k: x}}} becomes {"v/k": x}; the rest stays."""
-    flat = {name: value for name, value in outputs.items() if name != "variants"}
-    for variant, values in outputs.get("variants", {}).items():
-        flat.update({f"{variant}/{name}": value for name, value in values.items()})
-    return flat
+def metrics_record(evaluated: Evaluated, parts: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What results.json says of an evaluation's readings; each is measured once on each part.
 
-
-def variant_names(outputs: dict[str, np.ndarray]) -> list[str]:
-    """The variants that ``flatten`` wrote into the outputs."""
-    suffix = "/probabilities"
-    return [name.removesuffix(suffix) for name in outputs if name.endswith(suffix)]
+    Args:
+        evaluated: the answers about N images.
+        parts: boolean rows (N,) by name.
+    """
+    prediction, labels = evaluated.prediction, evaluated.labels
+    whole = {reading: metrics_of(reading, labels) for reading in prediction.distinct()}
+    on_parts = {
+        reading: {name: metrics_of(reading, labels, rows) for name, rows in parts.items()}
+        for reading in whole
+    }
+    return {
+        "metrics": whole[prediction.main],
+        "variants": {name: whole[reading] for name, reading in prediction.readings.items()},
+        "parts": on_parts[prediction.main],
+        "variant_parts": {name: on_parts[reading] for name, reading in prediction.readings.items()},
+    }
 
 
 def metrics_of(
-    outputs: dict[str, np.ndarray],
-    labels: np.ndarray,
-    *,
-    prefix: str = "",
-    rows: np.ndarray | slice = slice(None),
+    reading: Reading, labels: Tensor, rows: Tensor | slice = slice(None)
 ) -> dict[str, float]:
-    """The metrics of the (variant's) probabilities and uncertainty on the chosen rows."""
+    """The metrics of a reading of N images with labels (N,), on the chosen rows."""
     return classification_metrics(
-        torch.from_numpy(outputs[f"{prefix}probabilities"][rows]),
-        torch.from_numpy(labels[rows]),
-        torch.from_numpy(outputs[f"{prefix}uncertainty"][rows]),
+        reading.probabilities[rows], labels[rows], reading.uncertainty[rows]
     )
 
 
