@@ -25,7 +25,8 @@ from causalclip.clip.injection import encode_text
 from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features, cosine_logits
 from causalclip.engine.feature_cache import batches
-from causalclip.engine.features import FeatureTrainer, softmax_reading
+from causalclip.engine.features import FeatureTrainer
+from causalclip.engine.prediction import Prediction, Reading
 from causalclip.icm.interventions import (
     ImageIntervention,
     caption_pairs,
@@ -458,7 +459,7 @@ class CLIP_ICM(FeatureTrainer):
         if self.settings.HEAD == "linear_probe":
             self.require_same_classes()
 
-    def predict_features(self, features: Tensor) -> dict[str, Any]:
+    def predict_features(self, features: Tensor) -> Prediction:
         zeroshot = self.projections["zeroshot"].cosine_logits(
             features,
             self.text,
@@ -466,14 +467,14 @@ class CLIP_ICM(FeatureTrainer):
             normalize=self.settings.NORMALIZE_PROJECTED,
         )
         readings = {
-            "zeroshot": softmax_reading(cosine_logits(features, self.text, self.logit_scale)),
-            "zeroshot_icm": softmax_reading(zeroshot),
+            "zeroshot": Reading.of_logits(cosine_logits(features, self.text, self.logit_scale)),
+            "zeroshot_icm": Reading.of_logits(zeroshot),
         }
         if self.probes:
             inside = self.projections["linear_probe"](features)
-            readings["linear_probe"] = softmax_reading(self.probes["plain"].logits(features))
-            readings["linear_probe_icm"] = softmax_reading(self.probes["icm"].logits(inside))
-        return {**readings[f"{self.settings.HEAD}_icm"], "variants": readings}
+            readings["linear_probe"] = Reading.of_logits(self.probes["plain"].logits(features))
+            readings["linear_probe_icm"] = Reading.of_logits(self.probes["icm"].logits(inside))
+        return Prediction(readings[f"{self.settings.HEAD}_icm"], readings)
 
 
 def angles(basis: Tensor, other: Tensor) -> dict[str, float]:

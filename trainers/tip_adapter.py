@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT, template_for
 from causalclip.clip.zeroshot import class_features
-from causalclip.engine.features import FeatureTrainer, softmax_reading
+from causalclip.engine.features import FeatureTrainer
+from causalclip.engine.prediction import Prediction, Reading
 
 
 @TRAINER_REGISTRY.register()
@@ -93,10 +94,12 @@ class TipAdapter(FeatureTrainer):
         self.model.to(self.device)
         self.values = one_hot(self.model.labels, len(self.text))
 
-    def predict_features(self, features: Tensor) -> dict[str, Any]:
+    def predict_features(self, features: Tensor) -> Prediction:
         features, fit = F.normalize(features, dim=-1), self.model
         cached = cache_logits(features, fit.keys, self.values, fit.beta)
-        return softmax_reading(self.classify(features, self.text) + fit.alpha * cached)
+        return Prediction(
+            Reading.of_logits(self.classify(features, self.text) + fit.alpha * cached)
+        )
 
 
 @TRAINER_REGISTRY.register()
