@@ -14,7 +14,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 from scipy.linalg import subspace_angles
 from torch import Tensor
@@ -89,7 +88,6 @@ class Group:
     """Classify the changed pictures when held out, instead of the pictures as they are."""
 
 
-@TRAINER_REGISTRY.register()
 class CLIP_ICM(FeatureTrainer):
     """A_inv from interventional pairs, then zero-shot and linear probe on A_inv' z."""
 

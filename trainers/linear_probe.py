@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from yacs.config import CfgNode
 
@@ -16,7 +15,6 @@ from causalclip.engine.prediction import Prediction, Reading
 from causalclip.icm.probe import LPCLIP_GRID, LPCLIP_STEPS, Probe, fit_probe, sweep_c
 
 
-@TRAINER_REGISTRY.register()
 class LinearProbe(FeatureTrainer):
     """A linear classifier on the features before CLIP's own; it knows no other classes."""
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from dassl.data.data_manager import build_data_loader
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,7 +15,6 @@ from causalclip.engine.features import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
 
 
-@TRAINER_REGISTRY.register()
 class TipAdapter(FeatureTrainer):
     """scale z T' + alpha exp(-beta (1 - z F')) L over cached features F and one-hot labels L.
 
@@ -102,7 +100,6 @@ class TipAdapter(FeatureTrainer):
         )
 
 
-@TRAINER_REGISTRY.register()
 class TipAdapterF(TipAdapter):
     """The cache's keys fine-tuned by AdamW; OPTIM gives LR and MAX_EPOCH.
 
