@@ -95,6 +95,11 @@ class CDC(PromptTrainer):
     }
 
     def check_cfg(self, cfg: CfgNode) -> None:
+        """As in CLIPTrainer, and that DISCOUNT suits the number of templates.
+
+        Raises:
+            ValueError: names the key, what is allowed and what came.
+        """
         super().check_cfg(cfg)
         eta, least = cfg.TRAINER.CDC.DISCOUNT, 1 / cfg.TRAINER.CDC.N_TEMPLATES
         if eta is not None and eta < least:
@@ -105,6 +110,7 @@ class CDC(PromptTrainer):
     # -- building ------------------------------------------------------------------------------
 
     def train_views(self) -> list:
+        """One family of augmentations a template, from the start again where there are fewer."""
         inputs, settings = self.cfg.INPUT, self.settings
         families = [settings.VIEWS[m % len(settings.VIEWS)] for m in range(settings.N_TEMPLATES)]
         return template_views(
@@ -121,6 +127,7 @@ class CDC(PromptTrainer):
         return Context(self.settings.N_CTX, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
+        """M sets of prompts, with the offset of the evidence and the discount of the fusion."""
         settings = self.settings
         with torch.no_grad():
             template = template_for(self.cfg.DATASET.NAME)
@@ -162,6 +169,15 @@ class CDC(PromptTrainer):
         return evidence_from_logits(logits, self.model.offset, kind=self.settings.EVIDENCE)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """L_t-ce over the M templates and the fused opinion, plus the weighted others.
+
+        Args:
+            images: (B, M, 3, H, W), view m for template m.
+            labels: (B,) int64.
+
+        Returns:
+            The loss, and the fused evidence (B, K).
+        """
         prompts = self.model()
         image_features = self.image_features(images, prompts)
         text_features = self.text_features(prompts)
@@ -245,6 +261,12 @@ class CDC(PromptTrainer):
     # -- prediction ----------------------------------------------------------------------------
 
     def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
+        """Fused three ways (B, K), the conflict (B,), and what each template says (B, M, K).
+
+        Args:
+            images: (B, 3, H, W), which all templates see.
+            text: the text features (M, K, E) of an evaluation, or None.
+        """
         # At test all templates see the plain image [ours]. In fp64, so that very certain samples do
         # not tie when they are ranked by uncertainty.
         evidence = self.evidence(self.logits(images, text)).double()

@@ -86,6 +86,15 @@ class PromptSRC(PromptTrainer):
         return F.normalize(total, dim=-1)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy plus the three distances from frozen CLIP: text, image and logits.
+
+        Args:
+            images: (B, 3, H, W).
+            labels: (B,) int64.
+
+        Returns:
+            The loss, and the logits (B, K).
+        """
         prompts, settings = self.model(), self.settings
         text = F.normalize(self.text_features(prompts).float(), dim=-1)
         image = F.normalize(self.image_features(images, prompts).float(), dim=-1)
@@ -114,12 +123,12 @@ class PromptSRC(PromptTrainer):
 
 
 def mean_kl(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(teacher || student) summed and divided by B K, the published normalisation [code]."""
+    """KL(teacher || student) of logits (B, K), summed and divided by B K as published [code]."""
     student, teacher = logits.log_softmax(-1), teacher_logits.log_softmax(-1)
     return F.kl_div(student, teacher, reduction="sum", log_target=True) / logits.numel()
 
 
 def gaussian_weights(n_epochs: int, mean: float, std: float) -> Tensor:
-    """Normalised weights exp(-(e - mean)^2 / (2 std^2)) of the epochs e = 1..n."""
+    """(n_epochs,) normalised weights exp(-(e - mean)^2 / (2 std^2)) of the epochs e = 1..n."""
     epochs = torch.arange(1, n_epochs + 1, dtype=torch.float64)
     return torch.softmax(-0.5 * ((epochs - mean) / std) ** 2, dim=0)

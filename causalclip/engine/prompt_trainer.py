@@ -76,6 +76,7 @@ class PromptTrainer(CLIPTrainer):
     model_name = "prompt_learner"
 
     def build_method(self) -> None:
+        """Build the prompts, what trains them, and the class tokens behind the context."""
         if (context := self.context()) is not None:
             self.class_tokens = self.tokens(context)
         self.model = self.build_prompts().to(self.device)
@@ -153,12 +154,13 @@ class PromptTrainer(CLIPTrainer):
         return Prediction(Reading.of_logits(self.logits(images, text)))
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
+        """As in CLIPTrainer; holds the text features."""
         return partial(self.predict, text=self.evaluation_text())
 
     # -- one step ------------------------------------------------------------------------------
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W), or (B, V, C, H, W) where the data manager delivers V views."""
+        """Images (B, 3, H, W), or (B, V, 3, H, W) where the data manager delivers V views."""
         views = [batch["img"]]
         while f"img{len(views) + 1}" in batch:
             views.append(batch[f"img{len(views) + 1}"])
@@ -176,6 +178,7 @@ class PromptTrainer(CLIPTrainer):
         return F.cross_entropy(logits, labels), logits
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+        """One step on a batch of the data manager's; the loss and the accuracy in per cent."""
         images, labels = self.parse_batch_train(batch)
         with self.autocast():
             loss, scores = self.loss(images, labels)
