@@ -166,7 +166,9 @@ class CDC(PromptTrainer):
 
     def evidence(self, logits: Tensor) -> Tensor:
         """Evidence of every template (B, M, K) from its logits (B, M, K), scale z^m T^m'."""
-        return evidence_from_logits(logits, self.model.offset, kind=self.settings.EVIDENCE)
+        return evidence_from_logits(
+            logits, self.model.get_buffer("offset"), kind=self.settings.EVIDENCE
+        )
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """L_t-ce over the M templates and the fused opinion, plus the weighted others.
@@ -203,8 +205,8 @@ class CDC(PromptTrainer):
     def before_train(self) -> None:
         super().before_train()
         if self.start_epoch == 0:  # a resumed run has its offset from the checkpoint
-            self.model.offset.fill_(self.mean_zeroshot_logit())
-            print(f"Evidence offset: {self.model.offset.item():.4f} (mean zero-shot logit)")
+            offset = self.model.get_buffer("offset").fill_(self.mean_zeroshot_logit())
+            print(f"Evidence offset: {offset.item():.4f} (mean zero-shot logit)")
 
     @torch.no_grad()
     def mean_zeroshot_logit(self) -> float:
@@ -241,7 +243,7 @@ class CDC(PromptTrainer):
         elif eta is None:
             eta = self.fitted_discount()
             print(f"Fusion discount: {eta:.4f} (fitted on {len(self.dm.dataset.val)} images)")
-        self.model.discount.fill_(eta)
+        self.model.get_buffer("discount").fill_(eta)
 
     @torch.no_grad()
     def fitted_discount(self) -> float:
@@ -272,7 +274,9 @@ class CDC(PromptTrainer):
         evidence = self.evidence(self.logits(images, text)).double()
         readings = {
             "dempster": reading_of(fuse(evidence)),
-            "discounted": reading_of(fuse(evidence, discount=self.model.discount.item())),
+            "discounted": reading_of(
+                fuse(evidence, discount=self.model.get_buffer("discount").item())
+            ),
             "averaging": reading_of(fuse(evidence, rule="averaging")),
         }
         main = "averaging" if self.settings.FUSION == "averaging" else "discounted"
@@ -284,7 +288,10 @@ class CDC(PromptTrainer):
         return Prediction(readings[main], readings, extras)
 
     def details(self) -> dict[str, Any]:
-        return {"offset": self.model.offset.item(), "discount": self.model.discount.item()}
+        return {
+            "offset": self.model.get_buffer("offset").item(),
+            "discount": self.model.get_buffer("discount").item(),
+        }
 
 
 def reading_of(evidence: Tensor) -> Reading:

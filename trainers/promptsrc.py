@@ -79,7 +79,7 @@ class PromptSRC(PromptTrainer):
     def teacher_text_features(self) -> Tensor:
         """(K, E): mean of CLIP's raw features over 60 templates, then normalised [code]."""
         names = [spoken(name) for name in self.classnames]
-        total: Tensor | float = 0.0
+        total = torch.zeros((), device=self.device)
         for template in TEMPLATES:
             tokens = tokenize([template.format(name) for name in names], self.clip.context_length)
             total = total + encode_text(self.clip, tokens.to(self.device)).float()
@@ -116,10 +116,11 @@ class PromptSRC(PromptTrainer):
         """Add this epoch's prompts to the average; after the last epoch it becomes the model."""
         weights = gaussian_weights(self.max_epoch, self.settings.GPA_MEAN, self.settings.GPA_STD)
         learned = parameters_to_vector(self.model.parameters())
-        self.model.average += weights[self.epoch].to(learned) * learned
+        average = self.model.get_buffer("average")
+        average += weights[self.epoch].to(learned) * learned
         if self.epoch + 1 == self.max_epoch:
             print("Gaussian-aggregated prompts become the final model")
-            vector_to_parameters(self.model.average.clone(), self.model.parameters())
+            vector_to_parameters(average.clone(), self.model.parameters())
 
 
 def mean_kl(logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import is_vit
+from causalclip.clip.backbone import CLIP, is_vit
 from causalclip.clip.injection import encode_image, prompted
 from causalclip.clip.prompts import (
     ClassTokens,
@@ -61,7 +61,7 @@ class Context:
         words = spoken(settings.CTX_INIT)
         return cls(len(words.split()) or settings.N_CTX, words, position)
 
-    def start(self, clip: nn.Module) -> Tensor | None:
+    def start(self, clip: CLIP) -> Tensor | None:
         """Embeddings (n_ctx, D) of the words; None for a random start.
 
         Raises:
@@ -210,7 +210,7 @@ class PromptTrainer(CLIPTrainer):
         super().after_train()
 
 
-def coupled_prompts(clip: nn.Module, context: Context, *, depth: int) -> CoupledPrompts:
+def coupled_prompts(clip: CLIP, context: Context, *, depth: int) -> CoupledPrompts:
     """MaPLe's prompts for a CLIP.
 
     Raises:
@@ -227,7 +227,7 @@ def coupled_prompts(clip: nn.Module, context: Context, *, depth: int) -> Coupled
 
 
 def independent_prompts(
-    clip: nn.Module, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
+    clip: CLIP, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
 ) -> IndependentPrompts:
     """Prompts of IVLP's kind for a CLIP; a tower of 0 tokens and depth 0 has none.
 
@@ -247,7 +247,7 @@ def independent_prompts(
     )
 
 
-def check_depth(clip: nn.Module, *, text: int, vision: int) -> None:
+def check_depth(clip: CLIP, *, text: int, vision: int) -> None:
     """Refuse prompts deeper than the towers, and image prompts on a ResNet, before any work.
 
     Raises:
