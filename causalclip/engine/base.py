@@ -53,6 +53,7 @@ class CLIPTrainer(CheckpointTrainer):
 
     config_node: str
     defaults: dict[str, Any] = {}
+    knows_other_classes = True  # whether it can name classes it was not trained on
 
     @property
     def settings(self) -> CfgNode:

@@ -60,7 +60,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number between `low` and `high`, the ends included unless `open_low`, `open_high`."""
+    """A finite number from `low` to `high`, the ends included unless `open_low`, `open_high`."""
 
     low: float = -math.inf
     high: float = math.inf
