@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = arguments[0] if arguments else ""
     command = {**COMMANDS, **HIDDEN}.get(name)
     if command is not None:
-        sys.argv[0] = f"causalclip {name}"  # argparse's name in help and errors
+        # argparse's name in help and errors, and what results.json calls the command.
+        sys.argv = [f"causalclip {name}", *arguments[1:]]
         return importlib.import_module(command.module).main(arguments[1:])
     if name and not name.startswith("-"):
         print(f"causalclip: {unknown('command', name, COMMANDS)}", file=sys.stderr)

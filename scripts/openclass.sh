@@ -9,7 +9,7 @@
 # Base classes are the first half of the class list. Writes
 # $OUTPUT/openclass/{train,test}/DATASET/shots_$SHOTS/TARGET/TRAINER/$CFG/seedN and prints the table
 # of `test`: the parts base and open, all images, and HM. A finished run is skipped.
-# A linear probe has no open classes and is refused.
+# A method that cannot name other classes (LinearProbe, TipAdapter) is refused.
 # Environment: DATA (required), CFG, SHOTS=all (or images a class and domain), SEEDS="1 2 3",
 # OUTPUT=output, TABLE=yes; KEY VALUE pairs go to the configuration.
 set -euo pipefail
