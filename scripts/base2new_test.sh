@@ -10,23 +10,3 @@
 # Environment: DATA (required), CFG, SHOTS=16, OUTPUT=output, LOADEP.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
-case "${1:-}" in -h | --help) show_help ;; esac
-[ $# -ge 3 ] || fail "usage: $0 TRAINER DATASET SEED [KEY VALUE ...] (--help explains)"
-trainer=$1 dataset=$2 seed=$3
-shift 3
-require_seed "$seed"
-require_shots "$SHOTS"
-require_data
-require_dataset "$dataset"
-choose_cfg "$trainer" "$dataset" base2new
-common="$dataset/shots_$SHOTS/$trainer/$CFG/seed$seed"
-[ -f "$OUTPUT/base2new/train_base/$common/results.json" ] ||
-    fail "nothing trained in $OUTPUT/base2new/train_base/$common: run base2new_train.sh first"
-
-run_once "$OUTPUT/base2new/test_new/$common" \
-    --seed "$seed" --trainer "$trainer" \
-    --dataset-config-file "configs/datasets/$dataset.yaml" \
-    --config-file "configs/trainers/$trainer/$CFG.yaml" \
-    ${BACKBONE:+--config-file "configs/backbones/$BACKBONE.yaml"} \
-    --model-dir "$OUTPUT/base2new/train_base/$common" ${LOADEP:+--load-epoch "$LOADEP"} \
-    --eval-only DATASET.NUM_SHOTS "$SHOTS" DATASET.SUBSAMPLE_CLASSES new "$@"

@@ -9,11 +9,4 @@
 # imagenet below $OUTPUT/evaluation/from_$SOURCE. A finished run is skipped.
 # Environment: DATA (required), SOURCE=imagenet, CFG, SHOTS=16 (of the source), OUTPUT=output, LOADEP.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/transfer.sh"
-case "${1:-}" in -h | --help) show_help ;; esac
-[ $# -ge 3 ] || fail "usage: $0 TRAINER DATASET SEED [KEY VALUE ...] (--help explains)"
-case $2 in
-    imagenetv2 | imagenet_sketch | imagenet_a | imagenet_r) ;;
-    *) fail "$2 is no variant of ImageNet: imagenetv2, imagenet_sketch, imagenet_a, imagenet_r" ;;
-esac
-test_on "$@"
+. "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

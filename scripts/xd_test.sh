@@ -11,7 +11,4 @@
 # fgvc_aircraft sun397 dtd eurosat ucf101; any other data set will do. A finished run is skipped.
 # Environment: DATA (required), SOURCE=imagenet, CFG, SHOTS=16 (of the source), OUTPUT=output, LOADEP.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/transfer.sh"
-case "${1:-}" in -h | --help) show_help ;; esac
-[ $# -ge 3 ] || fail "usage: $0 TRAINER DATASET SEED [KEY VALUE ...] (--help explains)"
-test_on "$@"
+. "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

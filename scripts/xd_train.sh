@@ -10,13 +10,4 @@
 # Environment: DATA (required), SOURCE=imagenet, CFG, SHOTS=16, OUTPUT=output; KEY VALUE pairs go to
 # the configuration.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/transfer.sh"
-case "${1:-}" in -h | --help) show_help ;; esac
-[ $# -ge 2 ] || fail "usage: $0 TRAINER SEED [KEY VALUE ...] (--help explains)"
-trainer=$1 seed=$2
-shift 2
-prepare "$trainer" "$seed"
-
-run_once "$trained/seed$seed" --seed "$seed" "${method[@]}" \
-    --dataset-config-file "configs/datasets/$SOURCE.yaml" \
-    DATASET.NUM_SHOTS "$SHOTS" DATASET.SUBSAMPLE_CLASSES all "$@"
+. "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

@@ -1,6 +1,7 @@
 """The wheel holds what it needs and imports from any folder; the plug-in registers two names."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -66,6 +67,15 @@ def run(code: str, cwd: Path, first: Path | None = None) -> str:
 def test_the_wheel_imports_from_any_folder(installed, tmp_path):
     code = "import causalclip.trainers.cdc as m; print(m.__file__)"
     assert run(code, tmp_path, installed) == str(installed / "causalclip/trainers/cdc.py")
+
+
+def test_the_command_of_the_wheel_needs_no_checkout(installed, tmp_path):
+    arguments = ["run", "base2new", "--methods", "CDC", "--datasets", "dtd", "--dry-run"]
+    code = f"from causalclip.cli import main; raise SystemExit(main({arguments}))"
+    (first, *_) = run(code, tmp_path, installed).splitlines()
+    (file,) = re.findall(r"--config-file (\S+)", first)
+    assert Path(file) == installed / "causalclip/configs/trainers/CDC/vit_b16_m4.yaml"
+    assert Path(file).is_file()
 
 
 @pytest.mark.parametrize("folder", ["repository", "elsewhere"])

@@ -120,6 +120,12 @@ def test_a_damaged_checkpoint_is_named(call, images):
     assert status == 2 and str(file) in line
 
 
+def test_a_result_says_its_protocol_and_part(call, images):
+    assert call("ZeroshotCLIP", "--protocol", "base2new", "--part", "train_base") == (0, [])
+    config = json.loads((images / "out" / "results.json").read_text())["config"]
+    assert (config["PROTOCOL"], config["PROTOCOL_PART"]) == ("base2new", "train_base")
+
+
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
 @pytest.mark.parametrize("error", [KeyError, TypeError, AssertionError, IndexError, RuntimeError])
 def test_a_mistake_in_the_program_keeps_its_traceback(call, monkeypatch, error, debug):

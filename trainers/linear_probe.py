@@ -19,6 +19,7 @@ class LinearProbe(FeatureTrainer):
     """A linear classifier on the features before CLIP's own; it knows no other classes."""
 
     config_node = "LINEARPROBE"
+    knows_other_classes = False
     defaults = {
         "C": None,  # inverse strength of the L2 penalty; None: by the sweep
         "GRID": list(LPCLIP_GRID),

@@ -23,6 +23,7 @@ class TipAdapter(FeatureTrainer):
     """
 
     config_node = "TIPADAPTER"
+    knows_other_classes = False
     defaults = {
         "AUGMENT_EPOCHS": 10,
         "ALPHA": 1.17,  # residual ratio, and

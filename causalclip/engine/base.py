@@ -47,6 +47,7 @@ class CLIPTrainer(CheckpointTrainer):
     config_node: str
     defaults: Mapping[str, Any] = {}
     constraints: Mapping[str, Constraint] = {}  # a key without one is not checked
+    knows_other_classes = True  # whether it can name classes it was not trained on
 
     @property
     def settings(self) -> CfgNode:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from yacs.config import CfgNode
 
 from causalclip import plugin
+from causalclip.runs.flags import parser
 
 # isort: split
 from dassl.config import get_cfg_default
@@ -41,52 +42,10 @@ INPUT_ERRORS = (
 BUILD_ERRORS = (*INPUT_ERRORS, KeyError, AssertionError, ImportError)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The family's flags; what follows them is KEY VALUE pairs for the configuration."""
-    p = argparse.ArgumentParser(description=__doc__)
-    add = p.add_argument
-    add("--root", default="", help="folder of the data sets")
-    add("--output-dir", default="", help="where log, checkpoints and results go")
-    add("--resume", default="", help="checkpoint folder to resume from")
-    add("--seed", type=int, default=None, help="random seed; 0 is a seed, negative means none")
-    add("--source-domains", nargs="+", help="domains to train on")
-    add("--target-domains", nargs="+", help="domains to test on")
-    add("--transforms", nargs="+", help="training augmentations")
-    add(
-        "--config-file",
-        action="append",
-        default=[],
-        help="configuration of the method; given again, the later file overrides the earlier",
-    )
-    add("--dataset-config-file", default="", help="configuration of the data set")
-    add("--trainer", default="", help="name of the method, for example CDC")
-    add("--backbone", default="", help="CLIP to use: tiny, ViT-B/16, ..., or a file")
-    add("--head", default="", help="unused by CLIP methods; kept for Dassl's command line")
-    add("--eval-only", action="store_true", help="load --model-dir and evaluate")
-    add("--model-dir", default="", help="output folder of the training run to evaluate")
-    add("--load-epoch", type=int, help="epoch to load (default: best, else last)")
-    add("--no-train", action="store_true", help="build everything, do not train")
-    add(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module to import first, for your own trainers and data sets; may be repeated",
-    )
-    add("--no-cache", action="store_true", help="do not keep or read image features on disk")
-    add(
-        "--debug",
-        action="store_true",
-        help="show the traceback of an input error, which else goes to log.txt alone",
-    )
-    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, for example OPTIM.LR 0.002")
-    return p
-
-
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Defaults, then data set file, method file, flags and KEY VALUE pairs; frozen."""
     cfg = plugin.extend_cfg(get_cfg_default())
+    cfg.PROTOCOL = cfg.PROTOCOL_PART = ""
     for path in (args.dataset_config_file, *args.config_file):
         if path:
             if not Path(path).is_file():
@@ -108,6 +67,8 @@ def apply_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
         (cfg.DATASET, "ROOT", args.root),
         (cfg, "OUTPUT_DIR", args.output_dir),
         (cfg, "RESUME", args.resume),
+        (cfg, "PROTOCOL", args.protocol),
+        (cfg, "PROTOCOL_PART", args.part),
         (cfg.DATASET, "SOURCE_DOMAINS", args.source_domains),
         (cfg.DATASET, "TARGET_DOMAINS", args.target_domains),
         (cfg.INPUT, "TRANSFORMS", args.transforms),

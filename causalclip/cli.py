@@ -1,0 +1,105 @@
+"""The command `causalclip`: each sub-command imports what it needs, when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import argcomplete
+
+from causalclip.runs.nearest import unknown
+
+EXAMPLES = """examples:
+  causalclip run base2new --methods ZeroshotCLIP CDC --datasets handwritten_digits --seeds 1
+  causalclip run lodo --methods CLIP_ICM --datasets causal_shapes --shots 16 OPTIM.MAX_EPOCH 5
+  causalclip run fewshot --methods CoOp --datasets dtd --data /data --dry-run
+  causalclip summarize output --protocol base2new --format latex
+  causalclip data list
+
+`causalclip COMMAND --help` explains each. Completion in bash:
+  eval "$(register-python-argcomplete causalclip)"
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: the module that has its `main(arguments)`, and what it does."""
+
+    module: str
+    help: str
+    parser: str = ""
+    """MODULE:FUNCTION that makes its parser, for completion; empty for none."""
+
+
+COMMANDS = {
+    "train": Command(
+        "causalclip.runs.train",
+        "one training or evaluation: the flags of the family's train.py",
+        "causalclip.runs.flags:parser",
+    ),
+    "run": Command(
+        "causalclip.runs.command",
+        "a protocol for methods, data sets and seeds, and its table",
+        "causalclip.runs.command:parser",
+    ),
+    "summarize": Command(
+        "causalclip.report.summarize",
+        "tables from the results below a folder",
+        "causalclip.report.summarize:parser",
+    ),
+    "data": Command("causalclip.data.command", "list, check and download data sets"),
+    "convert": Command("causalclip.runs.convert", "read a checkpoint of a published trainer"),
+}
+HIDDEN = {"script": Command("causalclip.runs.scripts", "what scripts/*.sh call")}
+
+
+def installed_version() -> str:
+    """The distribution's; of a checkout that is only on the path, that it is one."""
+    try:
+        return version("causalclip")
+    except PackageNotFoundError:
+        return "(a checkout, not installed)"
+
+
+def parser(*, complete: bool = False) -> argparse.ArgumentParser:
+    """The command line without what stands behind a sub-command; `complete` has that too."""
+    p = argparse.ArgumentParser(
+        prog="causalclip",
+        description="Causal adaptation of vision-language models: runs, tables and data.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--version", action="version", version=f"causalclip {installed_version()}")
+    commands = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        inner = [_inner(command)] if complete and command.parser else []
+        commands.add_parser(name, help=command.help, parents=inner, add_help=not inner)
+    return p
+
+
+def _inner(command: Command) -> argparse.ArgumentParser:
+    module, function = command.parser.split(":")
+    return getattr(importlib.import_module(module), function)()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Hand the rest of the line to a sub-command; its exit status, 2 for an unknown one."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if "_ARGCOMPLETE" in os.environ:
+        argcomplete.autocomplete(parser(complete=True))
+    name = arguments[0] if arguments else ""
+    command = {**COMMANDS, **HIDDEN}.get(name)
+    if command is not None:
+        # argparse's name in help and errors, and what results.json calls the command.
+        sys.argv = [f"causalclip {name}", *arguments[1:]]
+        return importlib.import_module(command.module).main(arguments[1:])
+    if name and not name.startswith("-"):
+        print(f"causalclip: {unknown('command', name, COMMANDS)}", file=sys.stderr)
+        return 2
+    parser().parse_args(arguments)
+    return 0

@@ -1,0 +1,150 @@
+"""The protocols of this family as data: what each trains and tests, with what, and where it goes.
+
+The folders are those of CoOp's, CoCoOp's and MaPLe's scripts, so that a result lies where a user of
+theirs looks for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ELEVEN = tuple(
+    "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 dtd "
+    "eurosat ucf101".split()
+)
+"""CoOp's data sets, by configuration (CoOp, arXiv 2109.01134, section 3.1)."""
+
+VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+"""Of ImageNet; the first two have its thousand classes, the others two hundred of them."""
+
+DOMAIN_SETS = tuple(
+    f"domainbed_{name}" for name in ("pacs", "vlcs", "office_home", "terra_incognita", "domain_net")
+)
+"""DomainBed's real ones (arXiv 2007.01434)."""
+
+ALL_IMAGES = "all"
+"""In place of a number of shots."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One training or test of a protocol."""
+
+    name: str
+    folder: str
+    """Below the output folder; the fields are those of a `Cell`."""
+    settings: tuple[str, ...]
+    """KEY VALUE pairs; the same fields."""
+    tests: str = ""
+    """The part whose model it evaluates; empty for a training."""
+    other_classes: bool = False
+    """Whether it is tested on classes that were not trained on."""
+    on_source: bool = False
+    """Whether its data set is the source of the transfer."""
+    protocol: str = ""
+    """The protocol it belongs to, where another one shares it."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is trained and tested, on which data sets and from how many images a class."""
+
+    name: str
+    title: str
+    parts: tuple[Part, ...]
+    datasets: tuple[str, ...]
+    """Those of the published table, by configuration."""
+    shots: tuple[str, ...] = ("16",)
+    only: bool = False
+    """Whether no other data sets make sense."""
+    domains: bool = False
+    """Whether each domain of a data set is left out in turn."""
+
+    @property
+    def transfers(self) -> bool:
+        """Whether one data set is trained on and others are tested on."""
+        return any(part.on_source for part in self.parts)
+
+    def part(self, name: str) -> Part:
+        """The part of this name."""
+        return next(part for part in self.parts if part.name == name)
+
+
+_NOVEL = "base2new/{part}/{dataset}/shots_{shots}/{method}/{recipe}/seed{seed}"
+_DOMAIN = "{dataset}/shots_{shots}/{target}/{method}/{recipe}/seed{seed}"
+_N = ("DATASET.NUM_SHOTS", "{num_shots}")
+_BASE, _NEW, _ALL = (("DATASET.SUBSAMPLE_CLASSES", name) for name in ("base", "new", "all"))
+_SOURCE = Part(
+    "train",
+    "{source}/{method}/{recipe}_{shots}shots/seed{seed}",
+    (*_N, *_ALL),
+    on_source=True,
+    protocol="xd",
+)
+_TARGET = Part(
+    "test",
+    "evaluation/{from_source}{method}/{recipe}_{shots}shots/{dataset}/seed{seed}",
+    _ALL,
+    tests="train",
+    other_classes=True,
+)
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "base2new",
+            "Base-to-novel",
+            (
+                Part("train_base", _NOVEL, (*_N, *_BASE)),
+                Part("test_new", _NOVEL, (*_N, *_NEW), tests="train_base", other_classes=True),
+            ),
+            ELEVEN,
+        ),
+        Protocol("xd", "Cross-dataset", (_SOURCE, _TARGET), ELEVEN[1:]),
+        Protocol("dg", "Domain generalisation", (_SOURCE, _TARGET), VARIANTS, only=True),
+        Protocol(
+            "fewshot",
+            "Few-shot",
+            (
+                Part(
+                    "train",
+                    "{dataset}/{method}/{recipe}_{shots}shots{context}/seed{seed}",
+                    (*_N, *_ALL),
+                ),
+            ),
+            ELEVEN,
+            shots=("1", "2", "4", "8", "16"),
+        ),
+        Protocol(
+            "lodo",
+            "Leave one domain out",
+            (Part("train", f"lodo/{_DOMAIN}", _N),),
+            DOMAIN_SETS,
+            shots=(ALL_IMAGES,),
+            domains=True,
+        ),
+        Protocol(
+            "openclass",
+            "Open class",
+            (
+                Part("train", f"openclass/train/{_DOMAIN}", (*_N, *_BASE)),
+                Part(
+                    "test",
+                    f"openclass/test/{_DOMAIN}",
+                    (*_N, *_ALL),
+                    tests="train",
+                    other_classes=True,
+                ),
+            ),
+            DOMAIN_SETS,
+            shots=(ALL_IMAGES,),
+            domains=True,
+        ),
+    )
+}
+
+
+def same_classes(source: str, dataset: str) -> bool:
+    """Whether a data set has the very classes of the source it is tested from."""
+    return dataset == source or (source == "imagenet" and dataset in VARIANTS[:2])

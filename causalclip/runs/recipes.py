@@ -1,0 +1,145 @@
+"""Recipes as data: the configuration that a method was published with for a protocol.
+
+The bundled data run on the bundled CLIP; everything else with the first rule that fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import causalclip.configs
+
+CONFIGS = Path(causalclip.configs.__path__[0])
+BUNDLED_DATA = ("handwritten_digits", "coloured_digits", "causal_shapes")
+
+CLASS_BOUND = {
+    "LinearProbe": "",
+    "TipAdapter": "",
+    "TipAdapterF": "",
+    "CoOp": "TRAINER.COOP.CSC",
+}
+"""The methods that cannot name classes they were not trained on; with a key, only where it is True.
+
+The trainers say so themselves (`knows_other_classes`, `class_bound`); a plan is made without
+importing them.
+"""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A method's configuration for some protocols, data sets and shots; nothing named: for all."""
+
+    method: str
+    file: str
+    paper: str
+    protocols: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    shots: tuple[str, ...] = ()
+
+    def fits(self, method: str, protocol: str, dataset: str, shots: str) -> bool:
+        """Whether it is meant for this run."""
+        return method == self.method and all(
+            not named or given in named
+            for named, given in (
+                (self.protocols, protocol),
+                (self.datasets, dataset),
+                (self.shots, shots),
+            )
+        )
+
+
+_COOP = "CoOp, arXiv 2109.01134"
+_COCOOP = "CoCoOp, arXiv 2203.05557"
+_MAPLE = "MaPLe, arXiv 2210.03117"
+_PROMPTSRC = "PromptSRC, arXiv 2307.06948"
+_CDC = "CDC, arXiv 2410.12816"
+_B2N, _FEW = ("base2new",), ("fewshot",)
+
+RULES = (
+    Rule("CoOp", "vit_b16_ep50_ctxv1", f"{_COCOOP}, table 1", _B2N, ("imagenet",)),
+    Rule("CoOp", "vit_b16_ctxv1", f"{_COCOOP}, table 1", _B2N),
+    # CoOp's paper trains as long as there are images: 50 epochs for one a class, 100 for 2 and 4,
+    # else 200; on ImageNet always 50.
+    Rule("CoOp", "vit_b16_ep50", _COOP, _FEW, ("imagenet",)),
+    Rule("CoOp", "vit_b16_ep50", _COOP, _FEW, shots=("1",)),
+    Rule("CoOp", "vit_b16_ep100", _COOP, _FEW, shots=("2", "4")),
+    Rule("CoOp", "vit_b16", _COOP, _FEW),
+    Rule("CoOp", "vit_b16_ep50_ctxv1", f"{_COCOOP}, tables 2 and 3"),
+    Rule("CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1", _COCOOP),
+    Rule("MaPLe", "vit_b16_c2_ep5_batch4_2ctx", f"{_MAPLE}, table 3", (*_B2N, *_FEW)),
+    Rule("MaPLe", "vit_b16_c2_ep5_batch4_2ctx_cross_datasets", f"{_MAPLE}, tables 4 and 5"),
+    Rule("CDC", "vit_b16_m4", _CDC, (*_B2N, *_FEW)),
+    Rule("CDC", "vit_b16_m4_cross_datasets", _CDC),
+    Rule("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx", _PROMPTSRC, _B2N),
+    Rule("PromptSRC", "vit_b16_c2_ep50_batch4_4+4ctx_few_shot", _PROMPTSRC, _FEW),
+    Rule("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets", _PROMPTSRC),
+    Rule("KgCoOp", "vit_b16_ep100_ctxv1", "KgCoOp, arXiv 2303.13283"),
+    Rule("VPT", "vit_b16_c2_ep5_batch4_4", f"{_MAPLE}, its baseline"),
+    Rule("IVLP", "vit_b16_c2_ep5_batch4_2+2ctx", f"{_MAPLE}, its baseline"),
+)
+
+FINE_GRAINED = ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat")
+"""PromptSRC's few-shot runs weight the prompts of the last epochs more on these (its scripts)."""
+
+
+def names(folder: str) -> list[str]:
+    """The configurations in a folder of configs/, without .yaml, sorted."""
+    return sorted(path.stem for path in (CONFIGS / folder).glob("*.yaml"))
+
+
+def methods() -> list[str]:
+    """The methods that have a recipe, sorted."""
+    return sorted(path.name for path in (CONFIGS / "trainers").iterdir() if path.is_dir())
+
+
+def recipe(method: str, protocol: str, dataset: str, shots: str) -> str:
+    """The configuration of a method, without .yaml: of the bundled CLIP for the bundled data."""
+    if dataset.startswith(BUNDLED_DATA):
+        return "tiny_m4" if method == "CDC" else "tiny"
+    fitting = (rule.file for rule in RULES if rule.fits(method, protocol, dataset, shots))
+    return next(fitting, "vit_b16")
+
+
+@dataclass(frozen=True)
+class Context:
+    """CoOp's context words in its few-shot runs, which its folders name."""
+
+    words: str = "16"
+    specific: str = "False"
+    """CSC: whether each class has a context of its own."""
+    position: str = "end"
+
+    def of(self, recipe: str) -> Context:
+        """The same, as long as the start of a recipe that starts from "a photo of a"."""
+        started = recipe == "tiny" or recipe.endswith("ctxv1")
+        return Context("4", self.specific, self.position) if started else self
+
+    @property
+    def folder(self) -> str:
+        """As in CoOp's layout."""
+        return f"/nctx{self.words}_csc{self.specific}_ctp{self.position}"
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """KEY VALUE pairs."""
+        return (
+            *("TRAINER.COOP.N_CTX", self.words),
+            *("TRAINER.COOP.CSC", self.specific),
+            *("TRAINER.COOP.CLASS_TOKEN_POSITION", self.position),
+        )
+
+
+def few_shot_settings(method: str, dataset: str, context: Context) -> tuple[str, ...]:
+    """KEY VALUE pairs of a method's few-shot runs beside its configuration."""
+    if method == "CoOp":
+        return context.settings
+    if method == "PromptSRC" and dataset in FINE_GRAINED:
+        return ("TRAINER.PROMPTSRC.GPA_MEAN", "45.", "TRAINER.PROMPTSRC.GPA_STD", "5.")
+    return ()
+
+
+def knows_other_classes(method: str, settings: dict[str, str]) -> bool:
+    """Whether a method with these settings can name classes it was not trained on."""
+    key = CLASS_BOUND.get(method)
+    return key is None or (key != "" and settings.get(key, "False") != "True")

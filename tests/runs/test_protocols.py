@@ -1,0 +1,71 @@
+"""Protocols as data: their parts, the cells of their tables, and the runs made of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from causalclip.runs.plan import PlanError, Request, check, plan
+from causalclip.runs.protocols import PROTOCOLS
+
+LODO = Request(PROTOCOLS["lodo"], methods=("CoOp",), datasets=("causal_shapes",))
+
+
+def value(arguments, flag):
+    return arguments[arguments.index(flag) + 1]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda p: p.name)
+def test_a_part_tests_what_an_earlier_part_trained(protocol):
+    trained = set()
+    for part in protocol.parts:
+        assert not part.tests or part.tests in trained
+        trained.add(part.name)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda p: p.name)
+def test_no_two_runs_share_a_folder_and_each_says_its_protocol(protocol):
+    datasets = ("caltech101", "dtd") if not protocol.only else ("imagenet_a", "imagenet_r")
+    request = Request(protocol, ("CoOp", "CDC"), datasets, seeds=("1", "2"), shots=("1", "16"))
+    runs = plan(request, lambda name: ["art", "photo"])
+    assert len({run.folder for run in runs}) == len(runs)
+    for run in runs:
+        said = value(run.arguments, "--protocol")
+        assert said == ("xd" if protocol.name == "dg" and run.part == "train" else protocol.name)
+        assert value(run.arguments, "--part") == run.part
+        assert run.trained is None or run.trained in {other.folder for other in runs}
+
+
+def test_a_source_is_trained_once_for_all_its_targets():
+    request = Request(PROTOCOLS["xd"], ("CoOp",), ("dtd", "eurosat"))
+    assert [run.part for run in plan(request, list)] == ["train", "test", "test"]
+
+
+def test_all_images_are_no_number_of_shots():
+    (first, *_) = plan(LODO, lambda name: ["flat", "neon"])
+    assert "shots_all" in str(first.folder)
+    assert value(first.arguments, "DATASET.NUM_SHOTS") == "-1"
+    (first, *_) = plan(replace(LODO, shots=("16",)), lambda name: ["flat", "neon"])
+    assert value(first.arguments, "DATASET.NUM_SHOTS") == "16"
+
+
+def test_a_linear_probe_of_imagenet_is_tested_on_the_variants_with_its_classes():
+    request = Request(PROTOCOLS["dg"], ("LinearProbe",), ("imagenetv2", "imagenet_sketch"))
+    check(request)
+    with pytest.raises(PlanError, match="LinearProbe cannot name the classes of dg"):
+        check(replace(request, datasets=("imagenetv2", "imagenet_a")))
+
+
+def test_an_unknown_name_comes_with_the_nearest():
+    for field, said in (
+        ({"methods": ("cdc",)}, "unknown trainer cdc; known: .* did you mean CDC"),
+        ({"datasets": ("handwriten",)}, "did you mean handwritten_digits"),
+        ({"backbone": "vitb32"}, "did you mean vit_b32"),
+    ):
+        with pytest.raises(PlanError, match=said):
+            check(replace(LODO, **field))
+
+
+def test_a_plan_is_relative_where_its_folders_are():
+    (first, *_) = plan(replace(LODO, output=Path("here")), lambda name: ["flat", "neon"])
+    assert value(first.arguments, "--output-dir").startswith("here/lodo/")
