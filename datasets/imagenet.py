@@ -4,16 +4,17 @@ One difference to CoOp: files are listed in sorted order, so that a seed gives t
 on every file system.
 """
 
-import os
+from __future__ import annotations
+
 from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 
-from causalclip.data.annotations import imagenet_names
-from causalclip.data.catalogue import facts_of
+from causalclip.data.catalogue import IMAGENET, facts_of
+from causalclip.data.class_folders import class_folders, read_names
 from causalclip.data.fewshot import fewshot_split
-from causalclip.data.listing import FolderItems, image_names, require_root, subfolders
-from causalclip.data.splits import say_shared_names, subsample_classes
+from causalclip.data.listing import FolderItems, image_names, require_root
+from causalclip.data.splits import subsample_classes
 from causalclip.data.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
 from causalclip.files.caches import load_json, store_json
 
@@ -114,38 +115,10 @@ class ImageNetV2(ImageNetVariant):
         return dict(enumerate(numbers)), dict(zip(numbers, names.values(), strict=True))
 
 
-for _name in ("ImageNetSketch", "ImageNetA", "ImageNetR"):
-    DATASET_REGISTRY.register(
-        type(_name, (ImageNetVariant,), {"__doc__": f"{_name}, as CoOp reads it."})
-    )
-
-
-def read_names(folder: Path) -> dict[str, str]:
-    """Read `classnames.txt` of a set, or ImageNet's if the set has no copy, and say who shares."""
-    path = folder / "classnames.txt"
-    if not path.is_file():
-        path = folder.parent / "imagenet" / "classnames.txt"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder / 'classnames.txt'} is missing; "
-            "`python scripts/data.py download ImageNet` gets it"
-        )
-    names = imagenet_names(path)
-    say_shared_names(names.values(), where=str(path))
-    return names
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Return the sorted class folders of a part, which must be sorted into some."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing; `python scripts/data.py check` says more")
-    folders = subfolders(folder)
-    if not folders:
-        raise FileNotFoundError(
-            f"{folder} must hold one folder a class, it holds {len(os.listdir(folder))} files; "
-            "sort the images into folders by class (ImageNet's val comes without)"
-        )
-    return folders
+for _facts in IMAGENET:
+    if _facts.name not in ("ImageNet", "ImageNetV2"):  # written above
+        _attributes = {"__doc__": f"{_facts.name}, as CoOp reads it."}
+        DATASET_REGISTRY.register(type(_facts.name, (ImageNetVariant,), _attributes))
 
 
 def read_folders(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from dassl.data.datasets import DATASET_REGISTRY
 
+from causalclip.data.domain_folders import check_domains
 from causalclip.data.listing import listed, require_files, require_root
 from causalclip.data.splits import PARTS, Items, check_labels
-from causalclip.datasets.domains import check_domains
 from causalclip.datasets.folders import OwnSet
 
 if TYPE_CHECKING:

@@ -102,11 +102,6 @@ def listed(path: str, label: int, *, domain: int = 0, classname: str = "") -> Li
     return ListedDatum(folder, file, label, domain=domain, classname=classname)
 
 
-def relabelled(item: Datum, label: int) -> ListedDatum:
-    """Return the same image under another label."""
-    return listed(item.impath, label, domain=item.domain, classname=item.classname)
-
-
 def relative(path: str, root: str | os.PathLike) -> str:
     """Return `path` below `root` with forward slashes; one elsewhere keeps its whole path."""
     return path.removeprefix(os.path.join(root, "")).replace(os.sep, "/")

@@ -5,14 +5,12 @@ loader that drops images on the way gives batches, and predictions, of a size no
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 from PIL import Image
 from tqdm import tqdm
 
 from causalclip.data.splits import Items
 
-Policy = Literal["error", "skip"]
 UNREADABLE_DEFAULTS = {"UNREADABLE": "error"}
 
 

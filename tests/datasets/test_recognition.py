@@ -12,10 +12,9 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from causalclip.data import splits
 from causalclip.data.catalogue import CATALOGUE, RECOGNITION, facts_of
-from causalclip.datasets import recognition
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_coop.json").read_text())["replicas"]
-NAMES = list(recognition.SETS)
+NAMES = [facts.name for facts in RECOGNITION]
 
 
 def rows(items, root):
