@@ -42,9 +42,9 @@ from causalclip.clip.backbone import (
     weights_digest,
 )
 from causalclip.clip.injection import encode_text
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features, cosine_logits
 from causalclip.data import rendering as R
+from causalclip.data.templates import template_for
 from causalclip.datasets.causal_shapes import HOME, CausalShapes
 from causalclip.datasets.coloured_digits import ColouredDigits
 from causalclip.datasets.handwritten_digits import HandwrittenDigits

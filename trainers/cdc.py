@@ -38,8 +38,8 @@ from causalclip.clip.prompts import (
     encode_image_sets,
     encode_text_sets,
 )
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
+from causalclip.data.templates import dataset_template
 from causalclip.engine.base import PromptTrainer, coupled_prompts
 
 PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
@@ -105,7 +105,7 @@ class CDC(PromptTrainer):
         words = settings.CTX_INIT.replace("_", " ")
         self.class_tokens = self.tokens(n_ctx=settings.N_CTX, prefix=words)
         with torch.no_grad():
-            template = template_for(self.cfg.DATASET.NAME)
+            template = dataset_template(self.cfg)
             self.handcrafted = class_features(self.clip, self.classnames, [template])  # t^0
         coupled = settings.VISION == "coupled"
         prompts = DecoupledPrompts(

@@ -7,8 +7,8 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 
 from causalclip.clip.prompts import PromptSet
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
+from causalclip.data.templates import dataset_template
 from causalclip.engine.base import PromptTrainer
 
 
@@ -27,7 +27,7 @@ class CLIP_Adapter(PromptTrainer):
     }
 
     def build_prompts(self) -> nn.Module:
-        template = self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)
+        template = self.settings.TEMPLATE or dataset_template(self.cfg)
         self.handcrafted = class_features(self.clip, self.classnames, [template])
         width = self.clip.text_projection.shape[1]
         return nn.Sequential(

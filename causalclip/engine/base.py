@@ -31,6 +31,7 @@ from causalclip.clip.prompts import (
     encode_classes,
 )
 from causalclip.clip.zeroshot import cosine_logits
+from causalclip.data.templates import given_template
 from causalclip.engine.checkpoints import CheckpointTrainer, load_state
 from causalclip.icm.subspace import InvariantProjection
 from causalclip.metrics import classification_metrics
@@ -68,6 +69,7 @@ class CLIPTrainer(CheckpointTrainer):
             )
         if not cfg.MODEL.BACKBONE.NAME:
             raise ValueError("MODEL.BACKBONE.NAME is empty: name a CLIP, for example tiny")
+        given_template(cfg)  # raises for a DATASET.TEMPLATE that is none
 
     # -- building ------------------------------------------------------------------------------
 

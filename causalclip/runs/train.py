@@ -18,7 +18,6 @@ from yacs.config import CfgNode
 from causalclip import plugin
 
 # isort: split
-from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
@@ -86,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Defaults, then data set file, method file, flags and KEY VALUE pairs; frozen."""
-    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg = plugin.default_cfg()
     for path in (args.dataset_config_file, *args.config_file):
         if path:
             if not Path(path).is_file():
