@@ -31,8 +31,10 @@ class DomainSet(SplitSet):
     open classes, train with `DATASET.SUBSAMPLE_CLASSES base` and test with `all`: base classes come
     first in both.
 
-    Raises ValueError for a domain that does not exist, a target among the sources, or a class
-    without training images.
+    Raises:
+        ValueError: for a domain that does not exist, a target among the sources, or a class without
+            training images.
+        FileNotFoundError: if the set is not below `DATASET.ROOT`.
     """
 
     config_defaults = {"PATH": "", "TRIAL_SEED": 0, **SplitSet.config_defaults}

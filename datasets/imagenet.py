@@ -54,6 +54,10 @@ class ImageNet(DatasetBase):
     """ImageNet: trained on `train`, validated and tested on `val`, as CoOp does.
 
     CoOp's `preprocessed.pkl` holds the same files in the order of one file system and is not read.
+
+    Raises:
+        FileNotFoundError: if a folder or `classnames.txt` is missing.
+        ValueError: for class folders that differ between the parts, without a name, or empty.
     """
 
     config_defaults = UNREADABLE_DEFAULTS
@@ -81,7 +85,12 @@ class ImageNet(DatasetBase):
 
 
 class ImageNetVariant(DatasetBase):
-    """A variant of ImageNet for testing; all its images are both train and test, as in CoOp."""
+    """A variant of ImageNet for testing; all its images are both train and test, as in CoOp.
+
+    Raises:
+        FileNotFoundError: if a folder or `classnames.txt` is missing.
+        ValueError: for a class folder without a name, or empty.
+    """
 
     config_defaults = UNREADABLE_DEFAULTS
 
@@ -109,7 +118,11 @@ class ImageNetV2(ImageNetVariant):
     """ImageNetV2, whose folders are numbered in the order of `classnames.txt`."""
 
     def labels(self, folders: list[str], names: dict[str, str]) -> tuple[dict, dict]:
-        """Return label -> folder and folder -> name for folders 0..K-1."""
+        """Return label -> folder and folder -> name for folders 0..K-1.
+
+        Raises:
+            ValueError: if another folder is there, or one is missing.
+        """
         numbers = [str(i) for i in range(len(names))]
         _require_same(numbers, folders, Path(self.image_dir))
         return dict(enumerate(numbers)), dict(zip(numbers, names.values(), strict=True))
@@ -124,7 +137,13 @@ for _facts in IMAGENET:
 def read_folders(
     folder: Path, labels: dict[int, str], names: dict[str, str], index: FileIndex
 ) -> FolderItems:
-    """Return the images of the class folders; each needs a name and an image."""
+    """Return the images of the class folders below `folder`.
+
+    `labels` is label -> class folder, `names` class folder -> class name.
+
+    Raises:
+        ValueError: for a class folder without a name or without images.
+    """
     items = FolderItems()
     for label, class_folder in labels.items():
         if class_folder not in names:

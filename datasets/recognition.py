@@ -34,7 +34,12 @@ Create = Callable[[Path, Path], Parts]
 
 
 class RecognitionSet(SplitSet):
-    """One of CoOp's sets: a split file, few-shot sets drawn from it, and base and new classes."""
+    """One of CoOp's sets: a split file, few-shot sets drawn from it, and base and new classes.
+
+    Raises:
+        FileNotFoundError: if the folder, an image, or both split file and annotations are missing.
+        ValueError: for a split file or annotations that are not as published.
+    """
 
     create: Create
 
@@ -71,7 +76,11 @@ class RecognitionSet(SplitSet):
 
 
 def items_of(rows: Sequence[Row], image_dir: Path, *, of: str) -> Items:
-    """Turn annotation rows into items whose images all exist."""
+    """Turn annotation rows into items whose images all exist.
+
+    Raises:
+        FileNotFoundError: with the count and the first five missing images of the set `of`.
+    """
     paths = [str(image_dir / row.path) for row in rows]
     require_files(paths, of=of)
     return [

@@ -4,6 +4,8 @@
 loader that drops images on the way gives batches, and predictions, of a size nobody expects.
 """
 
+from __future__ import annotations
+
 from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
@@ -18,6 +20,9 @@ def leave_out_unreadable(cfg, *splits: Items | None) -> tuple[Items | None, ...]
     """Return the splits without images that cannot be decoded if the policy is `skip`, and say so.
 
     Under `error`, the default, nothing is read here, and the loader raises OSError with the path.
+
+    Raises:
+        ValueError: for another policy.
     """
     policy = getattr(cfg.DATASET, "UNREADABLE", "error")
     if policy not in ("error", "skip"):
