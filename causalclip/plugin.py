@@ -15,12 +15,14 @@ from types import ModuleType
 
 from yacs.config import CfgNode
 
+from causalclip.clip.backbone import CLIP_MEAN, CLIP_STD
 from causalclip.dassl_compat import mend
 
 mend()
 
 # isort: split
-from dassl.data.datasets import DATASET_REGISTRY  # after mend(), as all that imports dassl
+from dassl.config import get_cfg_default  # after mend(), as all that imports dassl
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerBase
 
 import causalclip.datasets
@@ -37,12 +39,24 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
         node = getattr(trainer, "config_node", None)
         if node and node not in cfg.TRAINER:
             cfg.TRAINER[node] = CfgNode(dict(trainer.defaults))
-    if "SUBSAMPLE_CLASSES" not in cfg.DATASET:
-        cfg.DATASET.SUBSAMPLE_CLASSES = "all"
+    for key, value in (("SUBSAMPLE_CLASSES", "all"), ("TEMPLATE", "")):
+        if key not in cfg.DATASET:
+            cfg.DATASET[key] = value
     for dataset in registered(DATASET_REGISTRY):
         for key, value in getattr(dataset, "config_defaults", {}).items():
             if key not in cfg.DATASET:
                 cfg.DATASET[key] = value
+    return cfg
+
+
+def default_cfg() -> CfgNode:
+    """Dassl's defaults and ours, with INPUT as CLIP was trained: its mean, deviation and bicubic.
+
+    For our own train.py; in a host checkout Dassl's defaults stay, and configurations say all.
+    """
+    cfg = extend_cfg(get_cfg_default())
+    cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = list(CLIP_MEAN), list(CLIP_STD)
+    cfg.INPUT.INTERPOLATION = "bicubic"
     return cfg
 
 

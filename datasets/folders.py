@@ -3,6 +3,8 @@
 Both are named in a short YAML; `DATASET.PATH` is the folder, below `DATASET.ROOT` or absolute.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Sequence
@@ -30,7 +32,12 @@ class OwnSet(SplitSet):
         self.build(cfg, *parts, root=folder, fewshot_dir=cache_folder(folder) / type(self).__name__)
 
     def read(self, settings) -> tuple[Path, Parts]:
-        """Return the set's folder, and train, val and test; val may be empty."""
+        """Return the set's folder, and train, val and test; val may be empty.
+
+        Raises:
+            FileNotFoundError: if a folder, file or image is missing.
+            ValueError: for content that is not as the class says.
+        """
         raise NotImplementedError
 
 
@@ -45,7 +52,12 @@ class ImageFolder(OwnSet):
     config_defaults = {**SplitSet.config_defaults, "PATH": ""}
 
     def read(self, settings) -> tuple[Path, Parts]:
-        """Read the parts by whichever layout is there."""
+        """Read the parts by whichever layout is there.
+
+        Raises:
+            FileNotFoundError: if the folder is missing.
+            ValueError: for a class without images, or with too few to split.
+        """
         folder = require_root(settings.ROOT, settings.PATH)
         if {"train", "test"} <= set(subfolders(folder)):
             return folder, _read_part_folders(folder)
@@ -61,7 +73,12 @@ class SplitJSON(OwnSet):
     config_defaults = {**SplitSet.config_defaults, "PATH": "", "SPLIT": "split.json"}
 
     def read(self, settings) -> tuple[Path, Parts]:
-        """Read the split file."""
+        """Read the split file.
+
+        Raises:
+            FileNotFoundError: if it, or an image that it names, is missing.
+            ValueError: for a malformed row.
+        """
         folder = require_root(settings.ROOT, settings.PATH)
         path = folder / settings.SPLIT
         if not path.is_file():
@@ -70,7 +87,11 @@ class SplitJSON(OwnSet):
 
 
 def require_distinct_names(items: Items, *, where: str) -> None:
-    """Raise ValueError if two labels have one class name: no prompt could tell them apart."""
+    """Require a class name of its own for each label: no prompt could tell others apart.
+
+    Raises:
+        ValueError: for two labels of one name, as prompts spell it.
+    """
     label_of: dict[str, int] = {}
     for item in items:
         name = " ".join(spoken(item.classname).split())  # as prompts spell it
@@ -82,7 +103,11 @@ def require_distinct_names(items: Items, *, where: str) -> None:
 
 
 def require_disjoint(*parts: Items, where: str) -> None:
-    """Raise ValueError if an image is in two parts, or twice in one."""
+    """Require that an image is in one part, once.
+
+    Raises:
+        ValueError: names an image that is not, and both parts.
+    """
     part_of: dict[str, str] = {}
     for part, items in zip(PARTS, parts, strict=True):
         for item in items:

@@ -38,8 +38,8 @@ from causalclip.clip.prompts import (
     encode_image_sets,
     encode_text_sets,
 )
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
+from causalclip.data.templates import dataset_template
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import (
     DEPTH,
@@ -130,7 +130,7 @@ class CDC(PromptTrainer):
         """M sets of prompts, with the offset of the evidence and the discount of the fusion."""
         settings = self.settings
         with torch.no_grad():
-            template = template_for(self.cfg.DATASET.NAME)
+            template = dataset_template(self.cfg)
             self.handcrafted = class_features(self.clip, self.classnames, [template])  # t^0
         coupled = settings.VISION == "coupled"
         prompts = DecoupledPrompts(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from causalclip.clip.prompts import PromptSet
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
+from causalclip.data.templates import dataset_template
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.engine.settings import Number, Whole
 
@@ -33,7 +33,7 @@ class CLIP_Adapter(PromptTrainer):
         Raises:
             ValueError: a REDUCTION that leaves no unit.
         """
-        template = self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)
+        template = self.settings.TEMPLATE or dataset_template(self.cfg)
         self.handcrafted = class_features(self.clip, self.classnames, [template])
         width = self.clip.text_projection.shape[1]
         if (reduction := self.settings.REDUCTION) > width:

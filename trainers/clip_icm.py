@@ -21,8 +21,8 @@ from yacs.config import CfgNode
 
 from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features, cosine_logits
+from causalclip.data.templates import dataset_template
 from causalclip.engine.feature_cache import batches
 from causalclip.engine.features import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
@@ -191,7 +191,7 @@ class CLIP_ICM(FeatureTrainer):
 
     @torch.no_grad()
     def _class_text(self) -> Tensor:
-        template = self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)
+        template = self.settings.TEMPLATE or dataset_template(self.cfg)
         return class_features(self.clip, self.classnames, [template]).float()
 
     # -- interventional pairs ------------------------------------------------------------------

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalclip.clip.prompts import TextPrompts
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
+from causalclip.data.templates import dataset_template
 from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
 from causalclip.engine.settings import Number, Text
 
@@ -39,8 +39,7 @@ class KgCoOp(PromptTrainer):
 
     def template(self) -> str:
         """The hand-crafted template that the learned text is held near."""
-        name = self.cfg.DATASET.NAME
-        return self.settings.TEMPLATE or TEMPLATES.get(name) or template_for(name)
+        return self.settings.TEMPLATE or dataset_template(self.cfg, TEMPLATES)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy plus W times the mean distance of the class texts from the hand-crafted.

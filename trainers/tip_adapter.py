@@ -9,8 +9,9 @@ from dassl.data.data_manager import build_data_loader
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT, template_for
+from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT
 from causalclip.clip.zeroshot import class_features
+from causalclip.data.templates import dataset_template, given_template
 from causalclip.engine.features import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
 
@@ -35,8 +36,8 @@ class TipAdapter(FeatureTrainer):
 
     def build_method(self) -> None:
         super().build_method()
-        name = self.cfg.DATASET.NAME
-        templates = IMAGENET_TEMPLATES_SELECT if name == "ImageNet" else [template_for(name)]
+        published = self.cfg.DATASET.NAME == "ImageNet" and not given_template(self.cfg)
+        templates = IMAGENET_TEMPLATES_SELECT if published else [dataset_template(self.cfg)]
         self.text = class_features(self.clip, self.classnames, templates)
 
     # -- fitting -------------------------------------------------------------------------------

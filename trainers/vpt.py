@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.templates import spoken
 from causalclip.clip.zeroshot import class_features
+from causalclip.data.templates import given_template
 from causalclip.engine.prompt_trainer import (
     DEPTH,
     TOKENS,
@@ -34,8 +35,9 @@ class VPT(PromptTrainer):
     def build_prompts(self) -> nn.Module:
         """Image prompts alone."""
         words = spoken(self.settings.CTX_INIT)
+        template = given_template(self.cfg) or f"{words} {{}}."  # as published, for all data sets
         # The text never changes: encoded once for training and evaluation.
-        self.handcrafted = class_features(self.clip, self.classnames, [f"{words} {{}}."])
+        self.handcrafted = class_features(self.clip, self.classnames, [template])
         return independent_prompts(
             self.clip,
             Context(0),

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from causalclip.clip.injection import encode_image
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
+from causalclip.data.templates import dataset_template
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.prediction import Prediction, Reading
 
@@ -28,7 +28,7 @@ class ZeroshotCLIP(CLIPTrainer):
 
     def templates(self) -> list[str]:
         """The hand-crafted templates whose text features are averaged; here one."""
-        return [self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)]
+        return [self.settings.TEMPLATE or dataset_template(self.cfg)]
 
     def train(self) -> None:
         """Nothing to learn: evaluate."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT, template_for
+from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT
+from causalclip.data.templates import dataset_template, given_template
 from causalclip.trainers.zeroshot_clip import ZeroshotCLIP
 
 
@@ -13,6 +14,7 @@ class ZeroshotCLIP2(ZeroshotCLIP):
 
     def templates(self) -> list[str]:
         """Seven, and the data set's own as an eighth."""
-        own = self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)
-        # As published: ImageNet keeps the seven alone.
-        return [*IMAGENET_TEMPLATES_SELECT, *([] if self.cfg.DATASET.NAME == "ImageNet" else [own])]
+        own = self.settings.TEMPLATE or given_template(self.cfg)
+        if not own and self.cfg.DATASET.NAME == "ImageNet":  # as published: the seven alone
+            return list(IMAGENET_TEMPLATES_SELECT)
+        return [*IMAGENET_TEMPLATES_SELECT, own or dataset_template(self.cfg)]

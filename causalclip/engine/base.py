@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 from causalclip.clip.backbone import image_size, load_clip, weights_digest
 from causalclip.clip.zeroshot import cosine_logits
+from causalclip.data.templates import given_template
 from causalclip.engine.checkpoints import CheckpointTrainer
 from causalclip.engine.prediction import Evaluated, Prediction, Reading
 from causalclip.engine.settings import Constraint, OneOf, Text, check_settings
@@ -64,6 +65,7 @@ class CLIPTrainer(CheckpointTrainer):
         check_settings(cfg.TRAINER[node], {**SHARED, **self.constraints}, where=f"TRAINER.{node}")
         if not cfg.MODEL.BACKBONE.NAME:
             raise ValueError("MODEL.BACKBONE.NAME is empty: name a CLIP, for example tiny")
+        given_template(cfg)  # raises for a DATASET.TEMPLATE that is none
 
     # -- building ------------------------------------------------------------------------------
 

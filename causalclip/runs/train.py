@@ -19,7 +19,6 @@ from causalclip import plugin
 from causalclip.runs.flags import parser
 
 # isort: split
-from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
@@ -44,7 +43,7 @@ BUILD_ERRORS = (*INPUT_ERRORS, KeyError, AssertionError, ImportError)
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Defaults, then data set file, method file, flags and KEY VALUE pairs; frozen."""
-    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg = plugin.default_cfg()
     cfg.PROTOCOL = cfg.PROTOCOL_PART = ""
     for path in (args.dataset_config_file, *args.config_file):
         if path:
