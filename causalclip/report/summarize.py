@@ -1,10 +1,10 @@
 """Tables from the results.json files below a folder; nothing is read from logs.
 
-    python scripts/summarize.py output
-    python scripts/summarize.py output --protocol base2new --format latex
-    python scripts/summarize.py output --compare CDC MaPLe
-    python scripts/summarize.py output --against
-    python scripts/summarize.py output --protocol fewshot --plot figures
+    causalclip summarize output
+    causalclip summarize output --protocol base2new --format latex
+    causalclip summarize output --compare CDC MaPLe
+    causalclip summarize output --against
+    causalclip summarize output --protocol fewshot --plot figures
 
 Cells are mean ± standard deviation over seeds (population, as in the family's parse_test_res.py),
 or with --ci95 mean ± half of the 95 % interval of the mean (Student's t). csv and json hold both.
@@ -22,8 +22,9 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
+from causalclip.report.protocols import PROTOCOLS
 from causalclip.report.published_figures import against, load_figures, reference
-from causalclip.report.runs import PROTOCOLS, load_runs, unpaired
+from causalclip.report.runs import load_runs, unpaired
 from causalclip.report.seeds import FAR, collapsed, compare, over_seeds, repeated
 from causalclip.report.tables import average_over_datasets, scores
 
@@ -190,14 +191,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables; 2 when there is nothing to print."""
     args = parser().parse_args(argv)
     if not args.root.is_dir():
-        print(f"summarize.py: {args.root} is not a folder", file=sys.stderr)
+        print(f"causalclip summarize: {args.root} is not a folder", file=sys.stderr)
         return 2
     try:
         runs, found = selected(args)
         made = asked(args, found)
         written = plot(found, args.plot) if args.plot else []
-    except ValueError as error:
-        print(f"summarize.py: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"causalclip summarize: {error}", file=sys.stderr)
         return 2
     print(render(made, args.format, "ci95" if args.ci95 else "sd"))
     said = warnings(runs) + [f"wrote {path}" for path in written]

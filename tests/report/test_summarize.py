@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from causalclip.report import summarize
+from causalclip.report.results import write_predictions, write_results
 from causalclip.report.runs import load_runs
 from causalclip.report.seeds import compare, over_seeds, signed_rank
 from causalclip.report.tables import scores
@@ -18,28 +19,23 @@ def write_run(tmp_path):
     """Write one result; `folder` is where its seedN lies below the root."""
 
     def write(folder, accuracy, *, seed=1, trainer="CDC", subsample="all", target=(), **more):
-        record = {
+        made = {
             "trainer": trainer,
             "backbone": "tiny",
             "dataset": "Set",
             "shots": 16,
             "seed": seed,
             "subsample_classes": subsample,
-            "source_domains": [],
             "target_domains": list(target),
             "config_name": "cfg",
             "metrics": {"accuracy": accuracy, "ece": 5.0},
-            "variants": {},
-            "parts": {},
             "training": {"seconds": 10.0},
-            "trained_on": None,
             **more,
         }
-        directory = tmp_path / folder / trainer / record["config_name"] / f"seed{seed}"
-        directory.mkdir(parents=True)
-        (directory / "results.json").write_text(json.dumps(record))
+        directory = tmp_path / folder / trainer / made["config_name"] / f"seed{seed}"
+        write_results(directory, {"schema": 2, **made})
         uncertainty = np.linspace(0, 1, 5) + (2 if subsample == "new" else 0)
-        np.savez(directory / "predictions.npz", uncertainty=uncertainty)
+        write_predictions(directory, {"uncertainty": uncertainty})
         return directory
 
     return write
@@ -61,7 +57,14 @@ def write_target(write_run):
     """Write an evaluation on another data set than the one trained on."""
 
     def write(dataset, accuracy, *, source="ImageNet", trained_shots=16, **more):
-        trained_on = {"dataset": source, "shots": trained_shots, "subsample_classes": "all"}
+        trained_on = {
+            "dataset": source,
+            "shots": trained_shots,
+            "seed": 1,
+            "subsample_classes": "all",
+            "source_domains": [],
+            "classnames": [],
+        }
         write_run(dataset, accuracy, dataset=dataset, trained_on=trained_on, shots=-1, **more)
 
     return write
