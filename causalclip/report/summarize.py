@@ -107,7 +107,8 @@ def warnings(runs: pd.DataFrame) -> list[str]:
         )
     for _, run in unpaired(runs).iterrows():
         other = "new" if run.subsample == "base" else "base"
-        said.append(f"{run.path.parent}: no result on the {other} classes beside it, left out")
+        beside = "beside it" + (f" with {run.setting}" if run.setting else "")
+        said.append(f"{run.path.parent}: no result on the {other} classes {beside}, left out")
     for _, run in repeated(runs).iterrows():
         said.append(f"{run.path.parent}: another run of the same method, data and seed is counted")
     return said
@@ -167,7 +168,8 @@ def selected(args: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
         runs, found = (part[part.protocol == args.protocol] for part in (runs, found))
     if found.empty:
         what = PROTOCOLS[args.protocol] if args.protocol else "any protocol"
-        raise ValueError(f"no finished runs of {what} below {args.root}")
+        message = f"no finished runs of {what} below {args.root}"
+        raise ValueError("\n".join([message, *warnings(runs)]))
     return runs, found
 
 

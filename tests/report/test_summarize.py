@@ -8,66 +8,9 @@ import pytest
 from scipy import stats
 
 from causalclip.report import summarize
-from causalclip.report.results import write_predictions, write_results
 from causalclip.report.runs import load_runs
 from causalclip.report.seeds import compare, over_seeds, signed_rank
 from causalclip.report.tables import scores
-
-
-@pytest.fixture
-def write_run(tmp_path):
-    """Write one result; `folder` is where its seedN lies below the root."""
-
-    def write(folder, accuracy, *, seed=1, trainer="CDC", subsample="all", target=(), **more):
-        made = {
-            "trainer": trainer,
-            "backbone": "tiny",
-            "dataset": "Set",
-            "shots": 16,
-            "seed": seed,
-            "subsample_classes": subsample,
-            "target_domains": list(target),
-            "config_name": "cfg",
-            "metrics": {"accuracy": accuracy, "ece": 5.0},
-            "training": {"seconds": 10.0},
-            **more,
-        }
-        directory = tmp_path / folder / trainer / made["config_name"] / f"seed{seed}"
-        write_results(directory, {"schema": 2, **made})
-        uncertainty = np.linspace(0, 1, 5) + (2 if subsample == "new" else 0)
-        write_predictions(directory, {"uncertainty": uncertainty})
-        return directory
-
-    return write
-
-
-@pytest.fixture
-def write_pair(write_run):
-    """Write both halves of a base-to-novel run."""
-
-    def write(base, new, *, dataset="Set", **more):
-        write_run(f"{dataset}/base", base, subsample="base", dataset=dataset, **more)
-        write_run(f"{dataset}/new", new, subsample="new", dataset=dataset, **more)
-
-    return write
-
-
-@pytest.fixture
-def write_target(write_run):
-    """Write an evaluation on another data set than the one trained on."""
-
-    def write(dataset, accuracy, *, source="ImageNet", trained_shots=16, **more):
-        trained_on = {
-            "dataset": source,
-            "shots": trained_shots,
-            "seed": 1,
-            "subsample_classes": "all",
-            "source_domains": [],
-            "classnames": [],
-        }
-        write_run(dataset, accuracy, dataset=dataset, trained_on=trained_on, shots=-1, **more)
-
-    return write
 
 
 def tables(root) -> dict[str, pd.DataFrame]:
