@@ -50,7 +50,8 @@ def test_an_old_run_goes_on_as_it_went_on(toolkit, old_run, make_trainer, capsys
 
 @written_by
 def test_an_old_checkpoint_of_other_classes_is_still_refused(toolkit, old_run, make_trainer):
-    trainer = make_trainer("CoOp", old_run(toolkit), *TWO_EPOCHS, "DATASET.SUBSAMPLE_CLASSES", "new")
+    other = (*TWO_EPOCHS, "DATASET.SUBSAMPLE_CLASSES", "new")
+    trainer = make_trainer("CoOp", old_run(toolkit), *other)
     with pytest.raises(ValueError, match="learned for the classes zero, one.*this run has five"):
         trainer.train()
 
