@@ -1,5 +1,7 @@
 """Small file operations: folders, JSON, images, listings, downloads, and atomic replacement."""
 
+from __future__ import annotations
+
 import json
 import os
 import os.path as osp
