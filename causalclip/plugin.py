@@ -35,6 +35,8 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
         node = getattr(trainer, "config_node", None)
         if node and node not in cfg.TRAINER:
             cfg.TRAINER[node] = CfgNode(dict(trainer.defaults))
+    if "FEATURE_CACHE" not in cfg:
+        cfg.FEATURE_CACHE = True  # keep image features on disk, and read them there
     if "SUBSAMPLE_CLASSES" not in cfg.DATASET:
         cfg.DATASET.SUBSAMPLE_CLASSES = "all"
     for dataset in registered(DATASET_REGISTRY):

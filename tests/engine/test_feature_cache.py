@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from causalclip.engine.feature_cache import Encoder, batches
+from causalclip.engine.feature_cache import Encoder, batches, cache_folder
 
 
 class Counted:
@@ -52,6 +52,7 @@ def cache(tmp_path, monkeypatch):
 
 def encoder(root, tower=None, **options) -> Encoder:
     facts = dict(dim=24, identity="weights", transform=ToTensor(), root=str(root), batch_size=2)
+    facts["cache"] = cache_folder()
     return Encoder(encode=tower or Counted(), **{**facts, **options})
 
 
