@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from yacs.config import CfgNode
 
@@ -52,7 +51,6 @@ ESTIMATORS = OneOf(get_args(Estimator))
 LAM, EPS, SHARE = Number(0), Number(0, open_low=True), Number(0, 1, open_low=True)
 
 
-@TRAINER_REGISTRY.register()
 class CLIP_ICM(FeatureTrainer[FittedICM]):
     """A_inv from interventional pairs, then zero-shot and linear probe on A_inv' z."""
 

@@ -5,7 +5,6 @@ C by a sweep on the validation split, as in CoOp's lpclip.
 
 from __future__ import annotations
 
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
 from causalclip.engine.features import FeatureTrainer
@@ -16,7 +15,6 @@ from causalclip.icm.probe import LPCLIP_GRID, LPCLIP_STEPS, FittedProbe, fit_pro
 C = Number(0, open_low=True)
 
 
-@TRAINER_REGISTRY.register()
 class LinearProbe(FeatureTrainer[FittedProbe]):
     """A linear classifier on the features before CLIP's own; it knows no other classes."""
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -14,13 +13,19 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
 from causalclip.clip.prompts import PromptSet
-from causalclip.clip.templates import IMAGENET_TEMPLATES
-from causalclip.engine.base import PromptTrainer, independent_prompts
+from causalclip.clip.templates import IMAGENET_TEMPLATES, spoken
+from causalclip.engine.prompt_trainer import (
+    MAYBE_DEPTH,
+    MAYBE_TOKENS,
+    Context,
+    PromptTrainer,
+    independent_prompts,
+)
+from causalclip.engine.settings import Number, Text
 
 TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published ones are these of CLIP's eighty
 
 
-@TRAINER_REGISTRY.register()
 class PromptSRC(PromptTrainer):
     """L = L_ce + L_SCL against frozen CLIP; the final prompts are the Gaussian-weighted average of
     those at the end of every epoch (GPA: centre GPA_MEAN, width GPA_STD, in epochs from 1)."""
@@ -40,13 +45,32 @@ class PromptSRC(PromptTrainer):
         "GPA_STD": 1.0,
         "PROJECTION": "",
     }
+    constraints = {
+        "N_CTX_VISION": MAYBE_TOKENS,
+        "N_CTX_TEXT": MAYBE_TOKENS,
+        "CTX_INIT": Text(),
+        "PROMPT_DEPTH_VISION": MAYBE_DEPTH,
+        "PROMPT_DEPTH_TEXT": MAYBE_DEPTH,
+        "TEXT_LOSS_WEIGHT": Number(0),
+        "IMAGE_LOSS_WEIGHT": Number(0),
+        "GPA_MEAN": Number(0),
+        "GPA_STD": Number(0, open_low=True),
+    }
+
+    def context(self) -> Context:
+        return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
         settings = self.settings
-        self.class_tokens = self.tokens(n_ctx=settings.N_CTX_TEXT, prefix=settings.CTX_INIT)
         with torch.no_grad():
             self.teacher_text = self.teacher_text_features()
-        prompts = independent_prompts(self.clip, settings)
+        prompts = independent_prompts(
+            self.clip,
+            self.context(),
+            text_depth=settings.PROMPT_DEPTH_TEXT,
+            n_vision=settings.N_CTX_VISION,
+            vision_depth=settings.PROMPT_DEPTH_VISION,
+        )
         size = sum(p.numel() for p in prompts.parameters())
         # A buffer, so that it travels in the checkpoint and a resumed run goes on averaging.
         prompts.register_buffer("average", torch.zeros(size))
@@ -54,7 +78,7 @@ class PromptSRC(PromptTrainer):
 
     def teacher_text_features(self) -> Tensor:
         """(K, E): mean of CLIP's raw features over 60 templates, then normalised [code]."""
-        names = [name.replace("_", " ") for name in self.classnames]
+        names = [spoken(name) for name in self.classnames]
         total: Tensor | float = 0.0
         for template in TEMPLATES:
             tokens = tokenize([template.format(name) for name in names], self.clip.context_length)

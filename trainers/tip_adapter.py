@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from dassl.data.data_manager import build_data_loader
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
 from yacs.config import CfgNode
@@ -54,7 +53,6 @@ class FittedCache:
         return self.alpha * cache_logits(features, self.keys, values, self.beta)
 
 
-@TRAINER_REGISTRY.register()
 class TipAdapter(FeatureTrainer[FittedCache]):
     """scale z T' + alpha exp(-beta (1 - z F')) L over cached features F and one-hot labels L.
 
@@ -172,7 +170,6 @@ class TipAdapter(FeatureTrainer[FittedCache]):
         return Prediction(Reading.of_logits(self.classify(features, self.text) + cached))
 
 
-@TRAINER_REGISTRY.register()
 class TipAdapterF(TipAdapter):
     """The cache's keys fine-tuned by AdamW; OPTIM gives LR and MAX_EPOCH.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
 from causalclip.clip.injection import encode_image
@@ -13,7 +12,6 @@ from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.prediction import Prediction, Reading
 
 
-@TRAINER_REGISTRY.register()
 class ZeroshotCLIP(CLIPTrainer):
     """Cosine between the image and "a photo of a <class>." (or the data set's own template)."""
 

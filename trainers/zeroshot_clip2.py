@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dassl.engine import TRAINER_REGISTRY
-
 from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT, template_for
 from causalclip.trainers.zeroshot_clip import ZeroshotCLIP
 
 
-@TRAINER_REGISTRY.register()
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Text features averaged over CLIP's seven ImageNet templates and the data set's own."""
 

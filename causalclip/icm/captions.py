@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from causalclip.clip.templates import spoken
+
 # Variant factors of a picture and some of their values, each a caption around the class name.
 TEXT_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "background": (
@@ -89,7 +91,7 @@ def text_pairs(
         _check_values(kind, attributes[kind])
     return [
         (before.format(name), after.format(name))
-        for name in (name.replace("_", " ") for name in classnames)
+        for name in map(spoken, classnames)
         for kind in chosen
         for before, after in itertools.permutations(attributes[kind], 2)
     ]

@@ -143,7 +143,7 @@ def check_names(cfg: CfgNode) -> None:
 def prepare(args: argparse.Namespace):
     """Everything that can be wrong before any work starts; returns the trainer."""
     for module in args.imports:
-        importlib.import_module(module)
+        plugin.register(importlib.import_module(module))
     cfg = setup_cfg(args)
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
