@@ -198,7 +198,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):
         items = (*dataset.train_x, *(dataset.val or []), *dataset.test)
         known = [self.encoder.key_of(item.impath) for item in items]
         captions = load_captions(self.settings.CAPTIONS, images=known)
-        own = [[row for row in captions if row.image in group.keys] for group in self.groups]
+        own = [group.captioned(captions) for group in self.groups]
         return [self.text_moments(caption_pairs(rows)) if rows else None for rows in own]
 
     def text_moments(self, pairs: Sequence[tuple[str, str]]) -> InterventionMoments:
@@ -261,13 +261,14 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):
 
     def scored(self, head: str, folds: Sequence[Fold]) -> list[Scored]:
         """The grid with each cell's accuracy on the held-out folds."""
-        settings = self.settings
-        classifier: Classifier = RidgeClassifier(folds, len(self.classnames))
-        if head == "zeroshot":
-            text, normalize = self.text.cpu(), settings.NORMALIZE_PROJECTED
-            classifier = zeroshot_classifier(text, normalize=normalize)
-        keep, weight = settings.KEEP, settings.TEXT_WEIGHT
-        return leave_one_out(folds, self.grid(), classifier, keep=keep, text_weight=weight)
+        keep, text_weight = self.settings.KEEP, self.settings.TEXT_WEIGHT
+        classifier = self._classifier(head, folds)
+        return leave_one_out(folds, self.grid(), classifier, keep=keep, text_weight=text_weight)
+
+    def _classifier(self, head: str, folds: Sequence[Fold]) -> Classifier:
+        if head == "linear_probe":
+            return RidgeClassifier(folds, len(self.classnames))
+        return zeroshot_classifier(self.text.cpu(), normalize=self.settings.NORMALIZE_PROJECTED)
 
     def grid(self) -> list[Choice]:
         """The cells to choose from."""

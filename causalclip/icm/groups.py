@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from causalclip.icm.captions import CaptionedImage
 from causalclip.icm.interventions import ImageIntervention, sample_seed
 
 # With a single source domain, kinds of intervention take the part of domains: each group is held
@@ -39,14 +40,14 @@ class Group:
         return [sample.path for sample in self.samples]
 
     @property
-    def keys(self) -> set[str]:
-        """The names of the images."""
-        return {sample.key for sample in self.samples}
-
-    @property
     def labels(self) -> list[int]:
         """The classes (N,)."""
         return [sample.label for sample in self.samples]
+
+    def captioned(self, captions: Iterable[CaptionedImage]) -> list[CaptionedImage]:
+        """The captions that are of the group's own images."""
+        keys = {sample.key for sample in self.samples}
+        return [row for row in captions if row.image in keys]
 
 
 def grouped(samples: Sequence[Sample], *, domain_names: Sequence[str], seed: int) -> list[Group]:
