@@ -39,6 +39,8 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
         node = getattr(trainer, "config_node", None)
         if node and node not in cfg.TRAINER:
             cfg.TRAINER[node] = CfgNode(dict(trainer.defaults))
+    if "FEATURE_CACHE" not in cfg:
+        cfg.FEATURE_CACHE = True  # keep image features on disk, and read them there
     for key, value in (("SUBSAMPLE_CLASSES", "all"), ("TEMPLATE", "")):
         if key not in cfg.DATASET:
             cfg.DATASET[key] = value
