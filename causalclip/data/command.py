@@ -76,7 +76,8 @@ def check_sets(names: list[str], root: Path, *, decode: bool) -> int:
             print(f"{facts.name}: not present{f' (drawn {DRAWN})' if drawn else ''}")
             continue
         problems = check(facts, root, decode=decode)
-        print(f"{facts.name}: {'complete' if not problems else 'not as published'}")
+        wrong = f"not as {'drawn' if drawn else 'published'}"
+        print(f"{facts.name}: {wrong if problems else 'complete'}")
         for problem in problems:
             print(f"  {problem}")
         if problems:

@@ -230,14 +230,14 @@ def test_a_drawn_set_names_the_looks_and_pictures_that_are_gone(drawn, tmp_path)
     for path in gone:
         path.unlink()
     counted, named = check(drawn, tmp_path)
-    assert counted.startswith("1 pictures in ") and counted.endswith("ink, published 5")
+    assert counted.startswith("1 of the 5 pictures are in ") and counted.endswith("ink")
     assert all(f"{path.parent.name}/{path.name}" in named for path in gone)
 
 
 def test_a_picture_that_is_gone_in_every_look_is_counted(drawn, tmp_path):
     for path in (tmp_path / drawn.folder).rglob("zero/*.jpg"):
         path.unlink()
-    assert ["2 pictures in " in said for said in check(drawn, tmp_path)] == [True, True]
+    assert ["2 of the 5 pictures" in said for said in check(drawn, tmp_path)] == [True, True]
 
 
 def test_a_look_and_the_files_beside_it_are_missed(drawn, tmp_path):
@@ -246,7 +246,7 @@ def test_a_look_and_the_files_beside_it_are_missed(drawn, tmp_path):
     (folder / MARKER).unlink()
     (folder / drawn.split_file).unlink()
     said = "\n".join(check(drawn, tmp_path))
-    for what in (f"{MARKER} is missing", f"{drawn.split_file} is missing", "0 pictures in "):
+    for what in (f"{MARKER} is missing", f"{drawn.split_file} is missing", "0 of the 5 pictures"):
         assert what in said
 
 
@@ -263,6 +263,7 @@ def test_a_damaged_drawn_set_is_to_be_removed_not_downloaded(
     monkeypatch.setitem(catalogue.CATALOGUE, drawn.name, shrunk(drawn, pictures=6))
     assert main(["--root", str(tmp_path), "check", drawn.name]) == 1
     said = capsys.readouterr().out
+    assert said.startswith(f"{drawn.name}: not as drawn")
     assert f"Remove {tmp_path / drawn.folder} to have it drawn again" in said
     assert "download" not in said
 
