@@ -100,7 +100,7 @@ class TrainerBase(NamedModels):
         raise NotImplementedError
 
     def model_inference(self, input: Any) -> Tensor:
-        """Return the class scores of a test batch."""
+        """Return the class scores (B, K) of a test batch."""
         raise NotImplementedError
 
 
@@ -234,11 +234,11 @@ class SimpleTrainer(TrainerBase):
         return "test", self.test_loader
 
     def model_inference(self, input: Any) -> Tensor:
-        """Return the class scores of a test batch."""
+        """Return the class scores (B, K) of a test batch."""
         return self.model(input)
 
     def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:
-        """Return images and labels on the device."""
+        """Return images (B, 3, H, W) and labels (B,) on the device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
 
@@ -246,7 +246,11 @@ class TrainerX(SimpleTrainer):
     """The loop over labelled images."""
 
     def run_epoch(self) -> None:
-        """One pass over train_loader_x: forward_backward per batch, progress every PRINT_FREQ."""
+        """One pass over train_loader_x: forward_backward per batch, progress every PRINT_FREQ.
+
+        Raises:
+            FloatingPointError: a loss is infinite or NaN; names epoch and batch.
+        """
         self.set_model_mode("train")
         losses = MetricMeter()
         batch_time, data_time = AverageMeter(), AverageMeter()
@@ -300,5 +304,5 @@ class TrainerX(SimpleTrainer):
         self.write_scalar("train/lr", self.get_current_lr(), step)
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, labels and domains on the device."""
+        """Return images (B, 3, H, W), labels (B,) and domains (B,) on the device."""
         return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))

@@ -68,7 +68,12 @@ class WarmupScheduler(LRScheduler):
 
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> LRScheduler:
-    """Build the schedule that OPTIM.LR_SCHEDULER and OPTIM.WARMUP_* describe."""
+    """Build the schedule that OPTIM.LR_SCHEDULER and OPTIM.WARMUP_* describe.
+
+    Raises:
+        UnknownNameError: a schedule, or a warm-up, that does not exist.
+        TypeError: OPTIM.STEPSIZE is of another type than the schedule takes.
+    """
     check_availability(optim_cfg.LR_SCHEDULER, SCHEDULES, "learning-rate schedule")
     schedule = _schedule(optimizer, optim_cfg)
     if optim_cfg.WARMUP_EPOCH <= 0:

@@ -43,6 +43,10 @@ def build_optimizer(
 
     With OPTIM.STAGED_LR the layers outside OPTIM.NEW_LAYERS learn at LR * BASE_LR_MULT; given
     `param_groups` win over `model` and over staged rates.
+
+    Raises:
+        UnknownNameError: an optimizer, or a layer of OPTIM.NEW_LAYERS, that does not exist.
+        TypeError: staged rates for something that is no module.
     """
     check_availability(optim_cfg.NAME, list(OPTIMIZERS), "optimizer")
     if param_groups is None:

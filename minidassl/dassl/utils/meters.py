@@ -35,7 +35,11 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict: dict | None) -> None:
-        """Take in one value per name; None is nothing to report."""
+        """Take in one value per name; None is nothing to report.
+
+        Raises:
+            TypeError: something that is no dictionary.
+        """
         if input_dict is None:
             return
         if not isinstance(input_dict, dict):

@@ -36,7 +36,11 @@ class Registry:
         self._objects[name] = obj
 
     def get(self, name: str) -> Any:
-        """Return the object of that name; UnknownNameError lists the nearest names."""
+        """Return the object of that name.
+
+        Raises:
+            UnknownNameError: nobody registered it; lists the nearest names.
+        """
         check_availability(name, self.registered_names(), self._name.lower())
         return self._objects[name]
 

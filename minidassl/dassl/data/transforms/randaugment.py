@@ -113,7 +113,11 @@ def _apply(image: Pil, operation: tuple[str, float, float], strength: float) -> 
 
 
 class RandAugment:
-    """n random operations at strength m of 30."""
+    """n random operations at strength m of 30.
+
+    Raises:
+        ValueError: a strength that is not between 0 and 30.
+    """
 
     def __init__(self, n: int = 2, m: float = 10) -> None:
         if not 0 <= m <= 30:
