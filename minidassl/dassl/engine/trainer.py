@@ -107,6 +107,8 @@ class TrainerBase(NamedModels):
 class SimpleTrainer(TrainerBase):
     """A trainer with data, an evaluator, checkpoints per schedule, and a test at the end."""
 
+    model: torch.nn.Module  # set, with optim and sched, by build_model
+
     def __init__(self, cfg: Any) -> None:
         super().__init__()
         self.check_cfg(cfg)
@@ -139,7 +141,7 @@ class SimpleTrainer(TrainerBase):
         """Build self.model, self.optim, self.sched and register them."""
         raise NotImplementedError(f"{type(self).__name__} must define build_model()")
 
-    def train(self) -> None:
+    def train(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as in Dassl
         """Train from the configuration's first to its last epoch, then test."""
         super().train(self.start_epoch, self.max_epoch)
 
