@@ -100,12 +100,13 @@ class Classification(EvaluatorBase):
     def _per_class(self) -> float:
         print("=> per-class result")
         labels, predictions = np.array(self._y_true), np.array(self._y_pred)
+        names = self._lab2cname or {}  # __init__ has refused None
         accuracies = []
         for label in np.unique(labels):
             hits = predictions[labels == label] == label
             accuracies.append(100.0 * hits.mean())
             print(
-                f"* class: {label} ({self._lab2cname[int(label)]})\t"
+                f"* class: {label} ({names[int(label)]})\t"
                 f"total: {len(hits):,}\t"
                 f"correct: {hits.sum():,}\t"
                 f"acc: {accuracies[-1]:.1f}%"

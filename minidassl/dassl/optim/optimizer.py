@@ -23,7 +23,7 @@ def _momentum(cfg: Any) -> dict:
     }
 
 
-OPTIMIZERS: dict[str, tuple[type[Optimizer], Callable[[Any], dict]]] = {
+OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], Callable[[Any], dict]]] = {
     "adam": (optim.Adam, _betas),
     "amsgrad": (optim.Adam, lambda cfg: {**_betas(cfg), "amsgrad": True}),
     "sgd": (optim.SGD, _momentum),
@@ -72,10 +72,9 @@ def _staged(model: nn.Module | Iterable, cfg: Any) -> list[dict]:
     """Split a module's direct children into the base layers and the new ones."""
     if not isinstance(model, nn.Module):
         raise TypeError("OPTIM.STAGED_LR needs an nn.Module, got " + type(model).__name__)
-    if isinstance(model, nn.DataParallel):
-        model = model.module
+    module: nn.Module = model.module if isinstance(model, nn.DataParallel) else model
     new_layers = [cfg.NEW_LAYERS] if isinstance(cfg.NEW_LAYERS, str) else list(cfg.NEW_LAYERS)
-    children = dict(model.named_children())
+    children = dict(module.named_children())
     for name in new_layers:
         check_availability(name, list(children), "layer (OPTIM.NEW_LAYERS)")
     base, new = [], []
