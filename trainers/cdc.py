@@ -95,6 +95,11 @@ class CDC(PromptTrainer):
     }
 
     def check_cfg(self, cfg: CfgNode) -> None:
+        """As in CLIPTrainer, and that DISCOUNT suits the number of templates.
+
+        Raises:
+            ValueError: names the key, what is allowed and what came.
+        """
         super().check_cfg(cfg)
         eta, least = cfg.TRAINER.CDC.DISCOUNT, 1 / cfg.TRAINER.CDC.N_TEMPLATES
         if eta is not None and eta < least:
@@ -105,6 +110,7 @@ class CDC(PromptTrainer):
     # -- building ------------------------------------------------------------------------------
 
     def train_views(self) -> list:
+        """One family of augmentations a template, from the start again where there are fewer."""
         inputs, settings = self.cfg.INPUT, self.settings
         families = [settings.VIEWS[m % len(settings.VIEWS)] for m in range(settings.N_TEMPLATES)]
         return template_views(
@@ -121,6 +127,7 @@ class CDC(PromptTrainer):
         return Context(self.settings.N_CTX, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
+        """M sets of prompts, with the offset of the evidence and the discount of the fusion."""
         settings = self.settings
         with torch.no_grad():
             template = template_for(self.cfg.DATASET.NAME)
@@ -159,9 +166,20 @@ class CDC(PromptTrainer):
 
     def evidence(self, logits: Tensor) -> Tensor:
         """Evidence of every template (B, M, K) from its logits (B, M, K), scale z^m T^m'."""
-        return evidence_from_logits(logits, self.model.offset, kind=self.settings.EVIDENCE)
+        return evidence_from_logits(
+            logits, self.model.get_buffer("offset"), kind=self.settings.EVIDENCE
+        )
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """L_t-ce over the M templates and the fused opinion, plus the weighted others.
+
+        Args:
+            images: (B, M, 3, H, W), view m for template m.
+            labels: (B,) int64.
+
+        Returns:
+            The loss, and the fused evidence (B, K).
+        """
         prompts = self.model()
         image_features = self.image_features(images, prompts)
         text_features = self.text_features(prompts)
@@ -187,8 +205,8 @@ class CDC(PromptTrainer):
     def before_train(self) -> None:
         super().before_train()
         if self.start_epoch == 0:  # a resumed run has its offset from the checkpoint
-            self.model.offset.fill_(self.mean_zeroshot_logit())
-            print(f"Evidence offset: {self.model.offset.item():.4f} (mean zero-shot logit)")
+            offset = self.model.get_buffer("offset").fill_(self.mean_zeroshot_logit())
+            print(f"Evidence offset: {offset.item():.4f} (mean zero-shot logit)")
 
     @torch.no_grad()
     def mean_zeroshot_logit(self) -> float:
@@ -225,7 +243,7 @@ class CDC(PromptTrainer):
         elif eta is None:
             eta = self.fitted_discount()
             print(f"Fusion discount: {eta:.4f} (fitted on {len(self.dm.dataset.val)} images)")
-        self.model.discount.fill_(eta)
+        self.model.get_buffer("discount").fill_(eta)
 
     @torch.no_grad()
     def fitted_discount(self) -> float:
@@ -245,12 +263,20 @@ class CDC(PromptTrainer):
     # -- prediction ----------------------------------------------------------------------------
 
     def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
+        """Fused three ways (B, K), the conflict (B,), and what each template says (B, M, K).
+
+        Args:
+            images: (B, 3, H, W), which all templates see.
+            text: the text features (M, K, E) of an evaluation, or None.
+        """
         # At test all templates see the plain image [ours]. In fp64, so that very certain samples do
         # not tie when they are ranked by uncertainty.
         evidence = self.evidence(self.logits(images, text)).double()
         readings = {
             "dempster": reading_of(fuse(evidence)),
-            "discounted": reading_of(fuse(evidence, discount=self.model.discount.item())),
+            "discounted": reading_of(
+                fuse(evidence, discount=self.model.get_buffer("discount").item())
+            ),
             "averaging": reading_of(fuse(evidence, rule="averaging")),
         }
         main = "averaging" if self.settings.FUSION == "averaging" else "discounted"
@@ -262,7 +288,10 @@ class CDC(PromptTrainer):
         return Prediction(readings[main], readings, extras)
 
     def details(self) -> dict[str, Any]:
-        return {"offset": self.model.offset.item(), "discount": self.model.discount.item()}
+        return {
+            "offset": self.model.get_buffer("offset").item(),
+            "discount": self.model.get_buffer("discount").item(),
+        }
 
 
 def reading_of(evidence: Tensor) -> Reading:

@@ -28,6 +28,11 @@ class CLIP_Adapter(PromptTrainer):
     constraints = {"REDUCTION": Whole(1, 1024), "RATIO": Number(0, 1)}
 
     def build_prompts(self) -> nn.Module:
+        """The bottleneck, from features (B, E) to features (B, E).
+
+        Raises:
+            ValueError: a REDUCTION that leaves no unit.
+        """
         template = self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)
         self.handcrafted = class_features(self.clip, self.classnames, [template])
         width = self.clip.text_projection.shape[1]
@@ -44,6 +49,7 @@ class CLIP_Adapter(PromptTrainer):
         )
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        """Class logits (B, K) of images (B, 3, H, W) against the hand-crafted text."""
         features = self.image_features(images, PromptSet()).float()
         blended = torch.lerp(features, self.model(features), self.settings.RATIO)
         return self.classify(blended, self.handcrafted)

@@ -43,6 +43,15 @@ class KgCoOp(PromptTrainer):
         return self.settings.TEMPLATE or TEMPLATES.get(name) or template_for(name)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy plus W times the mean distance of the class texts from the hand-crafted.
+
+        Args:
+            images: (B, 3, H, W).
+            labels: (B,) int64.
+
+        Returns:
+            The loss, and the logits (B, K).
+        """
         prompts = self.model()
         text_features = self.text_features(prompts)
         logits = self.classify(self.image_features(images, prompts), text_features)

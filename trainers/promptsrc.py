@@ -79,13 +79,22 @@ class PromptSRC(PromptTrainer):
     def teacher_text_features(self) -> Tensor:
         """(K, E): mean of CLIP's raw features over 60 templates, then normalised [code]."""
         names = [spoken(name) for name in self.classnames]
-        total: Tensor | float = 0.0
+        total = torch.zeros((), device=self.device)
         for template in TEMPLATES:
             tokens = tokenize([template.format(name) for name in names], self.clip.context_length)
             total = total + encode_text(self.clip, tokens.to(self.device)).float()
         return F.normalize(total, dim=-1)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy plus the three distances from frozen CLIP: text, image and logits.
+
+        Args:
+            images: (B, 3, H, W).
+            labels: (B,) int64.
+
+        Returns:
+            The loss, and the logits (B, K).
+        """
         prompts, settings = self.model(), self.settings
         text = F.normalize(self.text_features(prompts).float(), dim=-1)
         image = F.normalize(self.image_features(images, prompts).float(), dim=-1)
@@ -107,19 +116,20 @@ class PromptSRC(PromptTrainer):
         """Add this epoch's prompts to the average; after the last epoch it becomes the model."""
         weights = gaussian_weights(self.max_epoch, self.settings.GPA_MEAN, self.settings.GPA_STD)
         learned = parameters_to_vector(self.model.parameters())
-        self.model.average += weights[self.epoch].to(learned) * learned
+        average = self.model.get_buffer("average")
+        average += weights[self.epoch].to(learned) * learned
         if self.epoch + 1 == self.max_epoch:
             print("Gaussian-aggregated prompts become the final model")
-            vector_to_parameters(self.model.average.clone(), self.model.parameters())
+            vector_to_parameters(average.clone(), self.model.parameters())
 
 
 def mean_kl(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(teacher || student) summed and divided by B K, the published normalisation [code]."""
+    """KL(teacher || student) of logits (B, K), summed and divided by B K as published [code]."""
     student, teacher = logits.log_softmax(-1), teacher_logits.log_softmax(-1)
     return F.kl_div(student, teacher, reduction="sum", log_target=True) / logits.numel()
 
 
 def gaussian_weights(n_epochs: int, mean: float, std: float) -> Tensor:
-    """Normalised weights exp(-(e - mean)^2 / (2 std^2)) of the epochs e = 1..n."""
+    """(n_epochs,) normalised weights exp(-(e - mean)^2 / (2 std^2)) of the epochs e = 1..n."""
     epochs = torch.arange(1, n_epochs + 1, dtype=torch.float64)
     return torch.softmax(-0.5 * ((epochs - mean) / std) ** 2, dim=0)

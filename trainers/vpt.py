@@ -32,6 +32,7 @@ class VPT(PromptTrainer):
     constraints = {"N_CTX_VISION": TOKENS, "CTX_INIT": Text(), "PROMPT_DEPTH_VISION": DEPTH}
 
     def build_prompts(self) -> nn.Module:
+        """Image prompts alone."""
         words = spoken(self.settings.CTX_INIT)
         # The text never changes: encoded once for training and evaluation.
         self.handcrafted = class_features(self.clip, self.classnames, [f"{words} {{}}."])
@@ -44,4 +45,5 @@ class VPT(PromptTrainer):
         )
 
     def text_features(self, prompts: PromptSet) -> Tensor:
+        """(K, E) of the hand-crafted text, whatever the prompts."""
         return self.handcrafted

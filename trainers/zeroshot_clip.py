@@ -36,6 +36,7 @@ class ZeroshotCLIP(CLIPTrainer):
         self.test()
 
     def predict(self, images: Tensor) -> Prediction:
+        """Softmax over the hand-crafted texts, of images (B, 3, H, W)."""
         return Prediction(
             Reading.of_logits(self.classify(encode_image(self.clip, images), self.text))
         )

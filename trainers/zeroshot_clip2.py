@@ -12,6 +12,7 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     config_node = "ZEROSHOTCLIP2"
 
     def templates(self) -> list[str]:
+        """Seven, and the data set's own as an eighth."""
         own = self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)
         # As published: ImageNet keeps the seven alone.
         return [*IMAGENET_TEMPLATES_SELECT, *([] if self.cfg.DATASET.NAME == "ImageNet" else [own])]

@@ -71,6 +71,7 @@ class CLIPTrainer(CheckpointTrainer):
         return None
 
     def build_data_loader(self) -> None:
+        """As Dassl's, with ``train_views`` as the training transforms."""
         self.dm = DataManager(self.cfg, custom_tfm_train=self.train_views())
         self.train_loader_x = self.dm.train_loader_x
         self.train_loader_u = self.dm.train_loader_u
@@ -81,6 +82,12 @@ class CLIPTrainer(CheckpointTrainer):
         self.lab2cname = self.dm.lab2cname
 
     def build_model(self) -> None:
+        """Load the CLIP and build the method on it.
+
+        Raises:
+            ValueError: an INPUT.SIZE that is not the backbone's, a projection of another width, or
+                what the method refuses.
+        """
         cfg = self.cfg
         self.classnames = list(self.dm.dataset.classnames)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")

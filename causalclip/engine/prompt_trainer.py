@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import is_vit
+from causalclip.clip.backbone import CLIP, is_vit
 from causalclip.clip.injection import encode_image, prompted
 from causalclip.clip.prompts import (
     ClassTokens,
@@ -61,7 +61,7 @@ class Context:
         words = spoken(settings.CTX_INIT)
         return cls(len(words.split()) or settings.N_CTX, words, position)
 
-    def start(self, clip: nn.Module) -> Tensor | None:
+    def start(self, clip: CLIP) -> Tensor | None:
         """Embeddings (n_ctx, D) of the words; None for a random start.
 
         Raises:
@@ -76,6 +76,7 @@ class PromptTrainer(CLIPTrainer):
     model_name = "prompt_learner"
 
     def build_method(self) -> None:
+        """Build the prompts, what trains them, and the class tokens behind the context."""
         if (context := self.context()) is not None:
             self.class_tokens = self.tokens(context)
         self.model = self.build_prompts().to(self.device)
@@ -153,12 +154,13 @@ class PromptTrainer(CLIPTrainer):
         return Prediction(Reading.of_logits(self.logits(images, text)))
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
+        """As in CLIPTrainer; holds the text features."""
         return partial(self.predict, text=self.evaluation_text())
 
     # -- one step ------------------------------------------------------------------------------
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W), or (B, V, C, H, W) where the data manager delivers V views."""
+        """Images (B, 3, H, W), or (B, V, 3, H, W) where the data manager delivers V views."""
         views = [batch["img"]]
         while f"img{len(views) + 1}" in batch:
             views.append(batch[f"img{len(views) + 1}"])
@@ -176,6 +178,7 @@ class PromptTrainer(CLIPTrainer):
         return F.cross_entropy(logits, labels), logits
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+        """One step on a batch of the data manager's; the loss and the accuracy in per cent."""
         images, labels = self.parse_batch_train(batch)
         with self.autocast():
             loss, scores = self.loss(images, labels)
@@ -207,7 +210,7 @@ class PromptTrainer(CLIPTrainer):
         super().after_train()
 
 
-def coupled_prompts(clip: nn.Module, context: Context, *, depth: int) -> CoupledPrompts:
+def coupled_prompts(clip: CLIP, context: Context, *, depth: int) -> CoupledPrompts:
     """MaPLe's prompts for a CLIP.
 
     Raises:
@@ -224,7 +227,7 @@ def coupled_prompts(clip: nn.Module, context: Context, *, depth: int) -> Coupled
 
 
 def independent_prompts(
-    clip: nn.Module, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
+    clip: CLIP, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
 ) -> IndependentPrompts:
     """Prompts of IVLP's kind for a CLIP; a tower of 0 tokens and depth 0 has none.
 
@@ -244,7 +247,7 @@ def independent_prompts(
     )
 
 
-def check_depth(clip: nn.Module, *, text: int, vision: int) -> None:
+def check_depth(clip: CLIP, *, text: int, vision: int) -> None:
     """Refuse prompts deeper than the towers, and image prompts on a ResNet, before any work.
 
     Raises:
