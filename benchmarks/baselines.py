@@ -41,7 +41,7 @@ BATCHES = {"CoOp": 8, "KgCoOp": 8, "CoCoOp": 8, "MaPLe": 4, "IVLP": 4, "PromptSR
 TARGETS = {"CoOp": 6, "KgCoOp": 6, "CoCoOp": 6, "MaPLe": 3, "IVLP": 3, "PromptSRC": 3}
 EVALUATED = ("CoOp", "KgCoOp", "MaPLe", "IVLP", "PromptSRC")  # text independent of the image
 TEST_BATCH, TEST_BATCHES = 100, 3  # an evaluation of more batches gains more
-ADJECTIVES = "big blue dark green old red small tall white young".split()
+ADJECTIVES: list[str] = "big blue dark green old red small tall white young".split()
 THOUSAND = [f"{adjective} {name}" for adjective in ADJECTIVES for name in CLASSNAMES]
 
 
@@ -102,6 +102,8 @@ class Plain:
 class WithoutData:
     """A trainer that knows class names only."""
 
+    names: list[str]
+
     def build_data_loader(self) -> None:
         self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=self.names))
         self.lab2cname = dict(enumerate(self.names))
@@ -120,7 +122,7 @@ def trainer_of(name: str, classnames: list[str], backbone: str, size: int, devic
             cfg.TRAINER[node][key] = min(cfg.TRAINER[node][key], 4)
     kind = type(name, (WithoutData, TRAINER_REGISTRY.get(name)), {"names": classnames})
     with redirect_stdout(StringIO()):
-        return kind(cfg)
+        return cast("type[PromptTrainer]", kind)(cfg)
 
 
 def clock_of(trainer) -> Callable[[], float]:
@@ -171,7 +173,7 @@ def evaluation_ratio(trainer, size: int, repeats: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=5)

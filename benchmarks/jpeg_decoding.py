@@ -43,7 +43,7 @@ def ours(paths: list[str], cfg) -> list[torch.Tensor]:
 
 def main() -> None:
     """Check that both give the same pixels, and time them in turn."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--size", type=int, default=224)

@@ -40,7 +40,7 @@ SHAPES = {
     },
 }
 # Caltech101, the family's data set of just 100 classes.
-CLASSNAMES = """
+CLASSNAMES: list[str] = """
 accordion airplane anchor ant barrel bass beaver binocular bonsai brain brontosaurus buddha
 butterfly camera cannon car_side ceiling_fan cellphone chair chandelier cougar_body cougar_face
 crab crayfish crocodile crocodile_head cup dalmatian dollar_bill dolphin dragonfly electric_guitar
@@ -90,7 +90,7 @@ class OurCoOp:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
@@ -110,6 +110,7 @@ def main() -> None:
     def step(way) -> Tensor:
         prompts.zero_grad()
         F.cross_entropy(way.logits(batches[0]), labels).backward()
+        assert prompts.ctx.grad is not None, "the loss depends on the context"
         return prompts.ctx.grad.clone()
 
     def step_with_image_graph() -> None:

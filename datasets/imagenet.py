@@ -66,7 +66,7 @@ class ImageNet(DatasetBase):
         self.dataset_dir, self.image_dir = str(folder), str(folder / "images")
         names = read_names(folder)
         train, test = self._list_parts(folder, names)
-        train, _ = fewshot_split(self, train, None, cfg, folder / "split_fewshot")
+        train, _ = fewshot_split(self, train, (), cfg, folder / "split_fewshot")
         train, test = subsample_classes(train, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         train, test = leave_out_unreadable(cfg, train, test)
         super().__init__(train_x=train, val=test, test=test)

@@ -378,6 +378,7 @@ def shape_figures(model: CLIP, root: Path) -> dict[str, float]:
 def lured_share(cosines: Tensor, data: CausalShapes) -> float:
     """Per cent of wrong answers that name the shape at home on the background (chance: 11)."""
     guesses = cosines.argmax(1).tolist()
+    assert data.test is not None, "the shapes always have a test part"
     wrong = [(i, g) for i, g in zip(data.test, guesses, strict=True) if g != i.label]
     lured = sum(HOME[R.SHAPES[g]] == data.factors[i.impath].background for i, g in wrong)
     return round(100.0 * lured / max(1, len(wrong)), 1)
@@ -431,7 +432,7 @@ coverage from the patch tokens. AdamW, cosine. Made with {versions}.
 """
 
 
-def listing(members: dict[str, object]) -> str:
+def listing(members: Mapping[str, object]) -> str:
     """Names and what belongs to them, on a line."""
     return "; ".join(
         f"{name}: {', '.join(map(str, m)) if isinstance(m, tuple) else m}"
@@ -531,7 +532,7 @@ def train(run: Training, folder: Path, *, minutes: float, every: int) -> bool:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of this run")
     parser.add_argument("--model", choices=BUNDLED, default=Recipe.model, help="which to train")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="another recipe")

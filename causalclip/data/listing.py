@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from dassl.data.datasets import Datum
@@ -41,7 +42,7 @@ def _rebuild(folder, file, label, domain, classname):
     return ListedDatum(folder, file, label, domain=domain, classname=classname)
 
 
-class FolderItems(Sequence):
+class FolderItems(Sequence[ListedDatum]):
     """The images of class folders, kept as bytes and made into items when asked for.
 
     A list of 1.28 million items takes 250 MB and is copied into every loading process that touches
@@ -62,14 +63,18 @@ class FolderItems(Sequence):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> ListedDatum: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ListedDatum]: ...
+    def __getitem__(self, index: int | slice) -> ListedDatum | list[ListedDatum]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         position = range(len(self))[index]  # raises IndexError, and counts from the end
         place = bisect_right(self._ends, position)
-        return self._item(place, self._names[place][position - self._ends[place]])
+        return self._item(place, self._names[place][position - self._ends[place]].item())
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[ListedDatum]:
         for place, names in enumerate(self._names):
             for name in names.tolist():
                 yield self._item(place, name)

@@ -21,7 +21,7 @@ from dassl.utils import listdir_nohidden
 from causalclip.data.listing import listed, relative, require_files
 from causalclip.files.caches import store_json
 
-Items = list[Datum]
+Items = Sequence[Datum]
 Subsample = Literal["all", "base", "new"]
 PARTS = ("train", "val", "test")
 
@@ -157,9 +157,11 @@ def create_split(
         FileNotFoundError: if `image_dir` is missing.
     """
     renamed = renamed or {}
-    categories = sorted(c for c in listdir_nohidden(image_dir) if c not in ignored)
+    categories = sorted(c for c in listdir_nohidden(os.fspath(image_dir)) if c not in ignored)
     print(f"Splitting {image_dir} into {p_train:.0%} train and {p_val:.0%} val, the rest test")
-    train, val, test = [], [], []
+    train: list[Datum] = []
+    val: list[Datum] = []
+    test: list[Datum] = []
     for label, category in enumerate(categories):
         folder = os.path.join(image_dir, category)
         items = [

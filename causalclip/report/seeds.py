@@ -86,7 +86,8 @@ def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
         raise ValueError(f"{first} and {second} have no result in common to compare")
     difference = (wide[first] - wide[second]).dropna().rename("difference")
     found = []
-    for (protocol, quantity), part in difference.groupby(level=[0, 1], sort=False):
+    for _, part in difference.groupby(level=[0, 1], sort=False):
+        protocol, quantity, *_ = part.index[0]
         means = part.groupby(level=place, sort=False).mean()
         for pairs, values in (("every seed", part), ("data sets", means)):
             row = {"protocol": protocol, "quantity": quantity, "pairs": pairs}

@@ -92,7 +92,7 @@ def name_settings(runs: pd.DataFrame) -> pd.Series:
     names = pd.Series("", index=runs.index, dtype=object)
     for _, part in runs.groupby(["trainer", "config"], sort=False):
         keys = differing(part)
-        names[part.index] = [said(settings, keys) for settings in part["settings"]]
+        names.loc[part.index] = [said(settings, keys) for settings in part["settings"]]
     return names
 
 

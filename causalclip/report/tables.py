@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.stats import hmean
 
 from causalclip.metrics import novelty_auroc
+from causalclip.report.groups import by_name
 from causalclip.report.predictions import PREDICTIONS_FILE, Predictions
 from causalclip.report.protocols import PROTOCOLS, VARIANTS
 
@@ -162,7 +163,7 @@ def averaged(
     """A further quantity of each table: `reduce` over the values of the column `over`, for the
     seeds of a method that have all of the table's values."""
     found = []
-    for table, part in rows.groupby("table", sort=False):
+    for table, part in by_name(rows, "table"):
         index = ["protocol", *METHOD, "shots", "seed"]
         wide = part.pivot_table(index=index, columns=over, values="value", sort=False).dropna()
         if wide.empty:
@@ -201,7 +202,7 @@ def few_shot(runs: pd.DataFrame) -> pd.DataFrame:
     named = rows.assign(table=f"Few-shot: average over {count} data sets")
     means = [
         averaged(part, name, "dataset", mean)
-        for name, part in named.groupby("quantity", sort=False)
+        for name, part in by_name(named, "quantity")
         if part.dataset.nunique() == count
     ]
     return stacked([rows, *means])
