@@ -9,8 +9,6 @@ from torch.nn import functional as F
 from causalclip.clip.prompts import ConditionalPrompts, PromptSet, encode_text_sets
 from causalclip.engine.base import PromptTrainer
 
-TEXTS_AT_ONCE = 8192  # of images x classes; bounds the memory of an evaluation on many classes
-
 
 @TRAINER_REGISTRY.register()
 class CoCoOp(PromptTrainer):
@@ -30,9 +28,7 @@ class CoCoOp(PromptTrainer):
 
     def logits(self, images: Tensor) -> Tensor:
         features = F.normalize(self.image_features(images, PromptSet()).float(), dim=-1)
-        text_features = encode_text_sets(
-            self.clip, self.class_tokens, self.model(features), texts_at_once=TEXTS_AT_ONCE
-        )
+        text_features = encode_text_sets(self.clip, self.class_tokens, self.model(features))
         return self.classify(features, text_features)  # (B, E) against (B, K, E)
 
     def evaluation_text(self) -> None:

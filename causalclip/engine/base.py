@@ -20,7 +20,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from causalclip.clip.backbone import image_size, is_vit, load_clip, weights_digest
-from causalclip.clip.injection import encode_image, prompted
+from causalclip.clip.injection import encode_image
 from causalclip.clip.prompts import (
     ClassTokens,
     CoupledPrompts,
@@ -315,8 +315,7 @@ class PromptTrainer(CLIPTrainer):
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
         """(B, E); without a graph when the image tower holds no prompts."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
-            with prompted(self.clip, image=prompts.image):
-                return encode_image(self.clip, images)
+            return encode_image(self.clip, images, prompts.image)
 
     def text_features(self, prompts: PromptSet) -> Tensor:
         """(K, E), computed once per evaluation when the prompts do not depend on the image."""
