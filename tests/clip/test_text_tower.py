@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from exact import SHAPE, exact_clip, random_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from causalclip.clip import injection, text_tower
 from causalclip.clip.backbone import build_clip, tokenize
@@ -12,22 +12,6 @@ from causalclip.clip.injection import encode_text, encode_texts, prompted
 from causalclip.clip.texts import class_tokens
 
 NAMES = ["cat", "double_decker bus", "dog", "car", "a very long name of a thing", "cat"]
-SHAPE = {"vision_layers": 1, "transformer_width": 24, "transformer_heads": 3, "embed_dim": 10}
-
-
-def exact_clip(**options):
-    """A small CLIP in float64, its LayerNorms too: OpenAI's would round to fp32."""
-    model = build_clip(**{**SHAPE, **options}).requires_grad_(False)
-    generator = torch.Generator().manual_seed(1)
-    for weight in model.parameters():
-        weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.LayerNorm):
-                own = nn.LayerNorm(child.normalized_shape)
-                own.load_state_dict(child.state_dict())
-                setattr(parent, name, own.requires_grad_(False))
-    return model.double()
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +20,7 @@ def model():
 
 
 def prompts(*shape, depth, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    shape = (depth, *shape, 24)
-    values = 0.3 * torch.randn(shape, generator=generator, dtype=torch.float64)
-    return list(values.requires_grad_().unbind())
+    return random_prompts(*shape, depth=depth, width=24, seed=seed)
 
 
 def full_texts(model, texts, text):
