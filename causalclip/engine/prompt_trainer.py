@@ -18,18 +18,16 @@ from torch.nn import functional as F
 from yacs.config import CfgNode
 
 from causalclip.clip.backbone import CLIP, is_vit
-from causalclip.clip.injection import encode_image, prompted
+from causalclip.clip.injection import encode_image
 from causalclip.clip.prompts import (
-    ClassTokens,
     CoupledPrompts,
     IndependentPrompts,
-    Position,
     PromptSet,
-    class_tokens,
     embed_words,
     encode_classes,
 )
 from causalclip.clip.templates import spoken
+from causalclip.clip.texts import ClassTokens, Position, class_tokens
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.checkpoints import load_state
 from causalclip.engine.prediction import Prediction, Reading
@@ -138,8 +136,7 @@ class PromptTrainer(CLIPTrainer):
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
         """(B, E) of images (B, 3, H, W); without a graph when the image tower holds no prompts."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
-            with prompted(self.clip, image=prompts.image):
-                return encode_image(self.clip, images)
+            return encode_image(self.clip, images, prompts.image)
 
     def text_features(self, prompts: PromptSet) -> Tensor:
         """(K, E), the classes under the prompts."""
