@@ -89,14 +89,6 @@ class PromptTrainer(CLIPTrainer):
         on_gpu = self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(enabled=on_gpu and self.settings.PREC == "amp")
 
-    def training_state(self) -> dict[str, Any]:
-        return {**super().training_state(), "scaler": self.scaler.state_dict()}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        super().load_training_state(state)
-        if state["scaler"]:  # empty where the scaler is not used
-            self.scaler.load_state_dict(state["scaler"])
-
     def context(self) -> Context | None:
         """What stands in front of the class names; None where their texts are hand-crafted."""
         return None
