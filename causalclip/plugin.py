@@ -25,6 +25,8 @@ import causalclip.trainers.clip_icm  # noqa: F401
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 
+from causalclip.engine import loading
+
 
 def extend_cfg(cfg: CfgNode) -> CfgNode:
     """Add the settings of every registered trainer and data set of causalclip that ``cfg`` lacks.
@@ -35,6 +37,9 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
         node = getattr(trainer, "config_node", None)
         if node and node not in cfg.TRAINER:
             cfg.TRAINER[node] = CfgNode(dict(trainer.defaults))
+    for key, value in loading.DEFAULTS.items():
+        if key not in cfg.DATALOADER:
+            cfg.DATALOADER[key] = value
     if "SUBSAMPLE_CLASSES" not in cfg.DATASET:
         cfg.DATASET.SUBSAMPLE_CLASSES = "all"
     for dataset in registered(DATASET_REGISTRY):

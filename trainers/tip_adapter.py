@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT, template_for
 from causalclip.clip.zeroshot import class_features
 from causalclip.engine.features import FeatureTrainer, softmax_reading
+from causalclip.engine.loading import training_loader
 
 
 @TRAINER_REGISTRY.register()
@@ -60,6 +61,7 @@ class TipAdapter(FeatureTrainer):
             tfm=self.train_loader_x.dataset.transform,
             is_train=False,
         )
+        loader = training_loader(loader, self.cfg, epochs=self.settings.AUGMENT_EPOCHS)
         total: Tensor | float = 0.0
         for _ in range(self.settings.AUGMENT_EPOCHS):
             seen = [(self._encode(b["img"]).float(), b["label"].to(self.device)) for b in loader]

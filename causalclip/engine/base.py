@@ -32,6 +32,8 @@ from causalclip.clip.prompts import (
 )
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.engine.checkpoints import CheckpointTrainer, load_state
+from causalclip.engine.loading import Epochs, training_loader
+from causalclip.engine.step_report import StepReport
 from causalclip.icm.subspace import InvariantProjection
 from causalclip.metrics import classification_metrics
 from causalclip.report.results import (
@@ -77,13 +79,18 @@ class CLIPTrainer(CheckpointTrainer):
 
     def build_data_loader(self) -> None:
         self.dm = DataManager(self.cfg, custom_tfm_train=self.train_views())
-        self.train_loader_x = self.dm.train_loader_x
+        self.train_loader_x = training_loader(self.dm.train_loader_x, self.cfg)
         self.train_loader_u = self.dm.train_loader_u
         self.val_loader = self.dm.val_loader
         self.test_loader = self.dm.test_loader
         self.num_classes = self.dm.num_classes
         self.num_source_domains = self.dm.num_source_domains
         self.lab2cname = self.dm.lab2cname
+
+    def before_epoch(self) -> None:
+        super().before_epoch()
+        if isinstance(self.train_loader_x, Epochs):
+            self.train_loader_x.epoch = self.epoch
 
     def build_model(self) -> None:
         cfg = self.cfg
@@ -260,6 +267,7 @@ class PromptTrainer(CLIPTrainer):
 
     def build_method(self) -> None:
         self._text: Tensor | None = None
+        self._steps = StepReport()
         self.model = self.build_prompts().to(self.device)
         learned = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         print(f"# learnable parameters: {learned:,}")
@@ -347,30 +355,50 @@ class PromptTrainer(CLIPTrainer):
     # -- one step ------------------------------------------------------------------------------
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W), or (B, V, C, H, W) where the data manager delivers V views."""
-        views = [batch["img"]]
-        while f"img{len(views) + 1}" in batch:
-            views.append(batch[f"img{len(views) + 1}"])
-        images = views[0] if len(views) == 1 else torch.stack(views, dim=1)
-        return images.to(self.device), batch["label"].to(self.device)
+        """Images (B, C, H, W), or (B, V, C, H, W) where the data manager delivers V views.
+
+        Pinned batches travel to a GPU while it works on the step before.
+        """
+        keys = ["img"]
+        while f"img{len(keys) + 1}" in batch:
+            keys.append(f"img{len(keys) + 1}")
+        *views, labels = (batch[key].to(self.device, non_blocking=True) for key in (*keys, "label"))
+        return views[0] if len(views) == 1 else torch.stack(views, dim=1), labels
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The training loss and the class scores (B, K) its accuracy is printed of."""
         logits = self.logits(images)
         return F.cross_entropy(logits, labels), logits
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float] | None:
         images, labels = self.parse_batch_train(batch)
         with self.autocast():
             loss, scores = self.loss(images, labels)
-        self.detect_anomaly(loss)
+        if self.reads_every_step:
+            self.detect_anomaly(loss)
         self.model_zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optim)
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.item(), "acc": compute_accuracy(scores, labels)[0].item()}
+        self._steps.add(loss, compute_accuracy(scores, labels)[0])
+        return self._report()
+
+    @property
+    def reads_every_step(self) -> bool:
+        """On a CPU a number is there at once; on a GPU, reading it waits for all work before it."""
+        return self.device.type == "cpu"
+
+    def _report(self) -> dict[str, float] | None:
+        """What Dassl's loop is to print: of each step, or, on a GPU, the means of the steps since
+        its last line with every line. The end of an epoch is read for a loss that is NaN."""
+        done, frequency = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
+        printed = self.num_batches < frequency or done % frequency == 0
+        if not (printed or self.reads_every_step or done == self.num_batches):
+            return None
+        means = self._steps.read(epoch=self.epoch + 1, batch=done)
+        return means if printed or self.reads_every_step else None
 
     def before_train(self) -> None:
         super().before_train()
