@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 from tqdm import tqdm
 
@@ -87,7 +86,6 @@ def confounded(count: int, correlation: float, *, seed: tuple[int, ...]) -> list
     return (rank < round(count * correlation)).tolist()
 
 
-@DATASET_REGISTRY.register()
 class CausalShapes(BundledDataset):
     """Ten shapes in four styles, 32 x 32; `DATASET.CORRELATION` ties the background to the class.
 
@@ -158,3 +156,6 @@ def _share(cfg, key: str) -> float:
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"DATASET.{key} must be in [0, 1], got {value}")
     return value
+
+
+DATASETS = (CausalShapes,)

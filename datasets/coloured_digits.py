@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from dassl.data.datasets import DATASET_REGISTRY
 
 from causalclip.data.bundled import BundledDataset, build_once
 from causalclip.data.rendering import DIGIT_COLOURS, DIGIT_DOMAINS, LOOKS, draw_look, enlarge
@@ -31,7 +30,6 @@ def write_coloured(folder: Path) -> None:
     write_looks(folder, DIGIT_DOMAINS, draw_coloured)
 
 
-@DATASET_REGISTRY.register()
 class ColouredDigits(BundledDataset):
     """The scans as ink, chalk, neon and on noisy paper, one colour of eight each, 32 x 32."""
 
@@ -44,3 +42,6 @@ class ColouredDigits(BundledDataset):
 
     def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
         return digit_items(folder, domain, part)
+
+
+DATASETS = (ColouredDigits,)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from dassl.data.datasets import DATASET_REGISTRY
 
 from causalclip.data.catalogue import facts_of
 from causalclip.data.listing import ListedDatum, image_names, require_root, subfolders
@@ -176,16 +175,19 @@ FOLDERS = {
     "DomainBedDomainNet": ("domain_net",),
 }
 
-for _name, _folders in FOLDERS.items():
-    _facts = facts_of(_name)
-    _attributes = {
-        "__doc__": f"{_name.removeprefix('DomainBed')} in DomainBed's protocol: {_facts.page}.",
-        "folders": _folders,
-        "class_names": _facts.class_names,
+
+def _published(name: str, folders: tuple[str, ...]) -> type[DomainSet]:
+    facts = facts_of(name)
+    attributes = {
+        "__doc__": f"{name.removeprefix('DomainBed')} in DomainBed's protocol: {facts.page}.",
+        "folders": folders,
+        "class_names": facts.class_names,
     }
-    DATASET_REGISTRY.register(type(_name, (DomainSet,), _attributes))
+    return type(name, (DomainSet,), attributes)
 
 
-@DATASET_REGISTRY.register()
 class DomainFolder(DomainSet):
     """Your own `<DATASET.ROOT>/<DATASET.PATH>/<domain>/<class>/*`."""
+
+
+DATASETS = (*(_published(name, folders) for name, folders in FOLDERS.items()), DomainFolder)

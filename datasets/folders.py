@@ -8,8 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.data.datasets import DATASET_REGISTRY
-
+from causalclip.clip.templates import spoken
 from causalclip.data.listing import ListedDatum, image_names, require_root, subfolders
 from causalclip.data.split_set import SplitSet
 from causalclip.data.splits import PARTS, Items, cut, read_split, write_split
@@ -35,7 +34,6 @@ class OwnSet(SplitSet):
         raise NotImplementedError
 
 
-@DATASET_REGISTRY.register()
 class ImageFolder(OwnSet):
     """Class folders, split 50/20/30; or class folders in `train/`, `test/` and perhaps `val/`.
 
@@ -57,7 +55,6 @@ class ImageFolder(OwnSet):
         return folder, read_split(first_existing(path), folder)
 
 
-@DATASET_REGISTRY.register()
 class SplitJSON(OwnSet):
     """CoOp's split file `DATASET.SPLIT` and the images below `DATASET.PATH` that it names."""
 
@@ -76,7 +73,7 @@ def require_distinct_names(items: Items, *, where: str) -> None:
     """Raise ValueError if two labels have one class name: no prompt could tell them apart."""
     label_of: dict[str, int] = {}
     for item in items:
-        name = " ".join(item.classname.replace("_", " ").split())  # as prompts spell it
+        name = " ".join(spoken(item.classname).split())  # as prompts spell it
         if label_of.setdefault(name, item.label) != item.label:
             raise ValueError(
                 f"{where}: every class must have a name of its own, labels {label_of[name]} and "
@@ -159,3 +156,6 @@ def _evaluated(place: Path, classes: Sequence[str]) -> list[Items]:
     if unknown:
         raise ValueError(f"{place} must hold classes of train/ only, got {', '.join(unknown[:5])}")
     return class_items(place, classes)
+
+
+DATASETS = (ImageFolder, SplitJSON)

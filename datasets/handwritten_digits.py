@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 from tqdm import tqdm
 
@@ -76,7 +75,6 @@ def write_digits(folder: Path) -> None:
     (folder / SPLIT_FILE).write_text(json.dumps(split), encoding="utf-8")
 
 
-@DATASET_REGISTRY.register()
 class HandwrittenDigits(BundledDataset):
     """Real 8 x 8 scans as 32 x 32 pictures, ten classes, 50 / 10 / 40 % train, val and test.
 
@@ -96,3 +94,6 @@ class HandwrittenDigits(BundledDataset):
 
     def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
         return digit_items(folder, domain, part)
+
+
+DATASETS = (HandwrittenDigits,)

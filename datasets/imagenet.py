@@ -7,7 +7,7 @@ on every file system.
 import os
 from pathlib import Path
 
-from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from dassl.data.datasets import DatasetBase
 
 from causalclip.data.annotations import imagenet_names
 from causalclip.data.catalogue import facts_of
@@ -48,7 +48,6 @@ class FileIndex:
             print(f"Saved the list of files to {store_json(self.path, self._seen)}")
 
 
-@DATASET_REGISTRY.register()
 class ImageNet(DatasetBase):
     """ImageNet: trained on `train`, validated and tested on `val`, as CoOp does.
 
@@ -103,7 +102,6 @@ class ImageNetVariant(DatasetBase):
         return dict(enumerate(folders)), names
 
 
-@DATASET_REGISTRY.register()
 class ImageNetV2(ImageNetVariant):
     """ImageNetV2, whose folders are numbered in the order of `classnames.txt`."""
 
@@ -112,12 +110,6 @@ class ImageNetV2(ImageNetVariant):
         numbers = [str(i) for i in range(len(names))]
         _require_same(numbers, folders, Path(self.image_dir))
         return dict(enumerate(numbers)), dict(zip(numbers, names.values(), strict=True))
-
-
-for _name in ("ImageNetSketch", "ImageNetA", "ImageNetR"):
-    DATASET_REGISTRY.register(
-        type(_name, (ImageNetVariant,), {"__doc__": f"{_name}, as CoOp reads it."})
-    )
 
 
 def read_names(folder: Path) -> dict[str, str]:
@@ -177,3 +169,13 @@ def _say_what_is_ignored(name: str, cfg) -> None:
         print(f"{name} is for testing: DATASET.NUM_SHOTS {cfg.DATASET.NUM_SHOTS} has no effect")
     if cfg.DATASET.SUBSAMPLE_CLASSES != "all":
         print(f"{name} is for testing: DATASET.SUBSAMPLE_CLASSES has no effect")
+
+
+DATASETS = (
+    ImageNet,
+    ImageNetV2,
+    *(
+        type(name, (ImageNetVariant,), {"__doc__": f"{name}, as CoOp reads it."})
+        for name in ("ImageNetSketch", "ImageNetA", "ImageNetR")
+    ),
+)

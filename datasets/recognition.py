@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import shuffle
 
-from dassl.data.datasets import DATASET_REGISTRY
-
 from causalclip.data import annotations
 from causalclip.data.annotations import Row
 from causalclip.data.catalogue import facts_of
@@ -194,11 +192,11 @@ SETS: dict[str, Create] = {
     "UCF101": from_lists(_ucf),
 }
 
-for _name, _create in SETS.items():
-    DATASET_REGISTRY.register(
-        type(
-            _name,
-            (RecognitionSet,),
-            {"__doc__": f"{_name}, as CoOp reads it.", "create": staticmethod(_create)},
-        )
+DATASETS = tuple(
+    type(
+        name,
+        (RecognitionSet,),
+        {"__doc__": f"{name}, as CoOp reads it.", "create": staticmethod(create)},
     )
+    for name, create in SETS.items()
+)

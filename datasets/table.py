@@ -9,8 +9,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dassl.data.datasets import DATASET_REGISTRY
-
 from causalclip.data.listing import listed, require_files, require_root
 from causalclip.data.splits import PARTS, Items, check_labels
 from causalclip.datasets.domains import check_domains
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@DATASET_REGISTRY.register()
 class Table(OwnSet):
     """The images that the rows of `DATASET.TABLE` name, relative to the table's own folder.
 
@@ -142,3 +139,6 @@ def _items(frame: pd.DataFrame, numbers: dict[str, int]) -> Items:
         listed(path, int(label), domain=int(domain), classname=name)
         for (path, label, name), domain in zip(_rows(frame), domains, strict=True)
     ]
+
+
+DATASETS = (Table,)

@@ -14,7 +14,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 from scipy.linalg import subspace_angles
 from torch import Tensor
@@ -25,7 +24,8 @@ from causalclip.clip.injection import encode_text
 from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features, cosine_logits
 from causalclip.engine.feature_cache import batches
-from causalclip.engine.features import FeatureTrainer, softmax_reading
+from causalclip.engine.features import FeatureTrainer
+from causalclip.engine.prediction import Prediction, Reading
 from causalclip.icm.interventions import (
     ImageIntervention,
     caption_pairs,
@@ -88,7 +88,6 @@ class Group:
     """Classify the changed pictures when held out, instead of the pictures as they are."""
 
 
-@TRAINER_REGISTRY.register()
 class CLIP_ICM(FeatureTrainer):
     """A_inv from interventional pairs, then zero-shot and linear probe on A_inv' z."""
 
@@ -458,7 +457,7 @@ class CLIP_ICM(FeatureTrainer):
         if self.settings.HEAD == "linear_probe":
             self.require_same_classes()
 
-    def predict_features(self, features: Tensor) -> dict[str, Any]:
+    def predict_features(self, features: Tensor) -> Prediction:
         zeroshot = self.projections["zeroshot"].cosine_logits(
             features,
             self.text,
@@ -466,14 +465,14 @@ class CLIP_ICM(FeatureTrainer):
             normalize=self.settings.NORMALIZE_PROJECTED,
         )
         readings = {
-            "zeroshot": softmax_reading(cosine_logits(features, self.text, self.logit_scale)),
-            "zeroshot_icm": softmax_reading(zeroshot),
+            "zeroshot": Reading.of_logits(cosine_logits(features, self.text, self.logit_scale)),
+            "zeroshot_icm": Reading.of_logits(zeroshot),
         }
         if self.probes:
             inside = self.projections["linear_probe"](features)
-            readings["linear_probe"] = softmax_reading(self.probes["plain"].logits(features))
-            readings["linear_probe_icm"] = softmax_reading(self.probes["icm"].logits(inside))
-        return {**readings[f"{self.settings.HEAD}_icm"], "variants": readings}
+            readings["linear_probe"] = Reading.of_logits(self.probes["plain"].logits(features))
+            readings["linear_probe_icm"] = Reading.of_logits(self.probes["icm"].logits(inside))
+        return Prediction(readings[f"{self.settings.HEAD}_icm"], readings)
 
 
 def angles(basis: Tensor, other: Tensor) -> dict[str, float]:

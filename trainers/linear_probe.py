@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from yacs.config import CfgNode
 
-from causalclip.engine.features import FeatureTrainer, softmax_reading
+from causalclip.engine.features import FeatureTrainer
+from causalclip.engine.prediction import Prediction, Reading
 from causalclip.icm.probe import LPCLIP_GRID, LPCLIP_STEPS, Probe, fit_probe, sweep_c
 
 
-@TRAINER_REGISTRY.register()
 class LinearProbe(FeatureTrainer):
     """A linear classifier on the features before CLIP's own; it knows no other classes."""
 
@@ -67,5 +66,5 @@ class LinearProbe(FeatureTrainer):
         self.require_same_classes()
         self.probe = Probe(self.model.weight, self.model.bias)
 
-    def predict_features(self, features: Tensor) -> dict[str, Any]:
-        return softmax_reading(self.probe.logits(features))
+    def predict_features(self, features: Tensor) -> Prediction:
+        return Prediction(Reading.of_logits(self.probe.logits(features)))

@@ -6,17 +6,16 @@ from typing import Any
 
 import torch
 from dassl.data.data_manager import build_data_loader
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT, template_for
 from causalclip.clip.zeroshot import class_features
-from causalclip.engine.features import FeatureTrainer, softmax_reading
+from causalclip.engine.features import FeatureTrainer
 from causalclip.engine.loading import training_loader
+from causalclip.engine.prediction import Prediction, Reading
 
 
-@TRAINER_REGISTRY.register()
 class TipAdapter(FeatureTrainer):
     """scale z T' + alpha exp(-beta (1 - z F')) L over cached features F and one-hot labels L.
 
@@ -95,13 +94,14 @@ class TipAdapter(FeatureTrainer):
         self.model.to(self.device)
         self.values = one_hot(self.model.labels, len(self.text))
 
-    def predict_features(self, features: Tensor) -> dict[str, Any]:
+    def predict_features(self, features: Tensor) -> Prediction:
         features, fit = F.normalize(features, dim=-1), self.model
         cached = cache_logits(features, fit.keys, self.values, fit.beta)
-        return softmax_reading(self.classify(features, self.text) + fit.alpha * cached)
+        return Prediction(
+            Reading.of_logits(self.classify(features, self.text) + fit.alpha * cached)
+        )
 
 
-@TRAINER_REGISTRY.register()
 class TipAdapterF(TipAdapter):
     """The cache's keys fine-tuned by AdamW; OPTIM gives LR and MAX_EPOCH.
 

@@ -80,3 +80,8 @@ IMAGENET_TEMPLATES_SELECT: tuple[str, ...] = (
 def template_for(name: str) -> str:
     """Return the template of the data set registered as `name`, by default "a photo of a {}."."""
     return TEMPLATES.get(name, DEFAULT)
+
+
+def spoken(name: str) -> str:
+    """Return a class name, or words of a setting, as they stand in a text: `_` is a space."""
+    return name.replace("_", " ")

@@ -10,17 +10,18 @@ import sys
 from collections.abc import Sequence
 
 import causalclip.datasets
-from causalclip import plugin
 from causalclip.data.listing import require_root, subfolders
-
-# isort: split
-from dassl.config import get_cfg_default
-from dassl.data.datasets import DATASET_REGISTRY
 
 
 def domains_of(config_file: str, root: str) -> list[str]:
     """The data set's own list; where it has none, the folders below its folder."""
-    plugin.import_modules(causalclip.datasets)
+    from causalclip import plugin  # mends and registers, which an import of this module must not
+
+    # isort: split
+    from dassl.config import get_cfg_default
+    from dassl.data.datasets import DATASET_REGISTRY
+
+    plugin.register_package(causalclip.datasets)
     cfg = plugin.extend_cfg(get_cfg_default())
     cfg.merge_from_file(config_file)
     dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)

@@ -14,9 +14,10 @@ from dassl.utils import load_checkpoint
 from torch import Tensor, nn
 
 from causalclip.clip.injection import encode_image
-from causalclip.engine.base import CLIPTrainer, flatten
+from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.checkpoints import check_identity, checkpoint_path, load_state
 from causalclip.engine.feature_cache import Change, Encoder, batches
+from causalclip.engine.prediction import Evaluated, Prediction
 from causalclip.report.results import peak_memory_mb
 
 
@@ -167,25 +168,23 @@ class FeatureTrainer(CLIPTrainer):
 
     # -- prediction ----------------------------------------------------------------------------
 
-    def predict_features(self, features: Tensor) -> dict[str, Any]:
+    def predict_features(self, features: Tensor) -> Prediction:
         """What ``predict`` answers, from image features (B, D)."""
         raise NotImplementedError
 
-    def predict(self, images: Tensor) -> dict[str, Any]:
+    def predict(self, images: Tensor) -> Prediction:
         return self.predict_features(self._encode(images).float())
 
-    def _collect(self, loader: Iterable) -> dict[str, np.ndarray]:
+    def collect(self, loader: Iterable) -> Evaluated:
         """As in CLIPTrainer, but every image's features come from the disk cache."""
         items = loader.dataset.data_source
         features = self.features(items, desc="evaluate")
-        parts = [flatten(self.predict_features(part.to(self.device))) for part in batches(features)]
-        outputs = {
-            name: torch.cat([part[name] for part in parts]).float().cpu().numpy()
-            for name in parts[0]
-        }
-        outputs["label"] = np.array([item.label for item in items])
-        outputs["path"] = np.array([item.impath for item in items])
-        return outputs
+        parts = [self.predict_features(part.to(self.device)) for part in batches(features)]
+        return Evaluated(
+            Prediction.joined(parts),
+            torch.tensor([item.label for item in items]),
+            tuple(item.impath for item in items),
+        )
 
 
 # Which data set keys a fit does not depend on: where it lies, and what it is tested on.
@@ -199,9 +198,3 @@ def plain(node: Any) -> Any:
     if isinstance(node, (list, tuple)):
         return [plain(value) for value in node]
     return node
-
-
-def softmax_reading(logits: Tensor) -> dict[str, Tensor]:
-    """Probabilities and uncertainty of class logits (B, K)."""
-    probabilities = logits.softmax(-1)
-    return {"probabilities": probabilities, "uncertainty": 1 - probabilities.amax(-1)}

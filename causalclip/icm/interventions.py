@@ -17,6 +17,8 @@ from typing import Literal, get_args
 from PIL import Image, ImageChops
 from torchvision.transforms import functional as TF
 
+from causalclip.clip.templates import spoken
+
 ImageKind = Literal["jitter", "grayscale", "blur", "invert", "posterize", "solarize", "equalize"]
 IMAGE_KINDS: tuple[ImageKind, ...] = get_args(ImageKind)
 
@@ -220,7 +222,7 @@ def text_pairs(
         _check_values(kind, attributes[kind])
     return [
         (before.format(name), after.format(name))
-        for name in (name.replace("_", " ") for name in classnames)
+        for name in map(spoken, classnames)
         for kind in chosen
         for before, after in itertools.permutations(attributes[kind], 2)
     ]

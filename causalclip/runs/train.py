@@ -144,7 +144,7 @@ def prepare(args: argparse.Namespace):
     if args.no_cache:
         os.environ["CAUSALCLIP_NO_CACHE"] = "1"
     for module in args.imports:
-        importlib.import_module(module)
+        plugin.register(importlib.import_module(module))
     cfg = setup_cfg(args)
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
