@@ -16,6 +16,7 @@ from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template, given_template
 from causalclip.engine.features import FeatureTrainer
+from causalclip.engine.loading import training_loader
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.settings import ListOf, Number, Whole
 
@@ -124,6 +125,7 @@ class TipAdapter(FeatureTrainer[FittedCache]):
             tfm=self.train_loader_x.dataset.transform,
             is_train=False,
         )
+        loader = training_loader(loader, self.cfg, epochs=self.settings.AUGMENT_EPOCHS)
         total, labels = self._seen(loader)
         for _ in range(self.settings.AUGMENT_EPOCHS - 1):
             total = total + self._seen(loader)[0]
