@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
@@ -30,6 +31,7 @@ from causalclip import plugin
 from causalclip.clip.backbone import build_clip, image_size
 from causalclip.clip.injection import prompted
 from causalclip.clip.prompts import PromptSet
+from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.trainers.promptsrc import mean_kl
 
 # isort: split
@@ -41,7 +43,7 @@ BATCHES = {"CoOp": 8, "KgCoOp": 8, "CoCoOp": 8, "MaPLe": 4, "IVLP": 4, "PromptSR
 TARGETS = {"CoOp": 6, "KgCoOp": 6, "CoCoOp": 6, "MaPLe": 3, "IVLP": 3, "PromptSRC": 3}
 EVALUATED = ("CoOp", "KgCoOp", "MaPLe", "IVLP", "PromptSRC")  # text independent of the image
 TEST_BATCH, TEST_BATCHES = 100, 3  # an evaluation of more batches gains more
-ADJECTIVES: list[str] = "big blue dark green old red small tall white young".split()
+ADJECTIVES = "big blue dark green old red small tall white young".split()
 THOUSAND = [f"{adjective} {name}" for adjective in ADJECTIVES for name in CLASSNAMES]
 
 
@@ -102,7 +104,7 @@ class Plain:
 class WithoutData:
     """A trainer that knows class names only."""
 
-    names: list[str]
+    names: Sequence[str]
 
     def build_data_loader(self) -> None:
         self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=self.names))
@@ -110,7 +112,7 @@ class WithoutData:
         self.train_loader_x = self.val_loader = self.test_loader = None
 
 
-def trainer_of(name: str, classnames: list[str], backbone: str, size: int, device: str):
+def trainer_of(name: str, classnames: Sequence[str], backbone: str, size: int, device: str):
     """Our trainer with its own defaults, prompts in at most as many blocks as there are."""
     cfg = plugin.extend_cfg(get_cfg_default())
     node = TRAINER_REGISTRY.get(name).config_node

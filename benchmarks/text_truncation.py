@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from causalclip.clip.backbone import CLIP, build_clip, image_size
 from causalclip.clip.injection import encode_image
-from causalclip.clip.prompts import TextPrompts, class_tokens, encode_classes
+from causalclip.clip.prompts import TextPrompts, encode_classes
+from causalclip.clip.texts import class_tokens
 from causalclip.clip.zeroshot import cosine_logits
 
 SHAPES = {
@@ -40,7 +41,7 @@ SHAPES = {
     },
 }
 # Caltech101, the family's data set of just 100 classes.
-CLASSNAMES: list[str] = """
+CLASSNAMES = """
 accordion airplane anchor ant barrel bass beaver binocular bonsai brain brontosaurus buddha
 butterfly camera cannon car_side ceiling_fan cellphone chair chandelier cougar_body cougar_face
 crab crayfish crocodile crocodile_head cup dalmatian dollar_bill dolphin dragonfly electric_guitar

@@ -6,7 +6,7 @@ The class axis is the last; templates (views), where there are several, are the 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -165,8 +165,8 @@ def fit_discount(
     candidates = [high, low]
     if low < high:
         # The bounded search never tries the ends themselves, and either may be the best.
-        found: OptimizeResult = minimize_scalar(loss, bounds=(low, high), method="bounded")
-        candidates.append(float(found.x))
+        found = minimize_scalar(loss, bounds=(low, high), method="bounded")
+        candidates.append(float(cast(OptimizeResult, found).x))
     return min(candidates, key=loss)
 
 

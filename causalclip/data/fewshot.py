@@ -31,8 +31,9 @@ def fewshot_split(
 ) -> tuple[Items, Items]:
     """Draw `NUM_SHOTS` training and at most 4 validation images a class, once per seed.
 
-    `val` is empty for a set without validation images. `cache_dir` is CoOp's `<dataset>/split_fewshot`; paths are stored relative to `root`, its parent
-    if not given. A set that CoOp or MaPLe has stored there is used as it is, otherwise ours,
+    `val` is empty for a set without validation images. `cache_dir` is CoOp's
+    `<dataset>/split_fewshot`; paths are stored relative to `root`, its parent if not given. A set
+    that CoOp or MaPLe has stored there is used as it is, otherwise ours,
     `causalclip_shot_K-seed_S.json`, as long as it was drawn from the same split. As in CoOp a
     stored set draws nothing, so the run that stores it and later ones find Python's generator in
     different states afterwards.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from dassl.data import DataManager
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from yacs.config import CfgNode
 
@@ -17,6 +18,7 @@ from causalclip.clip.backbone import image_size, load_clip, weights_digest
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.data.templates import given_template
 from causalclip.engine.checkpoints import CheckpointTrainer
+from causalclip.engine.loading import Epochs, training_loader
 from causalclip.engine.prediction import Evaluated, Prediction, Reading
 from causalclip.engine.settings import Constraint, OneOf, Text, check_settings
 from causalclip.icm.subspace import InvariantProjection
@@ -74,15 +76,25 @@ class CLIPTrainer(CheckpointTrainer):
         return None
 
     def build_data_loader(self) -> None:
-        """As Dassl's, with ``train_views`` as the training transforms."""
+        """As Dassl's, with ``train_views`` as the training transforms and DATALOADER.DRAWS.
+
+        Raises:
+            ValueError: a setting of the loader that is out of its range.
+        """
         self.dm = DataManager(self.cfg, custom_tfm_train=self.train_views())
-        self.train_loader_x = self.dm.train_loader_x
+        self.train_loader_x = training_loader(self.dm.train_loader_x, self.cfg)
         self.train_loader_u = self.dm.train_loader_u
         self.val_loader = self.dm.val_loader
         self.test_loader = self.dm.test_loader
         self.num_classes = self.dm.num_classes
         self.num_source_domains = self.dm.num_source_domains
         self.lab2cname = self.dm.lab2cname
+
+    def before_epoch(self) -> None:
+        """Hook of Dassl's: its number is what an epoch's draws come from."""
+        super().before_epoch()
+        if isinstance(self.train_loader_x, Epochs):
+            self.train_loader_x.epoch = self.epoch
 
     def build_model(self) -> None:
         """Load the CLIP and build the method on it.
@@ -165,9 +177,9 @@ class CLIPTrainer(CheckpointTrainer):
         Raises:
             ValueError: the data set has no such split, or an empty one.
         """
-        split = split or self.cfg.TEST.SPLIT
-        loader = self._loader(split)
-        print(f"Evaluate on the *{split}* set")
+        chosen: str = split or self.cfg.TEST.SPLIT
+        loader = self._loader(chosen)
+        print(f"Evaluate on the *{chosen}* set")
         start = time.perf_counter()
         self.set_model_mode("eval")
         evaluated = self.collect(loader)
@@ -176,12 +188,14 @@ class CLIPTrainer(CheckpointTrainer):
         self.evaluator.process(evaluated.prediction.main.probabilities, evaluated.labels)
         results = self.evaluator.evaluate()
         for key, value in results.items():
-            self.write_scalar(f"{split}/{key}", value, self.epoch)
-        if split == self.cfg.TEST.SPLIT:  # a val pass that only selects a checkpoint leaves no file
-            self.report(split, evaluated, seconds)
+            self.write_scalar(f"{chosen}/{key}", value, self.epoch)
+        if (
+            chosen == self.cfg.TEST.SPLIT
+        ):  # a val pass that only selects a checkpoint leaves no file
+            self.report(chosen, evaluated, seconds)
         return next(iter(results.values()))
 
-    def _loader(self, split: str) -> Iterable:
+    def _loader(self, split: str) -> DataLoader:
         if split == "val":
             if self.val_loader is None:
                 raise ValueError(
@@ -191,7 +205,7 @@ class CLIPTrainer(CheckpointTrainer):
             return self.val_loader
         return self.test_loader
 
-    def collect(self, loader: Iterable) -> Evaluated:
+    def collect(self, loader: DataLoader) -> Evaluated:
         """What the method answers about every image of a loader, batch by batch."""
         predict = self.predictor()
         predictions, labels, paths = [], [], []

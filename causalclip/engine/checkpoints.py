@@ -16,7 +16,7 @@ from dassl.utils import load_checkpoint, save_checkpoint
 from torch import Tensor, nn
 
 from causalclip.engine.random_state import random_state, set_random_state
-from causalclip.report.results import training_facts
+from causalclip.report.results import TrainedOn, training_facts
 
 
 class ExactResume(TrainerX):
@@ -27,7 +27,7 @@ class ExactResume(TrainerX):
 
     digest: str | None = None  # of the frozen weights, where the trainer knows it
     scaler: torch.amp.GradScaler | None = None  # of mixed precision
-    trained_on: dict[str, Any] | None = None  # facts of the run whose model was loaded
+    trained_on: TrainedOn | None = None  # facts of the run whose model was loaded
 
     @cached_property
     def classnames(self) -> list[str]:

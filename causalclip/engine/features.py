@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, Protocol, cast
 
 import numpy as np
 import torch
+from dassl.data.datasets import Datum
 from dassl.utils import load_checkpoint
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from causalclip.clip.injection import encode_image
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.checkpoints import check_identity, checkpoint_path, load_state
-from causalclip.engine.feature_cache import Change, Encoder, batches, cache_folder
+from causalclip.engine.feature_cache import Change, Encoder, batches, feature_home
 from causalclip.engine.fit import FitModule, FitT
 from causalclip.engine.prediction import Evaluated, Prediction
 from causalclip.report.results import peak_memory_mb
@@ -35,21 +37,21 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
 
     model_name = "fit"
     fit_class: type[FitT]
+    model: FitModule[FitT]
 
     def build_method(self) -> None:
         """Register the fit that is to come, and make the encoder of image features."""
         self.model = FitModule(self.fit_class, self.device)
         self.register_model(self.model_name, self.model)
-        loader = self.test_loader
         self.encoder = Encoder(
             encode=self._encode,
             dim=self.clip.text_projection.shape[1],
             identity=f"{self.digest} {self.settings.PREC}",
-            transform=loader.dataset.transform,
+            transform=shown_by(self.test_loader).transform,
             root=self.cfg.DATASET.ROOT,
             batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
             num_workers=self.cfg.DATALOADER.NUM_WORKERS,
-            cache=cache_folder() if self.cfg.FEATURE_CACHE else None,
+            cache=feature_home() if self.cfg.FEATURE_CACHE else None,
         )
 
     def _encode(self, images: Tensor) -> Tensor:
@@ -179,9 +181,9 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         """The readings of a test batch (B, C, H, W)."""
         return self.predict_features(self._encode(images).float())
 
-    def collect(self, loader: Iterable) -> Evaluated:
+    def collect(self, loader: DataLoader) -> Evaluated:
         """As in CLIPTrainer, but every image's features come from the disk cache."""
-        items = loader.dataset.data_source
+        items = shown_by(loader).data_source
         features = self.features(items, desc="evaluate")
         parts = [self.predict_features(part.to(self.device)) for part in batches(features)]
         return Evaluated(
@@ -189,6 +191,18 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
             torch.tensor([item.label for item in items]),
             tuple(item.impath for item in items),
         )
+
+
+class Shown(Protocol):
+    """What a loader of Dassl's iterates over."""
+
+    data_source: Sequence[Datum]
+    transform: Any
+
+
+def shown_by(loader: DataLoader) -> Shown:
+    """The items of a loader of Dassl's, and the transform that they are seen through."""
+    return cast(Shown, loader.dataset)
 
 
 def plain(node: Any) -> Any:

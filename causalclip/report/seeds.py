@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -98,7 +100,7 @@ def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
 def signed_rank(differences: np.ndarray) -> dict[str, float]:
     """Counts, mean difference, p, and the smallest p that so many untied pairs can give."""
     nonzero = differences[differences != 0]
-    p = stats.wilcoxon(nonzero).pvalue if len(nonzero) else 1.0
+    p = cast(Any, stats.wilcoxon(nonzero)).pvalue if len(nonzero) else 1.0
     return {
         "n": len(differences),
         "wins": int((differences > 0).sum()),
