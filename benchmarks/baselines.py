@@ -50,7 +50,7 @@ THOUSAND = [f"{adjective} {name}" for adjective in ADJECTIVES for name in CLASSN
 class Plain:
     """The published arithmetic around one of our trainers' prompts."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer) -> None:
         self.trainer, self.clip = trainer, trainer.clip
         self.scale = self.clip.logit_scale.exp()
 

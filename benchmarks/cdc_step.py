@@ -30,8 +30,20 @@ def trainer_of(name: str, config: str, folder: Path):
     cfg.merge_from_file(str(ROOT / "configs/datasets/handwritten_digits.yaml"))
     cfg.merge_from_file(str(ROOT / f"configs/trainers/{name}/{config}.yaml"))
     cfg.merge_from_list(
-        ["DATASET.ROOT", str(folder), "OUTPUT_DIR", str(folder / name), "TRAINER.NAME", name]
-        + ["DATASET.NUM_SHOTS", 16, "DATASET.SUBSAMPLE_CLASSES", "base", "SEED", 1]
+        [
+            "DATASET.ROOT",
+            str(folder),
+            "OUTPUT_DIR",
+            str(folder / name),
+            "TRAINER.NAME",
+            name,
+            "DATASET.NUM_SHOTS",
+            16,
+            "DATASET.SUBSAMPLE_CLASSES",
+            "base",
+            "SEED",
+            1,
+        ]
     )
     with redirect_stdout(StringIO()):
         return build_trainer(cfg)

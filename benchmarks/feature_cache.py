@@ -36,10 +36,23 @@ def fitted(folder: Path, number: int, options: list) -> tuple[float, int, int]:
     cfg.merge_from_file(str(ROOT / "configs/datasets/handwritten_digits.yaml"))
     cfg.merge_from_file(str(ROOT / "configs/trainers/CLIP_ICM/tiny.yaml"))
     cfg.merge_from_list(
-        ["DATASET.ROOT", str(folder), "OUTPUT_DIR", str(folder / f"run{number}")]
-        + ["TRAINER.NAME", "CLIP_ICM", "SEED", 1, "DATASET.NUM_SHOTS", 32]
-        + ["DATASET.SOURCE_DOMAINS", ["ink", "chalk", "neon"]]
-        + ["DATASET.TARGET_DOMAINS", ["noisy_paper"], *options]
+        [
+            "DATASET.ROOT",
+            str(folder),
+            "OUTPUT_DIR",
+            str(folder / f"run{number}"),
+            "TRAINER.NAME",
+            "CLIP_ICM",
+            "SEED",
+            1,
+            "DATASET.NUM_SHOTS",
+            32,
+            "DATASET.SOURCE_DOMAINS",
+            ["ink", "chalk", "neon"],
+            "DATASET.TARGET_DOMAINS",
+            ["noisy_paper"],
+            *options,
+        ]
     )
     cfg.freeze()
     trainer = build_trainer(cfg)

@@ -95,7 +95,7 @@ def start_training(root: Path):
 class Clock:
     """Wall-clock and processor seconds since it was made; the latter do not feel the load."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.start = time.perf_counter(), time.process_time()
 
     def passed(self) -> tuple[float, float]:

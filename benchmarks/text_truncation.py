@@ -59,7 +59,7 @@ BATCH, N_CTX = 8, 4
 class PlainCoOp:
     """The published arithmetic: every text 77 tokens long, encoded again for each batch."""
 
-    def __init__(self, model: CLIP, tokens: Tensor, ctx: Tensor):
+    def __init__(self, model: CLIP, tokens: Tensor, ctx: Tensor) -> None:
         self.model, self.tokens, self.ctx = model, tokens, ctx
         words = model.token_embedding(tokens).detach()
         self.start, self.rest = words[:, :1], words[:, 1 + len(ctx) :]
@@ -79,7 +79,7 @@ class PlainCoOp:
 class OurCoOp:
     """The same through prompts in the unmodified model, as long as the longest text."""
 
-    def __init__(self, model: CLIP, texts, prompts: TextPrompts):
+    def __init__(self, model: CLIP, texts, prompts: TextPrompts) -> None:
         self.model, self.texts, self.prompts = model, texts, prompts
 
     def text_features(self) -> Tensor:

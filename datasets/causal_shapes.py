@@ -114,7 +114,7 @@ class CausalShapes(BundledDataset):
     domains = FACTS.domains
     config_defaults = {"CORRELATION": 0.9, "TEST_CORRELATION": 0.0}
 
-    def __init__(self, cfg):
+    def __init__(self, cfg) -> None:
         self._correlation = _share(cfg, "CORRELATION")
         self._test_correlation = _share(cfg, "TEST_CORRELATION")
         folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_shapes, edition=EDITION)

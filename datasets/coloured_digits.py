@@ -38,7 +38,7 @@ class ColouredDigits(BundledDataset):
     dataset_dir = FACTS.folder
     domains = FACTS.domains
 
-    def __init__(self, cfg):
+    def __init__(self, cfg) -> None:
         folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_coloured, edition=EDITION)
         self._setup(cfg, folder)
 

@@ -42,7 +42,7 @@ class DomainSet(SplitSet):
     class_names: tuple[str, ...] = ()
     """The names to use where the class folders are called 0, 1, ... as in Dassl's VLCS."""
 
-    def __init__(self, cfg):
+    def __init__(self, cfg) -> None:
         folder = self._find(cfg.DATASET)
         self.dataset_dir = str(folder)
         self.domains = subfolders(folder)
@@ -86,7 +86,9 @@ class DomainSet(SplitSet):
 class _Reader:
     """Lists a domain and splits it; called with the domain, its place among all, and its label."""
 
-    def __init__(self, folder: Path, classes: Sequence[str], names: Sequence[str], trial: int):
+    def __init__(
+        self, folder: Path, classes: Sequence[str], names: Sequence[str], trial: int
+    ) -> None:
         self.folder, self.classes, self.names, self.trial = folder, classes, names, trial
 
     def __call__(self, domain: str, environment: int, number: int) -> tuple[Items, Items]:

@@ -23,7 +23,7 @@ OWN_SPLIT = "split_causalclip.json"
 class OwnSet(SplitSet):
     """A set of the user's: names shared by classes, or images by parts, are an error here."""
 
-    def __init__(self, cfg):
+    def __init__(self, cfg) -> None:
         folder, parts = self.read(cfg.DATASET)
         self.dataset_dir = str(folder)
         require_distinct_names(parts[0], where=str(folder))
@@ -113,7 +113,7 @@ def require_disjoint(*parts: Items, where: str) -> None:
         for item in items:
             if item.impath in part_of:
                 raise ValueError(
-                    f"{where}: an image must be listed once, {ascii(item.impath)} is in "
+                    f"{where}: an image must be listed once, {item.impath!a} is in "
                     f"{part_of[item.impath]} and in {part}"
                 )
             part_of[item.impath] = part

@@ -95,7 +95,7 @@ class HandwrittenDigits(BundledDataset):
     dataset_dir = FACTS.folder
     domains = FACTS.domains
 
-    def __init__(self, cfg):
+    def __init__(self, cfg) -> None:
         folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_digits, edition=EDITION)
         self._setup(cfg, folder)
 

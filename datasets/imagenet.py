@@ -29,7 +29,7 @@ class FileIndex:
     is added, removed or renamed.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[str, list] = load_json(path) or {}
         self._seen: dict[str, list] = {}
@@ -61,7 +61,7 @@ class ImageNet(DatasetBase):
 
     config_defaults = UNREADABLE_DEFAULTS
 
-    def __init__(self, cfg):
+    def __init__(self, cfg) -> None:
         folder = require_root(cfg.DATASET.ROOT, facts_of("ImageNet").folder)
         self.dataset_dir, self.image_dir = str(folder), str(folder / "images")
         names = read_names(folder)
@@ -93,7 +93,7 @@ class ImageNetVariant(DatasetBase):
 
     config_defaults = UNREADABLE_DEFAULTS
 
-    def __init__(self, cfg):
+    def __init__(self, cfg) -> None:
         name = type(self).__name__
         facts = facts_of(name)
         folder = require_root(cfg.DATASET.ROOT, facts.folder)

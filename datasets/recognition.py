@@ -41,7 +41,7 @@ class RecognitionSet(SplitSet):
 
     create: Create
 
-    def __init__(self, cfg):
+    def __init__(self, cfg) -> None:
         facts = facts_of(type(self).__name__)
         folder = require_root(cfg.DATASET.ROOT, facts.folder)
         self.dataset_dir, self.image_dir = str(folder), str(folder / facts.image_dir)

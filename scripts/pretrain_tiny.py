@@ -123,7 +123,7 @@ class Heads(nn.Module):
     last token: a transformer finds out very slowly by itself that shapes are what counts.
     """
 
-    def __init__(self, model: CLIP, embed_dim: int, n_classes: int):
+    def __init__(self, model: CLIP, embed_dim: int, n_classes: int) -> None:
         super().__init__()
         width, _, patch, _ = model.visual.conv1.weight.shape
         self.patch = patch
@@ -351,7 +351,7 @@ def digit_figures(model: CLIP, root: Path, looks: type) -> dict[str, float]:
     figures = {
         "validation, 10 classes": validation(model, root),
         "test, 10 classes": accuracy(test, data.test),
-        "test, base classes": accuracy(test, data.test, range(0, 5)),
+        "test, base classes": accuracy(test, data.test, range(5)),
         "test, new classes": accuracy(test, data.test, range(5, 10)),
     }
     for domain in looks.domains:

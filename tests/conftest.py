@@ -44,7 +44,7 @@ def make_cfg(data_root, random_clip):
 
     def make(trainer: str, output_dir: Path, *options):
         cfg = plugin.default_cfg()
-        config = sorted((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))[0]
+        config = min((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))
         cfg.merge_from_file(str(config))
         shallow = [
             f"TRAINER.{node}.{key}"
@@ -56,11 +56,29 @@ def make_cfg(data_root, random_clip):
         for key in shallow:  # the random CLIP has two blocks
             cfg.merge_from_list([key, 2])
         cfg.merge_from_list(
-            ["DATASET.ROOT", str(data_root), "DATASET.NAME", "HandwrittenDigits"]
-            + ["OUTPUT_DIR", str(output_dir), "TRAINER.NAME", trainer, "SEED", 1]
-            + ["MODEL.BACKBONE.NAME", random_clip, "DATASET.NUM_SHOTS", 2]
-            + ["DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.MAX_EPOCH", 1, "USE_CUDA", False]
-            + list(options)
+            [
+                "DATASET.ROOT",
+                str(data_root),
+                "DATASET.NAME",
+                "HandwrittenDigits",
+                "OUTPUT_DIR",
+                str(output_dir),
+                "TRAINER.NAME",
+                trainer,
+                "SEED",
+                1,
+                "MODEL.BACKBONE.NAME",
+                random_clip,
+                "DATASET.NUM_SHOTS",
+                2,
+                "DATASET.SUBSAMPLE_CLASSES",
+                "base",
+                "OPTIM.MAX_EPOCH",
+                1,
+                "USE_CUDA",
+                False,
+                *list(options),
+            ]
         )
         cfg.freeze()
         return cfg

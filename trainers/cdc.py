@@ -156,7 +156,8 @@ class CDC(PromptTrainer):
 
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
         """(B, M, E): view m of images (B, M, 3, H, W) goes through template m, a single view
-        (B, 3, H, W) through all."""
+        (B, 3, H, W) through all.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
             return encode_image_sets(self.clip, images, prompts)
 
@@ -196,7 +197,8 @@ class CDC(PromptTrainer):
 
     def diversity(self, image: Tensor, text: Tensor, prompts: PromptSet) -> Tensor:
         """L_de over the class features (M, K, E), and over the image features (B, M, E) where
-        prompts shape them."""
+        prompts shape them.
+        """
         value = diversity_loss(text)
         return value + diversity_loss(image.transpose(0, 1)) if prompts.image else value
 

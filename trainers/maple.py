@@ -1,5 +1,6 @@
 """MaPLe: deep prompts in both encoders, the visual ones projected from the text ones
-(arXiv 2210.03117)."""
+(arXiv 2210.03117).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """PromptSRC: IVLP regularised by CLIP's own features and by averaging over training
-(arXiv 2307.06948)."""
+(arXiv 2307.06948).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published ones are these of CLIP's ei
 
 class PromptSRC(PromptTrainer):
     """L = L_ce + L_SCL against frozen CLIP; the final prompts are the Gaussian-weighted average of
-    those at the end of every epoch (GPA: centre GPA_MEAN, width GPA_STD, in epochs from 1)."""
+    those at the end of every epoch (GPA: centre GPA_MEAN, width GPA_STD, in epochs from 1).
+    """
 
     config_node = "PROMPTSRC"
     model_name = "VLPromptLearner"

@@ -243,7 +243,7 @@ def _shortened_masks(model: CLIPModel, length: int) -> Iterator[None]:
 class _TextTower(nn.Module):
     """CLIP's text side as a `forward`, for functional_call."""
 
-    def __init__(self, clip: CLIPModel):
+    def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
         self.clip = clip
 

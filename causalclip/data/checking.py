@@ -30,7 +30,7 @@ def check(facts: Facts, root: Path, *, decode: bool = False) -> list[str]:
     except (OSError, ValueError) as error:
         problems = [str(error)]
     if decode:
-        problems += [f"{ascii(p)} cannot be read: {why}" for p, why in unreadable(found).items()]
+        problems += [f"{p!a} cannot be read: {why}" for p, why in unreadable(found).items()]
     return problems
 
 

@@ -23,9 +23,11 @@ class ListedDatum(Datum):
     network disk. The folder's string is shared between its images.
     """
 
-    __slots__ = ("_folder", "_file", "_label", "_domain", "_classname")
+    __slots__ = ("_classname", "_domain", "_file", "_folder", "_label")
 
-    def __init__(self, folder: str, file: str, label: int, *, domain: int = 0, classname: str = ""):
+    def __init__(
+        self, folder: str, file: str, label: int, *, domain: int = 0, classname: str = ""
+    ) -> None:
         self._folder, self._file = folder, file
         self._label, self._domain, self._classname = label, domain, classname
 
@@ -49,7 +51,7 @@ class FolderItems(Sequence[ListedDatum]):
     it; this takes 30 and is not.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._folders: list[tuple[str, int, str]] = []
         self._names: list[np.ndarray] = []
         self._ends: list[int] = []
@@ -126,7 +128,7 @@ def subfolders(folder: str | os.PathLike) -> list[str]:
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
     for name in names:
-        check_text(name, f"folder in {ascii(str(folder))}")
+        check_text(name, f"folder in {str(folder)!a}")
     return names
 
 

@@ -232,7 +232,8 @@ class CLIPTrainer(CheckpointTrainer):
     def parts(self, evaluated: Evaluated) -> dict[str, Tensor]:
         """Named subsets, boolean rows (N,), of the test set that are reported beside the whole:
         ``heldout`` of the target domain; ``base`` and ``open`` for a model that was trained on
-        some of this run's classes."""
+        some of this run's classes.
+        """
         named = {}
         heldout = getattr(self.dm.dataset, "heldout_test", None)
         if heldout:

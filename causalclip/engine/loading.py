@@ -1,5 +1,6 @@
 """Training batches that never wait: one set of workers for all epochs, decoded images kept, and
-draws that depend on (seed, epoch, image) alone."""
+draws that depend on (seed, epoch, image) alone.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def training_loader(loader: DataLoader, cfg: CfgNode, *, epochs: int | None = No
 
 class Images(Dataset):
     """Dassl's image dictionaries (label, domain, impath, index, img, img2, ..., img0), each
-    augmentation drawn from (seed, epoch, index, view)."""
+    augmentation drawn from (seed, epoch, index, view).
+    """
 
     def __init__(self, wrapper: Any, seed: int, decoded_bytes: int) -> None:
         """Show the images of a toolkit's DatasetWrapper."""
