@@ -18,7 +18,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -50,7 +50,7 @@ THOUSAND = [f"{adjective} {name}" for adjective in ADJECTIVES for name in CLASSN
 class Plain:
     """The published arithmetic around one of our trainers' prompts."""
 
-    def __init__(self, trainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self.trainer, self.clip = trainer, trainer.clip
         self.scale = self.clip.logit_scale.exp()
 
@@ -60,16 +60,19 @@ class Plain:
             return F.normalize(self.clip.encode_text(self.trainer.class_tokens.tokens), dim=-1)
 
     def image(self, images: Tensor, prompts: PromptSet) -> Tensor:
+        """Unit image features (B, E)."""
         with prompted(self.clip, image=prompts.image):
             return F.normalize(self.clip.encode_image(images), dim=-1)
 
     def logits(self, images: Tensor) -> Tensor:
+        """(B, K)."""
         if self.trainer.cfg.TRAINER.NAME == "CoCoOp":
             return self.one_by_one(images)
         prompts = self.trainer.model()
         return self.scale * self.image(images, prompts) @ self.text(prompts).T
 
     def one_by_one(self, images: Tensor) -> Tensor:
+        """CoCoOp's logits (B, K), every image with texts of its own."""
         features = self.image(images, PromptSet())
         (context,) = self.trainer.model(features).text
         texts = [self.text(PromptSet(text=(own,))) for own in context]
@@ -77,6 +80,7 @@ class Plain:
         return torch.stack([self.scale * image @ text.T for image, text in pairs])
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The method's training loss on a batch (B, 3, H, W) with labels (B,)."""
         trainer = self.trainer
         extra = {"KgCoOp": self.near_text, "PromptSRC": self.near_teacher}
         if trainer.cfg.TRAINER.NAME not in extra:
@@ -88,10 +92,12 @@ class Plain:
         return F.cross_entropy(logits, labels) + regular
 
     def near_text(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
+        """KgCoOp's distance of the text features (K, E) from the hand-crafted ones."""
         distance = 1 - F.cosine_similarity(text, self.trainer.handcrafted, dim=-1).mean()
         return self.trainer.settings.W * distance
 
     def near_teacher(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
+        """PromptSRC's distances of features (B, E), (K, E) and logits (B, K) from frozen CLIP's."""
         trainer, settings = self.trainer, self.trainer.settings
         teacher = self.image(images, PromptSet())
         return (
@@ -107,12 +113,15 @@ class WithoutData:
     names: Sequence[str]
 
     def build_data_loader(self) -> None:
+        """Names in place of data."""
         self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=self.names))
         self.lab2cname = dict(enumerate(self.names))
         self.train_loader_x = self.val_loader = self.test_loader = None
 
 
-def trainer_of(name: str, classnames: Sequence[str], backbone: str, size: int, device: str):
+def trainer_of(
+    name: str, classnames: Sequence[str], backbone: str, size: int, device: str
+) -> PromptTrainer:
     """Our trainer with its own defaults, prompts in at most as many blocks as there are."""
     cfg = plugin.extend_cfg(get_cfg_default())
     node = TRAINER_REGISTRY.get(name).config_node
@@ -127,22 +136,24 @@ def trainer_of(name: str, classnames: Sequence[str], backbone: str, size: int, d
         return cast("type[PromptTrainer]", kind)(cfg)
 
 
-def clock_of(trainer) -> Callable[[], float]:
+def clock_of(trainer: PromptTrainer) -> Callable[[], float]:
     """CPU time on a CPU, so that a busy machine gives the same ratio; wall time on a GPU."""
     return time.process_time if trainer.device.type == "cpu" else time.perf_counter
 
 
-def step_ratio(trainer, size: int, repeats: int) -> str:
+def step_ratio(trainer: PromptTrainer, size: int, repeats: int) -> str:
     """Forward and backward of the training loss, plain against ours, and how far apart."""
     name, plain = trainer.cfg.TRAINER.NAME, Plain(trainer)
     images = torch.randn(BATCHES[name], 3, size, size, device=trainer.device)
     labels = torch.randint(len(trainer.classnames), (len(images),), device=trainer.device)
     trainer.set_model_mode("train")
 
-    def step(loss) -> Tensor:
+    def step(loss: Callable[[], Tensor]) -> Tensor:
         trainer.model.zero_grad()
         loss().backward()
-        return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+        return torch.cat(
+            [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
+        )
 
     def ours() -> Tensor:
         return step(lambda: trainer.loss(images, labels)[0])
@@ -156,7 +167,7 @@ def step_ratio(trainer, size: int, repeats: int) -> str:
 
 
 @torch.no_grad()
-def evaluation_ratio(trainer, size: int, repeats: int) -> str:
+def evaluation_ratio(trainer: PromptTrainer, size: int, repeats: int) -> str:
     """Logits of a few test batches, plain against ours."""
     plain, logits = Plain(trainer), {}
     batches = torch.randn(TEST_BATCHES, TEST_BATCH, 3, size, size, device=trainer.device)
@@ -175,6 +186,7 @@ def evaluation_ratio(trainer, size: int, repeats: int) -> str:
 
 
 def main() -> None:
+    """Measure what the options ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -196,6 +208,7 @@ def main() -> None:
 
 
 def measure_steps(args: argparse.Namespace, backbone: str, size: int) -> None:
+    """Print a line for each method's training step."""
     print(f"{args.shape}, training step, {len(CLASSNAMES)} classes")
     for name in args.methods:
         trainer = trainer_of(name, CLASSNAMES, backbone, size, args.device)
@@ -204,6 +217,7 @@ def measure_steps(args: argparse.Namespace, backbone: str, size: int) -> None:
 
 
 def measure_evaluations(args: argparse.Namespace, backbone: str, size: int) -> None:
+    """Print a line for each method's evaluation."""
     images = TEST_BATCH * TEST_BATCHES
     print(f"{args.shape}, evaluation of {images} images, {len(THOUSAND)} classes")
     for name in [name for name in EVALUATED if name in args.methods]:

@@ -16,6 +16,8 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+from torch import Tensor
+
 from causalclip import plugin
 
 # isort: split
@@ -36,29 +38,16 @@ def fitted(folder: Path, number: int, options: list) -> tuple[float, int, int]:
     cfg.merge_from_file(str(ROOT / "configs/datasets/handwritten_digits.yaml"))
     cfg.merge_from_file(str(ROOT / "configs/trainers/CLIP_ICM/tiny.yaml"))
     cfg.merge_from_list(
-        [
-            "DATASET.ROOT",
-            str(folder),
-            "OUTPUT_DIR",
-            str(folder / f"run{number}"),
-            "TRAINER.NAME",
-            "CLIP_ICM",
-            "SEED",
-            1,
-            "DATASET.NUM_SHOTS",
-            32,
-            "DATASET.SOURCE_DOMAINS",
-            ["ink", "chalk", "neon"],
-            "DATASET.TARGET_DOMAINS",
-            ["noisy_paper"],
-            *options,
-        ]
+        ["DATASET.ROOT", str(folder), "OUTPUT_DIR", str(folder / f"run{number}")]
+        + ["TRAINER.NAME", "CLIP_ICM", "SEED", 1, "DATASET.NUM_SHOTS", 32]
+        + ["DATASET.SOURCE_DOMAINS", ["ink", "chalk", "neon"]]
+        + ["DATASET.TARGET_DOMAINS", ["noisy_paper"], *options]
     )
     cfg.freeze()
     trainer = build_trainer(cfg)
     encoded, encode = [0], trainer._encode
 
-    def counting(images):
+    def counting(images: Tensor) -> Tensor:
         encoded[0] += len(images)
         return encode(images)
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -60,7 +61,7 @@ def plain_listing(root: Path, *, look: bool) -> list[str]:
     return paths
 
 
-def load(root: Path, shots: int):
+def load(root: Path, shots: int) -> tuple[Sequence, tuple[float, float]]:
     """Build the data set as a trainer does."""
     from dassl.config import get_cfg_default
 
@@ -74,7 +75,7 @@ def load(root: Path, shots: int):
     return dataset.train_x, clock.passed()
 
 
-def start_training(root: Path):
+def start_training(root: Path) -> tuple[Sequence, tuple[float, float]]:
     """Do all that train.py does before it trains."""
     repository = Path(__file__).parents[1]
     sys.path.insert(0, str(repository))

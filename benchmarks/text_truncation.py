@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from causalclip.clip.backbone import CLIP, build_clip, image_size
 from causalclip.clip.injection import encode_image
 from causalclip.clip.prompts import TextPrompts, encode_classes
-from causalclip.clip.texts import class_tokens
+from causalclip.clip.texts import ClassTokens, class_tokens
 from causalclip.clip.zeroshot import cosine_logits
 
 SHAPES = {
@@ -65,6 +65,7 @@ class PlainCoOp:
         self.start, self.rest = words[:, :1], words[:, 1 + len(ctx) :]
 
     def text_features(self) -> Tensor:
+        """(K, E)."""
         context = self.ctx.expand(len(self.tokens), -1, -1)
         x = torch.cat([self.start, context, self.rest], dim=1) + self.model.positional_embedding
         x = self.model.transformer(x.transpose(0, 1)).transpose(0, 1)
@@ -72,6 +73,7 @@ class PlainCoOp:
         return ends @ self.model.text_projection
 
     def logits(self, images: Tensor) -> Tensor:
+        """(B, K) of images (B, 3, H, W)."""
         image = F.normalize(self.model.encode_image(images), dim=-1)
         return self.model.logit_scale.exp() * image @ F.normalize(self.text_features(), dim=-1).T
 
@@ -79,18 +81,21 @@ class PlainCoOp:
 class OurCoOp:
     """The same through prompts in the unmodified model, as long as the longest text."""
 
-    def __init__(self, model: CLIP, texts, prompts: TextPrompts) -> None:
+    def __init__(self, model: CLIP, texts: ClassTokens, prompts: TextPrompts) -> None:
         self.model, self.texts, self.prompts = model, texts, prompts
 
     def text_features(self) -> Tensor:
+        """(K, E)."""
         return encode_classes(self.model, self.texts, self.prompts())
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        """(B, K) of images (B, 3, H, W), on text features (K, E) if they are there."""
         text = self.text_features() if text is None else text
         return cosine_logits(encode_image(self.model, images), text, self.model.logit_scale.exp())
 
 
 def main() -> None:
+    """Time the training step and the evaluation both ways."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--device", default="cpu")
@@ -108,7 +113,7 @@ def main() -> None:
     batches = torch.randn(args.batches, BATCH, 3, size, size, device=args.device)
     labels = torch.randint(len(texts), (BATCH,), device=args.device)
 
-    def step(way) -> Tensor:
+    def step(way: PlainCoOp | OurCoOp) -> Tensor:
         prompts.zero_grad()
         F.cross_entropy(way.logits(batches[0]), labels).backward()
         assert prompts.ctx.grad is not None, "the loss depends on the context"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dassl.data.datasets import DatasetBase
+from yacs.config import CfgNode
 
 from causalclip.data.catalogue import IMAGENET, facts_of
 from causalclip.data.class_folders import class_folders, read_names
@@ -61,7 +62,7 @@ class ImageNet(DatasetBase):
 
     config_defaults = UNREADABLE_DEFAULTS
 
-    def __init__(self, cfg) -> None:
+    def __init__(self, cfg: CfgNode) -> None:
         folder = require_root(cfg.DATASET.ROOT, facts_of("ImageNet").folder)
         self.dataset_dir, self.image_dir = str(folder), str(folder / "images")
         names = read_names(folder)
@@ -93,7 +94,7 @@ class ImageNetVariant(DatasetBase):
 
     config_defaults = UNREADABLE_DEFAULTS
 
-    def __init__(self, cfg) -> None:
+    def __init__(self, cfg: CfgNode) -> None:
         name = type(self).__name__
         facts = facts_of(name)
         folder = require_root(cfg.DATASET.ROOT, facts.folder)
@@ -156,7 +157,7 @@ def _require_same(expected: list[str], found: list[str], folder: Path) -> None:
         )
 
 
-def _say_what_is_ignored(name: str, cfg) -> None:
+def _say_what_is_ignored(name: str, cfg: CfgNode) -> None:
     if cfg.DATASET.NUM_SHOTS != -1:
         print(f"{name} is for testing: DATASET.NUM_SHOTS {cfg.DATASET.NUM_SHOTS} has no effect")
     if cfg.DATASET.SUBSAMPLE_CLASSES != "all":

@@ -20,15 +20,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
 import tiny_world as world
 import torch
-import torch.nn.functional as F
 from dassl.config import get_cfg_default
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from causalclip.clip.backbone import (
@@ -308,7 +309,7 @@ def resume(run: Training, path: Path) -> None:
 # --- evaluation on the bundled data sets -------------------------------------------------------
 
 
-def open_dataset(cls: type, root: Path, *, target: str | None = None):
+def open_dataset(cls: type, root: Path, *, target: str | None = None) -> Any:
     """A bundled data set, whole or with one domain as the target."""
     cfg = get_cfg_default()
     cfg.DATASET.ROOT = str(root)

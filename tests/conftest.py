@@ -56,29 +56,11 @@ def make_cfg(data_root, random_clip):
         for key in shallow:  # the random CLIP has two blocks
             cfg.merge_from_list([key, 2])
         cfg.merge_from_list(
-            [
-                "DATASET.ROOT",
-                str(data_root),
-                "DATASET.NAME",
-                "HandwrittenDigits",
-                "OUTPUT_DIR",
-                str(output_dir),
-                "TRAINER.NAME",
-                trainer,
-                "SEED",
-                1,
-                "MODEL.BACKBONE.NAME",
-                random_clip,
-                "DATASET.NUM_SHOTS",
-                2,
-                "DATASET.SUBSAMPLE_CLASSES",
-                "base",
-                "OPTIM.MAX_EPOCH",
-                1,
-                "USE_CUDA",
-                False,
-                *list(options),
-            ]
+            ["DATASET.ROOT", str(data_root), "DATASET.NAME", "HandwrittenDigits"]
+            + ["OUTPUT_DIR", str(output_dir), "TRAINER.NAME", trainer, "SEED", 1]
+            + ["MODEL.BACKBONE.NAME", random_clip, "DATASET.NUM_SHOTS", 2]
+            + ["DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.MAX_EPOCH", 1, "USE_CUDA", False]
+            + list(options)
         )
         cfg.freeze()
         return cfg

@@ -124,6 +124,7 @@ class CDC(PromptTrainer):
         )
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context(self.settings.N_CTX, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
@@ -155,8 +156,10 @@ class CDC(PromptTrainer):
     # -- the model -----------------------------------------------------------------------------
 
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """(B, M, E): view m of images (B, M, 3, H, W) goes through template m, a single view
-        (B, 3, H, W) through all.
+        """(B, M, E) under each template.
+
+        View m of images (B, M, 3, H, W) goes through template m, a single one (B, 3, H, W)
+        through all.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
             return encode_image_sets(self.clip, images, prompts)
@@ -196,8 +199,9 @@ class CDC(PromptTrainer):
         return loss, fused
 
     def diversity(self, image: Tensor, text: Tensor, prompts: PromptSet) -> Tensor:
-        """L_de over the class features (M, K, E), and over the image features (B, M, E) where
-        prompts shape them.
+        """L_de over the class features (M, K, E).
+
+        Over the image features (B, M, E) as well where prompts shape them.
         """
         value = diversity_loss(text)
         return value + diversity_loss(image.transpose(0, 1)) if prompts.image else value
@@ -205,6 +209,7 @@ class CDC(PromptTrainer):
     # -- calibration ---------------------------------------------------------------------------
 
     def before_train(self) -> None:
+        """Set the evidence's offset, unless the run is resumed."""
         super().before_train()
         if self.start_epoch == 0:  # a resumed run has its offset from the checkpoint
             offset = self.model.get_buffer("offset").fill_(self.mean_zeroshot_logit())
@@ -290,6 +295,7 @@ class CDC(PromptTrainer):
         return Prediction(readings[main], readings, extras)
 
     def details(self) -> dict[str, Any]:
+        """The offset of the evidence and the discount of the fusion."""
         return {
             "offset": self.model.get_buffer("offset").item(),
             "discount": self.model.get_buffer("discount").item(),

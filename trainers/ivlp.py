@@ -37,9 +37,11 @@ class IVLP(PromptTrainer):
     }
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
+        """Independent prompts of both towers."""
         settings = self.settings
         return independent_prompts(
             self.clip,

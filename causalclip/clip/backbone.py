@@ -80,7 +80,8 @@ def _load_by_location(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         PRIVATE_NAME, path, submodule_search_locations=[str(path.parent)]
     )
-    assert spec is not None and spec.loader is not None, "a file has both"
+    assert spec is not None, "a file has a spec"
+    assert spec.loader is not None, "and a Python file a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[PRIVATE_NAME] = module  # its relative imports look themselves up here
     spec.loader.exec_module(module)

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from dassl.data.datasets import Datum
@@ -36,11 +36,11 @@ class ListedDatum(Datum):
         """The path of the image, as Dassl names it."""
         return os.path.join(self._folder, self._file)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return _rebuild, (self._folder, self._file, self.label, self.domain, self.classname)
 
 
-def _rebuild(folder, file, label, domain, classname):
+def _rebuild(folder: str, file: str, label: int, domain: int, classname: str) -> ListedDatum:
     return ListedDatum(folder, file, label, domain=domain, classname=classname)
 
 
@@ -81,7 +81,7 @@ class FolderItems(Sequence[ListedDatum]):
             for name in names.tolist():
                 yield self._item(place, name)
 
-    def update_digest(self, digest, root: str | os.PathLike) -> None:
+    def update_digest(self, digest: Any, root: str | os.PathLike) -> None:
         """Add the relative folders, labels, class and file names to a digest, folder by folder."""
         for (folder, label, classname), names in zip(self._folders, self._names, strict=True):
             digest.update(os.fsencode(f"{relative(folder, root)}\t{label}\t{classname}\n"))

@@ -13,7 +13,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dassl.data.datasets import Datum
 from dassl.utils import listdir_nohidden
@@ -71,13 +71,13 @@ def read_split_rows(path: str | os.PathLike) -> dict[str, list]:
     return split
 
 
-def _check_row(row, where: str) -> None:
+def _check_row(row: Any, where: str) -> None:
     shape = isinstance(row, list) and len(row) == 3
     if not (shape and isinstance(row[0], str) and isinstance(row[2], str) and _is_label(row[1])):
         raise ValueError(f"{where} must be [path, label >= 0, class name], got {row!r}")
 
 
-def _is_label(value) -> bool:
+def _is_label(value: Any) -> bool:
     return str(value).isdigit()  # CoOp's own files hold ints, and its reader takes "3" too
 
 

@@ -163,7 +163,7 @@ class CLIPTrainer(CheckpointTrainer):
         """Class log-probabilities (B, K): what Dassl's generic code expects from a trainer."""
         return self.predict(images).main.probabilities.clamp_min(1e-12).log()
 
-    def autocast(self):
+    def autocast(self) -> torch.autocast:
         """Mixed precision under PREC amp: fp16 on a GPU, bf16 on a CPU; otherwise nothing."""
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.settings.PREC == "amp")
@@ -230,8 +230,9 @@ class CLIPTrainer(CheckpointTrainer):
         print(f"Results: {Path(self.output_dir) / 'results.json'}")
 
     def parts(self, evaluated: Evaluated) -> dict[str, Tensor]:
-        """Named subsets, boolean rows (N,), of the test set that are reported beside the whole:
-        ``heldout`` of the target domain; ``base`` and ``open`` for a model that was trained on
+        """Named subsets of the test set, boolean rows (N,), that are reported beside the whole.
+
+        They are `heldout` of the target domain; `base` and `open` for a model that was trained on
         some of this run's classes.
         """
         named = {}

@@ -105,8 +105,10 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         }
 
     def train(self) -> None:
-        """Fit, save and test. A finished fit of the same settings in the output folder is reused,
-        as the family's trainers do; one of other settings is replaced.
+        """Fit, save and test.
+
+        A finished fit of the same settings in the output folder is reused, as the family's
+        trainers do; one of other settings is replaced.
         """
         start = time.perf_counter()
         if not self._reuse():

@@ -1,5 +1,6 @@
-"""Training batches that never wait: one set of workers for all epochs, decoded images kept, and
-draws that depend on (seed, epoch, image) alone.
+"""Training batches that never wait, drawn from (seed, epoch, image) alone.
+
+One set of workers serves all epochs, and decoded images are kept.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ def training_loader(loader: DataLoader, cfg: CfgNode, *, epochs: int | None = No
 
 
 class Images(Dataset):
-    """Dassl's image dictionaries (label, domain, impath, index, img, img2, ..., img0), each
-    augmentation drawn from (seed, epoch, index, view).
+    """Dassl's image dictionaries (label, domain, impath, index, img, img2, ..., img0).
+
+    Each augmentation is drawn from (seed, epoch, index, view).
     """
 
     def __init__(self, wrapper: Any, seed: int, decoded_bytes: int) -> None:

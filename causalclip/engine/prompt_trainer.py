@@ -210,10 +210,12 @@ class PromptTrainer(CLIPTrainer):
         return means if shown else None
 
     def before_train(self) -> None:
+        """Start the clock."""
         super().before_train()
         self._train_start = time.perf_counter()
 
     def after_train(self) -> None:
+        """Note what the training has cost; then as in Dassl."""
         epochs = self.max_epoch - self.start_epoch
         if epochs > 0:  # a finished run that is only evaluated again was not trained now
             self.training_cost = {

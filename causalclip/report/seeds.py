@@ -37,7 +37,7 @@ def seeds_of(counts: pd.Series) -> int | str:
     return low if low == high else f"{low}-{high}"
 
 
-def rows_of(groups, key: tuple[str, str]) -> np.ndarray:
+def rows_of(groups: Any, key: tuple[str, str]) -> np.ndarray:
     """The values of one group, none if there is no such group."""
     return groups.get_group(key).to_numpy() if key in groups.groups else np.empty(0)
 

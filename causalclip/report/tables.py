@@ -126,8 +126,9 @@ def average_over_datasets(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def across(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Accuracy on the source and on each target of what was trained on the source; the average
-    is of the targets, and only where a seed has all that the table has.
+    """Accuracy on the source and on each target of what was trained on the source.
+
+    The average is of the targets, and only where a seed has all that the table has.
     """
     said = runs.protocol == protocol
     mine = runs[said & ~runs.trains].copy()
@@ -161,8 +162,9 @@ def accuracies(runs: pd.DataFrame) -> list[float]:
 def averaged(
     rows: pd.DataFrame, name: str, over: str, reduce: Callable[[pd.DataFrame], pd.Series]
 ) -> pd.DataFrame:
-    """A further quantity of each table: `reduce` over the values of the column `over`, for the
-    seeds of a method that have all of the table's values.
+    """A further quantity of each table: `reduce` over the values of the column `over`.
+
+    Only of the seeds of a method that have all of the table's values.
     """
     found = []
     for table, part in by_name(rows, "table"):
@@ -251,8 +253,9 @@ def over_domain_sets(average: pd.DataFrame) -> pd.DataFrame:
 
 
 def open_class(runs: pd.DataFrame) -> pd.DataFrame:
-    """Base and open classes of the targets, averaged over targets, and the HM of the averages;
-    only of seeds that have every target.
+    """Base and open classes of the targets, averaged over targets, and the HM of the averages.
+
+    Only of seeds that have every target.
     """
     mine = runs[runs.protocol == "openclass"]
     mine = mine[[{"base", "open"} <= set(parts) for parts in mine.parts]].copy()

@@ -19,7 +19,7 @@ from causalclip.runs.flags import parser
 
 # isort: split
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
 
@@ -100,7 +100,7 @@ def check_names(cfg: CfgNode) -> None:
         )
 
 
-def prepare(args: argparse.Namespace):
+def prepare(args: argparse.Namespace) -> SimpleTrainer:
     """Everything that can be wrong before any work starts; returns the trainer."""
     for module in args.imports:
         plugin.register(importlib.import_module(module))

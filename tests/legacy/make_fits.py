@@ -25,16 +25,8 @@ COMMON = ["DATASET.NAME", "HandwrittenDigits", "DATASET.SUBSAMPLE_CLASSES", "bas
 COMMON += ["SEED", 1, "USE_CUDA", False]
 ICM = "TRAINER.CLIP_ICM."
 OPTIONS = {
-    "CLIP_ICM": [
-        "DATASET.NUM_SHOTS",
-        8,
-        f"{ICM}GRID_ESTIMATORS",
-        ["generalized"],
-        f"{ICM}GRID_EPS",
-        [0.1],
-        f"{ICM}GRID_DIMS",
-        [0.0625, 0.125],
-    ],
+    "CLIP_ICM": ["DATASET.NUM_SHOTS", 8, f"{ICM}GRID_ESTIMATORS", ["generalized"]]
+    + [f"{ICM}GRID_EPS", [0.1], f"{ICM}GRID_DIMS", [0.0625, 0.125]],
     "LinearProbe": ["DATASET.NUM_SHOTS", 8, "TRAINER.LINEARPROBE.STEPS", 2],
     "TipAdapter": ["DATASET.NUM_SHOTS", 2, "TRAINER.TIPADAPTER.AUGMENT_EPOCHS", 2],
 }

@@ -122,41 +122,13 @@ def toy(image_root, tmp_path, monkeypatch):
     def make_cfg(*overrides):
         cfg = get_cfg_default()
         cfg.merge_from_list(
-            [
-                "DATASET.ROOT",
-                str(image_root),
-                "DATASET.NAME",
-                "ToyImages",
-                "SEED",
-                1,
-                "TRAINER.NAME",
-                "ToyTrainer",
-                "OUTPUT_DIR",
-                str(output),
-                "USE_CUDA",
-                False,
-                "INPUT.SIZE",
-                (8, 8),
-                "INPUT.TRANSFORMS",
-                ("random_flip", "normalize"),
-                "DATALOADER.NUM_WORKERS",
-                0,
-                "DATALOADER.TRAIN_X.BATCH_SIZE",
-                4,
-                "OPTIM.NAME",
-                "sgd",
-                "OPTIM.LR",
-                0.1,
-                "OPTIM.MAX_EPOCH",
-                5,
-                "OPTIM.LR_SCHEDULER",
-                "cosine",
-                "OPTIM.WARMUP_EPOCH",
-                1,
-                "OPTIM.WARMUP_TYPE",
-                "constant",
-                *overrides,
-            ]
+            ["DATASET.ROOT", str(image_root), "DATASET.NAME", "ToyImages", "SEED", 1]
+            + ["TRAINER.NAME", "ToyTrainer", "OUTPUT_DIR", str(output), "USE_CUDA", False]
+            + ["INPUT.SIZE", (8, 8), "INPUT.TRANSFORMS", ("random_flip", "normalize")]
+            + ["DATALOADER.NUM_WORKERS", 0, "DATALOADER.TRAIN_X.BATCH_SIZE", 4]
+            + ["OPTIM.NAME", "sgd", "OPTIM.LR", 0.1, "OPTIM.MAX_EPOCH", 5]
+            + ["OPTIM.LR_SCHEDULER", "cosine", "OPTIM.WARMUP_EPOCH", 1]
+            + ["OPTIM.WARMUP_TYPE", "constant", *overrides]
         )
         cfg.freeze()
         return cfg

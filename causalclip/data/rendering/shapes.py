@@ -51,14 +51,14 @@ _POLYGONS: dict[str, tuple[np.ndarray, ...]] = {
     "arrow": (np.array([(-0.95, -0.22), (0.1, -0.22), (0.1, -0.65), (0.95, 0.0), (0.1, 0.65),
                         (0.1, 0.22), (-0.95, 0.22)]),),
     "circle": (_ngon(60, radius=0.9),),
-    "crescent": (_ngon(60, radius=0.95), (*_ngon(60, radius=0.8), 0.45, -0.1)),
+    "crescent": (_ngon(60, radius=0.95), _ngon(60, radius=0.8) + (0.45, -0.1)),
     "cross": (_cross(),),
     "heart": (_heart(),),
     "hexagon": (_ngon(6, start=0.0),),
     "ring": (_ngon(60, radius=0.95), _ngon(60, radius=0.5)),
     "square": (_ngon(4, radius=1.1, start=45.0),),
     "star": (_star(),),
-    "triangle": ((*_ngon(3), 0.0, 0.15),),
+    "triangle": (_ngon(3) + (0.0, 0.15),),
 }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def shape_mask(factors: ShapeFactors, *, size: int = SIZE) -> np.ndarray:
 
 
 def _flat(
-    mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, rng: np.random.Generator
+    mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, _rng: np.random.Generator
 ) -> np.ndarray:
     return mix(ground, surface, mask)
 
@@ -100,7 +100,7 @@ def _sketch(
 
 
 def _neon_shape(
-    mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, rng: np.random.Generator
+    mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, _rng: np.random.Generator
 ) -> np.ndarray:
     size = len(mask)
     colour = surface.mean((0, 1)) + 25.0
