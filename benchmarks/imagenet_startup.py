@@ -10,6 +10,8 @@ import until the trainer is built, and what torch and torchvision take of that. 
 sets are without imports. Expected at full size: ours under 20 s and under 1 GB.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import os

@@ -7,6 +7,8 @@ feature pairs over one on 1,000 (expected below 1.05), and the time of `update` 
 float64 products z'z and d'd that no implementation can avoid (expected below 1.5).
 """
 
+from __future__ import annotations
+
 import argparse
 import resource
 import statistics

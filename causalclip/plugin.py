@@ -34,9 +34,9 @@ from causalclip.trainers import cdc, clip_icm
 
 
 def extend_cfg(cfg: CfgNode) -> CfgNode:
-    """Add the settings of every registered trainer and data set of causalclip that ``cfg`` lacks.
+    """Add the settings of every registered trainer and data set of causalclip that `cfg` lacks.
 
-    Trainers say ``config_node`` and ``defaults``, data sets ``config_defaults``.
+    Trainers say `config_node` and `defaults`, data sets `config_defaults`.
     """
     for trainer in registered(TRAINER_REGISTRY):
         node = getattr(trainer, "config_node", None)
@@ -87,7 +87,7 @@ def register_all() -> None:
 
 
 def register_package(package: ModuleType) -> None:
-    """Register what the modules of a package offer, as ``register`` does.
+    """Register what the modules of a package offer, as `register` does.
 
     Raises:
         KeyError: a name that another class has taken.
@@ -105,8 +105,8 @@ def modules_of(package: ModuleType) -> list[ModuleType]:
 def register(module: ModuleType) -> None:
     """Register the methods and data sets that a module offers; those registered already stay.
 
-    Methods are its own trainers that name their ``config_node``, data sets those it lists in
-    ``DATASETS``. Dassl's decorators do as well.
+    Methods are its own trainers that name their `config_node`, data sets those it lists in
+    `DATASETS`. Dassl's decorators do as well.
 
     Raises:
         KeyError: a name that another class has taken.
@@ -118,7 +118,7 @@ def register(module: ModuleType) -> None:
 
 
 def methods_of(module: ModuleType) -> list[type[TrainerBase]]:
-    """The trainers that a module defines, not those it imports, with a ``config_node`` each."""
+    """The trainers that a module defines, not those it imports, with a `config_node` each."""
     return [
         item
         for item in vars(module).values()

@@ -72,7 +72,7 @@ class Recipe:
     patch: int = 8
 
 
-# --- pictures ----------------------------------------------------------------------------------
+# Pictures
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def shift(pictures: np.ndarray, rng: np.random.Generator, *, reach: int = 2) -> 
     return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-# --- the model during training -----------------------------------------------------------------
+# The model during training
 
 
 class Heads(nn.Module):
@@ -281,7 +281,7 @@ def train_step(run: Training, pool: Pool, numbers: Tensor) -> float:
     return loss.item()
 
 
-# --- interruption and resumption ---------------------------------------------------------------
+# Interruption and resumption
 
 
 def save(run: Training, path: Path) -> None:
@@ -306,7 +306,7 @@ def resume(run: Training, path: Path) -> None:
     tqdm.write(f"resuming {path} at step {run.step}")
 
 
-# --- evaluation on the bundled data sets -------------------------------------------------------
+# Evaluation on the bundled data sets
 
 
 def open_dataset(cls: type, root: Path, *, target: str | None = None) -> Any:
@@ -385,7 +385,7 @@ def lured_share(cosines: Tensor, data: CausalShapes) -> float:
     return round(100.0 * lured / max(1, len(wrong)), 1)
 
 
-# --- the bundled files -------------------------------------------------------------------------
+# The bundled files
 
 CARD = """# {name}
 
@@ -493,7 +493,7 @@ def write_files(run: Training, path: Path, figures: dict[str, float]) -> None:
     path.with_suffix(".md").write_text(card, encoding="utf-8")
 
 
-# --- command line ------------------------------------------------------------------------------
+# Command line
 
 
 def load_pool(recipe: Recipe, folder: Path) -> Pool:

@@ -1,5 +1,7 @@
 """causalclip/calibration.py: temperatures against torch's own optimiser, DAC against its text."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

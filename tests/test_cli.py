@@ -1,5 +1,7 @@
 """The command `causalclip`: quick answers, and what it says to mistakes."""
 
+from __future__ import annotations
+
 import os
 import resource
 import subprocess

@@ -1,5 +1,7 @@
 """The plug-in takes two names and no more; each name is taken once."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """Pre-training: captions are true, the loss ignores false negatives, runs resume bit for bit."""
 
+from __future__ import annotations
+
 import importlib
 import itertools
 from dataclasses import replace

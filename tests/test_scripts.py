@@ -1,5 +1,7 @@
 """The protocol scripts: what they run and where it goes, and each of them once for real."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

@@ -1,5 +1,7 @@
 """train.py: a mistake in the input ends in one line, a mistake in the program in its traceback."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import sys

@@ -107,7 +107,7 @@ class CDC(PromptTrainer):
                 f"TRAINER.CDC.DISCOUNT must be None (fit) or a number in [{least:g}, 1], got {eta}"
             )
 
-    # -- building ------------------------------------------------------------------------------
+    # Building
 
     def train_views(self) -> list:
         """One family of augmentations a template, from the start again where there are fewer."""
@@ -153,7 +153,7 @@ class CDC(PromptTrainer):
         width = self.clip.token_embedding.weight.shape[1]
         return TextPrompts(context.n_ctx, width, init=context.start(self.clip))
 
-    # -- the model -----------------------------------------------------------------------------
+    # The model
 
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
         """(B, M, E) under each template.
@@ -206,7 +206,7 @@ class CDC(PromptTrainer):
         value = diversity_loss(text)
         return value + diversity_loss(image.transpose(0, 1)) if prompts.image else value
 
-    # -- calibration ---------------------------------------------------------------------------
+    # Calibration
 
     def before_train(self) -> None:
         """Set the evidence's offset, unless the run is resumed."""
@@ -267,7 +267,7 @@ class CDC(PromptTrainer):
         self.set_model_mode("train")
         return fit_discount(torch.cat(evidence), torch.cat(labels))
 
-    # -- prediction ----------------------------------------------------------------------------
+    # Prediction
 
     def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
         """Fused three ways (B, K), the conflict (B,), and what each template says (B, M, K).

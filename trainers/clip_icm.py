@@ -155,7 +155,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
                 "use more images, TRAINER.CLIP_ICM.DRAWS 0, or INTERVENTIONS BOTH"
             )
 
-    # -- interventional pairs ------------------------------------------------------------------
+    # Interventional pairs
 
     @property
     def draws(self) -> int:
@@ -215,7 +215,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
                 features.append(encode_text(self.clip, tokens.to(self.device)).float().cpu())
         return torch.cat(features)
 
-    # -- the choice ----------------------------------------------------------------------------
+    # The choice
 
     def fit(self) -> FittedICM:
         """Subspaces chosen on the source domains, written to files as well, and the probes.
@@ -290,7 +290,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
             return {}
         return {head: compared(found, exact) for head, found in chosen.items()}
 
-    # -- prediction ----------------------------------------------------------------------------
+    # Prediction
 
     def check_fit(self) -> None:
         """A probe knows no other classes than its own; by their names all can be told.

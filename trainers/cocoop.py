@@ -32,7 +32,7 @@ class CoCoOp(PromptTrainer):
         )
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Class logits (B, K) of images (B, 3, H, W), whose texts are their own: no ``text``."""
+        """Class logits (B, K) of images (B, 3, H, W), whose texts are their own: no `text`."""
         features = F.normalize(self.image_features(images, PromptSet()).float(), dim=-1)
         text_features = encode_text_sets(self.clip, self.class_tokens, self.model(features))
         return self.classify(features, text_features)  # (B, E) against (B, K, E)

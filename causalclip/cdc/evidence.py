@@ -4,13 +4,15 @@ Subjective logic as in Trusted Multi-View Classification (TMC; Han et al., ICLR 
 The class axis is the last; templates (views), where there are several, are the axis before it.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 EvidenceKind = Literal["exp", "softplus", "relu"]
 FusionRule = Literal["dempster", "averaging"]

@@ -42,9 +42,9 @@ SHARED: Mapping[str, Constraint] = {
 class CLIPTrainer(CheckpointTrainer):
     """A method on a frozen CLIP: subclasses say what they learn and how they predict.
 
-    A subclass sets ``config_node`` (its node below ``cfg.TRAINER``), ``defaults`` (that node's
-    keys and values) and ``constraints`` (what may stand there), builds what it needs in
-    ``build_method`` and answers ``predict``.
+    A subclass sets `config_node` (its node below `cfg.TRAINER`), `defaults` (that node's
+    keys and values) and `constraints` (what may stand there), builds what it needs in
+    `build_method` and answers `predict`.
     """
 
     config_node: str
@@ -69,14 +69,14 @@ class CLIPTrainer(CheckpointTrainer):
             raise ValueError("MODEL.BACKBONE.NAME is empty: name a CLIP, for example tiny")
         given_template(cfg)  # raises for a DATASET.TEMPLATE that is none
 
-    # -- building ------------------------------------------------------------------------------
+    # Building
 
     def train_views(self) -> list | None:
         """The transforms of the training images, one per view; None takes INPUT.TRANSFORMS."""
         return None
 
     def build_data_loader(self) -> None:
-        """As Dassl's, with ``train_views`` as the training transforms and DATALOADER.DRAWS.
+        """As Dassl's, with `train_views` as the training transforms and DATALOADER.DRAWS.
 
         Raises:
             ValueError: a setting of the loader that is out of its range.
@@ -131,7 +131,7 @@ class CLIPTrainer(CheckpointTrainer):
     def build_method(self) -> None:
         """Build and register what the method learns; nothing for a method that learns nothing."""
 
-    # -- classifying ---------------------------------------------------------------------------
+    # Classifying
 
     @property
     def logit_scale(self) -> Tensor:
@@ -156,7 +156,7 @@ class CLIPTrainer(CheckpointTrainer):
         raise NotImplementedError
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
-        """``predict`` for one evaluation; holds what is the same for all of its batches."""
+        """`predict` for one evaluation; holds what is the same for all of its batches."""
         return self.predict
 
     def model_inference(self, images: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class CLIPTrainer(CheckpointTrainer):
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.settings.PREC == "amp")
 
-    # -- evaluation ----------------------------------------------------------------------------
+    # Evaluation
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

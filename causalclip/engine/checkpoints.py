@@ -22,7 +22,7 @@ from causalclip.report.results import TrainedOn, training_facts
 class ExactResume(TrainerX):
     """A killed run ends in the same bits as an uninterrupted one, and in nobody else's.
 
-    Any Dassl trainer gets it by derivation: ``class ExactCoOp(ExactResume, CoOp)``.
+    Any Dassl trainer gets it by derivation: `class ExactCoOp(ExactResume, CoOp)`.
     """
 
     digest: str | None = None  # of the frozen weights, where the trainer knows it
@@ -47,7 +47,7 @@ class ExactResume(TrainerX):
         """What an exact resume needs besides model, optimizer and schedule.
 
         A trainer with more of it (a running average of weights) extends this and
-        ``load_training_state`` by tensors, numbers, strings and containers of them.
+        `load_training_state` by tensors, numbers, strings and containers of them.
         """
         return {
             "random": random_state(),
@@ -56,7 +56,7 @@ class ExactResume(TrainerX):
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore what ``training_state`` returned."""
+        """Restore what `training_state` returned."""
         set_random_state(state["random"])
         self.best_result = state["best_result"]
         if self.scaler is not None and state.get("scaler"):  # empty where it is not used
@@ -70,7 +70,7 @@ class ExactResume(TrainerX):
         val_result: float | None = None,
         model_name: str = "",
     ) -> None:
-        """Write ``directory/<name>/model.pth.tar-<epoch + 1>`` for every registered model.
+        """Write `directory/<name>/model.pth.tar-<epoch + 1>` for every registered model.
 
         Raises:
             OSError: it cannot be written; earlier files stay whole.
@@ -128,7 +128,7 @@ class ExactResume(TrainerX):
         """Compare the classes of a checkpoint with this run's.
 
         Raises:
-            ValueError: they are others, even if as many; ends with ``why`` that matters.
+            ValueError: they are others, even if as many; ends with `why` that matters.
         """
         # A checkpoint of another code base does not say; its run's results.json may.
         theirs = (checkpoint.get("identity") or self.trained_on or {}).get("classnames")
@@ -222,7 +222,7 @@ def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: P
 
 
 def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load every tensor of ``state``, by name and shape.
+    """Load every tensor of `state`, by name and shape.
 
     Raises:
         ValueError: some do not fit; names the file and says which.

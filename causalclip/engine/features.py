@@ -30,8 +30,8 @@ UNFITTED_KEYS = ("ROOT", "TARGET_DOMAINS", "TEST_CORRELATION")
 class FeatureTrainer(CLIPTrainer, Generic[FitT]):
     """A method fitted on CLIP's image features of the training images.
 
-    A subclass sets ``fit_class``, answers ``fit`` with one of it, and ``predict_features`` from
-    ``self.fitted``, just fitted or loaded. Images are seen through the test transform, because an
+    A subclass sets `fit_class`, answers `fit` with one of it, and `predict_features` from
+    `self.fitted`, just fitted or loaded. Images are seen through the test transform, because an
     augmented image has no feature to keep.
     """
 
@@ -61,7 +61,7 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
     def features(
         self, items: Sequence, change: Change | None = None, *, desc: str = "encode"
     ) -> np.ndarray:
-        """Features (N, D) of N data set items, changed by ``change`` first; from the disk cache.
+        """Features (N, D) of N data set items, changed by `change` first; from the disk cache.
 
         Raises:
             ValueError: features that are NaN or infinite; names the images.
@@ -73,10 +73,10 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         features = torch.from_numpy(self.features(items, desc=desc))
         return features, torch.tensor([item.label for item in items])
 
-    # -- fitting -------------------------------------------------------------------------------
+    # Fitting
 
     def fit(self) -> FitT:
-        """What the training images say, as a ``fit_class``."""
+        """What the training images say, as a `fit_class`."""
         raise NotImplementedError
 
     @property
@@ -142,10 +142,10 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         return False
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """As in CheckpointTrainer; then ``check_fit``.
+        """As in CheckpointTrainer; then `check_fit`.
 
         Raises:
-            ValueError: a checkpoint of another method or backbone, or one ``check_fit`` refuses.
+            ValueError: a checkpoint of another method or backbone, or one `check_fit` refuses.
             FileNotFoundError: no checkpoint there.
         """
         super().load_model(directory, epoch)
@@ -157,7 +157,7 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         return self.model.fitted_with["classnames"]
 
     def require_same_classes(self) -> None:
-        """For ``check_fit`` of a classifier without text, which knows the classes of its fit alone.
+        """For `check_fit` of a classifier without text, which knows the classes of its fit alone.
 
         Raises:
             ValueError: this run has others; names both.
@@ -174,10 +174,10 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         """The facts of the fit, for results.json."""
         return dict(self.fitted.facts)
 
-    # -- prediction ----------------------------------------------------------------------------
+    # Prediction
 
     def predict_features(self, features: Tensor) -> Prediction:
-        """What ``predict`` answers, from image features (B, D) in fp32."""
+        """What `predict` answers, from image features (B, D) in fp32."""
         raise NotImplementedError
 
     def predict(self, images: Tensor) -> Prediction:

@@ -33,12 +33,12 @@ def training_loader(loader: DataLoader, cfg: CfgNode, *, epochs: int | None = No
     """What gives the batches of a loader of Dassl's as DATALOADER.DRAWS asks for.
 
     Args:
-        loader: of a toolkit's DataManager or ``build_data_loader``.
+        loader: of a toolkit's DataManager or `build_data_loader`.
         cfg: DATALOADER.DRAWS, .DECODED_MB and .NUM_WORKERS, and SEED, count.
         epochs: how many will be asked for; None: OPTIM.MAX_EPOCH.
 
     Returns:
-        ``loader`` itself, or ``Epochs`` over its images.
+        `loader` itself, or `Epochs` over its images.
 
     Raises:
         ValueError: a setting out of its range.
@@ -117,9 +117,9 @@ class Images(Dataset):
 class Epochs:
     """The batches of one epoch after the other, from workers that go on to the next meanwhile.
 
-    Iterating gives the batches of epoch ``epoch``, which then is the next one. One pass of a
+    Iterating gives the batches of epoch `epoch`, which then is the next one. One pass of a
     DataLoader spans all epochs, so its workers start once and run ahead over the end of an epoch.
-    To go back or ahead, set ``epoch``. Workers end with the last epoch.
+    To go back or ahead, set `epoch`. Workers end with the last epoch.
     """
 
     def __init__(self, loader: DataLoader, *, seed: int, last: int, decoded_bytes: int = 0) -> None:
@@ -141,7 +141,7 @@ class Epochs:
         self._running: tuple[int, Iterator] | None = None  # the epoch it stands before
 
     def __len__(self) -> int:
-        """The number of batches of epoch ``epoch``."""
+        """The number of batches of epoch `epoch`."""
         return len(self.batches(self.epoch))
 
     def batches(self, epoch: int) -> list[list[Place]]:

@@ -64,13 +64,13 @@ class Context:
         """Embeddings (n_ctx, D) of the words; None for a random start.
 
         Raises:
-            ValueError: words that have fewer tokens than ``n_ctx``.
+            ValueError: words that have fewer tokens than `n_ctx`.
         """
         return embed_words(clip, self.words, self.n_ctx) if self.words and self.n_ctx else None
 
 
 class PromptTrainer(CLIPTrainer):
-    """Prompt learning by gradient descent: ``context``, ``build_prompts`` and perhaps ``loss``."""
+    """Prompt learning by gradient descent: `context`, `build_prompts` and perhaps `loss`."""
 
     model_name = "prompt_learner"
     scaler: torch.amp.GradScaler
@@ -115,14 +115,14 @@ class PromptTrainer(CLIPTrainer):
         )
         return tokens.to(self.device)
 
-    # -- one forward ---------------------------------------------------------------------------
+    # One forward
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         """Class logits (B, K) of a batch (B, 3, H, W) under the current prompts.
 
         Args:
             images: the batch.
-            text: ``evaluation_text``, or None: the text features are computed now.
+            text: `evaluation_text`, or None: the text features are computed now.
         """
         prompts = self.model()
         text = self.text_features(prompts) if text is None else text
@@ -142,14 +142,14 @@ class PromptTrainer(CLIPTrainer):
         return self.text_features(self.model())
 
     def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
-        """As in CLIPTrainer; ``text`` as in ``logits``."""
+        """As in CLIPTrainer; `text` as in `logits`."""
         return Prediction(Reading.of_logits(self.logits(images, text)))
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
         """As in CLIPTrainer; holds the text features."""
         return partial(self.predict, text=self.evaluation_text())
 
-    # -- one step ------------------------------------------------------------------------------
+    # One step
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W), or (B, V, 3, H, W) where the data manager delivers V views.
@@ -166,7 +166,7 @@ class PromptTrainer(CLIPTrainer):
         """The training loss and the class scores (B, K) its accuracy is printed of.
 
         Args:
-            images: what ``parse_batch_train`` delivers.
+            images: what `parse_batch_train` delivers.
             labels: (B,) int64.
         """
         logits = self.logits(images)

@@ -42,7 +42,7 @@ def load_runs(root: Path) -> pd.DataFrame:
 
 
 def run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
-    """The facts of one result that the tables use; ``variant`` "" is the method's own reading."""
+    """The facts of one result that the tables use; `variant` "" is the method's own reading."""
     trained = result.trained()
     return {
         "protocol": result.protocol,

@@ -68,7 +68,7 @@ def repeated(runs: pd.DataFrame) -> pd.DataFrame:
     return mine[mine.duplicated([*SAME_BUT_SEED, "seed"], keep=False)]
 
 
-# -- two methods -------------------------------------------------------------------------------
+# Two methods
 
 
 def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:

@@ -88,7 +88,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def name_settings(runs: pd.DataFrame) -> pd.Series:
     """For each run "KEY=value, ..." of the settings in which its method differs; else empty.
 
-    A method is a trainer and a configuration file; ``settings`` of the runs are `settings_of`'s.
+    A method is a trainer and a configuration file; `settings` of the runs are `settings_of`'s.
     """
     names = pd.Series("", index=runs.index, dtype=object)
     for _, part in runs.groupby(["trainer", "config"], sort=False):

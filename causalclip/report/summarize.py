@@ -45,7 +45,7 @@ def tables(found: pd.DataFrame) -> Titled:
     return made
 
 
-# -- printing ----------------------------------------------------------------------------------
+# Printing
 
 
 def shown(table: pd.DataFrame, spread: str = "sd") -> pd.DataFrame:
@@ -136,7 +136,7 @@ def without_figures(found: pd.DataFrame) -> list[str]:
     ]
 
 
-# -- command line ------------------------------------------------------------------------------
+# Command line
 
 
 def parser() -> argparse.ArgumentParser:

@@ -80,7 +80,7 @@ def titles(rows: pd.DataFrame, protocol: str, subject: str = "dataset") -> list[
     return [titled(protocol, s, k) for s, k in zip(rows[subject], rows["shots"], strict=True)]
 
 
-# -- base-to-novel -----------------------------------------------------------------------------
+# Base-to-novel
 
 
 def base_to_novel(runs: pd.DataFrame) -> pd.DataFrame:
@@ -122,7 +122,7 @@ def average_over_datasets(rows: pd.DataFrame) -> pd.DataFrame:
     return average.reset_index()
 
 
-# -- one source, other data sets ---------------------------------------------------------------
+# One source, other data sets
 
 
 def across(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -189,7 +189,7 @@ mean = partial(pd.DataFrame.mean, axis=1)
 worst = partial(pd.DataFrame.min, axis=1)
 
 
-# -- few-shot ----------------------------------------------------------------------------------
+# Few-shot
 
 
 def few_shot(runs: pd.DataFrame) -> pd.DataFrame:
@@ -226,7 +226,7 @@ def only_a_source(runs: pd.DataFrame) -> pd.Series:
     return used.groupby([runs.protocol, runs.method, runs.dataset]).transform("all")
 
 
-# -- domains -----------------------------------------------------------------------------------
+# Domains
 
 
 def leave_one_out(runs: pd.DataFrame, *, heldout: bool = False) -> pd.DataFrame:

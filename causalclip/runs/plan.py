@@ -205,7 +205,7 @@ def cells(request: Request, domains: Callable[[str], Sequence[str]]) -> Iterator
 
 def _cells(
     request: Request,
-    domains: Sequence[str] | None,
+    domains: Sequence[str],
     method: str,
     dataset: str,
     seed: str,

@@ -1,5 +1,7 @@
 """Evidence and fusion, against Dempster's rule over focal sets and its pairwise form."""
 
+from __future__ import annotations
+
 import itertools
 import math
 

@@ -1,5 +1,7 @@
 """Loading CLIP: file formats, precisions, the bundled format, names and a shadowing package."""
 
+from __future__ import annotations
+
 import hashlib
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """The image tower whose last block reads the class token alone, against the model's own forward."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from exact import exact_clip, random_prompts

@@ -1,5 +1,7 @@
 """Prompts inside an unmodified CLIP: identities, oracles, gradients, and that nothing stays."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import nn

@@ -1,5 +1,7 @@
 """Checkpoints in the published naming load into ours and give the published logits."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The catalogue: one row a data set, without anything heavy behind it."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys

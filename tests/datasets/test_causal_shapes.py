@@ -1,5 +1,7 @@
 """CausalShapes: exact twins on disk, and a background whose tie to the class is adjustable."""
 
+from __future__ import annotations
+
 from collections import Counter
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """scripts/data.py: the list, the checks, and downloads from a server on this machine."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import http.server

@@ -1,5 +1,7 @@
 """datasets/domains.py: DomainBed's protocol, in DomainBed's and in Dassl's trees."""
 
+from __future__ import annotations
+
 import json
 import os
 import random

@@ -1,5 +1,7 @@
 """causalclip/data/fewshot.py against what CoOp and Dassl draw, and files users really have."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os

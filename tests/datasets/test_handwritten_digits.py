@@ -1,5 +1,7 @@
 """HandwrittenDigits: the real scans, their split, their four domains, and how they are built."""
 
+from __future__ import annotations
+
 import json
 import os
 import stat

@@ -1,5 +1,7 @@
 """datasets/imagenet.py: replicas loaded as CoOp loads them, and the stored list of files."""
 
+from __future__ import annotations
+
 import json
 import os
 import pickle

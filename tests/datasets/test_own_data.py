@@ -1,5 +1,7 @@
 """Your own data, each way as docs/datasets.md shows it, and images that are broken."""
 
+from __future__ import annotations
+
 import csv
 import json
 import os

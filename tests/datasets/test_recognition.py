@@ -1,5 +1,7 @@
 """datasets/recognition.py and annotations.py: replicas loaded as CoOp's own code loads them."""
 
+from __future__ import annotations
+
 import json
 import os
 import random

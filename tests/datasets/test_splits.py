@@ -1,5 +1,7 @@
 """causalclip/data/splits.py: split files as users have them, and the halves of the classes."""
 
+from __future__ import annotations
+
 import json
 import shutil
 

@@ -1,5 +1,7 @@
 """The feature cache: what is encoded when, and what is left on disk."""
 
+from __future__ import annotations
+
 import os
 import shutil
 

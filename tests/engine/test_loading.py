@@ -1,6 +1,8 @@
 """Training batches under DATALOADER.DRAWS item: the same with any number of workers, and exactly
 resumed."""
 
+from __future__ import annotations
+
 import multiprocessing
 import os
 import pickle

@@ -1,5 +1,7 @@
 """What a training loop prints when its numbers are read once per line only, as on a GPU."""
 
+from __future__ import annotations
+
 import re
 
 import pytest

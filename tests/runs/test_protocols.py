@@ -1,5 +1,7 @@
 """Protocols as data: their parts, the cells of their tables, and the runs made of them."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Defaults, merging and freezing of the configuration, against the documented values."""
 
+from __future__ import annotations
+
 import pytest
 from dassl.config import clean_cfg, get_cfg_default
 from yacs.config import CfgNode

@@ -1,5 +1,7 @@
 """Few-shot draws, class names, samplers and batches, against plain transcriptions and Dassl's."""
 
+from __future__ import annotations
+
 import pickle
 import random
 from types import SimpleNamespace

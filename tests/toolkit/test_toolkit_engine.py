@@ -1,5 +1,7 @@
 """The training loop: order of the hooks, lines printed, learning rates, and losses that diverge."""
 
+from __future__ import annotations
+
 import random
 import re
 

@@ -1,5 +1,7 @@
 """Learning rates per epoch against golden traces of Dassl 0.6.3, and the optimizers' settings."""
 
+from __future__ import annotations
+
 import io
 import math
 

@@ -1,5 +1,7 @@
 """Transforms: the fixed order, the lines printed, and the random draws of Dassl 0.6.3."""
 
+from __future__ import annotations
+
 import random
 from contextlib import redirect_stdout
 from io import StringIO

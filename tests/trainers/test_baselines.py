@@ -1,5 +1,7 @@
 """What the baselines compute, against slow transcriptions; what they refuse."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
