@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from causalclip.clip.model import CLIPModel
 from causalclip.files.atomic import replacing
@@ -231,7 +231,7 @@ def is_vit(model: CLIPModel) -> bool:
     return hasattr(model.visual, "transformer")
 
 
-def weights_digest(model: nn.Module) -> str:
+def weights_digest(model: CLIPModel) -> str:
     """Return the sha256, in hexadecimal, of all weights: names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from causalclip.clip.model import Block, VisionTransformer
 
-def encode_patches(visual: nn.Module, images: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+
+def encode_patches(
+    visual: VisionTransformer, images: Tensor, prompts: Sequence[Tensor] = ()
+) -> Tensor:
     """Return the image features (B, E), not normalised.
 
     Args:
@@ -33,7 +37,7 @@ def encode_patches(visual: nn.Module, images: Tensor, prompts: Sequence[Tensor] 
     return x if visual.proj is None else x @ visual.proj
 
 
-def _class_token(block: nn.Module, x: Tensor) -> Tensor:
+def _class_token(block: Block, x: Tensor) -> Tensor:
     """A residual block on the tokens (L, B, D), of which the first (B, D) is read."""
     attn, normed = block.attn, block.ln_1(x).transpose(0, 1)  # B L D
     weight, bias, width = attn.in_proj_weight, attn.in_proj_bias, attn.embed_dim

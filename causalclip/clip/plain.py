@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -41,7 +42,7 @@ def _are_plain(blocks: Iterable[nn.Module]) -> bool:
     )
 
 
-def _unhooked(modules: Iterable[nn.Module]) -> bool:
+def _unhooked(modules: Iterable[Any]) -> bool:
     return not any(
         "forward" in vars(module) or any(getattr(module, hooks) for hooks in _HOOKS)
         for module in modules
