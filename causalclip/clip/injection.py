@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from causalclip.clip.backbone import image_size, is_vit
 from causalclip.clip.image_tower import encode_patches
 from causalclip.clip.layout import TextLayout, text_layout
-from causalclip.clip.model import CLIPModel, Transformer
+from causalclip.clip.model import CLIPModel, Transformer, image_size, is_vit
 from causalclip.clip.plain import has_plain_image_tower, has_plain_text_tower
 from causalclip.clip.text_tower import encode_layout
 from causalclip.clip.texts import ClassTokens

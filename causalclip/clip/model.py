@@ -95,3 +95,13 @@ class CLIPModel(Protocol):
 
     def requires_grad_(self, requires_grad: bool = True) -> CLIPModel:
         """Freeze or thaw the model, and return it."""
+
+
+def image_size(model: CLIPModel) -> int:
+    """Return the side of the square images `model` reads, in pixels."""
+    return model.visual.input_resolution
+
+
+def is_vit(model: CLIPModel) -> bool:
+    """Tell whether the image tower is a Vision Transformer (else it is CLIP's ResNet)."""
+    return hasattr(model.visual, "transformer")

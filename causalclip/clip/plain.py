@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from causalclip.clip.backbone import CLIP, ResidualAttentionBlock, VisionTransformer
 from causalclip.clip.model import CLIPModel
+from causalclip.clip.openai_clip import CLIP, ResidualAttentionBlock, VisionTransformer
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

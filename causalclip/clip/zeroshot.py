@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
 from causalclip.clip.model import CLIPModel
+from causalclip.clip.openai_clip import tokenize
 
 
 @torch.no_grad()
