@@ -22,15 +22,12 @@ def has_plain_text_tower(model: CLIPModel) -> bool:
 
 
 def has_plain_image_tower(model: CLIPModel) -> bool:
-    """Tell whether the image tower is OpenAI's ViT, without hooks where our forward passes by.
-
-    All blocks but the last are called as modules, so that what hangs on those does not matter.
-    """
+    """Tell whether the image tower is OpenAI's ViT, without hooks where our forward passes by."""
     visual = model.visual
     if type(model) is not CLIP or type(visual) is not VisionTransformer:
         return False
     blocks = visual.transformer.resblocks
-    return _unhooked([visual, visual.transformer, blocks]) and _are_plain(blocks[-1:])
+    return _unhooked([visual, visual.transformer, blocks]) and _are_plain(blocks)
 
 
 def _are_plain(blocks: Iterable[nn.Module]) -> bool:
