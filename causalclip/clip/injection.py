@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from causalclip.clip.backbone import image_size, is_vit
 from causalclip.clip.image_tower import encode_patches
 from causalclip.clip.layout import TextLayout, text_layout
-from causalclip.clip.model import CLIPModel
+from causalclip.clip.model import CLIPModel, Transformer, image_size, is_vit
 from causalclip.clip.plain import has_plain_image_tower, has_plain_text_tower
 from causalclip.clip.text_tower import encode_layout
 from causalclip.clip.texts import ClassTokens
 
-_prompted_models: WeakSet[nn.Module] = WeakSet()
+_prompted_models: WeakSet[CLIPModel] = WeakSet()
 
 
 def encode_text(model: CLIPModel, tokens: Tensor, *, truncate: bool = True) -> Tensor:
@@ -206,7 +205,7 @@ def _tabled(texts: ClassTokens, prompts: Sequence[Tensor]) -> tuple[TextLayout, 
 
 
 @contextmanager
-def _claimed(model: nn.Module) -> Iterator[None]:
+def _claimed(model: CLIPModel) -> Iterator[None]:
     if model in _prompted_models:
         raise RuntimeError("this model is prompted already; leave the outer prompted() first")
     _prompted_models.add(model)
@@ -251,7 +250,7 @@ class _TextTower(nn.Module):
         return self.clip.encode_text(tokens)
 
 
-def _check_model(model: nn.Module) -> None:
+def _check_model(model: object) -> None:
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     # Replicas are shallow copies that share one dictionary of hooks across threads.
     if isinstance(model, parallel) or getattr(model, "_is_replica", False):
@@ -261,7 +260,7 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
-def _check_prompts(kind: str, prompts: Sequence[Tensor], tower: nn.Module) -> None:
+def _check_prompts(kind: str, prompts: Sequence[Tensor], tower: Transformer) -> None:
     if len(prompts) > tower.layers:
         raise ValueError(
             f"{kind} prompt depth must be at most {tower.layers}, the depth of the {kind} tower, "

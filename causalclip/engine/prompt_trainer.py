@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import CLIP, is_vit
+from causalclip.clip.backbone import is_vit
 from causalclip.clip.injection import encode_image
+from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import (
     CoupledPrompts,
     IndependentPrompts,
@@ -60,7 +61,7 @@ class Context:
         words = spoken(settings.CTX_INIT)
         return cls(len(words.split()) or settings.N_CTX, words, position)
 
-    def start(self, clip: CLIP) -> Tensor | None:
+    def start(self, clip: CLIPModel) -> Tensor | None:
         """Embeddings (n_ctx, D) of the words; None for a random start.
 
         Raises:
@@ -227,7 +228,7 @@ class PromptTrainer(CLIPTrainer):
         super().after_train()
 
 
-def coupled_prompts(clip: CLIP, context: Context, *, depth: int) -> CoupledPrompts:
+def coupled_prompts(clip: CLIPModel, context: Context, *, depth: int) -> CoupledPrompts:
     """MaPLe's prompts for a CLIP.
 
     Raises:
@@ -244,7 +245,7 @@ def coupled_prompts(clip: CLIP, context: Context, *, depth: int) -> CoupledPromp
 
 
 def independent_prompts(
-    clip: CLIP, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
+    clip: CLIPModel, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
 ) -> IndependentPrompts:
     """Prompts of IVLP's kind for a CLIP; a tower of 0 tokens and depth 0 has none.
 
@@ -264,7 +265,7 @@ def independent_prompts(
     )
 
 
-def check_depth(clip: CLIP, *, text: int, vision: int) -> None:
+def check_depth(clip: CLIPModel, *, text: int, vision: int) -> None:
     """Refuse prompts deeper than the towers, and image prompts on a ResNet, before any work.
 
     Raises:
