@@ -74,10 +74,11 @@ def test_a_mistake_is_said_in_a_line_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_begin_at_the_first_key_whatever_list_stands_before():
-    args = command.parse(["lodo", "--methods", "CDC", "CLIP_ICM", "--seeds", "1", "2", "OPTIM.LR"])
-    assert args.methods == ["CDC", "CLIP_ICM"]
-    assert (args.seeds, args.settings) == (["1", "2"], ["OPTIM.LR"])
+def test_settings_may_stand_anywhere_and_no_list_takes_them():
+    line = "lodo --methods CDC CLIP_ICM --seeds 1 2 OPTIM.LR -1 TRAINER.CDC.BETA 2. --jobs 3"
+    args = command.parse(line.split())
+    assert (args.methods, args.seeds, args.jobs) == (["CDC", "CLIP_ICM"], ["1", "2"], 3)
+    assert args.settings == ["OPTIM.LR", "-1", "TRAINER.CDC.BETA", "2."]
     with pytest.raises(PlanError, match="begin with a key, got 16"):
         command.parse(["lodo", "16"])
 
