@@ -52,7 +52,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--protocol", default="", help="the protocol this run belongs to, for results.json")
     add("--part", default="", help="its part of the protocol, for example train_base")
-    add("--variant", default="", help="name of the KEY VALUE pairs, for results.json")
     add("--no-cache", action="store_true", help="do not keep or read image features on disk")
     add(
         "--debug",

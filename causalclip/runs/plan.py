@@ -236,7 +236,6 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
     arguments = [
         *_domain_flags(cell),  # these lists end at the next flag
         *("--protocol", protocol, "--part", part.name),
-        *(("--variant", cell.variant) if cell.variant else ()),
         *("--root", str(request.data), "--output-dir", str(folder)),
         *("--seed", cell.seed, "--trainer", cell.method),
         *_files(request, cell, part),

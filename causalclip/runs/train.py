@@ -65,8 +65,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
             if not Path(path).is_file():
                 raise UserError(f"no configuration file {path}")
             cfg.merge_from_file(path)
-    stems = "+".join(Path(path).stem for path in args.config_file)
-    cfg.CONFIG_NAME = stems + (f",{args.variant}" if args.variant else "")  # for results.json
+    cfg.CONFIG_NAME = "+".join(Path(path).stem for path in args.config_file)  # for results.json
     apply_flags(cfg, args)
     if len(args.opts) % 2:
         raise UserError(f"options must come as KEY VALUE pairs, got {' '.join(args.opts)}")
