@@ -158,8 +158,9 @@ def evaluation_ratio(trainer, size: int, repeats: int) -> str:
     batches = torch.randn(TEST_BATCHES, TEST_BATCH, 3, size, size, device=trainer.device)
 
     def ours() -> None:
-        with trainer.evaluating():
-            logits["ours"] = torch.cat([trainer.logits(images) for images in batches])
+        trainer.set_model_mode("eval")
+        text = trainer.evaluation_text()
+        logits["ours"] = torch.cat([trainer.logits(images, text) for images in batches])
 
     def published() -> None:
         logits["published"] = torch.cat([plain.logits(images) for images in batches])

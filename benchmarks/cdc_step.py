@@ -18,7 +18,6 @@ from pathlib import Path
 from causalclip import plugin
 
 # isort: split
-from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 
 REPEATS = 5
@@ -27,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 def trainer_of(name: str, config: str, folder: Path):
     """The trainer of a bundled configuration, ready to step."""
-    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg = plugin.default_cfg()
     cfg.merge_from_file(str(ROOT / "configs/datasets/handwritten_digits.yaml"))
     cfg.merge_from_file(str(ROOT / f"configs/trainers/{name}/{config}.yaml"))
     cfg.merge_from_list(

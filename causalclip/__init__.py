@@ -1,1 +1,120 @@
-"""Causal adaptation of vision-language models: the pure mathematics and CLIP, without Dassl."""
+"""Causal adaptation of vision-language models: CDC and CLIP-ICM for the family of CoOp and MaPLe.
+
+The names below are loaded when they are first asked for, so that `import causalclip` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from causalclip.cdc.evidence import (
+        Opinion,
+        conflict,
+        evidence_from_logits,
+        fit_discount,
+        fuse,
+        opinion,
+        probabilities,
+        uncertainty,
+    )
+    from causalclip.cdc.losses import (
+        consistency_loss,
+        dirichlet_kl,
+        diversity_loss,
+        trusted_cross_entropy,
+    )
+    from causalclip.clip.backbone import available_models, load_clip, tokenize
+    from causalclip.clip.injection import encode_image, encode_text, prompted
+    from causalclip.clip.prompts import PromptSet
+    from causalclip.clip.zeroshot import class_features, cosine_logits
+    from causalclip.icm.interventions import ImageIntervention
+    from causalclip.icm.subspace import InterventionMoments, InvariantProjection
+    from causalclip.metrics import classification_metrics, novelty_auroc
+
+    __version__: str
+
+__all__ = [
+    "ImageIntervention",
+    "InterventionMoments",
+    "InvariantProjection",
+    "Opinion",
+    "PromptSet",
+    "__version__",
+    "available_models",
+    "class_features",
+    "classification_metrics",
+    "conflict",
+    "consistency_loss",
+    "cosine_logits",
+    "dirichlet_kl",
+    "diversity_loss",
+    "encode_image",
+    "encode_text",
+    "evidence_from_logits",
+    "fit_discount",
+    "fuse",
+    "load_clip",
+    "novelty_auroc",
+    "opinion",
+    "probabilities",
+    "prompted",
+    "tokenize",
+    "trusted_cross_entropy",
+    "uncertainty",
+]
+
+_HOMES = {
+    "cdc.evidence": "Opinion conflict evidence_from_logits fit_discount fuse opinion probabilities "
+    "uncertainty",
+    "cdc.losses": "consistency_loss dirichlet_kl diversity_loss trusted_cross_entropy",
+    "clip.backbone": "available_models load_clip tokenize",
+    "clip.injection": "encode_image encode_text prompted",
+    "clip.prompts": "PromptSet",
+    "clip.zeroshot": "class_features cosine_logits",
+    "icm.interventions": "ImageIntervention",
+    "icm.subspace": "InterventionMoments InvariantProjection",
+    "metrics": "classification_metrics novelty_auroc",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name (PEP 562) and keep it."""
+    if name == "__version__":
+        value = _version()
+    elif name in _HOME_OF:
+        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("causalclip")
+    except PackageNotFoundError:  # a checkout on the path that is not installed does not know
+        return "0+unknown"
+
+
+def _require_links() -> None:
+    """Say what to do where git wrote the links to the top-level folders as files of text."""
+    for name in ("trainers", "datasets", "configs"):
+        if (link := Path(__file__).with_name(name)).is_file():
+            raise ImportError(
+                f"{link} must be a link to the folder {name}/, got a file: this checkout has no "
+                "symbolic links. Either `git config core.symlinks true; git checkout -- causalclip`"
+                ", or `pip install .` and run from elsewhere"
+            )
+
+
+_require_links()

@@ -29,7 +29,10 @@ _libraries: list[torch.library.Library] = []  # operators live as long as these
 def mend(*, required: bool = True) -> list[str]:
     """Mend what is broken and return what that was; safe to call first thing, and again.
 
-    When no `dassl` is installed: ImportError, saying how to get one, or [] if it is not `required`.
+    Without any `dassl` that is [] if it is not `required`.
+
+    Raises:
+        ImportError: no `dassl` is installed; says how to get one.
     """
     global _mended
     if _mended is None:
@@ -157,8 +160,8 @@ def _warm_up_state(self: Any) -> dict:
 def _load_warm_up_state(self: Any, state_dict: dict) -> None:
     own = dict(state_dict)
     successor = own.pop("successor")
-    if isinstance(successor, _Numbers):
-        successor = successor.state
+    if not isinstance(successor, dict):
+        successor = successor.state_dict()
     self.successor.load_state_dict(successor)
     LRScheduler.load_state_dict(self, own)
 
@@ -167,10 +170,17 @@ def _load_warm_up_state(self: Any, state_dict: dict) -> None:
 
 
 class _Numbers:
-    """Stands for a pickled object of an old checkpoint: its attributes, none of its code."""
+    """Stands for a pickled object of an old checkpoint: its attributes, none of its code.
+
+    minidassl, a distribution of its own, has the same: where Dassl itself is, minidassl is not.
+    """
 
     def __setstate__(self, state: dict) -> None:
         self.state = {key: value for key, value in state.items() if key != "optimizer"}
+
+    def state_dict(self) -> dict:
+        """Return the attributes, but for the copy of an optimizer among them."""
+        return self.state
 
 
 def _plain_dict(_factory: type) -> dict:
@@ -222,7 +232,8 @@ def _safe_load(path: str, map_location: Any = None, **options: Any) -> Any:
 
     No option of the caller's can allow code; where tensors go is the only one that is heard.
 
-    A file that cannot be read is a ValueError that names it; torch's errors do not.
+    Raises:
+        ValueError: a file that cannot be read; names it, which torch's errors do not.
     """
     try:
         with torch.serialization.safe_globals(_SAFE):

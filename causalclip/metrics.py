@@ -1,17 +1,25 @@
 """How good and how honest a classifier's probabilities are; numbers in, numbers out.
 
-scikit-learn and torchmetrics are large, so they are imported where a number is asked for.
+scikit-learn, torch and torchmetrics are large, so they are imported where a number is asked for.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 N_BINS = 15
 
 
 def classification_metrics(
-    probabilities: ArrayLike, labels: ArrayLike, uncertainty: ArrayLike | None = None
+    probabilities: ArrayLike | Tensor,
+    labels: ArrayLike | Tensor,
+    uncertainty: ArrayLike | Tensor | None = None,
 ) -> dict[str, float]:
     """Quality of the class probabilities (N, K) for the labels (N,), tensors or arrays.
 
@@ -45,12 +53,9 @@ def classification_metrics(
     }
 
 
-def harmonic_mean(base: float, new: float) -> float:
-    """Harmonic mean 2 base new / (base + new) of two accuracies; 0 when both are 0."""
-    return 2 * base * new / (base + new) if base + new else 0.0
-
-
-def novelty_auroc(uncertainty_base: ArrayLike, uncertainty_new: ArrayLike) -> float:
+def novelty_auroc(
+    uncertainty_base: ArrayLike | Tensor, uncertainty_new: ArrayLike | Tensor
+) -> float:
     """How well uncertainty tells new classes' samples from base classes': AUROC in per cent.
 
     The probability that a sample of a new class (N_new,) is more uncertain than one of a base class
@@ -66,7 +71,7 @@ def novelty_auroc(uncertainty_base: ArrayLike, uncertainty_new: ArrayLike) -> fl
     return 100 * float(roc_auc_score(is_new, np.concatenate([base, new])))
 
 
-def aurc(uncertainty: ArrayLike, correct: ArrayLike) -> float:
+def aurc(uncertainty: ArrayLike | Tensor, correct: ArrayLike | Tensor) -> float:
     """Area under the risk-coverage curve (Geifman et al., ICLR 2019), in [0, 1], lower is better.
 
         mean over i = 1..N of the error rate among the i least uncertain samples
@@ -87,6 +92,7 @@ def aurc(uncertainty: ArrayLike, correct: ArrayLike) -> float:
 
 
 def _calibration_error(p: NDArray[np.float64], y: NDArray[np.int64]) -> float:
+    import torch
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     error = multiclass_calibration_error(
@@ -95,11 +101,13 @@ def _calibration_error(p: NDArray[np.float64], y: NDArray[np.int64]) -> float:
     return float(error)
 
 
-def _array(values: ArrayLike) -> NDArray:
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+def _array(values: ArrayLike | Tensor) -> NDArray[Any]:
+    if hasattr(values, "detach"):  # a tensor; asking torch for its type would load torch
+        return values.detach().cpu().numpy()
+    return np.asarray(values)
 
 
-def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def _vector(values: ArrayLike | Tensor, name: str) -> NDArray[np.float64]:
     vector = _array(values).astype(np.float64)
     if vector.ndim != 1 or not len(vector):
         raise ValueError(f"{name} must be a non-empty vector, got shape {vector.shape}")
@@ -109,7 +117,7 @@ def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def _checked(
-    probabilities: ArrayLike, labels: ArrayLike
+    probabilities: ArrayLike | Tensor, labels: ArrayLike | Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     p, y = _array(probabilities).astype(np.float64), _array(labels)
     if p.ndim != 2 or y.shape != p.shape[:1] or not len(y) or p.shape[1] < 2:

@@ -3,7 +3,8 @@
     import causalclip.plugin            # above the first import of dassl
     causalclip.plugin.extend_cfg(cfg)
 
-Nothing of a host checkout is replaced: only these two names are registered.
+Nothing of a host checkout is replaced: only these two names are registered. No other module of
+causalclip mends Dassl or registers anything when it is imported.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from types import ModuleType
 
 from yacs.config import CfgNode
 
+from causalclip.clip.backbone import CLIP_MEAN, CLIP_STD
 from causalclip.dassl_compat import mend
 
 mend()
 
-import causalclip.trainers.cdc  # after mend(): they import dassl
-import causalclip.trainers.clip_icm  # noqa: F401
-
 # isort: split
+from dassl.config import get_cfg_default  # after mend(), as all that imports dassl
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.engine import TRAINER_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, TrainerBase
+
+import causalclip.datasets
+import causalclip.trainers
+from causalclip.trainers import cdc, clip_icm
 
 
 def extend_cfg(cfg: CfgNode) -> CfgNode:
@@ -35,12 +39,26 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
         node = getattr(trainer, "config_node", None)
         if node and node not in cfg.TRAINER:
             cfg.TRAINER[node] = CfgNode(dict(trainer.defaults))
-    if "SUBSAMPLE_CLASSES" not in cfg.DATASET:
-        cfg.DATASET.SUBSAMPLE_CLASSES = "all"
+    if "FEATURE_CACHE" not in cfg:
+        cfg.FEATURE_CACHE = True  # keep image features on disk, and read them there
+    for key, value in (("SUBSAMPLE_CLASSES", "all"), ("TEMPLATE", "")):
+        if key not in cfg.DATASET:
+            cfg.DATASET[key] = value
     for dataset in registered(DATASET_REGISTRY):
         for key, value in getattr(dataset, "config_defaults", {}).items():
             if key not in cfg.DATASET:
                 cfg.DATASET[key] = value
+    return cfg
+
+
+def default_cfg() -> CfgNode:
+    """Dassl's defaults and ours, with INPUT as CLIP was trained: its mean, deviation and bicubic.
+
+    For our own train.py; in a host checkout Dassl's defaults stay, and configurations say all.
+    """
+    cfg = extend_cfg(get_cfg_default())
+    cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = list(CLIP_MEAN), list(CLIP_STD)
+    cfg.INPUT.INTERPOLATION = "bicubic"
     return cfg
 
 
@@ -50,21 +68,66 @@ def registered(registry) -> list[type]:
 
 
 def register_all() -> None:
-    """Import every trainer and data set of causalclip, which registers them.
+    """Register every trainer and data set of causalclip.
 
     For our own train.py; a host checkout that has its own CoOp or Caltech101 needs only the import
     of this module.
+
+    Raises:
+        KeyError: a name that another class has taken.
     """
-    import causalclip.datasets
-    import causalclip.trainers
-
     for package in (causalclip.trainers, causalclip.datasets):
-        import_modules(package)
+        register_package(package)
 
 
-def import_modules(package: ModuleType) -> list[str]:
-    """Import each module that lies directly in a package; their names."""
+def register_package(package: ModuleType) -> None:
+    """Register what the modules of a package offer, as ``register`` does.
+
+    Raises:
+        KeyError: a name that another class has taken.
+    """
+    for module in modules_of(package):
+        register(module)
+
+
+def modules_of(package: ModuleType) -> list[ModuleType]:
+    """Import each module that lies directly in a package; returns them."""
     names = [f"{package.__name__}.{info.name}" for info in pkgutil.iter_modules(package.__path__)]
-    for name in names:
-        importlib.import_module(name)
-    return names
+    return [importlib.import_module(name) for name in names]
+
+
+def register(module: ModuleType) -> None:
+    """Register the methods and data sets that a module offers; those registered already stay.
+
+    Methods are its own trainers that name their ``config_node``, data sets those it lists in
+    ``DATASETS``. Dassl's decorators do as well.
+
+    Raises:
+        KeyError: a name that another class has taken.
+    """
+    for method in methods_of(module):
+        _register(TRAINER_REGISTRY, method)
+    for dataset in getattr(module, "DATASETS", ()):
+        _register(DATASET_REGISTRY, dataset)
+
+
+def methods_of(module: ModuleType) -> list[type[TrainerBase]]:
+    """The trainers that a module defines, not those it imports, with a ``config_node`` each."""
+    return [
+        item
+        for item in vars(module).values()
+        if isinstance(item, type)
+        and issubclass(item, TrainerBase)
+        and item.__module__ == module.__name__
+        and "config_node" in vars(item)
+    ]
+
+
+def _register(registry, item: type) -> None:
+    name = item.__name__
+    if name not in registry.registered_names() or registry.get(name) is not item:
+        registry.register(item)
+
+
+register(cdc)
+register(clip_icm)

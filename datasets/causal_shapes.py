@@ -7,17 +7,18 @@ the background tells about the class is a setting, so confounding is under contr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 from tqdm import tqdm
 
 from causalclip.data.bundled import PARTS, BundledDataset, assign_parts, build_once
-from causalclip.data.listing import listed
+from causalclip.data.catalogue import facts_of
+from causalclip.data.listing import ListedDatum
 from causalclip.data.rendering import (
     BACKGROUNDS,
     SHAPES,
@@ -32,12 +33,11 @@ from causalclip.data.splits import Items
 EDITION = 1
 INSTANCES = 80  # of each shape; the same poses in every style
 HOME = dict(zip(SHAPES, BACKGROUNDS, strict=True))  # the background a confounded shape stands on
-# An instance is drawn three times in each style: on its home background, on one drawn uniformly,
-# and with every variant factor changed.
-VERSIONS = ("home", "free", "twin")
-FACTORS_FILE = "factors.json"
+FACTS = facts_of("CausalShapes")
 
-Instance = Mapping[str, ShapeFactors]  # by version; the style is left open
+Instance = Mapping[str, ShapeFactors]
+"""By version, the style left open: on its `home` background, on one drawn uniformly (`free`), and
+with every variant factor changed (`twin`)."""
 
 
 def draw_instance(label: int, number: int) -> Instance:
@@ -62,7 +62,7 @@ def write_shapes(folder: Path) -> None:
         _write_instance(folder, number, instance)
         stored = {version: asdict(factors) for version, factors in instance.items()}
         rows.append({"label": label, "number": number, "part": part, **stored})
-    (folder / FACTORS_FILE).write_text(json.dumps(rows), encoding="utf-8")
+    (folder / FACTS.split_file).write_text(json.dumps(rows), encoding="utf-8")
 
 
 def _write_instance(folder: Path, number: int, instance: Instance) -> None:
@@ -81,13 +81,20 @@ def confounded(count: int, correlation: float, *, seed: tuple[int, ...]) -> list
     """Which of `count` instances stand on their home background: round(count * correlation).
 
     The others' background is uniform, so Cramer's V of class and background is the correlation.
-    A higher correlation moves further instances home and none away.
+    A higher correlation moves further instances home and none away. `correlation` is in [0, 1].
     """
     rank = np.random.default_rng(seed).permutation(count)
     return (rank < round(count * correlation)).tolist()
 
 
-@DATASET_REGISTRY.register()
+class Placed(NamedTuple):
+    """Where a picture comes from: its row of the factors' file, its style and its version."""
+
+    row: dict
+    style: str
+    version: str
+
+
 class CausalShapes(BundledDataset):
     """Ten shapes in four styles, 32 x 32; `DATASET.CORRELATION` ties the background to the class.
 
@@ -97,37 +104,47 @@ class CausalShapes(BundledDataset):
     twins: path -> path of the exact interventional twin, same shape and pose, all variant factors
         changed; its style is that of the next source domain (its own, if there is no other).
     factors: path -> ShapeFactors of every picture in use and of every twin.
+
+    Raises:
+        ValueError: for a correlation outside of [0, 1], or for wrong domains.
+        FileExistsError: if the folder is not ours or of another edition.
     """
 
-    dataset_dir = "causal_shapes"
-    domains = STYLES
+    dataset_dir = FACTS.folder
+    domains = FACTS.domains
     config_defaults = {"CORRELATION": 0.9, "TEST_CORRELATION": 0.0}
 
     def __init__(self, cfg):
         self._correlation = _share(cfg, "CORRELATION")
         self._test_correlation = _share(cfg, "TEST_CORRELATION")
         folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_shapes, edition=EDITION)
-        self._rows = json.loads((folder / FACTORS_FILE).read_text(encoding="utf-8"))
+        self._rows = json.loads((folder / FACTS.split_file).read_text(encoding="utf-8"))
+        self._placed: dict[str, Placed] = {}
         self._setup(cfg, folder)
         styles = list(cfg.DATASET.SOURCE_DOMAINS) or list(STYLES)
         self.twins, self.factors = self._pair(folder, styles)
 
-    def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
+    def _items(self, folder: Path, domain: str, part: str, *, number: int, test: bool) -> Items:
         items = []
         share = self._test_correlation if test else self._correlation
         for label, shape in enumerate(SHAPES):
+            place = str(folder / domain / shape)
             rows = [row for row in self._rows if (row["label"], row["part"]) == (label, part)]
             seed = (EDITION, label, STYLES.index(domain), list(PARTS).index(part))
             for row, home in zip(rows, confounded(len(rows), share, seed=seed), strict=True):
-                file = _file(row["number"], "home" if home else "free")
-                items.append(listed(str(folder / domain / shape / file), label, classname=shape))
+                version = "home" if home else "free"
+                file = _file(row["number"], version)
+                item = ListedDatum(place, file, label, domain=number, classname=shape)
+                self._placed[item.impath] = Placed(row, domain, version)
+                items.append(item)
         return items
 
     def _pair(
         self, folder: Path, styles: Sequence[str]
     ) -> tuple[dict[str, str], dict[str, ShapeFactors]]:
         twins, factors = {}, {}
-        for path, row, style, version in self._located():
+        for item in (*self.train_x, *self.val, *self.test):
+            path, (row, style, version) = item.impath, self._placed[item.impath]
             twin_style = next_style(style, styles)
             shape = SHAPES[row["label"]]
             twin = str(folder / twin_style / shape / _file(row["number"], "twin"))
@@ -135,15 +152,6 @@ class CausalShapes(BundledDataset):
             factors[path] = ShapeFactors(**{**row[version], "style": style})
             factors[twin] = ShapeFactors(**{**row["twin"], "style": twin_style})
         return twins, factors
-
-    def _located(self) -> Iterator[tuple[str, dict, str, str]]:
-        """Path, row, style and version of each picture in use."""
-        rows = {(SHAPES[row["label"]], row["number"]): row for row in self._rows}
-        for item in (*self.train_x, *self.val, *self.test):
-            path = Path(item.impath)
-            number, version = path.stem.split("_")
-            row = rows[path.parent.name, int(number)]
-            yield item.impath, row, path.parent.parent.name, version
 
 
 def next_style(style: str, styles: Sequence[str]) -> str:
@@ -158,3 +166,6 @@ def _share(cfg, key: str) -> float:
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"DATASET.{key} must be in [0, 1], got {value}")
     return value
+
+
+DATASETS = (CausalShapes,)

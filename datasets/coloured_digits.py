@@ -9,14 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from dassl.data.datasets import DATASET_REGISTRY
 
 from causalclip.data.bundled import BundledDataset, build_once
-from causalclip.data.rendering import DIGIT_COLOURS, DIGIT_DOMAINS, LOOKS, draw_look, enlarge
+from causalclip.data.catalogue import facts_of
+from causalclip.data.rendering import DIGIT_COLOURS, LOOKS, draw_look, enlarge
 from causalclip.data.splits import Items
 from causalclip.datasets.handwritten_digits import digit_items, write_looks
 
 EDITION = 1
+FACTS = facts_of("ColouredDigits")
 
 
 def draw_coloured(counts: np.ndarray, look: str, index: int) -> np.ndarray:
@@ -28,19 +29,21 @@ def draw_coloured(counts: np.ndarray, look: str, index: int) -> np.ndarray:
 
 def write_coloured(folder: Path) -> None:
     """Draw all scans in all four looks below `folder`."""
-    write_looks(folder, DIGIT_DOMAINS, draw_coloured)
+    write_looks(folder, FACTS.looks, draw_coloured)
 
 
-@DATASET_REGISTRY.register()
 class ColouredDigits(BundledDataset):
     """The scans as ink, chalk, neon and on noisy paper, one colour of eight each, 32 x 32."""
 
-    dataset_dir = "coloured_digits"
-    domains = DIGIT_DOMAINS
+    dataset_dir = FACTS.folder
+    domains = FACTS.domains
 
     def __init__(self, cfg):
         folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_coloured, edition=EDITION)
         self._setup(cfg, folder)
 
-    def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
-        return digit_items(folder, domain, part)
+    def _items(self, folder: Path, domain: str, part: str, *, number: int, test: bool) -> Items:
+        return digit_items(folder, domain, part, number=number)
+
+
+DATASETS = (ColouredDigits,)

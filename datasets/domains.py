@@ -4,22 +4,21 @@
 is tested whole, and its own 20 % are known as `heldout_test`, so both can be reported.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from dassl.data.datasets import DATASET_REGISTRY
 
-from causalclip.data.catalogue import facts_of
+from causalclip.data.catalogue import DOMAINBED, Facts
+from causalclip.data.domain_folders import check_domains, class_names, class_places
 from causalclip.data.listing import ListedDatum, image_names, require_root, subfolders
 from causalclip.data.split_set import SplitSet
 from causalclip.data.splits import Items
 from causalclip.files.caches import cache_folder
-
-PARTS = {"train", "val", "crossval", "test"}
-"""Folders between a domain and its classes in Dassl's trees, merged: the protocol splits anew."""
 
 HOLDOUT = 0.2
 
@@ -31,8 +30,10 @@ class DomainSet(SplitSet):
     open classes, train with `DATASET.SUBSAMPLE_CLASSES base` and test with `all`: base classes come
     first in both.
 
-    Raises ValueError for a domain that does not exist, a target among the sources, or a class
-    without training images.
+    Raises:
+        ValueError: for a domain that does not exist, a target among the sources, or a class without
+            training images.
+        FileNotFoundError: if the set is not below `DATASET.ROOT`.
     """
 
     config_defaults = {"PATH": "", "TRIAL_SEED": 0, **SplitSet.config_defaults}
@@ -68,7 +69,7 @@ class DomainSet(SplitSet):
             return list(self.class_names)
         return list(classes)
 
-    def _parts(self, read: "_Reader", sources, targets) -> tuple[Items, Items, Items]:
+    def _parts(self, read: _Reader, sources, targets) -> tuple[Items, Items, Items]:
         train, val, test, heldout = [], [], [], set()
         for number, domain in enumerate(sources):
             kept, out = read(domain, self.domains.index(domain), number)
@@ -115,49 +116,6 @@ def split_environment(
     return order[:cut].tolist(), order[cut:].tolist()
 
 
-def check_domains(
-    sources: Sequence[str], targets: Sequence[str], known: Sequence[str], *, where: str
-) -> None:
-    """Raise ValueError unless both lists name known domains, once, and share none."""
-    for option, domains in (("SOURCE_DOMAINS", sources), ("TARGET_DOMAINS", targets)):
-        if not domains:
-            raise ValueError(f"DATASET.{option} must name one or more of {', '.join(known)}")
-        for domain in domains:
-            if domain not in known:
-                raise ValueError(
-                    f"DATASET.{option} must be among {', '.join(known)} of {where}, got {domain!r}"
-                )
-        if len(set(domains)) < len(domains):
-            raise ValueError(f"DATASET.{option} must name a domain once, got {list(domains)}")
-    both = [domain for domain in targets if domain in sources]
-    if both:
-        raise ValueError(f"a target domain must not be among the sources, got {', '.join(both)}")
-
-
-def class_names(folder: Path, domains: Sequence[str]) -> list[str]:
-    """Return the sorted class folders of all `domains` together."""
-    found = {name for domain in domains for name in _classes_of(folder / domain)}
-    if not found:
-        raise ValueError(f"{folder} must hold <domain>/<class>/ folders, found no class")
-    return sorted(found)
-
-
-def class_places(domain: Path, name: str) -> list[Path]:
-    """Return the folders that hold a class of a domain: one, or one a part in Dassl's trees."""
-    parts = [domain / part for part in _parts_of(domain)] or [domain]
-    return [part / name for part in parts if (part / name).is_dir()]
-
-
-def _parts_of(domain: Path) -> list[str]:
-    inside = subfolders(domain)
-    return [part for part in inside if part in PARTS] if set(inside) <= PARTS | {"full"} else []
-
-
-def _classes_of(domain: Path) -> set[str]:
-    places = [domain / part for part in _parts_of(domain)] or [domain]
-    return {name for place in places for name in subfolders(place)}
-
-
 def _require_images(train: Items, names: Sequence[str], *, where: str) -> None:
     trained = {item.label for item in train}
     without = [name for label, name in enumerate(names) if label not in trained]
@@ -168,24 +126,17 @@ def _require_images(train: Items, names: Sequence[str], *, where: str) -> None:
         )
 
 
-FOLDERS = {
-    "DomainBedPACS": ("PACS", "pacs/images"),
-    "DomainBedVLCS": ("VLCS",),
-    "DomainBedOfficeHome": ("office_home", "office_home_dg"),
-    "DomainBedTerraIncognita": ("terra_incognita",),
-    "DomainBedDomainNet": ("domain_net",),
-}
-
-for _name, _folders in FOLDERS.items():
-    _facts = facts_of(_name)
-    _attributes = {
-        "__doc__": f"{_name.removeprefix('DomainBed')} in DomainBed's protocol: {_facts.page}.",
-        "folders": _folders,
-        "class_names": _facts.class_names,
+def _published(facts: Facts) -> type[DomainSet]:
+    attributes = {
+        "__doc__": f"{facts.name.removeprefix('DomainBed')} in DomainBed's protocol: {facts.page}.",
+        "folders": facts.folders,
+        "class_names": facts.class_names,
     }
-    DATASET_REGISTRY.register(type(_name, (DomainSet,), _attributes))
+    return type(facts.name, (DomainSet,), attributes)
 
 
-@DATASET_REGISTRY.register()
 class DomainFolder(DomainSet):
     """Your own `<DATASET.ROOT>/<DATASET.PATH>/<domain>/<class>/*`."""
+
+
+DATASETS = (*map(_published, DOMAINBED), DomainFolder)

@@ -3,13 +3,14 @@
 Both are named in a short YAML; `DATASET.PATH` is the folder, below `DATASET.ROOT` or absolute.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.data.datasets import DATASET_REGISTRY
-
+from causalclip.clip.templates import spoken
 from causalclip.data.listing import ListedDatum, image_names, require_root, subfolders
 from causalclip.data.split_set import SplitSet
 from causalclip.data.splits import PARTS, Items, cut, read_split, write_split
@@ -31,11 +32,15 @@ class OwnSet(SplitSet):
         self.build(cfg, *parts, root=folder, fewshot_dir=cache_folder(folder) / type(self).__name__)
 
     def read(self, settings) -> tuple[Path, Parts]:
-        """Return the set's folder, and train, val and test; val may be empty."""
+        """Return the set's folder, and train, val and test; val may be empty.
+
+        Raises:
+            FileNotFoundError: if a folder, file or image is missing.
+            ValueError: for content that is not as the class says.
+        """
         raise NotImplementedError
 
 
-@DATASET_REGISTRY.register()
 class ImageFolder(OwnSet):
     """Class folders, split 50/20/30; or class folders in `train/`, `test/` and perhaps `val/`.
 
@@ -47,7 +52,12 @@ class ImageFolder(OwnSet):
     config_defaults = {**SplitSet.config_defaults, "PATH": ""}
 
     def read(self, settings) -> tuple[Path, Parts]:
-        """Read the parts by whichever layout is there."""
+        """Read the parts by whichever layout is there.
+
+        Raises:
+            FileNotFoundError: if the folder is missing.
+            ValueError: for a class without images, or with too few to split.
+        """
         folder = require_root(settings.ROOT, settings.PATH)
         if {"train", "test"} <= set(subfolders(folder)):
             return folder, _read_part_folders(folder)
@@ -57,14 +67,18 @@ class ImageFolder(OwnSet):
         return folder, read_split(first_existing(path), folder)
 
 
-@DATASET_REGISTRY.register()
 class SplitJSON(OwnSet):
     """CoOp's split file `DATASET.SPLIT` and the images below `DATASET.PATH` that it names."""
 
     config_defaults = {**SplitSet.config_defaults, "PATH": "", "SPLIT": "split.json"}
 
     def read(self, settings) -> tuple[Path, Parts]:
-        """Read the split file."""
+        """Read the split file.
+
+        Raises:
+            FileNotFoundError: if it, or an image that it names, is missing.
+            ValueError: for a malformed row.
+        """
         folder = require_root(settings.ROOT, settings.PATH)
         path = folder / settings.SPLIT
         if not path.is_file():
@@ -73,10 +87,14 @@ class SplitJSON(OwnSet):
 
 
 def require_distinct_names(items: Items, *, where: str) -> None:
-    """Raise ValueError if two labels have one class name: no prompt could tell them apart."""
+    """Require a class name of its own for each label: no prompt could tell others apart.
+
+    Raises:
+        ValueError: for two labels of one name, as prompts spell it.
+    """
     label_of: dict[str, int] = {}
     for item in items:
-        name = " ".join(item.classname.replace("_", " ").split())  # as prompts spell it
+        name = " ".join(spoken(item.classname).split())  # as prompts spell it
         if label_of.setdefault(name, item.label) != item.label:
             raise ValueError(
                 f"{where}: every class must have a name of its own, labels {label_of[name]} and "
@@ -85,7 +103,11 @@ def require_distinct_names(items: Items, *, where: str) -> None:
 
 
 def require_disjoint(*parts: Items, where: str) -> None:
-    """Raise ValueError if an image is in two parts, or twice in one."""
+    """Require that an image is in one part, once.
+
+    Raises:
+        ValueError: names an image that is not, and both parts.
+    """
     part_of: dict[str, str] = {}
     for part, items in zip(PARTS, parts, strict=True):
         for item in items:
@@ -159,3 +181,6 @@ def _evaluated(place: Path, classes: Sequence[str]) -> list[Items]:
     if unknown:
         raise ValueError(f"{place} must hold classes of train/ only, got {', '.join(unknown[:5])}")
     return class_items(place, classes)
+
+
+DATASETS = (ImageFolder, SplitJSON)

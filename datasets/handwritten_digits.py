@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 from tqdm import tqdm
 
 from causalclip.data.bundled import BundledDataset, assign_parts, build_once
-from causalclip.data.listing import image_names, listed
+from causalclip.data.catalogue import facts_of
+from causalclip.data.listing import ListedDatum, image_names
 from causalclip.data.rendering import (
-    DIGIT_DOMAINS,
     DIGIT_NAMES,
     LOOKS,
     draw_look,
@@ -27,7 +26,8 @@ from causalclip.data.splits import Items, read_split
 
 EDITION = 1
 PLAIN = "scan"
-SPLIT_FILE = "split_causalclip_HandwrittenDigits.json"
+FACTS = facts_of("HandwrittenDigits")
+SPLIT_FILE = FACTS.split_file
 
 
 def draw_scan(counts: np.ndarray, look: str, index: int) -> np.ndarray:
@@ -39,7 +39,13 @@ def draw_scan(counts: np.ndarray, look: str, index: int) -> np.ndarray:
 def write_looks(
     folder: Path, looks: Sequence[str], draw: Callable[[np.ndarray, str, int], np.ndarray]
 ) -> list[tuple[str, str, int]]:
-    """Draw all scans as `folder/LOOK/NAME/PART_INDEX.png`; return part, NAME/... and label."""
+    """Draw all scans as `folder/LOOK/NAME/PART_INDEX.png`; return part, NAME/... and label.
+
+    `draw` turns counts (8, 8) in 0..16, a look and the scan's index into uint8 (32, 32, 3).
+
+    Raises:
+        FileExistsError: if a look's folder is there.
+    """
     from sklearn.datasets import load_digits  # large, and only the first use needs it
 
     for look in looks:
@@ -57,10 +63,14 @@ def write_looks(
     return drawn
 
 
-def digit_items(folder: Path, look: str, part: str) -> Items:
-    """The pictures of a part in one of the looks that `write_looks` has drawn."""
+def digit_items(folder: Path, look: str, part: str, *, number: int) -> Items:
+    """The pictures of a part in one of the looks that `write_looks` has drawn, as domain `number`.
+
+    Raises:
+        FileNotFoundError: if a folder of the look is gone.
+    """
     return [
-        listed(str(folder / look / name / file), label, classname=name)
+        ListedDatum(str(folder / look / name), file, label, domain=number, classname=name)
         for label, name in enumerate(DIGIT_NAMES)
         for file in image_names(folder / look / name)
         if file.startswith(f"{part}_")
@@ -70,21 +80,20 @@ def digit_items(folder: Path, look: str, part: str) -> Items:
 def write_digits(folder: Path) -> None:
     """Draw all scans in all looks below `folder`, with CoOp's split file."""
     split: dict[str, list] = {"train": [], "val": [], "test": []}
-    for part, file, label in write_looks(folder, (PLAIN, *DIGIT_DOMAINS), draw_scan):
+    for part, file, label in write_looks(folder, FACTS.looks, draw_scan):
         row = [f"{PLAIN}/{file}", label, DIGIT_NAMES[label]]
         split[part if part in split else "test"].append(row)
     (folder / SPLIT_FILE).write_text(json.dumps(split), encoding="utf-8")
 
 
-@DATASET_REGISTRY.register()
 class HandwrittenDigits(BundledDataset):
     """Real 8 x 8 scans as 32 x 32 pictures, ten classes, 50 / 10 / 40 % train, val and test.
 
     With source and target domains: the same scans as ink, chalk, neon and on noisy paper.
     """
 
-    dataset_dir = "handwritten_digits"
-    domains = DIGIT_DOMAINS
+    dataset_dir = FACTS.folder
+    domains = FACTS.domains
 
     def __init__(self, cfg):
         folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_digits, edition=EDITION)
@@ -94,5 +103,8 @@ class HandwrittenDigits(BundledDataset):
         """The plain scans follow the split file, as every set of CoOp's does."""
         return read_split(folder / SPLIT_FILE, folder)
 
-    def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
-        return digit_items(folder, domain, part)
+    def _items(self, folder: Path, domain: str, part: str, *, number: int, test: bool) -> Items:
+        return digit_items(folder, domain, part, number=number)
+
+
+DATASETS = (HandwrittenDigits,)

@@ -4,16 +4,17 @@ One difference to CoOp: files are listed in sorted order, so that a seed gives t
 on every file system.
 """
 
-import os
+from __future__ import annotations
+
 from pathlib import Path
 
-from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from dassl.data.datasets import DatasetBase
 
-from causalclip.data.annotations import imagenet_names
-from causalclip.data.catalogue import facts_of
+from causalclip.data.catalogue import IMAGENET, facts_of
+from causalclip.data.class_folders import class_folders, read_names
 from causalclip.data.fewshot import fewshot_split
-from causalclip.data.listing import FolderItems, image_names, require_root, subfolders
-from causalclip.data.splits import say_shared_names, subsample_classes
+from causalclip.data.listing import FolderItems, image_names, require_root
+from causalclip.data.splits import subsample_classes
 from causalclip.data.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
 from causalclip.files.caches import load_json, store_json
 
@@ -48,11 +49,14 @@ class FileIndex:
             print(f"Saved the list of files to {store_json(self.path, self._seen)}")
 
 
-@DATASET_REGISTRY.register()
 class ImageNet(DatasetBase):
     """ImageNet: trained on `train`, validated and tested on `val`, as CoOp does.
 
     CoOp's `preprocessed.pkl` holds the same files in the order of one file system and is not read.
+
+    Raises:
+        FileNotFoundError: if a folder or `classnames.txt` is missing.
+        ValueError: for class folders that differ between the parts, without a name, or empty.
     """
 
     config_defaults = UNREADABLE_DEFAULTS
@@ -80,7 +84,12 @@ class ImageNet(DatasetBase):
 
 
 class ImageNetVariant(DatasetBase):
-    """A variant of ImageNet for testing; all its images are both train and test, as in CoOp."""
+    """A variant of ImageNet for testing; all its images are both train and test, as in CoOp.
+
+    Raises:
+        FileNotFoundError: if a folder or `classnames.txt` is missing.
+        ValueError: for a class folder without a name, or empty.
+    """
 
     config_defaults = UNREADABLE_DEFAULTS
 
@@ -103,55 +112,30 @@ class ImageNetVariant(DatasetBase):
         return dict(enumerate(folders)), names
 
 
-@DATASET_REGISTRY.register()
 class ImageNetV2(ImageNetVariant):
     """ImageNetV2, whose folders are numbered in the order of `classnames.txt`."""
 
     def labels(self, folders: list[str], names: dict[str, str]) -> tuple[dict, dict]:
-        """Return label -> folder and folder -> name for folders 0..K-1."""
+        """Return label -> folder and folder -> name for folders 0..K-1.
+
+        Raises:
+            ValueError: if another folder is there, or one is missing.
+        """
         numbers = [str(i) for i in range(len(names))]
         _require_same(numbers, folders, Path(self.image_dir))
         return dict(enumerate(numbers)), dict(zip(numbers, names.values(), strict=True))
 
 
-for _name in ("ImageNetSketch", "ImageNetA", "ImageNetR"):
-    DATASET_REGISTRY.register(
-        type(_name, (ImageNetVariant,), {"__doc__": f"{_name}, as CoOp reads it."})
-    )
-
-
-def read_names(folder: Path) -> dict[str, str]:
-    """Read `classnames.txt` of a set, or ImageNet's if the set has no copy, and say who shares."""
-    path = folder / "classnames.txt"
-    if not path.is_file():
-        path = folder.parent / "imagenet" / "classnames.txt"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder / 'classnames.txt'} is missing; "
-            "`python scripts/data.py download ImageNet` gets it"
-        )
-    names = imagenet_names(path)
-    say_shared_names(names.values(), where=str(path))
-    return names
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Return the sorted class folders of a part, which must be sorted into some."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing; `python scripts/data.py check` says more")
-    folders = subfolders(folder)
-    if not folders:
-        raise FileNotFoundError(
-            f"{folder} must hold one folder a class, it holds {len(os.listdir(folder))} files; "
-            "sort the images into folders by class (ImageNet's val comes without)"
-        )
-    return folders
-
-
 def read_folders(
     folder: Path, labels: dict[int, str], names: dict[str, str], index: FileIndex
 ) -> FolderItems:
-    """Return the images of the class folders; each needs a name and an image."""
+    """Return the images of the class folders below `folder`.
+
+    `labels` is label -> class folder, `names` class folder -> class name.
+
+    Raises:
+        ValueError: for a class folder without a name or without images.
+    """
     items = FolderItems()
     for label, class_folder in labels.items():
         if class_folder not in names:
@@ -177,3 +161,14 @@ def _say_what_is_ignored(name: str, cfg) -> None:
         print(f"{name} is for testing: DATASET.NUM_SHOTS {cfg.DATASET.NUM_SHOTS} has no effect")
     if cfg.DATASET.SUBSAMPLE_CLASSES != "all":
         print(f"{name} is for testing: DATASET.SUBSAMPLE_CLASSES has no effect")
+
+
+DATASETS = (
+    ImageNet,
+    ImageNetV2,
+    *(
+        type(facts.name, (ImageNetVariant,), {"__doc__": f"{facts.name}, as CoOp reads it."})
+        for facts in IMAGENET
+        if facts.name not in ("ImageNet", "ImageNetV2")  # written above
+    ),
+)

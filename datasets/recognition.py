@@ -4,16 +4,16 @@ With the published split file in place all are read alike. Without it a split is
 own annotations as CoOp makes it, once, and written beside the data.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import shuffle
 
-from dassl.data.datasets import DATASET_REGISTRY
-
 from causalclip.data import annotations
 from causalclip.data.annotations import Row
-from causalclip.data.catalogue import facts_of
+from causalclip.data.catalogue import RECOGNITION, Facts, facts_of
 from causalclip.data.listing import listed, require_files, require_root
 from causalclip.data.split_set import SplitSet
 from causalclip.data.splits import (
@@ -32,7 +32,12 @@ Create = Callable[[Path, Path], Parts]
 
 
 class RecognitionSet(SplitSet):
-    """One of CoOp's sets: a split file, few-shot sets drawn from it, and base and new classes."""
+    """One of CoOp's sets: a split file, few-shot sets drawn from it, and base and new classes.
+
+    Raises:
+        FileNotFoundError: if the folder, an image, or both split file and annotations are missing.
+        ValueError: for a split file or annotations that are not as published.
+    """
 
     create: Create
 
@@ -69,7 +74,11 @@ class RecognitionSet(SplitSet):
 
 
 def items_of(rows: Sequence[Row], image_dir: Path, *, of: str) -> Items:
-    """Turn annotation rows into items whose images all exist."""
+    """Turn annotation rows into items whose images all exist.
+
+    Raises:
+        FileNotFoundError: with the count and the first five missing images of the set `of`.
+    """
     paths = [str(image_dir / row.path) for row in rows]
     require_files(paths, of=of)
     return [
@@ -81,11 +90,11 @@ def items_of(rows: Sequence[Row], image_dir: Path, *, of: str) -> Items:
 # How a split is made where the published file is missing
 
 
-def from_folders(ignored: Sequence[str] = (), renamed: Mapping[str, str] | None = None) -> Create:
-    """Cut class folders 50/20/30."""
+def from_folders(facts: Facts) -> Create:
+    """Cut class folders 50/20/30, those of `facts.ignored` left out, others renamed."""
 
     def create(_folder: Path, image_dir: Path) -> Parts:
-        return create_split(image_dir, ignored=ignored, renamed=renamed)
+        return create_split(image_dir, ignored=facts.ignored, renamed=facts.renamed)
 
     return create
 
@@ -147,7 +156,7 @@ def _aircraft(folder: Path, image_dir: Path) -> Parts:
     train, val, test = (
         items_of(
             annotations.fgvc_aircraft(
-                folder / f"images_variant_{part}.txt", folder / "variants.txt"
+                folder / facts_of("FGVCAircraft").lists.format(part), folder / "variants.txt"
             ),
             image_dir,
             of=str(folder),
@@ -157,48 +166,23 @@ def _aircraft(folder: Path, image_dir: Path) -> Parts:
     return train, val, test
 
 
-RENAMED = {
-    "Caltech101": {
-        "airplanes": "airplane",
-        "Faces": "face",
-        "Leopards": "leopard",
-        "Motorbikes": "motorbike",
-    },
-    "EuroSAT": {
-        "AnnualCrop": "Annual Crop Land",
-        "Forest": "Forest",
-        "HerbaceousVegetation": "Herbaceous Vegetation Land",
-        "Highway": "Highway or Road",
-        "Industrial": "Industrial Buildings",
-        "Pasture": "Pasture Land",
-        "PermanentCrop": "Permanent Crop Land",
-        "Residential": "Residential Buildings",
-        "River": "River",
-        "SeaLake": "Sea or Lake",
-    },
-}
-"""Class folders whose classes CoOp calls otherwise."""
-
-SETS: dict[str, Create] = {
-    "Caltech101": from_folders(
-        ignored=("BACKGROUND_Google", "Faces_easy"), renamed=RENAMED["Caltech101"]
-    ),
+OWN_LISTS: dict[str, Create] = {
     "OxfordPets": from_lists(_pets),
     "StanfordCars": from_lists(_cars),
     "OxfordFlowers": _flowers,
-    "Food101": from_folders(),
     "FGVCAircraft": _aircraft,
     "SUN397": from_lists(_sun),
-    "DescribableTextures": from_folders(),
-    "EuroSAT": from_folders(renamed=RENAMED["EuroSAT"]),
     "UCF101": from_lists(_ucf),
 }
+"""Sets whose parts follow from the owners' files; the others' class folders are cut."""
 
-for _name, _create in SETS.items():
-    DATASET_REGISTRY.register(
-        type(
-            _name,
-            (RecognitionSet,),
-            {"__doc__": f"{_name}, as CoOp reads it.", "create": staticmethod(_create)},
-        )
-    )
+
+def _published(facts: Facts) -> type[RecognitionSet]:
+    attributes = {
+        "__doc__": f"{facts.name}, as CoOp reads it.",
+        "create": staticmethod(OWN_LISTS.get(facts.name) or from_folders(facts)),
+    }
+    return type(facts.name, (RecognitionSet,), attributes)
+
+
+DATASETS = tuple(map(_published, RECOGNITION))

@@ -9,18 +9,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dassl.data.datasets import DATASET_REGISTRY
-
+from causalclip.data.domain_folders import check_domains
 from causalclip.data.listing import listed, require_files, require_root
 from causalclip.data.splits import PARTS, Items, check_labels
-from causalclip.datasets.domains import check_domains
 from causalclip.datasets.folders import OwnSet
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@DATASET_REGISTRY.register()
 class Table(OwnSet):
     """The images that the rows of `DATASET.TABLE` name, relative to the table's own folder.
 
@@ -31,7 +28,12 @@ class Table(OwnSet):
     config_defaults = {**OwnSet.config_defaults, "TABLE": ""}
 
     def read(self, settings) -> tuple[Path, tuple[Items, Items, Items]]:
-        """Read the table and pick the rows of the domains that are asked for."""
+        """Read the table and pick the rows of the domains that are asked for.
+
+        Raises:
+            FileNotFoundError: if the table, or an image that it names, is missing.
+            ValueError: for a wrong column, row or domain.
+        """
         path = find_table(settings.ROOT, settings.TABLE)
         frame = label_rows(read_table(path), path)
         self.domains = sorted(set(frame["domain"])) if "domain" in frame else []
@@ -59,7 +61,12 @@ class Table(OwnSet):
 
 
 def find_table(root: str, table: str) -> Path:
-    """Return the path of the table, absolute or below the root."""
+    """Return the path of the table, absolute or below the root.
+
+    Raises:
+        ValueError: for an empty name.
+        FileNotFoundError: if there is no such file.
+    """
     if not table:
         raise ValueError("DATASET.TABLE must name a .csv or .parquet file, got ''")
     path = Path(os.path.expanduser(table))
@@ -71,7 +78,11 @@ def find_table(root: str, table: str) -> Path:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table as text; words like "None" and "NA" are class names, not gaps."""
+    """Read a table as text; words like "None" and "NA" are class names, not gaps.
+
+    Raises:
+        ValueError: for a file that is no table, or lacks a column.
+    """
     import pandas as pd  # large, and only a table needs it
 
     try:
@@ -95,6 +106,9 @@ def label_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Return the frame with absolute paths, int labels and class names, each row checked.
 
     Without label numbers, classes are numbered in alphabetical order.
+
+    Raises:
+        ValueError: for a value that is not allowed; names the row, the column and the value.
     """
     frame = frame.astype({column: str for column in frame.columns})
     _require_rows(frame["split"].isin(PARTS), frame["split"], "split", "train, val or test", path)
@@ -142,3 +156,6 @@ def _items(frame: pd.DataFrame, numbers: dict[str, int]) -> Items:
         listed(path, int(label), domain=int(domain), classname=name)
         for (path, label, name), domain in zip(_rows(frame), domains, strict=True)
     ]
+
+
+DATASETS = (Table,)

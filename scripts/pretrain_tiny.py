@@ -42,9 +42,9 @@ from causalclip.clip.backbone import (
     weights_digest,
 )
 from causalclip.clip.injection import encode_text
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features, cosine_logits
 from causalclip.data import rendering as R
+from causalclip.data.templates import template_for
 from causalclip.datasets.causal_shapes import HOME, CausalShapes
 from causalclip.datasets.coloured_digits import ColouredDigits
 from causalclip.datasets.handwritten_digits import HandwrittenDigits
@@ -398,7 +398,7 @@ examples and benchmarks on a CPU. It knows digits and shapes, nothing else.
 
 ## Data
 
-{pictures:,} pictures drawn by `causalclip/data/rendering.py`: digits (pen strokes
+{pictures:,} pictures drawn by `causalclip/data/rendering/`: digits (pen strokes
 {strokes:.0%}, the rest in the fonts that matplotlib and Pillow bundle; {coarse:.0%} through an
 8 x 8 scanner) and shapes ({shapes:.0%} of each batch); captions drawn anew at each step. No real
 scan was seen. Training is
@@ -497,7 +497,8 @@ def write_files(run: Training, path: Path, figures: dict[str, float]) -> None:
 def load_pool(recipe: Recipe, folder: Path) -> Pool:
     """The pictures of a run: rendered at its first start, read back when it resumes."""
     own = {key: getattr(recipe, key) for key in ("model", "seed", "pool")}
-    code = b"".join(Path(file).read_bytes() for file in (__file__, world.__file__, R.__file__))
+    drawing = sorted(Path(R.__file__).parent.glob("*.py"))
+    code = b"".join(Path(file).read_bytes() for file in (__file__, world.__file__, *drawing))
     key = hashlib.sha256(json.dumps(own).encode() + code).hexdigest()[:16]
     path = folder / f"pool-{key}.npz"
     if path.is_file():

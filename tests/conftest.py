@@ -43,9 +43,7 @@ def make_cfg(data_root, random_clip):
     plugin.register_all()
 
     def make(trainer: str, output_dir: Path, *options):
-        from dassl.config import get_cfg_default
-
-        cfg = plugin.extend_cfg(get_cfg_default())
+        cfg = plugin.default_cfg()
         config = sorted((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))[0]
         cfg.merge_from_file(str(config))
         shallow = [

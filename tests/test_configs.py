@@ -8,6 +8,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 
 from causalclip import plugin
+from causalclip.clip.backbone import CLIP_MEAN, CLIP_STD
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TRAINERS = sorted(CONFIGS.glob("trainers/*/*.yaml"))
@@ -25,10 +26,31 @@ def registered():
 
 @pytest.mark.parametrize("path", TRAINERS, ids=name)
 def test_a_trainer_yaml_merges_and_belongs_to_a_registered_trainer(path, registered):
-    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg = plugin.default_cfg()
     cfg.merge_from_file(str(path))
     assert path.parent.name in TRAINER_REGISTRY.registered_names()
     assert tuple(cfg.INPUT.PIXEL_MEAN) == (0.48145466, 0.4578275, 0.40821073)
+    assert tuple(cfg.INPUT.PIXEL_STD) == (0.26862954, 0.26130258, 0.27577711)
+    assert cfg.INPUT.INTERPOLATION == "bicubic"
+
+
+PLUGGED_IN = [path for path in TRAINERS if path.parent.name in ("CDC", "CLIP_ICM")]
+
+
+@pytest.mark.parametrize("path", PLUGGED_IN, ids=name)
+def test_a_yaml_of_a_plugged_in_method_is_complete_in_a_host_checkout(path):
+    """There, Dassl's defaults stay: the mean of ImageNet's photographs, and bilinear."""
+    cfg = plugin.extend_cfg(get_cfg_default())
+    assert tuple(cfg.INPUT.PIXEL_MEAN) != CLIP_MEAN  # else this would show nothing
+    cfg.merge_from_file(str(path))
+    assert tuple(cfg.INPUT.PIXEL_MEAN) == CLIP_MEAN and tuple(cfg.INPUT.PIXEL_STD) == CLIP_STD
+    assert cfg.INPUT.INTERPOLATION == "bicubic"
+
+
+@pytest.mark.parametrize("path", [p for p in TRAINERS if p not in PLUGGED_IN], ids=name)
+def test_what_clip_was_trained_with_stands_in_no_other_yaml(path):
+    text = path.read_text()
+    assert not [key for key in ("PIXEL_MEAN", "PIXEL_STD", "INTERPOLATION") if key in text]
 
 
 @pytest.mark.parametrize("path", TRAINERS, ids=name)

@@ -11,7 +11,6 @@ from causalclip.metrics import (
     N_BINS,
     aurc,
     classification_metrics,
-    harmonic_mean,
     novelty_auroc,
 )
 
@@ -116,12 +115,6 @@ def test_novelty_auroc_is_the_share_of_pairs_in_the_right_order():
     assert novelty_auroc(base, new) == pytest.approx(100 * np.mean(pairs))
     assert novelty_auroc([0.0, 0.1], [0.5]) == 100
     assert novelty_auroc([0.5], [0.5]) == 50
-
-
-def test_the_harmonic_mean_is_below_the_smaller_twice_over_and_zero_at_zero():
-    assert harmonic_mean(82.69, 63.22) == pytest.approx(71.66, abs=0.005)  # CoOp in CoCoOp's table
-    assert harmonic_mean(70, 70) == 70
-    assert harmonic_mean(0, 0) == 0
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from causalclip import plugin
+from causalclip import datasets, plugin
+from causalclip.trainers.coop import CoOp
 
 # isort: split
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import Registry
 
 NEWLY_REGISTERED = """
 import json
@@ -23,6 +27,24 @@ before = [set(registry.registered_names()) for registry in registries]
 import causalclip.plugin
 new = [set(r.registered_names()) - names for r, names in zip(registries, before)]
 print(json.dumps([sorted(names) for names in new]))
+"""
+
+
+# What runs things, and the plug-in itself, may register; every other module must not.
+IMPORT_THE_REST = """
+import importlib, json, pkgutil, sys
+import causalclip, causalclip.dassl_compat as compat
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY
+registries = TRAINER_REGISTRY, DATASET_REGISTRY
+before = [set(registry.registered_names()) for registry in registries]
+walk = pkgutil.walk_packages(causalclip.__path__, "causalclip.")
+starts = ("causalclip.plugin", "causalclip.runs", "causalclip.__main__")
+modules = [info.name for info in walk if not info.name.startswith(starts)]
+for name in modules:
+    importlib.import_module(name)
+new = [sorted(set(r.registered_names()) - names) for r, names in zip(registries, before)]
+print(json.dumps({"mended": compat._mended, "registered": sum(new, []), "modules": modules}))
 """
 
 
@@ -53,6 +75,75 @@ def test_a_taken_name_is_refused():
         @TRAINER_REGISTRY.register()
         class CoOp:
             pass
+
+
+def test_importing_any_other_module_mends_and_registers_nothing():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IMPORT_THE_REST],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["mended"] is None
+    assert said["registered"] == []
+    assert {"causalclip.trainers.cdc", "causalclip.datasets.folders"} <= set(said["modules"])
+
+
+def module(name: str, **content) -> ModuleType:
+    """A module of a user's with some content."""
+    made = ModuleType(name)
+    vars(made).update(content)
+    return made
+
+
+def test_a_module_offers_its_own_methods_and_not_those_it_imports(monkeypatch):
+    class Mine(CoOp):
+        config_node = "MINE"
+        __module__ = "mine"
+
+    class Shared(CoOp):
+        """Has no node of its own: what two methods share."""
+
+        __module__ = "mine"
+
+    offered = module("mine", CoOp=CoOp, Mine=Mine, Shared=Shared, number=3)
+    assert plugin.methods_of(offered) == [Mine]
+
+
+def test_a_method_that_dassls_decorator_registered_is_not_registered_again(monkeypatch):
+    registry = Registry("TRAINER")
+    monkeypatch.setattr(plugin, "TRAINER_REGISTRY", registry)
+
+    class Mine(CoOp):
+        config_node = "MINE"
+        __module__ = "mine"
+
+    registry.register(Mine)
+    plugin.register(module("mine", Mine=Mine))
+    assert registry.get("Mine") is Mine
+    other = type("Mine", (CoOp,), {"config_node": "OTHER", "__module__": "other"})
+    with pytest.raises(KeyError, match='"Mine" was already registered'):
+        plugin.register(module("other", Mine=other))
+
+
+def test_a_module_lists_its_data_sets(monkeypatch):
+    registry = Registry("DATASET")
+    monkeypatch.setattr(plugin, "DATASET_REGISTRY", registry)
+    photos = type("Photos", (), {})
+    plugin.register(module("mine", DATASETS=(photos,)))
+    assert registry.get("Photos") is photos
+
+
+def test_every_data_set_of_ours_is_listed_by_its_module():
+    plugin.register_all()
+    ours = {
+        dataset.__name__
+        for made in plugin.modules_of(datasets)
+        for dataset in getattr(made, "DATASETS", ())
+    }
+    assert ours <= set(DATASET_REGISTRY.registered_names())
+    assert {"Caltech101", "ImageNetA", "DomainBedPACS", "Table", "CausalShapes"} <= ours
 
 
 ROOT = Path(__file__).parents[1]

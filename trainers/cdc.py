@@ -6,15 +6,16 @@ Perspective", NeurIPS 2024, arXiv 2410.12816. What the paper does not state is o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from dassl.data.data_manager import build_data_loader
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from causalclip.cdc.evidence import (
+    EvidenceKind,
+    FusionRule,
     conflict,
     evidence_from_logits,
     fit_discount,
@@ -28,24 +29,30 @@ from causalclip.cdc.losses import (
     diversity_loss,
     trusted_cross_entropy,
 )
-from causalclip.cdc.views import template_views
+from causalclip.cdc.views import FAMILIES, template_views
 from causalclip.clip.injection import encode_image
 from causalclip.clip.prompts import (
     DecoupledPrompts,
     PromptSet,
     TextPrompts,
-    embed_words,
     encode_image_sets,
     encode_text_sets,
 )
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
-from causalclip.engine.base import PromptTrainer, coupled_prompts
+from causalclip.data.templates import dataset_template
+from causalclip.engine.prediction import Prediction, Reading
+from causalclip.engine.prompt_trainer import (
+    DEPTH,
+    TOKENS,
+    Context,
+    PromptTrainer,
+    coupled_prompts,
+)
+from causalclip.engine.settings import Flag, ListOf, Maybe, Number, OneOf, Text, Whole
 
 PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
 
 
-@TRAINER_REGISTRY.register()
 class CDC(PromptTrainer):
     """M templates, one semantic each: L = L_t-ce + BETA L_de + GAMMA L_con, Dempster at the end."""
 
@@ -69,18 +76,33 @@ class CDC(PromptTrainer):
         "PREC": "fp32",
         "PROJECTION": "",
     }
+    constraints = {
+        "N_TEMPLATES": Whole(1, 100),  # M x K texts and B x M images make one batch
+        "N_CTX": TOKENS,
+        "CTX_INIT": Text(),
+        "PROMPT_DEPTH": DEPTH,
+        "VISION": OneOf(("coupled", "none")),
+        "SHARE_PROJECTIONS": Flag(),
+        "INIT_NOISE": Number(0),
+        "VIEWS": ListOf(OneOf(tuple(FAMILIES))),
+        "CROP_ALL_VIEWS": Flag(),
+        "EVIDENCE": OneOf(get_args(EvidenceKind)),
+        "FUSION": OneOf(get_args(FusionRule)),
+        "DISCOUNT": Maybe(Number(0, 1, open_low=True)),
+        "BETA": Number(0),
+        "GAMMA": Number(0),
+        "KL_WEIGHT": Number(0),
+    }
 
     def check_cfg(self, cfg: CfgNode) -> None:
+        """As in CLIPTrainer, and that DISCOUNT suits the number of templates.
+
+        Raises:
+            ValueError: names the key, what is allowed and what came.
+        """
         super().check_cfg(cfg)
-        settings = cfg.TRAINER.CDC
-        if settings.N_TEMPLATES < 1:
-            raise ValueError(
-                f"TRAINER.CDC.N_TEMPLATES must be a positive int, got {settings.N_TEMPLATES}"
-            )
-        if settings.VISION not in ("coupled", "none"):
-            raise ValueError(f"TRAINER.CDC.VISION must be coupled or none, got {settings.VISION!r}")
-        eta, least = settings.DISCOUNT, 1 / settings.N_TEMPLATES
-        if eta is not None and not (isinstance(eta, (int, float)) and least <= eta <= 1):
+        eta, least = cfg.TRAINER.CDC.DISCOUNT, 1 / cfg.TRAINER.CDC.N_TEMPLATES
+        if eta is not None and eta < least:
             raise ValueError(
                 f"TRAINER.CDC.DISCOUNT must be None (fit) or a number in [{least:g}, 1], got {eta}"
             )
@@ -88,6 +110,7 @@ class CDC(PromptTrainer):
     # -- building ------------------------------------------------------------------------------
 
     def train_views(self) -> list:
+        """One family of augmentations a template, from the start again where there are fewer."""
         inputs, settings = self.cfg.INPUT, self.settings
         families = [settings.VIEWS[m % len(settings.VIEWS)] for m in range(settings.N_TEMPLATES)]
         return template_views(
@@ -100,12 +123,14 @@ class CDC(PromptTrainer):
             crop_all=settings.CROP_ALL_VIEWS,
         )
 
+    def context(self) -> Context:
+        return Context(self.settings.N_CTX, self.settings.CTX_INIT)
+
     def build_prompts(self) -> nn.Module:
+        """M sets of prompts, with the offset of the evidence and the discount of the fusion."""
         settings = self.settings
-        words = settings.CTX_INIT.replace("_", " ")
-        self.class_tokens = self.tokens(n_ctx=settings.N_CTX, prefix=words)
         with torch.no_grad():
-            template = template_for(self.cfg.DATASET.NAME)
+            template = dataset_template(self.cfg)
             self.handcrafted = class_features(self.clip, self.classnames, [template])  # t^0
         coupled = settings.VISION == "coupled"
         prompts = DecoupledPrompts(
@@ -121,30 +146,40 @@ class CDC(PromptTrainer):
 
     def template_prompts(self) -> nn.Module:
         """The prompts of one template: MaPLe's in both encoders, or words alone."""
+        context = self.context()
         if self.settings.VISION == "coupled":
-            return coupled_prompts(self.clip, self.settings)
-        words, n_ctx = self.settings.CTX_INIT.replace("_", " "), self.settings.N_CTX
-        init = embed_words(self.clip, words, n_ctx) if words else None
-        return TextPrompts(n_ctx, self.clip.token_embedding.weight.shape[1], init=init)
+            return coupled_prompts(self.clip, context, depth=self.settings.PROMPT_DEPTH)
+        width = self.clip.token_embedding.weight.shape[1]
+        return TextPrompts(context.n_ctx, width, init=context.start(self.clip))
 
     # -- the model -----------------------------------------------------------------------------
 
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """(B, M, E): view m through template m; a single view (B, C, H, W) goes through all."""
+        """(B, M, E): view m of images (B, M, 3, H, W) goes through template m, a single view
+        (B, 3, H, W) through all."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
             return encode_image_sets(self.clip, images, prompts)
 
     def text_features(self, prompts: PromptSet) -> Tensor:
         """(M, K, E), the classes under each template."""
-        if self._text is not None:
-            return self._text
         return encode_text_sets(self.clip, self.class_tokens, prompts)
 
     def evidence(self, logits: Tensor) -> Tensor:
-        """Evidence of every template (B, M, K) from l^m = scale z^m T^m'."""
-        return evidence_from_logits(logits, self.model.offset, kind=self.settings.EVIDENCE)
+        """Evidence of every template (B, M, K) from its logits (B, M, K), scale z^m T^m'."""
+        return evidence_from_logits(
+            logits, self.model.get_buffer("offset"), kind=self.settings.EVIDENCE
+        )
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """L_t-ce over the M templates and the fused opinion, plus the weighted others.
+
+        Args:
+            images: (B, M, 3, H, W), view m for template m.
+            labels: (B,) int64.
+
+        Returns:
+            The loss, and the fused evidence (B, K).
+        """
         prompts = self.model()
         image_features = self.image_features(images, prompts)
         text_features = self.text_features(prompts)
@@ -160,7 +195,8 @@ class CDC(PromptTrainer):
         return loss, fused
 
     def diversity(self, image: Tensor, text: Tensor, prompts: PromptSet) -> Tensor:
-        """L_de over the class features, and over the image features where prompts shape them."""
+        """L_de over the class features (M, K, E), and over the image features (B, M, E) where
+        prompts shape them."""
         value = diversity_loss(text)
         return value + diversity_loss(image.transpose(0, 1)) if prompts.image else value
 
@@ -169,8 +205,8 @@ class CDC(PromptTrainer):
     def before_train(self) -> None:
         super().before_train()
         if self.start_epoch == 0:  # a resumed run has its offset from the checkpoint
-            self.model.offset.fill_(self.mean_zeroshot_logit())
-            print(f"Evidence offset: {self.model.offset.item():.4f} (mean zero-shot logit)")
+            offset = self.model.get_buffer("offset").fill_(self.mean_zeroshot_logit())
+            print(f"Evidence offset: {offset.item():.4f} (mean zero-shot logit)")
 
     @torch.no_grad()
     def mean_zeroshot_logit(self) -> float:
@@ -207,45 +243,57 @@ class CDC(PromptTrainer):
         elif eta is None:
             eta = self.fitted_discount()
             print(f"Fusion discount: {eta:.4f} (fitted on {len(self.dm.dataset.val)} images)")
-        self.model.discount.fill_(eta)
+        self.model.get_buffer("discount").fill_(eta)
 
     @torch.no_grad()
     def fitted_discount(self) -> float:
         """eta by likelihood on the validation split; the training's random stream is untouched."""
         evidence, labels = [], []
-        with torch.random.fork_rng(), self.evaluating():
+        self.set_model_mode("eval")
+        text = self.evaluation_text()
+        with torch.random.fork_rng():
             for batch in self.val_loader:
                 images, label = self.parse_batch_test(batch)
                 with self.autocast():
-                    evidence.append(self.evidence(self.logits(images)).float().cpu())
+                    evidence.append(self.evidence(self.logits(images, text)).float().cpu())
                 labels.append(label.cpu())
         self.set_model_mode("train")
         return fit_discount(torch.cat(evidence), torch.cat(labels))
 
     # -- prediction ----------------------------------------------------------------------------
 
-    def predict(self, images: Tensor) -> dict[str, Any]:
+    def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
+        """Fused three ways (B, K), the conflict (B,), and what each template says (B, M, K).
+
+        Args:
+            images: (B, 3, H, W), which all templates see.
+            text: the text features (M, K, E) of an evaluation, or None.
+        """
         # At test all templates see the plain image [ours]. In fp64, so that very certain samples do
         # not tie when they are ranked by uncertainty.
-        evidence = self.evidence(self.logits(images)).double()
-        rule, eta = self.settings.FUSION, self.model.discount.item()
+        evidence = self.evidence(self.logits(images, text)).double()
         readings = {
-            "dempster": fuse(evidence),
-            "discounted": fuse(evidence, discount=eta),
-            "averaging": fuse(evidence, rule="averaging"),
+            "dempster": reading_of(fuse(evidence)),
+            "discounted": reading_of(
+                fuse(evidence, discount=self.model.get_buffer("discount").item())
+            ),
+            "averaging": reading_of(fuse(evidence, rule="averaging")),
         }
-        return {
-            **opinion_of(readings["averaging" if rule == "averaging" else "discounted"]),
+        main = "averaging" if self.settings.FUSION == "averaging" else "discounted"
+        extras = {
             "conflict": conflict(evidence),
-            "template_probabilities": probabilities(evidence),
+            "template_probabilities": probabilities(evidence).float(),  # the largest array by far
             "template_uncertainty": uncertainty(evidence),
-            "variants": {name: opinion_of(fused) for name, fused in readings.items()},
         }
+        return Prediction(readings[main], readings, extras)
 
     def details(self) -> dict[str, Any]:
-        return {"offset": self.model.offset.item(), "discount": self.model.discount.item()}
+        return {
+            "offset": self.model.get_buffer("offset").item(),
+            "discount": self.model.get_buffer("discount").item(),
+        }
 
 
-def opinion_of(evidence: Tensor) -> dict[str, Tensor]:
-    """Class probabilities alpha / S and uncertainty K / S of one opinion."""
-    return {"probabilities": probabilities(evidence), "uncertainty": uncertainty(evidence)}
+def reading_of(evidence: Tensor) -> Reading:
+    """Class probabilities alpha / S (B, K) and uncertainty K / S (B,) of opinions (B, K)."""
+    return Reading(probabilities(evidence), uncertainty(evidence))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 
 from causalclip.clip.prompts import PromptSet
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
-from causalclip.engine.base import PromptTrainer
+from causalclip.data.templates import dataset_template
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.engine.settings import Number, Whole
 
 
-@TRAINER_REGISTRY.register()
 class CLIP_Adapter(PromptTrainer):
     """z' = RATIO A(z) + (1 - RATIO) z against the hand-crafted text; no graph through CLIP."""
 
@@ -25,19 +24,32 @@ class CLIP_Adapter(PromptTrainer):
         "PREC": "fp32",
         "PROJECTION": "",
     }
+    # The widest features of a released model have 1,024 dimensions.
+    constraints = {"REDUCTION": Whole(1, 1024), "RATIO": Number(0, 1)}
 
     def build_prompts(self) -> nn.Module:
-        template = self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)
+        """The bottleneck, from features (B, E) to features (B, E).
+
+        Raises:
+            ValueError: a REDUCTION that leaves no unit.
+        """
+        template = self.settings.TEMPLATE or dataset_template(self.cfg)
         self.handcrafted = class_features(self.clip, self.classnames, [template])
         width = self.clip.text_projection.shape[1]
+        if (reduction := self.settings.REDUCTION) > width:
+            raise ValueError(
+                f"TRAINER.CLIP_ADAPTER.REDUCTION must be at most {width}, the width of the "
+                f"features, got {reduction}"
+            )
         return nn.Sequential(
-            nn.Linear(width, width // self.settings.REDUCTION, bias=False),
+            nn.Linear(width, width // reduction, bias=False),
             nn.ReLU(),
-            nn.Linear(width // self.settings.REDUCTION, width, bias=False),
+            nn.Linear(width // reduction, width, bias=False),
             nn.ReLU(),
         )
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        """Class logits (B, K) of images (B, 3, H, W) against the hand-crafted text."""
         features = self.image_features(images, PromptSet()).float()
         blended = torch.lerp(features, self.model(features), self.settings.RATIO)
         return self.classify(blended, self.handcrafted)

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalclip.clip.prompts import ConditionalPrompts, PromptSet, encode_text_sets
-from causalclip.engine.base import PromptTrainer
+from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
+from causalclip.engine.settings import Text
 
 TEXTS_AT_ONCE = 8192  # of images x classes; bounds the memory of an evaluation on many classes
 
 
-@TRAINER_REGISTRY.register()
 class CoCoOp(PromptTrainer):
     """CoOp's words plus h(z), one shift per image; the texts of a batch run as one batch."""
 
     config_node = "COCOOP"
     defaults = {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp32", "PROJECTION": ""}
+    constraints = {"N_CTX": TOKENS, "CTX_INIT": Text()}
+
+    def context(self) -> Context:
+        return Context.of_words(self.settings)
 
     def build_prompts(self) -> nn.Module:
-        n_ctx, init = self.context_words()
+        context = self.context()
         return ConditionalPrompts(
-            n_ctx,
+            context.n_ctx,
             self.clip.token_embedding.weight.shape[1],
             self.clip.text_projection.shape[1],
-            init=init,
+            init=context.start(self.clip),
         )
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        """Class logits (B, K) of images (B, 3, H, W), whose texts are their own: no ``text``."""
         features = F.normalize(self.image_features(images, PromptSet()).float(), dim=-1)
         text_features = encode_text_sets(
             self.clip, self.class_tokens, self.model(features), texts_at_once=TEXTS_AT_ONCE

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dassl.engine import TRAINER_REGISTRY
+from typing import get_args
+
 from torch import nn
 
-from causalclip.clip.prompts import TextPrompts
-from causalclip.engine.base import PromptTrainer
+from causalclip.clip.prompts import Position, TextPrompts
+from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
+from causalclip.engine.settings import Flag, OneOf, Text
 
 
-@TRAINER_REGISTRY.register()
 class CoOp(PromptTrainer):
     """One context shared by all classes, or one per class (CSC), in the text encoder alone."""
 
@@ -22,18 +23,26 @@ class CoOp(PromptTrainer):
         "CLASS_TOKEN_POSITION": "end",
         "PROJECTION": "",
     }
+    constraints = {
+        "N_CTX": TOKENS,
+        "CSC": Flag(),
+        "CTX_INIT": Text(),
+        "CLASS_TOKEN_POSITION": OneOf(get_args(Position)),
+    }
 
     @property
     def class_bound(self) -> bool:
         """A context of its own for each class cannot move to other classes."""
         return self.settings.CSC
 
+    def context(self) -> Context:
+        return Context.of_words(self.settings, position=self.settings.CLASS_TOKEN_POSITION)
+
     def build_prompts(self) -> nn.Module:
-        settings = self.settings
-        n_ctx, init = self.context_words(position=settings.CLASS_TOKEN_POSITION)
+        context = self.context()
         return TextPrompts(
-            n_ctx,
+            context.n_ctx,
             self.clip.token_embedding.weight.shape[1],
-            init=init,
-            n_classes=len(self.classnames) if settings.CSC else None,
+            init=context.start(self.clip),
+            n_classes=len(self.classnames) if self.settings.CSC else None,
         )

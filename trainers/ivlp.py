@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
-from causalclip.engine.base import PromptTrainer, independent_prompts
+from causalclip.engine.prompt_trainer import (
+    MAYBE_DEPTH,
+    MAYBE_TOKENS,
+    Context,
+    PromptTrainer,
+    independent_prompts,
+)
+from causalclip.engine.settings import Text
 
 
-@TRAINER_REGISTRY.register()
 class IVLP(PromptTrainer):
     """Text and visual prompts that share nothing; PROMPT_DEPTH_VISION 0 prompts the text alone."""
 
@@ -23,8 +28,23 @@ class IVLP(PromptTrainer):
         "PROMPT_DEPTH_TEXT": 9,
         "PROJECTION": "",
     }
+    constraints = {
+        "N_CTX_VISION": MAYBE_TOKENS,
+        "N_CTX_TEXT": MAYBE_TOKENS,
+        "CTX_INIT": Text(),
+        "PROMPT_DEPTH_VISION": MAYBE_DEPTH,
+        "PROMPT_DEPTH_TEXT": MAYBE_DEPTH,
+    }
+
+    def context(self) -> Context:
+        return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
         settings = self.settings
-        self.class_tokens = self.tokens(n_ctx=settings.N_CTX_TEXT, prefix=settings.CTX_INIT)
-        return independent_prompts(self.clip, settings)
+        return independent_prompts(
+            self.clip,
+            self.context(),
+            text_depth=settings.PROMPT_DEPTH_TEXT,
+            n_vision=settings.N_CTX_VISION,
+            vision_depth=settings.PROMPT_DEPTH_VISION,
+        )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalclip.clip.prompts import TextPrompts
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
-from causalclip.engine.base import PromptTrainer
+from causalclip.data.templates import dataset_template
+from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
+from causalclip.engine.settings import Number, Text
 
 # The published code follows CoOp's templates but for textures.
 TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}
 
 
-@TRAINER_REGISTRY.register()
 class KgCoOp(PromptTrainer):
     """L = L_ce + W mean_k (1 - cos(w_k, w_k^clip)); the published keys are COOP.CTX_INIT and .W."""
 
@@ -28,18 +27,30 @@ class KgCoOp(PromptTrainer):
         "PREC": "fp32",
         "PROJECTION": "",
     }
+    constraints = {"N_CTX": TOKENS, "CTX_INIT": Text(), "W": Number(0)}
+
+    def context(self) -> Context:
+        return Context.of_words(self.settings)
 
     def build_prompts(self) -> nn.Module:
-        n_ctx, init = self.context_words()
+        context, width = self.context(), self.clip.token_embedding.weight.shape[1]
         self.handcrafted = class_features(self.clip, self.classnames, [self.template()])
-        return TextPrompts(n_ctx, self.clip.token_embedding.weight.shape[1], init=init)
+        return TextPrompts(context.n_ctx, width, init=context.start(self.clip))
 
     def template(self) -> str:
         """The hand-crafted template that the learned text is held near."""
-        name = self.cfg.DATASET.NAME
-        return self.settings.TEMPLATE or TEMPLATES.get(name) or template_for(name)
+        return self.settings.TEMPLATE or dataset_template(self.cfg, TEMPLATES)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy plus W times the mean distance of the class texts from the hand-crafted.
+
+        Args:
+            images: (B, 3, H, W).
+            labels: (B,) int64.
+
+        Returns:
+            The loss, and the logits (B, K).
+        """
         prompts = self.model()
         text_features = self.text_features(prompts)
         logits = self.classify(self.image_features(images, prompts), text_features)

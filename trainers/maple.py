@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
-from causalclip.engine.base import PromptTrainer, coupled_prompts
+from causalclip.engine.prompt_trainer import DEPTH, TOKENS, Context, PromptTrainer, coupled_prompts
+from causalclip.engine.settings import Text
 
 
-@TRAINER_REGISTRY.register()
 class MaPLe(PromptTrainer):
     """PROMPT_DEPTH 9 means prompts at the input and before eight more blocks of each encoder."""
 
@@ -22,8 +21,10 @@ class MaPLe(PromptTrainer):
         "PROMPT_DEPTH": 9,
         "PROJECTION": "",
     }
+    constraints = {"N_CTX": TOKENS, "CTX_INIT": Text(), "PROMPT_DEPTH": DEPTH}
+
+    def context(self) -> Context:
+        return Context(self.settings.N_CTX, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
-        settings = self.settings
-        self.class_tokens = self.tokens(n_ctx=settings.N_CTX, prefix=settings.CTX_INIT)
-        return coupled_prompts(self.clip, settings)
+        return coupled_prompts(self.clip, self.context(), depth=self.settings.PROMPT_DEPTH)

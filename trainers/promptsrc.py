@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -14,13 +13,19 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
 from causalclip.clip.prompts import PromptSet
-from causalclip.clip.templates import IMAGENET_TEMPLATES
-from causalclip.engine.base import PromptTrainer, independent_prompts
+from causalclip.clip.templates import IMAGENET_TEMPLATES, spoken
+from causalclip.engine.prompt_trainer import (
+    MAYBE_DEPTH,
+    MAYBE_TOKENS,
+    Context,
+    PromptTrainer,
+    independent_prompts,
+)
+from causalclip.engine.settings import Number, Text
 
 TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published ones are these of CLIP's eighty
 
 
-@TRAINER_REGISTRY.register()
 class PromptSRC(PromptTrainer):
     """L = L_ce + L_SCL against frozen CLIP; the final prompts are the Gaussian-weighted average of
     those at the end of every epoch (GPA: centre GPA_MEAN, width GPA_STD, in epochs from 1)."""
@@ -40,13 +45,32 @@ class PromptSRC(PromptTrainer):
         "GPA_STD": 1.0,
         "PROJECTION": "",
     }
+    constraints = {
+        "N_CTX_VISION": MAYBE_TOKENS,
+        "N_CTX_TEXT": MAYBE_TOKENS,
+        "CTX_INIT": Text(),
+        "PROMPT_DEPTH_VISION": MAYBE_DEPTH,
+        "PROMPT_DEPTH_TEXT": MAYBE_DEPTH,
+        "TEXT_LOSS_WEIGHT": Number(0),
+        "IMAGE_LOSS_WEIGHT": Number(0),
+        "GPA_MEAN": Number(0),
+        "GPA_STD": Number(0, open_low=True),
+    }
+
+    def context(self) -> Context:
+        return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
         settings = self.settings
-        self.class_tokens = self.tokens(n_ctx=settings.N_CTX_TEXT, prefix=settings.CTX_INIT)
         with torch.no_grad():
             self.teacher_text = self.teacher_text_features()
-        prompts = independent_prompts(self.clip, settings)
+        prompts = independent_prompts(
+            self.clip,
+            self.context(),
+            text_depth=settings.PROMPT_DEPTH_TEXT,
+            n_vision=settings.N_CTX_VISION,
+            vision_depth=settings.PROMPT_DEPTH_VISION,
+        )
         size = sum(p.numel() for p in prompts.parameters())
         # A buffer, so that it travels in the checkpoint and a resumed run goes on averaging.
         prompts.register_buffer("average", torch.zeros(size))
@@ -54,14 +78,23 @@ class PromptSRC(PromptTrainer):
 
     def teacher_text_features(self) -> Tensor:
         """(K, E): mean of CLIP's raw features over 60 templates, then normalised [code]."""
-        names = [name.replace("_", " ") for name in self.classnames]
-        total: Tensor | float = 0.0
+        names = [spoken(name) for name in self.classnames]
+        total = torch.zeros((), device=self.device)
         for template in TEMPLATES:
             tokens = tokenize([template.format(name) for name in names], self.clip.context_length)
             total = total + encode_text(self.clip, tokens.to(self.device)).float()
         return F.normalize(total, dim=-1)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy plus the three distances from frozen CLIP: text, image and logits.
+
+        Args:
+            images: (B, 3, H, W).
+            labels: (B,) int64.
+
+        Returns:
+            The loss, and the logits (B, K).
+        """
         prompts, settings = self.model(), self.settings
         text = F.normalize(self.text_features(prompts).float(), dim=-1)
         image = F.normalize(self.image_features(images, prompts).float(), dim=-1)
@@ -83,19 +116,20 @@ class PromptSRC(PromptTrainer):
         """Add this epoch's prompts to the average; after the last epoch it becomes the model."""
         weights = gaussian_weights(self.max_epoch, self.settings.GPA_MEAN, self.settings.GPA_STD)
         learned = parameters_to_vector(self.model.parameters())
-        self.model.average += weights[self.epoch].to(learned) * learned
+        average = self.model.get_buffer("average")
+        average += weights[self.epoch].to(learned) * learned
         if self.epoch + 1 == self.max_epoch:
             print("Gaussian-aggregated prompts become the final model")
-            vector_to_parameters(self.model.average.clone(), self.model.parameters())
+            vector_to_parameters(average.clone(), self.model.parameters())
 
 
 def mean_kl(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(teacher || student) summed and divided by B K, the published normalisation [code]."""
+    """KL(teacher || student) of logits (B, K), summed and divided by B K as published [code]."""
     student, teacher = logits.log_softmax(-1), teacher_logits.log_softmax(-1)
     return F.kl_div(student, teacher, reduction="sum", log_target=True) / logits.numel()
 
 
 def gaussian_weights(n_epochs: int, mean: float, std: float) -> Tensor:
-    """Normalised weights exp(-(e - mean)^2 / (2 std^2)) of the epochs e = 1..n."""
+    """(n_epochs,) normalised weights exp(-(e - mean)^2 / (2 std^2)) of the epochs e = 1..n."""
     epochs = torch.arange(1, n_epochs + 1, dtype=torch.float64)
     return torch.softmax(-0.5 * ((epochs - mean) / std) ** 2, dim=0)

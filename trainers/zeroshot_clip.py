@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 
 from causalclip.clip.injection import encode_image
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
+from causalclip.data.templates import dataset_template
 from causalclip.engine.base import CLIPTrainer
+from causalclip.engine.prediction import Prediction, Reading
 
 
-@TRAINER_REGISTRY.register()
 class ZeroshotCLIP(CLIPTrainer):
     """Cosine between the image and "a photo of a <class>." (or the data set's own template)."""
 
@@ -31,14 +28,15 @@ class ZeroshotCLIP(CLIPTrainer):
 
     def templates(self) -> list[str]:
         """The hand-crafted templates whose text features are averaged; here one."""
-        return [self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)]
+        return [self.settings.TEMPLATE or dataset_template(self.cfg)]
 
     def train(self) -> None:
         """Nothing to learn: evaluate."""
         print(f"{type(self).__name__} learns nothing: evaluation only")
         self.test()
 
-    def predict(self, images: Tensor) -> dict[str, Any]:
-        logits = self.classify(encode_image(self.clip, images), self.text)
-        probabilities = logits.softmax(-1)
-        return {"probabilities": probabilities, "uncertainty": 1 - probabilities.amax(-1)}
+    def predict(self, images: Tensor) -> Prediction:
+        """Softmax over the hand-crafted texts, of images (B, 3, H, W)."""
+        return Prediction(
+            Reading.of_logits(self.classify(encode_image(self.clip, images), self.text))
+        )

@@ -47,8 +47,10 @@ def template_views(
                 f"augmentation family must be one of {', '.join(FAMILIES)}, got {family!r}"
             )
         on_image, on_tensor = FAMILIES[family]
-        crop = T.RandomResizedCrop(size, scale=crop_scale, interpolation=mode)
-        resize = crop if crop_all or family in CROPPED else T.Resize(size, interpolation=mode)
-        steps = [resize, *on_image, T.ToTensor(), T.Normalize(mean, std), *on_tensor]
+        if crop_all or family in CROPPED:
+            sized = [T.RandomResizedCrop(size, scale=crop_scale, interpolation=mode)]
+        else:  # as at test: a picture keeps its proportions, and its centre is cut out
+            sized = [T.Resize(max(size), interpolation=mode), T.CenterCrop(size)]
+        steps = [*sized, *on_image, T.ToTensor(), T.Normalize(mean, std), *on_tensor]
         views.append(T.Compose(steps))
     return views

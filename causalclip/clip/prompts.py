@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from causalclip.clip.backbone import CLIP, token_ids, tokenize
 from causalclip.clip.injection import encode_image, encode_text, prompted
+from causalclip.clip.templates import spoken
 
 STD = 0.02  # of random starts, as published by all four methods
 Position = Literal["end", "middle", "front"]
@@ -71,9 +72,9 @@ def class_tokens(
     if not classnames:
         raise ValueError("class_tokens needs at least one class name")
     _check_count("n_ctx", n_ctx, least=0)
-    prefix = prefix.replace("_", " ") or " ".join(["X"] * n_ctx)
+    prefix = spoken(prefix) or " ".join(["X"] * n_ctx)
     _check_prefix(prefix, n_ctx, position)
-    names = [name.replace("_", " ") for name in classnames]
+    names = [spoken(name) for name in classnames]
     for name in names:
         if (length := len(token_ids(f"{prefix} {name}.")) + 2) > context_length:
             raise ValueError(
@@ -93,7 +94,7 @@ def embed_words(model: CLIP, words: str, n_ctx: int) -> Tensor:
     Raises:
         ValueError: words that have fewer tokens than `n_ctx`.
     """
-    ids = token_ids(words.replace("_", " "))
+    ids = token_ids(spoken(words))
     if len(ids) < n_ctx:
         raise ValueError(f"{words!r} has {len(ids)} tokens, fewer than n_ctx {n_ctx}")
     return model.token_embedding.weight[ids[:n_ctx]].detach().clone()

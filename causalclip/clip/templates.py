@@ -1,39 +1,6 @@
-"""Prompt templates as data: one per data set, and the ensembles of OpenAI's CLIP for ImageNet."""
+"""Prompt templates as data: the ensembles of OpenAI's CLIP for ImageNet."""
 
 from __future__ import annotations
-
-DEFAULT = "a photo of a {}."
-
-# The hand-crafted prompts of CoOp's appendix, by the name a data set is registered under. Names
-# without a line of their own, the domain generalisation sets among them, take the default.
-TEMPLATES: dict[str, str] = {
-    "Caltech101": DEFAULT,
-    "OxfordPets": "a photo of a {}, a type of pet.",
-    "StanfordCars": DEFAULT,
-    "OxfordFlowers": "a photo of a {}, a type of flower.",
-    "Food101": "a photo of {}, a type of food.",
-    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
-    "SUN397": DEFAULT,
-    "DescribableTextures": "{} texture.",
-    "EuroSAT": "a centered satellite photo of {}.",
-    "UCF101": "a photo of a person doing {}.",
-    "ImageNet": DEFAULT,
-    "ImageNetV2": DEFAULT,
-    "ImageNetSketch": DEFAULT,
-    "ImageNetA": DEFAULT,
-    "ImageNetR": DEFAULT,
-    "PACS": DEFAULT,
-    "VLCS": DEFAULT,
-    "OfficeHome": DEFAULT,
-    "OfficeHomeDG": DEFAULT,
-    "TerraIncognita": DEFAULT,
-    "DomainNet": DEFAULT,
-    "miniDomainNet": DEFAULT,
-    "DigitsDG": "a photo of the number {}.",
-    "HandwrittenDigits": "a photo of the number {}.",
-    "ColouredDigits": "a photo of the number {}.",
-    "CausalShapes": DEFAULT,
-}
 
 # CLIP's notebook "Prompt engineering for ImageNet", in its order: the order of a sum of floats.
 IMAGENET_TEMPLATES: tuple[str, ...] = (
@@ -77,6 +44,6 @@ IMAGENET_TEMPLATES_SELECT: tuple[str, ...] = (
 )
 
 
-def template_for(name: str) -> str:
-    """Return the template of the data set registered as `name`, by default "a photo of a {}."."""
-    return TEMPLATES.get(name, DEFAULT)
+def spoken(name: str) -> str:
+    """Return a class name, or words of a setting, as they stand in a text: `_` is a space."""
+    return name.replace("_", " ")

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from causalclip.clip.backbone import CLIP, tokenize
 from causalclip.clip.injection import encode_text
+from causalclip.clip.templates import spoken
 
 TEXTS_AT_ONCE = 1024  # bounds the memory of 1,000 classes; no effect on the result
 
@@ -50,7 +51,7 @@ def cosine_logits(image_features: Tensor, text_features: Tensor, scale: Tensor |
 def _features(model: CLIP, classnames: Sequence[str], template: str) -> Tensor:
     if "{}" not in template:
         raise ValueError(f"a template must contain {{}} for the class name, got {template!r}")
-    texts = [template.replace("{}", name.replace("_", " ")) for name in classnames]
+    texts = [template.replace("{}", spoken(name)) for name in classnames]
     tokens = tokenize(texts, model.context_length).to(model.positional_embedding.device)
     features = [encode_text(model, chunk) for chunk in tokens.split(TEXTS_AT_ONCE)]
     return F.normalize(torch.cat(features), dim=-1)

@@ -1,7 +1,11 @@
 """The annotation files of the recognition sets, parsed to rows [path, label, class name].
 
-Paths are relative to the set's image folder, labels start at 0. Nothing is drawn here.
+Paths are relative to the set's image folder, labels start at 0. Nothing is drawn here. Every reader
+raises FileNotFoundError for a missing file, and ValueError that names the file, and the line where
+it has some, for one that is not as its owners write it.
 """
+
+from __future__ import annotations
 
 import json
 import re
@@ -19,7 +23,12 @@ class Row(NamedTuple):
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Return the non-empty lines of an annotation file, stripped."""
+    """Return the non-empty lines of an annotation file, stripped.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is not UTF-8.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

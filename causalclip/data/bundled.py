@@ -11,16 +11,15 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from dassl.data.datasets import DatasetBase
 
+from causalclip.data.domain_folders import check_domains
 from causalclip.data.fewshot import fewshot_split
-from causalclip.data.listing import listed
 from causalclip.data.splits import Items, subsample_classes
-from causalclip.datasets.domains import check_domains
 
 MARKER = "causalclip.json"
 ABANDONED_AFTER = 86_400  # seconds
@@ -31,7 +30,10 @@ PARTS = {"train": 0.5, "val": 0.1, "spare": 0.2, "heldout": 0.2}
 
 
 def assign_parts(labels: Sequence[int] | np.ndarray, *, seed: int = 0) -> list[str]:
-    """The part of each picture, drawn class by class from a seed of its own (not cfg.SEED)."""
+    """The part of each picture, drawn class by class from a seed of its own (not cfg.SEED).
+
+    `labels` (N,) gives N names of `PARTS`, in its order.
+    """
     labels = np.asarray(labels)
     parts = np.empty(len(labels), dtype=object)
     edges = np.cumsum(list(PARTS.values()))[:-1]
@@ -50,7 +52,10 @@ def build_once(
     """Return `root/name`, drawn by `write(folder)` unless it is there; whole or not at all.
 
     Two processes may build at once: the first to finish wins, the other drops its copy.
-    Raises FileExistsError for a folder that is not ours or was drawn by another edition.
+
+    Raises:
+        FileExistsError: for a folder that is not ours or was drawn by another edition.
+        OSError: if the folder cannot be written.
     """
     folder = Path(os.path.abspath(os.path.expanduser(root)), name)
     if not folder.exists():
@@ -106,10 +111,10 @@ def _publish(part: Path, folder: Path) -> None:
 class BundledDataset(DatasetBase):
     """What the bundled sets share: in-domain parts, or one domain left out.
 
-    Subclasses set `dataset_dir` and `domains` and give `_items`. Without
-    `DATASET.TARGET_DOMAINS` they are ordinary sets (base-to-new, few-shot). With it, train and val
-    come from the sources, `test` is the whole target and `heldout_test` the paths of the 20 % of it
-    that no source domain shows under another look.
+    Subclasses set `dataset_dir` and `domains` and give `_items`. Without `DATASET.TARGET_DOMAINS`
+    they are ordinary sets (base-to-new, few-shot). With it, train and val come from the sources,
+    `test` is the whole target and `heldout_test` the paths of the 20 % of it that no source domain
+    shows under another look. Domains are numbered sources first.
     """
 
     dataset_dir: str
@@ -122,8 +127,8 @@ class BundledDataset(DatasetBase):
         train, val, test = subsample_classes(*cut, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         super().__init__(train_x=train, val=val, test=test)
 
-    def _items(self, folder: Path, domain: str, part: str, *, test: bool) -> Items:
-        """The pictures of a part of a domain, to be trained on or to be tested on."""
+    def _items(self, folder: Path, domain: str, part: str, *, number: int, test: bool) -> Items:
+        """The pictures of a part of a domain, numbered `number`, to train on or to test on."""
         raise NotImplementedError
 
     def _part(
@@ -137,10 +142,10 @@ class BundledDataset(DatasetBase):
     ) -> Items:
         """Pictures of these parts, domain by domain; domains are numbered from `first`."""
         return [
-            listed(item.impath, item.label, domain=number, classname=item.classname)
+            item
             for number, domain in enumerate(domains, start=first)
             for part in parts
-            for item in self._items(folder, domain, part, test=test)
+            for item in self._items(folder, domain, part, number=number, test=test)
         ]
 
     def _whole(self, folder: Path) -> tuple[Items, Items, Items]:
@@ -161,27 +166,24 @@ class BundledDataset(DatasetBase):
     ) -> tuple[Items, Items, Items]:
         train, val = [], []
         for number, domain in enumerate(source):
-            train_part = self._part(folder, [domain], ["train", "spare"])
-            val_part = self._part(folder, [domain], ["val"])
+            train_part = self._part(folder, [domain], ["train", "spare"], first=number)
+            val_part = self._part(folder, [domain], ["val"], first=number)
             cache = folder / domain / "split_fewshot"  # shots of each class in each domain
             drawn = fewshot_split(self, train_part, val_part, cfg, cache)
             for items, few in zip((train, val), drawn, strict=True):
-                items.extend(_in_domain(few, number))
-        held = self._part(folder, target, ["heldout"], test=True)
+                items.extend(few)
+        held = self._part(folder, target, ["heldout"], test=True, first=len(source))
         self.heldout_test = frozenset(item.impath for item in held)
         test = self._part(folder, target, list(PARTS), test=True, first=len(source))
         return train, val, test
 
 
-def _in_domain(items: Items, number: int) -> Iterator:
-    for item in items:
-        yield listed(item.impath, item.label, domain=number, classname=item.classname)
-
-
 def chosen_domains(cfg, known: Sequence[str], *, where: str) -> tuple[list[str], list[str]]:
     """Source and target domains of the configuration, or none at all.
 
-    Raises ValueError that lists the known domains, and for a target among the sources.
+    Raises:
+        ValueError: for an unknown domain, listing the known ones, a domain named twice, a target
+            among the sources, or sources without targets or the reverse.
     """
     source, target = list(cfg.DATASET.SOURCE_DOMAINS), list(cfg.DATASET.TARGET_DOMAINS)
     if source or target:

@@ -1,43 +1,19 @@
 """Verifies a data set on the disk: layout, split file, every image, and the published counts."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from causalclip.data import annotations
-from causalclip.data.catalogue import BUNDLED, Facts
+from causalclip.data.bundled import MARKER
+from causalclip.data.catalogue import Facts
+from causalclip.data.class_folders import class_folders, read_names
+from causalclip.data.domain_folders import class_names, class_places
 from causalclip.data.listing import image_names, missing_files, subfolders
 from causalclip.data.splits import PARTS, check_labels, read_split_rows
 from causalclip.data.unreadable import unreadable
-from causalclip.datasets.domains import FOLDERS, class_names, class_places
-from causalclip.datasets.imagenet import class_folders, read_names
-from causalclip.datasets.recognition import RENAMED
 from causalclip.files.caches import first_existing
-
-BUNDLED_NAMES = {facts.name for facts in BUNDLED}
-ANNOTATION_LISTS = {"FGVCAircraft": "images_variant_{}.txt"}
-
-
-def _folder_name(path: str, renamed: dict[str, str]) -> str:
-    folder = PurePosixPath(path).parts[0]
-    return renamed.get(folder, folder)
-
-
-# The published name of an image's class, where it follows from the image's path.
-CLASS_OF_PATH: dict[str, Callable[[str], str]] = {
-    **{
-        name: partial(_folder_name, renamed=RENAMED.get(name, {}))
-        for name in ("Caltech101", "DescribableTextures", "EuroSAT", "Food101", "UCF101")
-    },
-    "OxfordPets": lambda path: PurePosixPath(path).stem.rpartition("_")[0].lower(),
-    "SUN397": lambda path: " ".join(reversed(PurePosixPath(path).parts[1:-1])),
-}
-
-
-def place_of(facts: Facts, root: Path) -> Path | None:
-    """Return the folder of a set below `root`, in any layout that is read, or None."""
-    folders = FOLDERS.get(facts.name, (facts.folder,))
-    return next((root / folder for folder in folders if (root / folder).is_dir()), None)
 
 
 def check(facts: Facts, root: Path, *, decode: bool = False) -> list[str]:
@@ -45,14 +21,12 @@ def check(facts: Facts, root: Path, *, decode: bool = False) -> list[str]:
 
     With `decode` each image is also read to its end, which takes as long as an epoch.
     """
-    folder = place_of(facts, root)
-    if facts.name in BUNDLED_NAMES:
-        return []  # drawn whole, or not at all
+    folder = facts.find(root)
     if folder is None:
         return [f"{root / facts.folder} is missing"]
     found: list[str] = []
     try:
-        problems = list(_check(facts, folder, found))
+        problems = list(CHECKS[facts.layout](facts, folder, found))
     except (OSError, ValueError) as error:
         problems = [str(error)]
     if decode:
@@ -60,14 +34,7 @@ def check(facts: Facts, root: Path, *, decode: bool = False) -> list[str]:
     return problems
 
 
-def _check(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
-    if facts.name in FOLDERS:
-        return _check_domains(facts, folder, found)
-    if facts.split_file:
-        return _check_split(facts, folder, found)
-    if facts.name in ANNOTATION_LISTS:
-        return _check_aircraft(facts, folder, found)
-    return _check_imagenet(facts, folder, found)
+# Each yields what is wrong and adds the paths of the images it has found to `found`
 
 
 def _check_split(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
@@ -84,21 +51,28 @@ def _check_split(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
 
 
 def _check_names(facts: Facts, rows: dict[str, Sequence]) -> Iterator[str]:
-    published = CLASS_OF_PATH.get(facts.name)
-    if published is None:
+    if not facts.name_in_path:
         return
-    names = {(row[2], published(row[0])) for part in PARTS for row in rows[part]}
+    names = {(row[2], name_of_path(facts, row[0])) for part in PARTS for row in rows[part]}
     others = sorted(f"{mine!r} for {theirs!r}" for mine, theirs in names if mine != theirs)
     if others:
         yield f"not the published class names ({len(others)}): {', '.join(others[:5])}"
 
 
-def _check_aircraft(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
+def name_of_path(facts: Facts, path: str) -> str:
+    """Return the published name of an image's class, for a set where its path holds it."""
+    inside = PurePosixPath(path)
+    if facts.name_in_path == "path":
+        return " ".join(reversed(inside.parts[1:-1]))
+    if facts.name_in_path == "file":
+        return inside.stem.rpartition("_")[0].lower()
+    return facts.renamed.get(inside.parts[0], inside.parts[0])
+
+
+def _check_lists(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
     variants = folder / "variants.txt"
     rows = {
-        part: annotations.fgvc_aircraft(
-            folder / ANNOTATION_LISTS[facts.name].format(part), variants
-        )
+        part: annotations.fgvc_aircraft(folder / facts.lists.format(part), variants)
         for part in PARTS
     }
     classes = len(annotations.read_lines(variants))
@@ -156,6 +130,36 @@ def _check_domains(facts: Facts, folder: Path, found: list[str]) -> Iterator[str
     yield from _differs("images", len(found), facts.images)
 
 
+def _check_drawn(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
+    for file in filter(None, (MARKER, facts.split_file)):
+        if not (folder / file).is_file():
+            yield f"{folder / file} is missing"
+    by_look = {look: _pictures(folder / look) for look in facts.looks}
+    known = set().union(*by_look.values())  # a picture has one name in all looks
+    for look, pictures in by_look.items():
+        if len(pictures) != facts.pictures:
+            yield f"{len(pictures):,} of the {facts.pictures:,} pictures are in {folder / look}"
+        lacking = sorted(known - pictures)
+        if lacking:
+            yield f"{folder / look} lacks {', '.join(lacking[:5])}"
+        found += [str(folder / look / picture) for picture in sorted(pictures)]
+
+
+def _pictures(look: Path) -> set[str]:
+    """CLASS/FILE of every picture of a look."""
+    names = subfolders(look) if look.is_dir() else []
+    return {f"{name}/{file}" for name in names for file in image_names(look / name)}
+
+
 def _differs(what: str, count: int, published: int | None) -> Iterator[str]:
     if published is not None and count != published:
         yield f"{count:,} {what}, published {published:,}"
+
+
+CHECKS: dict[str, Callable[[Facts, Path, list[str]], Iterator[str]]] = {
+    "split": _check_split,
+    "lists": _check_lists,
+    "imagenet": _check_imagenet,
+    "domains": _check_domains,
+    "drawn": _check_drawn,
+}

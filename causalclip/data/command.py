@@ -1,5 +1,7 @@
 """Lists the known data sets, checks those on the disk, and downloads the ones asked for by name."""
 
+from __future__ import annotations
+
 import argparse
 import functools
 import os
@@ -8,9 +10,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from causalclip.data.catalogue import BUNDLED, CATALOGUE, Facts, facts_of
-from causalclip.data.checking import check, place_of
-from causalclip.data.download import download
+from causalclip.data.catalogue import CATALOGUE, Facts, facts_of
+
+# Checking and downloading need torch and Dassl, which take seconds to import: they are imported
+# where they are used, so that the list comes at once.
+
+DRAWN = "on first use"
 
 
 def list_sets(root: Path | None) -> int:
@@ -38,9 +43,9 @@ def _row(facts: Facts, root: Path | None) -> dict[str, str]:
 def _presence(facts: Facts, root: Path | None) -> str:
     if root is None:
         return "?"
-    if place_of(facts, root):
+    if facts.find(root):
         return "yes"
-    return "on first use" if facts in BUNDLED else "no"
+    return DRAWN if facts.layout == "drawn" else "no"
 
 
 def missing_sets(names: list[str], root: Path) -> int:
@@ -48,30 +53,42 @@ def missing_sets(names: list[str], root: Path) -> int:
     known = {name: facts for facts in CATALOGUE.values() for name in (facts.name, facts.config)}
     for name in dict.fromkeys(names):
         facts = known.get(name)
-        if facts and facts not in BUNDLED and place_of(facts, root) is None:
+        if facts and facts.layout != "drawn" and facts.find(root) is None:
             print(name)
     return 0
 
 
 def check_sets(names: list[str], root: Path, *, decode: bool) -> int:
-    """Print what is wrong with each set; 1 if a set asked for by name, or present, is not whole."""
+    """Print what is wrong with each set; 1 if a set asked for by name, or present, is not whole.
+
+    A set that is drawn on first use and is not there yet is nothing wrong.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    from causalclip.data.checking import check
+
     everything = names == ["all"]
     failed = False
     for facts in CATALOGUE.values() if everything else map(facts_of, names):
-        if everything and place_of(facts, root) is None:
-            print(f"{facts.name}: not present")
+        drawn = facts.layout == "drawn"
+        if (everything or drawn) and facts.find(root) is None:
+            print(f"{facts.name}: not present{f' (drawn {DRAWN})' if drawn else ''}")
             continue
         problems = check(facts, root, decode=decode)
-        print(f"{facts.name}: {'complete' if not problems else 'not as published'}")
+        wrong = f"not as {'drawn' if drawn else 'published'}"
+        print(f"{facts.name}: {wrong if problems else 'complete'}")
         for problem in problems:
             print(f"  {problem}")
         if problems:
             failed = True
-            print(_remedy(facts))
+            print(_remedy(facts, root))
     return int(failed)
 
 
-def _remedy(facts: Facts) -> str:
+def _remedy(facts: Facts, root: Path) -> str:
+    if facts.layout == "drawn":
+        return f"  Remove {root / facts.folder} to have it drawn again"
     lines = [f"  `python scripts/data.py download {facts.name}` gets what can be fetched"]
     if facts.by_hand:
         lines.append(f"  By hand: {facts.by_hand}")
@@ -79,10 +96,20 @@ def _remedy(facts: Facts) -> str:
 
 
 def download_sets(names: list[str], root: Path, *, keep_archives: bool) -> int:
-    """Fetch each set that is not whole yet, and say what is left to do by hand."""
+    """Fetch each set that is not whole yet, and say what is left to do by hand; 1 if one failed.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    from causalclip.data.checking import check
+    from causalclip.data.download import download
+
     failed = False
     for facts in map(facts_of, names):
-        if place_of(facts, root) and not check(facts, root):
+        if facts.layout == "drawn":
+            print(f"{facts.name}: nothing to download, it is drawn below the root {DRAWN}")
+            continue
+        if facts.find(root) and not check(facts, root):
             print(f"{facts.name}: complete, nothing to do")
             continue
         failures = download(facts, root, keep_archives=keep_archives)
@@ -97,7 +124,7 @@ def download_sets(names: list[str], root: Path, *, keep_archives: bool) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line; a wrong one ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     root = {"metavar": "FOLDER", "help": "folder of all data sets (default: $DATA)"}
     parser.add_argument("--root", default=os.environ.get("DATA"), **root)

@@ -1,5 +1,7 @@
 """Fetches a data set and unpacks it into its layout; never more than was asked for by name."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -81,8 +83,9 @@ def _by_hand(key: str, path: Path, reason: object) -> str:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a .zip or .tar(.gz) archive below `folder`.
 
-    Raises ValueError, before anything is written, for a member that would land outside of it or is
-    a device, and for a file that is no archive.
+    Raises:
+        ValueError: before anything is written, for a member that would land outside of it or is a
+            device, and for a file that is no archive.
     """
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:

@@ -4,6 +4,8 @@ Draws come from Python's global generator, so that one seed gives one set in all
 family; a set that CoOp or MaPLe has stored is used as it is.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import pickle
@@ -33,6 +35,9 @@ def fewshot_split(
     `causalclip_shot_K-seed_S.json`, as long as it was drawn from the same split. As in CoOp a
     stored set draws nothing, so the run that stores it and later ones find Python's generator in
     different states afterwards.
+
+    Raises:
+        ValueError: for `NUM_SHOTS` that is neither positive nor -1, or a damaged set of CoOp's.
     """
     num_shots = cfg.DATASET.NUM_SHOTS
     if num_shots == -1:
@@ -119,7 +124,8 @@ class _StoredDatum:
 
 
 class _DatumUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> type:
+        """Return the stand-in for Dassl's Datum; refuse every other name."""
         if name == "Datum" and module.split(".")[0] == "dassl":
             return _StoredDatum
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, only Dassl's Datum is allowed")
@@ -145,7 +151,8 @@ def _published_fewshot(path: Path, train: Items, val: Items | None, root: Path):
 def read_published(path: str | os.PathLike) -> dict[str, list[tuple[str, int]]]:
     """Read CoOp's few-shot pickle as {"train" | "val": [(absolute path, label)]}, running no code.
 
-    Raises ValueError if the file is damaged or asks for anything but Dassl's Datum.
+    Raises:
+        ValueError: if the file is damaged or asks for anything but Dassl's Datum.
     """
     try:
         with open(path, "rb") as file:

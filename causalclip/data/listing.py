@@ -1,5 +1,7 @@
 """Images found by listing folders: one look at the file system each, in sorted order."""
 
+from __future__ import annotations
+
 import os
 from bisect import bisect_right
 from collections import defaultdict
@@ -102,11 +104,6 @@ def listed(path: str, label: int, *, domain: int = 0, classname: str = "") -> Li
     return ListedDatum(folder, file, label, domain=domain, classname=classname)
 
 
-def relabelled(item: Datum, label: int) -> ListedDatum:
-    """Return the same image under another label."""
-    return listed(item.impath, label, domain=item.domain, classname=item.classname)
-
-
 def relative(path: str, root: str | os.PathLike) -> str:
     """Return `path` below `root` with forward slashes; one elsewhere keeps its whole path."""
     return path.removeprefix(os.path.join(root, "")).replace(os.sep, "/")
@@ -116,6 +113,10 @@ def subfolders(folder: str | os.PathLike) -> list[str]:
     """Return the names of the visible folders in `folder`, sorted; each must be valid UTF-8.
 
     Folder names become class names and go through a tokenizer, which takes text only.
+
+    Raises:
+        ValueError: for a name that is not UTF-8.
+        FileNotFoundError: if `folder` is missing.
     """
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
@@ -137,7 +138,11 @@ def image_names(folder: str | os.PathLike) -> list[str]:
 
 
 def check_text(name: str, what: str) -> None:
-    """Raise ValueError if `name` holds bytes that are not UTF-8."""
+    """Require that `name` holds UTF-8 only; `what` it names is for the message.
+
+    Raises:
+        ValueError: if it holds other bytes.
+    """
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -168,7 +173,11 @@ def _files_of(folder: str) -> set[str]:
 
 
 def require_files(paths: Sequence[str], *, of: str) -> None:
-    """Raise FileNotFoundError with the count and the first five of the `paths` that are missing."""
+    """Require that all `paths` are files; what they are images `of` is for the message.
+
+    Raises:
+        FileNotFoundError: with the count and the first five of those that are missing.
+    """
     missing = missing_files(paths)
     if missing:
         first = "".join(f"\n  {ascii(path)[1:-1]}" for path in missing[:5])
@@ -178,7 +187,11 @@ def require_files(paths: Sequence[str], *, of: str) -> None:
 
 
 def require_root(root: str, folder: str) -> Path:
-    """Return the absolute `root/folder`, or raise FileNotFoundError saying which part is wrong."""
+    """Return the absolute `root/folder`.
+
+    Raises:
+        FileNotFoundError: if it is missing; says which part is wrong and what is there instead.
+    """
     root_path = Path(os.path.abspath(os.path.expanduser(root)))
     if not root_path.is_dir():
         raise FileNotFoundError(f"DATASET.ROOT must be an existing folder, got {str(root_path)!r}")

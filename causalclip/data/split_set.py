@@ -1,5 +1,7 @@
 """The steps that every data set with train, val and test shares once these are read."""
 
+from __future__ import annotations
+
 import os
 
 from dassl.data.datasets import DatasetBase
@@ -25,7 +27,14 @@ class SplitSet(DatasetBase):
         root: str | os.PathLike,
         fewshot_dir: str | os.PathLike,
     ) -> None:
-        """Take the parts as the settings ask for them: NUM_SHOTS, SUBSAMPLE_CLASSES, UNREADABLE."""
+        """Take the parts as the settings ask for them: NUM_SHOTS, SUBSAMPLE_CLASSES, UNREADABLE.
+
+        `root` is the folder that stored paths are relative to, `fewshot_dir` where few-shot sets
+        are stored.
+
+        Raises:
+            ValueError: for a value of one of the three that is not allowed.
+        """
         train, val = fewshot_split(self, train, val, cfg, fewshot_dir, root=root)
         parts = subsample_classes(train, val, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         train, val, test = leave_out_unreadable(cfg, *parts)

@@ -4,6 +4,8 @@ Every draw comes from Python's global generator, in the order of Dassl 0.6.3 and
 seed gives one split in all code bases of the family.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -30,8 +32,10 @@ PARTS = ("train", "val", "test")
 def read_split(path: str | os.PathLike, image_dir: str | os.PathLike) -> tuple[Items, Items, Items]:
     """Read CoOp's split json; every image below `image_dir` must exist.
 
-    Raises FileNotFoundError with the count and the first five missing images, ValueError naming the
-    row of a malformed entry, a label with two names, or a gap in the labels of the training part.
+    Raises:
+        FileNotFoundError: with the count and the first five missing images.
+        ValueError: naming the row of a malformed entry, a label with two names, or a gap in the
+            labels of the training part.
     """
     print(f"Reading split from {path}")
     rows = read_split_rows(path)
@@ -49,7 +53,12 @@ def read_split(path: str | os.PathLike, image_dir: str | os.PathLike) -> tuple[I
 
 
 def read_split_rows(path: str | os.PathLike) -> dict[str, list]:
-    """Return the rows of a split json as they stand, checked for shape only."""
+    """Return the rows of a split json as they stand, checked for shape only.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no split file; names the malformed row.
+    """
     try:
         split = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -73,7 +82,11 @@ def _is_label(value) -> bool:
 
 
 def check_labels(rows: Mapping[str, Sequence], where: str) -> dict[int, str]:
-    """Return label -> class name of all parts; one name a label, and 0..K-1 each with an image."""
+    """Return label -> class name of all parts; one name a label, and 0..K-1 each with an image.
+
+    Raises:
+        ValueError: for a label with two names, or without a training image; `where` is for it.
+    """
     names: dict[int, str] = {}
     for part in PARTS:
         for _, label, classname in rows[part]:
@@ -138,6 +151,10 @@ def create_split(
 
     The images of a class are shuffled from the order in which the file system lists them, so the
     result depends on it; that is CoOp's draw, and why the split is written to a file.
+
+    Raises:
+        ValueError: for a class of too few images.
+        FileNotFoundError: if `image_dir` is missing.
     """
     renamed = renamed or {}
     categories = sorted(c for c in listdir_nohidden(image_dir) if c not in ignored)
@@ -157,7 +174,11 @@ def create_split(
 
 
 def cut(items: Items, p_train: float, p_val: float, *, of: str) -> tuple[Items, Items, Items]:
-    """Cut a shuffled list in three as CoOp does; none of the parts may be empty."""
+    """Cut a shuffled list in three as CoOp does; `of` what it is a list is for the message.
+
+    Raises:
+        ValueError: if a part would be empty.
+    """
     n_train, n_val = round(len(items) * p_train), round(len(items) * p_val)
     if min(n_train, n_val, len(items) - n_train - n_val) < 1:
         raise ValueError(f"{of} must have enough images for train, val and test, got {len(items)}")
@@ -165,7 +186,11 @@ def cut(items: Items, p_train: float, p_val: float, *, of: str) -> tuple[Items, 
 
 
 def split_trainval(trainval: Items, *, p_val: float = 0.2) -> tuple[Items, Items]:
-    """Take the share `p_val` of each class for validation, as CoOp's `split_trainval`."""
+    """Take the share `p_val` of each class for validation, as CoOp's `split_trainval`.
+
+    Raises:
+        ValueError: for a class of too few images.
+    """
     by_label = defaultdict(list)
     for index, item in enumerate(trainval):
         by_label[item.label].append(index)
@@ -188,6 +213,9 @@ def subsample_classes(*splits: Items, subsample: Subsample = "all") -> tuple[Ite
 
     The labels are those of the first part, sorted, and start again at 0 in each half. As in CoOp
     but for one thing: images keep their domain.
+
+    Raises:
+        ValueError: for another word than `all`, `base` or `new`, or fewer than two classes.
     """
     if subsample not in ("all", "base", "new"):
         raise ValueError(

@@ -4,15 +4,15 @@
 loader that drops images on the way gives batches, and predictions, of a size nobody expects.
 """
 
+from __future__ import annotations
+
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 from PIL import Image
 from tqdm import tqdm
 
 from causalclip.data.splits import Items
 
-Policy = Literal["error", "skip"]
 UNREADABLE_DEFAULTS = {"UNREADABLE": "error"}
 
 
@@ -20,6 +20,9 @@ def leave_out_unreadable(cfg, *splits: Items | None) -> tuple[Items | None, ...]
     """Return the splits without images that cannot be decoded if the policy is `skip`, and say so.
 
     Under `error`, the default, nothing is read here, and the loader raises OSError with the path.
+
+    Raises:
+        ValueError: for another policy.
     """
     policy = getattr(cfg.DATASET, "UNREADABLE", "error")
     if policy not in ("error", "skip"):

@@ -1,58 +1,54 @@
-"""What every trainer shares: the frozen CLIP, loading, evaluation, and the prompt-learning step."""
+"""What every trainer shares: the frozen CLIP, the check of its settings, and evaluation."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from dassl.data import DataManager
-from dassl.metrics import compute_accuracy
-from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import load_checkpoint
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import image_size, is_vit, load_clip, weights_digest
-from causalclip.clip.injection import encode_image, prompted
-from causalclip.clip.prompts import (
-    ClassTokens,
-    CoupledPrompts,
-    IndependentPrompts,
-    PromptSet,
-    class_tokens,
-    embed_words,
-    encode_classes,
-)
+from causalclip.clip.backbone import image_size, load_clip, weights_digest
 from causalclip.clip.zeroshot import cosine_logits
-from causalclip.engine.checkpoints import CheckpointTrainer, load_state
+from causalclip.data.templates import given_template
+from causalclip.engine.checkpoints import CheckpointTrainer
+from causalclip.engine.prediction import Evaluated, Prediction, Reading
+from causalclip.engine.settings import Constraint, OneOf, Text, check_settings
 from causalclip.icm.subspace import InvariantProjection
 from causalclip.metrics import classification_metrics
 from causalclip.report.results import (
-    peak_memory_mb,
     run_record,
     write_predictions,
     write_results,
 )
+from causalclip.runs.identity import recorded_fingerprint
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
+
+# Settings that mean the same in every method that has them.
+SHARED: Mapping[str, Constraint] = {
+    "PREC": OneOf(PRECISIONS),
+    "PROJECTION": Text(),  # file of an invariant projection, or empty
+    "TEMPLATE": Text(holding="{}"),  # empty takes the data set's published template
+}
 
 
 class CLIPTrainer(CheckpointTrainer):
     """A method on a frozen CLIP: subclasses say what they learn and how they predict.
 
-    A subclass sets ``config_node`` (its node below ``cfg.TRAINER``) and ``defaults`` (that node's
-    keys and values), builds what it needs in ``build_method`` and answers ``predict``.
+    A subclass sets ``config_node`` (its node below ``cfg.TRAINER``), ``defaults`` (that node's
+    keys and values) and ``constraints`` (what may stand there), builds what it needs in
+    ``build_method`` and answers ``predict``.
     """
 
     config_node: str
-    defaults: dict[str, Any] = {}
+    defaults: Mapping[str, Any] = {}
+    constraints: Mapping[str, Constraint] = {}  # a key without one is not checked
     knows_other_classes = True  # whether it can name classes it was not trained on
 
     @property
@@ -61,14 +57,16 @@ class CLIPTrainer(CheckpointTrainer):
         return self.cfg.TRAINER[self.config_node]
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        precision = cfg.TRAINER[self.config_node].PREC
-        if precision not in PRECISIONS:
-            raise ValueError(
-                f"TRAINER.{self.config_node}.PREC must be one of {', '.join(PRECISIONS)}, "
-                f"got {precision!r}"
-            )
+        """Refuse settings that this method cannot run with, before any work.
+
+        Raises:
+            ValueError: names the key, what is allowed and what came.
+        """
+        node = self.config_node
+        check_settings(cfg.TRAINER[node], {**SHARED, **self.constraints}, where=f"TRAINER.{node}")
         if not cfg.MODEL.BACKBONE.NAME:
             raise ValueError("MODEL.BACKBONE.NAME is empty: name a CLIP, for example tiny")
+        given_template(cfg)  # raises for a DATASET.TEMPLATE that is none
 
     # -- building ------------------------------------------------------------------------------
 
@@ -77,6 +75,7 @@ class CLIPTrainer(CheckpointTrainer):
         return None
 
     def build_data_loader(self) -> None:
+        """As Dassl's, with ``train_views`` as the training transforms."""
         self.dm = DataManager(self.cfg, custom_tfm_train=self.train_views())
         self.train_loader_x = self.dm.train_loader_x
         self.train_loader_u = self.dm.train_loader_u
@@ -87,6 +86,12 @@ class CLIPTrainer(CheckpointTrainer):
         self.lab2cname = self.dm.lab2cname
 
     def build_model(self) -> None:
+        """Load the CLIP and build the method on it.
+
+        Raises:
+            ValueError: an INPUT.SIZE that is not the backbone's, a projection of another width, or
+                what the method refuses.
+        """
         cfg = self.cfg
         self.classnames = list(self.dm.dataset.classnames)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
@@ -123,21 +128,29 @@ class CLIPTrainer(CheckpointTrainer):
         return self.clip.logit_scale.detach().float().exp()
 
     def classify(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """scale * cosine (..., K), inside the invariant subspace when PROJECTION names one."""
+        """scale * cosine (..., K), inside the invariant subspace when PROJECTION names one.
+
+        Args:
+            image_features: (..., E), not normalised.
+            text_features: (K, E), or (..., K, E) where each image or template has its own.
+        """
         image_features, text_features = image_features.float(), text_features.float()
         if self.projection is not None:
             image_features = self.projection(image_features)
             text_features = self.projection(text_features)
         return cosine_logits(image_features, text_features, self.logit_scale)
 
-    def predict(self, images: Tensor) -> dict[str, Any]:
-        """Per-sample outputs of a test batch: at least ``probabilities`` (B, K) and
-        ``uncertainty`` (B,); ``variants`` may hold the same for other readings of the method."""
+    def predict(self, images: Tensor) -> Prediction:
+        """The readings of a test batch (B, 3, H, W): probabilities (B, K), uncertainty (B,)."""
         raise NotImplementedError
+
+    def predictor(self) -> Callable[[Tensor], Prediction]:
+        """``predict`` for one evaluation; holds what is the same for all of its batches."""
+        return self.predict
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Class log-probabilities (B, K): what Dassl's generic code expects from a trainer."""
-        return self.predict(images)["probabilities"].clamp_min(1e-12).log()
+        return self.predict(images).main.probabilities.clamp_min(1e-12).log()
 
     def autocast(self):
         """Mixed precision under PREC amp: fp16 on a GPU, bf16 on a CPU; otherwise nothing."""
@@ -146,31 +159,27 @@ class CLIPTrainer(CheckpointTrainer):
 
     # -- evaluation ----------------------------------------------------------------------------
 
-    @contextmanager
-    def evaluating(self):
-        """Around one evaluation; subclasses hold here what is computed once per evaluation."""
-        self.set_model_mode("eval")
-        yield
-
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
-        """Evaluate on a split, write results.json and predictions.npz, return the accuracy."""
+        """Evaluate on a split, write results.json and predictions.npz, return the accuracy.
+
+        Raises:
+            ValueError: the data set has no such split, or an empty one.
+        """
         split = split or self.cfg.TEST.SPLIT
         loader = self._loader(split)
         print(f"Evaluate on the *{split}* set")
         start = time.perf_counter()
-        with self.evaluating():
-            outputs = self._collect(loader)
+        self.set_model_mode("eval")
+        evaluated = self.collect(loader)
         seconds = time.perf_counter() - start
         self.evaluator.reset()
-        self.evaluator.process(
-            torch.from_numpy(outputs["probabilities"]), torch.from_numpy(outputs["label"])
-        )
+        self.evaluator.process(evaluated.prediction.main.probabilities, evaluated.labels)
         results = self.evaluator.evaluate()
         for key, value in results.items():
             self.write_scalar(f"{split}/{key}", value, self.epoch)
         if split == self.cfg.TEST.SPLIT:  # a val pass that only selects a checkpoint leaves no file
-            self.report(split, outputs, seconds)
+            self.report(split, evaluated, seconds)
         return next(iter(results.values()))
 
     def _loader(self, split: str) -> Iterable:
@@ -183,61 +192,42 @@ class CLIPTrainer(CheckpointTrainer):
             return self.val_loader
         return self.test_loader
 
-    def _collect(self, loader: Iterable) -> dict[str, np.ndarray]:
-        batches: list[dict[str, np.ndarray]] = []
+    def collect(self, loader: Iterable) -> Evaluated:
+        """What the method answers about every image of a loader, batch by batch."""
+        predict = self.predictor()
+        predictions, labels, paths = [], [], []
         for batch in tqdm(loader, desc="evaluate", leave=False):
-            images, labels = self.parse_batch_test(batch)
+            images, label = self.parse_batch_test(batch)
             with self.autocast():
-                outputs = flatten(self.predict(images))
-            outputs["label"] = labels
-            arrays = {name: value.float().cpu().numpy() for name, value in outputs.items()}
-            arrays["label"] = labels.cpu().numpy()
-            arrays["path"] = np.array([str(path) for path in batch["impath"]])
-            batches.append(arrays)
-        return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+                predictions.append(Prediction.joined([predict(images)]))  # off the GPU at once
+            labels.append(label.cpu())
+            paths += map(str, batch["impath"])
+        return Evaluated(Prediction.joined(predictions), torch.cat(labels), tuple(paths))
 
-    def report(self, split: str, outputs: dict[str, np.ndarray], seconds: float) -> None:
+    def report(self, split: str, evaluated: Evaluated, seconds: float) -> None:
         """Write results.json and predictions.npz of one evaluation into OUTPUT_DIR."""
-        labels = outputs["label"]
         record = run_record(self.cfg, classnames=self.classnames, split=split)
-        record["metrics"] = metrics_of(outputs, labels)
-        record["variants"] = {
-            name: metrics_of(outputs, labels, prefix=f"{name}/") for name in variant_names(outputs)
-        }
-        record["parts"] = self.metrics_of_parts(outputs)
-        record["variant_parts"] = {
-            name: self.metrics_of_parts(outputs, prefix=f"{name}/")
-            for name in variant_names(outputs)
-        }
+        record.update(metrics_record(evaluated, self.parts(evaluated)))
         record["training"] = self.training_cost
         record["trained_on"] = self.trained_on
-        record["evaluation"] = {"seconds": seconds, "images": len(labels)}
+        record["evaluation"] = {"seconds": seconds, "images": len(evaluated.labels)}
         record["details"] = self.details()
-        outputs["prediction"] = outputs["probabilities"].argmax(1)
-        write_predictions(self.output_dir, outputs)
+        record["identity"] = recorded_fingerprint(self.output_dir)
+        write_predictions(self.output_dir, evaluated.arrays())
         write_results(self.output_dir, record)
         print(f"Results: {Path(self.output_dir) / 'results.json'}")
 
-    def metrics_of_parts(
-        self, outputs: dict[str, np.ndarray], *, prefix: str = ""
-    ) -> dict[str, dict[str, float]]:
-        """The metrics of one reading on every part of the test set."""
-        return {
-            name: metrics_of(outputs, outputs["label"], prefix=prefix, rows=rows)
-            for name, rows in self.parts(outputs).items()
-        }
-
-    def parts(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Named subsets (boolean rows) of the test set that are reported beside the whole:
+    def parts(self, evaluated: Evaluated) -> dict[str, Tensor]:
+        """Named subsets, boolean rows (N,), of the test set that are reported beside the whole:
         ``heldout`` of the target domain; ``base`` and ``open`` for a model that was trained on
         some of this run's classes."""
         named = {}
         heldout = getattr(self.dm.dataset, "heldout_test", None)
         if heldout:
-            named["heldout"] = np.array([path in heldout for path in outputs["path"]])
+            named["heldout"] = torch.tensor([path in heldout for path in evaluated.paths])
         known = self.known_classes()
         if known:
-            named["base"] = np.isin(outputs["label"], known)
+            named["base"] = torch.isin(evaluated.labels, torch.tensor(known))
             named["open"] = ~named["base"]
         return {name: rows for name, rows in named.items() if rows.any()}
 
@@ -254,220 +244,43 @@ class CLIPTrainer(CheckpointTrainer):
         return {}
 
 
-class PromptTrainer(CLIPTrainer):
-    """Prompt learning by gradient descent: ``build_prompts`` and, if need be, ``loss``."""
-
-    model_name = "prompt_learner"
-
-    def build_method(self) -> None:
-        self._text: Tensor | None = None
-        self.model = self.build_prompts().to(self.device)
-        learned = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        print(f"# learnable parameters: {learned:,}")
-        if self.cfg.MODEL.INIT_WEIGHTS:
-            path = Path(self.cfg.MODEL.INIT_WEIGHTS)
-            load_state(self.model, load_checkpoint(str(path))["state_dict"], path)
-        self.optim = build_optimizer(self.model, self.cfg.OPTIM)
-        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
-        self.register_model(self.model_name, self.model, self.optim, self.sched)
-        on_gpu = self.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(enabled=on_gpu and self.settings.PREC == "amp")
-
-    def training_state(self) -> dict[str, Any]:
-        return {**super().training_state(), "scaler": self.scaler.state_dict()}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        super().load_training_state(state)
-        if state["scaler"]:  # empty where the scaler is not used
-            self.scaler.load_state_dict(state["scaler"])
-
-    def build_prompts(self) -> nn.Module:
-        """The module that owns every learnable number; its forward gives a PromptSet."""
-        raise NotImplementedError
-
-    def tokens(self, *, n_ctx: int, prefix: str = "", position: str = "end") -> ClassTokens:
-        """Token ids of "<prefix> <class name>." for this run's class names."""
-        tokens = class_tokens(
-            self.classnames,
-            n_ctx=n_ctx,
-            prefix=prefix,
-            position=position,
-            context_length=self.clip.context_length,
-        )
-        return tokens.to(self.device)
-
-    def context_words(self, *, position: str = "end") -> tuple[int, Tensor | None]:
-        """Set ``class_tokens`` from N_CTX and CTX_INIT; the context's length and start.
-
-        As published for CoOp and its kin, the words of CTX_INIT decide how many there are.
-        """
-        words = self.settings.CTX_INIT.replace("_", " ")
-        n_ctx = len(words.split()) or self.settings.N_CTX
-        self.class_tokens = self.tokens(n_ctx=n_ctx, prefix=words, position=position)
-        return n_ctx, embed_words(self.clip, words, n_ctx) if words else None
-
-    # -- one forward ---------------------------------------------------------------------------
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Class logits (B, K) of a batch under the current prompts."""
-        prompts = self.model()
-        return self.classify(self.image_features(images, prompts), self.text_features(prompts))
-
-    def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """(B, E); without a graph when the image tower holds no prompts."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
-            with prompted(self.clip, image=prompts.image):
-                return encode_image(self.clip, images)
-
-    def text_features(self, prompts: PromptSet) -> Tensor:
-        """(K, E), computed once per evaluation when the prompts do not depend on the image."""
-        if self._text is not None:
-            return self._text
-        return encode_classes(self.clip, self.class_tokens, prompts)
-
-    @contextmanager
-    def evaluating(self):
-        with super().evaluating():
-            self._text = self.evaluation_text()
-            try:
-                yield
-            finally:
-                self._text = None
-
-    def evaluation_text(self) -> Tensor | None:
-        """The text features that hold for a whole evaluation; None if they depend on the image."""
-        return self.text_features(self.model())
-
-    def predict(self, images: Tensor) -> dict[str, Any]:
-        probabilities = self.logits(images).softmax(-1)
-        return {
-            "probabilities": probabilities,
-            "uncertainty": 1 - probabilities.amax(-1),  # a softmax knows no other uncertainty
-        }
-
-    # -- one step ------------------------------------------------------------------------------
-
-    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W), or (B, V, C, H, W) where the data manager delivers V views."""
-        views = [batch["img"]]
-        while f"img{len(views) + 1}" in batch:
-            views.append(batch[f"img{len(views) + 1}"])
-        images = views[0] if len(views) == 1 else torch.stack(views, dim=1)
-        return images.to(self.device), batch["label"].to(self.device)
-
-    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The training loss and the class scores (B, K) its accuracy is printed of."""
-        logits = self.logits(images)
-        return F.cross_entropy(logits, labels), logits
-
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
-        images, labels = self.parse_batch_train(batch)
-        with self.autocast():
-            loss, scores = self.loss(images, labels)
-        self.detect_anomaly(loss)
-        self.model_zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optim)
-        self.scaler.update()
-        if self.batch_idx + 1 == self.num_batches:
-            self.update_lr()
-        return {"loss": loss.item(), "acc": compute_accuracy(scores, labels)[0].item()}
-
-    def before_train(self) -> None:
-        super().before_train()
-        self._train_start = time.perf_counter()
-
-    def after_train(self) -> None:
-        epochs = self.max_epoch - self.start_epoch
-        if epochs > 0:  # a finished run that is only evaluated again was not trained now
-            self.training_cost = {
-                "seconds": time.perf_counter() - self._train_start,
-                "epochs": epochs,
-                "resumed_from_epoch": self.start_epoch,
-                "steps": epochs * len(self.train_loader_x),
-                "images": len(self.dm.dataset.train_x),
-                "learnable_parameters": sum(p.numel() for p in self.model.parameters()),
-                "peak_memory_mb": peak_memory_mb(self.device),
-            }
-        super().after_train()
-
-
 def check_input_size(size: Iterable[int], expected: int, backbone: str) -> None:
-    """Raise unless INPUT.SIZE is what the backbone's position embedding was made for."""
+    """Refuse another INPUT.SIZE than the backbone's position embedding was made for.
+
+    Raises:
+        ValueError: names both sizes.
+    """
     if tuple(size) != (expected, expected):
         raise ValueError(
             f"INPUT.SIZE must be ({expected}, {expected}) for {backbone}, got {tuple(size)}"
         )
 
 
-def flatten(outputs: dict[str, Any]) -> dict[str, Tensor]:
-    """{"variants": {v: {k: x}}} becomes {"v/k": x}; the rest stays."""
-    flat = {name: value for name, value in outputs.items() if name != "variants"}
-    for variant, values in outputs.get("variants", {}).items():
-        flat.update({f"{variant}/{name}": value for name, value in values.items()})
-    return flat
+def metrics_record(evaluated: Evaluated, parts: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What results.json says of an evaluation's readings; each is measured once on each part.
 
-
-def variant_names(outputs: dict[str, np.ndarray]) -> list[str]:
-    """The variants that ``flatten`` wrote into the outputs."""
-    suffix = "/probabilities"
-    return [name.removesuffix(suffix) for name in outputs if name.endswith(suffix)]
+    Args:
+        evaluated: the answers about N images.
+        parts: boolean rows (N,) by name.
+    """
+    prediction, labels = evaluated.prediction, evaluated.labels
+    whole = {reading: metrics_of(reading, labels) for reading in prediction.distinct()}
+    on_parts = {
+        reading: {name: metrics_of(reading, labels, rows) for name, rows in parts.items()}
+        for reading in whole
+    }
+    return {
+        "metrics": whole[prediction.main],
+        "variants": {name: whole[reading] for name, reading in prediction.readings.items()},
+        "parts": on_parts[prediction.main],
+        "variant_parts": {name: on_parts[reading] for name, reading in prediction.readings.items()},
+    }
 
 
 def metrics_of(
-    outputs: dict[str, np.ndarray],
-    labels: np.ndarray,
-    *,
-    prefix: str = "",
-    rows: np.ndarray | slice = slice(None),
+    reading: Reading, labels: Tensor, rows: Tensor | slice = slice(None)
 ) -> dict[str, float]:
-    """The metrics of the (variant's) probabilities and uncertainty on the chosen rows."""
+    """The metrics of a reading of N images with labels (N,), on the chosen rows."""
     return classification_metrics(
-        torch.from_numpy(outputs[f"{prefix}probabilities"][rows]),
-        torch.from_numpy(labels[rows]),
-        torch.from_numpy(outputs[f"{prefix}uncertainty"][rows]),
+        reading.probabilities[rows], labels[rows], reading.uncertainty[rows]
     )
-
-
-def coupled_prompts(clip: nn.Module, settings: CfgNode) -> CoupledPrompts:
-    """MaPLe's prompts for a CLIP, started from the first N_CTX words of CTX_INIT."""
-    check_depth(clip, text=settings.PROMPT_DEPTH, vision=settings.PROMPT_DEPTH)
-    words = settings.CTX_INIT.replace("_", " ")
-    return CoupledPrompts(
-        settings.N_CTX,
-        settings.PROMPT_DEPTH,
-        clip.transformer.width,
-        clip.visual.transformer.width,
-        init=embed_words(clip, words, settings.N_CTX) if words else None,
-    )
-
-
-def independent_prompts(clip: nn.Module, settings: CfgNode) -> IndependentPrompts:
-    """Prompts of IVLP's kind for a CLIP; a tower whose N_CTX or depth is 0 or absent has none."""
-    n_text, text_depth = settings.get("N_CTX_TEXT", 0), settings.get("PROMPT_DEPTH_TEXT", 0)
-    check_depth(clip, text=text_depth, vision=settings.PROMPT_DEPTH_VISION)
-    words = settings.CTX_INIT.replace("_", " ")
-    return IndependentPrompts(
-        n_text,
-        settings.N_CTX_VISION,
-        text_depth,
-        settings.PROMPT_DEPTH_VISION,
-        clip.transformer.width,
-        clip.visual.transformer.width if is_vit(clip) else 0,  # a ResNet has text prompts alone
-        init=embed_words(clip, words, n_text) if words and n_text else None,
-    )
-
-
-def check_depth(clip: nn.Module, *, text: int, vision: int) -> None:
-    """Raise before any work where prompts would be deeper than the towers, or on a ResNet."""
-    if vision and not is_vit(clip):
-        raise ValueError("image prompts need a ViT backbone, got a ResNet: use a text-only method")
-    towers = [("text", text, clip.transformer)]
-    if vision:
-        towers.append(("image", vision, clip.visual.transformer))
-    for name, depth, tower in towers:
-        if depth > tower.layers:
-            raise ValueError(
-                f"prompt depth must be at most {tower.layers}, the depth of the {name} tower, "
-                f"got {depth}"
-            )

@@ -6,27 +6,33 @@ does not write: so they are written and read here, in the same way whichever too
 
 from __future__ import annotations
 
-import random
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from dassl.engine import TrainerX
 from dassl.utils import load_checkpoint, save_checkpoint
 from torch import Tensor, nn
 
+from causalclip.engine.random_state import random_state, set_random_state
 from causalclip.report.results import training_facts
 
 
-class CheckpointTrainer(TrainerX):
-    """A trainer whose checkpoints say whose they are, and are compared with it when read.
+class ExactResume(TrainerX):
+    """A killed run ends in the same bits as an uninterrupted one, and in nobody else's.
 
-    A subclass sets ``classnames``, and ``digest`` to that of its CLIP's weights.
+    Any Dassl trainer gets it by derivation: ``class ExactCoOp(ExactResume, CoOp)``.
     """
 
-    class_bound = False  # whether what is learned serves the classes of its training alone
+    digest: str | None = None  # of the frozen weights, where the trainer knows it
+    scaler: torch.amp.GradScaler | None = None  # of mixed precision
     trained_on: dict[str, Any] | None = None  # facts of the run whose model was loaded
+
+    @cached_property
+    def classnames(self) -> list[str]:
+        """The class names of this run, in the order of their labels."""
+        return list(self.dm.dataset.classnames)
 
     def checkpoint_identity(self) -> dict[str, Any]:
         """Who a checkpoint belongs to; stored in it and compared when it is read."""
@@ -38,14 +44,23 @@ class CheckpointTrainer(TrainerX):
         }
 
     def training_state(self) -> dict[str, Any]:
-        """What an exact resume needs besides model, optimizer and schedule: tensors, numbers,
-        strings and containers of them."""
-        return {"random": random_state(), "best_result": float(self.best_result)}
+        """What an exact resume needs besides model, optimizer and schedule.
+
+        A trainer with more of it (a running average of weights) extends this and
+        ``load_training_state`` by tensors, numbers, strings and containers of them.
+        """
+        return {
+            "random": random_state(),
+            "best_result": float(self.best_result),
+            "scaler": {} if self.scaler is None else self.scaler.state_dict(),
+        }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Restore what ``training_state`` returned."""
         set_random_state(state["random"])
         self.best_result = state["best_result"]
+        if self.scaler is not None and state.get("scaler"):  # empty where it is not used
+            self.scaler.load_state_dict(state["scaler"])
 
     def save_model(
         self,
@@ -55,7 +70,11 @@ class CheckpointTrainer(TrainerX):
         val_result: float | None = None,
         model_name: str = "",
     ) -> None:
-        """Write ``directory/<name>/model.pth.tar-<epoch + 1>`` for every registered model."""
+        """Write ``directory/<name>/model.pth.tar-<epoch + 1>`` for every registered model.
+
+        Raises:
+            OSError: it cannot be written; earlier files stay whole.
+        """
         for name in self.get_model_names():
             checkpoint = {
                 "state_dict": self._models[name].state_dict(),
@@ -70,8 +89,13 @@ class CheckpointTrainer(TrainerX):
             save_checkpoint(checkpoint, str(folder), is_best=is_best, model_name=model_name)
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Go on from the checkpoint written last in ``directory``; the number of epochs it has, 0
-        where there is none. One of another method, backbone or class list is an error."""
+        """Go on from the checkpoint written last in ``directory``; the number of epochs done, 0
+        where there is none.
+
+        Raises:
+            ValueError: it is of another method, backbone or class list, is damaged, or the models
+                stand at different epochs.
+        """
         folders = [Path(directory) / name for name in self.get_model_names()]
         if not folders or not all((folder / "checkpoint").exists() for folder in folders):
             print("No checkpoint found, train from scratch")
@@ -99,9 +123,35 @@ class CheckpointTrainer(TrainerX):
         print(f"Resume {name} from {path} (epoch={checkpoint['epoch']})")
         return checkpoint["epoch"]
 
+    def check_classes(self, checkpoint: dict[str, Any], path: Path, why: str) -> None:
+        """Compare the classes of a checkpoint with this run's.
+
+        Raises:
+            ValueError: they are others, even if as many; ends with ``why`` that matters.
+        """
+        # A checkpoint of another code base does not say; its run's results.json may.
+        theirs = (checkpoint.get("identity") or self.trained_on or {}).get("classnames")
+        if theirs is not None and list(theirs) != self.classnames:
+            raise ValueError(
+                f"{path}: learned for the classes {', '.join(theirs[:5])}, ..., this run has "
+                f"{', '.join(self.classnames[:5])}, ...: {why}"
+            )
+
+
+class CheckpointTrainer(ExactResume):
+    """Also loads for evaluation what was learned on other classes, of the same method and CLIP."""
+
+    class_bound = False  # whether what is learned serves the classes of its training alone
+
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load what ``directory`` holds of this method: the given epoch, or model-best, or the last
-        one written. Other class names are fine; another method or backbone is an error."""
+        one written. Other class names are fine, unless the method is bound to its own.
+
+        Raises:
+            ValueError: no directory for a method that learns, or a file that is damaged or of
+                another method, backbone or shape.
+            FileNotFoundError: there is no such file; lists what is there.
+        """
         if directory:
             self.trained_on = training_facts(directory)
         if not self.get_model_names():
@@ -121,20 +171,13 @@ class CheckpointTrainer(TrainerX):
             print(f"Load {path} to {name} (epoch={checkpoint['epoch']})")
             load_state(self._models[name], checkpoint["state_dict"], path)
 
-    def check_classes(self, checkpoint: dict[str, Any], path: Path, why: str) -> None:
-        """Raise where a checkpoint was learned for other classes than this run's, even as many."""
-        # A checkpoint of another code base does not say; its run's results.json may.
-        theirs = (checkpoint.get("identity") or self.trained_on or {}).get("classnames")
-        if theirs is not None and list(theirs) != self.classnames:
-            raise ValueError(
-                f"{path}: learned for the classes {', '.join(theirs[:5])}, ..., this run has "
-                f"{', '.join(self.classnames[:5])}, ...: {why}"
-            )
-
 
 def checkpoint_path(directory: Path, epoch: int | None) -> Path:
-    """The file to load from a model's folder: the given epoch's, or model-best, or the one written
-    last; FileNotFoundError lists what is there."""
+    """The file to load from a model's folder: the given epoch's, or model-best, or the last one.
+
+    Raises:
+        FileNotFoundError: it is not there; lists what is.
+    """
     if epoch is not None:
         path = directory / f"model.pth.tar-{epoch}"
     else:
@@ -153,7 +196,11 @@ def last_written(directory: Path) -> str:
 
 
 def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
-    """Raise where a checkpoint was written by another method or for another backbone."""
+    """Compare the method and the backbone of a checkpoint with this run's.
+
+    Raises:
+        ValueError: one of them is another; names both.
+    """
     theirs = checkpoint.get("identity")
     if not theirs:  # written by another code base; strict loading finds what does not fit
         return
@@ -162,8 +209,9 @@ def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: P
             f"{path}: a checkpoint of {theirs['trainer']}, this run is {identity['trainer']}"
         )
     # One file may go by two names, and one name be loaded in two precisions: either will do.
-    # A trainer of another code base on minidassl names the backbone alone.
-    if all(theirs.get(key) != identity[key] for key in ("backbone", "weights")):
+    # Not every trainer knows the digest of its weights.
+    known = [key for key in ("backbone", "weights") if theirs.get(key) is not None]
+    if known and all(theirs[key] != identity[key] for key in known):
         raise ValueError(
             f"{path}: learned on the backbone {theirs['backbone']}, "
             f"this run has {identity['backbone']}"
@@ -171,7 +219,11 @@ def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: P
 
 
 def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Strict load; a ValueError names the file and says what does not fit."""
+    """Load every tensor of ``state``, by name and shape.
+
+    Raises:
+        ValueError: some do not fit; names the file and says which.
+    """
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -181,25 +233,3 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 def state_of(part: Any) -> dict[str, Any] | None:
     """The state dict of an optimizer or schedule; None for a model without one."""
     return None if part is None else part.state_dict()
-
-
-def random_state() -> dict[str, Any]:
-    """The states of Python's, NumPy's and torch's generators, as tensors, numbers and strings."""
-    name, keys, *position = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *position),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put the generators back; CUDA's only where there are as many devices as there were."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, *position = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *position))
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([device.cpu() for device in state["cuda"]])

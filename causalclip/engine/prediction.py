@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """One way to read a model's answer: class probabilities and how uncertain they are."""
 
@@ -25,8 +25,19 @@ class Reading:
         probabilities = logits.softmax(-1)
         return cls(probabilities, 1 - probabilities.amax(-1))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Reading]) -> Reading:
+        """The rows of consecutive batches as one reading, on the CPU.
 
-@dataclass(frozen=True)
+        Probabilities in fp32, as they are saved and measured; uncertainty in its own precision.
+        """
+        return cls(
+            _joined([part.probabilities.float() for part in parts]),
+            _joined([part.uncertainty for part in parts]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """The answer a method is judged by, other readings of the same model by name, and extras."""
 
@@ -35,25 +46,30 @@ class Prediction:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """Further arrays, one row an image: CDC's conflict (B,), each template's opinion, ..."""
 
+    def distinct(self) -> list[Reading]:
+        """Each reading once, the main one first: it may be one of the named ones as well."""
+        return list(dict.fromkeys([self.main, *self.readings.values()]))
+
     @classmethod
     def joined(cls, parts: Sequence[Prediction]) -> Prediction:
-        """The predictions of consecutive batches as one, on the CPU, in their own precision."""
+        """The predictions of consecutive batches as one, on the CPU, in their own precision.
 
-        def join(tensors: list[Tensor]) -> Tensor:
-            return torch.cat([tensor.cpu() for tensor in tensors])
+        A main reading that is one of the named ones is joined and kept once.
 
-        def reading(several: list[Reading]) -> Reading:
-            return Reading(
-                join([r.probabilities for r in several]), join([r.uncertainty for r in several])
-            )
-
-        first = parts[0]
+        Raises:
+            ValueError: no batch at all.
+        """
+        if not parts:
+            raise ValueError("there is nothing to evaluate: the split holds no image")
+        rows = zip(*(part.distinct() for part in parts), strict=True)
+        joined = [Reading.joined(several) for several in rows]
+        of = dict(zip(parts[0].distinct(), joined, strict=True))
         return cls(
-            main=reading([part.main for part in parts]),
-            readings={
-                name: reading([part.readings[name] for part in parts]) for name in first.readings
+            main=joined[0],
+            readings={name: of[reading] for name, reading in parts[0].readings.items()},
+            extras={
+                name: _joined([part.extras[name] for part in parts]) for name in parts[0].extras
             },
-            extras={name: join([part.extras[name] for part in parts]) for name in first.extras},
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -71,3 +87,24 @@ class Prediction:
             flat[name] = tensor.numpy() if tensor.dtype == torch.float64 else tensor.float().numpy()
         flat["prediction"] = self.main.probabilities.argmax(-1).numpy()
         return flat
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What a trainer answered about a whole split, and what was asked: one row an image, N rows."""
+
+    prediction: Prediction
+    labels: Tensor
+    """(N,) int64."""
+    paths: tuple[str, ...]
+    """(N,) image files."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything that predictions.npz holds, by name, N rows each."""
+        flat = self.prediction.arrays()
+        return {**flat, "label": self.labels.numpy(), "path": np.array(self.paths)}
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """The rows of several tensors in one, on the CPU."""
+    return torch.cat([tensor.cpu() for tensor in tensors])

@@ -72,15 +72,18 @@ class Number:
             return False
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return math.isfinite(value) and above and below
+        # An int is finite, and a huge one cannot be asked.
+        return (isinstance(value, int) or math.isfinite(value)) and above and below
 
     @property
     def words(self) -> str:
-        if self.high < math.inf:
+        if math.isfinite(self.low) and math.isfinite(self.high):
             left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
             return f"a number in {left}{self.low:g}, {self.high:g}{right}"
-        if self.low > -math.inf:
+        if math.isfinite(self.low):
             return f"a finite number {'>' if self.open_low else '>='} {self.low:g}"
+        if math.isfinite(self.high):
+            return f"a finite number {'<' if self.open_high else '<='} {self.high:g}"
         return "a finite number"
 
 
@@ -96,7 +99,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class Text:
-    """Any text; with `holding`, text that holds this once, or is empty."""
+    """Any text; with `holding`, text that holds this exactly once, or is empty."""
 
     holding: str = ""
 

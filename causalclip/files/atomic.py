@@ -16,6 +16,7 @@ def replacing(path: str | os.PathLike, *, keep_existing: bool = False) -> Iterat
 
     Readers see the old file or the whole new one. A failure leaves the old one, and no neighbour.
     With `keep_existing` the first of several writers wins and what the others wrote is dropped.
+    (minidassl has a smaller one of its own: it is another distribution and cannot import this.)
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,13 @@
 """Where derived files go, and how: written whole or not at all, beside the data or in the cache."""
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from causalclip.files.atomic import replacing
 
@@ -12,7 +15,7 @@ READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def cache_home() -> Path:
-    """Return the folder for what cannot be kept beside the data: `$CAUSALCLIP_CACHE` if set."""
+    """Return the one cache folder: `$CAUSALCLIP_CACHE`, by default ~/.cache/causalclip."""
     return Path(os.environ.get("CAUSALCLIP_CACHE") or "~/.cache/causalclip").expanduser()
 
 
@@ -34,7 +37,7 @@ def first_existing(path: str | os.PathLike) -> Path | None:
     return next((place for place in (Path(path), cache_twin(path)) if place.is_file()), None)
 
 
-def load_json(path: str | os.PathLike):
+def load_json(path: str | os.PathLike) -> Any:
     """Return the content of a derived file, or None if there is none or it is damaged."""
     place = first_existing(path)
     if place is None:
@@ -46,11 +49,15 @@ def load_json(path: str | os.PathLike):
         return None
 
 
-def store_json(path: str | os.PathLike, content, *, keep_existing: bool = False) -> Path:
+def store_json(path: str | os.PathLike, content: Any, *, keep_existing: bool = False) -> Path:
     """Write `content` to `path`, or to its twin in the cache if that is read-only; return where.
 
     Readers see the old file or the new one, never a part. With `keep_existing` the first of several
     processes wins and the others' content is dropped, so the caller has to read the file again.
+
+    Raises:
+        PermissionError: the cache is read-only as well; says what to set.
+        OSError: another failure, as a full disk.
     """
     text = json.dumps(content)
     try:

@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 from scipy.stats import hmean
 
-from causalclip.report.runs import PROTOCOLS
+from causalclip.report.protocols import PROTOCOLS
 from causalclip.report.tables import shots_name
 
 FIGURES = Path(__file__).with_name("published_figures.yaml")

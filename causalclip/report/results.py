@@ -1,37 +1,207 @@
-"""Results as data: results.json and predictions.npz of one evaluation (docs/results.md)."""
+"""Results as data: results.json and predictions.npz of one evaluation (docs/results.md).
+
+Reading loads neither torch nor Dassl nor pandas: what only a run needs is imported where it runs.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
-import math
 import platform
 import resource
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, get_type_hints
 
-import dassl
-import numpy as np
-import torch
 import yaml
-from yacs.config import CfgNode
 
 from causalclip.files.atomic import replacing
+from causalclip.report.json_types import fits, nan_for_nulls, nulls_for_not_finite, type_name
+from causalclip.report.predictions import Predictions
+from causalclip.report.protocols import inferred_protocol
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from yacs.config import CfgNode
+
+SCHEMA = 2
 RESULTS_FILE = "results.json"
-PREDICTIONS_FILE = "predictions.npz"
 RECORDED_PACKAGES = ("causalclip", "torch", "torchvision", "openai-clip", "numpy")
+MEASURED = ("metrics", "variants", "parts", "variant_parts")
+
+Metrics = dict[str, float]
+"""accuracy, ece, ... as `causalclip.metrics.classification_metrics` names them."""
+
+
+class TrainedOn(TypedDict):
+    """What the run was trained on whose model an evaluation has loaded."""
+
+    dataset: str
+    shots: int
+    seed: int
+    subsample_classes: str
+    source_domains: list[str]
+    classnames: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One evaluation: what was run and what came out; a results.json, key by key.
+
+    A number that was not finite is null in the file and NaN here.
+    """
+
+    trainer: str
+    backbone: str
+    dataset: str
+    seed: int
+    shots: int
+    """Images per class; all of them where it is below 1."""
+    metrics: Metrics
+    schema: int = SCHEMA
+    protocol: str = ""
+    """A key of PROTOCOLS; empty for a result that is of none."""
+    config_name: str | None = None
+    subsample_classes: str = "all"
+    source_domains: list[str] = field(default_factory=list)
+    target_domains: list[str] = field(default_factory=list)
+    split: str = "test"
+    classnames: list[str] = field(default_factory=list)
+    time: str = ""
+    versions: dict[str, str | None] = field(default_factory=dict)
+    command: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    identity: str | None = None
+    """Fingerprint of the settings that shape the result, where the run has one."""
+    variants: dict[str, Metrics] = field(default_factory=dict)
+    parts: dict[str, Metrics] = field(default_factory=dict)
+    variant_parts: dict[str, dict[str, Metrics]] = field(default_factory=dict)
+    training: dict[str, Any] | None = None
+    trained_on: TrainedOn | None = None
+    evaluation: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Result:
+        """A result from the content of a results.json of this schema or an older one.
+
+        An older one comes back in this schema: schema 1 did not say its protocol, it is inferred.
+        Keys that are none of ours are left out.
+
+        Raises:
+            ValueError: a newer schema, a key that is missing, or one of the wrong type.
+        """
+        check_schema(record.get("schema"))
+        kinds = field_types()
+        given = {name: record[name] for name in kinds if name in record}
+        given |= {name: nan_for_nulls(given[name]) for name in MEASURED if name in given}
+        missing = [name for name in required_fields() if name not in given]
+        if missing:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        for name, value in given.items():
+            if not fits(value, kinds[name]):
+                kind = type_name(kinds[name])
+                raise ValueError(f"{name} must be of type {kind}, got {value!r:.80}")
+        if "accuracy" not in given["metrics"]:
+            raise ValueError(f"metrics lacks accuracy, got {sorted(given['metrics'])}")
+        result = cls(**{**given, "schema": SCHEMA})
+        protocol = result.protocol or inferred_protocol(result)
+        return dataclasses.replace(result, protocol=protocol)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Result:
+        """The result in the file ``path``, of this schema or an older one.
+
+        Raises:
+            ValueError: an empty, cut or malformed file, or one of a newer schema; names the file.
+        """
+        text = Path(path).read_bytes()
+        if not text.strip():
+            raise ValueError(f"{path}: empty; remove it and run that evaluation again")
+        try:
+            record = json.loads(text)
+            if not isinstance(record, dict):
+                raise ValueError(f"must be a JSON object, got a {type(record).__name__}")
+            return cls.of_record(record)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: cut or damaged, not JSON: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def write(self, folder: str | Path) -> Path:
+        """Write results.json into ``folder``, whole or not at all; its path."""
+        path = Path(folder) / RESULTS_FILE
+        record = nulls_for_not_finite(dataclasses.asdict(self))
+        text = json.dumps(record, indent=1, allow_nan=False)
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
+        return path
+
+    @property
+    def training_seconds(self) -> float | None:
+        """How long the training took; None for an evaluation only, or nothing to train."""
+        return (self.training or {}).get("seconds")
+
+    def trained(self) -> TrainedOn:
+        """What this result's model was trained on: by this run, where it loaded none."""
+        return self.trained_on or TrainedOn(
+            dataset=self.dataset,
+            shots=self.shots,
+            seed=self.seed,
+            subsample_classes=self.subsample_classes,
+            source_domains=self.source_domains,
+            classnames=self.classnames,
+        )
+
+
+def check_schema(schema: object) -> None:
+    """Raise ValueError unless a results.json of this schema can be read."""
+    if not isinstance(schema, int) or schema < 1:
+        raise ValueError(f'must say its "schema" (a number up to {SCHEMA}), got {schema!r:.80}')
+    if schema > SCHEMA:
+        raise ValueError(
+            f"{RESULTS_FILE} of schema {schema}, this version reads up to {SCHEMA}: "
+            "upgrade causalclip"
+        )
+
+
+@cache
+def field_types() -> dict[str, Any]:
+    """The annotated type of each field of a result."""
+    return get_type_hints(Result)
+
+
+@cache
+def required_fields() -> list[str]:
+    """The fields without a default."""
+    absent = dataclasses.MISSING
+    return [
+        f.name
+        for f in dataclasses.fields(Result)
+        if f.default is absent and f.default_factory is absent
+    ]
+
+
+# -- what a run records ------------------------------------------------------------------------
 
 
 def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, Any]:
-    """Who produced a result: method, data, seed, versions, command line and configuration."""
+    """Who produces a result: protocol, method, data, seed, versions, command, configuration.
+
+    The fields of `Result` but those that are measured; a host checkout's train.py may not say
+    protocol and config_name.
+    """
     return {
         "schema": SCHEMA,
+        "protocol": cfg.get("PROTOCOL", ""),
         "trainer": cfg.TRAINER.NAME,
-        "config_name": cfg.get("CONFIG_NAME"),  # a host checkout's train.py does not say
+        "config_name": cfg.get("CONFIG_NAME"),
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "dataset": cfg.DATASET.NAME,
         "seed": cfg.SEED,
@@ -48,18 +218,34 @@ def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, 
     }
 
 
-def training_facts(directory: str | Path) -> dict[str, Any] | None:
-    """What the run in ``directory`` was trained on, from its results.json; None without one."""
+def write_results(directory: str | Path, record: Mapping[str, Any]) -> Path:
+    """Write the result of ``run_record`` and what was measured; the path of results.json.
+
+    Raises:
+        ValueError: a key that is missing, or of the wrong type.
+    """
+    return Result.of_record(record).write(directory)
+
+
+def write_predictions(directory: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
+    """Write predictions.npz: one row a test image in every array; its path."""
+    return Predictions(arrays).write(directory)
+
+
+def training_facts(directory: str | Path) -> TrainedOn | None:
+    """What the run in ``directory`` was trained on, from its results.json; None without one.
+
+    Raises:
+        ValueError: a results.json that cannot be read; names it.
+    """
     path = Path(directory) / RESULTS_FILE
-    if not path.is_file():
-        return None
-    record = json.loads(path.read_text())
-    keys = ("dataset", "shots", "seed", "subsample_classes", "source_domains", "classnames")
-    return {key: record[key] for key in keys}
+    return Result.read(path).trained() if path.is_file() else None
 
 
 def package_versions() -> dict[str, str | None]:
     """Versions of Python and of the packages a result depends on; None where not installed."""
+    import dassl
+
     versions: dict[str, str | None] = {
         "python": platform.python_version(),
         # The one that runs, not one that is installed: Dassl is often only on the path.
@@ -76,34 +262,8 @@ def package_versions() -> dict[str, str | None]:
 def peak_memory_mb(device: torch.device) -> float:
     """Peak memory in MiB: of the process on a CPU, of the tensors on a GPU."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def write_results(directory: str | Path, record: dict[str, Any]) -> Path:
-    """Write results.json atomically; numbers that are not finite become null."""
-    path = Path(directory) / RESULTS_FILE
-    text = json.dumps(finite(record), indent=1, allow_nan=False)
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
-    return path
-
-
-def write_predictions(directory: str | Path, arrays: dict[str, np.ndarray]) -> Path:
-    """Write predictions.npz atomically: one row a test image in every array."""
-    path = Path(directory) / PREDICTIONS_FILE
-    with replacing(path) as part, open(part, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    return path
-
-
-def finite(value: Any) -> Any:
-    """The same JSON value with every NaN and infinity replaced by None."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value

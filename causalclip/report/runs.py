@@ -1,80 +1,103 @@
-"""Every results.json below a folder as one table of runs, sorted into the protocols."""
+"""Every results.json below a folder as one table of runs, a row for each reading of a result."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-PROTOCOLS = {
-    "base2new": "Base-to-novel",
-    "xd": "Cross-dataset",
-    "dg": "Domain generalisation",
-    "fewshot": "Few-shot",
-    "lodo": "Leave one domain out",
-    "openclass": "Open class",
-}
-VARIANTS = ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR")
+from causalclip.report.results import RESULTS_FILE, Result
+from causalclip.report.settings import name_settings, settings_of
+
+# What two results share that differ in nothing but the seed.
+SAME_BUT_SEED = [
+    "protocol",
+    "method",
+    "backbone",
+    "source",
+    "dataset",
+    "shots",
+    "domain",
+    "subsample",
+]
 
 
 def load_runs(root: Path) -> pd.DataFrame:
-    """One row per result and reading of the method (its variants), newest schema only."""
+    """One row per result and reading of the method (its variants); empty without any result.
+
+    Raises:
+        ValueError: a results.json that cannot be read, or results of one method, data set and half
+            whose classes differ; names the files.
+    """
     rows = []
-    for path in sorted(root.rglob("results.json")):
-        record = json.loads(path.read_text())
-        rows += [run_row(record, path, variant) for variant in ["", *record["variants"]]]
-    return name_methods(pd.DataFrame(rows)) if rows else pd.DataFrame()
+    for path in sorted(root.rglob(RESULTS_FILE)):
+        result = Result.read(path)
+        rows += [run_row(result, path, variant) for variant in ("", *result.variants)]
+    if not rows:
+        return pd.DataFrame()
+    runs = name_methods(pd.DataFrame(rows))
+    check_classes(runs)
+    return runs
 
 
-def run_row(record: dict, path: Path, variant: str) -> dict:
-    """The facts of one result that the tables use."""
-    trained_on = record.get("trained_on") or {}
+def run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
+    """The facts of one result that the tables use; ``variant`` "" is the method's own reading."""
+    trained = result.trained()
     return {
-        "protocol": protocol_of(record),
-        "trainer": record["trainer"],
-        "config": record.get("config_name") or path.parent.parent.name,
+        "protocol": result.protocol,
+        "trainer": result.trainer,
+        "config": result.config_name or path.parent.parent.name,
         "variant": variant,
-        "method": record["trainer"] + (f", {variant}" if variant else ""),
-        "backbone": record["backbone"],
-        "dataset": record["dataset"],
-        "source": trained_on.get("dataset", record["dataset"]),
-        "shots": trained_on.get("shots", record["shots"]),
-        "seed": record["seed"],
-        "subsample": record["subsample_classes"],
-        "domain": " ".join(record["target_domains"]),
-        "seconds": (record["training"] or {}).get("seconds"),
-        "metrics": record["variants"][variant] if variant else record["metrics"],
+        "method": result.trainer + (f", {variant}" if variant else ""),
+        "backbone": result.backbone,
+        "dataset": result.dataset,
+        "source": trained["dataset"],
+        "shots": trained["shots"],
+        "seed": result.seed,
+        "subsample": result.subsample_classes,
+        "domain": " ".join(result.target_domains),
+        "trains": result.trained_on is None,
+        "seconds": result.training_seconds,
+        "metrics": result.variants[variant] if variant else result.metrics,
         # A variant's own, where the run has recorded them; the method's are of another reading.
-        "parts": record.get("variant_parts", {}).get(variant, {}) if variant else record["parts"],
+        "parts": result.variant_parts.get(variant, {}) if variant else result.parts,
+        "settings": settings_of(result),
+        "classnames": tuple(result.classnames),
         "path": path,
     }
 
 
-def protocol_of(record: dict) -> str:
-    """The protocol a result belongs to; empty for one that is of none."""
-    subsample, trained_on = record["subsample_classes"], record.get("trained_on")
-    if "open" in record["parts"]:
-        return "openclass"
-    if record["target_domains"]:
-        return "lodo" if subsample == "all" else ""
-    if subsample != "all":
-        return "base2new"
-    if trained_on is None:
-        return "fewshot"
-    if trained_on["dataset"] == record["dataset"] or trained_on["subsample_classes"] != "all":
-        return ""  # the same run evaluated again, or base classes tested on all
-    return "dg" if record["dataset"] in VARIANTS else "xd"
-
-
 def name_methods(runs: pd.DataFrame) -> pd.DataFrame:
-    """Add the configuration to a method's name where a trainer ran with several in one place."""
+    """Add to a method's name what tells it from others of one trainer in one place: the
+    configuration file, and settings given beside it (also as the column ``setting``)."""
     place = ["protocol", "trainer", "source", "dataset", "shots", "domain", "subsample"]
     several = runs.groupby(place)["config"].transform("nunique") > 1
     several = several.groupby([runs.protocol, runs.trainer]).transform("any")
-    runs = runs.copy()
-    runs.loc[several, "method"] += " (" + runs.loc[several, "config"] + ")"
+    runs = runs.assign(setting=name_settings(runs))
+    configs = runs["config"].where(several, "")
+    more = [", ".join(filter(None, pair)) for pair in zip(configs, runs.setting, strict=True)]
+    runs["method"] += [f" ({text})" if text else "" for text in more]
     return runs
+
+
+def check_classes(runs: pd.DataFrame) -> None:
+    """Raise ValueError where seeds of one method have been tested on other classes."""
+    for _, part in runs.groupby(SAME_BUT_SEED, sort=False):
+        first, other = part.iloc[0], part[part.classnames != part.classnames.iloc[0]]
+        if len(other):
+            one, two = first.classnames, other.classnames.iloc[0]
+            raise ValueError(
+                f"{first.path} and {other.path.iloc[0]} are of the same method and data and have "
+                f"other classes: {only_in(one, two)} against {only_in(two, one)}; "
+                "their mean would say nothing: move one of them away"
+            )
+
+
+def only_in(names: tuple[str, ...], others: tuple[str, ...]) -> str:
+    """The first class names that the others lack; how many there are where only order differs."""
+    own = [name for name in names if name not in others]
+    return ", ".join(own[:5]) if own else f"{len(names)} classes in their order"
 
 
 def unpaired(runs: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from causalclip.report.runs import SAME_BUT_SEED
+
 FAR = 10.0  # points of accuracy below the best seed that make a run suspect
 
 
@@ -54,16 +56,14 @@ def collapsed(runs: pd.DataFrame) -> pd.DataFrame:
     """
     mine = runs[runs.variant == ""].copy()
     mine["accuracy"] = [metrics["accuracy"] for metrics in mine.metrics]
-    same = ["protocol", "method", "backbone", "source", "dataset", "shots", "domain", "subsample"]
-    mine["best"] = mine.groupby(same)["accuracy"].transform("max")
+    mine["best"] = mine.groupby(SAME_BUT_SEED)["accuracy"].transform("max")
     return mine[mine.accuracy < mine.best - FAR]
 
 
 def repeated(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs that stand for one and the same method, data, classes and seed."""
     mine = runs[(runs.variant == "") & (runs.protocol != "")]
-    same = ["protocol", "method", "backbone", "source", "dataset", "shots", "domain", "subsample"]
-    return mine[mine.duplicated([*same, "seed"], keep=False)]
+    return mine[mine.duplicated([*SAME_BUT_SEED, "seed"], keep=False)]
 
 
 # -- two methods -------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 """Tables from the results.json files below a folder; nothing is read from logs.
 
-    python scripts/summarize.py output
-    python scripts/summarize.py output --protocol base2new --format latex
-    python scripts/summarize.py output --compare CDC MaPLe
-    python scripts/summarize.py output --against
-    python scripts/summarize.py output --protocol fewshot --plot figures
+    causalclip summarize output
+    causalclip summarize output --protocol base2new --format latex
+    causalclip summarize output --compare CDC MaPLe
+    causalclip summarize output --against
+    causalclip summarize output --protocol fewshot --plot figures
 
 Cells are mean ± standard deviation over seeds (population, as in the family's parse_test_res.py),
 or with --ci95 mean ± half of the 95 % interval of the mean (Student's t). csv and json hold both.
@@ -22,8 +22,9 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
+from causalclip.report.protocols import PROTOCOLS
 from causalclip.report.published_figures import against, load_figures, reference
-from causalclip.report.runs import PROTOCOLS, load_runs, unpaired
+from causalclip.report.runs import load_runs, unpaired
 from causalclip.report.seeds import FAR, collapsed, compare, over_seeds, repeated
 from causalclip.report.tables import average_over_datasets, scores
 
@@ -106,7 +107,8 @@ def warnings(runs: pd.DataFrame) -> list[str]:
         )
     for _, run in unpaired(runs).iterrows():
         other = "new" if run.subsample == "base" else "base"
-        said.append(f"{run.path.parent}: no result on the {other} classes beside it, left out")
+        beside = "beside it" + (f" with {run.setting}" if run.setting else "")
+        said.append(f"{run.path.parent}: no result on the {other} classes {beside}, left out")
     for _, run in repeated(runs).iterrows():
         said.append(f"{run.path.parent}: another run of the same method, data and seed is counted")
     return said
@@ -166,7 +168,8 @@ def selected(args: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
         runs, found = (part[part.protocol == args.protocol] for part in (runs, found))
     if found.empty:
         what = PROTOCOLS[args.protocol] if args.protocol else "any protocol"
-        raise ValueError(f"no finished runs of {what} below {args.root}")
+        message = f"no finished runs of {what} below {args.root}"
+        raise ValueError("\n".join([message, *warnings(runs)]))
     return runs, found
 
 
@@ -190,14 +193,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables; 2 when there is nothing to print."""
     args = parser().parse_args(argv)
     if not args.root.is_dir():
-        print(f"summarize.py: {args.root} is not a folder", file=sys.stderr)
+        print(f"causalclip summarize: {args.root} is not a folder", file=sys.stderr)
         return 2
     try:
         runs, found = selected(args)
         made = asked(args, found)
         written = plot(found, args.plot) if args.plot else []
-    except ValueError as error:
-        print(f"summarize.py: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"causalclip summarize: {error}", file=sys.stderr)
         return 2
     print(render(made, args.format, "ci95" if args.ci95 else "sd"))
     said = warnings(runs) + [f"wrote {path}" for path in written]

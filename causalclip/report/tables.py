@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import hmean
 
-from causalclip.report.runs import PROTOCOLS, VARIANTS
+from causalclip.metrics import novelty_auroc
+from causalclip.report.predictions import PREDICTIONS_FILE, Predictions
+from causalclip.report.protocols import PROTOCOLS, VARIANTS
 
 # The order of the papers' tables.
 TARGETS = (
@@ -99,13 +101,11 @@ def base_to_novel(runs: pd.DataFrame) -> pd.DataFrame:
 
 def detection(pair: pd.Series) -> float:
     """AUROC of new against base test images by uncertainty, per cent."""
-    from causalclip.metrics import novelty_auroc  # loads torch, which nothing else here needs
-
-    name = f"{pair['variant']}/uncertainty" if pair["variant"] else "uncertainty"
-    values = [
-        np.load(pair[path].with_name("predictions.npz"))[name] for path in ("path_base", "path_new")
-    ]
-    return novelty_auroc(*values)
+    base, new = (
+        Predictions.read(path.with_name(PREDICTIONS_FILE)).uncertainty(pair["variant"])
+        for path in (pair["path_base"], pair["path_new"])
+    )
+    return novelty_auroc(base, new)
 
 
 def average_over_datasets(rows: pd.DataFrame) -> pd.DataFrame:
@@ -127,10 +127,13 @@ def average_over_datasets(rows: pd.DataFrame) -> pd.DataFrame:
 def across(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """Accuracy on the source and on each target of what was trained on the source; the average
     is of the targets, and only where a seed has all that the table has."""
-    mine = runs[runs.protocol == protocol].copy()
+    said = runs.protocol == protocol
+    mine = runs[said & ~runs.trains].copy()
     mine["quantity"], mine["compared"] = mine.dataset, "target accuracy"
-    trained = runs[runs.protocol == "fewshot"]
-    at_source = trained.merge(mine[SOURCE_RUN].drop_duplicates(), on=SOURCE_RUN)
+    # One training serves both protocols, and one that says none has been taken for few-shot.
+    trained = runs[runs.trains & runs.protocol.isin(["xd", "dg", "fewshot"])]
+    used = pd.concat([mine, runs[said & runs.trains]])[SOURCE_RUN]
+    at_source = trained.merge(used.drop_duplicates(), on=SOURCE_RUN)
     at_source["quantity"], at_source["compared"] = at_source.dataset + " (source)", ""
     both = pd.concat([at_source, mine], ignore_index=True)
     both["protocol"], both["value"] = protocol, accuracies(both)
@@ -145,7 +148,7 @@ def across(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     return stacked([both, averaged(targets, "average", "quantity", mean)])
 
 
-SOURCE_RUN = ["trainer", "variant", "config", "backbone", "source", "shots", "seed"]
+SOURCE_RUN = ["trainer", "variant", "config", "setting", "backbone", "source", "shots", "seed"]
 
 
 def accuracies(runs: pd.DataFrame) -> list[float]:

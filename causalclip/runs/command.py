@@ -184,11 +184,8 @@ def check_keys(keys: Sequence[str]) -> None:
     """
     from causalclip import plugin  # here: it brings torch along
 
-    # isort: split
-    from dassl.config import get_cfg_default
-
     plugin.register_all()
-    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg = plugin.default_cfg()
     known = list(flat(cfg))
     for key in keys:
         if key not in known:

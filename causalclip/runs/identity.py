@@ -31,6 +31,8 @@ NO_MATTER = {
     "DATALOADER.NUM_WORKERS": "who reads the images",
     "USE_CUDA": "a device, not a method; figures agree to rounding",
     "VERBOSE": "what is printed",
+    "VERSION": "of the configuration's layout",
+    "FEATURE_CACHE": "where features come from; they are the same",
     "TRAIN.PRINT_FREQ": "what is printed",
     "TRAIN.CHECKPOINT_FREQ": "what is kept on the way",
     "TEST.PER_CLASS_RESULT": "what is printed",
@@ -198,17 +200,9 @@ def read_run(folder: Path) -> Recorded | None:
     return Recorded(Identity(**content["identity"]), content["configuration"])
 
 
-def recorded_identity(folder: str | Path) -> dict[str, Any] | None:
-    """What results.json keeps of `run.json`: fingerprint, weights and tested checkpoint."""
-    content = _json(Path(folder) / RUN_FILE)
-    if content is None:
-        return None
-    identity = content["identity"]
-    return {
-        "fingerprint": content["fingerprint"],
-        "weights": identity["weights"],
-        "model": identity["model"],
-    }
+def recorded_fingerprint(folder: str | Path) -> str | None:
+    """The fingerprint of the run in a folder, for its results.json; None without `run.json`."""
+    return (_json(Path(folder) / RUN_FILE) or {}).get("fingerprint")
 
 
 def read_seconds(folder: Path) -> float | None:

@@ -61,11 +61,7 @@ def check_data(request: Request) -> None:
     parts = wanted_parts(request)
     source = [request.source] if any(part.on_source for part in parts) else []
     asked = [published[name] for name in (*source, *request.datasets) if name in published]
-    if not asked:
-        return
-    from causalclip.data.checking import place_of  # brings torch along
-
-    missing = [facts.config for facts in asked if place_of(facts, request.data) is None]
+    missing = [facts.config for facts in asked if facts.find(request.data) is None]
     if missing:
         raise PlanError(
             f"not in DATA={request.data}: {' '.join(missing)}. Get them (causalclip data download "

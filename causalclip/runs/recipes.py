@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import causalclip.configs
+from causalclip.data.catalogue import BUNDLED
 
 CONFIGS = Path(causalclip.configs.__path__[0])
-BUNDLED_DATA = ("handwritten_digits", "coloured_digits", "causal_shapes")
+BUNDLED_DATA = tuple(facts.config for facts in BUNDLED)
 
 CLASS_BOUND = {
     "LinearProbe": "",

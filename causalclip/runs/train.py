@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
-import os
 import sys
 import time
 import traceback
@@ -33,7 +32,6 @@ from causalclip.runs.identity import (
 from causalclip.runs.lock import holding
 
 # isort: split
-from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
@@ -58,7 +56,7 @@ BUILD_ERRORS = (*INPUT_ERRORS, KeyError, AssertionError, ImportError)
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Defaults, then data set file, method file, flags and KEY VALUE pairs; frozen."""
-    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg = plugin.default_cfg()
     cfg.PROTOCOL = cfg.PROTOCOL_PART = ""
     for path in (args.dataset_config_file, *args.config_file):
         if path:
@@ -95,6 +93,8 @@ def apply_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
             node[key] = value
     if args.seed is not None:
         cfg.SEED = args.seed
+    if args.no_cache:
+        cfg.FEATURE_CACHE = False
 
 
 def check_names(cfg: CfgNode) -> None:
@@ -116,10 +116,8 @@ def check_names(cfg: CfgNode) -> None:
 
 def configure(args: argparse.Namespace) -> CfgNode:
     """The configuration, checked: everything that can be wrong before a file is written."""
-    if args.no_cache:
-        os.environ["CAUSALCLIP_NO_CACHE"] = "1"
     for module in args.imports:
-        importlib.import_module(module)
+        plugin.register(importlib.import_module(module))
     return setup_cfg(args)
 
 
@@ -199,7 +197,7 @@ def run_once(args: argparse.Namespace, cfg: CfgNode, stage: Stage) -> None:
 def identify(args: argparse.Namespace, cfg: CfgNode) -> Recorded:
     """What this run's result follows from; the backbone's weights are not known yet."""
     node = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "config_node", "")
-    default = flat(plugin.extend_cfg(get_cfg_default()), node=node)
+    default = flat(plugin.default_cfg(), node=node)
     everything = flat(cfg, node=node)
     nothing = object()
     given = {k: v for k, v in everything.items() if default.get(k, nothing) != v and v != ""}

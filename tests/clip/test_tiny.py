@@ -17,7 +17,6 @@ from causalclip.clip.backbone import (
     load_clip,
     weights_digest,
 )
-from causalclip.clip.templates import template_for
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.rendering import (
     DIGIT_COLOURS,
@@ -29,6 +28,7 @@ from causalclip.data.rendering import (
     enlarge,
     render_shape,
 )
+from causalclip.data.templates import template_for
 from causalclip.datasets.handwritten_digits import draw_scan
 
 

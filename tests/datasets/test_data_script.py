@@ -6,6 +6,7 @@ import http.server
 import importlib.util
 import io
 import json
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -17,8 +18,9 @@ import replicas
 from gdown.exceptions import FileURLRetrievalError
 
 from causalclip.data import catalogue
-from causalclip.data.catalogue import CATALOGUE, DOMAINBED, Download, facts_of
-from causalclip.data.checking import CLASS_OF_PATH, check
+from causalclip.data.bundled import MARKER
+from causalclip.data.catalogue import BUNDLED, CATALOGUE, DOMAINBED, Download, facts_of
+from causalclip.data.checking import check
 from causalclip.data.download import download, sort_terra_incognita, unpack
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "data.py"
@@ -118,7 +120,10 @@ def test_counts_that_differ_from_the_published_are_named(load, tmp_path, main, c
     assert "data.py download Caltech101" in said
 
 
-@pytest.mark.parametrize("name", sorted(CLASS_OF_PATH))
+NAMED_BY_PATH = [facts.name for facts in CATALOGUE.values() if facts.name_in_path]
+
+
+@pytest.mark.parametrize("name", NAMED_BY_PATH)
 def test_published_names_follow_from_the_paths_of_every_replica(load, name, tmp_path):
     replicas.LAYOUTS[name](tmp_path)
     load(name, tmp_path)  # makes the split, as CoOp names its classes
@@ -190,6 +195,83 @@ def test_domain_sets_are_checked_domain_by_domain(tmp_path, facts):
 def test_check_all_passes_over_absent_sets(main, tmp_path, capsys):
     assert main(["--root", str(tmp_path), "check", "all"]) == 0
     assert "Food101: not present" in capsys.readouterr().out
+
+
+# sets that are drawn on first use
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """Five pictures in each of two looks, as `facts` say, below the root `tmp_path`."""
+    facts = shrunk(facts_of("HandwrittenDigits"), looks=("ink", "chalk"), pictures=5)
+    folder = tmp_path / facts.folder
+    for look in facts.looks:
+        replicas.put_images(folder / look, [f"zero/{i}.jpg" for i in range(3)])
+        replicas.put_images(folder / look, [f"one/{i}.jpg" for i in range(2)])
+    for file in (MARKER, facts.split_file):
+        (folder / file).write_text("{}")
+    return facts
+
+
+@pytest.mark.parametrize("name", [facts.name for facts in BUNDLED])
+def test_a_set_that_is_not_drawn_yet_is_said_to_be_absent_and_is_no_fault(
+    main, tmp_path, capsys, name
+):
+    assert main(["--root", str(tmp_path), "check", name, "--decode"]) == 0
+    assert capsys.readouterr().out == f"{name}: not present (drawn on first use)\n"
+
+
+def test_a_drawn_set_as_it_was_drawn_has_no_problems(drawn, tmp_path):
+    assert check(drawn, tmp_path, decode=True) == []
+
+
+def test_a_drawn_set_names_the_looks_and_pictures_that_are_gone(drawn, tmp_path):
+    gone = sorted((tmp_path / drawn.folder / "ink").rglob("*.jpg"))[:4]
+    for path in gone:
+        path.unlink()
+    counted, named = check(drawn, tmp_path)
+    assert counted.startswith("1 of the 5 pictures are in ") and counted.endswith("ink")
+    assert all(f"{path.parent.name}/{path.name}" in named for path in gone)
+
+
+def test_a_picture_that_is_gone_in_every_look_is_counted(drawn, tmp_path):
+    for path in (tmp_path / drawn.folder).rglob("zero/*.jpg"):
+        path.unlink()
+    assert ["2 of the 5 pictures" in said for said in check(drawn, tmp_path)] == [True, True]
+
+
+def test_a_look_and_the_files_beside_it_are_missed(drawn, tmp_path):
+    folder = tmp_path / drawn.folder
+    shutil.rmtree(folder / "chalk")
+    (folder / MARKER).unlink()
+    (folder / drawn.split_file).unlink()
+    said = "\n".join(check(drawn, tmp_path))
+    for what in (f"{MARKER} is missing", f"{drawn.split_file} is missing", "0 of the 5 pictures"):
+        assert what in said
+
+
+def test_decode_finds_a_drawn_picture_that_is_cut_off(drawn, tmp_path):
+    path = next((tmp_path / drawn.folder / "chalk").rglob("*.jpg"))
+    path.write_bytes(path.read_bytes()[:20])
+    (said,) = check(drawn, tmp_path, decode=True)
+    assert path.name in said and "cannot be read" in said
+
+
+def test_a_damaged_drawn_set_is_to_be_removed_not_downloaded(
+    main, drawn, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(catalogue.CATALOGUE, drawn.name, shrunk(drawn, pictures=6))
+    assert main(["--root", str(tmp_path), "check", drawn.name]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith(f"{drawn.name}: not as drawn")
+    assert f"Remove {tmp_path / drawn.folder} to have it drawn again" in said
+    assert "download" not in said
+
+
+def test_a_drawn_set_is_not_downloaded_and_leaves_no_empty_folder(main, tmp_path, capsys):
+    assert main(["--root", str(tmp_path), "download", "CausalShapes"]) == 0
+    assert "nothing to download" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 # download

@@ -10,11 +10,21 @@ import torch
 from safetensors.torch import save_file
 
 from causalclip.clip.backbone import build_clip, save_tiny
-from causalclip.engine.feature_cache import Encoder
+from causalclip.engine.feature_cache import Encoder, cache_folder
 from causalclip.files.atomic import replacing
 from causalclip.files.caches import store_json
 from causalclip.icm.subspace import InterventionMoments
-from causalclip.report.results import write_predictions, write_results
+from causalclip.report.predictions import Predictions
+from causalclip.report.results import Result
+
+FACTS = {
+    "trainer": "CDC",
+    "backbone": "tiny",
+    "dataset": "Set",
+    "seed": 1,
+    "shots": 16,
+    "metrics": {"accuracy": 1.0},
+}
 
 
 def mode_of(path):
@@ -65,6 +75,7 @@ def encode_one(folder):
         identity="none",
         transform=lambda image: torch.tensor([float(image.getpixel((0, 0))[0])]),
         root=str(folder),
+        cache=cache_folder(),
     )
     encoder.features([str(image)])
 
@@ -82,8 +93,8 @@ def encode_one(folder):
             .save(folder / "projection.safetensors")
         ),
         lambda folder: store_json(folder / "split.json", [1]),
-        lambda folder: write_results(folder, {"accuracy": 1.0}),
-        lambda folder: write_predictions(folder, {"label": np.zeros(1)}),
+        lambda folder: Result(**FACTS).write(folder),
+        lambda folder: Predictions({"label": np.zeros(1)}).write(folder),
         encode_one,
     ],
     ids=["weights", "projection", "json", "results", "predictions", "features"],

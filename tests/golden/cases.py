@@ -97,8 +97,9 @@ def start_from_published(trainer, method: str, case: str) -> None:
 
 
 def logits_of(trainer, step: int = 0) -> torch.Tensor:
-    with torch.no_grad(), trainer.evaluating():
-        return trainer.logits(weights.images(step))
+    trainer.set_model_mode("eval")
+    with torch.no_grad():
+        return trainer.logits(weights.images(step), trainer.evaluation_text())
 
 
 def assert_close(actual, expected: np.ndarray, tolerance: float, what: str) -> None:

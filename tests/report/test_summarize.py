@@ -13,60 +13,6 @@ from causalclip.report.seeds import compare, over_seeds, signed_rank
 from causalclip.report.tables import scores
 
 
-@pytest.fixture
-def write_run(tmp_path):
-    """Write one result; `folder` is where its seedN lies below the root."""
-
-    def write(folder, accuracy, *, seed=1, trainer="CDC", subsample="all", target=(), **more):
-        record = {
-            "trainer": trainer,
-            "backbone": "tiny",
-            "dataset": "Set",
-            "shots": 16,
-            "seed": seed,
-            "subsample_classes": subsample,
-            "source_domains": [],
-            "target_domains": list(target),
-            "config_name": "cfg",
-            "metrics": {"accuracy": accuracy, "ece": 5.0},
-            "variants": {},
-            "parts": {},
-            "training": {"seconds": 10.0},
-            "trained_on": None,
-            **more,
-        }
-        directory = tmp_path / folder / trainer / record["config_name"] / f"seed{seed}"
-        directory.mkdir(parents=True)
-        (directory / "results.json").write_text(json.dumps(record))
-        uncertainty = np.linspace(0, 1, 5) + (2 if subsample == "new" else 0)
-        np.savez(directory / "predictions.npz", uncertainty=uncertainty)
-        return directory
-
-    return write
-
-
-@pytest.fixture
-def write_pair(write_run):
-    """Write both halves of a base-to-novel run."""
-
-    def write(base, new, *, dataset="Set", **more):
-        write_run(f"{dataset}/base", base, subsample="base", dataset=dataset, **more)
-        write_run(f"{dataset}/new", new, subsample="new", dataset=dataset, **more)
-
-    return write
-
-
-@pytest.fixture
-def write_target(write_run):
-    """Write an evaluation on another data set than the one trained on."""
-
-    def write(dataset, accuracy, *, source="ImageNet", trained_shots=16, **more):
-        trained_on = {"dataset": source, "shots": trained_shots, "subsample_classes": "all"}
-        write_run(dataset, accuracy, dataset=dataset, trained_on=trained_on, shots=-1, **more)
-
-    return write
-
-
 def tables(root) -> dict[str, pd.DataFrame]:
     return dict(summarize.tables(scores(load_runs(root))))
 

@@ -25,6 +25,8 @@ from dassl.metrics import compute_accuracy  # noqa: E402
 from dassl.optim import build_lr_scheduler, build_optimizer  # noqa: E402
 from dassl.utils import set_random_seed  # noqa: E402
 
+from causalclip.engine.checkpoints import CheckpointTrainer, ExactResume  # noqa: E402
+
 CLASSES = ["ant", "bee", "cat"]
 IMAGES_PER_CLASS = 4
 
@@ -89,6 +91,16 @@ class ToyTrainer(TrainerX):
         self.model_backward_and_update(loss)
 
 
+@TRAINER_REGISTRY.register(force=True)
+class ExactToyTrainer(ExactResume, ToyTrainer):
+    """The same trainer, which now resumes exactly."""
+
+
+@TRAINER_REGISTRY.register(force=True)
+class CheckpointToyTrainer(CheckpointTrainer, ToyTrainer):
+    """The same trainer, which also checks what it loads for evaluation."""
+
+
 @pytest.fixture(scope="session")
 def image_root(tmp_path_factory):
     """Twelve random 10x9 PNG files."""
@@ -133,3 +145,13 @@ def toy(image_root, tmp_path, monkeypatch):
     return SimpleNamespace(
         cfg=make_cfg, trainer=make_trainer, items=items, output=output, kind=ToyTrainer
     )
+
+
+@pytest.fixture
+def exact(toy):
+    """As `toy`, but its trainer resumes exactly, by causalclip/engine/checkpoints.py."""
+
+    def make_trainer(*overrides, **options):
+        return toy.trainer("TRAINER.NAME", "ExactToyTrainer", *overrides, **options)
+
+    return SimpleNamespace(**{**vars(toy), "trainer": make_trainer})

@@ -88,12 +88,11 @@ def test_text_kept_for_an_evaluation_is_the_text_of_each_batch(trainer_class, cl
     trainer = build(trainer_class, clips["vit"])
     with torch.no_grad():
         fresh = trainer.logits(IMAGES)
-        with trainer.evaluating():
-            kept = trainer.logits(IMAGES)
+        kept = trainer.predictor()(IMAGES).main.probabilities
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn_like(parameter))
         changed = trainer.logits(IMAGES)
-    assert torch.equal(fresh, kept)
+    assert torch.equal(fresh.softmax(-1), kept)
     assert not torch.allclose(changed, fresh)  # nothing stale survives the evaluation
 
 
@@ -193,15 +192,15 @@ TIP = ["DATASET.SUBSAMPLE_CLASSES", "base"]
 def test_tip_adapter_keeps_what_the_search_found(name, make_trainer, tmp_path):
     trainer = make_trainer(name, tmp_path / "run", *TIP)
     trainer.train()
-    found, fit = trainer.details(), trainer.model
+    found, fit = trainer.details(), trainer.fitted
     features, targets = trainer.labelled(trainer.dm.dataset.val)
-    predicted = trainer.predict_features(features)["probabilities"].argmax(-1)
+    predicted = trainer.predict_features(features).main.probabilities.argmax(-1)
     assert 100 * (predicted == targets).float().mean().item() == found["validation_accuracy"]
     assert fit.alpha.item() == pytest.approx(found["alpha"])
     assert torch.equal(one_hot(fit.labels, 5).sum(0), torch.full((5,), 2.0))  # two shots
     again = make_trainer(name, tmp_path / "again", *TIP)
     again.load_model(str(tmp_path / "run"))
-    assert torch.equal(again.predict_features(features)["probabilities"].argmax(-1), predicted)
+    assert torch.equal(again.predict_features(features).main.probabilities.argmax(-1), predicted)
 
 
 def test_tip_adapter_refuses_other_classes(make_trainer, tmp_path):
@@ -241,7 +240,7 @@ def test_visual_prompts_on_a_resnet_are_refused(trainer_class, clips):
 
 @pytest.mark.parametrize("trainer_class", [ZeroshotCLIP, ZeroshotCLIP2])
 def test_zero_shot_methods_take_a_resnet(trainer_class, clips):
-    probabilities = build(trainer_class, clips["resnet"]).predict(IMAGES)["probabilities"]
+    probabilities = build(trainer_class, clips["resnet"]).predict(IMAGES).main.probabilities
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(len(IMAGES)))
 
 

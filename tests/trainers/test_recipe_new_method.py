@@ -75,9 +75,9 @@ def test_a_file_laid_into_a_package_is_found_by_itself(tmp_path, monkeypatch):
     package = tmp_path / "methods_of_a_test"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "laid_in.py").write_text("found = True\n")
+    (package / "laid_in.py").write_text(textwrap.dedent(METHOD))
     monkeypatch.syspath_prepend(tmp_path)
     import methods_of_a_test
 
-    assert plugin.import_modules(methods_of_a_test) == ["methods_of_a_test.laid_in"]
-    assert methods_of_a_test.laid_in.found
+    (module,) = plugin.modules_of(methods_of_a_test)
+    assert [method.__name__ for method in plugin.methods_of(module)] == ["MyMethod"]

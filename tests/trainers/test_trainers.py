@@ -9,8 +9,8 @@ import pytest
 import torch
 from dassl.engine import TRAINER_REGISTRY
 
-from causalclip.engine.base import PromptTrainer
 from causalclip.engine.checkpoints import check_identity
+from causalclip.engine.prompt_trainer import PromptTrainer
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "trainers"
 METHODS = sorted(path.name for path in CONFIGS.iterdir())
@@ -152,10 +152,10 @@ def test_cdc_gives_each_template_its_own_view(make_trainer, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("CDC", ["TRAINER.CDC.N_TEMPLATES", 0], "N_TEMPLATES must be a positive int, got 0"),
-        ("CDC", ["TRAINER.CDC.VISION", "deep"], "VISION must be coupled or none, got 'deep'"),
+        ("CDC", ["TRAINER.CDC.N_TEMPLATES", 0], r"N_TEMPLATES must be an int in \[1, 100\], got 0"),
+        ("CDC", ["TRAINER.CDC.VISION", "deep"], "VISION must be one of coupled, none, got 'deep'"),
         ("CDC", ["TRAINER.CDC.DISCOUNT", 0.1], r"DISCOUNT must be None .* in \[0.25, 1\], got 0.1"),
-        ("CDC", ["TRAINER.CDC.VIEWS", ["spin"]], "family must be one of .*, got 'spin'"),
+        ("CDC", ["TRAINER.CDC.VIEWS", ["spin"]], r"VIEWS must be .* one of .*, got \['spin'\]"),
         ("MaPLe", ["TRAINER.MAPLE.PROMPT_DEPTH", 3], "depth must be at most 2.*got 3"),
         ("CoOp", ["TRAINER.COOP.PREC", "fp8"], "PREC must be one of fp32, fp16, bf16, amp, got"),
         ("CoOp", ["INPUT.SIZE", (224, 224)], r"INPUT.SIZE must be \(32, 32\) for .*, got"),

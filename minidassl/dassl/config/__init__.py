@@ -1,5 +1,7 @@
 """Configuration: a copy of the defaults, and removing other trainers' nodes before printing."""
 
+from __future__ import annotations
+
 from dassl.config.defaults import DEFAULTS
 from dassl.config.node import CfgNode
 

@@ -1,5 +1,7 @@
 """yacs' CfgNode, whose errors about unknown keys also name the nearest known keys."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any, NoReturn
 

@@ -1,5 +1,7 @@
 """DataManager: the data set, its transforms, and the loaders for training and evaluation."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -5,6 +5,8 @@ generator, and once at construction to estimate their length. That depends on th
 pass sets it anew: a loop that trusts an estimate never sees its last batch.
 """
 
+from __future__ import annotations
+
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

@@ -1,234 +1,33 @@
-"""The training loop: TrainerBase (models, checkpoints), SimpleTrainer (data, test), TrainerX.
+"""The training loop: TrainerBase (hooks), SimpleTrainer (data, test), TrainerX (batches).
 
 Hooks and their order are Dassl's: before_train, then per epoch before_epoch, run_epoch,
 after_epoch, then after_train; a trainer fills in build_model and forward_backward.
 """
 
+from __future__ import annotations
+
 import datetime
 import math
 import os.path as osp
 import time
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 import torch
 from dassl.data import DataManager
-from dassl.engine.random_state import random_state, set_random_state
+from dassl.engine.models import NamedModels
 from dassl.evaluation import build_evaluator
-from dassl.utils import (
-    AverageMeter,
-    CheckpointError,
-    MetricMeter,
-    last_checkpoint_name,
-    load_checkpoint,
-    restore,
-    save_checkpoint,
-    tolist_if_not,
-)
-from torch import Tensor, nn
+from dassl.utils import AverageMeter, MetricMeter, load_checkpoint
+from torch import Tensor
 from tqdm import tqdm
 
 
-class TrainerBase:
-    """Named models with their optimizers and schedules, their checkpoints, and the bare loop."""
+class TrainerBase(NamedModels):
+    """The bare loop over epochs, and TensorBoard."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[str, nn.Module] = OrderedDict()
-        self._optims: OrderedDict[str, Any] = OrderedDict()
-        self._scheds: OrderedDict[str, Any] = OrderedDict()
-        self._writer = None
-
-    # Models
-
-    def register_model(
-        self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None
-    ) -> None:
-        """Register what is trained, saved and stepped under `name`."""
-        if "_models" not in self.__dict__:
-            raise AttributeError("Cannot assign model before super().__init__() call")
-        if name in self._models:
-            raise ValueError(f"Found duplicate model names: {name!r} is registered already")
-        self._models[name] = model
-        self._optims[name] = optim
-        self._scheds[name] = sched
-
-    def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
-        """Return all registered names, or `names` as a list once they are checked."""
-        known = list(self._models)
-        if names is None:
-            return known
-        names = tolist_if_not(names)
-        for name in names:
-            if name not in known:
-                raise ValueError(f"{name!r} is not a registered model, got {', '.join(known)}")
-        return names
-
-    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
-        """Put registered models into "train" or "eval" ("test") mode."""
-        if mode not in ("train", "eval", "test"):
-            raise KeyError(f"mode must be train, eval or test, got {mode!r}")
-        for name in self.get_model_names(names):
-            self._models[name].train(mode == "train")
-
-    def update_lr(self, names: str | list[str] | None = None) -> None:
-        """Step the schedules; the loop leaves this to the trainer's forward_backward."""
-        for name in self.get_model_names(names):
-            if self._scheds[name] is not None:
-                self._scheds[name].step()
-
-    def get_current_lr(self, names: str | list[str] | None = None) -> float:
-        """Return the learning rate of the first (named) model's first group."""
-        name = self.get_model_names(names)[0]
-        return self._optims[name].param_groups[0]["lr"]
-
-    def model_zero_grad(self, names: str | list[str] | None = None) -> None:
-        """Clear the gradients."""
-        for name in self.get_model_names(names):
-            if self._optims[name] is not None:
-                self._optims[name].zero_grad()
-
-    def model_backward(self, loss: Tensor) -> None:
-        """Backpropagate a finite loss."""
-        self.detect_anomaly(loss)
-        loss.backward()
-
-    def model_update(self, names: str | list[str] | None = None) -> None:
-        """Step the optimizers."""
-        for name in self.get_model_names(names):
-            if self._optims[name] is not None:
-                self._optims[name].step()
-
-    def model_backward_and_update(self, loss: Tensor, names: str | list[str] | None = None) -> None:
-        """Clear gradients, backpropagate, step."""
-        self.model_zero_grad(names)
-        self.model_backward(loss)
-        self.model_update(names)
-
-    def detect_anomaly(self, loss: Tensor) -> None:
-        """Raise FloatingPointError for a loss that is not finite."""
-        if not torch.isfinite(loss).all():
-            raise FloatingPointError(f"Loss is infinite or NaN!{self._position()}")
-
-    def _position(self) -> str:
-        """Where in the training we are, for messages; nothing outside of it."""
-        if not hasattr(self, "batch_idx"):
-            return ""
-        return f" (epoch {self.epoch + 1}, batch {self.batch_idx + 1})"
-
-    # Checkpoints
-
-    def checkpoint_identity(self) -> dict:
-        """Return what a checkpoint belongs to; compared before a run resumes from it."""
-        return {"trainer": type(self).__name__}
-
-    def training_state(self) -> dict:
-        """Return what an exact resume needs besides model, optimizer and schedule.
-
-        A trainer with more state of its own (a running average of weights) extends this and
-        load_training_state with tensors, numbers, strings and containers of them.
-        """
-        return {"random": random_state()}
-
-    def load_training_state(self, state: dict) -> None:
-        """Restore what training_state() returned."""
-        set_random_state(state["random"])
-
-    def save_model(
-        self,
-        epoch: int,
-        directory: str,
-        is_best: bool = False,
-        val_result: float | None = None,
-        model_name: str = "",
-    ) -> None:
-        """Write one checkpoint per registered model to directory/<name>/."""
-        for name in self.get_model_names():
-            optim, sched = self._optims[name], self._scheds[name]
-            save_checkpoint(
-                {
-                    "state_dict": self._models[name].state_dict(),
-                    "epoch": epoch + 1,
-                    "optimizer": optim.state_dict() if optim is not None else None,
-                    "scheduler": sched.state_dict() if sched is not None else None,
-                    "val_result": float(val_result) if val_result is not None else None,
-                    "identity": self.checkpoint_identity(),
-                    "training_state": self.training_state(),
-                },
-                osp.join(directory, name),
-                is_best=is_best,
-                model_name=model_name,
-            )
-
-    def resume_model_if_exist(self, directory: str) -> int:
-        """Restore all models from the last checkpoint in `directory`; return the epochs done.
-
-        0 where there is none. CheckpointError, naming both sides, for a checkpoint of another
-        trainer, backbone or class list.
-        """
-        names = self.get_model_names()
-        if not names or not all(
-            osp.exists(osp.join(directory, name, "checkpoint")) for name in names
-        ):
-            print("No checkpoint found, train from scratch")
-            return 0
-        print(f"Found checkpoint at {directory} (will resume training)")
-        # The last model is written last: what its pointer names exists for the others too.
-        file_name = last_checkpoint_name(osp.join(directory, names[-1]))
-        epochs = [self._resume_model(name, osp.join(directory, name, file_name)) for name in names]
-        if len(set(epochs)) > 1:
-            raise CheckpointError(f"the models in {directory} stand at different epochs: {epochs}")
-        return epochs[0]
-
-    def _resume_model(self, name: str, path: str) -> int:
-        print(f'Loading checkpoint from "{path}"')
-        checkpoint = load_checkpoint(path)
-        self.check_identity(checkpoint, path)
-        epoch = restore(checkpoint, self._models[name], self._optims[name], self._scheds[name])
-        if "training_state" in checkpoint:
-            self.load_training_state(checkpoint["training_state"])
-        else:
-            print("Note: the checkpoint has no random state; the run continues with other draws")
-        return epoch
-
-    def check_identity(
-        self, checkpoint: dict, path: str, keys: tuple[str, ...] | None = None
-    ) -> None:
-        """Raise CheckpointError where a stored identity differs from ours (in one of `keys`).
-
-        Checkpoints of Dassl store none and are not compared.
-        """
-        stored, ours = checkpoint.get("identity", {}), self.checkpoint_identity()
-        for key in stored.keys() & ours.keys() if keys is None else keys:
-            if key in stored and key in ours and stored[key] != ours[key]:
-                raise CheckpointError(
-                    f'"{path}" belongs to another run: its {key} is {_shown(stored[key])}, '
-                    f"ours is {_shown(ours[key])}. Choose another output folder, or delete the "
-                    "old checkpoints"
-                )
-
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load all models for evaluation: model.pth.tar-<epoch>, or model-best.pth.tar."""
-        if not directory:
-            print(
-                "Note that load_model() is skipped as no pretrained model is given "
-                "(ignore this if it's done on purpose)"
-            )
-            return
-        model_file = "model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}"
-        for name in self.get_model_names():
-            path = osp.join(directory, name, model_file)
-            if not osp.exists(path):
-                raise FileNotFoundError(f"No model at {path}")
-            self._load_one(name, path)
-
-    def _load_one(self, name: str, path: str) -> None:
-        checkpoint = load_checkpoint(path)
-        self.check_identity(checkpoint, path, keys=("trainer", "backbone"))
-        result = checkpoint.get("val_result")  # None in checkpoints of the last epoch
-        shown = "None" if result is None else f"{result:.1f}"
-        print(f"Load {path} to {name} (epoch={checkpoint['epoch']}, val_result={shown})")
-        self._models[name].load_state_dict(checkpoint["state_dict"])
+        super().__init__()
+        self._writer: Any = None
 
     # TensorBoard
 
@@ -305,14 +104,6 @@ class TrainerBase:
         raise NotImplementedError
 
 
-def _shown(value: Any, limit: int = 8) -> str:
-    """Show a stored value; a long list by its length and first items."""
-    if not isinstance(value, list):
-        return repr(value)
-    dots = ", ..." if len(value) > limit else ""
-    return f"{len(value)} ({', '.join(map(str, value[:limit]))}{dots})"
-
-
 class SimpleTrainer(TrainerBase):
     """A trainer with data, an evaluator, checkpoints per schedule, and a test at the end."""
 
@@ -348,34 +139,16 @@ class SimpleTrainer(TrainerBase):
         """Build self.model, self.optim, self.sched and register them."""
         raise NotImplementedError(f"{type(self).__name__} must define build_model()")
 
-    def checkpoint_identity(self) -> dict:
-        """Return trainer, backbone and class names."""
-        return {
-            "trainer": self.cfg.TRAINER.NAME or type(self).__name__,
-            "backbone": self.cfg.MODEL.BACKBONE.NAME,
-            "classnames": [self.lab2cname[label] for label in sorted(self.lab2cname)],
-        }
-
-    def training_state(self) -> dict:
-        """Add the best validation result so far, and the loss scaler of mixed precision."""
-        state = {**super().training_state(), "best_result": float(self.best_result)}
-        if getattr(self, "scaler", None) is not None:
-            state["scaler"] = self.scaler.state_dict()
-        return state
-
-    def load_training_state(self, state: dict) -> None:
-        """Restore what training_state() returned."""
-        super().load_training_state(state)
-        self.best_result = state["best_result"]
-        if state.get("scaler") and getattr(self, "scaler", None) is not None:
-            self.scaler.load_state_dict(state["scaler"])
-
     def train(self) -> None:
         """Train from the configuration's first to its last epoch, then test."""
         super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self) -> None:
-        """Resume from RESUME or OUTPUT_DIR if there is a checkpoint; open TensorBoard."""
+        """Resume from RESUME or OUTPUT_DIR if there is a checkpoint; open TensorBoard.
+
+        Raises:
+            FileNotFoundError: RESUME names a folder without a checkpoint.
+        """
         self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.output_dir)
         if self.start_epoch == 0 and self.cfg.RESUME:
             raise FileNotFoundError(f'no checkpoint to resume from in RESUME "{self.cfg.RESUME}"')
@@ -385,8 +158,21 @@ class SimpleTrainer(TrainerBase):
         self.init_writer(osp.join(self.output_dir, "tensorboard"))
         self.time_start = time.time()
 
+    def resume_model_if_exist(self, directory: str) -> int:
+        """As in TrainerBase; the best validation result so far comes from model-best.pth.tar."""
+        epochs_done = super().resume_model_if_exist(directory)
+        if epochs_done > 0:
+            best = osp.join(directory, self.get_model_names()[0], "model-best.pth.tar")
+            result = load_checkpoint(best)["val_result"] if osp.exists(best) else None
+            self.best_result = -np.inf if result is None else result
+        return epochs_done
+
     def _announce_resume(self) -> None:
-        what = ", ".join(f"{key} {_shown(v)}" for key, v in self.checkpoint_identity().items())
+        names = [self.lab2cname[label] for label in sorted(self.lab2cname)]
+        what = (
+            f"trainer {self.cfg.TRAINER.NAME}, backbone {self.cfg.MODEL.BACKBONE.NAME or 'none'}, "
+            f"{len(names)} classes ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
+        )
         if self.start_epoch < self.max_epoch:
             print(f"Resuming at epoch {self.start_epoch + 1} of {self.max_epoch}: {what}")
         else:

@@ -1,5 +1,7 @@
 """The registry of evaluators."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from dassl.utils import Registry

@@ -1,5 +1,7 @@
 """Classification: accuracy, error and macro F1, in total and per class."""
 
+from __future__ import annotations
+
 import os.path as osp
 from collections import OrderedDict
 from typing import Any

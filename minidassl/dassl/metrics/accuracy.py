@@ -1,5 +1,7 @@
 """Top-k accuracy of a batch."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch

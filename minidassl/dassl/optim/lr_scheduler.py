@@ -1,5 +1,7 @@
 """Learning-rate schedules per epoch: step, multi-step and cosine, each with an optional warm-up."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from dassl.utils.names import check_availability

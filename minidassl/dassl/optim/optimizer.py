@@ -1,5 +1,7 @@
 """build_optimizer: the OPTIM node of a configuration as a torch optimizer."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -6,8 +6,8 @@ from dassl.utils.checkpoint import (
     last_checkpoint_name,
     load_checkpoint,
     load_pretrained_weights,
-    restore,
     resume_from_checkpoint,
+    resume_from_file,
     save_checkpoint,
 )
 from dassl.utils.environment import collect_env_info, set_random_seed
@@ -18,7 +18,6 @@ from dassl.utils.files import (
     mkdir_if_missing,
     read_image,
     read_json,
-    replacing,
     write_json,
 )
 from dassl.utils.logger import Logger, setup_logger
@@ -46,9 +45,8 @@ __all__ = [
     "nearest_names",
     "read_image",
     "read_json",
-    "replacing",
-    "restore",
     "resume_from_checkpoint",
+    "resume_from_file",
     "save_checkpoint",
     "set_random_seed",
     "setup_logger",

@@ -1,4 +1,6 @@
-"""Checkpoints: written whole or not at all, read without running code, resumed exactly."""
+"""Checkpoints: written whole or not at all, and read without running code."""
+
+from __future__ import annotations
 
 import os.path as osp
 import pickle
@@ -13,10 +15,10 @@ from torch import nn
 
 
 class PickledState:
-    """Stands for an object that an old checkpoint pickled: its attributes, none of its code."""
+    """Stands for an object that an old checkpoint pickled: its attributes, none of its code.
 
-    def __init__(self) -> None:
-        self.state: dict = {}
+    causalclip/dassl_compat.py has the same for Dassl itself: there this module does not exist.
+    """
 
     def __setstate__(self, state: dict) -> None:
         self.state = {key: value for key, value in state.items() if key != "optimizer"}
@@ -32,20 +34,19 @@ def _plain_dict(_factory: type) -> dict:
 
 
 # Dassl 0.6.3 pickles the scheduler that follows a warm-up, and the optimizer inside it.
-_DASSL_OBJECTS = [
-    (PickledState, f"torch.optim.{name}")
-    for name in (
-        "sgd.SGD",
-        "adam.Adam",
-        "adamw.AdamW",
-        "rmsprop.RMSprop",
-        "lr_scheduler.StepLR",
-        "lr_scheduler.MultiStepLR",
-        "lr_scheduler.CosineAnnealingLR",
-    )
-]
 _SAFE = [
-    *_DASSL_OBJECTS,
+    *(
+        (PickledState, f"torch.optim.{name}")
+        for name in (
+            "sgd.SGD",
+            "adam.Adam",
+            "adamw.AdamW",
+            "rmsprop.RMSprop",
+            "lr_scheduler.StepLR",
+            "lr_scheduler.MultiStepLR",
+            "lr_scheduler.CosineAnnealingLR",
+        )
+    ),
     (PickledState, "dassl.optim.radam.RAdam"),
     (_plain_dict, "collections.defaultdict"),
     dict,  # the argument of defaultdict
@@ -69,7 +70,10 @@ def save_checkpoint(
     """Write `state` to save_dir/model_name (default model.pth.tar-<epoch>), atomically.
 
     The file `checkpoint` beside it names the last one written; `is_best` also copies it to
-    model-best.pth.tar. OSError when the disk is full; files written earlier stay whole.
+    model-best.pth.tar.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; files written earlier stay whole.
     """
     mkdir_if_missing(save_dir)
     if remove_module_from_keys:
@@ -104,8 +108,10 @@ def _write(state: dict, fpath: str) -> None:
 def load_checkpoint(fpath: str | None) -> dict:
     """Read a checkpoint onto the CPU with weights_only=True.
 
-    ValueError for no path, FileNotFoundError for no file, CheckpointError for a damaged file or
-    one that holds pickled code.
+    Raises:
+        ValueError: no path.
+        FileNotFoundError: no file.
+        CheckpointError: a damaged file, or one that holds pickled code.
     """
     if fpath is None:
         raise ValueError("File path is None")
@@ -161,10 +167,12 @@ def _unreadable(fpath: str, error: Exception) -> str:
 def resume_from_checkpoint(
     fdir: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None
 ) -> int:
-    """Restore everything from the last checkpoint in `fdir`; return its epoch."""
-    fpath = osp.join(fdir, last_checkpoint_name(fdir))
-    print(f'Loading checkpoint from "{fpath}"')
-    return restore(load_checkpoint(fpath), model, optimizer, scheduler)
+    """Restore everything from the last checkpoint in `fdir`; return its epoch.
+
+    Raises:
+        CheckpointError: as `resume_from_file`.
+    """
+    return resume_from_file(osp.join(fdir, last_checkpoint_name(fdir)), model, optimizer, scheduler)
 
 
 def last_checkpoint_name(fdir: str) -> str:
@@ -173,10 +181,17 @@ def last_checkpoint_name(fdir: str) -> str:
         return file.readline().strip("\n")
 
 
-def restore(
-    checkpoint: dict, model: nn.Module, optimizer: Any = None, scheduler: Any = None
+def resume_from_file(
+    fpath: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None
 ) -> int:
-    """Load one checkpoint's content into model, optimizer and scheduler; return its epoch."""
+    """Load one checkpoint into model, optimizer and scheduler; return its epoch.
+
+    Raises:
+        CheckpointError: a damaged file, or one that was learned for other class names.
+    """
+    print(f'Loading checkpoint from "{fpath}"')
+    checkpoint = load_checkpoint(fpath)
+    _check_class_buffers(checkpoint["state_dict"], model, fpath)
     model.load_state_dict(checkpoint["state_dict"])
     print("Loaded model weights")
     if optimizer is not None and checkpoint.get("optimizer") is not None:
@@ -189,12 +204,35 @@ def restore(
     return checkpoint["epoch"]
 
 
+def _check_class_buffers(state_dict: dict, model: nn.Module, fpath: str) -> None:
+    """Refuse what was learned for other class names: as many of them would fit, and replace ours.
+
+    The file need not say whose it is; its buffers show it. Those of another shape never fit.
+    """
+    for key, own in model.state_dict().items():
+        given = state_dict.get(key)
+        if not _is_class_buffer(key) or given is None or given.shape != own.shape:
+            continue
+        # The tolerance is a change of precision's; the embeddings of two words differ by more.
+        if not torch.allclose(given.float(), own.float().cpu(), rtol=1e-2, atol=1e-3):
+            raise CheckpointError(
+                f'"{fpath}" was learned for other class names (or another CLIP): its {key} is not '
+                "this run's. Choose another output folder, or delete the old checkpoints"
+            )
+
+
+def _is_class_buffer(key: str) -> bool:
+    return key.rsplit(".", 1)[-1] in _CLASS_BUFFERS
+
+
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     """Load the tensors of a checkpoint that fit `model` by name and shape; print the others.
 
     Class-name buffers (token_prefix, token_suffix) are never loaded: with as many classes as
-    the model they would fit and silently replace its class names. CheckpointError when no
-    tensor fits.
+    the model they would fit and silently replace its class names.
+
+    Raises:
+        CheckpointError: an unreadable file, or one of which no tensor fits.
     """
     checkpoint = load_checkpoint(weight_path)
     given = _without_module(checkpoint.get("state_dict", checkpoint))
@@ -202,9 +240,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     matched = {
         key: value
         for key, value in given.items()
-        if key in own
-        and own[key].shape == value.shape
-        and key.rsplit(".", 1)[-1] not in _CLASS_BUFFERS
+        if key in own and own[key].shape == value.shape and not _is_class_buffer(key)
     }
     if not matched:
         raise CheckpointError(
@@ -224,7 +260,11 @@ def _some(tensors: dict, limit: int = 5) -> str:
 
 
 def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
-    """Count the numbers in a model's parameters, or in an iterable of them (or of groups)."""
+    """Count the numbers in a model's parameters, or in an iterable of them (or of groups).
+
+    Raises:
+        ValueError: neither is given.
+    """
     if model is not None:
         return sum(parameter.numel() for parameter in model.parameters())
     if params is None:

@@ -1,5 +1,7 @@
 """What a run stands on: its random seeds, and the versions and devices of this machine."""
 
+from __future__ import annotations
+
 import os
 import platform
 import random

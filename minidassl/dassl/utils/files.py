@@ -1,5 +1,7 @@
 """Small file operations: folders, JSON, images, listings, downloads, and atomic replacement."""
 
+from __future__ import annotations
+
 import json
 import os
 import os.path as osp
@@ -31,7 +33,8 @@ def check_isfile(fpath: str) -> bool:
 def replacing(fpath: str, mode: str = "wb", **options: Any) -> Iterator[IO]:
     """Open a temporary neighbour of `fpath` that takes its place once it is on the disk, whole.
 
-    A failure or a kill on the way leaves the previous file as it was.
+    A failure or a kill on the way leaves the previous file as it was. For this toolkit's own use;
+    causalclip, another distribution that need not find this one, has its own in files/atomic.py.
     """
     partial = fpath + ".partial"
     try:
@@ -44,22 +47,14 @@ def replacing(fpath: str, mode: str = "wb", **options: Any) -> Iterator[IO]:
         if osp.exists(partial):
             os.remove(partial)
         raise
-    _sync_folder(osp.dirname(osp.abspath(fpath)))
-
-
-def _sync_folder(folder: str) -> None:
-    """Make a rename in `folder` durable, where the system can open folders."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_json(fpath: str) -> Any:
-    """Read a UTF-8 JSON file; ValueError names a file that is not JSON."""
+    """Read a UTF-8 JSON file.
+
+    Raises:
+        ValueError: not JSON; names the file.
+    """
     with open(fpath, encoding="utf-8") as file:
         try:
             return json.load(file)
@@ -75,7 +70,11 @@ def write_json(obj: Any, fpath: str) -> None:
 
 
 def read_image(path: str) -> Image.Image:
-    """Read an image as RGB; a missing or damaged one raises an OSError that names the file."""
+    """Read an image as RGB.
+
+    Raises:
+        OSError: missing (FileNotFoundError) or damaged; names the file.
+    """
     try:
         with Image.open(path) as image:
             return image.convert("RGB")

@@ -1,5 +1,7 @@
 """Logger: stdout is shown and kept in <output>/log.txt at the same time."""
 
+from __future__ import annotations
+
 import os
 import os.path as osp
 import sys
@@ -25,7 +27,7 @@ class Logger:
             mkdir_if_missing(osp.dirname(fpath))
             self.file = open(fpath, "w", encoding="utf-8", buffering=1)
 
-    def __enter__(self) -> "Logger":
+    def __enter__(self) -> Logger:
         return self
 
     def __exit__(self, *exception: object) -> None:

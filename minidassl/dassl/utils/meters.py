@@ -1,5 +1,7 @@
 """Running averages of what a training loop reports."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from numbers import Number
 

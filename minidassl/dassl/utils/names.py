@@ -1,5 +1,7 @@
 """Names given by the user: an unknown one is answered with the nearest known ones."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any

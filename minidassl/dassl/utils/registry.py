@@ -1,5 +1,7 @@
 """Registry: names to classes, so that a configuration can say which class to build."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Datum and DatasetBase: labelled image paths, few-shot draws, class names, downloads."""
 
+from __future__ import annotations
+
 import os.path as osp
 import random
 import shutil

@@ -4,6 +4,8 @@ Random numbers are drawn from the generators that Dassl draws from (Python's, an
 cutout), in the same order.
 """
 
+from __future__ import annotations
+
 import random
 
 import numpy as np

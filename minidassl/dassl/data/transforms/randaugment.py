@@ -4,6 +4,8 @@ Cubuk et al., arXiv 1909.13719; FixMatch: Sohn et al., arXiv 2001.07685. A varia
 (operation, weakest, strongest); its order and the draws are Dassl's, so seeds give the same images.
 """
 
+from __future__ import annotations
+
 import random
 from collections.abc import Callable
 

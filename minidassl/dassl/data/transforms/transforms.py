@@ -1,5 +1,7 @@
 """build_transform: the chosen transforms in Dassl's fixed order, however they are listed."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

@@ -1,13 +1,16 @@
 """The state of all global random generators, as plain data that a checkpoint can hold."""
 
+from __future__ import annotations
+
 import random
+from typing import Any
 
 import numpy as np
 import torch
 
 
-def random_state() -> dict:
-    """Return the states of Python's, NumPy's and torch's generators (tensors and numbers only)."""
+def random_state() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's generators, as tensors, numbers and strings."""
     name, keys, *position = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -17,11 +20,8 @@ def random_state() -> dict:
     }
 
 
-def set_random_state(state: dict) -> None:
-    """Put the generators back into the state of `random_state()`.
-
-    CUDA generators are restored only on a machine with as many devices.
-    """
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put the generators back; CUDA's only where there are as many devices as there were."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *position = state["numpy"]

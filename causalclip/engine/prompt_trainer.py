@@ -1,0 +1,266 @@
+"""PromptTrainer: what the methods share that learn prompts by gradient descent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from dassl.metrics import compute_accuracy
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import load_checkpoint
+from torch import Tensor, nn
+from torch.nn import functional as F
+from yacs.config import CfgNode
+
+from causalclip.clip.backbone import CLIP, is_vit
+from causalclip.clip.injection import encode_image, prompted
+from causalclip.clip.prompts import (
+    ClassTokens,
+    CoupledPrompts,
+    IndependentPrompts,
+    Position,
+    PromptSet,
+    class_tokens,
+    embed_words,
+    encode_classes,
+)
+from causalclip.clip.templates import spoken
+from causalclip.engine.base import CLIPTrainer
+from causalclip.engine.checkpoints import load_state
+from causalclip.engine.prediction import Prediction, Reading
+from causalclip.engine.settings import Whole
+from causalclip.report.results import peak_memory_mb
+
+# Far above anything published (VPT learns up to 200 tokens; no released tower has more than 24
+# blocks), so that a slip is named before it fills the memory. What the backbone at hand cannot hold
+# is refused when it is there.
+TOKENS = Whole(1, 1000)
+DEPTH = Whole(1, 100)
+MAYBE_TOKENS = Whole(0, 1000)  # for a tower that may have no prompts
+MAYBE_DEPTH = Whole(0, 100)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stands in front of the class names before anything is learned."""
+
+    n_ctx: int
+    """Tokens that are learned, the first ones of the words."""
+    words: str = ""
+    """Where they start; without words they start at random."""
+    position: Position = "end"
+
+    @classmethod
+    def of_words(cls, settings: CfgNode, *, position: Position = "end") -> Context:
+        """As published for CoOp and its kin: the words of CTX_INIT decide how many, else N_CTX."""
+        words = spoken(settings.CTX_INIT)
+        return cls(len(words.split()) or settings.N_CTX, words, position)
+
+    def start(self, clip: CLIP) -> Tensor | None:
+        """Embeddings (n_ctx, D) of the words; None for a random start.
+
+        Raises:
+            ValueError: words that have fewer tokens than ``n_ctx``.
+        """
+        return embed_words(clip, self.words, self.n_ctx) if self.words and self.n_ctx else None
+
+
+class PromptTrainer(CLIPTrainer):
+    """Prompt learning by gradient descent: ``context``, ``build_prompts`` and perhaps ``loss``."""
+
+    model_name = "prompt_learner"
+
+    def build_method(self) -> None:
+        """Build the prompts, what trains them, and the class tokens behind the context."""
+        if (context := self.context()) is not None:
+            self.class_tokens = self.tokens(context)
+        self.model = self.build_prompts().to(self.device)
+        learned = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        print(f"# learnable parameters: {learned:,}")
+        if self.cfg.MODEL.INIT_WEIGHTS:
+            path = Path(self.cfg.MODEL.INIT_WEIGHTS)
+            load_state(self.model, load_checkpoint(str(path))["state_dict"], path)
+        self.optim = build_optimizer(self.model, self.cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.register_model(self.model_name, self.model, self.optim, self.sched)
+        on_gpu = self.device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(enabled=on_gpu and self.settings.PREC == "amp")
+
+    def training_state(self) -> dict[str, Any]:
+        return {**super().training_state(), "scaler": self.scaler.state_dict()}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        super().load_training_state(state)
+        if state["scaler"]:  # empty where the scaler is not used
+            self.scaler.load_state_dict(state["scaler"])
+
+    def context(self) -> Context | None:
+        """What stands in front of the class names; None where their texts are hand-crafted."""
+        return None
+
+    def build_prompts(self) -> nn.Module:
+        """The module that owns every learnable number; its forward gives a PromptSet."""
+        raise NotImplementedError
+
+    def tokens(self, context: Context) -> ClassTokens:
+        """Token ids (K, L) of "<context> <class name>." for this run's K classes.
+
+        Raises:
+            ValueError: a context that does not fit its words, or a class name that is too long.
+        """
+        tokens = class_tokens(
+            self.classnames,
+            n_ctx=context.n_ctx,
+            prefix=context.words,
+            position=context.position,
+            context_length=self.clip.context_length,
+        )
+        return tokens.to(self.device)
+
+    # -- one forward ---------------------------------------------------------------------------
+
+    def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        """Class logits (B, K) of a batch (B, 3, H, W) under the current prompts.
+
+        Args:
+            images: the batch.
+            text: ``evaluation_text``, or None: the text features are computed now.
+        """
+        prompts = self.model()
+        text = self.text_features(prompts) if text is None else text
+        return self.classify(self.image_features(images, prompts), text)
+
+    def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
+        """(B, E) of images (B, 3, H, W); without a graph when the image tower holds no prompts."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
+            with prompted(self.clip, image=prompts.image):
+                return encode_image(self.clip, images)
+
+    def text_features(self, prompts: PromptSet) -> Tensor:
+        """(K, E), the classes under the prompts."""
+        return encode_classes(self.clip, self.class_tokens, prompts)
+
+    def evaluation_text(self) -> Tensor | None:
+        """The text features that hold for a whole evaluation; None if they depend on the image."""
+        return self.text_features(self.model())
+
+    def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
+        """As in CLIPTrainer; ``text`` as in ``logits``."""
+        return Prediction(Reading.of_logits(self.logits(images, text)))
+
+    def predictor(self) -> Callable[[Tensor], Prediction]:
+        """As in CLIPTrainer; holds the text features."""
+        return partial(self.predict, text=self.evaluation_text())
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W), or (B, V, 3, H, W) where the data manager delivers V views."""
+        views = [batch["img"]]
+        while f"img{len(views) + 1}" in batch:
+            views.append(batch[f"img{len(views) + 1}"])
+        images = views[0] if len(views) == 1 else torch.stack(views, dim=1)
+        return images.to(self.device), batch["label"].to(self.device)
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The training loss and the class scores (B, K) its accuracy is printed of.
+
+        Args:
+            images: what ``parse_batch_train`` delivers.
+            labels: (B,) int64.
+        """
+        logits = self.logits(images)
+        return F.cross_entropy(logits, labels), logits
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+        """One step on a batch of the data manager's; the loss and the accuracy in per cent."""
+        images, labels = self.parse_batch_train(batch)
+        with self.autocast():
+            loss, scores = self.loss(images, labels)
+        self.detect_anomaly(loss)
+        self.model_zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optim)
+        self.scaler.update()
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return {"loss": loss.item(), "acc": compute_accuracy(scores, labels)[0].item()}
+
+    def before_train(self) -> None:
+        super().before_train()
+        self._train_start = time.perf_counter()
+
+    def after_train(self) -> None:
+        epochs = self.max_epoch - self.start_epoch
+        if epochs > 0:  # a finished run that is only evaluated again was not trained now
+            self.training_cost = {
+                "seconds": time.perf_counter() - self._train_start,
+                "epochs": epochs,
+                "resumed_from_epoch": self.start_epoch,
+                "steps": epochs * len(self.train_loader_x),
+                "images": len(self.dm.dataset.train_x),
+                "learnable_parameters": sum(p.numel() for p in self.model.parameters()),
+                "peak_memory_mb": peak_memory_mb(self.device),
+            }
+        super().after_train()
+
+
+def coupled_prompts(clip: CLIP, context: Context, *, depth: int) -> CoupledPrompts:
+    """MaPLe's prompts for a CLIP.
+
+    Raises:
+        ValueError: prompts deeper than a tower, a ResNet, or fewer words than the context has.
+    """
+    check_depth(clip, text=depth, vision=depth)
+    return CoupledPrompts(
+        context.n_ctx,
+        depth,
+        clip.transformer.width,
+        clip.visual.transformer.width,
+        init=context.start(clip),
+    )
+
+
+def independent_prompts(
+    clip: CLIP, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
+) -> IndependentPrompts:
+    """Prompts of IVLP's kind for a CLIP; a tower of 0 tokens and depth 0 has none.
+
+    Raises:
+        ValueError: prompts deeper than a tower, image prompts on a ResNet, tokens without depth or
+            depth without tokens, or fewer words than the context has.
+    """
+    check_depth(clip, text=text_depth, vision=vision_depth)
+    return IndependentPrompts(
+        context.n_ctx,
+        n_vision,
+        text_depth,
+        vision_depth,
+        clip.transformer.width,
+        clip.visual.transformer.width if is_vit(clip) else 0,  # a ResNet has text prompts alone
+        init=context.start(clip),
+    )
+
+
+def check_depth(clip: CLIP, *, text: int, vision: int) -> None:
+    """Refuse prompts deeper than the towers, and image prompts on a ResNet, before any work.
+
+    Raises:
+        ValueError: names the tower, its depth and what came.
+    """
+    if vision and not is_vit(clip):
+        raise ValueError("image prompts need a ViT backbone, got a ResNet: use a text-only method")
+    towers = [("text", text, clip.transformer)]
+    if vision:
+        towers.append(("image", vision, clip.visual.transformer))
+    for name, depth, tower in towers:
+        if depth > tower.layers:
+            raise ValueError(
+                f"prompt depth must be at most {tower.layers}, the depth of the {name} tower, "
+                f"got {depth}"
+            )

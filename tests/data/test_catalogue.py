@@ -1,0 +1,80 @@
+"""The catalogue: one row a data set, without anything heavy behind it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dassl.data.datasets import DATASET_REGISTRY
+
+from causalclip import plugin
+from causalclip.data.catalogue import BUNDLED, CATALOGUE, facts_of, sets_of
+from causalclip.data.rendering import DIGIT_DOMAINS, LOOKS, SHAPES, STYLES
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "sets"),
+    [
+        (
+            "base2new fewshot",
+            "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft "
+            "sun397 dtd eurosat ucf101",
+        ),
+        (
+            "xd",
+            "caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 dtd "
+            "eurosat ucf101",
+        ),
+        ("dg", "imagenetv2 imagenet_sketch imagenet_a imagenet_r"),
+        (
+            "lodo openclass",
+            "domainbed_pacs domainbed_vlcs domainbed_office_home domainbed_terra_incognita "
+            "domainbed_domain_net",
+        ),
+    ],
+)
+def test_published_protocols_test_on_their_published_sets_in_order(protocol, sets):
+    for name in protocol.split():
+        assert sets_of(name) == sets.split()
+
+
+def test_an_unknown_protocol_is_answered_with_the_known():
+    with pytest.raises(ValueError, match="one of base2new, fewshot, xd, dg, lodo, .* got 'base'"):
+        sets_of("base")
+
+
+@pytest.mark.parametrize("facts", CATALOGUE.values(), ids=lambda facts: facts.name)
+def test_a_row_and_its_configuration_name_a_registered_set(facts):
+    plugin.register_all()
+    assert facts.name in DATASET_REGISTRY.registered_names()
+    yaml = (ROOT / "configs" / "datasets" / f"{facts.config}.yaml").read_text()
+    assert re.search(r'NAME: "(\w+)"', yaml)[1] == facts.name
+
+
+@pytest.mark.parametrize("facts", BUNDLED, ids=lambda facts: facts.name)
+def test_rows_of_drawn_sets_say_what_is_drawn(facts):
+    drawn = STYLES if facts.name == "CausalShapes" else DIGIT_DOMAINS
+    assert facts.domains == drawn
+    assert set(facts.looks) <= {*drawn, "scan"} and "scan" in LOOKS
+    assert facts.classes == len(SHAPES) == 10
+
+
+def test_a_set_in_dassls_tree_is_found_and_an_absent_one_is_not(tmp_path):
+    facts = facts_of("DomainBedOfficeHome")
+    assert facts.find(tmp_path) is None
+    (tmp_path / "office_home_dg").mkdir()
+    assert facts.find(tmp_path) == tmp_path / "office_home_dg"
+    (tmp_path / "office_home").mkdir()  # DomainBed's own comes first
+    assert facts.find(tmp_path) == tmp_path / "office_home"
+
+
+def test_the_list_of_data_sets_needs_no_torch_and_no_dassl():
+    code = (
+        "import sys; from causalclip.data.command import main; main(['list']);"
+        "sys.exit(', '.join({'torch', 'dassl', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stderr.strip() == "" and "CausalShapes" in done.stdout

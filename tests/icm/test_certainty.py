@@ -1,0 +1,104 @@
+"""causalclip/icm/certainty.py: on planted worlds the intervals cover, and the bound holds."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from causalclip.icm.certainty import bootstrap, davis_kahan, largest_angle
+
+D, K = 12, 4
+
+
+def planted(n: int, *, seed: int, leak: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """z = (s_inv, s_var); interventions draw s_var anew and shake all of z by `leak`."""
+    generator = torch.Generator().manual_seed(seed)
+    s = torch.randn(n, D, generator=generator, dtype=torch.float64)
+    s_do = torch.cat(
+        [s[:, :K], torch.randn(n, D - K, generator=generator, dtype=torch.float64)], dim=1
+    )
+    return s, s_do + leak * torch.randn(n, D, generator=generator, dtype=torch.float64)
+
+
+def generalized(moments):
+    return moments.solve(K, eps=0.1)
+
+
+def test_the_angle_is_the_one_between_two_planes():
+    basis = torch.eye(4, dtype=torch.float64)[:, :2]
+    turned = basis.clone()
+    angle = np.radians(25)
+    turned[1:3, 1] = torch.tensor([np.cos(angle), np.sin(angle)])
+    assert largest_angle(basis, turned) == pytest.approx(25, abs=1e-6)
+
+
+def test_what_is_planted_clearly_is_sure_and_more_images_make_it_surer():
+    few = bootstrap(*planted(100, seed=1, leak=0.3), generalized, normalize=False, n=40)
+    many = bootstrap(*planted(3000, seed=1, leak=0.3), generalized, normalize=False, n=40)
+    assert many.quantile(0.95) < few.quantile(0.95) / 2
+    assert many.quantile(0.95) < 5
+
+
+def test_where_nothing_is_invariant_the_subspace_is_not_determined():
+    generator = torch.Generator().manual_seed(0)
+    z, z_do = (torch.randn(300, D, generator=generator) for _ in range(2))
+    assert bootstrap(z, z_do, generalized, n=20).quantile(0.5) > 45
+
+
+def test_the_interval_covers_the_distance_to_the_truth():
+    """The bootstrap's 95 % angle is as large as the real error's in most repetitions."""
+    truth = torch.eye(D, dtype=torch.float64)[:, :K]
+    covered = []
+    for seed in range(20):
+        z, z_do = planted(200, seed=seed, leak=0.3)
+        sure = bootstrap(z, z_do, generalized, normalize=False, n=30, seed=seed)
+        error = largest_angle(truth, generalized(_moments(z, z_do)).basis)
+        covered.append(error <= sure.quantile(0.95))
+    # Binomial(20, .95): fewer than 15 has a chance below 1e-3.
+    assert sum(covered) >= 15
+
+
+def _moments(z, z_do):
+    from causalclip.icm.subspace import InterventionMoments
+
+    return InterventionMoments(D, normalize=False).update(z, z_do)
+
+
+def test_several_interventions_of_an_image_stay_together():
+    z, z_do = planted(100, seed=3)
+    several = torch.stack([z_do, z_do], dim=1)
+    once = bootstrap(z, z_do, generalized, n=10)
+    assert bootstrap(z, several, generalized, n=10).angles == pytest.approx(once.angles, abs=1e-6)
+
+
+def test_too_few_images_and_wrong_shapes_are_named():
+    z, z_do = planted(19, seed=0)
+    with pytest.raises(ValueError, match="at least 20 images, got 19"):
+        bootstrap(z, z_do, generalized)
+    with pytest.raises(ValueError, match=r"got \(19, 12\) and \(18, 1, 12\)"):
+        bootstrap(z, z_do[:18], generalized)
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 0.6))
+def test_no_perturbation_turns_an_eigenspace_further_than_the_bound(seed, size):
+    rng = np.random.default_rng(seed)
+    q, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    matrix = q @ np.diag([4.0, 3.5, 3.0, 1.0, 0.8, 0.5, 0.2, 0.0]) @ q.T
+    noise = rng.normal(size=(8, 8))
+    noise = size * (noise + noise.T) / np.linalg.norm(noise + noise.T, 2)
+    before, after = (np.linalg.eigh(m)[1][:, -3:] for m in (matrix, matrix + noise))
+    angle = largest_angle(torch.from_numpy(before), torch.from_numpy(after))
+    assert angle <= davis_kahan(2.0, size) + 1e-6
+
+
+def test_the_bound_is_reached_up_to_its_slack_and_silent_without_a_gap():
+    assert davis_kahan(2.0, 0.0) == 0
+    assert davis_kahan(2.0, 1.0) == 90
+    assert davis_kahan(0.0, 0.1) == 90
+    # Turning a plane by hand: sin(2 theta) = 2 |E| / gap, of which the bound is within twice.
+    gap, size = 1.0, 0.05
+    exact = 0.5 * np.degrees(np.arctan(2 * size / gap))
+    assert exact <= davis_kahan(gap, size) <= 2 * exact
+    with pytest.raises(ValueError, match="gap must be a finite number >= 0, got -1"):
+        davis_kahan(-1, 0.1)

@@ -1,0 +1,234 @@
+"""results.json and predictions.npz: what is written is read, and what is damaged is named."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dassl.config import get_cfg_default
+
+from causalclip import plugin
+from causalclip.report.predictions import Predictions
+from causalclip.report.results import SCHEMA, Result, run_record, training_facts, write_results
+
+LEGACY = Path(__file__).parents[1] / "legacy" / "report"
+FACTS = {
+    "trainer": "CDC",
+    "backbone": "tiny",
+    "dataset": "Set",
+    "seed": 3,
+    "shots": 16,
+    "metrics": {"accuracy": 50.0, "n": 4},
+}
+TRAINED_ON = {
+    "dataset": "Set",
+    "shots": 16,
+    "seed": 1,
+    "subsample_classes": "all",
+    "source_domains": [],
+    "classnames": ["a"],
+}
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a results.json that holds the record, or the text."""
+
+    def read(content):
+        path = tmp_path / "results.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return Result.read(path)
+
+    return read
+
+
+def test_what_is_written_is_read(tmp_path):
+    result = Result(
+        **FACTS,
+        protocol="xd",
+        config_name="m4",
+        trained_on=TRAINED_ON,
+        variants={"averaging": {"accuracy": 40.0}},
+        variant_parts={"averaging": {"heldout": {"accuracy": 30.0}}},
+        identity="0f",
+        versions={"torch": None},
+    )
+    assert Result.read(result.write(tmp_path)) == result
+
+
+def test_a_number_that_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path):
+    metrics = {"accuracy": np.float32(50), "aurc": math.inf, "nll": math.nan}
+    path = Result(**{**FACTS, "metrics": metrics}).write(tmp_path)
+    assert json.loads(path.read_text())["metrics"] == {"accuracy": 50, "aurc": None, "nll": None}
+    found = Result.read(path).metrics
+    assert found["accuracy"] == 50
+    assert math.isnan(found["aurc"])
+    assert math.isnan(found["nll"])
+
+
+def test_a_result_of_a_newer_schema_is_refused_by_name(read):
+    message = rf"results\.json of schema 99, this version reads up to {SCHEMA}: upgrade causalclip"
+    with pytest.raises(ValueError, match=message):
+        read({**FACTS, "schema": 99})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "empty"),
+        (" \n", "empty"),
+        ('{"schema": 2, "trainer": "C', "cut or damaged, not JSON: Unterminated string"),
+        ("[1]", "must be a JSON object, got a list"),
+        ("{}", 'must say its "schema" .*, got None'),
+        ({**FACTS, "schema": "2"}, "must say its \"schema\" .*, got '2'"),
+        ({**FACTS, "schema": 0}, 'must say its "schema" .*, got 0'),
+        ({"schema": 2, "trainer": "CDC"}, "lacks backbone, dataset, seed, shots, metrics"),
+        ({**FACTS, "schema": 2, "seed": "1"}, "seed must be of type int, got '1'"),
+        ({**FACTS, "schema": 2, "shots": True}, "shots must be of type int, got True"),
+        (
+            {**FACTS, "schema": 2, "metrics": {"accuracy": "high"}},
+            r"metrics must be of type dict\[str, float\], got {'accuracy': 'high'}",
+        ),
+        ({**FACTS, "schema": 2, "metrics": {"ece": 1.0}}, r"metrics lacks accuracy, got \['ece'\]"),
+        ({**FACTS, "schema": 2, "metrics": None}, "metrics must be of type"),
+        (
+            {**FACTS, "schema": 2, "trained_on": {"dataset": "Set"}},
+            "trained_on must be of type .*TrainedOn",
+        ),
+        ({**FACTS, "schema": 2, "classnames": [1]}, r"classnames must be of type list\[str\]"),
+    ],
+)
+def test_an_empty_cut_or_malformed_file_is_named_with_what_is_wrong(read, content, said, tmp_path):
+    with pytest.raises(ValueError, match=f"^{tmp_path}/results.json: {said}"):
+        read(content)
+
+
+def test_every_beginning_of_a_file_is_refused_as_damaged(read):
+    text = next(LEGACY.rglob("results.json")).read_text()
+    for end in range(0, len(text) - 1, 97):
+        with pytest.raises(ValueError, match="results.json: (empty|cut or damaged)"):
+            read(text[:end])
+
+
+def test_bytes_that_are_no_text_are_damaged(tmp_path):
+    (tmp_path / "results.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="results.json: cut or damaged"):
+        Result.read(tmp_path / "results.json")
+
+
+def test_keys_of_others_are_left_out(read):
+    assert read({**FACTS, "schema": 2, "note": "mine"}) == Result(**FACTS, protocol="fewshot")
+
+
+@pytest.mark.parametrize(
+    ("more", "protocol"),
+    [
+        ({}, "fewshot"),
+        ({"subsample_classes": "base"}, "base2new"),
+        ({"target_domains": ["ink"]}, "lodo"),
+        ({"target_domains": ["ink"], "subsample_classes": "base"}, ""),
+        ({"target_domains": ["ink"], "parts": {"open": {"accuracy": 1.0}}}, "openclass"),
+        ({"trained_on": TRAINED_ON}, ""),
+        ({"trained_on": {**TRAINED_ON, "dataset": "Other"}}, "xd"),
+        ({"trained_on": TRAINED_ON, "dataset": "ImageNetA"}, "dg"),
+        ({"protocol": "dg"}, "dg"),
+    ],
+)
+def test_a_protocol_that_is_not_said_is_inferred(read, more, protocol):
+    assert read({**FACTS, "schema": 2, **more}).protocol == protocol
+
+
+def test_a_run_records_what_its_configuration_says(tmp_path):
+    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg.merge_from_list(["TRAINER.NAME", "CDC", "DATASET.NAME", "Set", "DATASET.NUM_SHOTS", "4"])
+    cfg.SEED = 1
+    record = run_record(cfg, classnames=["a", "b"], split="val")
+    result = Result.read(write_results(tmp_path, {**record, "metrics": {"accuracy": 1.0}}))
+    assert (result.trainer, result.dataset, result.shots, result.split) == ("CDC", "Set", 4, "val")
+    assert result.config["DATASET"]["NUM_SHOTS"] == 4
+    assert result.versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert result.protocol == "fewshot"  # nothing says another
+    assert training_facts(tmp_path) == {**TRAINED_ON, "shots": 4, "classnames": ["a", "b"]}
+    assert training_facts(tmp_path / "elsewhere") is None
+
+
+def test_a_run_says_its_protocol_where_it_knows_it():
+    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg.PROTOCOL = "xd"
+    assert run_record(cfg, classnames=[], split="test")["protocol"] == "xd"
+
+
+def test_the_facts_of_an_evaluation_are_those_of_the_training_it_loaded(tmp_path):
+    Result(**FACTS, trained_on=TRAINED_ON, subsample_classes="new").write(tmp_path)
+    assert training_facts(tmp_path) == TRAINED_ON
+
+
+def test_reading_and_printing_tables_load_no_torch_and_no_dassl():
+    code = (
+        "import sys; from causalclip.report.results import Result\n"
+        f"Result.read({str(next(LEGACY.rglob('results.json')))!r})\n"
+        "print([name for name in ('torch', 'dassl', 'pandas') if name in sys.modules])\n"
+        f"from causalclip.report import summarize; summarize.main([{str(LEGACY)!r}])\n"
+        "print([name for name in ('torch', 'dassl') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("[]", "[]")
+
+
+# -- predictions -------------------------------------------------------------------------------
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path):
+    arrays = {
+        "path": np.array(["a.png", "b.png"]),
+        "probabilities": np.array([[0.5, 0.5], [0.1, 0.9]], dtype=np.float32),
+        "uncertainty": np.array([1e-69, 3e-62]),  # in fp32 both are 0
+        "averaging/probabilities": np.ones((2, 2)) / 2,
+        "averaging/uncertainty": np.array([0.2, 0.3]),
+    }
+    found = Predictions.read(Predictions(arrays).write(tmp_path))
+    assert found.readings() == ["averaging"]
+    assert list(found.arrays["path"]) == ["a.png", "b.png"]
+    assert list(found.uncertainty()) == [1e-69, 3e-62]
+    assert list(found.uncertainty("averaging")) == [0.2, 0.3]
+    assert found.probabilities().dtype == np.float32
+
+
+def test_arrays_of_different_lengths_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="got {'label': 2, 'prediction': 3}"):
+        Predictions({"label": np.zeros(2), "prediction": np.zeros(3)}).write(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reading_that_is_not_there_is_refused_with_the_file_and_what_it_holds(tmp_path):
+    path = Predictions({"uncertainty": np.zeros(2)}).write(tmp_path)
+    message = f"^{path}: no dempster/uncertainty, there are uncertainty$"
+    with pytest.raises(ValueError, match=message):
+        Predictions.read(path).uncertainty("dempster")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive", b"\x80\x04N."])
+def test_damaged_predictions_are_named(tmp_path, content):
+    (tmp_path / "predictions.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{tmp_path}/predictions.npz: cut or damaged"):
+        Predictions.read(tmp_path / "predictions.npz")
+
+
+def test_predictions_with_flipped_bytes_are_named(tmp_path):
+    path = Predictions({"uncertainty": np.random.default_rng(0).random(500)}).write(tmp_path)
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 0xFF
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=f"^{path}: uncertainty is damaged"):
+        Predictions.read(path).uncertainty()
+
+
+def test_a_single_array_is_no_predictions(tmp_path):
+    with open(tmp_path / "predictions.npz", "wb") as file:
+        np.save(file, np.zeros(2))
+    with pytest.raises(ValueError, match="not an npz archive of named ones"):
+        Predictions.read(tmp_path / "predictions.npz")

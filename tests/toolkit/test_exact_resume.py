@@ -1,0 +1,132 @@
+"""causalclip/engine/checkpoints.py, on whichever toolkit: exact resuming, and of one's own alone.
+
+The trainer that it serves is the toy of this folder, a trainer as anybody writes one for Dassl.
+"""
+
+import pytest
+import torch
+from dassl.utils import load_checkpoint, save_checkpoint
+from torch import nn
+from toy_runs import folder, run_in_two_parts, same_numbers
+
+
+def uninterrupted(toy, tmp_path, *overrides):
+    trainer = toy.trainer("OUTPUT_DIR", str(tmp_path / "whole"), *overrides)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("killed_at", [(1, 0), (2, 1), (4, 2)])
+@pytest.mark.parametrize("sampler", ["RandomSampler", "RandomDomainSampler"])
+def test_a_killed_run_ends_in_the_same_bits_as_an_uninterrupted_one(
+    exact, tmp_path, killed_at, sampler
+):
+    options = ("TRAIN.CHECKPOINT_FREQ", 1, "DATALOADER.TRAIN_X.SAMPLER", sampler)
+    resumed = run_in_two_parts(exact, killed_at, *options)
+    whole = uninterrupted(exact, tmp_path, *options)
+    assert same_numbers(resumed.model.state_dict(), whole.model.state_dict())
+    assert same_numbers(resumed.optim.state_dict(), whole.optim.state_dict())
+    assert resumed.get_current_lr() == whole.get_current_lr()
+
+
+def test_the_best_result_survives_a_kill(exact, tmp_path, monkeypatch):
+    options = ("TRAIN.CHECKPOINT_FREQ", 1, "TEST.FINAL_MODEL", "best_val")
+    results = {0: 10.0, 1: 90.0, 2: 20.0, 3: 30.0, 4: 40.0}
+    inherited = exact.kind.test
+
+    def test(self, split=None):
+        inherited(self, split)  # draws random numbers, as every evaluation does
+        return results[self.epoch]
+
+    monkeypatch.setattr(exact.kind, "test", test)
+    resumed = run_in_two_parts(exact, (3, 0), *options)
+    assert resumed.best_result == 90.0
+    assert load_checkpoint(str(folder(exact) / "model-best.pth.tar"))["epoch"] == 2
+    whole = uninterrupted(exact, tmp_path, *options)
+    assert same_numbers(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_the_loss_scale_of_mixed_precision_survives_a_kill(exact):
+    trainer = exact.trainer("OPTIM.MAX_EPOCH", 1)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer.train()
+    fresh = exact.trainer("OPTIM.MAX_EPOCH", 1)
+    fresh.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    assert fresh.resume_model_if_exist(str(exact.output)) == 1
+    assert fresh.scaler.get_scale() == 1024.0
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_from_scratch(exact, capsys):
+    run_in_two_parts(exact, (0, 1))
+    assert capsys.readouterr().out.count("No checkpoint found, train from scratch") == 2
+    for path in folder(exact).iterdir():
+        path.unlink()  # an empty folder is no checkpoint either
+    assert exact.trainer().resume_model_if_exist(str(exact.output)) == 0
+
+
+def test_a_checkpoint_of_another_code_base_is_resumed_with_a_note(toy, exact, capsys):
+    toy.trainer("OPTIM.MAX_EPOCH", 1).train()
+    path = folder(toy) / "model.pth.tar-1"
+    known = {"state_dict", "epoch", "optimizer", "scheduler", "val_result"}
+    assert load_checkpoint(str(path)).keys() == known  # Dassl's, whichever toolkit writes
+    fresh = exact.trainer(seed=2)
+    assert fresh.resume_model_if_exist(str(toy.output)) == 1
+    assert "the run continues with other draws" in capsys.readouterr().out
+    state = load_checkpoint(str(path))["state_dict"]
+    assert same_numbers(dict(fresh.model.state_dict()), dict(state))
+
+
+def test_other_class_names_are_refused_although_they_are_as_many(exact):
+    exact.trainer("OPTIM.MAX_EPOCH", 1).train()
+    other = exact.trainer()
+    other.classnames = ["dog", "bee", "cat"]
+    with pytest.raises(ValueError) as error:
+        other.train()
+    message = str(error.value)
+    assert "learned for the classes ant, bee, cat, ..., this run has dog, bee, cat" in message
+    assert "model.pth.tar-1" in message
+
+
+def test_another_backbone_or_method_is_refused(exact):
+    exact.trainer("OPTIM.MAX_EPOCH", 1, "MODEL.BACKBONE.NAME", "ViT-B/16").train()
+    with pytest.raises(ValueError, match="on the backbone ViT-B/16, this run has RN50"):
+        exact.trainer("MODEL.BACKBONE.NAME", "RN50").train()
+    other = exact.trainer("MODEL.BACKBONE.NAME", "ViT-B/16")
+    other.checkpoint_identity = lambda: {"trainer": "CoOp"}
+    with pytest.raises(ValueError, match="a checkpoint of ExactToyTrainer, this run is CoOp"):
+        other.train()
+
+
+def test_another_backbone_or_method_is_not_evaluated_either(toy):
+    kind = ("TRAINER.NAME", "CheckpointToyTrainer", "OPTIM.MAX_EPOCH", 1)
+    trained = toy.trainer(*kind, "MODEL.BACKBONE.NAME", "ViT-B/16")
+    trained.train()
+    fresh = toy.trainer(*kind, "MODEL.BACKBONE.NAME", "ViT-B/16", seed=2)
+    fresh.load_model(str(toy.output))  # the last one, where no epoch is named
+    assert same_numbers(fresh.model.state_dict(), trained.model.state_dict())
+    other = toy.trainer(*kind, "MODEL.BACKBONE.NAME", "RN50")
+    with pytest.raises(ValueError, match="on the backbone ViT-B/16, this run has RN50"):
+        other.load_model(str(toy.output), epoch=1)
+    fresh.checkpoint_identity = lambda: {"trainer": "CoOp"}
+    with pytest.raises(ValueError, match="a checkpoint of CheckpointToyTrainer, this run is CoOp"):
+        fresh.load_model(str(toy.output), epoch=1)
+
+
+def test_the_same_weights_under_another_name_are_the_same_backbone(exact):
+    first = exact.trainer("OPTIM.MAX_EPOCH", 1, "MODEL.BACKBONE.NAME", "ViT-B/16")
+    first.digest = "0123"
+    first.train()
+    other = exact.trainer("OPTIM.MAX_EPOCH", 1, "MODEL.BACKBONE.NAME", "/a/file.pt")
+    other.digest = "0123"
+    assert other.resume_model_if_exist(str(exact.output)) == 1
+
+
+def test_models_at_different_epochs_are_refused(exact):
+    trainer = exact.trainer("OPTIM.MAX_EPOCH", 1)
+    trainer.register_model("second", nn.Linear(2, 1))
+    trainer.train()
+    path = exact.output / "second" / "model.pth.tar-1"
+    later = {**load_checkpoint(str(path)), "epoch": 3}
+    save_checkpoint(later, str(path.parent), model_name=path.name)
+    with pytest.raises(ValueError, match="different epochs: \\[1, 3\\]"):
+        trainer.resume_model_if_exist(str(exact.output))

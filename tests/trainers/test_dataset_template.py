@@ -1,0 +1,71 @@
+"""`DATASET.TEMPLATE` is honoured by every method whose text is hand-crafted."""
+
+import sys
+
+import pytest
+from dassl.engine import TRAINER_REGISTRY
+
+from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT
+from causalclip.clip.zeroshot import class_features
+
+OWN = "a catalogue picture of {} on white."
+METHODS = [
+    "CDC", "CLIP_Adapter", "CLIP_ICM", "KgCoOp", "TipAdapter", "TipAdapterF", "VPT",
+    "ZeroshotCLIP", "ZeroshotCLIP2",
+]  # fmt: skip
+
+
+@pytest.fixture
+def read(make_trainer, tmp_path, monkeypatch):
+    """read(method, KEY, VALUE, ...): the templates whose class features the method takes."""
+
+    def read(method, *options):
+        taken = []
+
+        def record(clip, classnames, templates):
+            taken.extend(templates)
+            return class_features(clip, classnames, templates)
+
+        for cls in TRAINER_REGISTRY.get(method).__mro__:
+            module = sys.modules[cls.__module__]
+            if hasattr(module, "class_features"):
+                monkeypatch.setattr(module, "class_features", record)
+        make_trainer(method, tmp_path / method, *options)
+        return taken
+
+    return read
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_template_of_the_data_set_is_the_one_that_is_encoded(read, method):
+    ensemble = list(IMAGENET_TEMPLATES_SELECT) if method == "ZeroshotCLIP2" else []
+    assert read(method, "DATASET.TEMPLATE", OWN) == [*ensemble, OWN]
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("VPT", "ZeroshotCLIP2")])
+def test_without_one_the_published_template_is_encoded(read, method):
+    assert read(method) == ["a photo of the number {}."]
+
+
+def test_a_methods_own_setting_comes_before_it(read):
+    options = ("DATASET.TEMPLATE", OWN, "TRAINER.ZEROSHOTCLIP.TEMPLATE", "one {}")
+    assert read("ZeroshotCLIP", *options) == ["one {}"]
+
+
+@pytest.mark.parametrize("method", [*METHODS, "CoOp", "LinearProbe"])
+def test_a_wrong_template_is_refused_before_any_data_is_read(
+    make_trainer, tmp_path, monkeypatch, method
+):
+    monkeypatch.setattr("causalclip.engine.base.DataManager", None)
+    with pytest.raises(ValueError, match="DATASET.TEMPLATE must be .* got 'no place'"):
+        make_trainer(method, tmp_path, "DATASET.TEMPLATE", "no place")
+
+
+def test_the_ensemble_alone_is_for_imagenet_as_published(make_trainer, tmp_path):
+    trainer = make_trainer("ZeroshotCLIP2", tmp_path)
+    trainer.cfg = trainer.cfg.clone()
+    trainer.cfg.defrost()
+    trainer.cfg.DATASET.NAME = "ImageNet"
+    assert trainer.templates() == list(IMAGENET_TEMPLATES_SELECT)
+    trainer.cfg.DATASET.TEMPLATE = OWN
+    assert trainer.templates() == [*IMAGENET_TEMPLATES_SELECT, OWN]
