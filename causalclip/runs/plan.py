@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from causalclip.data.catalogue import BUNDLED
 from causalclip.runs.identity import asked_settings
 from causalclip.runs.nearest import unknown
 from causalclip.runs.protocols import ALL_IMAGES, Part, Protocol, same_classes
@@ -99,6 +100,8 @@ class Run:
     arguments: tuple[str, ...]
     trained: Path | None = None
     """The folder of the training that a test needs."""
+    draws: Path | None = None
+    """The folder of the bundled data set that the first run of all has to draw."""
 
 
 # -- what can be wrong ---------------------------------------------------------------------------
@@ -244,7 +247,14 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
         *_recipe_settings(request, cell),
         *request.settings,
     ]
-    return Run(protocol, part.name, folder, tuple(arguments), trained)
+    draws = _drawn(request, request.source if part.on_source else cell.dataset)
+    return Run(protocol, part.name, folder, tuple(arguments), trained, draws)
+
+
+def _drawn(request: Request, dataset: str) -> Path | None:
+    """Where a bundled data set is, or will be."""
+    folders = (facts.folder for facts in BUNDLED if facts.config == dataset)
+    return next((request.data / folder for folder in folders), None)
 
 
 def _folder(request: Request, cell: Cell, part: Part) -> Path:

@@ -49,7 +49,13 @@ class Schedule:
 
     def _must_wait(self, run: Run) -> bool:
         before = [*self.at_work, *(other.folder for other in self.waiting)]
-        return run.trained in before
+        return run.trained in before or self._is_being_drawn(run.draws)
+
+    def _is_being_drawn(self, data: Path | None) -> bool:
+        """Whether a run at work draws this data set: twice at once would be twice the work."""
+        if data is None or data.is_dir():
+            return False
+        return any(run.draws == data for run in self.at_work.values())
 
     def _begin(self, run: Run) -> Run | Outcome:
         state = state_of(run)

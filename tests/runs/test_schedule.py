@@ -1,5 +1,7 @@
 """Order and attempts: a test after its training, a dead process once more, each outcome once."""
 
+from dataclasses import replace
+
 import pytest
 
 from causalclip.runs.plan import Request, Run, plan
@@ -13,7 +15,7 @@ def runs(tmp_path):
     request = Request(
         PROTOCOLS["base2new"], ("CoOp", "MaPLe"), ("handwritten_digits",), output=tmp_path
     )
-    return plan(request, list)
+    return [replace(run, draws=None) for run in plan(request, list)]
 
 
 def finish(run: Run) -> None:
@@ -46,6 +48,15 @@ def test_a_run_whose_process_died_is_tried_once_more(runs):
     assert schedule.next() == runs[0]
     assert schedule.died(runs[0], "SIGKILL").state == "failed"
     assert schedule.next() is None
+
+
+def test_data_are_drawn_by_one_run_while_the_others_wait(runs, tmp_path):
+    runs = [replace(run, draws=tmp_path / "digits") for run in runs]
+    schedule = Schedule(runs)
+    assert schedule.next() == runs[0]
+    assert schedule.next() is None
+    (tmp_path / "digits").mkdir()
+    assert schedule.next() == runs[2]
 
 
 def test_a_finished_run_needs_no_process(runs):
