@@ -86,25 +86,33 @@ def check_free(runs: Sequence[Run]) -> None:
 
 def perform(runs: Sequence[Run], engine: Engine | None = None) -> int:
     """Do the runs; 1 if one failed, with a list of those, 130 after Ctrl-C."""
-    old = [run for run in runs if state_of(run) is State.OLD]
+    old = sum(state_of(run) is State.OLD for run in runs)
     if old:
-        print(f"{len(old)} folders are from before runs had an identity: taken as they are")
-    failed, left = [], len(runs)
-    with Stop().listening() as stop, tqdm(total=left, unit="run", disable=left < 3) as bar:
-        for outcome in (engine or Local())(runs, stop):
-            bar.write(line(outcome))
-            if outcome.state == "again":
-                continue
-            left -= 1
-            bar.update()
-            if not outcome.good:
-                failed.append(outcome)
+        print(f"{old} folders are from before runs had an identity: taken as they are")
+    ended: list[Outcome] = []
+    with Stop().listening() as stop:
+        try:
+            _follow((engine or Local())(runs, stop), len(runs), ended)
+        except KeyboardInterrupt:  # the second one; the first is a stop
+            print("ended at once", file=sys.stderr)
+    failed = [outcome for outcome in ended if not outcome.good]
     for outcome in failed:
         print(f"not finished: {outcome.run.folder}", file=sys.stderr)
     if stop.asked:
+        left = len(runs) - len(ended)
         print(f"stopped with {left} runs left: the same command goes on", file=sys.stderr)
         return INTERRUPTED
     return int(bool(failed))
+
+
+def _follow(outcomes: Iterator[Outcome], count: int, ended: list[Outcome]) -> None:
+    """Show each outcome, and how long the rest will take."""
+    with tqdm(total=count, unit="run", disable=count < 3) as bar:
+        for outcome in outcomes:
+            bar.write(line(outcome))
+            if outcome.state != "again":
+                ended.append(outcome)
+                bar.update()
 
 
 def line(outcome: Outcome) -> str:
