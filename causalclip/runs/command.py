@@ -84,7 +84,7 @@ def _complete(p: argparse.ArgumentParser) -> None:
     known["datasets"] = known["source"] = names("datasets")
     for action in p._actions:
         if action.dest in known:
-            action.completer = _names(known[action.dest])
+            setattr(action, "completer", _names(known[action.dest]))  # noqa: B010 argcomplete's
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

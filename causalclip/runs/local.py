@@ -143,11 +143,13 @@ class Pool:
         while True:
             if not stop.asked:
                 yield from self._begin(schedule)
-            busy = {worker.connection: worker for worker in self.workers if worker.run}
+            busy = [worker for worker in self.workers if worker.run]
             if not busy:
                 return
-            for connection in wait(list(busy), timeout=0.5):
-                yield self._answer(busy[connection], schedule)
+            heard = wait([worker.connection for worker in busy], timeout=0.5)
+            for worker in busy:
+                if worker.run and worker.connection in heard:
+                    yield self._answer(worker, worker.run, schedule)
 
     def _begin(self, schedule: Schedule) -> Iterator[Outcome]:
         """Give every free place a run."""
@@ -172,8 +174,8 @@ class Pool:
         self.workers.append(worker)
         return worker
 
-    def _answer(self, worker: Worker, schedule: Schedule) -> Outcome:
-        run, worker.run = worker.run, None
+    def _answer(self, worker: Worker, run: Run, schedule: Schedule) -> Outcome:
+        worker.run = None
         seconds = time.monotonic() - worker.since
         try:
             return schedule.ended(run, worker.connection.recv(), seconds)

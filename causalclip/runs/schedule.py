@@ -35,21 +35,22 @@ class Schedule:
     """The runs that are left, in their order; a test comes after its training."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.waiting = list(runs)
+        self.waiting = {run.folder: run for run in runs}
         self.at_work: dict[Path, Run] = {}
         self.attempts: dict[Path, int] = {}
 
     def next(self) -> Run | Outcome | None:
         """A run to begin, or one that needs no process; None while all wait for others."""
-        for run in self.waiting:
-            if not self._must_wait(run):
-                self.waiting.remove(run)
-                return self._begin(run)
-        return None
+        ready = (run for run in self.waiting.values() if not self._must_wait(run))
+        run = next(ready, None)
+        if run is None:
+            return None
+        del self.waiting[run.folder]
+        return self._begin(run)
 
     def _must_wait(self, run: Run) -> bool:
-        before = [*self.at_work, *(other.folder for other in self.waiting)]
-        return run.trained in before or self._is_being_drawn(run.draws)
+        before = run.trained in self.at_work or run.trained in self.waiting
+        return before or self._is_being_drawn(run.draws)
 
     def _is_being_drawn(self, data: Path | None) -> bool:
         """Whether a run at work draws this data set: twice at once would be twice the work."""
@@ -78,10 +79,6 @@ class Schedule:
         """Its process died: once more, at the front, or that was it."""
         del self.at_work[run.folder]
         if self.attempts[run.folder] < ATTEMPTS:
-            self.waiting.insert(0, run)
+            self.waiting = {run.folder: run, **self.waiting}
             return Outcome(run, "again", reason)
         return Outcome(run, "failed", reason)
-
-    def rest(self) -> list[Run]:
-        """What was not begun."""
-        return list(self.waiting)

@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Literal, TextIO
+from typing import Literal, TextIO, cast
 
 from causalclip.runs.progress import BriefStream
 
@@ -124,4 +124,4 @@ def end_with(parent: int) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us
     end_with(os.getppid())
-    serve(Connection(int(sys.argv[1])), sys.argv[2])
+    serve(Connection(int(sys.argv[1])), cast(Show, sys.argv[2]))

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,32 @@ def test_a_failure_is_one_sentence_and_the_rest_goes_on(runs):
     failed, ended = outcomes(Local(show="runs"), [bad, good])
     assert failed.state == "failed" and "TRAINER.COOP.PREC must be one of" in failed.reason
     assert ended.state == "finished"
+
+
+def test_a_worker_ends_soon_after_who_started_it(tmp_path):
+    code = """
+import time
+from causalclip.runs.local import Local, start_worker
+print(start_worker(0, Local(show="runs")).process.pid, flush=True)
+time.sleep(60)
+"""
+    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(starter.stdout.readline())
+    os.kill(pid, 0)  # it is there
+    starter.kill()
+    starter.communicate()
+    deadline = time.monotonic() + 30
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
 
 
 # -- what a process gets -----------------------------------------------------------------------
