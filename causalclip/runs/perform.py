@@ -135,7 +135,7 @@ def show(runs: Sequence[Run], root: Path, jobs: int = 1) -> None:
     states = {run.folder: state_of(run) for run in runs}
     for run in runs:
         state = states[run.folder]
-        remark = f"# {state.value}: " if finished(state) else ""
+        remark = "" if state in (State.TO_RUN, State.STALE) else f"# {state.value}: "
         print(f"{remark}causalclip train {shlex.join(run.arguments)}")
     left = [run for run in runs if not finished(states[run.folder])]
     count = Counter(state.value for state in states.values())

@@ -114,6 +114,8 @@ def check(request: Request) -> None:
         PlanError: an unknown method, data set or configuration, seeds and shots that cannot be, or
             a method that cannot name the classes it would be tested on.
     """
+    if len(request.settings) % 2:
+        raise PlanError(f"options must come as KEY VALUE pairs, got {' '.join(request.settings)}")
     for method in request.methods:
         _check_known("trainer", method, methods())
     for seed in request.seeds:
@@ -132,8 +134,6 @@ def check(request: Request) -> None:
         _check_classes(request, method)
     if request.backbone:
         _check_known("BACKBONE", request.backbone, names("backbones"))
-    if len(request.settings) % 2:
-        raise PlanError(f"options must come as KEY VALUE pairs, got {' '.join(request.settings)}")
 
 
 def _check_known(what: str, name: str, known: Sequence[str]) -> None:
@@ -162,9 +162,8 @@ def _check_targets(request: Request) -> None:
 
 def _check_classes(request: Request, method: str) -> None:
     """A method is refused that would be tested on classes it cannot name."""
-    given = dict(zip(request.settings[::2], request.settings[1::2], strict=False))
-    given = {**dict(zip(*[iter(request.context.settings)] * 2, strict=True)), **given}
-    if knows_other_classes(method, given):
+    files = [CONFIGS / "trainers" / method / f"{request.recipe}.yaml"] * bool(request.recipe)
+    if knows_other_classes(method, asked_settings(files, request.settings)):
         return
     for part in wanted_parts(request):
         strange = [d for d in request.datasets if not same_classes(request.source, d)]

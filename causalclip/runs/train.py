@@ -199,8 +199,7 @@ def identify(args: argparse.Namespace, cfg: CfgNode) -> Recorded:
     node = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "config_node", "")
     default = flat(plugin.default_cfg(), node=node)
     everything = flat(cfg, node=node)
-    nothing = object()
-    given = {k: v for k, v in everything.items() if default.get(k, nothing) != v and v != ""}
+    given = {key: value for key, value in everything.items() if default.get(key, "") != value}
     model = model_digest(Path(args.model_dir)) if args.eval_only and args.model_dir else None
     return Recorded(Identity(given, args.load_epoch, model=model), everything)
 
