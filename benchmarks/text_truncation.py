@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from causalclip.clip.backbone import CLIP, build_clip, image_size
 from causalclip.clip.injection import encode_image
-from causalclip.clip.prompts import TextPrompts, class_tokens, encode_classes
+from causalclip.clip.prompts import TextPrompts, encode_classes
+from causalclip.clip.texts import class_tokens
 from causalclip.clip.zeroshot import cosine_logits
 
 SHAPES = {

@@ -107,8 +107,7 @@ def _import_with_stand_ins() -> list[str]:
 
 def _module(name: str, **content: Any) -> ModuleType:
     module = ModuleType(name)
-    module.__all__ = list(content)
-    module.__dict__.update(content)
+    vars(module).update(content, __all__=list(content))
     return module
 
 
@@ -224,7 +223,7 @@ def _mend_checkpoints() -> None:
     Its functions stay what they are, so they work for whoever imported them before.
     """
     module = importlib.import_module("dassl.utils.torchtools")
-    module.torch = _Instead(torch, load=_safe_load, save=_whole_save)
+    vars(module)["torch"] = _Instead(torch, load=_safe_load, save=_whole_save)
 
 
 def _safe_load(path: str, map_location: Any = None, **options: Any) -> Any:
@@ -260,5 +259,6 @@ def _mend_numpy_names() -> list[str]:
     if hasattr(numpy, "int"):
         return []
     for name in ("autoaugment", "randaugment"):
-        importlib.import_module(f"dassl.data.transforms.{name}").np = _Instead(numpy, int=int)
+        module = importlib.import_module(f"dassl.data.transforms.{name}")
+        vars(module)["np"] = _Instead(numpy, int=int)
     return ["augmentations that use np.int"]

@@ -39,8 +39,7 @@ def classification_metrics(
     p, y = _checked(probabilities, labels)
     predicted = p.argmax(-1)
     correct = predicted == y
-    if uncertainty is None:
-        uncertainty = 1 - p.max(-1)
+    uncertain = 1 - p.max(-1) if uncertainty is None else uncertainty
     return {
         "accuracy": 100 * float(correct.mean()),
         "macro_f1": 100 * float(f1_score(y, predicted, average="macro", labels=np.unique(y))),
@@ -48,7 +47,7 @@ def classification_metrics(
         # scikit-learn has the multi-class Brier score since 1.7 only.
         "brier": float(np.square(p - np.eye(p.shape[1])[y]).sum(-1).mean()),
         "ece": 100 * _calibration_error(p, y),
-        "aurc": aurc(uncertainty, correct),
+        "aurc": aurc(uncertain, correct),
         "n": len(y),
     }
 
@@ -102,9 +101,9 @@ def _calibration_error(p: NDArray[np.float64], y: NDArray[np.int64]) -> float:
 
 
 def _array(values: ArrayLike | Tensor) -> NDArray[Any]:
-    if hasattr(values, "detach"):  # a tensor; asking torch for its type would load torch
-        return values.detach().cpu().numpy()
-    return np.asarray(values)
+    # Asking torch whether it is a tensor would load torch.
+    detach = getattr(values, "detach", None)
+    return np.asarray(values) if detach is None else detach().cpu().numpy()
 
 
 def _vector(values: ArrayLike | Tensor, name: str) -> NDArray[np.float64]:

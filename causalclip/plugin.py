@@ -27,6 +27,7 @@ from dassl.engine import TRAINER_REGISTRY, TrainerBase
 
 import causalclip.datasets
 import causalclip.trainers
+from causalclip.engine import loading
 from causalclip.trainers import cdc, clip_icm
 
 
@@ -39,6 +40,9 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
         node = getattr(trainer, "config_node", None)
         if node and node not in cfg.TRAINER:
             cfg.TRAINER[node] = CfgNode(dict(trainer.defaults))
+    for key, value in loading.DEFAULTS.items():
+        if key not in cfg.DATALOADER:
+            cfg.DATALOADER[key] = value
     if "FEATURE_CACHE" not in cfg:
         cfg.FEATURE_CACHE = True  # keep image features on disk, and read them there
     for key, value in (("SUBSAMPLE_CLASSES", "all"), ("TEMPLATE", "")):

@@ -93,7 +93,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):
         "ESTIMATOR": ESTIMATORS,
         "LAM": LAM,
         "EPS": EPS,
-        "DIM_INV": Whole(0),  # its upper end is the backbone's
+        "DIM_INV": Whole(0, 100_000),  # no tower is as wide; the backbone at hand decides
         "GRID_ESTIMATORS": ListOf(ESTIMATORS),
         "GRID_LAMS": ListOf(LAM, least=0),
         "GRID_EPS": ListOf(EPS, least=0),

@@ -9,8 +9,6 @@ from causalclip.clip.prompts import ConditionalPrompts, PromptSet, encode_text_s
 from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
 from causalclip.engine.settings import Text
 
-TEXTS_AT_ONCE = 8192  # of images x classes; bounds the memory of an evaluation on many classes
-
 
 class CoCoOp(PromptTrainer):
     """CoOp's words plus h(z), one shift per image; the texts of a batch run as one batch."""
@@ -34,9 +32,7 @@ class CoCoOp(PromptTrainer):
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         """Class logits (B, K) of images (B, 3, H, W), whose texts are their own: no ``text``."""
         features = F.normalize(self.image_features(images, PromptSet()).float(), dim=-1)
-        text_features = encode_text_sets(
-            self.clip, self.class_tokens, self.model(features), texts_at_once=TEXTS_AT_ONCE
-        )
+        text_features = encode_text_sets(self.clip, self.class_tokens, self.model(features))
         return self.classify(features, text_features)  # (B, E) against (B, K, E)
 
     def evaluation_text(self) -> None:

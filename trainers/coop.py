@@ -6,7 +6,8 @@ from typing import get_args
 
 from torch import nn
 
-from causalclip.clip.prompts import Position, TextPrompts
+from causalclip.clip.prompts import TextPrompts
+from causalclip.clip.texts import Position
 from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
 from causalclip.engine.settings import Flag, OneOf, Text
 

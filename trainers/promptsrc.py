@@ -105,7 +105,7 @@ class PromptSRC(PromptTrainer):
         loss = loss + settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, teacher)
         return loss + mean_kl(logits, self.classify(teacher, self.teacher_text)), logits
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float] | None:
         summary = super().forward_backward(batch)
         if self.batch_idx + 1 == self.num_batches:
             self.aggregate()

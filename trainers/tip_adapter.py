@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template, given_template
 from causalclip.engine.features import FeatureTrainer
+from causalclip.engine.loading import training_loader
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.settings import ListOf, Number, Whole
 
@@ -124,11 +125,18 @@ class TipAdapter(FeatureTrainer[FittedCache]):
             tfm=self.train_loader_x.dataset.transform,
             is_train=False,
         )
-        total: Tensor | float = 0.0
-        for _ in range(self.settings.AUGMENT_EPOCHS):
-            seen = [(self._encode(b["img"]).float(), b["label"].to(self.device)) for b in loader]
-            total = total + torch.cat([features for features, _ in seen])
-        return F.normalize(total, dim=-1), torch.cat([labels for _, labels in seen])
+        loader = training_loader(loader, self.cfg, epochs=self.settings.AUGMENT_EPOCHS)
+        total, labels = self._seen(loader)
+        for _ in range(self.settings.AUGMENT_EPOCHS - 1):
+            total = total + self._seen(loader)[0]
+        return F.normalize(total, dim=-1), labels
+
+    def _seen(self, loader: Iterable) -> tuple[Tensor, Tensor]:
+        """Features (N, E) and labels (N,) of one pass."""
+        seen = [(self._encode(b["img"]).float(), b["label"].to(self.device)) for b in loader]
+        return torch.cat([features for features, _ in seen]), torch.cat(
+            [label for _, label in seen]
+        )
 
     @torch.no_grad()
     def search(self, keys: Tensor, labels: Tensor) -> tuple[float, float, float | None]:
@@ -237,7 +245,8 @@ def one_hot(labels: Tensor, n_classes: int) -> Tensor:
 
 def search_grid(scale: Sequence[float], step: Sequence[int]) -> tuple[list[float], list[float]]:
     """The published grids of beta and alpha: step values from 0.1 up to, not including, scale."""
-    return tuple(
+    betas, alphas = (
         [0.1 + i * (top - 0.1) / count for i in range(count)]
         for top, count in zip(scale, step, strict=True)
     )
+    return betas, alphas

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from causalclip.clip.model import CLIPModel
 from causalclip.files.atomic import replacing
 from causalclip.files.download import fetch
 
@@ -108,6 +109,8 @@ _clip = _import_clip()
 _clip_clip = sys.modules[f"{_clip.__name__}.clip"]
 _clip_model = sys.modules[f"{_clip.__name__}.model"]
 CLIP = _clip_model.CLIP
+ResidualAttentionBlock = _clip_model.ResidualAttentionBlock
+VisionTransformer = _clip_model.VisionTransformer
 RELEASED: Mapping[str, str] = dict(_clip_clip._MODELS)  # name -> URL .../<sha256>/<file>
 
 
@@ -122,7 +125,7 @@ def load_clip(
     device: str | torch.device = "cpu",
     precision: Precision = "fp32",
     download_root: str | os.PathLike | None = None,
-) -> CLIP:
+) -> CLIPModel:
     """Load a frozen CLIP in evaluation mode.
 
     Args:
@@ -158,7 +161,7 @@ def build_clip(
     transformer_heads: int = 1,
     transformer_layers: int = 3,
     seed: int = 0,
-) -> CLIP:
+) -> CLIPModel:
     """Build a randomly initialised CLIP in fp32, the same for the same seed, with gradients on.
 
     Four numbers as `vision_layers` give a ResNet tower. The token embedding is drawn from a
@@ -218,12 +221,12 @@ def token_ids(text: str) -> list[int]:
     return _clip_clip._tokenizer.encode(text)
 
 
-def image_size(model: CLIP) -> int:
+def image_size(model: CLIPModel) -> int:
     """Return the side of the square images `model` reads, in pixels."""
     return model.visual.input_resolution
 
 
-def is_vit(model: CLIP) -> bool:
+def is_vit(model: CLIPModel) -> bool:
     """Tell whether the image tower is a Vision Transformer (else it is CLIP's ResNet)."""
     return hasattr(model.visual, "transformer")
 
@@ -239,7 +242,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def save_tiny(
-    model: CLIP,
+    model: CLIPModel,
     token_rows: Sequence[int] | Tensor,
     path: str | os.PathLike,
     *,
@@ -277,7 +280,7 @@ def _random_tokens(rows: int, width: int, seed: int) -> Tensor:
     return torch.empty(rows, width).normal_(std=TOKEN_STD, generator=generator)
 
 
-def _architecture(model: CLIP) -> dict[str, int]:
+def _architecture(model: CLIPModel) -> dict[str, int]:
     """The arguments of `CLIP` that give a ViT model of this shape."""
     return {
         "embed_dim": model.text_projection.shape[1],
@@ -374,7 +377,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _build(state: dict[str, Tensor], architecture: dict[str, int] | None, path: Path) -> CLIP:
+def _build(state: dict[str, Tensor], architecture: dict[str, int] | None, path: Path) -> CLIPModel:
     """Build the fp32 model of a state dict."""
     state = {key: value for key, value in state.items() if key not in _SCRIPT_ONLY_KEYS}
     _check_keys(state, path)
@@ -394,7 +397,7 @@ def _check_keys(state: Mapping[str, Tensor], path: Path) -> None:
         raise ValueError(f"{path} holds no CLIP in the released layout: missing {missing}")
 
 
-def _cast(model: CLIP, precision: Precision) -> CLIP:
+def _cast(model: CLIPModel, precision: Precision) -> CLIPModel:
     if precision in ("fp32", "amp"):
         return model
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16

@@ -1,4 +1,8 @@
-"""Prompts inside an unmodified CLIP: the only place with hooks, and the truncated text tower."""
+"""Prompts inside an unmodified CLIP, and nothing computed that is not read.
+
+A tower that is OpenAI's runs through our own forward, with its weights; any other through its own,
+with prompts in hooks and text cut behind its end. This is the only place with hooks.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +14,77 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from causalclip.clip.backbone import CLIP, image_size, is_vit
+from causalclip.clip.backbone import image_size, is_vit
+from causalclip.clip.image_tower import encode_patches
+from causalclip.clip.layout import TextLayout, text_layout
+from causalclip.clip.model import CLIPModel
+from causalclip.clip.plain import has_plain_image_tower, has_plain_text_tower
+from causalclip.clip.text_tower import encode_layout
+from causalclip.clip.texts import ClassTokens
 
 _prompted_models: WeakSet[nn.Module] = WeakSet()
 
 
-def encode_text(model: CLIP, tokens: Tensor, *, truncate: bool = True) -> Tensor:
+def encode_text(model: CLIPModel, tokens: Tensor, *, truncate: bool = True) -> Tensor:
     """Return the text features (N, E) of `tokens` (N, L), not normalised.
 
-    Under the causal mask nothing after the end-of-text token reaches it, so by default the tower
-    runs only up to the longest text of the batch: the same features and gradients for less work.
+    Under the causal mask nothing after the end-of-text token reaches it, and a common start has the
+    same states in all texts. So by default neither padding nor a start that was computed already is
+    computed: the same features and gradients for less work.
+
+    Raises:
+        ValueError: a model under nn.DataParallel.
     """
     _check_model(model)
     if not truncate:
         return model.encode_text(tokens)
-    length = int(tokens.argmax(dim=-1).max()) + 1  # the end token has the largest id
-    positions = {"clip.positional_embedding": model.positional_embedding[:length]}
-    with _shortened_masks(model, length):
-        return functional_call(
-            _TextTower(model), positions, (tokens[:, :length],), tie_weights=False
-        )
+    if has_plain_text_tower(model):
+        return encode_layout(model, text_layout(tokens))[0]
+    return _encode_truncated(model, tokens)
 
 
-def encode_image(model: CLIP, images: Tensor) -> Tensor:
-    """Return the image features (B, E) of `images` (B, 3, R, R), not normalised.
+def encode_texts(model: CLIPModel, texts: ClassTokens, prompts: Sequence[Tensor]) -> Tensor:
+    """Return the features (G, K, E) of K texts under G sets of prompts, not normalised.
+
+    What `encode_text` gives under `prompted` for each set, for less work.
+
+    Args:
+        model: the CLIP.
+        texts: the K texts, with the places of the prompts.
+        prompts: one tensor per depth, (G, n, D), or (G, K, n, D) where each text has its own; none
+            for the texts as they read, with G = 1.
 
     Raises:
-        ValueError: images that do not have the size the backbone reads.
+        ValueError: prompts that do not fit the tower or the texts, or a model under
+            nn.DataParallel.
+    """
+    _check_model(model)
+    _check_prompts("text", [depth[0] for depth in prompts], model.transformer)
+    _check_positions([depth[0] for depth in prompts], texts.positions)
+    _check_classes(prompts, len(texts))
+    texts = texts.to(model.positional_embedding.device)
+    if has_plain_text_tower(model):
+        return encode_layout(model, *_tabled(texts, prompts))
+    if not prompts:
+        return encode_text(model, texts.tokens).unsqueeze(0)
+    positions, features = None if texts.leading else texts.positions, []
+    for own in zip(*prompts, strict=True):
+        with prompted(model, text=own, text_positions=positions):
+            features.append(encode_text(model, texts.tokens))
+    return torch.stack(features)
+
+
+def encode_image(model: CLIPModel, images: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+    """Return the image features (B, E) of `images` (B, 3, R, R), not normalised.
+
+    Args:
+        model: the CLIP.
+        images: what the backbone reads.
+        prompts: one tensor per depth, (n, D) or (B, n, D), as `prompted` takes them for images.
+
+    Raises:
+        ValueError: images that do not have the size the backbone reads, prompts that do not fit,
+            or a model under nn.DataParallel.
     """
     _check_model(model)
     size = image_size(model)
@@ -45,12 +93,18 @@ def encode_image(model: CLIP, images: Tensor) -> Tensor:
             f"images must have shape (B, 3, {size}, {size}) for this backbone, "
             f"got {tuple(images.shape)}"
         )
-    return model.encode_image(images)
+    if not has_plain_image_tower(model):
+        with prompted(model, image=prompts):
+            return model.encode_image(images)
+    _check_prompts("image", prompts, model.visual.transformer)
+    for depth in prompts:
+        _check_sets(depth, len(images))
+    return encode_patches(model.visual, images.type(model.dtype), prompts)
 
 
 @contextmanager
 def prompted(
-    model: CLIP,
+    model: CLIPModel,
     *,
     text: Sequence[Tensor] = (),
     text_positions: Tensor | None = None,
@@ -90,7 +144,7 @@ def prompted(
         yield
 
 
-def _hook_text(model: CLIP, i: int, prompt: Tensor, positions: Tensor | None):
+def _hook_text(model: CLIPModel, i: int, prompt: Tensor, positions: Tensor | None):
     if i == 0:
 
         def hook(module, args, output):  # N L D
@@ -104,7 +158,7 @@ def _hook_text(model: CLIP, i: int, prompt: Tensor, positions: Tensor | None):
     return model.transformer.resblocks[i].register_forward_pre_hook(pre_hook)
 
 
-def _hook_image(model: CLIP, i: int, prompt: Tensor):
+def _hook_image(model: CLIPModel, i: int, prompt: Tensor):
     if i == 0:
 
         def append(module, args):  # N L D
@@ -136,12 +190,19 @@ def _replace(x: Tensor, prompt: Tensor, positions: Tensor | None, *, axis: int) 
 def _per_sample(prompt: Tensor, x: Tensor, *, axis: int) -> Tensor:
     """Give each sample of `x` its prompts, in the layout and type of `x`."""
     samples = x.shape[1 - axis]
-    if prompt.dim() == 3 and prompt.shape[0] != samples:
-        raise ValueError(
-            f"per-sample prompts must match the batch of {samples}, got {prompt.shape[0]} sets"
-        )
+    _check_sets(prompt, samples)
     prompt = prompt.to(x.dtype).expand(samples, -1, -1)
     return prompt if axis == 1 else prompt.transpose(0, 1)
+
+
+def _tabled(texts: ClassTokens, prompts: Sequence[Tensor]) -> tuple[TextLayout, list[Tensor]]:
+    """The layout of the texts, and each depth's prompts as one table (G, R, D)."""
+    if not prompts:
+        return texts.layout_of_words, []
+    if all(depth.dim() == 3 for depth in prompts):
+        return texts.layout, list(prompts)
+    own = [p if p.dim() == 4 else p.unsqueeze(1).expand(-1, len(texts), -1, -1) for p in prompts]
+    return texts.layout_per_class, [depth.flatten(1, 2) for depth in own]
 
 
 @contextmanager
@@ -155,8 +216,18 @@ def _claimed(model: nn.Module) -> Iterator[None]:
         _prompted_models.discard(model)
 
 
+def _encode_truncated(model: CLIPModel, tokens: Tensor) -> Tensor:
+    """Text features by the model's own forward, up to the longest text of the batch."""
+    length = int(tokens.argmax(dim=-1).max()) + 1  # the end token has the largest id
+    positions = {"clip.positional_embedding": model.positional_embedding[:length]}
+    with _shortened_masks(model, length):
+        return functional_call(
+            _TextTower(model), positions, (tokens[:, :length],), tie_weights=False
+        )
+
+
 @contextmanager
-def _shortened_masks(model: CLIP, length: int) -> Iterator[None]:
+def _shortened_masks(model: CLIPModel, length: int) -> Iterator[None]:
     """Cut the causal mask to `length` as each attention receives it; the blocks keep theirs."""
 
     def shorten(module, args, kwargs):
@@ -172,7 +243,7 @@ def _shortened_masks(model: CLIP, length: int) -> Iterator[None]:
 class _TextTower(nn.Module):
     """CLIP's text side as a `forward`, for functional_call."""
 
-    def __init__(self, clip: CLIP):
+    def __init__(self, clip: CLIPModel):
         super().__init__()
         self.clip = clip
 
@@ -205,6 +276,22 @@ def _check_prompts(kind: str, prompts: Sequence[Tensor], tower: nn.Module) -> No
             )
     if len({prompt.shape[-2] for prompt in prompts}) > 1:
         raise ValueError(f"{kind} prompts of all depths must have the same number of tokens")
+
+
+def _check_sets(prompt: Tensor, samples: int) -> None:
+    if prompt.dim() == 3 and prompt.shape[0] != samples:
+        raise ValueError(
+            f"per-sample prompts must match the batch of {samples}, got {prompt.shape[0]} sets"
+        )
+
+
+def _check_classes(prompts: Sequence[Tensor], classes: int) -> None:
+    for depth in prompts:
+        if depth.dim() == 4 and depth.shape[1] != classes:
+            raise ValueError(
+                f"class-specific contexts of {depth.shape[1]} classes cannot encode {classes} "
+                "classes; they do not transfer (CoOp, section 3.1)"
+            )
 
 
 def _check_positions(text: Sequence[Tensor], positions: Tensor | None) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from causalclip.clip.backbone import CLIP, token_ids, tokenize
-from causalclip.clip.injection import encode_image, encode_text, prompted
+from causalclip.clip.backbone import token_ids
+from causalclip.clip.injection import encode_image, encode_texts
+from causalclip.clip.model import CLIPModel
 from causalclip.clip.templates import spoken
+from causalclip.clip.texts import ClassTokens, check_count
 
 STD = 0.02  # of random starts, as published by all four methods
-Position = Literal["end", "middle", "front"]
 
 
 @dataclass(frozen=True)
@@ -30,65 +30,7 @@ class PromptSet:
     image: tuple[Tensor, ...] = ()
 
 
-@dataclass(frozen=True)
-class ClassTokens:
-    """The texts of K classes, with placeholders where the learnable context goes."""
-
-    tokens: Tensor
-    """(K, L) token ids."""
-    positions: Tensor
-    """(K, n_ctx) where the context stands in each row."""
-    leading: bool = False
-    """Whether the context stands at 1..n_ctx in every row, which needs no gather."""
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def to(self, device: str | torch.device) -> ClassTokens:
-        """Return the same texts on `device`."""
-        return replace(self, tokens=self.tokens.to(device), positions=self.positions.to(device))
-
-
-def class_tokens(
-    classnames: Sequence[str],
-    *,
-    n_ctx: int,
-    prefix: str = "",
-    position: Position = "end",
-    context_length: int = 77,
-) -> ClassTokens:
-    """Tokenise "<prefix> <name>." for each class and say where the context goes.
-
-    With position `end` the context takes the first `n_ctx` tokens of the prefix (MaPLe keeps four
-    words and learns two). `middle` puts half of it in front of the name and half behind, `front`
-    all of it behind the name (CoOp, section 3.1). Without a prefix, `n_ctx` placeholders stand in.
-
-    Raises:
-        ValueError: no class, a prefix that does not fit `n_ctx`, or a class name too long for the
-            context length; the message names the class.
-    """
-    if position not in get_args(Position):
-        raise ValueError(f"position must be one of {get_args(Position)}, got {position!r}")
-    if not classnames:
-        raise ValueError("class_tokens needs at least one class name")
-    _check_count("n_ctx", n_ctx, least=0)
-    prefix = spoken(prefix) or " ".join(["X"] * n_ctx)
-    _check_prefix(prefix, n_ctx, position)
-    names = [spoken(name) for name in classnames]
-    for name in names:
-        if (length := len(token_ids(f"{prefix} {name}.")) + 2) > context_length:
-            raise ValueError(
-                f"class name {name!r} with its context takes {length} tokens, more than the "
-                f"context length {context_length}"
-            )
-    tokens = tokenize([f"{prefix} {name}." for name in names], context_length)
-    positions = [_context_positions(name, n_ctx, position) for name in names]
-    rows = [_reorder(row, where) for row, where in zip(tokens, positions, strict=True)]
-    where = torch.tensor(positions, dtype=torch.long)
-    return ClassTokens(torch.stack(rows), where, leading=position == "end")
-
-
-def embed_words(model: CLIP, words: str, n_ctx: int) -> Tensor:
+def embed_words(model: CLIPModel, words: str, n_ctx: int) -> Tensor:
     """Return the token embeddings (n_ctx, D) of the first `n_ctx` tokens of `words`.
 
     Raises:
@@ -170,7 +112,7 @@ class CoupledPrompts(nn.Module):
         init: Tensor | None = None,
     ):
         super().__init__()
-        _check_count("depth", depth)
+        check_count("depth", depth)
         self.ctx = _tokens(n_ctx, text_width, init)
         self.proj = nn.Linear(text_width, vision_width)
         self.compound_prompts_text = _deep_tokens(n_ctx, depth, text_width)
@@ -256,7 +198,7 @@ class DecoupledPrompts(nn.Module):
         shared: Sequence[str] = (),
     ):
         super().__init__()
-        _check_count("n_templates", n_templates)
+        check_count("n_templates", n_templates)
         self.templates = nn.ModuleList(make() for _ in range(n_templates))
         if n_templates > 1:
             self._separate(noise)
@@ -282,7 +224,7 @@ class DecoupledPrompts(nn.Module):
         )
 
 
-def encode_classes(model: CLIP, texts: ClassTokens, prompts: PromptSet) -> Tensor:
+def encode_classes(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -> Tensor:
     """Return the text features (K, E) of all classes under one prompt set, not normalised.
 
     Text prompts are (n, D), or (K, n, D) for class-specific contexts.
@@ -290,42 +232,23 @@ def encode_classes(model: CLIP, texts: ClassTokens, prompts: PromptSet) -> Tenso
     Raises:
         ValueError: contexts that belong to another number of classes.
     """
-    for depth in prompts.text:
-        if depth.dim() == 3 and len(depth) != len(texts):
-            raise ValueError(
-                f"class-specific contexts of {len(depth)} classes cannot encode {len(texts)} "
-                "classes; they do not transfer (CoOp, section 3.1)"
-            )
-    return _encode_texts(model, texts, prompts.text)
+    return encode_texts(model, texts, [depth.unsqueeze(0) for depth in prompts.text])[0]
 
 
-def encode_text_sets(
-    model: CLIP, texts: ClassTokens, prompts: PromptSet, *, texts_at_once: int | None = None
-) -> Tensor:
+def encode_text_sets(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -> Tensor:
     """Return the text features (M, K, E) of all classes under M prompt sets, not normalised.
 
-    One forward of M * K texts, in the order m * K + k. The M sets are templates (CDC) or images
-    (CoCoOp); each text prompt is (M, n, D), or (M, K, n, D) for class-specific contexts.
+    The M sets are templates (CDC) or images (CoCoOp); each text prompt is (M, n, D), or
+    (M, K, n, D) for class-specific contexts. Their image prompts are not used here.
 
-    Args:
-        model: the CLIP.
-        texts: the K classes.
-        prompts: the M sets; their image prompts are not used here.
-        texts_at_once: splits the forward so that at most about so many texts run together.
+    Raises:
+        ValueError: prompts without one leading axis, or contexts of another number of classes.
     """
-    if not prompts.text:
-        return _encode_texts(model, texts, ()).expand(_count_sets(prompts), -1, -1)
-    texts = texts.to(model.positional_embedding.device)
-    classes, sets = len(texts), _count_sets(prompts)
-    step = sets if texts_at_once is None else max(1, texts_at_once // classes)
-    features = []
-    for chunk in zip(*(depth.split(step) for depth in prompts.text), strict=True):
-        text = tuple(_per_text(depth, classes) for depth in chunk)
-        features.append(_encode_texts(model, _tiled(texts, len(chunk[0])), text))
-    return torch.cat(features).unflatten(0, (sets, classes))
+    sets = _count_sets(prompts)
+    return encode_texts(model, texts, prompts.text).expand(sets, -1, -1)
 
 
-def encode_image_sets(model: CLIP, images: Tensor, prompts: PromptSet) -> Tensor:
+def encode_image_sets(model: CLIPModel, images: Tensor, prompts: PromptSet) -> Tensor:
     """Return the image features (B, M, E) under M prompt sets, not normalised.
 
     One forward of B * M images, in the order b * M + m.
@@ -345,27 +268,7 @@ def encode_image_sets(model: CLIP, images: Tensor, prompts: PromptSet) -> Tensor
         images = images.unsqueeze(1).expand(-1, sets, -1, -1, -1)
     batch = len(images)
     tiled = tuple(depth.expand(batch, *depth.shape).flatten(0, 1) for depth in prompts.image)
-    with prompted(model, image=tiled):
-        return encode_image(model, images.flatten(0, 1)).unflatten(0, (batch, sets))
-
-
-def _encode_texts(model: CLIP, texts: ClassTokens, text: tuple[Tensor, ...]) -> Tensor:
-    texts = texts.to(model.positional_embedding.device)
-    with prompted(model, text=text, text_positions=None if texts.leading else texts.positions):
-        return encode_text(model, texts.tokens)
-
-
-def _tiled(texts: ClassTokens, sets: int) -> ClassTokens:
-    return replace(
-        texts, tokens=texts.tokens.repeat(sets, 1), positions=texts.positions.repeat(sets, 1)
-    )
-
-
-def _per_text(depth: Tensor, classes: int) -> Tensor:
-    """Repeat each set's prompts (M, n, D) for its classes: (M * K, n, D)."""
-    if depth.dim() == 3:
-        depth = depth.unsqueeze(1).expand(-1, classes, -1, -1)
-    return depth.flatten(0, 1)
+    return encode_image(model, images.flatten(0, 1), tiled).unflatten(0, (batch, sets))
 
 
 def _count_sets(prompts: PromptSet) -> int:
@@ -379,7 +282,7 @@ def _tokens(
     n_ctx: int, width: int, init: Tensor | None, *, lead: tuple[int, ...] = ()
 ) -> nn.Parameter:
     """Learnable tokens (*lead, n_ctx, width), from `init` or N(0, 0.02)."""
-    _check_count("n_ctx", n_ctx)
+    check_count("n_ctx", n_ctx)
     if init is None:
         return nn.Parameter(torch.empty(*lead, n_ctx, width).normal_(std=STD))
     if init.shape != (n_ctx, width):
@@ -391,46 +294,12 @@ def _deep_tokens(n_ctx: int, depth: int, width: int) -> nn.ParameterList:
     return nn.ParameterList(_tokens(n_ctx, width, None) for _ in range(depth - 1))
 
 
-def _check_count(what: str, value: int, *, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        kind = "a positive int" if least else "an int of at least 0"
-        raise ValueError(f"{what} must be {kind}, got {value!r}")
-
-
 def _check_tower(tower: str, n_ctx: int, depth: int) -> int:
-    _check_count(f"n_ctx_{tower}", n_ctx, least=0)
-    _check_count(f"depth_{tower}", depth, least=0)
+    check_count(f"n_ctx_{tower}", n_ctx, least=0)
+    check_count(f"depth_{tower}", depth, least=0)
     if bool(n_ctx) != bool(depth):
         raise ValueError(
             f"n_ctx_{tower} and depth_{tower} must both be positive or both 0, "
             f"got {n_ctx} and {depth}"
         )
     return n_ctx
-
-
-def _check_prefix(prefix: str, n_ctx: int, position: Position) -> None:
-    found = len(token_ids(prefix))
-    if found < n_ctx or (position != "end" and found != n_ctx):
-        need = f"at least {n_ctx}" if position == "end" else f"exactly {n_ctx}"
-        raise ValueError(
-            f"prefix {prefix!r} must have {need} tokens for n_ctx {n_ctx} and position "
-            f"{position!r}, got {found}"
-        )
-
-
-def _context_positions(name: str, n_ctx: int, position: Position) -> list[int]:
-    """Where the context stands: behind the start token, the name in its middle or before it."""
-    before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
-    after = 1 + before + len(token_ids(name))
-    return [*range(1, 1 + before), *range(after, after + n_ctx - before)]
-
-
-def _reorder(row: Tensor, positions: list[int]) -> Tensor:
-    """Move the context, which tokenising put at 1..n, to `positions`; the rest keeps its order."""
-    context = row[1 : 1 + len(positions)]
-    rest = torch.cat([row[:1], row[1 + len(positions) :]])
-    moved = torch.empty_like(row)
-    others = torch.ones(len(row), dtype=torch.bool)
-    others[positions] = False
-    moved[positions], moved[others] = context, rest
-    return moved

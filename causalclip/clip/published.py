@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
-from causalclip.clip.backbone import CLIP
+from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import (
     ConditionalPrompts,
     CoupledPrompts,
@@ -49,7 +49,7 @@ def learned_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.float() for name, value in named.items() if name is not None}
 
 
-def check_backbone(state: Mapping[str, Tensor], clip: CLIP, backbone: str) -> None:
+def check_backbone(state: Mapping[str, Tensor], clip: CLIPModel, backbone: str) -> None:
     """Raise ValueError unless the frozen numbers saved beside the prompts are this CLIP's.
 
     Compared by direction, because the published files round them to fp16 (and PromptSRC averages
@@ -74,7 +74,7 @@ def check_backbone(state: Mapping[str, Tensor], clip: CLIP, backbone: str) -> No
             )
 
 
-def convert(trainer: str, state: Mapping[str, Tensor], clip: CLIP, backbone: str) -> nn.Module:
+def convert(trainer: str, state: Mapping[str, Tensor], clip: CLIPModel, backbone: str) -> nn.Module:
     """The prompts of a published checkpoint as our module, sizes read from its tensors.
 
     Raises:
@@ -116,26 +116,26 @@ def configuration(trainer: str, module: nn.Module) -> dict[str, int | bool]:
     return settings | {"N_CTX_TEXT": module.n_text, "PROMPT_DEPTH_TEXT": 1 + len(module.deep_text)}
 
 
-def _text(learned: dict[str, Tensor], clip: CLIP) -> nn.Module:
+def _text(learned: dict[str, Tensor], clip: CLIPModel) -> nn.Module:
     for name in [name for name in learned if name.startswith("meta_net.")]:
         del learned[name]  # KgCoOp saves a meta-net that it never uses
     *classes, n_ctx, width = learned["ctx"].shape
     return TextPrompts(n_ctx, width, n_classes=classes[0] if classes else None)
 
 
-def _conditional(learned: dict[str, Tensor], clip: CLIP) -> nn.Module:
+def _conditional(learned: dict[str, Tensor], clip: CLIPModel) -> nn.Module:
     embed_dim = learned["meta_net.linear1.weight"].shape[1]
     return ConditionalPrompts(*learned["ctx"].shape, embed_dim)
 
 
-def _coupled(learned: dict[str, Tensor], clip: CLIP) -> nn.Module:
+def _coupled(learned: dict[str, Tensor], clip: CLIPModel) -> nn.Module:
     depth = 1 + _count(learned, "compound_prompts_text.")
     return CoupledPrompts(
         learned["ctx"].shape[0], depth, learned["ctx"].shape[1], learned["proj.weight"].shape[0]
     )
 
 
-def _independent(learned: dict[str, Tensor], clip: CLIP) -> nn.Module:
+def _independent(learned: dict[str, Tensor], clip: CLIPModel) -> nn.Module:
     text, vision = learned.get("ctx"), learned.get("ctx_vision")
     return IndependentPrompts(
         0 if text is None else len(text),

@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalclip.clip.backbone import CLIP, tokenize
+from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
+from causalclip.clip.model import CLIPModel
 from causalclip.clip.templates import spoken
-
-TEXTS_AT_ONCE = 1024  # bounds the memory of 1,000 classes; no effect on the result
 
 
 @torch.no_grad()
-def class_features(model: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
+def class_features(model: CLIPModel, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return one unit vector per class (K, E), the normalised mean over templates.
 
     Each text `template.format(name)` is encoded and normalised, the features of a class are
@@ -48,10 +47,9 @@ def cosine_logits(image_features: Tensor, text_features: Tensor, scale: Tensor |
     return scale * torch.einsum("...e,...ke->...k", image, text)
 
 
-def _features(model: CLIP, classnames: Sequence[str], template: str) -> Tensor:
+def _features(model: CLIPModel, classnames: Sequence[str], template: str) -> Tensor:
     if "{}" not in template:
         raise ValueError(f"a template must contain {{}} for the class name, got {template!r}")
     texts = [template.replace("{}", spoken(name)) for name in classnames]
     tokens = tokenize(texts, model.context_length).to(model.positional_embedding.device)
-    features = [encode_text(model, chunk) for chunk in tokens.split(TEXTS_AT_ONCE)]
-    return F.normalize(torch.cat(features), dim=-1)
+    return F.normalize(encode_text(model, tokens), dim=-1)

@@ -17,6 +17,7 @@ from causalclip.clip.backbone import image_size, load_clip, weights_digest
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.data.templates import given_template
 from causalclip.engine.checkpoints import CheckpointTrainer
+from causalclip.engine.loading import Epochs, training_loader
 from causalclip.engine.prediction import Evaluated, Prediction, Reading
 from causalclip.engine.settings import Constraint, OneOf, Text, check_settings
 from causalclip.icm.subspace import InvariantProjection
@@ -75,15 +76,25 @@ class CLIPTrainer(CheckpointTrainer):
         return None
 
     def build_data_loader(self) -> None:
-        """As Dassl's, with ``train_views`` as the training transforms."""
+        """As Dassl's, with ``train_views`` as the training transforms and DATALOADER.DRAWS.
+
+        Raises:
+            ValueError: a setting of the loader that is out of its range.
+        """
         self.dm = DataManager(self.cfg, custom_tfm_train=self.train_views())
-        self.train_loader_x = self.dm.train_loader_x
+        self.train_loader_x = training_loader(self.dm.train_loader_x, self.cfg)
         self.train_loader_u = self.dm.train_loader_u
         self.val_loader = self.dm.val_loader
         self.test_loader = self.dm.test_loader
         self.num_classes = self.dm.num_classes
         self.num_source_domains = self.dm.num_source_domains
         self.lab2cname = self.dm.lab2cname
+
+    def before_epoch(self) -> None:
+        """Hook of Dassl's: its number is what an epoch's draws come from."""
+        super().before_epoch()
+        if isinstance(self.train_loader_x, Epochs):
+            self.train_loader_x.epoch = self.epoch
 
     def build_model(self) -> None:
         """Load the CLIP and build the method on it.

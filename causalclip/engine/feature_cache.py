@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from causalclip.files.atomic import replacing
+from causalclip.files.caches import cache_home
 
 EDITION = 1  # part of every key: raise it when the same key would mean other features
 
@@ -25,14 +26,10 @@ Change = Callable[[Image.Image, str], Image.Image]
 """Changes a picture, given its key; must be picklable, deterministic, and say all in its repr."""
 
 
-def cache_folder() -> Path | None:
-    """Where features are kept: $CAUSALCLIP_CACHE, by default ~/.cache/causalclip.
-
-    None where the user has set CAUSALCLIP_NO_CACHE.
-    """
-    if os.environ.get("CAUSALCLIP_NO_CACHE", "") not in ("", "0"):
-        return None
-    return Path(os.environ.get("CAUSALCLIP_CACHE") or "~/.cache/causalclip").expanduser()
+def feature_home() -> Path | None:
+    """The cache folder; None where the user has set CAUSALCLIP_NO_CACHE."""
+    off = os.environ.get("CAUSALCLIP_NO_CACHE", "") not in ("", "0")
+    return None if off else cache_home()
 
 
 @dataclass(frozen=True)

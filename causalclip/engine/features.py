@@ -16,7 +16,7 @@ from torch import Tensor
 from causalclip.clip.injection import encode_image
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.checkpoints import check_identity, checkpoint_path, load_state
-from causalclip.engine.feature_cache import Change, Encoder, batches, cache_folder
+from causalclip.engine.feature_cache import Change, Encoder, batches, feature_home
 from causalclip.engine.fit import FitModule, FitT
 from causalclip.engine.prediction import Evaluated, Prediction
 from causalclip.report.results import peak_memory_mb
@@ -49,7 +49,7 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
             root=self.cfg.DATASET.ROOT,
             batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
             num_workers=self.cfg.DATALOADER.NUM_WORKERS,
-            cache=cache_folder() if self.cfg.FEATURE_CACHE else None,
+            cache=feature_home() if self.cfg.FEATURE_CACHE else None,
         )
 
     def _encode(self, images: Tensor) -> Tensor:

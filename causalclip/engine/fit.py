@@ -66,8 +66,8 @@ class FitModule(nn.Module, Generic[FitT]):
         facts = {"details": self.fit.facts, "fitted_with": self.fitted_with}
         return {**self.fit.state(), EXTRA: facts}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Take over the fit of a state dict.
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Take over the fit of a state dict, always strictly; there is nothing to return.
 
         Raises:
             RuntimeError: it is not of this kind; names what is missing or not known.

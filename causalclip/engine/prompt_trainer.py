@@ -18,22 +18,21 @@ from torch.nn import functional as F
 from yacs.config import CfgNode
 
 from causalclip.clip.backbone import CLIP, is_vit
-from causalclip.clip.injection import encode_image, prompted
+from causalclip.clip.injection import encode_image
 from causalclip.clip.prompts import (
-    ClassTokens,
     CoupledPrompts,
     IndependentPrompts,
-    Position,
     PromptSet,
-    class_tokens,
     embed_words,
     encode_classes,
 )
 from causalclip.clip.templates import spoken
+from causalclip.clip.texts import ClassTokens, Position, class_tokens
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.checkpoints import load_state
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.settings import Whole
+from causalclip.engine.step_report import StepReport
 from causalclip.report.results import peak_memory_mb
 
 # Far above anything published (VPT learns up to 200 tokens; no released tower has more than 24
@@ -79,6 +78,7 @@ class PromptTrainer(CLIPTrainer):
         """Build the prompts, what trains them, and the class tokens behind the context."""
         if (context := self.context()) is not None:
             self.class_tokens = self.tokens(context)
+        self._steps = StepReport()
         self.model = self.build_prompts().to(self.device)
         learned = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         print(f"# learnable parameters: {learned:,}")
@@ -90,14 +90,6 @@ class PromptTrainer(CLIPTrainer):
         self.register_model(self.model_name, self.model, self.optim, self.sched)
         on_gpu = self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(enabled=on_gpu and self.settings.PREC == "amp")
-
-    def training_state(self) -> dict[str, Any]:
-        return {**super().training_state(), "scaler": self.scaler.state_dict()}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        super().load_training_state(state)
-        if state["scaler"]:  # empty where the scaler is not used
-            self.scaler.load_state_dict(state["scaler"])
 
     def context(self) -> Context | None:
         """What stands in front of the class names; None where their texts are hand-crafted."""
@@ -138,8 +130,7 @@ class PromptTrainer(CLIPTrainer):
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
         """(B, E) of images (B, 3, H, W); without a graph when the image tower holds no prompts."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
-            with prompted(self.clip, image=prompts.image):
-                return encode_image(self.clip, images)
+            return encode_image(self.clip, images, prompts.image)
 
     def text_features(self, prompts: PromptSet) -> Tensor:
         """(K, E), the classes under the prompts."""
@@ -160,12 +151,15 @@ class PromptTrainer(CLIPTrainer):
     # -- one step ------------------------------------------------------------------------------
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W), or (B, V, 3, H, W) where the data manager delivers V views."""
-        views = [batch["img"]]
-        while f"img{len(views) + 1}" in batch:
-            views.append(batch[f"img{len(views) + 1}"])
-        images = views[0] if len(views) == 1 else torch.stack(views, dim=1)
-        return images.to(self.device), batch["label"].to(self.device)
+        """Images (B, 3, H, W), or (B, V, 3, H, W) where the data manager delivers V views.
+
+        Pinned batches travel to a GPU while it works on the step before.
+        """
+        keys = ["img"]
+        while f"img{len(keys) + 1}" in batch:
+            keys.append(f"img{len(keys) + 1}")
+        *views, labels = (batch[key].to(self.device, non_blocking=True) for key in (*keys, "label"))
+        return views[0] if len(views) == 1 else torch.stack(views, dim=1), labels
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The training loss and the class scores (B, K) its accuracy is printed of.
@@ -177,19 +171,42 @@ class PromptTrainer(CLIPTrainer):
         logits = self.logits(images)
         return F.cross_entropy(logits, labels), logits
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
-        """One step on a batch of the data manager's; the loss and the accuracy in per cent."""
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float] | None:
+        """One step on a batch of the data manager's; the loss and the accuracy in per cent.
+
+        On a CPU they are the step's. On a GPU, reading them would wait for all work before: there
+        they come with Dassl's next line alone, as means over the steps since the last one.
+
+        Raises:
+            FloatingPointError: a loss that is NaN or infinite; names epoch and batches.
+        """
         images, labels = self.parse_batch_train(batch)
         with self.autocast():
             loss, scores = self.loss(images, labels)
-        self.detect_anomaly(loss)
+        if self.reads_every_step:
+            self.detect_anomaly(loss)
         self.model_zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optim)
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.item(), "acc": compute_accuracy(scores, labels)[0].item()}
+        self._steps.add(loss, compute_accuracy(scores, labels)[0])
+        return self._report()
+
+    @property
+    def reads_every_step(self) -> bool:
+        """Whether a step's numbers are at hand without waiting for a device."""
+        return self.device.type == "cpu"
+
+    def _report(self) -> dict[str, float] | None:
+        """What Dassl's loop prints; the end of an epoch is read for a loss that is NaN as well."""
+        done, frequency = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
+        shown = self.reads_every_step or self.num_batches < frequency or done % frequency == 0
+        if not shown and done < self.num_batches:
+            return None
+        means = self._steps.read(epoch=self.epoch + 1, batch=done)
+        return means if shown else None
 
     def before_train(self) -> None:
         super().before_train()

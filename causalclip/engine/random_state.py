@@ -11,7 +11,8 @@ import torch
 
 def random_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's generators, as tensors, numbers and strings."""
-    name, keys, *position = np.random.get_state()
+    state: Any = np.random.get_state()  # a tuple, as long as nobody asks for the dictionary
+    name, keys, *position = state
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *position),

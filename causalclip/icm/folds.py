@@ -79,10 +79,12 @@ def pooled(folds: Sequence[Fold], *, text_weight: float = 0.5) -> InterventionMo
     """
     images = _sum([fold.moments for fold in folds if fold.moments is not None])
     texts = _sum([fold.texts for fold in folds if fold.texts is not None])
-    if images is None or texts is None:
-        if images is None and texts is None:
+    if texts is None:
+        if images is None:
             raise ValueError("folds must hold image or text pairs, got neither")
-        return images if texts is None else texts
+        return images
+    if images is None:
+        return texts
     if not 0 < text_weight < 1:
         raise ValueError(f"text_weight must be in (0, 1), got {text_weight}")
     return images.reweighted(1 - text_weight) + texts.reweighted(text_weight)

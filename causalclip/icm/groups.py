@@ -6,11 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from causalclip.icm.captions import CaptionedImage
-from causalclip.icm.interventions import ImageIntervention, sample_seed
+from causalclip.icm.interventions import ImageIntervention, ImageKind, sample_seed
 
 # With a single source domain, kinds of intervention take the part of domains: each group is held
 # out in turn. A group changes any picture: not only colours of a grey one.
-KIND_GROUPS = (("jitter", "grayscale"), ("blur", "posterize"), ("invert", "solarize", "equalize"))
+KIND_GROUPS: tuple[tuple[ImageKind, ...], ...] = (
+    ("jitter", "grayscale"),
+    ("blur", "posterize"),
+    ("invert", "solarize", "equalize"),
+)
 
 
 @dataclass(frozen=True)

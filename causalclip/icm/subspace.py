@@ -96,7 +96,7 @@ class InterventionMoments:
             raise ValueError(f"weight must be a positive number, got {weight}")
         rows = [x.reshape(-1, self.dim).to(self._features.device) for x in (z, z_do)]
         norms = [torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=DTYPE) for x in rows]
-        _check_usable(*norms, names, zero_allowed=not self.normalize)
+        _check_usable(norms[0], norms[1], names, zero_allowed=not self.normalize)
         # In blocks, so that all features at once cost no more memory than a batch of them.
         for block in zip(*(t.split(BLOCK) for t in (*rows, *norms)), strict=True):
             self._add(*block, weight=weight)

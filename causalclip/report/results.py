@@ -67,6 +67,8 @@ class Result:
     schema: int = SCHEMA
     protocol: str = ""
     """A key of PROTOCOLS; empty for a result that is of none."""
+    protocol_part: str = ""
+    """Which training or test of the protocol it is, where the run says so."""
     config_name: str | None = None
     subsample_classes: str = "all"
     source_domains: list[str] = field(default_factory=list)
@@ -200,6 +202,7 @@ def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, 
     return {
         "schema": SCHEMA,
         "protocol": cfg.get("PROTOCOL", ""),
+        "protocol_part": cfg.get("PROTOCOL_PART", ""),
         "trainer": cfg.TRAINER.NAME,
         "config_name": cfg.get("CONFIG_NAME"),
         "backbone": cfg.MODEL.BACKBONE.NAME,

@@ -30,6 +30,7 @@ IGNORED = {
     "DATASET.ALL_AS_UNLABELED": "no method here reads unlabelled images",
     "CONFIG_NAME": "names the method already",
     "PROTOCOL": "a table of its own",
+    "PROTOCOL_PART": "base and new, source and target are parts of one figure",
     "TRAINER.NAME": "names the method already",
     "DATALOADER.NUM_WORKERS": "how fast",
     "DATALOADER.TEST.BATCH_SIZE": "how fast",

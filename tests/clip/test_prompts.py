@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from causalclip.clip import text_tower
 from causalclip.clip.backbone import build_clip, tokenize
 from causalclip.clip.injection import encode_image, encode_text, prompted
 from causalclip.clip.prompts import (
@@ -13,12 +14,12 @@ from causalclip.clip.prompts import (
     IndependentPrompts,
     PromptSet,
     TextPrompts,
-    class_tokens,
     embed_words,
     encode_classes,
     encode_image_sets,
     encode_text_sets,
 )
+from causalclip.clip.texts import class_tokens
 
 NAMES = ["zero", "double_decker bus", "cat"]
 TEXT, VISION, EMBED = 96, 128, 40
@@ -45,74 +46,13 @@ def images():
     return torch.randn(2, 3, 32, 32)
 
 
-def decode(row):
-    """The words of a row of token ids, `X` for the placeholder."""
-    ids = {tokenize(word)[0, 1].item(): word for word in ("X", "zero", ".")}
-    return [ids.get(id_, id_) for id_ in row.tolist()]
-
-
-def test_class_texts_read_prefix_name_dot():
-    texts = class_tokens(NAMES, n_ctx=4, prefix="a photo of a")
-    expected = ["a photo of a zero.", "a photo of a double decker bus.", "a photo of a cat."]
-    assert torch.equal(texts.tokens, tokenize(expected))
-    assert texts.positions.tolist() == [[1, 2, 3, 4]] * 3
-
-
-def test_a_prefix_may_have_more_words_than_are_learned():
-    texts = class_tokens(["zero"], n_ctx=2, prefix="a_photo_of_a")
-    assert torch.equal(texts.tokens, tokenize("a photo of a zero."))
-    assert texts.positions.tolist() == [[1, 2]]
-
-
-def test_no_learned_context_leaves_the_text_as_it_is():
-    texts = class_tokens(["zero"], n_ctx=0, prefix="a photo of a")
-    assert torch.equal(texts.tokens, tokenize("a photo of a zero."))
-    assert texts.positions.shape == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("position", "words", "where"),
-    [
-        ("end", ["X", "X", "X", "zero", "."], [1, 2, 3]),
-        ("middle", ["X", "zero", "X", "X", "."], [1, 3, 4]),
-        ("front", ["zero", "X", "X", "X", "."], [2, 3, 4]),
-    ],
-)
-def test_the_context_stands_before_around_or_behind_the_name(position, words, where):
-    texts = class_tokens(["zero"], n_ctx=3, position=position)
-    assert decode(texts.tokens[0])[:8] == [49406, *words, 49407, 0]
-    assert texts.positions.tolist() == [where]
-
-
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 def test_positions_follow_the_length_of_each_name(model, position):
     """Putting the placeholder's own embedding at the positions must change nothing."""
     texts = class_tokens(NAMES, n_ctx=4, position=position)
     own = PromptSet(text=(embed_words(model, "X X X X", 4),))
-    expected = encode_text(model, texts.tokens)
-    assert torch.equal(encode_classes(model, texts, own), expected)
-
-
-def test_the_end_of_text_is_where_it_was():
-    rows = [class_tokens(NAMES, n_ctx=4, position=p).tokens for p in ("end", "middle", "front")]
-    assert torch.equal(rows[0].argmax(-1), rows[1].argmax(-1))
-    assert torch.equal(rows[0].argmax(-1), rows[2].argmax(-1))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"classnames": []}, "at least one class name"),
-        ({"n_ctx": -1}, "n_ctx must be an int of at least 0, got -1"),
-        ({"position": "start"}, "position must be one of .*'middle'.* got 'start'"),
-        ({"prefix": "a"}, "prefix 'a' must have at least 2 tokens .* got 1"),
-        ({"prefix": "a photo of", "position": "front"}, "must have exactly 2 tokens .* got 3"),
-        ({"context_length": 7, "classnames": ["cat", "a b c d"]}, "name 'a b c d' .* 9 tokens"),
-    ],
-)
-def test_class_texts_that_cannot_be_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        class_tokens(**{"classnames": NAMES, "n_ctx": 2, **options})
+    expected = model.encode_text(texts.tokens)
+    torch.testing.assert_close(encode_classes(model, texts, own), expected)
 
 
 def test_init_words_are_their_embeddings(model):
@@ -269,12 +209,13 @@ def test_a_single_template_is_the_plain_module(model):
     assert all(torch.equal(one[name], value) for name, value in plain.items())
 
 
-@pytest.mark.parametrize("texts_at_once", [None, 1, 7])
+@pytest.mark.parametrize("at_once", [1, 20_000, 2**25], ids=["one", "a few", "all"])
 @pytest.mark.parametrize("kind", ["coupled", "csc", "independent"])
-def test_text_sets_equal_a_loop_over_templates(model, kind, texts_at_once):
+def test_text_sets_equal_a_loop_over_templates(model, kind, at_once, monkeypatch):
+    monkeypatch.setattr(text_tower, "AT_ONCE", at_once)
     decoupled = DecoupledPrompts(lambda: modules(model)[kind], 4)
     texts = class_tokens(NAMES, n_ctx=2, prefix="a photo of a")
-    features = encode_text_sets(model, texts, decoupled(), texts_at_once=texts_at_once)
+    features = encode_text_sets(model, texts, decoupled())
     loop = [encode_classes(model, texts, template()) for template in decoupled.templates]
     torch.testing.assert_close(features, torch.stack(loop))
 
@@ -348,7 +289,7 @@ def test_conditional_texts_equal_a_loop_over_images(model):
     module = ConditionalPrompts(2, TEXT, EMBED)
     texts, z = class_tokens(NAMES, n_ctx=2), torch.randn(5, EMBED)
     prompts = module(z)
-    features = encode_text_sets(model, texts, prompts, texts_at_once=6)
+    features = encode_text_sets(model, texts, prompts)
     loop = [encode_classes(model, texts, PromptSet((ctx,))) for ctx in prompts.text[0]]
     torch.testing.assert_close(features, torch.stack(loop))
 

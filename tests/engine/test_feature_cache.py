@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from causalclip.engine.feature_cache import Encoder, batches, cache_folder
+from causalclip.engine.feature_cache import Encoder, batches, feature_home
 
 
 class Counted:
@@ -52,7 +52,7 @@ def cache(tmp_path, monkeypatch):
 
 def encoder(root, tower=None, **options) -> Encoder:
     facts = dict(dim=24, identity="weights", transform=ToTensor(), root=str(root), batch_size=2)
-    facts["cache"] = cache_folder()
+    facts["cache"] = feature_home()
     return Encoder(encode=tower or Counted(), **{**facts, **options})
 
 

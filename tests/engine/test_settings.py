@@ -27,14 +27,10 @@ from causalclip.engine.settings import (
 from dassl.config import get_cfg_default
 
 plugin.register_all()
-# Their owner declares their constraints.
-PENDING = {"CLIP_ICM", "LinearProbe", "TipAdapter", "TipAdapterF"}
 METHODS = [
     trainer
     for trainer in plugin.registered(TRAINER_REGISTRY)
-    if issubclass(trainer, CLIPTrainer)
-    and trainer.__module__.startswith("causalclip.")
-    and trainer.__name__ not in PENDING
+    if issubclass(trainer, CLIPTrainer) and trainer.__module__.startswith("causalclip.")
 ]
 KEYS = [(method, key) for method in METHODS for key in method.defaults]
 NAN, INFINITE = math.nan, math.inf

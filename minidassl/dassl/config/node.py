@@ -34,14 +34,22 @@ class CfgNode(YacsNode):
         return YacsNode._decode_cfg_value(value)
 
     def merge_from_other_cfg(self, cfg_other: YacsNode) -> None:
-        """Merge another node into this one; KeyError for a key that does not exist here."""
+        """Merge another node into this one.
+
+        Raises:
+            KeyError: a key that does not exist here; names the nearest.
+        """
         try:
             super().merge_from_other_cfg(cfg_other)
         except KeyError as error:
             self._raise_with_nearest(error)
 
     def merge_from_list(self, cfg_list: list) -> None:
-        """Merge [key, value, key, value, ...]; AssertionError for a key that does not exist."""
+        """Merge [key, value, key, value, ...].
+
+        Raises:
+            AssertionError: a key that does not exist; names the nearest.
+        """
         try:
             super().merge_from_list(cfg_list)
         except AssertionError as error:

@@ -26,7 +26,11 @@ def build_data_loader(
     is_train: bool = True,
     dataset_wrapper: Callable | None = None,
 ) -> DataLoader:
-    """Build a loader; in training a last, smaller batch is left out unless it is the only one."""
+    """Build a loader; in training a last, smaller batch is left out unless it is the only one.
+
+    Raises:
+        ValueError: there are no images, or the sampler makes no batch of them.
+    """
     if not data_source:
         raise ValueError(
             f"no images to load for {'training' if is_train else 'evaluation'} of "
@@ -144,6 +148,10 @@ class DatasetWrapper(Dataset):
 
     Several transforms give img, img2, img3 ...; DATALOADER.K_TRANSFORMS > 1 makes each a list of
     that many augmented views (training only); DATALOADER.RETURN_IMG0 adds img0, not augmented.
+    Each is (3, H, W) with the transforms of `build_transform`.
+
+    Raises:
+        ValueError: several views without a transform.
     """
 
     def __init__(

@@ -25,7 +25,12 @@ def _indices_by(data_source: Sequence, attribute: str) -> dict[int, list[int]]:
 
 
 class _DomainSampler(Sampler):
-    """Equal numbers from each of n_domain domains per batch, until a domain of it runs short."""
+    """Equal numbers from each of n_domain domains per batch, until a domain of it runs short.
+
+    Raises:
+        ValueError: too few domains, a batch that they do not divide, or a domain with too few
+            images for one batch.
+    """
 
     def __init__(self, data_source: Sequence, batch_size: int, n_domain: int | None = None) -> None:
         self.indices = _indices_by(data_source, "domain")
@@ -89,7 +94,11 @@ class SeqDomainSampler(_DomainSampler):
 
 
 class RandomClassSampler(Sampler):
-    """Each batch holds n_ins images from each of batch_size // n_ins random classes."""
+    """Each batch holds n_ins images from each of batch_size // n_ins random classes.
+
+    Raises:
+        ValueError: a batch smaller than n_ins, or too few classes for one.
+    """
 
     def __init__(self, data_source: Sequence, batch_size: int, n_ins: int) -> None:
         if batch_size < n_ins:

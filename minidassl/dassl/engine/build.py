@@ -10,7 +10,11 @@ TRAINER_REGISTRY = Registry("TRAINER")
 
 
 def build_trainer(cfg: Any) -> Any:
-    """Build the trainer that TRAINER.NAME names."""
+    """Build the trainer that TRAINER.NAME names.
+
+    Raises:
+        UnknownNameError: nobody registered it.
+    """
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")

@@ -100,12 +100,14 @@ class TrainerBase(NamedModels):
         raise NotImplementedError
 
     def model_inference(self, input: Any) -> Tensor:
-        """Return the class scores of a test batch."""
+        """Return the class scores (B, K) of a test batch."""
         raise NotImplementedError
 
 
 class SimpleTrainer(TrainerBase):
     """A trainer with data, an evaluator, checkpoints per schedule, and a test at the end."""
+
+    model: torch.nn.Module  # set, with optim and sched, by build_model
 
     def __init__(self, cfg: Any) -> None:
         super().__init__()
@@ -139,7 +141,7 @@ class SimpleTrainer(TrainerBase):
         """Build self.model, self.optim, self.sched and register them."""
         raise NotImplementedError(f"{type(self).__name__} must define build_model()")
 
-    def train(self) -> None:
+    def train(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as in Dassl
         """Train from the configuration's first to its last epoch, then test."""
         super().train(self.start_epoch, self.max_epoch)
 
@@ -234,11 +236,11 @@ class SimpleTrainer(TrainerBase):
         return "test", self.test_loader
 
     def model_inference(self, input: Any) -> Tensor:
-        """Return the class scores of a test batch."""
+        """Return the class scores (B, K) of a test batch."""
         return self.model(input)
 
     def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:
-        """Return images and labels on the device."""
+        """Return images (B, 3, H, W) and labels (B,) on the device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
 
@@ -246,7 +248,11 @@ class TrainerX(SimpleTrainer):
     """The loop over labelled images."""
 
     def run_epoch(self) -> None:
-        """One pass over train_loader_x: forward_backward per batch, progress every PRINT_FREQ."""
+        """One pass over train_loader_x: forward_backward per batch, progress every PRINT_FREQ.
+
+        Raises:
+            FloatingPointError: a loss is infinite or NaN; names epoch and batch.
+        """
         self.set_model_mode("train")
         losses = MetricMeter()
         batch_time, data_time = AverageMeter(), AverageMeter()
@@ -300,5 +306,5 @@ class TrainerX(SimpleTrainer):
         self.write_scalar("train/lr", self.get_current_lr(), step)
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
-        """Return images, labels and domains on the device."""
+        """Return images (B, 3, H, W), labels (B,) and domains (B,) on the device."""
         return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))

@@ -10,7 +10,11 @@ EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
 def build_evaluator(cfg: Any, **kwargs: Any) -> Any:
-    """Build the evaluator that TEST.EVALUATOR names."""
+    """Build the evaluator that TEST.EVALUATOR names.
+
+    Raises:
+        UnknownNameError: nobody registered it.
+    """
     evaluator = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
     if cfg.VERBOSE:
         print(f"Loading evaluator: {cfg.TEST.EVALUATOR}")

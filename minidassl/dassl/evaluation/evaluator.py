@@ -34,7 +34,11 @@ class EvaluatorBase:
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
-    """Accuracy, error rate and macro F1 over the classes that occur, in per cent."""
+    """Accuracy, error rate and macro F1 over the classes that occur, in per cent.
+
+    Raises:
+        ValueError: TEST.PER_CLASS_RESULT without class names.
+    """
 
     def __init__(self, cfg: Any, lab2cname: dict[int, str] | None = None, **_: Any) -> None:
         super().__init__(cfg)
@@ -49,14 +53,22 @@ class Classification(EvaluatorBase):
         self._y_pred: list[int] = []
 
     def process(self, mo: Tensor, gt: Tensor) -> None:
-        """Take in a batch; FloatingPointError when the output holds NaN."""
+        """Take in a batch: class scores `mo` (B, K) and labels `gt` (B,).
+
+        Raises:
+            FloatingPointError: a score is NaN.
+        """
         if torch.isnan(mo).any():
             raise FloatingPointError("Model output holds NaN: its accuracy would mean nothing")
         self._y_pred.extend(mo.max(dim=1).indices.tolist())
         self._y_true.extend(gt.tolist())
 
     def evaluate(self) -> OrderedDict:
-        """Print and return accuracy, error_rate, macro_f1 (and perclass_accuracy)."""
+        """Print and return accuracy, error_rate, macro_f1 (and perclass_accuracy).
+
+        Raises:
+            ValueError: no batch was processed.
+        """
         if not self._y_true:
             raise ValueError("nothing to evaluate: no batch was processed")
         results = self._totals()
@@ -88,12 +100,13 @@ class Classification(EvaluatorBase):
     def _per_class(self) -> float:
         print("=> per-class result")
         labels, predictions = np.array(self._y_true), np.array(self._y_pred)
+        names = self._lab2cname or {}  # __init__ has refused None
         accuracies = []
         for label in np.unique(labels):
             hits = predictions[labels == label] == label
             accuracies.append(100.0 * hits.mean())
             print(
-                f"* class: {label} ({self._lab2cname[int(label)]})\t"
+                f"* class: {label} ({names[int(label)]})\t"
                 f"total: {len(hits):,}\t"
                 f"correct: {hits.sum():,}\t"
                 f"acc: {accuracies[-1]:.1f}%"

@@ -15,7 +15,7 @@ def compute_accuracy(
 
     output: scores (B, K), or a tuple whose first item they are; target: labels (B,).
     """
-    scores = output[0] if isinstance(output, (tuple, list)) else output
+    scores: Tensor = output if isinstance(output, Tensor) else output[0]
     ranked = scores.topk(max(topk), dim=1).indices  # (B, max k)
     hits = ranked == target[:, None]
     percent = 100.0 / len(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dassl.utils.names import check_availability
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 
@@ -36,7 +37,7 @@ class WarmupScheduler(LRScheduler):
         self.start_lr = start_lr
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Return the rate of the current epoch, one per parameter group."""
         if self.last_epoch >= self.warmup_epoch:
             return self.successor.get_last_lr()
@@ -68,7 +69,12 @@ class WarmupScheduler(LRScheduler):
 
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> LRScheduler:
-    """Build the schedule that OPTIM.LR_SCHEDULER and OPTIM.WARMUP_* describe."""
+    """Build the schedule that OPTIM.LR_SCHEDULER and OPTIM.WARMUP_* describe.
+
+    Raises:
+        UnknownNameError: a schedule, or a warm-up, that does not exist.
+        TypeError: OPTIM.STEPSIZE is of another type than the schedule takes.
+    """
     check_availability(optim_cfg.LR_SCHEDULER, SCHEDULES, "learning-rate schedule")
     schedule = _schedule(optimizer, optim_cfg)
     if optim_cfg.WARMUP_EPOCH <= 0:
@@ -87,7 +93,8 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> LRScheduler:
 
 def _schedule(optimizer: Optimizer, cfg: Any) -> LRScheduler:
     if cfg.LR_SCHEDULER == "cosine":
-        return CosineAnnealingLR(optimizer, float(cfg.MAX_EPOCH))
+        epochs: Any = float(cfg.MAX_EPOCH)  # a float in Dassl's checkpoints
+        return CosineAnnealingLR(optimizer, epochs)
     if cfg.LR_SCHEDULER == "multi_step":
         return MultiStepLR(optimizer, milestones=_milestones(cfg.STEPSIZE), gamma=cfg.GAMMA)
     return StepLR(optimizer, step_size=_step_size(cfg), gamma=cfg.GAMMA)

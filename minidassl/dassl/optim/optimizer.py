@@ -23,7 +23,7 @@ def _momentum(cfg: Any) -> dict:
     }
 
 
-OPTIMIZERS: dict[str, tuple[type[Optimizer], Callable[[Any], dict]]] = {
+OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], Callable[[Any], dict]]] = {
     "adam": (optim.Adam, _betas),
     "amsgrad": (optim.Adam, lambda cfg: {**_betas(cfg), "amsgrad": True}),
     "sgd": (optim.SGD, _momentum),
@@ -43,6 +43,10 @@ def build_optimizer(
 
     With OPTIM.STAGED_LR the layers outside OPTIM.NEW_LAYERS learn at LR * BASE_LR_MULT; given
     `param_groups` win over `model` and over staged rates.
+
+    Raises:
+        UnknownNameError: an optimizer, or a layer of OPTIM.NEW_LAYERS, that does not exist.
+        TypeError: staged rates for something that is no module.
     """
     check_availability(optim_cfg.NAME, list(OPTIMIZERS), "optimizer")
     if param_groups is None:
@@ -68,10 +72,9 @@ def _staged(model: nn.Module | Iterable, cfg: Any) -> list[dict]:
     """Split a module's direct children into the base layers and the new ones."""
     if not isinstance(model, nn.Module):
         raise TypeError("OPTIM.STAGED_LR needs an nn.Module, got " + type(model).__name__)
-    if isinstance(model, nn.DataParallel):
-        model = model.module
+    module: nn.Module = model.module if isinstance(model, nn.DataParallel) else model
     new_layers = [cfg.NEW_LAYERS] if isinstance(cfg.NEW_LAYERS, str) else list(cfg.NEW_LAYERS)
-    children = dict(model.named_children())
+    children = dict(module.named_children())
     for name in new_layers:
         check_availability(name, list(children), "layer (OPTIM.NEW_LAYERS)")
     base, new = [], []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from numbers import Number
 
 import torch
 
@@ -19,7 +18,7 @@ class AverageMeter:
         """Forget everything seen."""
         self.val = self.avg = self.sum = self.count = 0
 
-    def update(self, val: Number | torch.Tensor, n: int = 1) -> None:
+    def update(self, val: float | torch.Tensor, n: int = 1) -> None:
         """Take in `val`, which stands for `n` samples."""
         self.val = val.item() if isinstance(val, torch.Tensor) else val
         self.sum += self.val * n
@@ -35,7 +34,11 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict: dict | None) -> None:
-        """Take in one value per name; None is nothing to report."""
+        """Take in one value per name; None is nothing to report.
+
+        Raises:
+            TypeError: something that is no dictionary.
+        """
         if input_dict is None:
             return
         if not isinstance(input_dict, dict):

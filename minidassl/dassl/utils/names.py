@@ -27,7 +27,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def check_availability(requested: str, available: Sequence[str], kind: str = "name") -> None:
-    """Raise UnknownNameError, listing the known names, unless `requested` is one of them."""
+    """Check a name given by the user.
+
+    Raises:
+        UnknownNameError: `requested` is not among `available`; lists the nearest and all of them.
+    """
     if requested in available:
         return
     known = ", ".join(sorted(available)) or "none (import the module that registers it)"

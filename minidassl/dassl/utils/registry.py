@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from dassl.utils.names import check_availability
@@ -15,8 +14,12 @@ class Registry:
         self._name = name
         self._objects: dict[str, Any] = {}
 
-    def register(self, obj: Any = None, force: bool = False) -> Callable | None:
-        """Register `obj`, or return a decorator; KeyError when the name is taken."""
+    def register(self, obj: Any = None, force: bool = False) -> Any:
+        """Register `obj`, or return a decorator that does.
+
+        Raises:
+            KeyError: the name is taken, and this one is not forced.
+        """
         if obj is not None:
             self._add(obj, force)
             return None
@@ -36,7 +39,11 @@ class Registry:
         self._objects[name] = obj
 
     def get(self, name: str) -> Any:
-        """Return the object of that name; UnknownNameError lists the nearest names."""
+        """Return the object of that name.
+
+        Raises:
+            UnknownNameError: nobody registered it; lists the nearest names.
+        """
         check_availability(name, self.registered_names(), self._name.lower())
         return self._objects[name]
 

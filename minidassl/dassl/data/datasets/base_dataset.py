@@ -16,8 +16,11 @@ from dassl.utils.names import did_you_mean
 class Datum:
     """One image: its path, class label, domain label and class name; read-only.
 
-    FileNotFoundError names an image that does not exist. The attribute names are Dassl's, so that
-    pickles go both ways.
+    The attribute names are Dassl's, so that pickles go both ways.
+
+    Raises:
+        TypeError: a path that is no str.
+        FileNotFoundError: the image does not exist; names it.
     """
 
     def __init__(
@@ -54,7 +57,12 @@ class Datum:
 
 
 class DatasetBase:
-    """Training, unlabelled, validation and test images, and the classes among them."""
+    """Training, unlabelled, validation and test images, and the classes among them.
+
+    Raises:
+        ValueError: no labelled training image, a label with two class names, or one that no split
+            has.
+    """
 
     dataset_dir = ""  # folder of the data set below DATASET.ROOT
     domains: list[str] = []
@@ -142,7 +150,8 @@ class DatasetBase:
     def get_lab2cname(data_source: Sequence[Datum]) -> tuple[dict[int, str], list[str]]:
         """Return the class name of each label, and the names sorted by label.
 
-        ValueError for a label with two names.
+        Raises:
+            ValueError: a label with two names.
         """
         names: dict[int, str] = {}
         for item in data_source:
@@ -156,7 +165,11 @@ class DatasetBase:
     def check_input_domains(
         self, source_domains: Sequence[str], target_domains: Sequence[str]
     ) -> None:
-        """Raise ValueError unless both lists are non-empty and hold known domains only."""
+        """Check the domains to train and to test on.
+
+        Raises:
+            ValueError: a list is empty, or holds a domain that this data set does not have.
+        """
         for key, given in (("SOURCE", source_domains), ("TARGET", target_domains)):
             if not given:
                 raise ValueError(
@@ -165,7 +178,11 @@ class DatasetBase:
             self.is_input_domain_valid(given)
 
     def is_input_domain_valid(self, input_domains: Sequence[str]) -> None:
-        """Raise ValueError for a domain that this data set does not have."""
+        """Check the domains by name.
+
+        Raises:
+            ValueError: a domain that this data set does not have; names the nearest.
+        """
         for domain in input_domains:
             if domain not in self.domains:
                 raise ValueError(

@@ -10,7 +10,11 @@ DATASET_REGISTRY = Registry("DATASET")
 
 
 def build_dataset(cfg: Any) -> Any:
-    """Build the data set that DATASET.NAME names."""
+    """Build the data set that DATASET.NAME names.
+
+    Raises:
+        UnknownNameError: nobody registered it.
+    """
     dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if cfg.VERBOSE:
         print(f"Loading dataset: {cfg.DATASET.NAME}")

@@ -7,11 +7,11 @@ cutout), in the same order.
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
 import torchvision.transforms.functional as F
-from PIL import Image
 from torch import Tensor
 
 
@@ -21,7 +21,7 @@ class RandomTranslation:
     def __init__(self, height: int, width: int, p: float = 0.5) -> None:
         self.height, self.width, self.p = height, width, p
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: Any) -> Any:  # a PIL image; torchvision's hints know tensors alone
         if random.uniform(0, 1) > self.p:
             return F.resize(image, [self.height, self.width])
         tall, wide = round(self.height * 1.125), round(self.width * 1.125)

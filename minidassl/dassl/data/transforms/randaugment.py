@@ -54,7 +54,7 @@ OPERATIONS: dict[str, Callable[[Pil, float], Pil]] = {
     "sharpness": lambda image, v: ImageEnhance.Sharpness(image).enhance(v),
     "shear_x": lambda image, v: _affine(image, 1, _either_sign(v), 0, 0, 1, 0),
     "shear_y": lambda image, v: _affine(image, 1, 0, 0, _either_sign(v), 1, 0),
-    "solarize": lambda image, v: ImageOps.solarize(image, v),
+    "solarize": lambda image, v: ImageOps.solarize(image, v),  # pyright: ignore[reportArgumentType]
     "solarize_add": _solarize_add,
     "shift_x": lambda image, v: _affine(image, 1, 0, _either_sign(v), 0, 1, 0),
     "shift_y": lambda image, v: _affine(image, 1, 0, 0, 0, 1, _either_sign(v)),
@@ -113,7 +113,11 @@ def _apply(image: Pil, operation: tuple[str, float, float], strength: float) -> 
 
 
 class RandAugment:
-    """n random operations at strength m of 30."""
+    """n random operations at strength m of 30.
+
+    Raises:
+        ValueError: a strength that is not between 0 and 30.
+    """
 
     def __init__(self, n: int = 2, m: float = 10) -> None:
         if not 0 <= m <= 30:

@@ -135,16 +135,19 @@ def build_transform(
 ) -> Compose | None:
     """Build the training or test transform, printing each step; None with INPUT.NO_TRANSFORM.
 
-    `choices` replaces INPUT.TRANSFORMS. UnknownNameError for a choice that does not exist.
+    `choices` replaces INPUT.TRANSFORMS.
+
+    Raises:
+        UnknownNameError: a choice that does not exist.
     """
     if cfg.INPUT.NO_TRANSFORM:
         print("Note: no transform is applied!")
         return None
-    choices = cfg.INPUT.TRANSFORMS if choices is None else choices
-    for choice in choices:
+    chosen: Sequence[str] = cfg.INPUT.TRANSFORMS if choices is None else choices
+    for choice in chosen:
         check_availability(choice, AVAI_CHOICES, "transform (INPUT.TRANSFORMS)")
     print(f"Building transform_{'train' if is_train else 'test'}")
-    steps = _train_steps(cfg, choices) if is_train else _test_steps(cfg, choices)
+    steps = _train_steps(cfg, chosen) if is_train else _test_steps(cfg, chosen)
     return Compose([_announced(step) for step in steps])
 
 

@@ -1,0 +1,59 @@
+"""CLIP's text tower on a `TextLayout`: a common start once, no padding, and end tokens alone in
+the last block. The weights are the model's own modules'; the arithmetic is theirs too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from causalclip.clip.attention import self_attention
+from causalclip.clip.layout import TextLayout
+from causalclip.clip.model import CLIPModel
+
+# Numbers in the hidden layer of an MLP: 128 MiB in fp32. More groups of texts run one after
+# another, which bounds the memory of an evaluation and changes nothing else.
+AT_ONCE = 2**25
+
+
+def encode_layout(model: CLIPModel, layout: TextLayout, prompts: Sequence[Tensor] = ()) -> Tensor:
+    """Return the text features (G, N, E) of N texts under G sets of prompts, not normalised.
+
+    Args:
+        model: OpenAI's CLIP, unchanged.
+        layout: the N texts.
+        prompts: one table (G, R, D) per depth; the first takes the place of token embeddings, the
+            others of the activations that enter block 1, 2, ... Without prompts G is 1.
+    """
+    if not prompts:
+        return _encode(model, layout, ())
+    hidden = len(layout.ids) * 4 * model.transformer.width
+    step = max(1, AT_ONCE // hidden)
+    parts = zip(*(depth.split(step) for depth in prompts), strict=True)
+    return torch.cat([_encode(model, layout, part) for part in parts])
+
+
+def _encode(model: CLIPModel, layout: TextLayout, prompts: Sequence[Tensor]) -> Tensor:
+    x = model.token_embedding(layout.ids).type(model.dtype).unsqueeze(0)  # G S D
+    if prompts:
+        x = _placed(x.expand(len(prompts[0]), -1, -1), prompts[0], layout)
+    x = x + model.positional_embedding.type(model.dtype)[layout.places]
+    blocks = model.transformer.resblocks
+    for i, block in enumerate(blocks):
+        if 0 < i < len(prompts):
+            x = _placed(x, prompts[i], layout)
+        x = _block(block, x, layout, ends_only=i == len(blocks) - 1)
+    return model.ln_final(x).type(model.dtype)[:, layout.unsorted] @ model.text_projection
+
+
+def _placed(x: Tensor, table: Tensor, layout: TextLayout) -> Tensor:
+    """Put prompts (G, R, D) where they stand in `x` (G, S, D)."""
+    return x.index_copy(1, layout.prompted, table[:, layout.rows].to(x.dtype))
+
+
+def _block(block: nn.Module, x: Tensor, layout: TextLayout, *, ends_only: bool) -> Tensor:
+    """A residual block on the tokens (G, S, D); in the last one only the end tokens are read."""
+    read = self_attention(block.attn, block.ln_1(x), layout, ends_only=ends_only)
+    x = (x[:, layout.ends] if ends_only else x) + read
+    return x + block.mlp(block.ln_2(x))

@@ -1,0 +1,128 @@
+"""The texts of K classes: words in front of the name, behind it or around it, and placeholders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from causalclip.clip.backbone import token_ids, tokenize
+from causalclip.clip.layout import TextLayout, text_layout
+from causalclip.clip.templates import spoken
+
+Position = Literal["end", "middle", "front"]
+
+
+@dataclass(frozen=True)
+class ClassTokens:
+    """The texts of K classes, with placeholders where the learnable context goes."""
+
+    tokens: Tensor
+    """(K, L) token ids."""
+    positions: Tensor
+    """(K, n_ctx) where the context stands in each row."""
+    leading: bool = False
+    """Whether the context stands at 1..n_ctx in every row, which needs no gather."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def to(self, device: str | torch.device) -> ClassTokens:
+        """Return the same texts on `device`; these, where they are there."""
+        tokens = self.tokens.to(device)
+        if tokens is self.tokens:
+            return self
+        return replace(self, tokens=tokens, positions=self.positions.to(device))
+
+    @cached_property
+    def layout_of_words(self) -> TextLayout:
+        """How the texts lie without prompts, the placeholders read as words."""
+        return text_layout(self.tokens)
+
+    @cached_property
+    def layout(self) -> TextLayout:
+        """How the texts lie where all classes have the same context."""
+        return text_layout(self.tokens, self.positions)
+
+    @cached_property
+    def layout_per_class(self) -> TextLayout:
+        """How the texts lie where each class has a context of its own."""
+        return text_layout(self.tokens, self.positions, per_text=True)
+
+
+def class_tokens(
+    classnames: Sequence[str],
+    *,
+    n_ctx: int,
+    prefix: str = "",
+    position: Position = "end",
+    context_length: int = 77,
+) -> ClassTokens:
+    """Tokenise "<prefix> <name>." for each class and say where the context goes.
+
+    With position `end` the context takes the first `n_ctx` tokens of the prefix (MaPLe keeps four
+    words and learns two). `middle` puts half of it in front of the name and half behind, `front`
+    all of it behind the name (CoOp, section 3.1). Without a prefix, `n_ctx` placeholders stand in.
+
+    Raises:
+        ValueError: no class, a prefix that does not fit `n_ctx`, or a class name too long for the
+            context length; the message names the class.
+    """
+    if position not in get_args(Position):
+        raise ValueError(f"position must be one of {get_args(Position)}, got {position!r}")
+    if not classnames:
+        raise ValueError("class_tokens needs at least one class name")
+    check_count("n_ctx", n_ctx, least=0)
+    prefix = spoken(prefix) or " ".join(["X"] * n_ctx)
+    _check_prefix(prefix, n_ctx, position)
+    names = [spoken(name) for name in classnames]
+    for name in names:
+        if (length := len(token_ids(f"{prefix} {name}.")) + 2) > context_length:
+            raise ValueError(
+                f"class name {name!r} with its context takes {length} tokens, more than the "
+                f"context length {context_length}"
+            )
+    tokens = tokenize([f"{prefix} {name}." for name in names], context_length)
+    positions = [_context_positions(name, n_ctx, position) for name in names]
+    rows = [_reorder(row, where) for row, where in zip(tokens, positions, strict=True)]
+    where = torch.tensor(positions, dtype=torch.long)
+    return ClassTokens(torch.stack(rows), where, leading=position == "end")
+
+
+def check_count(what: str, value: int, *, least: int = 1) -> None:
+    """Raise ValueError unless `value` is an int of at least `least` (0 or 1)."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        kind = "a positive int" if least else "an int of at least 0"
+        raise ValueError(f"{what} must be {kind}, got {value!r}")
+
+
+def _check_prefix(prefix: str, n_ctx: int, position: Position) -> None:
+    found = len(token_ids(prefix))
+    if found < n_ctx or (position != "end" and found != n_ctx):
+        need = f"at least {n_ctx}" if position == "end" else f"exactly {n_ctx}"
+        raise ValueError(
+            f"prefix {prefix!r} must have {need} tokens for n_ctx {n_ctx} and position "
+            f"{position!r}, got {found}"
+        )
+
+
+def _context_positions(name: str, n_ctx: int, position: Position) -> list[int]:
+    """Where the context stands: behind the start token, the name in its middle or before it."""
+    before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
+    after = 1 + before + len(token_ids(name))
+    return [*range(1, 1 + before), *range(after, after + n_ctx - before)]
+
+
+def _reorder(row: Tensor, positions: list[int]) -> Tensor:
+    """Move the context, which tokenising put at 1..n, to `positions`; the rest keeps its order."""
+    context = row[1 : 1 + len(positions)]
+    rest = torch.cat([row[:1], row[1 + len(positions) :]])
+    moved = torch.empty_like(row)
+    others = torch.ones(len(row), dtype=torch.bool)
+    others[positions] = False
+    moved[positions], moved[others] = context, rest
+    return moved

@@ -1,0 +1,277 @@
+"""Training batches under DATALOADER.DRAWS item: the same with any number of workers, and exactly
+resumed."""
+
+import multiprocessing
+import os
+import pickle
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from dassl.data import DatasetWrapper
+from dassl.data.data_manager import build_data_loader
+from dassl.utils import read_image
+from PIL import Image
+from torchvision import transforms as T
+
+from causalclip.engine.decoded import DecodedImages
+from causalclip.engine.draws import generators_kept
+from causalclip.engine.loading import Epochs, Images, training_loader
+
+ITEM = ["DATALOADER.DRAWS", "item"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Ten pictures in two domains, as a data set holds them."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    items = []
+    for number in range(10):
+        path = str(folder / f"{number}.png")
+        size = (20 + number, 30, 3)
+        Image.fromarray(rng.integers(256, size=size, dtype=np.uint8)).save(path)
+        facts = dict(impath=path, label=number % 3, domain=number % 2)
+        items.append(SimpleNamespace(**facts))
+    return items
+
+
+class Everything:
+    """A transform that shows one draw of each generator."""
+
+    def __call__(self, image):
+        return torch.tensor([random.random(), np.random.random(), torch.rand(()).item()])
+
+
+class Process:
+    """A transform that shows which process it runs in."""
+
+    def __call__(self, image):
+        return torch.tensor(os.getpid())
+
+
+@pytest.fixture
+def epochs(photos, make_cfg, tmp_path):
+    """A function (transform, KEY, VALUE, ...) -> the training batches of the photos."""
+
+    def make(transform, *options, sampler="RandomSampler", last=3):
+        cfg = make_cfg("CoOp", tmp_path, *ITEM, "DATALOADER.NUM_WORKERS", 0, *options)
+        loader = build_data_loader(
+            cfg, sampler, photos, batch_size=4, n_domain=2, n_ins=2, tfm=transform, is_train=True
+        )
+        return training_loader(loader, cfg, epochs=last)
+
+    return make
+
+
+def seen(loader, count=2):
+    """Indices (N,) and images (N, ...) of that many epochs."""
+    batches = [batch for _ in range(count) for batch in loader]
+    return (torch.cat([batch[key] for batch in batches]) for key in ("index", "img"))
+
+
+def test_by_default_the_toolkits_own_loader_stays(make_trainer, tmp_path):
+    trainer = make_trainer("CoOp", tmp_path)
+    assert trainer.train_loader_x is trainer.dm.train_loader_x
+
+
+@pytest.mark.parametrize("name", ["CoOp", "CDC"])
+def test_any_number_of_workers_gives_the_same_run(name, make_trainer, tmp_path):
+    def weights(workers):
+        options = ["DATALOADER.NUM_WORKERS", workers, "OPTIM.MAX_EPOCH", 2]
+        trainer = make_trainer(name, tmp_path / str(workers), *ITEM, *options)
+        trainer.train()
+        return trainer.model.state_dict()
+
+    none, one, two = (weights(workers) for workers in range(3))
+    for key, value in none.items():
+        assert torch.equal(value, one[key]) and torch.equal(value, two[key]), key
+
+
+@pytest.mark.parametrize("name", ["CoOp", "CDC"])
+def test_a_resume_is_exact_with_another_number_of_workers(
+    name, make_trainer, tmp_path, monkeypatch
+):
+    options = [*ITEM, "OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1]
+    whole = make_trainer(name, tmp_path / "whole", *options)
+    whole.train()
+
+    class Killed(Exception):
+        """Stands for the end of a process between two epochs."""
+
+    def die():
+        if killed.epoch == 1:
+            raise Killed
+
+    killed = make_trainer(name, tmp_path / "killed", *options, "DATALOADER.NUM_WORKERS", 2)
+    monkeypatch.setattr(killed, "before_epoch", die)
+    with pytest.raises(Killed):
+        killed.train()
+    resumed = make_trainer(name, tmp_path / "killed", *options, "DATALOADER.NUM_WORKERS", 1)
+    resumed.train()
+    assert resumed.start_epoch == 1
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(
+    "sampler", ["RandomSampler", "RandomDomainSampler", "SeqDomainSampler", "RandomClassSampler"]
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_order_and_draws_come_from_seed_and_epoch_alone(sampler, workers, epochs):
+    options = ["DATALOADER.NUM_WORKERS", workers]
+    one, other = (epochs(Everything(), *options, sampler=sampler) for _ in range(2))
+    first = list(seen(one))
+    torch.rand(3), random.random(), np.random.random()  # what else is drawn does not count
+    again = list(seen(other))
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert len(first[1].unique(dim=0)) == len(first[1])  # no draw is seen twice
+    different = list(seen(epochs(Everything(), "SEED", 2, sampler=sampler)))
+    assert not torch.equal(first[1][:4], different[1][:4])
+
+
+def test_every_image_comes_once_an_epoch_in_a_new_order(epochs):
+    loader = epochs(Everything(), last=2)
+    orders = [[i for batch in loader.batches(epoch) for _, i in batch] for epoch in range(2)]
+    assert [len(set(order)) for order in orders] == [8, 8]  # ten images: two batches of four
+    assert orders[0] != orders[1]
+
+
+def test_an_image_looks_the_same_wherever_it_stands_in_the_epoch(epochs):
+    loader = epochs(Everything())
+    batch = loader.dataset.__getitems__([(1, 5), (1, 2)])
+    alone = loader.dataset[1, 2]
+    assert torch.equal(batch[1]["img"], alone["img"])
+    assert not torch.equal(loader.dataset[0, 2]["img"], alone["img"])
+
+
+def test_a_view_does_not_depend_on_what_the_views_before_it_draw(epochs):
+    much, little = T.Compose([Everything(), lambda _: Everything()(None)]), T.ToTensor()
+    after_much = epochs([much, Everything()]).dataset[0, 3]
+    after_little = epochs([little, Everything()]).dataset[0, 3]
+    assert torch.equal(after_much["img2"], after_little["img2"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_leaves_the_trainings_random_stream_alone(workers, epochs):
+    loader = epochs(Everything(), "DATALOADER.NUM_WORKERS", workers)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    list(seen(loader))
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_the_generators_are_given_back_after_an_error_too():
+    before = random.getstate()
+    with pytest.raises(ZeroDivisionError), generators_kept():
+        random.random()
+        raise ZeroDivisionError
+    assert random.getstate() == before
+
+
+def test_items_are_dassls(photos, make_cfg, tmp_path):
+    options = ["DATALOADER.K_TRANSFORMS", 2, "DATALOADER.RETURN_IMG0", True]
+    cfg = make_cfg("CoOp", tmp_path, *ITEM, *options)
+    plain = T.Compose([T.Resize((8, 8)), T.ToTensor()])  # draws nothing: comparable
+    wrapper = DatasetWrapper(cfg, photos, transform=[plain, plain], is_train=True)
+    theirs, ours = wrapper[3], Images(wrapper, seed=1, decoded_bytes=2**20)[0, 3]
+    assert ours.keys() == theirs.keys()
+    for key in ("label", "domain", "impath", "index"):
+        assert ours[key] == theirs[key]
+    for key in ("img", "img2"):
+        assert len(ours[key]) == 2 and all(map(torch.equal, ours[key], theirs[key]))
+    assert torch.equal(ours["img0"], theirs["img0"])
+
+
+def test_workers_start_once_for_all_epochs(epochs):
+    _, pids = seen(epochs(Process(), "DATALOADER.NUM_WORKERS", 2), count=3)
+    assert len(pids.unique()) == 2
+
+
+def test_workers_end_with_the_last_epoch(epochs):
+    before = set(multiprocessing.active_children())
+    loader = epochs(Process(), "DATALOADER.NUM_WORKERS", 2)
+    list(seen(loader, count=2))
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    list(seen(loader, count=1))
+    assert not set(multiprocessing.active_children()) - before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_that_was_left_early_begins_anew(workers, epochs):
+    loader = epochs(Everything(), "DATALOADER.NUM_WORKERS", workers)
+    first = next(iter(loader))
+    assert torch.equal(next(iter(loader))["img"], first["img"])
+    assert loader.epoch == 0
+
+
+def test_any_epoch_can_be_gone_to(epochs):
+    loader = epochs(Everything())
+    both = list(seen(loader))
+    other = epochs(Everything())
+    other.epoch = 1
+    (index, image) = seen(other, count=1)
+    assert torch.equal(index, both[0][8:]) and torch.equal(image, both[1][8:])
+
+
+def test_epochs_behind_the_last_can_be_had(epochs):
+    loader = epochs(Everything(), last=1)
+    index, image = seen(loader, count=3)
+    assert len(image.unique(dim=0)) == len(index) == 24
+
+
+def test_without_a_seed_every_run_draws_others(epochs):
+    one, other = (list(seen(epochs(Everything(), "SEED", -1))) for _ in range(2))
+    assert not torch.equal(one[1], other[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["DATALOADER.DRAWS", "both"], "DRAWS must be one of dassl, item, got 'both'"),
+        (["DATALOADER.DECODED_MB", -1], "DECODED_MB must not be negative, got -1"),
+    ],
+)
+def test_a_wrong_setting_is_refused(options, message, make_trainer, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        make_trainer("CoOp", tmp_path, *options)
+
+
+# Decoded pictures
+
+
+def test_a_picture_is_decoded_once(photos, monkeypatch):
+    kept = DecodedImages(len(photos), 2**20)
+    first = [kept.read(i, item.impath) for i, item in enumerate(photos)]
+    assert kept.used == sum(3 * w * h for w, h in (image.size for image in first))
+    monkeypatch.setattr("causalclip.engine.decoded.read_image", None)  # no more decoding
+    for i, item in enumerate(photos):
+        again, expected = kept.read(i, item.impath), read_image(item.impath)
+        assert (again.mode, again.size) == ("RGB", expected.size)
+        assert again.tobytes() == first[i].tobytes() == expected.tobytes()
+
+
+def test_memory_stays_within_its_bound(photos):
+    size = 3 * 20 * 30  # of the first picture
+    kept = DecodedImages(len(photos), size + 10)
+    for _ in range(2):
+        for i, item in enumerate(photos):
+            assert kept.read(i, item.impath).tobytes() == read_image(item.impath).tobytes()
+    assert kept.used == size
+    assert DecodedImages(1, 0).read(0, photos[0].impath).size == (30, 20)
+
+
+def test_workers_share_what_they_decode(epochs):
+    loader = epochs(T.Compose([T.Resize((8, 8)), T.ToTensor()]), "DATALOADER.NUM_WORKERS", 2)
+    assert isinstance(loader, Epochs)
+    list(seen(loader, count=3))
+    sizes = [3 * 30 * (20 + number) for number in range(10)]
+    assert loader.dataset.decoded.used == sum(sizes)  # each once, seen from this process
+
+
+def test_a_spawned_worker_gets_a_store_that_keeps_nothing(photos):
+    copy = pickle.loads(pickle.dumps(DecodedImages(len(photos), 2**20)))
+    assert copy.read(0, photos[0].impath).size == (30, 20) and copy.used == 0

@@ -1,0 +1,71 @@
+"""What a training loop prints when its numbers are read once per line only, as on a GPU."""
+
+import re
+
+import pytest
+import torch
+
+from causalclip.engine.step_report import StepReport
+
+
+def test_the_means_since_the_last_reading_are_read():
+    report = StepReport()
+    for loss, accuracy in [(1.0, 50.0), (2.0, 100.0), (6.0, 0.0)]:
+        report.add(torch.tensor(loss), torch.tensor([accuracy]))
+    assert report.read(epoch=1, batch=3) == {"loss": 3.0, "acc": 50.0}
+    report.add(torch.tensor(5.0), torch.tensor([25.0]))
+    assert report.read(epoch=1, batch=4) == {"loss": 5.0, "acc": 25.0}
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_loss_that_is_not_finite_names_its_batches(bad):
+    report = StepReport()
+    for loss in (1.0, bad, 1.0):
+        report.add(torch.tensor(loss), torch.zeros(1))
+    with pytest.raises(FloatingPointError, match=r"\(epoch 2, batches 8 to 10\)"):
+        report.read(epoch=2, batch=10)
+
+
+LINE = re.compile(r"batch \[(\d+)/\d+\].* loss \S+ \((\S+)\) acc \S+ \((\S+)\) lr")
+
+
+@pytest.fixture
+def lines(make_trainer, tmp_path, capsys, monkeypatch):
+    """A function (reads every step?, PRINT_FREQ) -> (batch, mean loss, mean accuracy) printed."""
+    from causalclip.trainers.coop import CoOp
+
+    def run(every_step, frequency):
+        monkeypatch.setattr(CoOp, "reads_every_step", every_step)
+        options = ["TRAIN.PRINT_FREQ", frequency, "DATALOADER.TRAIN_X.BATCH_SIZE", 2]
+        trainer = make_trainer("CoOp", tmp_path / f"{every_step}-{frequency}", *options)
+        capsys.readouterr()
+        trainer.train()
+        found = LINE.findall(capsys.readouterr().out)
+        return [tuple(map(float, line)) for line in found]
+
+    return run
+
+
+@pytest.mark.parametrize("frequency", [1, 2, 4, 9])
+def test_the_averages_printed_are_those_of_all_steps(frequency, lines):
+    every, seldom = lines(True, frequency), lines(False, frequency)
+    assert len(seldom) == {1: 5, 2: 2, 4: 1, 9: 5}[frequency]  # ten images: five batches
+    assert [line[0] for line in seldom] == [line[0] for line in every]
+    for one, other in zip(seldom, every, strict=True):
+        assert one[1:] == pytest.approx(other[1:], abs=2e-4)
+
+
+def test_a_loss_that_is_nan_stops_the_run_at_the_next_line(make_trainer, tmp_path, monkeypatch):
+    options = ["TRAIN.PRINT_FREQ", 3, "DATALOADER.TRAIN_X.BATCH_SIZE", 2]
+    trainer = make_trainer("CoOp", tmp_path, *options)
+    monkeypatch.setattr(type(trainer), "reads_every_step", False)
+    loss = trainer.loss
+
+    def nan(images, labels):
+        value, scores = loss(images, labels)
+        return (value * torch.nan if trainer.batch_idx == 3 else value), scores
+
+    monkeypatch.setattr(trainer, "loss", nan)
+    with pytest.raises(FloatingPointError, match=r"\(epoch 1, batches 4 to 5\)"):
+        trainer.train()  # the fifth batch is the last: no checkpoint is written after it
+    assert not (tmp_path / "prompt_learner").exists()
