@@ -27,6 +27,7 @@ from causalclip.report.results import (
     write_predictions,
     write_results,
 )
+from causalclip.runs.identity import recorded_fingerprint
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 
@@ -222,6 +223,7 @@ class CLIPTrainer(CheckpointTrainer):
         record["trained_on"] = self.trained_on
         record["evaluation"] = {"seconds": seconds, "images": len(evaluated.labels)}
         record["details"] = self.details()
+        record["identity"] = recorded_fingerprint(self.output_dir)
         write_predictions(self.output_dir, evaluated.arrays())
         write_results(self.output_dir, record)
         print(f"Results: {Path(self.output_dir) / 'results.json'}")
