@@ -41,6 +41,8 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
     for key, value in loading.DEFAULTS.items():
         if key not in cfg.DATALOADER:
             cfg.DATALOADER[key] = value
+    if "FEATURE_CACHE" not in cfg:
+        cfg.FEATURE_CACHE = True  # keep image features on disk, and read them there
     if "SUBSAMPLE_CLASSES" not in cfg.DATASET:
         cfg.DATASET.SUBSAMPLE_CLASSES = "all"
     for dataset in registered(DATASET_REGISTRY):

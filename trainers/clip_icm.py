@@ -6,92 +6,56 @@ arXiv 2405.15289. What neither the paper nor its code states is ours and marked 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
 import torch
-from PIL import Image
-from scipy.linalg import subspace_angles
 from torch import Tensor
 from yacs.config import CfgNode
 
 from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
 from causalclip.clip.templates import template_for
-from causalclip.clip.zeroshot import class_features, cosine_logits
-from causalclip.engine.feature_cache import batches
+from causalclip.clip.zeroshot import class_features
 from causalclip.engine.features import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
-from causalclip.icm.interventions import (
-    ImageIntervention,
-    caption_pairs,
-    load_captions,
-    sample_seed,
-    text_pairs,
-)
-from causalclip.icm.probe import Probe, fit_probe
+from causalclip.engine.settings import Flag, ListOf, Number, OneOf, Text, Whole
+from causalclip.icm.captions import caption_pairs, load_captions, text_pairs
+from causalclip.icm.comparison import compared, exact_moments
+from causalclip.icm.fitted import Chosen, FittedICM, probes_of
+from causalclip.icm.folds import Fold, fold_of, pooled
+from causalclip.icm.groups import Group, Sample, grouped
+from causalclip.icm.pairs import Drawn, Twins, draws_needed, text_moments
+from causalclip.icm.projection import Estimator, Keep
 from causalclip.icm.selection import (
     Choice,
     Classifier,
-    Fold,
     RidgeClassifier,
     Scored,
     best,
+    cells,
     leave_one_out,
-    pooled,
     zeroshot_classifier,
 )
-from causalclip.icm.subspace import (
-    Estimator,
-    InterventionMoments,
-    InvariantProjection,
-    ProjectionSettings,
-)
+from causalclip.icm.subspace import InterventionMoments
 
-PAIRS_A_DIM = 4  # [ours] what DRAWS 0 asks for; the sources without one need at least one a dim
-GRIDS = {"LAM": "GRID_LAMS", "EPS": "GRID_EPS"}
 HEADS = ("zeroshot", "linear_probe")
 PROJECTION_FILES = {
     "zeroshot": "projection.safetensors",  # what TRAINER.CDC.PROJECTION and its like can read
     "linear_probe": "projection_linear_probe.safetensors",
 }
-TENSORS = ("basis", "spectrum", "intervention_energy", "feature_energy")
-
-# With a single source domain, kinds of intervention take the part of domains: each group is held
-# out in turn. A group changes any picture: not only colours of a grey one.
-KIND_GROUPS = (("jitter", "grayscale"), ("blur", "posterize"), ("invert", "solarize", "equalize"))
+TEXTS_AT_ONCE = 256  # bounds the memory of encoding captions; no effect on the result
+ESTIMATORS = OneOf(get_args(Estimator))
+LAM, EPS, SHARE = Number(0), Number(0, open_low=True), Number(0, 1, open_low=True)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """One intervention an image, from the image's own seed: the same for any number of workers."""
-
-    intervention: ImageIntervention
-    seed: int
-
-    def __call__(self, image: Image.Image, key: str) -> Image.Image:
-        return self.intervention(image, sample_seed(key, self.seed))
-
-
-@dataclass(frozen=True)
-class Group:
-    """Training images that are held out together."""
-
-    name: str
-    items: Sequence
-    intervention: ImageIntervention
-    held_changed: bool
-    """Classify the changed pictures when held out, instead of the pictures as they are."""
-
-
-class CLIP_ICM(FeatureTrainer):
+class CLIP_ICM(FeatureTrainer[FittedICM]):
     """A_inv from interventional pairs, then zero-shot and linear probe on A_inv' z."""
 
     config_node = "CLIP_ICM"
+    fit_class = FittedICM
     defaults = {
         "INTERVENTIONS": "IMAGE",  # IMAGE | TEXT | BOTH
         "TEXT_WEIGHT": 0.5,  # [ours] of the text pairs under BOTH
@@ -119,51 +83,53 @@ class CLIP_ICM(FeatureTrainer):
         "TEMPLATE": "",  # with one {}; empty takes the data set's published template
         "PREC": "fp32",
     }
+    constraints = {
+        "INTERVENTIONS": OneOf(("IMAGE", "TEXT", "BOTH")),
+        "TEXT_WEIGHT": Number(0, 1, open_low=True, open_high=True),
+        "CAPTIONS": Text(),
+        "DRAWS": Whole(0, 10_000),
+        "TWINS": Flag(),
+        "SELECT": OneOf(("lodo", "fixed")),
+        "ESTIMATOR": ESTIMATORS,
+        "LAM": LAM,
+        "EPS": EPS,
+        "DIM_INV": Whole(0),  # its upper end is the backbone's
+        "GRID_ESTIMATORS": ListOf(ESTIMATORS),
+        "GRID_LAMS": ListOf(LAM, least=0),
+        "GRID_EPS": ListOf(EPS, least=0),
+        "GRID_DIMS": ListOf(SHARE),
+        "KEEP": OneOf(get_args(Keep)),
+        "NORMALIZE": Flag(),
+        "ORTHONORMAL": Flag(),
+        "NORMALIZE_PROJECTED": Flag(),
+        "HEAD": OneOf(HEADS),
+        "PROBE": Flag(),
+        "C": Number(0, open_low=True),
+        "MAX_ITER": Whole(1, 1_000_000),
+    }
 
     def check_cfg(self, cfg: CfgNode) -> None:
+        """As in CLIPTrainer, and what one setting asks of another.
+
+        Raises:
+            ValueError: names the key, what is allowed and what came.
+        """
         super().check_cfg(cfg)
         settings = cfg.TRAINER.CLIP_ICM
-        for key, allowed in (
-            ("INTERVENTIONS", ("IMAGE", "TEXT", "BOTH")),
-            ("SELECT", ("lodo", "fixed")),
-            ("KEEP", ("invariant", "reference")),
-            ("HEAD", HEADS),
-        ):
-            if settings[key] not in allowed:
-                raise ValueError(
-                    f"TRAINER.CLIP_ICM.{key} must be one of {', '.join(allowed)}, "
-                    f"got {settings[key]!r}"
-                )
-        for name in (settings.ESTIMATOR, *settings.GRID_ESTIMATORS):
-            if name not in get_args(Estimator):
-                raise ValueError(
-                    "TRAINER.CLIP_ICM.ESTIMATOR and GRID_ESTIMATORS must be among "
-                    f"{', '.join(get_args(Estimator))}, got {name!r}"
-                )
-        if settings.DRAWS < 0:
-            raise ValueError(f"TRAINER.CLIP_ICM.DRAWS must be 0 or more, got {settings.DRAWS}")
-        if not 0 < settings.TEXT_WEIGHT < 1:
-            raise ValueError(
-                f"TRAINER.CLIP_ICM.TEXT_WEIGHT must be in (0, 1), got {settings.TEXT_WEIGHT}"
-            )
-        for key in ("LAM", "EPS"):
-            for value in (settings[key], *settings[GRIDS[key]]):
-                if value < 0 or (key == "EPS" and value == 0):
-                    least = "a positive number" if key == "EPS" else "0 or more"
-                    raise ValueError(f"TRAINER.CLIP_ICM.{key} must be {least}, got {value}")
         if settings.HEAD == "linear_probe" and not settings.PROBE:
             raise ValueError("TRAINER.CLIP_ICM.HEAD linear_probe needs PROBE True, got False")
-        if not settings.GRID_DIMS or not all(0 < share <= 1 for share in settings.GRID_DIMS):
-            raise ValueError(
-                "TRAINER.CLIP_ICM.GRID_DIMS must be shares of the feature width in (0, 1], "
-                f"got {settings.GRID_DIMS}"
-            )
 
     def build_method(self) -> None:
+        """Encode the class names; refuse what the data or the backbone cannot give.
+
+        Raises:
+            ValueError: one class, DIM_INV beyond the backbone's width, too few pairs, or no twins.
+        """
         super().build_method()
-        self.text = self._class_text()
         if len(self.classnames) < 2:
             raise ValueError(f"CLIP_ICM needs two classes or more, got {self.classnames}")
+        template = self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)
+        self.text = class_features(self.clip, self.classnames, [template]).float()
         self._check_fixed_dimension()
         self._check_enough_pairs()
         if self.settings.TWINS and not hasattr(self.dm.dataset, "twins"):
@@ -189,133 +155,103 @@ class CLIP_ICM(FeatureTrainer):
                 "use more images, TRAINER.CLIP_ICM.DRAWS 0, or INTERVENTIONS BOTH"
             )
 
-    @torch.no_grad()
-    def _class_text(self) -> Tensor:
-        template = self.settings.TEMPLATE or template_for(self.cfg.DATASET.NAME)
-        return class_features(self.clip, self.classnames, [template]).float()
-
     # -- interventional pairs ------------------------------------------------------------------
-
-    def folds(self) -> list[Fold]:
-        """One fold a source domain, or with a single one a fold a group of interventions."""
-        self._shared_texts = None
-        if self.settings.INTERVENTIONS != "IMAGE" and not self.settings.CAPTIONS:
-            self._shared_texts = self.text_moments(text_pairs(self.classnames))
-        return [self._fold(group) for group in self._groups()]
-
-    def _groups(self) -> list[Group]:
-        by_domain: dict[int, list] = {}
-        for item in self.dm.dataset.train_x:
-            by_domain.setdefault(item.domain, []).append(item)
-        if len(by_domain) > 1:
-            return [
-                Group(self._domain_name(number), items, ImageIntervention(), held_changed=False)
-                for number, items in sorted(by_domain.items())
-            ]
-        return self._kind_groups()
-
-    def _domain_name(self, number: int) -> str:
-        sources = self.cfg.DATASET.SOURCE_DOMAINS
-        return sources[number] if number < len(sources) else f"domain {number}"
-
-    def _kind_groups(self) -> list[Group]:
-        keyed = {self.encoder.key_of(item.impath): item for item in self.dm.dataset.train_x}
-        # Dealt out in the order of a hash: parts of one size, whatever the order of the list.
-        dealt = sorted(keyed, key=lambda key: sample_seed(key, self.cfg.SEED))
-        n = len(KIND_GROUPS)
-        parts = [[keyed[key] for key in dealt[i::n]] for i in range(n)]
-        return [
-            Group("+".join(kinds), part, ImageIntervention(kinds=kinds), held_changed=True)
-            for kinds, part in zip(KIND_GROUPS, parts, strict=True)
-            if part
-        ]
-
-    def _fold(self, group: Group) -> Fold:
-        features = self.features(group.items, desc=group.name)
-        changed = self._changed(group)
-        labels = torch.tensor([item.label for item in group.items])
-        held = torch.from_numpy(changed[0] if group.held_changed else features)
-        images = None
-        if self.settings.INTERVENTIONS != "TEXT":
-            images = self._moments(features, changed, [item.impath for item in group.items])
-        texts = self._texts(group) if self.settings.INTERVENTIONS != "IMAGE" else None
-        return Fold(
-            group.name,
-            moments=images,
-            texts=texts,
-            features=torch.from_numpy(features),
-            labels=labels,
-            held_features=held,
-            held_labels=labels,
-        )
-
-    def _changed(self, group: Group) -> list[np.ndarray]:
-        """The features of each item's twins, one array (N, D) a draw."""
-        if self.settings.TWINS:
-            return [self._twin_features(group)]
-        first = self.cfg.SEED * self.draws
-        return [
-            self.features(
-                group.items, Draw(group.intervention, first + i), desc=f"{group.name}, intervened"
-            )
-            for i in range(self.draws)
-        ]
 
     @property
     def draws(self) -> int:
         """Interventions an image."""
-        needed = math.ceil(PAIRS_A_DIM * self.encoder.dim / len(self.dm.dataset.train_x))
-        return self.settings.DRAWS or needed
+        return self.settings.DRAWS or draws_needed(len(self.dm.dataset.train_x), self.encoder.dim)
 
-    def _twin_features(self, group: Group) -> np.ndarray:
-        twins = self.dm.dataset.twins
-        paths = [twins[item.impath] for item in group.items]
-        return self.encoder.features(paths, desc=f"{group.name}, twins")
-
-    def _moments(
-        self, features: np.ndarray, changed: Sequence[np.ndarray], names: Sequence[str]
-    ) -> InterventionMoments:
-        moments = InterventionMoments(self.encoder.dim, normalize=self.settings.NORMALIZE)
-        for array in changed:
-            start = 0
-            for z, z_do in zip(batches(features), batches(array), strict=True):
-                moments.update(z, z_do, names=names[start : start + len(z)])
-                start += len(z)
-        return moments
-
-    def _texts(self, group: Group) -> InterventionMoments | None:
-        """The group's text pairs: of its own images' captions, or those about the classes."""
-        if not self.settings.CAPTIONS:
-            return self._shared_texts
-        dataset = self.dm.dataset
-        known = [
-            self.encoder.key_of(item.impath)
-            for item in (*dataset.train_x, *(dataset.val or []), *dataset.test)
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The training images by what is held out together."""
+        samples = [
+            Sample(item.impath, self.encoder.key_of(item.impath), item.label, item.domain)
+            for item in self.dm.dataset.train_x
         ]
-        own = {self.encoder.key_of(item.impath) for item in group.items}
+        names = self.cfg.DATASET.SOURCE_DOMAINS
+        return grouped(samples, domain_names=names, seed=self.cfg.SEED)
+
+    @property
+    def pairs(self) -> Drawn | Twins:
+        """What interventions make of the images."""
+        if self.settings.TWINS:
+            return Twins(self.encoder.features, self.dm.dataset.twins)
+        return Drawn(self.encoder.features, self.draws, self.cfg.SEED)
+
+    def folds(self) -> list[Fold]:
+        """One fold a source domain, or with a single one a fold a group of interventions."""
+        images, normalize = self.settings.INTERVENTIONS != "TEXT", self.settings.NORMALIZE
+        encode, pairs, texts = self.encoder.features, self.pairs, self.texts()
+        return [
+            fold_of(group, encode, pairs, images=images, texts=moments, normalize=normalize)
+            for group, moments in zip(self.groups, texts, strict=True)
+        ]
+
+    def texts(self) -> list[InterventionMoments | None]:
+        """Moments of each group's text pairs: its own images' captions, or about the classes."""
+        if self.settings.INTERVENTIONS == "IMAGE":
+            return [None] * len(self.groups)
+        if not self.settings.CAPTIONS:
+            return [self.text_moments(text_pairs(self.classnames))] * len(self.groups)
+        dataset = self.dm.dataset
+        items = (*dataset.train_x, *(dataset.val or []), *dataset.test)
+        known = [self.encoder.key_of(item.impath) for item in items]
         captions = load_captions(self.settings.CAPTIONS, images=known)
-        pairs = caption_pairs(caption for caption in captions if caption.image in own)
-        return self.text_moments(pairs) if pairs else None
+        own = [group.captioned(captions) for group in self.groups]
+        return [self.text_moments(caption_pairs(rows)) if rows else None for rows in own]
+
+    def text_moments(self, pairs: Sequence[tuple[str, str]]) -> InterventionMoments:
+        """Moments of caption pairs."""
+        return text_moments(pairs, self.encode_captions, normalize=self.settings.NORMALIZE)
 
     @torch.no_grad()
-    def text_moments(self, pairs: Sequence[tuple[str, str]]) -> InterventionMoments:
-        """Moments of caption pairs; each caption is encoded once."""
-        captions = sorted({caption for pair in pairs for caption in pair})
-        place = {caption: i for i, caption in enumerate(captions)}
-        features = torch.cat(list(self._encoded(captions)))
-        before, after = (torch.tensor([place[pair[side]] for pair in pairs]) for side in (0, 1))
-        moments = InterventionMoments(self.encoder.dim, normalize=self.settings.NORMALIZE)
-        for b, a in zip(before.split(4096), after.split(4096), strict=True):
-            moments.update(features[b], features[a], names=[captions[i] for i in b])
-        return moments
-
-    def _encoded(self, captions: Sequence[str], at_once: int = 256) -> Iterator[Tensor]:
-        for start in range(0, len(captions), at_once):
-            tokens = tokenize(captions[start : start + at_once], self.clip.context_length)
+    def encode_captions(self, captions: Sequence[str]) -> Tensor:
+        """Text features (N, D) of N captions in fp32, on the CPU."""
+        features = []
+        for start in range(0, len(captions), TEXTS_AT_ONCE):
+            tokens = tokenize(captions[start : start + TEXTS_AT_ONCE], self.clip.context_length)
             with self.autocast():
-                yield encode_text(self.clip, tokens.to(self.device)).float().cpu()
+                features.append(encode_text(self.clip, tokens.to(self.device)).float().cpu())
+        return torch.cat(features)
 
     # -- the choice ----------------------------------------------------------------------------
+
+    def fit(self) -> FittedICM:
+        """Subspaces chosen on the source domains, written to files as well, and the probes.
+
+        Raises:
+            ValueError: features or captions that cannot be used; names them.
+        """
+        settings, folds = self.settings, self.folds()
+        moments = pooled(folds, text_weight=settings.TEXT_WEIGHT)
+        chosen = {head: self.choose(head, folds, moments) for head in self.heads}
+        projections = {head: found.projection for head, found in chosen.items()}
+        probes = {}
+        if settings.PROBE:
+            options = {"c": settings.C, "max_iter": settings.MAX_ITER}
+            inside = projections["linear_probe"]
+            probes = probes_of(folds, inside, len(self.classnames), **options)
+        heads = {head: found.record() for head, found in chosen.items()}
+        for head, twins in self.compared_with_twins(chosen).items():
+            heads[head]["twins"] = twins
+        names = [fold.name for fold in folds]
+        facts = {"folds": names, "pairs": moments.n_pairs, "heads": heads}
+        return FittedICM(projections, probes, facts)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The readings that are fitted."""
+        return HEADS if self.settings.PROBE else HEADS[:1]
+
+    def choose(self, head: str, folds: Sequence[Fold], moments: InterventionMoments) -> Chosen:
+        """The subspace for a reading; also written into the output folder."""
+        scored = [] if self.settings.SELECT == "fixed" else self.scored(head, folds)
+        choice = best(scored).choice if scored else self.fixed_choice()
+        found = Chosen(choice, choice.solve(moments, keep=self.settings.KEEP), scored)
+        found.projection.save(Path(self.output_dir) / PROJECTION_FILES[head])
+        print(f"Invariant subspace for {head}: {found}")
+        return found
 
     def fixed_choice(self) -> Choice:
         """What the settings name, without a choice."""
@@ -323,173 +259,67 @@ class CLIP_ICM(FeatureTrainer):
         strength = settings.LAM if settings.ESTIMATOR == "difference" else settings.EPS
         return Choice(settings.ESTIMATOR, strength, settings.DIM_INV, settings.ORTHONORMAL)
 
-    def grid(self) -> list[Choice]:
-        """The cells to choose from."""
-        settings, dim = self.settings, self.encoder.dim
-        strengths = {"difference": settings.GRID_LAMS, "generalized": settings.GRID_EPS}
-        dims = sorted({max(1, round(share * dim)) for share in settings.GRID_DIMS})
-        return [
-            Choice(estimator, strength, k, settings.ORTHONORMAL)
-            for estimator in settings.GRID_ESTIMATORS
-            for strength in strengths[estimator]
-            for k in dims
-        ]
-
     def scored(self, head: str, folds: Sequence[Fold]) -> list[Scored]:
-        """The grid with each cell's accuracy on the held-out folds; nothing where it is fixed."""
-        if self.settings.SELECT == "fixed":
-            return []
-        return leave_one_out(
-            folds,
-            self.grid(),
-            self._classifier(head, folds),
-            keep=self.settings.KEEP,
-            text_weight=self.settings.TEXT_WEIGHT,
-        )
+        """The grid with each cell's accuracy on the held-out folds."""
+        keep, text_weight = self.settings.KEEP, self.settings.TEXT_WEIGHT
+        classifier = self._classifier(head, folds)
+        return leave_one_out(folds, self.grid(), classifier, keep=keep, text_weight=text_weight)
 
     def _classifier(self, head: str, folds: Sequence[Fold]) -> Classifier:
         if head == "linear_probe":
             return RidgeClassifier(folds, len(self.classnames))
         return zeroshot_classifier(self.text.cpu(), normalize=self.settings.NORMALIZE_PROJECTED)
 
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """The readings that are fitted."""
-        return HEADS if self.settings.PROBE else HEADS[:1]
+    def grid(self) -> list[Choice]:
+        """The cells to choose from."""
+        settings = self.settings
+        strengths = {"difference": settings.GRID_LAMS, "generalized": settings.GRID_EPS}
+        strengths = {name: strengths[name] for name in settings.GRID_ESTIMATORS}
+        orthonormal = settings.ORTHONORMAL
+        return cells(strengths, settings.GRID_DIMS, self.encoder.dim, orthonormal=orthonormal)
 
-    def fit(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        folds = self.folds()
-        moments = pooled(folds, text_weight=self.settings.TEXT_WEIGHT)
-        details: dict[str, Any] = {
-            "folds": [fold.name for fold in folds],
-            "pairs": moments.n_pairs,
-            "heads": {},
-        }
-        numbers: dict[str, Tensor] = {}
-        for head in self.heads:
-            scored = self.scored(head, folds)
-            choice = best(scored).choice if scored else self.fixed_choice()
-            projection = choice.solve(moments, keep=self.settings.KEEP)
-            numbers.update({f"{head}_{name}": getattr(projection, name) for name in TENSORS})
-            details["heads"][head] = self._described(choice, scored, projection)
-            projection.save(Path(self.output_dir) / PROJECTION_FILES[head])
-            self._announce(head, details["heads"][head])
-            if head == "linear_probe":
-                numbers.update(self._probes(folds, projection))
-        if hasattr(self.dm.dataset, "twins"):
-            self._compare_with_twins(numbers, details)
-        return numbers, details
-
-    def _probes(self, folds: Sequence[Fold], projection: InvariantProjection) -> dict[str, Tensor]:
-        """The plain probe and the one in the subspace, both on all source images."""
-        features = torch.cat([fold.features for fold in folds])
-        labels = torch.cat([fold.labels for fold in folds])
-        numbers = {}
-        for name, inputs in (("plain", features), ("icm", projection(features))):
-            probe = fit_probe(
-                inputs,
-                labels,
-                len(self.classnames),
-                c=self.settings.C,
-                max_iter=self.settings.MAX_ITER,
-            )
-            numbers |= {f"probe_{name}_weight": probe.weight, f"probe_{name}_bias": probe.bias}
-        return numbers
-
-    def _described(
-        self, choice: Choice, scored: Sequence[Scored], projection: InvariantProjection
-    ) -> dict[str, Any]:
-        return {
-            "choice": asdict(choice),
-            "source_accuracy": best(scored).mean if scored else None,
-            "grid": [cell.record() for cell in scored],
-            "settings": asdict(projection.settings),
-            "intervention_energy_kept": projection.intervention_energy_kept,
-            "feature_energy_kept": projection.feature_energy_kept,
-            "spectrum": projection.spectrum.tolist(),
-        }
-
-    def _announce(self, head: str, facts: dict[str, Any]) -> None:
-        choice = facts["choice"]
-        print(
-            f"Invariant subspace for {head}: {choice['estimator']}, strength "
-            f"{choice['strength']:g}, {choice['dim_inv']} of {self.encoder.dim} dimensions; keeps "
-            f"{100 * facts['intervention_energy_kept']:.1f} % of the interventions' change and "
-            f"{100 * facts['feature_energy_kept']:.1f} % of the features' energy"
-        )
-
-    def _compare_with_twins(self, numbers: dict[str, Tensor], details: dict[str, Any]) -> None:
-        """How far the subspace is from the one that exact interventional twins give."""
-        exact = InterventionMoments(self.encoder.dim, normalize=self.settings.NORMALIZE)
-        for group in self._groups():
-            features = self.features(group.items, desc=group.name)
-            paths = [item.impath for item in group.items]
-            exact.merge(self._moments(features, [self._twin_features(group)], paths))
-        if exact.n_pairs < exact.dim:
-            print(f"{exact.n_pairs} exact twins are too few to compare {exact.dim} dimensions with")
-            return
-        for head in self.heads:
-            choice = Choice(**details["heads"][head]["choice"])
-            twins = choice.solve(exact, keep=self.settings.KEEP)
-            details["heads"][head]["twins"] = {
-                **angles(numbers[f"{head}_basis"], twins.basis),
-                "intervention_energy_kept": kept(numbers[f"{head}_basis"], exact.changes),
-            }
+    def compared_with_twins(self, chosen: Mapping[str, Chosen]) -> dict[str, dict[str, float]]:
+        """How far each subspace is from what exact twins give, where the data set has them."""
+        if not hasattr(self.dm.dataset, "twins"):
+            return {}
+        encode, dim, normalize = self.encoder.features, self.encoder.dim, self.settings.NORMALIZE
+        twins = Twins(encode, self.dm.dataset.twins)
+        exact = exact_moments(self.groups, encode, twins, dim=dim, normalize=normalize)
+        if exact.n_pairs < dim:
+            print(f"{exact.n_pairs} exact twins are too few to compare {dim} dimensions with")
+            return {}
+        return {head: compared(found, exact) for head, found in chosen.items()}
 
     # -- prediction ----------------------------------------------------------------------------
 
-    def use_fit(self) -> None:
-        model, facts = self.model, self.model.facts
-        self.projections = {}
-        for head, described in facts["details"]["heads"].items():
-            tensors = {name: getattr(model, f"{head}_{name}") for name in TENSORS}
-            settings = ProjectionSettings(**described["settings"])
-            projection = InvariantProjection(**tensors, settings=settings)
-            self.projections[head] = projection.to(self.device)
-        same_classes = self.fitted_classnames == self.classnames
-        self.probes = {}
-        if "linear_probe" in self.projections and same_classes:
-            for name in ("plain", "icm"):
-                weight, bias = (
-                    getattr(model, f"probe_{name}_{part}") for part in ("weight", "bias")
-                )
-                self.probes[name] = Probe(weight, bias)
+    def check_fit(self) -> None:
+        """A probe knows no other classes than its own; by their names all can be told.
+
+        Raises:
+            ValueError: other classes under HEAD linear_probe.
+        """
         if self.settings.HEAD == "linear_probe":
             self.require_same_classes()
 
     def predict_features(self, features: Tensor) -> Prediction:
-        zeroshot = self.projections["zeroshot"].cosine_logits(
-            features,
-            self.text,
-            self.logit_scale,
-            normalize=self.settings.NORMALIZE_PROJECTED,
-        )
-        readings = {
-            "zeroshot": Reading.of_logits(cosine_logits(features, self.text, self.logit_scale)),
-            "zeroshot_icm": Reading.of_logits(zeroshot),
-        }
-        if self.probes:
-            inside = self.projections["linear_probe"](features)
-            readings["linear_probe"] = Reading.of_logits(self.probes["plain"].logits(features))
-            readings["linear_probe_icm"] = Reading.of_logits(self.probes["icm"].logits(inside))
+        """Zero-shot and, on the classes of the fit, probes: plain and in the subspace, (B, D)."""
+        readings = self._zeroshot(features)
+        if self.fitted.probes and self.fitted_classnames == self.classnames:
+            readings |= self._probed(features)
         return Prediction(readings[f"{self.settings.HEAD}_icm"], readings)
 
+    def _zeroshot(self, features: Tensor) -> dict[str, Reading]:
+        inside = self.fitted.projections["zeroshot"].cosine_logits(
+            features, self.text, self.logit_scale, normalize=self.settings.NORMALIZE_PROJECTED
+        )
+        return {
+            "zeroshot": Reading.of_logits(self.classify(features, self.text)),
+            "zeroshot_icm": Reading.of_logits(inside),
+        }
 
-def angles(basis: Tensor, other: Tensor) -> dict[str, float]:
-    """Principal angles between two spans in degrees, and the share of one inside the other.
-
-    ``overlap`` is the mean squared cosine; two random spans have k / D of it (``chance``).
-    """
-    theta = subspace_angles(basis.cpu().double().numpy(), other.cpu().double().numpy())
-    return {
-        "largest_angle": float(np.degrees(theta.max())),
-        "mean_angle": float(np.degrees(theta.mean())),
-        "overlap": float(np.square(np.cos(theta)).mean()),
-        "chance": basis.shape[1] / basis.shape[0],
-    }
-
-
-def kept(basis: Tensor, moment: Tensor) -> float:
-    """Share of tr(moment) inside the span of the basis."""
-    span = torch.linalg.qr(basis.to(moment)).Q
-    return float((span * (moment @ span)).sum() / moment.trace())
+    def _probed(self, features: Tensor) -> dict[str, Reading]:
+        probes, inside = self.fitted.probes, self.fitted.projections["linear_probe"](features)
+        return {
+            "linear_probe": Reading.of_logits(probes["plain"].logits(features)),
+            "linear_probe_icm": Reading.of_logits(probes["icm"].logits(inside)),
+        }

@@ -5,20 +5,21 @@ C by a sweep on the validation split, as in CoOp's lpclip.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
-from yacs.config import CfgNode
 
 from causalclip.engine.features import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
-from causalclip.icm.probe import LPCLIP_GRID, LPCLIP_STEPS, Probe, fit_probe, sweep_c
+from causalclip.engine.settings import ListOf, Maybe, Number, Whole
+from causalclip.icm.probe import LPCLIP_GRID, LPCLIP_STEPS, FittedProbe, fit_probe, sweep_c
+
+C = Number(0, open_low=True)
 
 
-class LinearProbe(FeatureTrainer):
+class LinearProbe(FeatureTrainer[FittedProbe]):
     """A linear classifier on the features before CLIP's own; it knows no other classes."""
 
     config_node = "LINEARPROBE"
+    fit_class = FittedProbe
     defaults = {
         "C": None,  # inverse strength of the L2 penalty; None: by the sweep
         "GRID": list(LPCLIP_GRID),
@@ -26,28 +27,29 @@ class LinearProbe(FeatureTrainer):
         "MAX_ITER": 1000,
         "PREC": "fp32",
     }
+    constraints = {
+        "C": Maybe(C),
+        "GRID": ListOf(C),
+        "STEPS": Whole(0, 100),
+        "MAX_ITER": Whole(1, 1_000_000),
+    }
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
-        c = cfg.TRAINER.LINEARPROBE.C
-        if c is not None and not (isinstance(c, (int, float)) and c > 0):
-            raise ValueError(f"TRAINER.LINEARPROBE.C must be None or a positive number, got {c!r}")
+    def fit(self) -> FittedProbe:
+        """The probe of the given C, or of the best on the validation split.
 
-    def fit(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        dataset, settings = self.dm.dataset, self.settings
-        train = self.labelled(dataset.train_x, desc="train")
-        n_classes = len(self.classnames)
-        if settings.C is not None:
-            c, tried = settings.C, []
-            probe = fit_probe(*train, n_classes, c=c, max_iter=settings.MAX_ITER)
-        else:
-            c, probe, tried = self._sweep(train, n_classes)
-        print(f"Linear probe: C = {c:g}, {len(train[0])} images")
-        return {"weight": probe.weight, "bias": probe.bias}, {"c": c, "sweep": tried}
+        Raises:
+            ValueError: no validation split to choose C on, or images of one class only.
+        """
+        train = self.labelled(self.dm.dataset.train_x, desc="train")
+        found = self._given(train) if self.settings.C is not None else self._swept(train)
+        print(f"Linear probe: C = {found.c:g}, {len(train[0])} images")
+        return found
 
-    def _sweep(
-        self, train: tuple[Tensor, Tensor], n_classes: int
-    ) -> tuple[float, Probe, list[dict[str, float]]]:
+    def _given(self, train: tuple[Tensor, Tensor]) -> FittedProbe:
+        c, max_iter = self.settings.C, self.settings.MAX_ITER
+        return FittedProbe(fit_probe(*train, len(self.classnames), c=c, max_iter=max_iter), c)
+
+    def _swept(self, train: tuple[Tensor, Tensor]) -> FittedProbe:
         if not self.dm.dataset.val:
             raise ValueError(
                 f"{self.cfg.DATASET.NAME} has no validation split to choose C on: "
@@ -56,15 +58,20 @@ class LinearProbe(FeatureTrainer):
         return sweep_c(
             train,
             self.labelled(self.dm.dataset.val, desc="val"),
-            n_classes,
+            len(self.classnames),
             grid=self.settings.GRID,
             steps=self.settings.STEPS,
             max_iter=self.settings.MAX_ITER,
         )
 
-    def use_fit(self) -> None:
+    def check_fit(self) -> None:
+        """A probe has no text to tell other classes by.
+
+        Raises:
+            ValueError: other classes than those of the fit.
+        """
         self.require_same_classes()
-        self.probe = Probe(self.model.weight, self.model.bias)
 
     def predict_features(self, features: Tensor) -> Prediction:
-        return Prediction(Reading.of_logits(self.probe.logits(features)))
+        """The probe's reading of image features (B, D)."""
+        return Prediction(Reading.of_logits(self.fitted.probe.logits(features)))

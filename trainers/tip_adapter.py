@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from dassl.data.data_manager import build_data_loader
 from torch import Tensor
 from torch.nn import functional as F
+from yacs.config import CfgNode
 
 from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT, template_for
 from causalclip.clip.zeroshot import class_features
 from causalclip.engine.features import FeatureTrainer
 from causalclip.engine.loading import training_loader
 from causalclip.engine.prediction import Prediction, Reading
+from causalclip.engine.settings import ListOf, Number, Whole
 
 
-class TipAdapter(FeatureTrainer):
+@dataclass(frozen=True, eq=False)
+class FittedCache:
+    """The cache of few-shot features with its strengths, and how good these were."""
+
+    keys: Tensor
+    """F (N, E), unit rows."""
+    labels: Tensor
+    """(N,)."""
+    alpha: Tensor
+    """Residual ratio, a scalar."""
+    beta: Tensor
+    """Sharpness, a scalar."""
+    facts: Mapping[str, Any]
+    """alpha, beta and their validation accuracy in per cent (None where there was no search)."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What was learned, by name."""
+        return {name: getattr(self, name) for name in ("keys", "labels", "alpha", "beta")}
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedCache:
+        """The fit that `state` and `facts` were taken of.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        return cls(tensors["keys"], tensors["labels"], tensors["alpha"], tensors["beta"], facts)
+
+    def logits(self, features: Tensor, n_classes: int) -> Tensor:
+        """alpha times `cache_logits` (B, K) of unit features (B, E), for K = `n_classes`."""
+        values = one_hot(self.labels, n_classes)
+        return self.alpha * cache_logits(features, self.keys, values, self.beta)
+
+
+class TipAdapter(FeatureTrainer[FittedCache]):
     """scale z T' + alpha exp(-beta (1 - z F')) L over cached features F and one-hot labels L.
 
     Nothing is trained. F averages AUGMENT_EPOCHS augmented passes; alpha and beta are searched on
@@ -24,6 +62,7 @@ class TipAdapter(FeatureTrainer):
     """
 
     config_node = "TIPADAPTER"
+    fit_class = FittedCache
     defaults = {
         "AUGMENT_EPOCHS": 10,
         "ALPHA": 1.17,  # residual ratio, and
@@ -32,8 +71,32 @@ class TipAdapter(FeatureTrainer):
         "SEARCH_STEP": [200, 20],  # values of each; an empty list: no search
         "PREC": "fp32",
     }
+    constraints = {
+        "AUGMENT_EPOCHS": Whole(1, 1000),
+        "ALPHA": Number(0),
+        "BETA": Number(0),
+        "SEARCH_SCALE": ListOf(Number(0.1, open_low=True)),
+        "SEARCH_STEP": ListOf(Whole(1, 10_000), least=0),
+    }
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """As in CLIPTrainer, and that the search has two ends and two numbers of values, or none.
+
+        Raises:
+            ValueError: names the key, what is allowed and what came.
+        """
+        super().check_cfg(cfg)
+        node = cfg.TRAINER[self.config_node]
+        for key, lengths in (("SEARCH_SCALE", (2,)), ("SEARCH_STEP", (0, 2))):
+            if len(node[key]) not in lengths:
+                allowed = " or ".join(map(str, lengths))
+                raise ValueError(
+                    f"TRAINER.{self.config_node}.{key} must hold {allowed} numbers, of beta and of "
+                    f"alpha, got {node[key]}"
+                )
 
     def build_method(self) -> None:
+        """Encode the class names in the data set's template, or in ImageNet's seven."""
         super().build_method()
         name = self.cfg.DATASET.NAME
         templates = IMAGENET_TEMPLATES_SELECT if name == "ImageNet" else [template_for(name)]
@@ -41,13 +104,13 @@ class TipAdapter(FeatureTrainer):
 
     # -- fitting -------------------------------------------------------------------------------
 
-    def fit(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def fit(self) -> FittedCache:
+        """The cache, with the strengths that the validation split asks for."""
         keys, labels = self.cache()
         alpha, beta, accuracy = self.search(keys, labels)
         found = {"alpha": alpha, "beta": beta, "validation_accuracy": accuracy}
         print(f"Cache of {len(keys)} images, {found}")
-        strengths = {"alpha": torch.tensor(alpha), "beta": torch.tensor(beta)}
-        return {"keys": keys, "labels": labels, **strengths}, found
+        return FittedCache(keys, labels, torch.tensor(alpha), torch.tensor(beta), found)
 
     @torch.no_grad()
     def cache(self) -> tuple[Tensor, Tensor]:
@@ -61,15 +124,26 @@ class TipAdapter(FeatureTrainer):
             is_train=False,
         )
         loader = training_loader(loader, self.cfg, epochs=self.settings.AUGMENT_EPOCHS)
-        total: Tensor | float = 0.0
-        for _ in range(self.settings.AUGMENT_EPOCHS):
-            seen = [(self._encode(b["img"]).float(), b["label"].to(self.device)) for b in loader]
-            total = total + torch.cat([features for features, _ in seen])
-        return F.normalize(total, dim=-1), torch.cat([labels for _, labels in seen])
+        total, labels = self._seen(loader)
+        for _ in range(self.settings.AUGMENT_EPOCHS - 1):
+            total = total + self._seen(loader)[0]
+        return F.normalize(total, dim=-1), labels
+
+    def _seen(self, loader: Iterable) -> tuple[Tensor, Tensor]:
+        """Features (N, E) and labels (N,) of one pass."""
+        seen = [(self._encode(b["img"]).float(), b["label"].to(self.device)) for b in loader]
+        return torch.cat([features for features, _ in seen]), torch.cat(
+            [label for _, label in seen]
+        )
 
     @torch.no_grad()
     def search(self, keys: Tensor, labels: Tensor) -> tuple[float, float, float | None]:
-        """alpha, beta and their accuracy: the first best pair on the validation split."""
+        """alpha, beta and their accuracy in per cent: the first best pair on the validation split.
+
+        Args:
+            keys: (N, E), unit rows.
+            labels: (N,).
+        """
         start = self.settings.ALPHA, self.settings.BETA, None
         dataset = self.dm.dataset
         if not self.settings.SEARCH_STEP or not dataset.val or dataset.val is dataset.test:
@@ -89,17 +163,19 @@ class TipAdapter(FeatureTrainer):
 
     # -- prediction ----------------------------------------------------------------------------
 
-    def use_fit(self) -> None:
+    def check_fit(self) -> None:
+        """The cache's labels are of the classes of the fit.
+
+        Raises:
+            ValueError: this run has others.
+        """
         self.require_same_classes()
-        self.model.to(self.device)
-        self.values = one_hot(self.model.labels, len(self.text))
 
     def predict_features(self, features: Tensor) -> Prediction:
-        features, fit = F.normalize(features, dim=-1), self.model
-        cached = cache_logits(features, fit.keys, self.values, fit.beta)
-        return Prediction(
-            Reading.of_logits(self.classify(features, self.text) + fit.alpha * cached)
-        )
+        """CLIP's logits and the cache's, of image features (B, E)."""
+        features = F.normalize(features, dim=-1)
+        cached = self.fitted.logits(features, len(self.text))
+        return Prediction(Reading.of_logits(self.classify(features, self.text) + cached))
 
 
 class TipAdapterF(TipAdapter):
@@ -111,11 +187,17 @@ class TipAdapterF(TipAdapter):
     config_node = "TIPADAPTERF"
 
     def cache(self) -> tuple[Tensor, Tensor]:
+        """Keys (N, E) after fine-tuning, and labels (N,)."""
         keys, labels = super().cache()
         return self.fine_tuned(keys, labels), labels
 
     def fine_tuned(self, keys: Tensor, labels: Tensor) -> Tensor:
-        """Keys after MAX_EPOCH epochs under the configured alpha and beta."""
+        """Keys (N, E) after MAX_EPOCH epochs under the configured alpha and beta.
+
+        Args:
+            keys: (N, E) to start from, left as they are.
+            labels: (N,).
+        """
         optim, loader = self.cfg.OPTIM, self.train_loader_x
         keys = keys.clone().requires_grad_()
         values = one_hot(labels, len(self.text))
@@ -134,7 +216,7 @@ class TipAdapterF(TipAdapter):
         return keys.detach()
 
     def step_loss(self, batch: dict[str, Any], keys: Tensor, values: Tensor) -> Tensor:
-        """Cross-entropy of one training batch."""
+        """Cross-entropy of one training batch, under keys (N, E) and one-hot values (N, K)."""
         with torch.no_grad():
             features = F.normalize(self._encode(batch["img"]).float(), dim=-1)
         cached = cache_logits(features, keys, values, self.settings.BETA)
@@ -143,19 +225,26 @@ class TipAdapterF(TipAdapter):
 
 
 def cache_logits(features: Tensor, keys: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
-    """exp(-beta (1 - z F')) L (B, K) of unit features (B, E), keys (N, E), one-hot values (N, K);
-    equation 5 of the paper without alpha."""
+    """Return exp(-beta (1 - z F')) L, (B, K); equation 5 of the paper without alpha.
+
+    Args:
+        features: z (B, E), unit rows.
+        keys: F (N, E), unit rows.
+        values: L (N, K), one-hot.
+        beta: sharpness.
+    """
     return torch.exp(-beta * (1 - features @ keys.T)) @ values
 
 
 def one_hot(labels: Tensor, n_classes: int) -> Tensor:
-    """(N, K) in fp32."""
+    """One-hot rows (N, K) in fp32 of labels (N,)."""
     return F.one_hot(labels, n_classes).float()
 
 
-def search_grid(scale: list[float], step: list[int]) -> tuple[list[float], list[float]]:
+def search_grid(scale: Sequence[float], step: Sequence[int]) -> tuple[list[float], list[float]]:
     """The published grids of beta and alpha: step values from 0.1 up to, not including, scale."""
-    return tuple(
+    betas, alphas = (
         [0.1 + i * (top - 0.1) / count for i in range(count)]
         for top, count in zip(scale, step, strict=True)
     )
+    return betas, alphas

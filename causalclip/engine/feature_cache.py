@@ -28,7 +28,7 @@ Change = Callable[[Image.Image, str], Image.Image]
 def cache_folder() -> Path | None:
     """Where features are kept: $CAUSALCLIP_CACHE, by default ~/.cache/causalclip.
 
-    None under CAUSALCLIP_NO_CACHE (train.py --no-cache).
+    None where the user has set CAUSALCLIP_NO_CACHE.
     """
     if os.environ.get("CAUSALCLIP_NO_CACHE", "") not in ("", "0"):
         return None
@@ -50,6 +50,8 @@ class Encoder:
     """Paths count relative to this folder, so that data may move."""
     batch_size: int = 256
     num_workers: int = 0
+    cache: Path | None = None
+    """The folder that features are kept in; None keeps and reads none."""
 
     def key_of(self, path: str) -> str:
         """An image's name in keys and seeds: its path below the data root."""
@@ -63,15 +65,19 @@ class Encoder:
         Read from the cache if they are there; computed batch by batch and kept otherwise. What
         comes from or goes to the cache is mapped from disk, not held in memory.
 
+        Args:
+            paths: the N image files.
+            change: what is done to each picture before the transform.
+            desc: what the progress bar says.
+
         Raises:
             ValueError: features that are NaN or infinite; names the images.
         """
-        folder = cache_folder()
-        if folder is None:
+        if self.cache is None:
             features = np.empty((len(paths), self.dim), np.float32)
             self._fill(features, paths, change, desc)
             return features
-        file = folder / "features" / f"{self._digest(paths, change)}.npy"
+        file = self.cache / "features" / f"{self._digest(paths, change)}.npy"
         if not file.exists():
             self._write(file, paths, change, desc)
         return np.load(file, mmap_mode="c")  # c: torch wants writable; the file stays as it is

@@ -6,59 +6,39 @@ import datetime
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import torch
 from dassl.utils import load_checkpoint
-from torch import Tensor, nn
+from torch import Tensor
 
 from causalclip.clip.injection import encode_image
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.checkpoints import check_identity, checkpoint_path, load_state
-from causalclip.engine.feature_cache import Change, Encoder, batches
+from causalclip.engine.feature_cache import Change, Encoder, batches, cache_folder
+from causalclip.engine.fit import FitModule, FitT
 from causalclip.engine.prediction import Evaluated, Prediction
 from causalclip.report.results import peak_memory_mb
 
-
-class Fitted(nn.Module):
-    """The numbers a fit found, whose names and shapes it alone knows, and JSON facts about them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.facts: dict[str, Any] = {}
-
-    def hold(self, facts: dict[str, Any], **numbers: Tensor) -> None:
-        """Take over the result of a fit in place of an earlier one."""
-        self._buffers.clear()
-        self.facts = facts
-        for name, tensor in numbers.items():
-            self.register_buffer(name, tensor.detach().clone())
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return self.facts
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.facts = state
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        names = [name for name in state_dict if name != f"{prefix}_extra_state"]
-        self.hold({}, **{name.removeprefix(prefix): state_dict[name] for name in names})
-        super()._load_from_state_dict(state_dict, prefix, *args)
+# Which data set keys a fit does not depend on: where it lies, and what it is tested on.
+UNFITTED_KEYS = ("ROOT", "TARGET_DOMAINS", "TEST_CORRELATION")
 
 
-class FeatureTrainer(CLIPTrainer):
+class FeatureTrainer(CLIPTrainer, Generic[FitT]):
     """A method fitted on CLIP's image features of the training images.
 
-    A subclass answers ``fit`` with the numbers it found, builds its classifier from them in
-    ``use_fit``, and answers ``predict_features``. Images are seen through the test transform,
-    because an augmented image has no feature to keep.
+    A subclass sets ``fit_class``, answers ``fit`` with one of it, and ``predict_features`` from
+    ``self.fitted``, just fitted or loaded. Images are seen through the test transform, because an
+    augmented image has no feature to keep.
     """
 
     model_name = "fit"
+    fit_class: type[FitT]
 
     def build_method(self) -> None:
-        self.model = Fitted()
+        """Register the fit that is to come, and make the encoder of image features."""
+        self.model = FitModule(self.fit_class, self.device)
         self.register_model(self.model_name, self.model)
         loader = self.test_loader
         self.encoder = Encoder(
@@ -69,6 +49,7 @@ class FeatureTrainer(CLIPTrainer):
             root=self.cfg.DATASET.ROOT,
             batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
             num_workers=self.cfg.DATALOADER.NUM_WORKERS,
+            cache=cache_folder() if self.cfg.FEATURE_CACHE else None,
         )
 
     def _encode(self, images: Tensor) -> Tensor:
@@ -78,7 +59,11 @@ class FeatureTrainer(CLIPTrainer):
     def features(
         self, items: Sequence, change: Change | None = None, *, desc: str = "encode"
     ) -> np.ndarray:
-        """Features (N, D) of data set items, changed by ``change`` first; from the disk cache."""
+        """Features (N, D) of N data set items, changed by ``change`` first; from the disk cache.
+
+        Raises:
+            ValueError: features that are NaN or infinite; names the images.
+        """
         return self.encoder.features([item.impath for item in items], change, desc=desc)
 
     def labelled(self, items: Sequence, *, desc: str = "encode") -> tuple[Tensor, Tensor]:
@@ -88,13 +73,22 @@ class FeatureTrainer(CLIPTrainer):
 
     # -- fitting -------------------------------------------------------------------------------
 
-    def fit(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What was learned from the training images: tensors by name, and details (JSON values)."""
+    def fit(self) -> FitT:
+        """What the training images say, as a ``fit_class``."""
         raise NotImplementedError
 
-    def use_fit(self) -> None:
-        """Build the classifier from ``self.model``, just fitted or loaded; refuse what cannot be
-        used on this run's classes."""
+    @property
+    def fitted(self) -> FitT:
+        """The fit that was made or loaded last, on this trainer's device."""
+        assert self.model.fit is not None, "neither fitted nor loaded yet"
+        return self.model.fit
+
+    def check_fit(self) -> None:
+        """Refuse a fit, just made or loaded, that cannot be used on this run's classes.
+
+        Raises:
+            ValueError: says why.
+        """
 
     def fitted_with(self) -> dict[str, Any]:
         """Everything a fit depends on, JSON values: a finished fit of the same is not repeated."""
@@ -113,17 +107,15 @@ class FeatureTrainer(CLIPTrainer):
         as the family's trainers do; one of other settings is replaced."""
         start = time.perf_counter()
         if not self._reuse():
-            numbers, details = self.fit()
-            facts = {"details": details, "fitted_with": self.fitted_with()}
-            self.model.hold(facts, **numbers)
+            self.model.hold(self.fit(), self.fitted_with())
             self.training_cost = {
                 "seconds": time.perf_counter() - start,
                 "images": len(self.dm.dataset.train_x),
-                "learnable_parameters": sum(b.numel() for b in self.model.buffers()),
+                "learnable_parameters": sum(t.numel() for t in self.fitted.state().values()),
                 "peak_memory_mb": peak_memory_mb(self.device),
             }
             self.save_model(0, self.output_dir)
-        self.use_fit()
+        self.check_fit()
         print("Finish training")
         if not self.cfg.TEST.NO_TEST:
             self.test()
@@ -138,23 +130,33 @@ class FeatureTrainer(CLIPTrainer):
         checkpoint = load_checkpoint(str(path))
         check_identity(checkpoint, self.checkpoint_identity(), path)
         load_state(self.model, checkpoint["state_dict"], path)
-        if self.model.facts["fitted_with"] == self.fitted_with():
+        if self.model.fitted_with == self.fitted_with():
             print(f"Fitted before with the same settings, nothing to fit: {path}")
             return True
         print(f"Fitted before with other settings, fitting again: {path}")
         return False
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """As in CheckpointTrainer; then ``check_fit``.
+
+        Raises:
+            ValueError: a checkpoint of another method or backbone, or one ``check_fit`` refuses.
+            FileNotFoundError: no checkpoint there.
+        """
         super().load_model(directory, epoch)
-        self.use_fit()
+        self.check_fit()
 
     @property
     def fitted_classnames(self) -> list[str]:
         """The classes that the fit has seen."""
-        return self.model.facts["fitted_with"]["classnames"]
+        return self.model.fitted_with["classnames"]
 
     def require_same_classes(self) -> None:
-        """Raise where a classifier without text is to classify other classes than its own."""
+        """For ``check_fit`` of a classifier without text, which knows the classes of its fit alone.
+
+        Raises:
+            ValueError: this run has others; names both.
+        """
         if self.fitted_classnames != self.classnames:
             raise ValueError(
                 f"{self.cfg.TRAINER.NAME} knows only its {len(self.fitted_classnames)} classes "
@@ -164,15 +166,17 @@ class FeatureTrainer(CLIPTrainer):
             )
 
     def details(self) -> dict[str, Any]:
-        return self.model.facts["details"]
+        """The facts of the fit, for results.json."""
+        return dict(self.fitted.facts)
 
     # -- prediction ----------------------------------------------------------------------------
 
     def predict_features(self, features: Tensor) -> Prediction:
-        """What ``predict`` answers, from image features (B, D)."""
+        """What ``predict`` answers, from image features (B, D) in fp32."""
         raise NotImplementedError
 
     def predict(self, images: Tensor) -> Prediction:
+        """The readings of a test batch (B, C, H, W)."""
         return self.predict_features(self._encode(images).float())
 
     def collect(self, loader: Iterable) -> Evaluated:
@@ -185,10 +189,6 @@ class FeatureTrainer(CLIPTrainer):
             torch.tensor([item.label for item in items]),
             tuple(item.impath for item in items),
         )
-
-
-# Which data set keys a fit does not depend on: where it lies, and what it is tested on.
-UNFITTED_KEYS = ("ROOT", "TARGET_DOMAINS", "TEST_CORRELATION")
 
 
 def plain(node: Any) -> Any:

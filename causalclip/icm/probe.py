@@ -1,9 +1,12 @@
 """The linear probe of CLIP's paper: scikit-learn's logistic regression on image features."""
 
+from __future__ import annotations
+
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +30,34 @@ class Probe:
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
         """Share of right answers, in [0, 1]."""
         return (self.logits(features).argmax(-1) == labels).double().mean().item()
+
+
+@dataclass(frozen=True, eq=False)
+class FittedProbe:
+    """A probe with its C and the values of C it was chosen from."""
+
+    probe: Probe
+    c: float
+    sweep: Sequence[Mapping[str, float]] = ()
+    """Every (c, accuracy in per cent) tried, in order; empty where C was given."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The choice as JSON values."""
+        return {"c": self.c, "sweep": list(self.sweep)}
+
+    def state(self) -> dict[str, Tensor]:
+        """What was learned, by name."""
+        return {"weight": self.probe.weight, "bias": self.probe.bias}
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedProbe:
+        """The fit that `state` and `facts` were taken of.
+
+        Raises:
+            KeyError: a tensor or a fact is missing.
+        """
+        return cls(Probe(tensors["weight"], tensors["bias"]), facts["c"], facts["sweep"])
 
 
 def fit_probe(
@@ -73,15 +104,23 @@ def sweep_c(
     grid: Sequence[float] = LPCLIP_GRID,
     steps: int = LPCLIP_STEPS,
     max_iter: int = 1000,
-) -> tuple[float, Probe, list[dict[str, float]]]:
+) -> FittedProbe:
     """C by validation accuracy, as in CoOp's lpclip: a coarse grid, then a binary search in log C.
 
     Of equal grid points the largest C is taken. The search starts one decade to either side of it
     and moves, `steps` times, towards the better half, the smaller C if both are as good; the better
     end of the last step is the answer.
 
-    Returns:
-        c, the probe fitted with it, and every (c, accuracy in per cent) tried, in order.
+    Args:
+        train: features (N, D) and labels (N,) to fit on.
+        val: features (V, D) and labels (V,) to choose C on.
+        n_classes: number of classes K.
+        grid: values of C to start from.
+        steps: of the binary search after it.
+        max_iter: as in `fit_probe`.
+
+    Raises:
+        ValueError: a value of C or max_iter out of range, labels of one class only.
     """
     from sklearn.exceptions import ConvergenceWarning
 
@@ -103,4 +142,4 @@ def sweep_c(
             middle = math.sqrt(low * high)
             low, high = (middle, high) if best == high else (low, middle)
     rows = [{"c": c, "accuracy": 100 * value} for c, (value, _) in tried.items()]
-    return best, tried[best][1], rows
+    return FittedProbe(tried[best][1], best, rows)

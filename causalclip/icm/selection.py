@@ -4,18 +4,19 @@ No values are published, so the whole choice is ours: moments are additive over 
 cell of the grid is a sum, one eigenproblem and an accuracy; nothing is encoded again.
 """
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from causalclip.icm.subspace import (
-    Estimator,
-    InterventionMoments,
-    InvariantProjection,
-    Keep,
-)
+from causalclip.icm.folds import Fold, pooled
+from causalclip.icm.projection import Estimator, InvariantProjection, Keep
+from causalclip.icm.subspace import InterventionMoments
 
 
 @dataclass(frozen=True)
@@ -43,25 +44,6 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Fold:
-    """What one source domain (or one kind of intervention) contributes."""
-
-    name: str
-    moments: InterventionMoments | None
-    """Of this fold's image pairs; None where only text pairs are used."""
-    texts: InterventionMoments | None
-    """Of its text pairs; every fold may share those that are about no image."""
-    features: Tensor
-    """Features (N, D) that a classifier may be fitted on while another fold is held out."""
-    labels: Tensor
-    """Their classes (N,)."""
-    held_features: Tensor
-    """Features (H, D) that are classified when this fold is held out."""
-    held_labels: Tensor
-    """Their classes (H,)."""
-
-
-@dataclass(frozen=True)
 class Scored:
     """A cell of the grid with its accuracy on each held-out fold, per cent."""
 
@@ -73,9 +55,33 @@ class Scored:
         """Mean over the held-out folds."""
         return sum(self.accuracies) / len(self.accuracies)
 
-    def record(self) -> dict:
+    def record(self) -> dict[str, Any]:
         """The cell as JSON values."""
         return {**asdict(self.choice), "accuracies": list(self.accuracies), "mean": self.mean}
+
+
+def cells(
+    strengths: Mapping[Estimator, Sequence[float]],
+    shares: Sequence[float],
+    dim: int,
+    *,
+    orthonormal: bool = True,
+) -> list[Choice]:
+    """The grid: every strength of every estimator with every dimension, in this order.
+
+    Args:
+        strengths: lambdas of `difference`, eps of `generalized`; only estimators to choose from.
+        shares: dimensions of the subspace as shares of `dim`, in (0, 1].
+        dim: number of feature dimensions D.
+        orthonormal: as in `InterventionMoments.solve`, the same for all.
+    """
+    dims = sorted({max(1, round(share * dim)) for share in shares})
+    return [
+        Choice(estimator, strength, k, orthonormal)
+        for estimator, values in strengths.items()
+        for strength in values
+        for k in dims
+    ]
 
 
 # Predicts the classes (H,) of a fold's held-out features from the training folds.
@@ -118,27 +124,6 @@ def leave_one_out(
 def best(scored: Sequence[Scored]) -> Scored:
     """The cell of the highest mean accuracy; of equal ones the widest, then the first."""
     return max(scored, key=lambda cell: (round(cell.mean, 6), cell.choice.dim_inv))
-
-
-def pooled(folds: Sequence[Fold], *, text_weight: float = 0.5) -> InterventionMoments:
-    """The moments of all folds together, their text pairs weighing `text_weight` in all.
-
-    Raises:
-        ValueError: no pairs at all, or a weight outside (0, 1) where both kinds are there.
-    """
-    images = _sum([fold.moments for fold in folds if fold.moments is not None])
-    texts = _sum([fold.texts for fold in folds if fold.texts is not None])
-    if images is None or texts is None:
-        if images is None and texts is None:
-            raise ValueError("folds must hold image or text pairs, got neither")
-        return images if texts is None else texts
-    if not 0 < text_weight < 1:
-        raise ValueError(f"text_weight must be in (0, 1), got {text_weight}")
-    return images.reweighted(1 - text_weight) + texts.reweighted(text_weight)
-
-
-def _sum(moments: Sequence[InterventionMoments]) -> InterventionMoments | None:
-    return sum(moments[1:], start=moments[0]) if moments else None
 
 
 def _accuracies(
@@ -208,5 +193,5 @@ def _sums(fold: Fold, n_classes: int) -> tuple[Tensor, Tensor]:
     """X'X (D + 1, D + 1) and X'Y (D + 1, K) of a fold, X with a last column of ones."""
     x = fold.features.double()
     x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-    y = torch.nn.functional.one_hot(fold.labels.long(), n_classes).to(x)
+    y = F.one_hot(fold.labels.long(), n_classes).to(x)
     return x.T @ x, x.T @ y

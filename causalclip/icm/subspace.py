@@ -3,22 +3,20 @@
 Song et al., "Learning Invariant Causal Mechanism from Vision-Language Models", ICML 2025.
 """
 
-import json
-import os
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from causalclip.files.atomic import replacing
-
-Estimator = Literal["difference", "generalized"]
-Keep = Literal["invariant", "reference"]
+from causalclip.icm.projection import (
+    Estimator,
+    InvariantProjection,
+    Keep,
+    ProjectionSettings,
+    check_dim_inv,
+)
 
 # No values are published. On planted data both keep under 1 % of the intervention's energy; on CLIP
 # features choose them on the source domains instead.
@@ -30,120 +28,6 @@ DTYPE = torch.float64
 
 # Rows added at a time: enough for a fast matrix product, few enough to stay in the cache.
 BLOCK = 512
-
-FORMAT = "causalclip.InvariantProjection/1"
-
-
-@dataclass(frozen=True)
-class ProjectionSettings:
-    """What an `InvariantProjection` was solved with."""
-
-    estimator: Estimator
-    strength: float
-    """lambda of `difference`, eps of `generalized`."""
-    keep: Keep
-    orthonormal: bool
-    normalize: bool
-    """Whether the features were L2-normalised before their moments were taken."""
-    n_pairs: int
-
-
-@dataclass(frozen=True)
-class InvariantProjection:
-    """The linear map z -> A' z to the invariant subspace, what it kept and how it was found."""
-
-    basis: Tensor
-    """A, shape (D, k), float64; column j belongs to `spectrum[j]`."""
-    spectrum: Tensor
-    """All D eigenvalues, those of the kept columns first."""
-    intervention_energy: Tensor
-    """Share of E|d|^2 inside the span of the first j + 1 columns, shape (k,): best near 0."""
-    feature_energy: Tensor
-    """Share of E|z|^2 inside the span of the first j + 1 columns, shape (k,): best near 1."""
-    settings: ProjectionSettings
-
-    @property
-    def dim_inv(self) -> int:
-        """Number of kept dimensions k."""
-        return self.basis.shape[1]
-
-    @property
-    def intervention_energy_kept(self) -> float:
-        """Share of the interventions' change that survives the projection."""
-        return self.intervention_energy[-1].item()
-
-    @property
-    def feature_energy_kept(self) -> float:
-        """Share of the features' energy that survives the projection."""
-        return self.feature_energy[-1].item()
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Project features (..., D) to (..., k), in their own dtype and on their own device."""
-        if features.shape[-1:] != self.basis.shape[:1]:
-            raise ValueError(
-                f"features must have shape (..., {self.basis.shape[0]}), "
-                f"got {tuple(features.shape)}"
-            )
-        return features @ self.basis.to(features)
-
-    def cosine_logits(
-        self,
-        image_features: Tensor,
-        text_features: Tensor,
-        scale: float | Tensor,
-        *,
-        normalize: bool = True,
-    ) -> Tensor:
-        """Zero-shot logits in the subspace, (..., D) and (K, D) -> (..., K).
-
-            scale * cos(A' z, A' t_k)
-
-        `normalize=False` leaves out both norms, scale * (A' z)' (A' t_k), as the published code
-        does.
-        """
-        z, t = self(image_features), self(text_features)
-        if normalize:
-            z, t = F.normalize(z, dim=-1), F.normalize(t, dim=-1)
-        return scale * z @ t.mT
-
-    def first(self, dim_inv: int) -> "InvariantProjection":
-        """The projection on the first `dim_inv` columns: what `solve` would have given for it."""
-        _check_dim_inv(dim_inv, self.dim_inv)
-        return replace(
-            self,
-            basis=self.basis[:, :dim_inv],
-            intervention_energy=self.intervention_energy[:dim_inv],
-            feature_energy=self.feature_energy[:dim_inv],
-        )
-
-    def to(self, *args, **kwargs) -> "InvariantProjection":
-        """The same projection with its tensors moved as by `Tensor.to`."""
-        return replace(self, **{k: t.to(*args, **kwargs) for k, t in self._tensors().items()})
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the projection to a safetensors file; a kill leaves the previous file whole."""
-        tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
-        metadata = {"format": FORMAT, "settings": json.dumps(asdict(self.settings))}
-        with replacing(path) as part:
-            save_file(tensors, part, metadata)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "InvariantProjection":
-        """Read a projection that `save` wrote.
-
-        Raises:
-            ValueError: a safetensors file of something else.
-        """
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"{path} must hold {FORMAT}, got {metadata.get('format')!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        return cls(**tensors, settings=ProjectionSettings(**json.loads(metadata["settings"])))
-
-    def _tensors(self) -> dict[str, Tensor]:
-        names = ("basis", "spectrum", "intervention_energy", "feature_energy")
-        return {name: getattr(self, name) for name in names}
 
 
 class InterventionMoments:
@@ -192,7 +76,7 @@ class InterventionMoments:
         *,
         weight: float = 1.0,
         names: Sequence[str] | None = None,
-    ) -> "InterventionMoments":
+    ) -> InterventionMoments:
         """Add pairs of features before and after an intervention, both (..., D); returns self.
 
         Every pair counts `weight` times, whether it is of images or of texts. `names`, one a pair
@@ -212,7 +96,7 @@ class InterventionMoments:
             raise ValueError(f"weight must be a positive number, got {weight}")
         rows = [x.reshape(-1, self.dim).to(self._features.device) for x in (z, z_do)]
         norms = [torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=DTYPE) for x in rows]
-        _check_usable(*norms, names, zero_allowed=not self.normalize)
+        _check_usable(norms[0], norms[1], names, zero_allowed=not self.normalize)
         # In blocks, so that all features at once cost no more memory than a batch of them.
         for block in zip(*(t.split(BLOCK) for t in (*rows, *norms)), strict=True):
             self._add(*block, weight=weight)
@@ -220,7 +104,7 @@ class InterventionMoments:
         self.weight += weight * len(rows[0])
         return self
 
-    def merge(self, other: "InterventionMoments") -> "InterventionMoments":
+    def merge(self, other: InterventionMoments) -> InterventionMoments:
         """Add another accumulator's pairs (a shard's, a domain's, a kind's); returns self.
 
         Raises:
@@ -237,11 +121,11 @@ class InterventionMoments:
         self.weight += other.weight
         return self
 
-    def __add__(self, other: "InterventionMoments") -> "InterventionMoments":
+    def __add__(self, other: InterventionMoments) -> InterventionMoments:
         """Merge two accumulators into a new one."""
         return self._empty().merge(self).merge(other)
 
-    def reweighted(self, total: float) -> "InterventionMoments":
+    def reweighted(self, total: float) -> InterventionMoments:
         """The same moments with all pairs together weighing `total`.
 
         `images.reweighted(0.7) + texts.reweighted(0.3)` mixes two kinds whatever their numbers.
@@ -291,7 +175,7 @@ class InterventionMoments:
         """
         estimator = estimator or ("generalized" if lam is None else "difference")
         strength = _strength(estimator, lam, eps)
-        _check_dim_inv(dim_inv, self.dim)
+        check_dim_inv(dim_inv, self.dim)
         if keep not in ("invariant", "reference"):
             raise ValueError(f"keep must be 'invariant' or 'reference', got {keep!r}")
         features, changes = self.features, self.changes
@@ -333,7 +217,7 @@ class InterventionMoments:
         # Symmetric up to rounding; eigh reads one triangle only and would not say so.
         return (total + total.T) / (2 * self.weight)
 
-    def _empty(self) -> "InterventionMoments":
+    def _empty(self) -> InterventionMoments:
         return InterventionMoments(self.dim, normalize=self.normalize, device=self._features.device)
 
     def _check_solvable(self, changes: Tensor) -> None:
@@ -359,11 +243,6 @@ def _strength(estimator: Estimator, lam: float | None, eps: float | None) -> flo
             raise ValueError(f"eps must be a number > 0, got {eps}")
         return float(eps)
     raise ValueError(f"estimator must be 'difference' or 'generalized', got {estimator!r}")
-
-
-def _check_dim_inv(dim_inv: int, dim: int) -> None:
-    if not isinstance(dim_inv, int) or not 1 <= dim_inv <= dim:
-        raise ValueError(f"dim_inv must be an int in [1, {dim}], got {dim_inv!r}")
 
 
 def _check_usable(

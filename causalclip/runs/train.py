@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -120,6 +119,8 @@ def apply_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
             node[key] = value
     if args.seed is not None:
         cfg.SEED = args.seed
+    if args.no_cache:
+        cfg.FEATURE_CACHE = False
 
 
 def check_names(cfg: CfgNode) -> None:
@@ -141,8 +142,6 @@ def check_names(cfg: CfgNode) -> None:
 
 def prepare(args: argparse.Namespace):
     """Everything that can be wrong before any work starts; returns the trainer."""
-    if args.no_cache:
-        os.environ["CAUSALCLIP_NO_CACHE"] = "1"
     for module in args.imports:
         plugin.register(importlib.import_module(module))
     cfg = setup_cfg(args)

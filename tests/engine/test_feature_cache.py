@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from causalclip.engine.feature_cache import Encoder, batches
+from causalclip.engine.feature_cache import Encoder, batches, cache_folder
 
 
 class Counted:
@@ -52,6 +52,7 @@ def cache(tmp_path, monkeypatch):
 
 def encoder(root, tower=None, **options) -> Encoder:
     facts = dict(dim=24, identity="weights", transform=ToTensor(), root=str(root), batch_size=2)
+    facts["cache"] = cache_folder()
     return Encoder(encode=tower or Counted(), **{**facts, **options})
 
 
@@ -153,3 +154,16 @@ def test_batches_are_the_rows_in_order():
     parts = list(batches(rows, 2))
     assert [len(part) for part in parts] == [2, 2, 1]
     np.testing.assert_array_equal(torch.cat(parts).numpy(), rows)
+
+
+def test_the_flag_of_the_command_line_reaches_the_encoder_through_the_configuration(
+    make_trainer, tmp_path, data_root, cache
+):
+    from causalclip.runs import train
+
+    names = ["--root", str(data_root), "--trainer", "LinearProbe", "DATASET.NAME", "ImageFolder"]
+    kept, unkept = (train.parser().parse_args([*flag, *names]) for flag in ([], ["--no-cache"]))
+    assert train.setup_cfg(kept).FEATURE_CACHE
+    assert not train.setup_cfg(unkept).FEATURE_CACHE
+    assert make_trainer("LinearProbe", tmp_path).encoder.cache == cache
+    assert make_trainer("LinearProbe", tmp_path, "FEATURE_CACHE", False).encoder.cache is None

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from causalclip.clip.backbone import build_clip, save_tiny
-from causalclip.engine.feature_cache import Encoder
+from causalclip.engine.feature_cache import Encoder, cache_folder
 from causalclip.files.atomic import replacing
 from causalclip.files.caches import store_json
 from causalclip.icm.subspace import InterventionMoments
@@ -65,6 +65,7 @@ def encode_one(folder):
         identity="none",
         transform=lambda image: torch.tensor([float(image.getpixel((0, 0))[0])]),
         root=str(folder),
+        cache=cache_folder(),
     )
     encoder.features([str(image)])
 

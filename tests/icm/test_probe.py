@@ -48,10 +48,10 @@ def test_the_sweep_is_lpclips():
             answer, left = right, (left + right) / 2
         else:
             answer, right = left, (left + right) / 2
-    c, probe, tried = sweep_c(train, val, 4, grid=grid, steps=steps)
-    assert np.log10(c) == pytest.approx(answer, abs=1e-9)
-    assert 100 * probe.accuracy(*val) == pytest.approx(100 * accuracy(answer))
-    assert [row["c"] for row in tried[:3]] == list(grid)
+    found = sweep_c(train, val, 4, grid=grid, steps=steps)
+    assert np.log10(found.c) == pytest.approx(answer, abs=1e-9)
+    assert 100 * found.probe.accuracy(*val) == pytest.approx(100 * accuracy(answer))
+    assert [row["c"] for row in found.sweep[:3]] == list(grid)
 
 
 @pytest.mark.parametrize(

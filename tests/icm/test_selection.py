@@ -6,14 +6,13 @@ import scipy.linalg
 import torch
 from sklearn.linear_model import Ridge
 
+from causalclip.icm.folds import Fold, pooled
 from causalclip.icm.selection import (
     Choice,
-    Fold,
     RidgeClassifier,
     Scored,
     best,
     leave_one_out,
-    pooled,
     zeroshot_classifier,
 )
 from causalclip.icm.subspace import InterventionMoments

@@ -192,7 +192,7 @@ TIP = ["DATASET.SUBSAMPLE_CLASSES", "base"]
 def test_tip_adapter_keeps_what_the_search_found(name, make_trainer, tmp_path):
     trainer = make_trainer(name, tmp_path / "run", *TIP)
     trainer.train()
-    found, fit = trainer.details(), trainer.model
+    found, fit = trainer.details(), trainer.fitted
     features, targets = trainer.labelled(trainer.dm.dataset.val)
     predicted = trainer.predict_features(features).main.probabilities.argmax(-1)
     assert 100 * (predicted == targets).float().mean().item() == found["validation_accuracy"]

@@ -121,9 +121,9 @@ def test_the_published_codes_arithmetic_with_its_end_of_the_spectrum(make_traine
     options += ["KEEP", "reference", "NORMALIZE", False, "NORMALIZE_PROJECTED", False]
     keys = [f"TRAINER.CLIP_ICM.{v}" if i % 2 == 0 else v for i, v in enumerate(options)]
     trainer = run(make_trainer, tmp_path, *keys)
-    groups = trainer._groups()
-    z = torch.cat([torch.from_numpy(np.array(trainer.features(g.items))) for g in groups])
-    z_do = torch.cat([torch.from_numpy(trainer._changed(g)[0]) for g in groups])
+    groups, encode = trainer.groups, trainer.encoder.features
+    z = torch.cat([torch.from_numpy(np.array(encode(g.paths))) for g in groups])
+    z_do = torch.cat([torch.from_numpy(trainer.pairs.changed(g)[0]) for g in groups])
 
     # The slow transcription (clip_icm.py and engine.py of the published repository).
     z, z_do = z.double(), z_do.double()
@@ -133,7 +133,7 @@ def test_the_published_codes_arithmetic_with_its_end_of_the_spectrum(make_traine
     images = torch.from_numpy(np.array(trainer.features(trainer.dm.dataset.test))).double()
     text = trainer.text.double() / trainer.text.double().norm(dim=-1, keepdim=True)
     similarity = (100.0 * (images @ a_inv) @ (text @ a_inv).T).softmax(dim=-1)
-    labels = torch.tensor([item.label for g in groups for item in g.items])
+    labels = torch.tensor([label for g in groups for label in g.labels])
     probe = LogisticRegression(C=0.316, max_iter=1000).fit((z @ a_inv).numpy(), labels.numpy())
 
     arrays = np.load(tmp_path / "predictions.npz")
@@ -296,15 +296,18 @@ def test_a_given_c_needs_no_validation(make_trainer, tmp_path):
         (["INTERVENTIONS", "AUDIO"], "INTERVENTIONS must be one of IMAGE, TEXT, BOTH, got 'AUDIO'"),
         (["SELECT", "target"], "SELECT must be one of lodo, fixed, got 'target'"),
         (["KEEP", "smallest"], "KEEP must be one of invariant, reference, got 'smallest'"),
-        (["GRID_ESTIMATORS", ["ratio"]], "must be among difference, generalized, got 'ratio'"),
-        (["DRAWS", -1], "DRAWS must be 0 or more, got -1"),
-        (["GRID_DIMS", [0.5, 1.5]], r"GRID_DIMS must be shares .* in \(0, 1\], got \[0.5, 1.5\]"),
+        (["GRID_ESTIMATORS", ["ratio"]], r"each one of difference, generalized, got \['ratio'\]"),
+        (["DRAWS", -1], r"DRAWS must be an int in \[0, 10000\], got -1"),
+        (["GRID_DIMS", [0.5, 1.5]], r"GRID_DIMS must be a list .* in \(0, 1\], got \[0.5, 1.5\]"),
         (["HEAD", "linear_probe", "PROBE", False], "HEAD linear_probe needs PROBE True"),
         (["TWINS", True], "TWINS needs a data set with exact twins .*HandwrittenDigits has none"),
         (["SELECT", "fixed"], r"DIM_INV must be in \[1, 32\], got 0"),
         (["SELECT", "fixed", "DIM_INV", 33], r"DIM_INV must be in \[1, 32\], got 33"),
-        (["SELECT", "fixed", "DIM_INV", 4, "EPS", -1.0], "EPS must be a positive number, got -1.0"),
-        (["TEXT_WEIGHT", 1.0], r"TEXT_WEIGHT must be in \(0, 1\), got 1.0"),
+        (
+            ["SELECT", "fixed", "DIM_INV", 4, "EPS", -1.0],
+            "EPS must be a finite number > 0, got -1.0",
+        ),
+        (["TEXT_WEIGHT", 1.0], r"TEXT_WEIGHT must be a number in \(0, 1\), got 1"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_encoded(
@@ -339,10 +342,9 @@ def test_domains_that_do_not_exist_or_are_source_and_target_are_refused(make_tra
 
 
 def test_weights_that_give_nan_name_the_image(make_trainer, tmp_path, small_clip, monkeypatch):
-    trainer = make_trainer("CLIP_ICM", tmp_path, *FEW)
+    trainer = make_trainer("CLIP_ICM", tmp_path, *FEW, "FEATURE_CACHE", False)
     broken = load_clip(small_clip)
     broken.visual.proj.data.fill_(torch.nan)
     monkeypatch.setattr(trainer, "clip", broken)
-    monkeypatch.setenv("CAUSALCLIP_NO_CACHE", "1")
     with pytest.raises(ValueError, match=r"NaN or infinity for .* the first: .*ink.*\.png"):
         trainer.train()
