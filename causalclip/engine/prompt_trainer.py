@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +140,28 @@ class PromptTrainer(CLIPTrainer):
         """The text features that hold for a whole evaluation; None if they depend on the image."""
         return self.text_features(self.model())
 
-    def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
-        """As in CLIPTrainer; ``text`` as in ``logits``."""
-        return Prediction(Reading.of_logits(self.logits(images, text)))
+    def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
+        """``logits`` from the features (B, E) of an image tower that the method leaves alone."""
+        text = self.text_features(self.model()) if text is None else text
+        return self.classify(features, text)
+
+    def test_logits(self, inputs: Tensor, text: Tensor | None = None) -> Tensor:
+        """``logits`` of what ``test_batches`` gives, images or features."""
+        logits = self.feature_logits if self.image_tower_untouched else self.logits
+        return logits(inputs, text)
+
+    def prediction_of(self, logits: Tensor) -> Prediction:
+        """The readings of class logits (B, K)."""
+        return Prediction(Reading.of_logits(logits))
+
+    def predict(self, images: Tensor) -> Prediction:
+        """As in CLIPTrainer."""
+        return self.prediction_of(self.logits(images))
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
         """As in CLIPTrainer; holds the text features."""
-        return partial(self.predict, text=self.evaluation_text())
+        text = self.evaluation_text()
+        return lambda inputs: self.prediction_of(self.test_logits(inputs, text))
 
     # -- one step ------------------------------------------------------------------------------
 
