@@ -25,7 +25,7 @@ case "${1:-}" in
 esac
 . "$here/environment.sh"
 
-data=${DATA:-data} output=${OUTPUT:-output/quickstart} jobs=${JOBS:-$(nproc)}
+data=${DATA:-data} output=${OUTPUT:-output/quickstart} jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN)}
 methods=${METHODS-$methods}
 lodo_methods=${LODO_METHODS-ZeroshotCLIP LinearProbe CoOp MaPLe CDC CLIP_ICM}
 mkdir -p "$data"

@@ -28,7 +28,9 @@ NO_MATTER = {
     "RESUME": "a resumed run ends in the same weights",
     "CONFIG_NAME": "a name; the settings themselves count",
     "DATASET.ROOT": "the same data on another disk",
-    "DATALOADER.NUM_WORKERS": "who reads the images",
+    "DATALOADER.NUM_WORKERS": "who reads the images; DRAWS item: the same ones, DRAWS dassl: as "
+    "another draw of the augmentations",
+    "DATALOADER.DECODED_MB": "what is kept in memory",
     "USE_CUDA": "a device, not a method; figures agree to rounding",
     "VERBOSE": "what is printed",
     "VERSION": "of the configuration's layout",
