@@ -57,7 +57,7 @@ def milliseconds(
     for _ in range(repeats if classes < 1000 else 1):
         times["published"].append(seconds(published, clock))
         times["ours"].append(seconds(ours, clock))
-        times["limit"].append(needed / rate(tower.width, len(texts.layout.ids)))
+        times["limit"].append(needed / rate(tower.width))
     return {name: 1e3 * statistics.median(values) for name, values in times.items()}
 
 

@@ -114,7 +114,7 @@ def step_of(trainer, method: str) -> Step:
     return Step(*(sum(work) for work in zip(*parts, strict=True)))
 
 
-def rate(width: int, tokens: int, repeats: int = 20) -> float:
+def rate(width: int, tokens: int = 1024, repeats: int = 20) -> float:
     """Multiply-adds a second of the largest product of a block, the better half's median."""
     layer, x = nn.Linear(width, 4 * width).requires_grad_(False), torch.randn(tokens, width)
     times = sorted(seconds(lambda: F.linear(x, layer.weight), clock) for _ in range(repeats))
@@ -146,7 +146,7 @@ def measure(trainer, method: str, repeats: int) -> tuple[Step, dict[str, float]]
     for _ in range(repeats):
         for name, run in runs.items():
             times[name].append(seconds(run, clock))
-        times["limit"].append(work.needed / rate(width, len(trainer.class_tokens.layout.ids)))
+        times["limit"].append(work.needed / rate(width))
     return work, {name: statistics.median(values) for name, values in times.items()}
 
 

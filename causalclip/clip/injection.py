@@ -56,11 +56,14 @@ def encode_texts(model: CLIPModel, texts: ClassTokens, prompts: Sequence[Tensor]
     Raises:
         ValueError: prompts that do not fit the tower or the texts, or a model under
             nn.DataParallel.
+        RuntimeError: prompts for a model that is prompted already.
     """
     _check_model(model)
     _check_prompts("text", [depth[0] for depth in prompts], model.transformer)
     _check_positions([depth[0] for depth in prompts], texts.positions)
     _check_classes(prompts, len(texts))
+    if prompts:
+        _refuse_prompted(model)
     texts = texts.to(model.positional_embedding.device)
     if has_plain_text_tower(model):
         return encode_layout(model, *_tabled(texts, prompts))
@@ -84,6 +87,7 @@ def encode_image(model: CLIPModel, images: Tensor, prompts: Sequence[Tensor] = (
     Raises:
         ValueError: images that do not have the size the backbone reads, prompts that do not fit,
             or a model under nn.DataParallel.
+        RuntimeError: prompts for a model that is prompted already.
     """
     _check_model(model)
     size = image_size(model)
@@ -92,6 +96,8 @@ def encode_image(model: CLIPModel, images: Tensor, prompts: Sequence[Tensor] = (
             f"images must have shape (B, 3, {size}, {size}) for this backbone, "
             f"got {tuple(images.shape)}"
         )
+    if prompts:
+        _refuse_prompted(model)
     if not has_plain_image_tower(model):
         with prompted(model, image=prompts):
             return model.encode_image(images)
@@ -204,10 +210,14 @@ def _tabled(texts: ClassTokens, prompts: Sequence[Tensor]) -> tuple[TextLayout, 
     return texts.layout_per_class, [depth.flatten(1, 2) for depth in own]
 
 
-@contextmanager
-def _claimed(model: CLIPModel) -> Iterator[None]:
+def _refuse_prompted(model: CLIPModel) -> None:
     if model in _prompted_models:
         raise RuntimeError("this model is prompted already; leave the outer prompted() first")
+
+
+@contextmanager
+def _claimed(model: CLIPModel) -> Iterator[None]:
+    _refuse_prompted(model)
     _prompted_models.add(model)
     try:
         yield
