@@ -77,3 +77,13 @@ class CLIPModel(nn.Module):
     def encode_image(self, image: Tensor) -> Tensor:
         """Images (B, 3, R, R) to features (B, E)."""
         raise NotImplementedError
+
+
+def image_size(model: CLIPModel) -> int:
+    """Return the side of the square images `model` reads, in pixels."""
+    return model.visual.input_resolution
+
+
+def is_vit(model: CLIPModel) -> bool:
+    """Tell whether the image tower is a Vision Transformer (else it is CLIP's ResNet)."""
+    return hasattr(model.visual, "transformer")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from causalclip.clip.attention import self_attention
+from causalclip.clip.attention import text_attention
 from causalclip.clip.layout import TextLayout
 from causalclip.clip.model import Block, CLIPModel
 
@@ -56,6 +56,6 @@ def _placed(x: Tensor, table: Tensor, layout: TextLayout) -> Tensor:
 
 def _block(block: Block, x: Tensor, layout: TextLayout, *, ends_only: bool) -> Tensor:
     """A residual block on the tokens (G, S, D); in the last one only the end tokens are read."""
-    read = self_attention(block.attn, block.ln_1(x), layout, ends_only=ends_only)
+    read = text_attention(block.attn, block.ln_1(x), layout, ends_only=ends_only)
     x = (x[:, layout.ends] if ends_only else x) + read
     return x + block.mlp(block.ln_2(x))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
+from dassl.data.datasets import Datum
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from yacs.config import CfgNode
@@ -57,6 +58,18 @@ def training_loader(loader: DataLoader, cfg: CfgNode, *, epochs: int | None = No
         last=cfg.OPTIM.MAX_EPOCH if epochs is None else epochs,
         decoded_bytes=int(decoded_mb * 2**20),
     )
+
+
+class Shown(Protocol):
+    """What a loader of Dassl's iterates over."""
+
+    data_source: Sequence[Datum]
+    transform: Any
+
+
+def shown_by(loader: DataLoader) -> Shown:
+    """The items of a loader of Dassl's, and the transform that they are seen through."""
+    return cast(Shown, loader.dataset)
 
 
 class Images(Dataset):

@@ -219,7 +219,7 @@ def shots_name(shots: int) -> str:
 
 def only_a_source(runs: pd.DataFrame) -> pd.Series:
     """Which runs are there because something else was evaluated with them."""
-    is_cross = runs.protocol.isin(["xd", "dg"])
+    is_cross = runs.protocol.isin(["xd", "dg"]) & ~runs.trains
     sources = set(map(tuple, runs.loc[is_cross, SOURCE_RUN].to_numpy()))
     used = [tuple(row) in sources for row in runs[SOURCE_RUN].to_numpy()]
     used = pd.Series(used, index=runs.index, dtype=bool) & (runs.protocol == "fewshot")

@@ -191,7 +191,7 @@ def run_once(args: argparse.Namespace, cfg: CfgNode, stage: Stage) -> None:
     write_run(folder, mine, {**facts, "seconds": round(time.perf_counter() - start, 3)})
 
 
-# -- whose folder it is --------------------------------------------------------------------------
+# Whose folder it is
 
 
 def identify(args: argparse.Namespace, cfg: CfgNode) -> Recorded:
