@@ -25,7 +25,7 @@ from causalclip.clip.prompts import PromptSet, encode_text_sets
 from causalclip.clip.texts import class_tokens
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 # What grows, and (classes, words, templates) at each point.
 SERIES = {

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -36,6 +37,7 @@ from PIL import Image
 from timing import ratio
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
+from yacs.config import CfgNode
 
 from causalclip.clip.backbone import CLIP_MEAN, CLIP_STD
 from causalclip.data.listing import listed
@@ -50,7 +52,7 @@ WAYS = {
 }
 
 
-def plain(paths: list[str], transform) -> list[torch.Tensor]:
+def plain(paths: list[str], transform: Callable) -> list[torch.Tensor]:
     """Read images as Dassl's code reads them."""
     images = []
     for path in paths:
@@ -60,14 +62,14 @@ def plain(paths: list[str], transform) -> list[torch.Tensor]:
     return images
 
 
-def ours(paths: list[str], cfg) -> list[torch.Tensor]:
+def ours(paths: list[str], cfg: CfgNode) -> list[torch.Tensor]:
     """Read images through our items and the toolkit's wrapper."""
     items = [listed(path, 0) for path in paths]
     wrapper = DatasetWrapper(cfg, items, transform=build_transform(cfg, is_train=False))
     return [wrapper[index]["img"] for index in range(len(items))]
 
 
-def configuration(size: int):
+def configuration(size: int) -> CfgNode:
     """Dassl's configuration for images of this size."""
     cfg = plugin.extend_cfg(get_cfg_default())
     cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION = (size, size), "bicubic"
@@ -77,7 +79,7 @@ def configuration(size: int):
     return cfg
 
 
-def an_image_at_a_time(paths: list[str], cfg, size: int) -> None:
+def an_image_at_a_time(paths: list[str], cfg: CfgNode, size: int) -> None:
     """Check that both ways give the same pixels, and time them in turn."""
     steps = [
         transforms.Resize(size, interpolation=InterpolationMode.BICUBIC),
@@ -94,7 +96,7 @@ def an_image_at_a_time(paths: list[str], cfg, size: int) -> None:
     print(f"{found.plain / found.fast:.2f}x on {len(paths)} images")
 
 
-def seconds_an_epoch(paths: list[str], cfg, way: dict, workers: int) -> float:
+def seconds_an_epoch(paths: list[str], cfg: CfgNode, way: dict, workers: int) -> float:
     """Mean over a training's epochs, from a new loader on."""
     cfg = cfg.clone()
     cfg.DATALOADER.update(way, NUM_WORKERS=workers)
@@ -110,7 +112,7 @@ def seconds_an_epoch(paths: list[str], cfg, way: dict, workers: int) -> float:
     return (time.perf_counter() - start) / EPOCHS
 
 
-def epochs(paths: list[str], cfg, workers: int, repeats: int) -> None:
+def epochs(paths: list[str], cfg: CfgNode, workers: int, repeats: int) -> None:
     """Time the ways in turn; print medians and their ratio to the first."""
     runs = [
         [seconds_an_epoch(paths, cfg, way, workers) for way in WAYS.values()]
@@ -124,7 +126,7 @@ def epochs(paths: list[str], cfg, workers: int, repeats: int) -> None:
 
 def main() -> None:
     """Print both comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--size", type=int, default=224)

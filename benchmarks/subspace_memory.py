@@ -62,7 +62,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure both ratios and print them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=60)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from yacs.config import CfgNode
 
@@ -40,19 +42,19 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
         node = getattr(trainer, "config_node", None)
         if node and node not in cfg.TRAINER:
             cfg.TRAINER[node] = CfgNode(dict(trainer.defaults))
-    for key, value in loading.DEFAULTS.items():
-        if key not in cfg.DATALOADER:
-            cfg.DATALOADER[key] = value
-    if "FEATURE_CACHE" not in cfg:
-        cfg.FEATURE_CACHE = True  # keep image features on disk, and read them there
-    for key, value in (("SUBSAMPLE_CLASSES", "all"), ("TEMPLATE", "")):
-        if key not in cfg.DATASET:
-            cfg.DATASET[key] = value
+    _add(cfg.DATALOADER, loading.DEFAULTS)
+    _add(cfg, {"FEATURE_CACHE": True})  # keep image features on disk, and read them there
+    _add(cfg.DATASET, {"SUBSAMPLE_CLASSES": "all", "TEMPLATE": ""})
     for dataset in registered(DATASET_REGISTRY):
-        for key, value in getattr(dataset, "config_defaults", {}).items():
-            if key not in cfg.DATASET:
-                cfg.DATASET[key] = value
+        _add(cfg.DATASET, getattr(dataset, "config_defaults", {}))
     return cfg
+
+
+def _add(node: CfgNode, settings: Mapping[str, Any]) -> None:
+    """Settings that a node lacks."""
+    for key, value in settings.items():
+        if key not in node:
+            node[key] = value
 
 
 def default_cfg() -> CfgNode:
@@ -66,7 +68,7 @@ def default_cfg() -> CfgNode:
     return cfg
 
 
-def registered(registry) -> list[type]:
+def registered(registry: Any) -> list[type]:
     """The classes in one of Dassl's registries."""
     return [registry.get(name) for name in registry.registered_names()]
 
@@ -127,7 +129,7 @@ def methods_of(module: ModuleType) -> list[type[TrainerBase]]:
     ]
 
 
-def _register(registry, item: type) -> None:
+def _register(registry: Any, item: type) -> None:
     name = item.__name__
     if name not in registry.registered_names() or registry.get(name) is not item:
         registry.register(item)

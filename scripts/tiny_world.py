@@ -214,7 +214,7 @@ _VALUES = {
 def encode_factors(told: dict[str, str]) -> list[int]:
     """Factor values as numbers in the order of FACTORS; -1 where there is none."""
     told = {**told, "manner": told.get("manner", "").replace("neon shape", "neon")}
-    return [_VALUES[name].get(told.get(name), -1) for name in FACTORS]
+    return [_VALUES[name].get(told.get(name, ""), -1) for name in FACTORS]
 
 
 def compatible(pictures: Tensor, captions: Tensor) -> Tensor:

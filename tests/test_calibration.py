@@ -42,7 +42,7 @@ def test_the_temperature_is_where_torchs_lbfgs_ends():
 
 
 @pytest.mark.parametrize(
-    "logits, labels, said",
+    ("logits", "labels", "said"),
     [
         (torch.zeros(3), torch.zeros(3), "shape"),
         (torch.zeros(0, 4), torch.zeros(0), "at least one"),

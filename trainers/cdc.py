@@ -123,6 +123,7 @@ class CDC(PromptTrainer):
         )
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context(self.settings.N_CTX, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
@@ -164,8 +165,11 @@ class CDC(PromptTrainer):
         return super().feature_logits(shared, text)
 
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """(B, M, E): view m of images (B, M, 3, H, W) goes through template m, a single view
-        (B, 3, H, W) through all."""
+        """(B, M, E) under each template.
+
+        View m of images (B, M, 3, H, W) goes through template m, a single one (B, 3, H, W)
+        through all.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
             return encode_image_sets(self.clip, images, prompts)
 
@@ -204,14 +208,17 @@ class CDC(PromptTrainer):
         return loss, fused
 
     def diversity(self, image: Tensor, text: Tensor, prompts: PromptSet) -> Tensor:
-        """L_de over the class features (M, K, E), and over the image features (B, M, E) where
-        prompts shape them."""
+        """L_de over the class features (M, K, E).
+
+        Over the image features (B, M, E) as well where prompts shape them.
+        """
         value = diversity_loss(text)
         return value + diversity_loss(image.transpose(0, 1)) if prompts.image else value
 
     # -- calibration ---------------------------------------------------------------------------
 
     def before_train(self) -> None:
+        """Set the evidence's offset, unless the run is resumed."""
         super().before_train()
         if self.start_epoch == 0:  # a resumed run has its offset from the checkpoint
             offset = self.model.get_buffer("offset").fill_(self.mean_zeroshot_logit())
@@ -283,6 +290,7 @@ class CDC(PromptTrainer):
         return Prediction(readings[main], readings, extras)
 
     def details(self) -> dict[str, Any]:
+        """The offset of the evidence and the discount of the fusion."""
         return {
             "offset": self.model.get_buffer("offset").item(),
             "discount": self.model.get_buffer("discount").item(),

@@ -12,7 +12,7 @@ from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.engine.settings import Number, Whole
 
 
-class CLIP_Adapter(PromptTrainer):
+class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
     """z' = RATIO A(z) + (1 - RATIO) z against the hand-crafted text; no graph through CLIP."""
 
     config_node = "CLIP_ADAPTER"

@@ -51,7 +51,7 @@ ESTIMATORS = OneOf(get_args(Estimator))
 LAM, EPS, SHARE = Number(0), Number(0, open_low=True), Number(0, 1, open_low=True)
 
 
-class CLIP_ICM(FeatureTrainer[FittedICM]):
+class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
     """A_inv from interventional pairs, then zero-shot and linear probe on A_inv' z."""
 
     config_node = "CLIP_ICM"

@@ -19,9 +19,11 @@ class CoCoOp(PromptTrainer):
     constraints = {"N_CTX": TOKENS, "CTX_INIT": Text()}
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context.of_words(self.settings)
 
     def build_prompts(self) -> nn.Module:
+        """The context and the meta-net."""
         context = self.context()
         return ConditionalPrompts(
             context.n_ctx,

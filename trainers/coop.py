@@ -38,9 +38,11 @@ class CoOp(PromptTrainer):
         return self.settings.CSC
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context.of_words(self.settings, position=self.settings.CLASS_TOKEN_POSITION)
 
     def build_prompts(self) -> nn.Module:
+        """One context, or with CSC one a class."""
         context = self.context()
         return TextPrompts(
             context.n_ctx,

@@ -37,6 +37,7 @@ class IVLP(PromptTrainer):
     }
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
 
     @property
@@ -45,6 +46,7 @@ class IVLP(PromptTrainer):
         return self.settings.PROMPT_DEPTH_VISION == 0
 
     def build_prompts(self) -> nn.Module:
+        """Independent prompts of both towers."""
         settings = self.settings
         return independent_prompts(
             self.clip,

@@ -31,9 +31,11 @@ class KgCoOp(PromptTrainer):
     constraints = {"N_CTX": TOKENS, "CTX_INIT": Text(), "W": Number(0)}
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context.of_words(self.settings)
 
     def build_prompts(self) -> nn.Module:
+        """One context for all classes."""
         context, width = self.context(), self.clip.token_embedding.weight.shape[1]
         self.handcrafted = class_features(self.clip, self.classnames, [self.template()])
         return TextPrompts(context.n_ctx, width, init=context.start(self.clip))

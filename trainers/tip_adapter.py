@@ -50,7 +50,7 @@ class FittedCache:
         return cls(tensors["keys"], tensors["labels"], tensors["alpha"], tensors["beta"], facts)
 
     def logits(self, features: Tensor, n_classes: int) -> Tensor:
-        """alpha times `cache_logits` (B, K) of unit features (B, E), for K = `n_classes`."""
+        """Alpha times `cache_logits` (B, K) of unit features (B, E), for K = `n_classes`."""
         values = one_hot(self.labels, n_classes)
         return self.alpha * cache_logits(features, self.keys, values, self.beta)
 

@@ -23,6 +23,7 @@ class ZeroshotCLIP(CLIPTrainer):
     }
 
     def build_method(self) -> None:
+        """Encode the class texts once."""
         with torch.no_grad():
             self.text = class_features(self.clip, self.classnames, self.templates())
 

@@ -6,7 +6,7 @@ The class axis is the last; templates (views), where there are several, are the 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -152,7 +152,7 @@ def fit_discount(
         ValueError: wrong shapes, no sample, evidence that is not finite, bounds outside [1 / M, 1].
     """
     # Imported here: everything else in this module needs torch alone.
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import OptimizeResult, minimize_scalar
 
     low, high = _check_fit(evidence, labels, bounds)
     exact = evidence.detach().double()
@@ -165,7 +165,8 @@ def fit_discount(
     candidates = [high, low]
     if low < high:
         # The bounded search never tries the ends themselves, and either may be the best.
-        candidates.append(float(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+        found = minimize_scalar(loss, bounds=(low, high), method="bounded")
+        candidates.append(float(cast(OptimizeResult, found).x))
     return min(candidates, key=loss)
 
 

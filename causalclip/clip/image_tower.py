@@ -1,5 +1,6 @@
 """CLIP's Vision Transformer, its last block for the class token alone: nothing else is read. The
-weights are the model's own modules'; the arithmetic is theirs too."""
+weights are the model's own modules'; the arithmetic is theirs too.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """OpenAI's package, whatever else is called `clip` here: its classes and its tokenizer. The only
-import of `clip`."""
+import of `clip`.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ def has_plain_text_tower(model: CLIPModel) -> bool:
     """Tell whether the text tower is OpenAI's, without hooks where our forward passes by."""
     if type(model) is not CLIP or not _unhooked([model.token_embedding]):
         return False
-    blocks = model.transformer.resblocks
-    return _unhooked([model.transformer, blocks]) and _are_plain(blocks)
+    text = model.transformer  # its only child is the sequence of blocks
+    return _unhooked([text, *text.children()]) and _are_plain(text.resblocks)
 
 
 def has_plain_image_tower(model: CLIPModel) -> bool:

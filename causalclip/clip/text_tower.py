@@ -1,5 +1,7 @@
-"""CLIP's text tower on a `TextLayout`: a common start once, no padding, and end tokens alone in
-the last block. The weights are the model's own modules'; the arithmetic is theirs too."""
+"""CLIP's text tower on a `TextLayout`: a common start once, no padding, ends alone at last.
+
+The weights are the model's own modules'; the arithmetic is theirs too.
+"""
 
 from __future__ import annotations
 

@@ -206,14 +206,15 @@ class CLIPTrainer(CheckpointTrainer):
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
         """What answers about the batches of one evaluation, images or features as ``test_batches``
-        gives them; holds what is the same for all of them."""
+        gives them; holds what is the same for all of them.
+        """
         return self.predict_features if self.image_tower_untouched else self.predict
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Class log-probabilities (B, K): what Dassl's generic code expects from a trainer."""
         return self.predict(images).main.probabilities.clamp_min(1e-12).log()
 
-    def autocast(self):
+    def autocast(self) -> torch.autocast:
         """Mixed precision under PREC amp: fp16 on a GPU, bf16 on a CPU; otherwise nothing."""
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.settings.PREC == "amp")
@@ -227,9 +228,9 @@ class CLIPTrainer(CheckpointTrainer):
         Raises:
             ValueError: the data set has no such split, or an empty one.
         """
-        split = split or self.cfg.TEST.SPLIT
-        loader = self._loader(split)
-        print(f"Evaluate on the *{split}* set")
+        chosen: str = split or self.cfg.TEST.SPLIT
+        loader = self._loader(chosen)
+        print(f"Evaluate on the *{chosen}* set")
         start = time.perf_counter()
         self.set_model_mode("eval")
         evaluated = self.collect(loader)
@@ -238,9 +239,11 @@ class CLIPTrainer(CheckpointTrainer):
         self.evaluator.process(evaluated.prediction.main.probabilities, evaluated.labels)
         results = self.evaluator.evaluate()
         for key, value in results.items():
-            self.write_scalar(f"{split}/{key}", value, self.epoch)
-        if split == self.cfg.TEST.SPLIT:  # a val pass that only selects a checkpoint leaves no file
-            self.report(split, evaluated, seconds)
+            self.write_scalar(f"{chosen}/{key}", value, self.epoch)
+        if (
+            chosen == self.cfg.TEST.SPLIT
+        ):  # a val pass that only selects a checkpoint leaves no file
+            self.report(chosen, evaluated, seconds)
         return next(iter(results.values()))
 
     def _loader(self, split: str) -> DataLoader:
@@ -299,9 +302,11 @@ class CLIPTrainer(CheckpointTrainer):
         print(f"Results: {Path(self.output_dir) / 'results.json'}")
 
     def parts(self, evaluated: Evaluated) -> dict[str, Tensor]:
-        """Named subsets, boolean rows (N,), of the test set that are reported beside the whole:
-        ``heldout`` of the target domain; ``base`` and ``open`` for a model that was trained on
-        some of this run's classes."""
+        """Named subsets of the test set, boolean rows (N,), that are reported beside the whole.
+
+        They are `heldout` of the target domain; `base` and `open` for a model that was trained on
+        some of this run's classes.
+        """
         named = {}
         heldout = getattr(self.dm.dataset, "heldout_test", None)
         if heldout:

@@ -16,7 +16,7 @@ from dassl.utils import load_checkpoint, save_checkpoint
 from torch import Tensor, nn
 
 from causalclip.engine.random_state import random_state, set_random_state
-from causalclip.report.results import training_facts
+from causalclip.report.results import TrainedOn, training_facts
 
 
 class ExactResume(TrainerX):
@@ -27,7 +27,7 @@ class ExactResume(TrainerX):
 
     digest: str | None = None  # of the frozen weights, where the trainer knows it
     scaler: torch.amp.GradScaler | None = None  # of mixed precision
-    trained_on: dict[str, Any] | None = None  # facts of the run whose model was loaded
+    trained_on: TrainedOn | None = None  # facts of the run whose model was loaded
 
     @cached_property
     def classnames(self) -> list[str]:
@@ -89,8 +89,9 @@ class ExactResume(TrainerX):
             save_checkpoint(checkpoint, str(folder), is_best=is_best, model_name=model_name)
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Go on from the checkpoint written last in ``directory``; the number of epochs done, 0
-        where there is none.
+        """Go on from the checkpoint written last in `directory`; the number of epochs done.
+
+        Where there is none that is 0.
 
         Raises:
             ValueError: it is of another method, backbone or class list, is damaged, or the models
@@ -144,8 +145,10 @@ class CheckpointTrainer(ExactResume):
     class_bound = False  # whether what is learned serves the classes of its training alone
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load what ``directory`` holds of this method: the given epoch, or model-best, or the last
-        one written. Other class names are fine, unless the method is bound to its own.
+        """Load what `directory` holds of this method.
+
+        That is the given epoch, or model-best, or the last one written. Other class names are
+        fine, unless the method is bound to its own.
 
         Raises:
             ValueError: no directory for a method that learns, or a file that is damaged or of

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, Protocol, cast
 
 import torch
+from dassl.data.datasets import Datum
 from dassl.utils import load_checkpoint
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.checkpoints import check_identity, checkpoint_path, load_state
@@ -33,6 +35,7 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
     model_name = "fit"
     image_tower_untouched = True
     fit_class: type[FitT]
+    model: FitModule[FitT]
 
     def build_method(self) -> None:
         """Register the fit that is to come."""
@@ -71,8 +74,11 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         }
 
     def train(self) -> None:
-        """Fit, save and test. A finished fit of the same settings in the output folder is reused,
-        as the family's trainers do; one of other settings is replaced."""
+        """Fit, save and test.
+
+        A finished fit of the same settings in the output folder is reused, as the family's
+        trainers do; one of other settings is replaced.
+        """
         start = time.perf_counter()
         if not self._reuse():
             self.model.hold(self.fit(), self.fitted_with())
@@ -142,6 +148,18 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
     def predictor(self) -> Callable[[Tensor], Prediction]:
         """As in CLIPTrainer, under PREC amp too in fp32: what was fitted is no network."""
         return torch.autocast(self.device.type, enabled=False)(self.predict_features)
+
+
+class Shown(Protocol):
+    """What a loader of Dassl's iterates over."""
+
+    data_source: Sequence[Datum]
+    transform: Any
+
+
+def shown_by(loader: DataLoader) -> Shown:
+    """The items of a loader of Dassl's, and the transform that they are seen through."""
+    return cast(Shown, loader.dataset)
 
 
 def plain(node: Any) -> Any:

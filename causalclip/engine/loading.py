@@ -1,10 +1,12 @@
-"""Training batches that never wait: one set of workers for all epochs, decoded images kept, and
-draws that depend on (seed, epoch, image) alone."""
+"""Training batches that never wait, drawn from (seed, epoch, image) alone.
+
+One set of workers serves all epochs, and decoded images are kept.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -58,8 +60,10 @@ def training_loader(loader: DataLoader, cfg: CfgNode, *, epochs: int | None = No
 
 
 class Images(Dataset):
-    """Dassl's image dictionaries (label, domain, impath, index, img, img2, ..., img0), each
-    augmentation drawn from (seed, epoch, index, view)."""
+    """Dassl's image dictionaries (label, domain, impath, index, img, img2, ..., img0).
+
+    Each augmentation is drawn from (seed, epoch, index, view).
+    """
 
     def __init__(self, wrapper: Any, seed: int, decoded_bytes: int) -> None:
         """Show the images of a toolkit's DatasetWrapper."""
@@ -99,9 +103,9 @@ class Images(Dataset):
     def _views(self, image: Image.Image, epoch: int, index: int) -> dict[str, Any]:
         if self.transform is None:
             return {"img": image}
-        several = isinstance(self.transform, (list, tuple))
+        given = self.transform
         views = {}
-        for number, transform in enumerate(self.transform if several else [self.transform], 1):
+        for number, transform in enumerate(given if isinstance(given, Sequence) else [given], 1):
             draw_for(self.seed, epoch, index, number)
             augmented = [transform(image) for _ in range(self.times)]
             views[f"img{number}" if number > 1 else "img"] = (
@@ -128,7 +132,8 @@ class Epochs:
             decoded_bytes: bound on the decoded images in memory.
         """
         self.dataset = Images(loader.dataset, seed, decoded_bytes)
-        self.sampler: Sampler = loader.sampler
+        assert loader.batch_size is not None, "Dassl's loaders make batches"
+        self.sampler: Iterable[int] = loader.sampler
         self.batch_size, self.drop_last = loader.batch_size, loader.drop_last
         self.num_workers, self.pin_memory = loader.num_workers, loader.pin_memory
         self.seed, self.last, self.epoch = seed, last, 0

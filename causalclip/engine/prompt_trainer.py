@@ -73,6 +73,7 @@ class PromptTrainer(CLIPTrainer):
     """Prompt learning by gradient descent: ``context``, ``build_prompts`` and perhaps ``loss``."""
 
     model_name = "prompt_learner"
+    scaler: torch.amp.GradScaler
 
     def build_method(self) -> None:
         """Build the prompts, what trains them, and the class tokens behind the context."""
@@ -224,10 +225,12 @@ class PromptTrainer(CLIPTrainer):
         return means if shown else None
 
     def before_train(self) -> None:
+        """Start the clock."""
         super().before_train()
         self._train_start = time.perf_counter()
 
     def after_train(self) -> None:
+        """Note what the training has cost; then as in Dassl."""
         epochs = self.max_epoch - self.start_epoch
         if epochs > 0:  # a finished run that is only evaluated again was not trained now
             self.training_cost = {

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from causalclip.report.results import Result
@@ -92,7 +93,8 @@ def name_settings(runs: pd.DataFrame) -> pd.Series:
     names = pd.Series("", index=runs.index, dtype=object)
     for _, part in runs.groupby(["trainer", "config"], sort=False):
         keys = differing(part)
-        names[part.index] = [said(settings, keys) for settings in part["settings"]]
+        shown = [said(settings, keys) for settings in part["settings"]]
+        names[part.index] = np.array(shown, dtype=object)
     return names
 
 

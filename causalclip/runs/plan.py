@@ -205,10 +205,19 @@ def cells(request: Request, domains: Callable[[str], Sequence[str]]) -> Iterator
         for dataset in request.datasets or (request.source,):
             for method in request.methods:
                 for shots in request.all_shots:
-                    yield from _cells(request, left_out.get(dataset), method, dataset, seed, shots)
+                    yield from _cells(
+                        request, left_out.get(dataset, ()), method, dataset, seed, shots
+                    )
 
 
-def _cells(request, domains, method: str, dataset: str, seed: str, shots: str) -> Iterator[Cell]:
+def _cells(
+    request: Request,
+    domains: Sequence[str] | None,
+    method: str,
+    dataset: str,
+    seed: str,
+    shots: str,
+) -> Iterator[Cell]:
     protocol = request.protocol
     learned_on = request.source if protocol.transfers else dataset
     chosen = request.recipe or recipe(method, protocol.name, learned_on, shots)
@@ -217,7 +226,7 @@ def _cells(request, domains, method: str, dataset: str, seed: str, shots: str) -
     cell = replace(cell, variant=variant(request.settings, _known(request, cell)))
     if not domains:
         yield cell
-    for target in domains or ():
+    for target in domains:
         others = tuple(domain for domain in domains if domain != target)
         yield replace(cell, target=target, sources=others)
 

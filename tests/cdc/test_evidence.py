@@ -21,7 +21,7 @@ from causalclip.cdc.evidence import (
     uncertainty,
 )
 
-FP64 = dict(rtol=1e-12, atol=1e-12)
+FP64 = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def random_evidence(*shape, seed=0, spread=2.0):

@@ -99,8 +99,10 @@ def test_a_published_checkpoint_gives_the_published_logits(method, case, clip_fi
         (
             "ivlp",
             "small/deep",
-            "TRAINER.IVLP.N_CTX_VISION 3 TRAINER.IVLP.PROMPT_DEPTH_VISION 3 "
-            "TRAINER.IVLP.N_CTX_TEXT 2 TRAINER.IVLP.PROMPT_DEPTH_TEXT 2",
+            (
+                "TRAINER.IVLP.N_CTX_VISION 3 TRAINER.IVLP.PROMPT_DEPTH_VISION 3 "
+                "TRAINER.IVLP.N_CTX_TEXT 2 TRAINER.IVLP.PROMPT_DEPTH_TEXT 2"
+            ),
         ),
     ],
 )

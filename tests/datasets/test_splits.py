@@ -24,7 +24,7 @@ def test_halves_keep_the_domain():
 
 
 @pytest.mark.parametrize(
-    "subsample, labels, message",
+    ("subsample", "labels", "message"),
     [
         ("novel", [0, 1], "SUBSAMPLE_CLASSES must be 'all', 'base' or 'new', got 'novel'"),
         ("base", [0, 0], "need 2 classes or more, got 1"),
@@ -55,7 +55,7 @@ def test_missing_images_are_counted_and_the_first_five_named(load, small):
 
 
 @pytest.mark.parametrize(
-    "edit, message",
+    ("edit", "message"),
     [
         (lambda s: s.pop("val"), "lists train, val and test"),
         (lambda s: s["test"].append(["x.jpg", 1]), r"test\[10\] must be \[path, label >= 0, class"),

@@ -51,7 +51,13 @@ def cache(tmp_path, monkeypatch):
 
 
 def encoder(root, tower=None, **options) -> Encoder:
-    facts = dict(dim=24, identity="weights", transform=ToTensor(), root=str(root), batch_size=2)
+    facts = {
+        "dim": 24,
+        "identity": "weights",
+        "transform": ToTensor(),
+        "root": str(root),
+        "batch_size": 2,
+    }
     facts["cache"] = feature_home()
     return Encoder(encode=tower or Counted(), **{**facts, **options})
 

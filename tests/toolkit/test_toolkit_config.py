@@ -53,7 +53,7 @@ DOCUMENTED = {
 }
 
 
-@pytest.mark.parametrize("key, value", DOCUMENTED.items())
+@pytest.mark.parametrize(("key", "value"), DOCUMENTED.items())
 def test_defaults_are_the_documented_ones(key, value):
     node = get_cfg_default()
     for part in key.split("."):
