@@ -3,7 +3,8 @@
     python benchmarks/engine_overhead.py [--runs 1000] [--jobs 32] [--seconds 1]
 
 The workers are real processes that do nothing but sleep, so that what is left is the engine:
-starting them, handing out runs, hearing of their ends. Printed: the time as a multiple of the ideal.
+starting them, handing out runs, hearing of their ends. Printed: the time as a multiple of the
+ideal.
 """
 
 from __future__ import annotations
