@@ -1,7 +1,7 @@
-"""A training step at 100 classes and an evaluation at 1,000, ours against the published way.
+"""Training steps at 100 and 1,000 classes, evaluations at 1,000: ours against the published way.
 
-    python benchmarks/baselines.py [--shape tiny|vit-b32] [--device cuda] [--repeats 5]
-        [--only step|evaluation] [--methods CoOp ...]
+    python benchmarks/baselines.py [--shape tiny|vit-b32|vit-b16] [--device cuda] [--repeats 5]
+        [--only step|evaluation] [--methods CoOp ...] [--classes 100 1000]
 
 The plain path does what the published code does: every text 77 tokens long, the text features anew
 for each batch of an evaluation, CoCoOp's images one by one. Both run alternately in one process on
@@ -18,10 +18,11 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from text_truncation import CLASSNAMES, SHAPES
+from shapes import IMAGENET, NAMES, SHAPES
 from timing import ratio
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,13 +37,32 @@ from causalclip.trainers.promptsrc import mean_kl
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 
-# Images a step: four as published for the deep prompts, eight for the others.
-BATCHES = {"CoOp": 8, "KgCoOp": 8, "CoCoOp": 8, "MaPLe": 4, "IVLP": 4, "PromptSRC": 4}
-TARGETS = {"CoOp": 6, "KgCoOp": 6, "CoCoOp": 6, "MaPLe": 3, "IVLP": 3, "PromptSRC": 3}
+
+class Case(NamedTuple):
+    """A training step: how many classes, context words and images, and the ratio aimed at."""
+
+    method: str
+    classes: int
+    words: str
+    batch: int
+    target: int
+
+
+FOUR, SIXTEEN = "a photo of a", " ".join(["X"] * 16)
+# Four images a step as published for the deep prompts, more for the others.
+CASES = (
+    Case("CoOp", 100, FOUR, 8, 16),
+    Case("KgCoOp", 100, FOUR, 8, 15),
+    Case("CoCoOp", 100, FOUR, 8, 14),
+    Case("MaPLe", 100, FOUR, 4, 11),
+    Case("IVLP", 100, FOUR, 4, 11),
+    Case("PromptSRC", 100, FOUR, 4, 11),
+    Case("CoOp", 1000, SIXTEEN, 32, 25),
+    Case("MaPLe", 1000, FOUR, 4, 15),
+)
+METHODS = tuple(dict.fromkeys(case.method for case in CASES))
 EVALUATED = ("CoOp", "KgCoOp", "MaPLe", "IVLP", "PromptSRC")  # text independent of the image
 TEST_BATCH, TEST_BATCHES = 100, 3  # an evaluation of more batches gains more
-ADJECTIVES = "big blue dark green old red small tall white young".split()
-THOUSAND = [f"{adjective} {name}" for adjective in ADJECTIVES for name in CLASSNAMES]
 
 
 class Plain:
@@ -108,13 +128,15 @@ class WithoutData:
         self.train_loader_x = self.val_loader = self.test_loader = None
 
 
-def trainer_of(name: str, classnames: list[str], backbone: str, size: int, device: str):
+def trainer_of(
+    name: str, classnames: list[str], backbone: str, size: int, device: str, words: str = FOUR
+):
     """Our trainer with its own defaults, prompts in at most as many blocks as there are."""
     cfg = plugin.extend_cfg(get_cfg_default())
     node = TRAINER_REGISTRY.get(name).config_node
     cfg.TRAINER.NAME, cfg.USE_CUDA = name, device == "cuda"
     cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = backbone, (size, size)
-    cfg.OPTIM.NAME, cfg.TRAINER[node].CTX_INIT = "sgd", "a photo of a"
+    cfg.OPTIM.NAME, cfg.TRAINER[node].CTX_INIT = "sgd", words
     for key in cfg.TRAINER[node]:
         if key.startswith("PROMPT_DEPTH"):
             cfg.TRAINER[node][key] = min(cfg.TRAINER[node][key], 4)
@@ -128,10 +150,10 @@ def clock_of(trainer) -> Callable[[], float]:
     return time.process_time if trainer.device.type == "cpu" else time.perf_counter
 
 
-def step_ratio(trainer, size: int, repeats: int) -> str:
+def step_ratio(trainer, case: Case, size: int, repeats: int) -> str:
     """Forward and backward of the training loss, plain against ours, and how far apart."""
-    name, plain = trainer.cfg.TRAINER.NAME, Plain(trainer)
-    images = torch.randn(BATCHES[name], 3, size, size, device=trainer.device)
+    plain = Plain(trainer)
+    images = torch.randn(case.batch, 3, size, size, device=trainer.device)
     labels = torch.randint(len(trainer.classnames), (len(images),), device=trainer.device)
     trainer.set_model_mode("train")
 
@@ -148,7 +170,7 @@ def step_ratio(trainer, size: int, repeats: int) -> str:
 
     apart = (ours() - published()).abs().max() / published().abs().max()
     found = ratio(published, ours, repeats, clock=clock_of(trainer))
-    return f"{found} (target {TARGETS[name]}x), gradients {apart:.0e} apart"
+    return f"{found} (target {case.target}x), gradients {apart:.0e} apart"
 
 
 @torch.no_grad()
@@ -176,7 +198,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("step", "evaluation"), help="one of the two parts")
-    parser.add_argument("--methods", nargs="+", choices=BATCHES, default=list(BATCHES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--classes", nargs="+", type=int, default=[100, 1000], help="of the steps")
     args = parser.parse_args()
     plugin.register_all()
     torch.manual_seed(0)
@@ -192,18 +215,22 @@ def main() -> None:
 
 
 def measure_steps(args: argparse.Namespace, backbone: str, size: int) -> None:
-    print(f"{args.shape}, training step, {len(CLASSNAMES)} classes")
-    for name in args.methods:
-        trainer = trainer_of(name, CLASSNAMES, backbone, size, args.device)
-        line = f"  {name:9} batch {BATCHES[name]}: {step_ratio(trainer, size, args.repeats)}"
-        print(line, flush=True)
+    print(f"{args.shape}, training step")
+    for case in CASES:
+        if case.method not in args.methods or case.classes not in args.classes:
+            continue
+        names = NAMES[case.classes]
+        trainer = trainer_of(case.method, names, backbone, size, args.device, case.words)
+        repeats = args.repeats if case.classes < 1000 else max(1, args.repeats // 2)
+        line = f"  {case.method:9} {case.classes} classes, batch {case.batch}: "
+        print(line + step_ratio(trainer, case, size, repeats), flush=True)
 
 
 def measure_evaluations(args: argparse.Namespace, backbone: str, size: int) -> None:
     images = TEST_BATCH * TEST_BATCHES
-    print(f"{args.shape}, evaluation of {images} images, {len(THOUSAND)} classes")
+    print(f"{args.shape}, evaluation of {images} images, {len(IMAGENET)} classes")
     for name in [name for name in EVALUATED if name in args.methods]:
-        trainer = trainer_of(name, THOUSAND, backbone, size, args.device)
+        trainer = trainer_of(name, IMAGENET, backbone, size, args.device)
         line = f"  {name:9} {evaluation_ratio(trainer, size, max(1, args.repeats // 3))}"
         print(line, flush=True)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import torch
-from dassl.data.data_manager import build_data_loader
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -30,7 +29,6 @@ from causalclip.cdc.losses import (
     trusted_cross_entropy,
 )
 from causalclip.cdc.views import FAMILIES, template_views
-from causalclip.clip.injection import encode_image
 from causalclip.clip.prompts import (
     DecoupledPrompts,
     PromptSet,
@@ -40,6 +38,7 @@ from causalclip.clip.prompts import (
 )
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
+from causalclip.engine.feature_cache import batches
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import (
     DEPTH,
@@ -154,6 +153,16 @@ class CDC(PromptTrainer):
 
     # -- the model -----------------------------------------------------------------------------
 
+    @property
+    def image_tower_untouched(self) -> bool:
+        """Without image prompts the image tower is CLIP's own, and a test image one plain view."""
+        return self.settings.VISION == "none"
+
+    def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
+        """Class logits (B, M, K) of image features (B, E), which all templates share."""
+        shared = features.unsqueeze(1).expand(-1, self.settings.N_TEMPLATES, -1)
+        return super().feature_logits(shared, text)
+
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
         """(B, M, E): view m of images (B, M, 3, H, W) goes through template m, a single view
         (B, 3, H, W) through all."""
@@ -211,22 +220,11 @@ class CDC(PromptTrainer):
     @torch.no_grad()
     def mean_zeroshot_logit(self) -> float:
         """Mean of CLIP's logits over the training images and all classes, without augmentation."""
-        loader = build_data_loader(
-            self.cfg,
-            sampler_type="SequentialSampler",
-            data_source=self.dm.dataset.train_x,
-            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
-            tfm=self.test_loader.dataset.transform,
-            is_train=False,
-        )
         total, count = 0.0, 0
-        with torch.random.fork_rng():  # a loader draws a seed, which must not shift the training
-            for batch in loader:
-                images, _ = self.parse_batch_test(batch)
-                with self.autocast():
-                    features = encode_image(self.clip, images)
-                logits = self.classify(features, self.handcrafted)
-                total, count = total + logits.sum().item(), count + logits.numel()
+        size = self.cfg.DATALOADER.TEST.BATCH_SIZE
+        for features in batches(self.features(self.dm.dataset.train_x), size):
+            logits = self.classify(features.to(self.device), self.handcrafted)
+            total, count = total + logits.sum().item(), count + logits.numel()
         return total / count
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
@@ -252,26 +250,23 @@ class CDC(PromptTrainer):
         self.set_model_mode("eval")
         text = self.evaluation_text()
         with torch.random.fork_rng():
-            for batch in self.val_loader:
-                images, label = self.parse_batch_test(batch)
+            for inputs, label, _ in self.test_batches(self.val_loader):
                 with self.autocast():
-                    evidence.append(self.evidence(self.logits(images, text)).float().cpu())
+                    evidence.append(self.evidence(self.test_logits(inputs, text)).float().cpu())
                 labels.append(label.cpu())
         self.set_model_mode("train")
         return fit_discount(torch.cat(evidence), torch.cat(labels))
 
     # -- prediction ----------------------------------------------------------------------------
 
-    def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
+    def prediction_of(self, logits: Tensor) -> Prediction:
         """Fused three ways (B, K), the conflict (B,), and what each template says (B, M, K).
 
         Args:
-            images: (B, 3, H, W), which all templates see.
-            text: the text features (M, K, E) of an evaluation, or None.
+            logits: (B, M, K), of the plain image, which all templates see at test [ours].
         """
-        # At test all templates see the plain image [ours]. In fp64, so that very certain samples do
-        # not tie when they are ranked by uncertainty.
-        evidence = self.evidence(self.logits(images, text)).double()
+        # In fp64, so that very certain samples do not tie when they are ranked by uncertainty.
+        evidence = self.evidence(logits).double()
         readings = {
             "dempster": reading_of(fuse(evidence)),
             "discounted": reading_of(

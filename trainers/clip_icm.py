@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
+from causalclip.clip.openai_clip import tokenize
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
 from causalclip.engine.features import FeatureTrainer

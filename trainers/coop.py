@@ -16,6 +16,7 @@ class CoOp(PromptTrainer):
     """One context shared by all classes, or one per class (CSC), in the text encoder alone."""
 
     config_node = "COOP"
+    image_tower_untouched = True
     defaults = {
         "N_CTX": 16,
         "CSC": False,

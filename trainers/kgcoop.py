@@ -19,6 +19,7 @@ class KgCoOp(PromptTrainer):
     """L = L_ce + W mean_k (1 - cos(w_k, w_k^clip)); the published keys are COOP.CTX_INIT and .W."""
 
     config_node = "KGCOOP"
+    image_tower_untouched = True
     defaults = {
         "N_CTX": 4,
         "CTX_INIT": "a photo of a",

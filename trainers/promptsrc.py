@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
+from causalclip.clip.openai_clip import tokenize
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.templates import IMAGENET_TEMPLATES, spoken
 from causalclip.engine.prompt_trainer import (

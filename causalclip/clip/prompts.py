@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from causalclip.clip.backbone import token_ids
 from causalclip.clip.injection import encode_image, encode_texts
 from causalclip.clip.model import CLIPModel
+from causalclip.clip.openai_clip import token_ids
 from causalclip.clip.templates import spoken
 from causalclip.clip.texts import ClassTokens, check_count
 

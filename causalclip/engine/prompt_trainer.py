@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import CLIP, is_vit
+from causalclip.clip.backbone import is_vit
 from causalclip.clip.injection import encode_image
+from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import (
     CoupledPrompts,
     IndependentPrompts,
@@ -60,7 +60,7 @@ class Context:
         words = spoken(settings.CTX_INIT)
         return cls(len(words.split()) or settings.N_CTX, words, position)
 
-    def start(self, clip: CLIP) -> Tensor | None:
+    def start(self, clip: CLIPModel) -> Tensor | None:
         """Embeddings (n_ctx, D) of the words; None for a random start.
 
         Raises:
@@ -140,13 +140,28 @@ class PromptTrainer(CLIPTrainer):
         """The text features that hold for a whole evaluation; None if they depend on the image."""
         return self.text_features(self.model())
 
-    def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
-        """As in CLIPTrainer; ``text`` as in ``logits``."""
-        return Prediction(Reading.of_logits(self.logits(images, text)))
+    def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
+        """``logits`` from the features (B, E) of an image tower that the method leaves alone."""
+        text = self.text_features(self.model()) if text is None else text
+        return self.classify(features, text)
+
+    def test_logits(self, inputs: Tensor, text: Tensor | None = None) -> Tensor:
+        """``logits`` of what ``test_batches`` gives, images or features."""
+        logits = self.feature_logits if self.image_tower_untouched else self.logits
+        return logits(inputs, text)
+
+    def prediction_of(self, logits: Tensor) -> Prediction:
+        """The readings of class logits (B, K)."""
+        return Prediction(Reading.of_logits(logits))
+
+    def predict(self, images: Tensor) -> Prediction:
+        """As in CLIPTrainer."""
+        return self.prediction_of(self.logits(images))
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
         """As in CLIPTrainer; holds the text features."""
-        return partial(self.predict, text=self.evaluation_text())
+        text = self.evaluation_text()
+        return lambda inputs: self.prediction_of(self.test_logits(inputs, text))
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -227,7 +242,7 @@ class PromptTrainer(CLIPTrainer):
         super().after_train()
 
 
-def coupled_prompts(clip: CLIP, context: Context, *, depth: int) -> CoupledPrompts:
+def coupled_prompts(clip: CLIPModel, context: Context, *, depth: int) -> CoupledPrompts:
     """MaPLe's prompts for a CLIP.
 
     Raises:
@@ -244,7 +259,7 @@ def coupled_prompts(clip: CLIP, context: Context, *, depth: int) -> CoupledPromp
 
 
 def independent_prompts(
-    clip: CLIP, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
+    clip: CLIPModel, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
 ) -> IndependentPrompts:
     """Prompts of IVLP's kind for a CLIP; a tower of 0 tokens and depth 0 has none.
 
@@ -264,7 +279,7 @@ def independent_prompts(
     )
 
 
-def check_depth(clip: CLIP, *, text: int, vision: int) -> None:
+def check_depth(clip: CLIPModel, *, text: int, vision: int) -> None:
     """Refuse prompts deeper than the towers, and image prompts on a ResNet, before any work.
 
     Raises:

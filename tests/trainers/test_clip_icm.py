@@ -46,16 +46,16 @@ def run(make_trainer, folder, *options, name="CLIP_ICM"):
 @pytest.fixture
 def encoded(monkeypatch):
     """The number of images that went through the tower, so far."""
-    import causalclip.engine.features as features
+    import causalclip.engine.base as base
 
     count = [0]
-    encode = features.encode_image
+    encode = base.encode_image
 
     def counting(model, images):
         count[0] += len(images)
         return encode(model, images)
 
-    monkeypatch.setattr(features, "encode_image", counting)
+    monkeypatch.setattr(base, "encode_image", counting)
     return count
 
 
