@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.hooks import RemovableHandle
 
 from causalclip.clip.image_tower import encode_patches
 from causalclip.clip.layout import TextLayout, text_layout
@@ -149,30 +151,32 @@ def prompted(
         yield
 
 
-def _hook_text(model: CLIPModel, i: int, prompt: Tensor, positions: Tensor | None):
+def _hook_text(
+    model: CLIPModel, i: int, prompt: Tensor, positions: Tensor | None
+) -> RemovableHandle:
     if i == 0:
 
-        def hook(module, args, output):  # N L D
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:  # N L D
             return _replace(output, prompt, positions, axis=1)
 
         return model.token_embedding.register_forward_hook(hook)
 
-    def pre_hook(module, args):  # L N D
+    def pre_hook(_module: nn.Module, args: tuple) -> tuple:  # L N D
         return (_replace(args[0], prompt, positions, axis=0), *args[1:])
 
     return model.transformer.resblocks[i].register_forward_pre_hook(pre_hook)
 
 
-def _hook_image(model: CLIPModel, i: int, prompt: Tensor):
+def _hook_image(model: CLIPModel, i: int, prompt: Tensor) -> RemovableHandle:
     if i == 0:
 
-        def append(module, args):  # N L D
+        def append(_module: nn.Module, args: tuple) -> Tensor:  # N L D
             x = args[0]
             return torch.cat([x, _per_sample(prompt, x, axis=1)], dim=1)
 
         return model.visual.ln_pre.register_forward_pre_hook(append)
 
-    def replace(module, args):  # L N D
+    def replace(_module: nn.Module, args: tuple) -> tuple:  # L N D
         x = args[0]
         return (torch.cat([x[: -prompt.shape[-2]], _per_sample(prompt, x, axis=0)]), *args[1:])
 
@@ -239,7 +243,7 @@ def _encode_truncated(model: CLIPModel, tokens: Tensor) -> Tensor:
 def _shortened_masks(model: CLIPModel, length: int) -> Iterator[None]:
     """Cut the causal mask to `length` as each attention receives it; the blocks keep theirs."""
 
-    def shorten(module, args, kwargs):
+    def shorten(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         return args, {**kwargs, "attn_mask": kwargs["attn_mask"][:length, :length]}
 
     with ExitStack() as stack:
@@ -252,7 +256,7 @@ def _shortened_masks(model: CLIPModel, length: int) -> Iterator[None]:
 class _TextTower(nn.Module):
     """CLIP's text side as a `forward`, for functional_call."""
 
-    def __init__(self, clip: CLIPModel):
+    def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
         self.clip = clip
 
