@@ -22,7 +22,7 @@ FACTS = facts_of("ColouredDigits")
 
 
 def draw_coloured(counts: np.ndarray, look: str, index: int) -> np.ndarray:
-    """Scan number `index`, counts (8, 8) in 0..16, in a look and some colour: uint8 (32, 32, 3)."""
+    """Scan number `index`, counts (8, 8) in 0..16, in some colour: uint8 (SIZE, SIZE, 3)."""
     rng = np.random.default_rng((EDITION, LOOKS.index(look), index))
     colour = DIGIT_COLOURS[rng.integers(len(DIGIT_COLOURS))]
     return draw_look(enlarge(counts), look, rng, colour=colour)

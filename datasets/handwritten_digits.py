@@ -32,7 +32,7 @@ SPLIT_FILE = FACTS.split_file
 
 
 def draw_scan(counts: np.ndarray, look: str, index: int) -> np.ndarray:
-    """Scan number `index`, counts (8, 8) in 0..16, in one look: uint8 (32, 32, 3)."""
+    """Scan number `index`, counts (8, 8) in 0..16, in one look: uint8 (SIZE, SIZE, 3)."""
     rng = np.random.default_rng((EDITION, LOOKS.index(look), index))
     return draw_look(enlarge(counts), look, rng)
 
@@ -42,7 +42,7 @@ def write_looks(
 ) -> list[tuple[str, str, int]]:
     """Draw all scans as `folder/LOOK/NAME/PART_INDEX.png`; return part, NAME/... and label.
 
-    `draw` turns counts (8, 8) in 0..16, a look and the scan's index into uint8 (32, 32, 3).
+    `draw` turns counts (8, 8) in 0..16, a look and the scan's index into uint8 (SIZE, SIZE, 3).
 
     Raises:
         FileExistsError: if a look's folder is there.

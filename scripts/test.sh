@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# All tests: ruff and pytest, in the same environment as quickstart.sh. Arguments go to pytest.
+# All tests: ruff, pyright and pytest on every core, in the same environment as quickstart.sh. Arguments go to pytest.
 set -euo pipefail
 if [ "${1:-}" = --help ]; then sed -n '2,2s/^# //p' "$0"; exit; fi
 here="$(dirname "${BASH_SOURCE[0]}")"
 . "$here/environment.sh"
 ruff check .
-exec python -m pytest "$@"
+ruff format --check .
+basedpyright
+export OMP_NUM_THREADS=1  # one thread a process and several processes, not the product
+exec python -m pytest --numprocesses auto --dist loadscope "$@"

@@ -42,7 +42,7 @@ class FittedCache:
 
     @classmethod
     def from_state(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedCache:
-        """The fit that `state` and `facts` were taken of.
+        """The fit that `state` and `facts` were taken of: keys (N, D), labels (N,).
 
         Raises:
             KeyError: a tensor is missing.

@@ -69,6 +69,9 @@ class ConditionalPrompts(nn.Module):
 
     ctx(z) = ctx + W2 relu(W1 z), with z the normalised image features and a bottleneck of a
     sixteenth of their width.
+
+    Raises:
+        ValueError: features of fewer than 16 numbers.
     """
 
     def __init__(
@@ -260,6 +263,9 @@ def encode_image_sets(model: CLIPModel, images: Tensor, prompts: PromptSet) -> T
         images: (B, M, 3, R, R), a view of its own for each set, or (B, 3, R, R), the same for all;
             without image prompts the latter are encoded once.
         prompts: the M sets.
+
+    Raises:
+        ValueError: other views than sets.
     """
     sets = _count_sets(prompts)
     if images.dim() == 5 and images.shape[1] != sets:

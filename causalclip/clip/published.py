@@ -44,7 +44,10 @@ def our_name(published: str) -> str | None:
 
 
 def learned_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The learnable tensors of a published state dict under our names, in fp32."""
+    """The learnable tensors of a published state dict under our names, in fp32.
+
+    Their shapes stay, such as `ctx` (n, D) or (K, n, D); numbers that are not learned are left out.
+    """
     named = {our_name(name): value for name, value in state.items()}
     return {name: value.float() for name, value in named.items() if name is not None}
 
@@ -76,6 +79,8 @@ def check_backbone(state: Mapping[str, Tensor], clip: CLIPModel, backbone: str) 
 
 def convert(trainer: str, state: Mapping[str, Tensor], clip: CLIPModel, backbone: str) -> nn.Module:
     """The prompts of a published checkpoint as our module, sizes read from its tensors.
+
+    Its `ctx` is (n, D), or (K, n, D) with a context a class.
 
     Raises:
         ValueError: a checkpoint of another backbone or of another method.

@@ -42,8 +42,8 @@ def save_tiny(
 ) -> None:
     """Write a ViT CLIP made by `build_clip(seed=fill_seed)`, leaving out untrained token rows.
 
-    Of the token embedding only `token_rows` are stored; `load_clip` draws the others again, so the
-    loaded model equals the saved one bit for bit.
+    Of the token embedding (vocabulary, D) only `token_rows` (N,) are stored; `load_clip` draws the
+    others again, so the loaded model equals the saved one bit for bit.
 
     Raises:
         ValueError: a ResNet tower, or a row outside `token_rows` that is not as it was drawn.

@@ -201,7 +201,11 @@ class CLIPTrainer(CheckpointTrainer):
         return self.predict_features(self._encode(images).float())
 
     def predict_features(self, features: Tensor) -> Prediction:
-        """What `predict` answers, from the image tower's features (B, E) in fp32."""
+        """What `predict` answers, from the image tower's features (B, E) in fp32.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
     def predictor(self) -> Callable[[Tensor], Prediction]:

@@ -222,7 +222,7 @@ def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: P
 
 
 def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load every tensor of `state`, by name and shape.
+    """Load every tensor of `state`, whatever its shape (...), by name and shape.
 
     Raises:
         ValueError: some do not fit; names the file and says which.

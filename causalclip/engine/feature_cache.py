@@ -154,6 +154,6 @@ def _check_finite(features: np.ndarray, paths: Sequence[str]) -> None:
 
 
 def batches(features: np.ndarray, size: int = 4096) -> Iterator[Tensor]:
-    """Rows of a mapped array as tensors, `size` at a time: memory does not grow with the rows."""
+    """Rows of a mapped array (N, D) as tensors (`size`, D): memory does not grow with N."""
     for start in range(0, len(features), size):
         yield torch.from_numpy(features[start : start + size])

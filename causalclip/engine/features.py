@@ -43,7 +43,11 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
     # Fitting
 
     def fit(self) -> FitT:
-        """What the training images say, as a `fit_class`."""
+        """What the training images say, as a `fit_class`.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
     @property

@@ -32,6 +32,8 @@ class Fit(Protocol):
     ) -> FitT:
         """The fit that `state` and `facts` were taken of.
 
+        Shapes are those of the fit, such as (D, k) for a basis.
+
         Raises:
             KeyError: a tensor or a fact is missing.
         """

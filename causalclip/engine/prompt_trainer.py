@@ -97,7 +97,11 @@ class PromptTrainer(CLIPTrainer):
         return None
 
     def build_prompts(self) -> nn.Module:
-        """The module that owns every learnable number; its forward gives a PromptSet."""
+        """The module that owns every learnable number; its forward gives a PromptSet.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
     def tokens(self, context: Context) -> ClassTokens:
@@ -147,7 +151,7 @@ class PromptTrainer(CLIPTrainer):
         return self.classify(features, text)
 
     def test_logits(self, inputs: Tensor, text: Tensor | None = None) -> Tensor:
-        """`logits` of what `test_batches` gives, images or features."""
+        """`logits` (B, K) of what `test_batches` gives, images (B, 3, H, W) or features (B, E)."""
         logits = self.feature_logits if self.image_tower_untouched else self.logits
         return logits(inputs, text)
 
@@ -156,7 +160,7 @@ class PromptTrainer(CLIPTrainer):
         return Prediction(Reading.of_logits(logits))
 
     def predict(self, images: Tensor) -> Prediction:
-        """As in CLIPTrainer."""
+        """As in CLIPTrainer, of images (B, 3, H, W)."""
         return self.prediction_of(self.logits(images))
 
     def predictor(self) -> Callable[[Tensor], Prediction]:

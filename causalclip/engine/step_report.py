@@ -16,7 +16,7 @@ class StepReport:
         self._steps = 0
 
     def add(self, loss: Tensor, accuracy: Tensor) -> None:
-        """Take in one step's loss and accuracy, of one element each."""
+        """Take in one step's loss and accuracy, tensors (...) of one element each."""
         step = torch.stack([loss.detach().float().squeeze(), accuracy.float().squeeze()])
         self._sum = step if self._sum is None else self._sum + step
         self._steps += 1

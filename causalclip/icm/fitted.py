@@ -75,7 +75,7 @@ class FittedICM:
 
     @classmethod
     def from_state(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedICM:
-        """The fit that `state` and `facts` were taken of.
+        """The fit that `state` and `facts` were taken of, its basis (D, k) among the tensors.
 
         Raises:
             KeyError: a tensor or a fact is missing.

@@ -52,7 +52,7 @@ class FittedProbe:
 
     @classmethod
     def from_state(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedProbe:
-        """The fit that `state` and `facts` were taken of.
+        """The fit that `state` and `facts` were taken of: weight (K, D) and bias (K,).
 
         Raises:
             KeyError: a tensor or a fact is missing.

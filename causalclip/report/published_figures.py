@@ -97,7 +97,10 @@ def ours(scores: pd.DataFrame, protocol: str) -> dict[tuple[str, str], np.ndarra
 
 
 def beside(values: dict[tuple[str, str], np.ndarray], figures: Figures) -> pd.DataFrame:
-    """Ours, published and the difference; an average of ours only where all its rows are there."""
+    """Ours (S,) over seeds, published and the difference.
+
+    An average of ours stands only where all its rows are there.
+    """
     means = {key: value.mean() for key, value in values.items()}
     rows = []
     for (dataset, quantity), figure in figures.items():

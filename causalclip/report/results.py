@@ -231,7 +231,7 @@ def write_results(directory: str | Path, record: Mapping[str, Any]) -> Path:
 
 
 def write_predictions(directory: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write predictions.npz: one row a test image in every array; its path."""
+    """Write predictions.npz: arrays (N, ...), one row a test image; returns its path."""
     return Predictions(arrays).write(directory)
 
 

@@ -43,7 +43,7 @@ def rows_of(groups: Any, key: tuple[str, str]) -> np.ndarray:
 
 
 def half_width(values: np.ndarray, *, level: float = 0.95) -> float:
-    """t s / sqrt(n), s the sample standard deviation: half of the interval of the mean."""
+    """t s / sqrt(n) of values (N,), s their sample deviation: half of the mean's interval."""
     n = len(values)
     if n < 2:
         return np.nan
@@ -76,6 +76,9 @@ def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
 
     One row over pairs of (data set, shots, seed), one over data sets (means over seeds), because
     seeds of one data set are not independent; p of the two-sided Wilcoxon signed-rank test.
+
+    Raises:
+        ValueError: a method that no run has, or two without a common result.
     """
     known = list(dict.fromkeys(scores["method"]))
     for name in (first, second):
@@ -98,7 +101,7 @@ def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
 
 
 def signed_rank(differences: np.ndarray) -> dict[str, float]:
-    """Counts, mean difference, p, and the smallest p that so many untied pairs can give."""
+    """Counts, mean and p of differences (N,), and the smallest p so many untied pairs can give."""
     nonzero = differences[differences != 0]
     p = cast(Any, stats.wilcoxon(nonzero)).pvalue if len(nonzero) else 1.0
     return {

@@ -158,7 +158,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def selected(args: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs and scores that the options ask for."""
+    """The runs and scores that the options ask for.
+
+    Raises:
+        ValueError: no finished run, or none that makes a score; says what is missing.
+    """
     runs = load_runs(args.root)
     if len(runs) and args.trainer:
         runs = runs[runs.trainer.isin(args.trainer)]

@@ -35,7 +35,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def convert_file(trainer: str, backbone: str, checkpoint: str, output_dir: str) -> dict:
-    """Write the converted checkpoint; the settings our trainer loads it with."""
+    """Write the converted checkpoint; the settings our trainer loads it with.
+
+    Raises:
+        ValueError: a file that is no published checkpoint, or one of another method or backbone.
+    """
     theirs = load_checkpoint(checkpoint)
     if not isinstance(theirs.get("state_dict"), dict) or "epoch" not in theirs:
         raise ValueError(f"{checkpoint}: no published checkpoint, it lacks state_dict or epoch")

@@ -57,6 +57,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
     Args:
         arguments: the script's name without .sh, and its arguments.
         environment: the variables that its help lists.
+
+    A PlanError is printed, as an error of usage.
     """
     name, *words = arguments
     script, given = SCRIPTS[name], {key: value for key, value in environment.items() if value}

@@ -55,7 +55,11 @@ BUILD_ERRORS = (*INPUT_ERRORS, KeyError, AssertionError, ImportError)
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """Defaults, then data set file, method file, flags and KEY VALUE pairs; frozen."""
+    """Defaults, then data set file, method file, flags and KEY VALUE pairs; frozen.
+
+    Raises:
+        UserError: a file that is not there, or options that are no pairs.
+    """
     cfg = plugin.default_cfg()
     cfg.PROTOCOL = cfg.PROTOCOL_PART = ""
     for path in (args.dataset_config_file, *args.config_file):

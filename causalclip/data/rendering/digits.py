@@ -163,13 +163,16 @@ def _place(
 
 
 def coarse(mask: np.ndarray, *, cells: int = 8) -> np.ndarray:
-    """A mask as a `cells` x `cells` scanner would see it: block means, 17 levels, interpolated."""
+    """A mask (S, S) as a `cells` x `cells` scanner would see it, (S, S) again.
+
+    Block means, 17 levels, interpolated.
+    """
     size = mask.shape[0]
     blocks = mask.reshape(cells, size // cells, cells, size // cells).mean((1, 3))
     return enlarge(np.rint(blocks * 16.0), size=size)
 
 
 def enlarge(scan: np.ndarray, *, size: int = SIZE) -> np.ndarray:
-    """A small scan of counts 0..16 as a smooth coverage (size, size) in [0, 1]."""
+    """A small scan (N, N) of counts 0..16 as a smooth coverage (size, size) in [0, 1]."""
     image = Image.fromarray(np.asarray(scan, np.float32) / 16.0)
     return np.clip(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)), 0.0, 1.0)

@@ -65,7 +65,7 @@ def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def solid(size: int, colour: tuple[float, ...] | np.ndarray) -> np.ndarray:
-    """One colour, or one a pixel, as float32 (size, size, 3)."""
+    """One colour, or one a pixel (S, S, 3), as a float32 picture (S, S, 3) for S = `size`."""
     image = np.empty((size, size, 3), np.float32)
     image[:] = colour
     return image
@@ -77,7 +77,7 @@ def mix(below: np.ndarray, above: np.ndarray, opacity: np.ndarray) -> np.ndarray
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Round a float picture to uint8, cutting at 0 and 255."""
+    """Round a float picture (S, S, 3) to uint8, cutting at 0 and 255."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 

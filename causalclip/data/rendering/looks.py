@@ -119,10 +119,14 @@ DIGIT_COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "pink", "
 def draw_look(
     mask: np.ndarray, look: str, rng: np.random.Generator, *, colour: str | None = None
 ) -> np.ndarray:
-    """Colours a coverage mask (size, size) in one of `LOOKS`: uint8 (size, size, 3).
+    """Colour a coverage mask (S, S) in one of `LOOKS`: uint8 (S, S, 3).
 
-    colour: of the stroke, one of `COLOURS`; None leaves it to the look. `COLOURLESS_LOOKS` have
-    none.
+    Args:
+        mask: the strokes, in [0, 1].
+        look: the name of the look.
+        rng: draws what the look leaves open.
+        colour: of the stroke, one of `COLOURS`; None leaves it to the look. `COLOURLESS_LOOKS`
+            have none.
 
     Raises:
         ValueError: for another look or colour.

@@ -93,7 +93,7 @@ class NamedModels:
                 self._optims[name].zero_grad()
 
     def model_backward(self, loss: Tensor) -> None:
-        """Backpropagate a loss (a scalar).
+        """Backpropagate a loss (...) of one element.
 
         Raises:
             FloatingPointError: a loss that is infinite or NaN.
@@ -108,13 +108,17 @@ class NamedModels:
                 self._optims[name].step()
 
     def model_backward_and_update(self, loss: Tensor, names: str | list[str] | None = None) -> None:
-        """Clear gradients, backpropagate, step."""
+        """Clear gradients, backpropagate a loss (...) of one element, step.
+
+        Raises:
+            FloatingPointError: a loss that is infinite or NaN.
+        """
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
 
     def detect_anomaly(self, loss: Tensor) -> None:
-        """Check a loss of any shape.
+        """Check a loss of any shape (...).
 
         Raises:
             FloatingPointError: it is infinite or NaN somewhere; names epoch and batch.

@@ -80,27 +80,51 @@ class TrainerBase(NamedModels):
         """Hook."""
 
     def run_epoch(self) -> None:
-        """One pass over the training data."""
+        """One pass over the training data.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
     def test(self) -> float:
-        """Evaluate."""
+        """Evaluate.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
     def parse_batch_train(self, batch: dict) -> Any:
-        """Take what training needs from a batch, onto the device."""
+        """Take what training needs from a batch, onto the device.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
     def parse_batch_test(self, batch: dict) -> Any:
-        """Take what evaluation needs from a batch, onto the device."""
+        """Take what evaluation needs from a batch, onto the device.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
     def forward_backward(self, batch: dict) -> dict | None:
-        """One training step; returns the numbers to report."""
+        """One training step; returns the numbers to report.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
     def model_inference(self, input: Any) -> Tensor:
-        """Return the class scores (B, K) of a test batch."""
+        """Return the class scores (B, K) of a test batch.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
 
@@ -138,7 +162,11 @@ class SimpleTrainer(TrainerBase):
         self.lab2cname = dm.lab2cname
 
     def build_model(self) -> None:
-        """Build self.model, self.optim, self.sched and register them."""
+        """Build self.model, self.optim, self.sched and register them.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define build_model()")
 
     def train(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # as in Dassl
@@ -236,7 +264,11 @@ class SimpleTrainer(TrainerBase):
         return "test", self.test_loader
 
     def model_inference(self, input: Any) -> Tensor:
-        """Return the class scores (B, K) of a test batch."""
+        """Return the class scores (B, K) of a test batch.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         return self.model(input)
 
     def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:

@@ -20,15 +20,27 @@ class EvaluatorBase:
         self.cfg = cfg
 
     def reset(self) -> None:
-        """Forget all batches."""
+        """Forget all batches.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
     def process(self, mo: Tensor, gt: Tensor) -> None:
-        """Take in a batch: model output (B, K) and labels (B,)."""
+        """Take in a batch: model output (B, K) and labels (B,).
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
     def evaluate(self) -> OrderedDict:
-        """Return the results by name; the first is what test() returns."""
+        """Return the results by name; the first is what test() returns.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         raise NotImplementedError
 
 
@@ -48,7 +60,11 @@ class Classification(EvaluatorBase):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all batches."""
+        """Forget all batches.
+
+        Raises:
+            NotImplementedError: unless a subclass says it.
+        """
         self._y_true: list[int] = []
         self._y_pred: list[int] = []
 

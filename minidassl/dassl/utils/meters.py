@@ -19,7 +19,7 @@ class AverageMeter:
         self.val = self.avg = self.sum = self.count = 0
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
-        """Take in `val`, which stands for `n` samples."""
+        """Take in `val`, a number or a tensor (...) of one element, for `n` samples."""
         self.val = val.item() if isinstance(val, torch.Tensor) else val
         self.sum += self.val * n
         self.count += n
