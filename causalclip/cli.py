@@ -53,6 +53,11 @@ COMMANDS = {
         "causalclip.report.summarize:parser",
     ),
     "data": Command("causalclip.data.command", "list, check and download data sets"),
+    "cache": Command(
+        "causalclip.engine.cache_command",
+        "show or remove the image features that are kept on disk",
+        "causalclip.engine.cache_command:parser",
+    ),
     "convert": Command("causalclip.runs.convert", "read a checkpoint of a published trainer"),
 }
 HIDDEN = {"script": Command("causalclip.runs.scripts", "what scripts/*.sh call")}
@@ -87,6 +92,16 @@ def _inner(command: Command) -> argparse.ArgumentParser:
     return getattr(importlib.import_module(module), function)()
 
 
+def _performed(command: Command, arguments: Sequence[str]) -> int:
+    """A sub-command's exit status; 141, as elsewhere, where its reader (`head`) went away."""
+    try:
+        return importlib.import_module(command.module).main(arguments)
+    except BrokenPipeError:
+        # What is left in the buffer has no reader either, and the interpreter flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Hand the rest of the line to a sub-command; its exit status, 2 for an unknown one."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -97,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is not None:
         # argparse's name in help and errors, and what results.json calls the command.
         sys.argv = [f"causalclip {name}", *arguments[1:]]
-        return importlib.import_module(command.module).main(arguments[1:])
+        return _performed(command, arguments[1:])
     if name and not name.startswith("-"):
         print(f"causalclip: {unknown('command', name, COMMANDS)}", file=sys.stderr)
         return 2

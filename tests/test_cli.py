@@ -181,3 +181,9 @@ def test_the_shell_completes(line, completed, tmp_path):
         [sys.executable, "-m", "causalclip"], env={**os.environ, **variables}, check=True
     )
     assert completed in out.read_text().split("\n")
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    command = f"{sys.executable} -m causalclip data list | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
