@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation_cache.py
 
-CoOp and ZeroshotCLIP with `tiny` on the 1,797 bundled digits. The first encodes the test images,
+CoOp and ZeroshotCLIP with `tiny` on the bundled digits. The first encodes the test images,
 the second reads their features: seconds until the features are there, medians of both, and their
 ratio. Expected: 20 or above.
 """

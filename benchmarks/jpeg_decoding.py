@@ -65,7 +65,8 @@ def plain(paths: list[str], transform: Callable) -> list[torch.Tensor]:
 def ours(paths: list[str], cfg: CfgNode) -> list[torch.Tensor]:
     """Read images through our items and the toolkit's wrapper."""
     items = [listed(path, 0) for path in paths]
-    wrapper = DatasetWrapper(cfg, items, transform=build_transform(cfg, is_train=False))
+    with redirect_stdout(StringIO()):
+        wrapper = DatasetWrapper(cfg, items, transform=build_transform(cfg, is_train=False))
     return [wrapper[index]["img"] for index in range(len(items))]
 
 
@@ -96,8 +97,10 @@ def an_image_at_a_time(paths: list[str], cfg: CfgNode, size: int) -> None:
     print(f"{found.plain / found.fast:.2f}x on {len(paths)} images")
 
 
-def seconds_an_epoch(paths: list[str], cfg: CfgNode, way: dict, workers: int) -> float:
-    """Mean over a training's epochs, from a new loader on."""
+def seconds_an_epoch(
+    paths: list[str], cfg: CfgNode, way: dict, workers: int
+) -> tuple[float, float]:
+    """Elapsed and CPU seconds of all processes, means over a training from a new loader on."""
     cfg = cfg.clone()
     cfg.DATALOADER.update(way, NUM_WORKERS=workers)
     with redirect_stdout(StringIO()):
@@ -105,11 +108,16 @@ def seconds_an_epoch(paths: list[str], cfg: CfgNode, way: dict, workers: int) ->
     items = [listed(path, 0) for path in paths]
     loader = build_data_loader(cfg, "RandomSampler", items, 32, tfm=transform, is_train=True)
     loader = training_loader(loader, cfg)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_seconds()
     for _ in range(EPOCHS):
         for _ in loader:
             pass
-    return (time.perf_counter() - start) / EPOCHS
+    return (time.perf_counter() - start) / EPOCHS, (cpu_seconds() - cpu) / EPOCHS
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its workers that have ended: what else runs does not count."""
+    return sum(os.times()[:4])
 
 
 def epochs(paths: list[str], cfg: CfgNode, workers: int, repeats: int) -> None:
@@ -119,9 +127,14 @@ def epochs(paths: list[str], cfg: CfgNode, workers: int, repeats: int) -> None:
         for _ in range(repeats)
     ]
     for column, name in enumerate(WAYS):
-        taken = median(run[column] for run in runs)
-        times = median(run[0] / run[column] for run in runs)
-        print(f"{workers} workers, {name}: {taken:.2f} s an epoch, {times:.1f}x")
+        taken, cpu = (median(run[column][clock] for run in runs) for clock in range(2))
+        times, cpu_times = (
+            median(run[0][clock] / run[column][clock] for run in runs) for clock in range(2)
+        )
+        print(
+            f"{workers} workers, {name}: {taken:.2f} s an epoch, {times:.1f}x; "
+            f"{cpu:.2f} CPU seconds, {cpu_times:.1f}x"
+        )
 
 
 def main() -> None:

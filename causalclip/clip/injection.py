@@ -23,6 +23,8 @@ from causalclip.clip.plain import has_plain_image_tower, has_plain_text_tower
 from causalclip.clip.text_tower import encode_layout
 from causalclip.clip.texts import ClassTokens
 
+Args = tuple[Any, ...]  # of a module's forward, as its hooks get them
+
 _prompted_models: WeakSet[CLIPModel] = WeakSet()
 
 
@@ -156,12 +158,12 @@ def _hook_text(
 ) -> RemovableHandle:
     if i == 0:
 
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:  # N L D
+        def hook(_module: nn.Module, _args: Args, output: Tensor) -> Tensor:  # N L D
             return _replace(output, prompt, positions, axis=1)
 
         return model.token_embedding.register_forward_hook(hook)
 
-    def pre_hook(_module: nn.Module, args: tuple) -> tuple:  # L N D
+    def pre_hook(_module: nn.Module, args: Args) -> Args:  # L N D
         return (_replace(args[0], prompt, positions, axis=0), *args[1:])
 
     return model.transformer.resblocks[i].register_forward_pre_hook(pre_hook)
@@ -170,13 +172,13 @@ def _hook_text(
 def _hook_image(model: CLIPModel, i: int, prompt: Tensor) -> RemovableHandle:
     if i == 0:
 
-        def append(_module: nn.Module, args: tuple) -> Tensor:  # N L D
+        def append(_module: nn.Module, args: Args) -> Tensor:  # N L D
             x = args[0]
             return torch.cat([x, _per_sample(prompt, x, axis=1)], dim=1)
 
         return model.visual.ln_pre.register_forward_pre_hook(append)
 
-    def replace(_module: nn.Module, args: tuple) -> tuple:  # L N D
+    def replace(_module: nn.Module, args: Args) -> Args:  # L N D
         x = args[0]
         return (torch.cat([x[: -prompt.shape[-2]], _per_sample(prompt, x, axis=0)]), *args[1:])
 
@@ -243,7 +245,9 @@ def _encode_truncated(model: CLIPModel, tokens: Tensor) -> Tensor:
 def _shortened_masks(model: CLIPModel, length: int) -> Iterator[None]:
     """Cut the causal mask to `length` as each attention receives it; the blocks keep theirs."""
 
-    def shorten(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def shorten(
+        _module: nn.Module, args: Args, kwargs: dict[str, Any]
+    ) -> tuple[Args, dict[str, Any]]:
         return args, {**kwargs, "attn_mask": kwargs["attn_mask"][:length, :length]}
 
     with ExitStack() as stack:

@@ -145,8 +145,11 @@ class Pool:
             if not stop.asked:
                 yield from self._begin(schedule)
             busy = [worker for worker in self.workers if worker.run]
-            if not busy:
+            if not busy and (stop.asked or not schedule.waiting):
                 return
+            if not busy:
+                time.sleep(0.5)  # what is left is at work elsewhere
+                continue
             heard = wait([worker.connection for worker in busy], timeout=0.5)
             for worker in busy:
                 if worker.run and worker.connection in heard:

@@ -49,6 +49,21 @@ def holding(folder: Path) -> Iterator[bool]:
         file.truncate(0)  # left in peace; the file stays, whoever waits may have it open
 
 
+def holder_of(folder: Path) -> str:
+    """Which other process holds a folder, where and since when; "" for none."""
+    path = folder / LOCK_FILE
+    if not path.is_file():
+        return ""
+    with open(path, "r+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in HELD:
+                raise
+            return _holder(file)
+    return ""
+
+
 def _me() -> dict[str, str | int]:
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": now}

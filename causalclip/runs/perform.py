@@ -110,7 +110,7 @@ def _follow(outcomes: Iterator[Outcome], count: int, ended: list[Outcome]) -> No
     with tqdm(total=count, unit="run", disable=count < 3) as bar:
         for outcome in outcomes:
             bar.write(line(outcome))
-            if outcome.state != "again":
+            if outcome.final:
                 ended.append(outcome)
                 bar.update()
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from causalclip.runs.lock import holder_of
 from causalclip.runs.plan import Run
 from causalclip.runs.state import State, finished, state_of
 
@@ -16,7 +17,8 @@ class Outcome:
 
     run: Run
     state: str
-    """finished, skipped, failed, waiting for a training that failed, or again: it is not over."""
+    """finished, skipped, failed, or waiting for a training that failed; not over are again, and
+    busy: another process has the folder."""
     reason: str = ""
     """One sentence for a failure."""
     seconds: float = 0.0
@@ -25,6 +27,11 @@ class Outcome:
     def good(self) -> bool:
         """Whether its result is there."""
         return self.state in ("finished", "skipped")
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will be heard of the run."""
+        return self.state not in ("again", "busy")
 
 
 ATTEMPTS = 2
@@ -38,15 +45,21 @@ class Schedule:
         self.waiting = {run.folder: run for run in runs}
         self.at_work: dict[Path, Run] = {}
         self.attempts: dict[Path, int] = {}
+        self.elsewhere: set[Path] = set()
 
     def next(self) -> Run | Outcome | None:
         """A run to begin, or one that needs no process; None while all wait for others."""
-        ready = (run for run in self.waiting.values() if not self._must_wait(run))
-        run = next(ready, None)
-        if run is None:
-            return None
-        del self.waiting[run.folder]
-        return self._begin(run)
+        for run in self.waiting.values():
+            if self._must_wait(run):
+                continue
+            holder = holder_of(run.folder)
+            if not holder:
+                del self.waiting[run.folder]
+                return self._begin(run)
+            if run.folder not in self.elsewhere:  # said once
+                self.elsewhere.add(run.folder)
+                return Outcome(run, "busy", f"is at work: {holder}")
+        return None
 
     def _must_wait(self, run: Run) -> bool:
         before = run.trained in self.at_work or run.trained in self.waiting

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from causalclip.runs.lock import Busy, holding
+from causalclip.runs.lock import Busy, holder_of, holding
 
 HOLD = """
 import sys
@@ -35,6 +35,7 @@ def test_the_other_is_told_who_has_it(holder, tmp_path):
     said = rf"is at work: process {holder.pid} on {socket.gethostname()} since 20"
     with pytest.raises(Busy, match=said), holding(tmp_path):
         pass
+    assert f"process {holder.pid} on " in holder_of(tmp_path)
 
 
 def test_a_folder_is_free_after_its_holder_has_left_it_in_peace(holder, tmp_path):
@@ -47,6 +48,7 @@ def test_a_folder_is_free_after_its_holder_has_left_it_in_peace(holder, tmp_path
 def test_a_holder_that_was_killed_is_noticed(holder, tmp_path):
     holder.kill()
     holder.wait()
+    assert holder_of(tmp_path) == ""
     with holding(tmp_path) as died:
         assert died
 

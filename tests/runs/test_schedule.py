@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from causalclip.runs import schedule as schedules
 from causalclip.runs.plan import Request, Run, plan
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.schedule import Outcome, Schedule
@@ -59,6 +60,20 @@ def test_data_are_drawn_by_one_run_while_the_others_wait(runs, tmp_path):
     assert schedule.next() is None
     (tmp_path / "digits").mkdir()
     assert schedule.next() == runs[2]
+
+
+def test_a_run_that_another_process_has_is_said_once_and_waited_for(runs, monkeypatch):
+    others = {runs[0].folder: "process 7 on a since b"}
+    monkeypatch.setattr(schedules, "holder_of", lambda folder: others.get(folder, ""))
+    schedule = Schedule(runs[:2])
+    outcome = schedule.next()
+    assert (outcome.state, outcome.reason) == ("busy", "is at work: process 7 on a since b")
+    assert not outcome.final
+    assert schedule.next() is None  # its test waits as well
+    others.clear()
+    finish(runs[0])
+    assert schedule.next().state == "skipped"
+    assert schedule.next() == runs[1]
 
 
 def test_a_finished_run_needs_no_process(runs):
