@@ -7,5 +7,6 @@ here="$(dirname "${BASH_SOURCE[0]}")"
 ruff check .
 ruff format --check .
 basedpyright
+basedpyright --project tests  # imports only
 export OMP_NUM_THREADS=1  # one thread a process and several processes, not the product
 exec python -m pytest --numprocesses auto --dist loadscope "$@"

@@ -84,7 +84,7 @@ def run_caltech(registry, folder):
 
 
 def run_domainbed():
-    from domainbed.lib import misc
+    from domainbed.lib import misc  # pyright: ignore (of a checkout of theirs)
 
     found = {}
     for count, trial, environment in ((10, 0, 0), (33, 0, 3), (33, 1, 3), (57, 2, 1)):

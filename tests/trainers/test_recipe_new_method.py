@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -79,7 +80,5 @@ def test_a_file_laid_into_a_package_is_found_by_itself(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("")
     (package / "laid_in.py").write_text(textwrap.dedent(METHOD))
     monkeypatch.syspath_prepend(tmp_path)
-    import methods_of_a_test
-
-    (module,) = plugin.modules_of(methods_of_a_test)
+    (module,) = plugin.modules_of(importlib.import_module("methods_of_a_test"))
     assert [method.__name__ for method in plugin.methods_of(module)] == ["MyMethod"]
