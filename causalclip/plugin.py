@@ -45,6 +45,10 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
             cfg.DATALOADER[key] = value
     if "FEATURE_CACHE" not in cfg:
         cfg.FEATURE_CACHE = True  # keep image features on disk, and read them there
+    if "CALIBRATION" not in cfg.TEST:
+        cfg.TEST.CALIBRATION = (
+            False  # readings after temperature scaling and DAC, of softmax methods
+        )
     for key, value in (("SUBSAMPLE_CLASSES", "all"), ("TEMPLATE", "")):
         if key not in cfg.DATASET:
             cfg.DATASET[key] = value
