@@ -5,6 +5,8 @@
 links (CONTRIBUTING.md), an ordinary install maps the folders instead.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from setuptools import find_packages, setup

@@ -1,7 +1,7 @@
-"""A training step at 100 classes and an evaluation at 1,000, ours against the published way.
+"""Training steps at 100 and 1,000 classes, evaluations at 1,000: ours against the published way.
 
-    python benchmarks/baselines.py [--shape tiny|vit-b32] [--device cuda] [--repeats 5]
-        [--only step|evaluation] [--methods CoOp ...]
+    python benchmarks/baselines.py [--shape tiny|vit-b32|vit-b16] [--device cuda] [--repeats 5]
+        [--only step|evaluation] [--methods CoOp ...] [--classes 100 1000]
 
 The plain path does what the published code does: every text 77 tokens long, the text features anew
 for each batch of an evaluation, CoCoOp's images one by one. Both run alternately in one process on
@@ -13,15 +13,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors.torch import save_file
-from text_truncation import CLASSNAMES, SHAPES
+from shapes import IMAGENET, NAMES, SHAPES
 from timing import ratio
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,25 +31,45 @@ from causalclip import plugin
 from causalclip.clip.backbone import build_clip, image_size
 from causalclip.clip.injection import prompted
 from causalclip.clip.prompts import PromptSet
+from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.trainers.promptsrc import mean_kl
 
 # isort: split
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 
-# Images a step: four as published for the deep prompts, eight for the others.
-BATCHES = {"CoOp": 8, "KgCoOp": 8, "CoCoOp": 8, "MaPLe": 4, "IVLP": 4, "PromptSRC": 4}
-TARGETS = {"CoOp": 6, "KgCoOp": 6, "CoCoOp": 6, "MaPLe": 3, "IVLP": 3, "PromptSRC": 3}
+
+class Case(NamedTuple):
+    """A training step: how many classes, context words and images, and the ratio aimed at."""
+
+    method: str
+    classes: int
+    words: str
+    batch: int
+    target: int
+
+
+FOUR, SIXTEEN = "a photo of a", " ".join(["X"] * 16)
+# Four images a step as published for the deep prompts, more for the others.
+CASES = (
+    Case("CoOp", 100, FOUR, 8, 16),
+    Case("KgCoOp", 100, FOUR, 8, 15),
+    Case("CoCoOp", 100, FOUR, 8, 14),
+    Case("MaPLe", 100, FOUR, 4, 11),
+    Case("IVLP", 100, FOUR, 4, 11),
+    Case("PromptSRC", 100, FOUR, 4, 11),
+    Case("CoOp", 1000, SIXTEEN, 32, 25),
+    Case("MaPLe", 1000, FOUR, 4, 15),
+)
+METHODS = tuple(dict.fromkeys(case.method for case in CASES))
 EVALUATED = ("CoOp", "KgCoOp", "MaPLe", "IVLP", "PromptSRC")  # text independent of the image
 TEST_BATCH, TEST_BATCHES = 100, 3  # an evaluation of more batches gains more
-ADJECTIVES = "big blue dark green old red small tall white young".split()
-THOUSAND = [f"{adjective} {name}" for adjective in ADJECTIVES for name in CLASSNAMES]
 
 
 class Plain:
     """The published arithmetic around one of our trainers' prompts."""
 
-    def __init__(self, trainer):
+    def __init__(self, trainer: Any) -> None:
         self.trainer, self.clip = trainer, trainer.clip
         self.scale = self.clip.logit_scale.exp()
 
@@ -58,16 +79,19 @@ class Plain:
             return F.normalize(self.clip.encode_text(self.trainer.class_tokens.tokens), dim=-1)
 
     def image(self, images: Tensor, prompts: PromptSet) -> Tensor:
+        """Unit image features (B, E)."""
         with prompted(self.clip, image=prompts.image):
             return F.normalize(self.clip.encode_image(images), dim=-1)
 
     def logits(self, images: Tensor) -> Tensor:
+        """(B, K)."""
         if self.trainer.cfg.TRAINER.NAME == "CoCoOp":
             return self.one_by_one(images)
         prompts = self.trainer.model()
         return self.scale * self.image(images, prompts) @ self.text(prompts).T
 
     def one_by_one(self, images: Tensor) -> Tensor:
+        """CoCoOp's logits (B, K), every image with texts of its own."""
         features = self.image(images, PromptSet())
         (context,) = self.trainer.model(features).text
         texts = [self.text(PromptSet(text=(own,))) for own in context]
@@ -75,6 +99,7 @@ class Plain:
         return torch.stack([self.scale * image @ text.T for image, text in pairs])
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The method's training loss on a batch (B, 3, H, W) with labels (B,)."""
         trainer = self.trainer
         extra = {"KgCoOp": self.near_text, "PromptSRC": self.near_teacher}
         if trainer.cfg.TRAINER.NAME not in extra:
@@ -86,10 +111,12 @@ class Plain:
         return F.cross_entropy(logits, labels) + regular
 
     def near_text(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
+        """KgCoOp's distance of the text features (K, E) from the hand-crafted ones."""
         distance = 1 - F.cosine_similarity(text, self.trainer.handcrafted, dim=-1).mean()
         return self.trainer.settings.W * distance
 
     def near_teacher(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
+        """PromptSRC's distances of features (B, E), (K, E) and logits (B, K) from frozen CLIP's."""
         trainer, settings = self.trainer, self.trainer.settings
         teacher = self.image(images, PromptSet())
         return (
@@ -102,43 +129,50 @@ class Plain:
 class WithoutData:
     """A trainer that knows class names only."""
 
+    names: Sequence[str]
+
     def build_data_loader(self) -> None:
+        """Names in place of data."""
         self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=self.names))
         self.lab2cname = dict(enumerate(self.names))
         self.train_loader_x = self.val_loader = self.test_loader = None
 
 
-def trainer_of(name: str, classnames: list[str], backbone: str, size: int, device: str):
+def trainer_of(
+    name: str, classnames: Sequence[str], backbone: str, size: int, device: str, words: str = FOUR
+) -> PromptTrainer:
     """Our trainer with its own defaults, prompts in at most as many blocks as there are."""
     cfg = plugin.extend_cfg(get_cfg_default())
     node = TRAINER_REGISTRY.get(name).config_node
     cfg.TRAINER.NAME, cfg.USE_CUDA = name, device == "cuda"
     cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = backbone, (size, size)
-    cfg.OPTIM.NAME, cfg.TRAINER[node].CTX_INIT = "sgd", "a photo of a"
+    cfg.OPTIM.NAME, cfg.TRAINER[node].CTX_INIT = "sgd", words
     for key in cfg.TRAINER[node]:
         if key.startswith("PROMPT_DEPTH"):
             cfg.TRAINER[node][key] = min(cfg.TRAINER[node][key], 4)
     kind = type(name, (WithoutData, TRAINER_REGISTRY.get(name)), {"names": classnames})
     with redirect_stdout(StringIO()):
-        return kind(cfg)
+        return cast("type[PromptTrainer]", kind)(cfg)
 
 
-def clock_of(trainer) -> Callable[[], float]:
+def clock_of(trainer: PromptTrainer) -> Callable[[], float]:
     """CPU time on a CPU, so that a busy machine gives the same ratio; wall time on a GPU."""
     return time.process_time if trainer.device.type == "cpu" else time.perf_counter
 
 
-def step_ratio(trainer, size: int, repeats: int) -> str:
+def step_ratio(trainer: PromptTrainer, case: Case, size: int, repeats: int) -> str:
     """Forward and backward of the training loss, plain against ours, and how far apart."""
-    name, plain = trainer.cfg.TRAINER.NAME, Plain(trainer)
-    images = torch.randn(BATCHES[name], 3, size, size, device=trainer.device)
+    plain = Plain(trainer)
+    images = torch.randn(case.batch, 3, size, size, device=trainer.device)
     labels = torch.randint(len(trainer.classnames), (len(images),), device=trainer.device)
     trainer.set_model_mode("train")
 
-    def step(loss) -> Tensor:
+    def step(loss: Callable[[], Tensor]) -> Tensor:
         trainer.model.zero_grad()
         loss().backward()
-        return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+        return torch.cat(
+            [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
+        )
 
     def ours() -> Tensor:
         return step(lambda: trainer.loss(images, labels)[0])
@@ -148,11 +182,11 @@ def step_ratio(trainer, size: int, repeats: int) -> str:
 
     apart = (ours() - published()).abs().max() / published().abs().max()
     found = ratio(published, ours, repeats, clock=clock_of(trainer))
-    return f"{found} (target {TARGETS[name]}x), gradients {apart:.0e} apart"
+    return f"{found} (target {case.target}x), gradients {apart:.0e} apart"
 
 
 @torch.no_grad()
-def evaluation_ratio(trainer, size: int, repeats: int) -> str:
+def evaluation_ratio(trainer: PromptTrainer, size: int, repeats: int) -> str:
     """Logits of a few test batches, plain against ours."""
     plain, logits = Plain(trainer), {}
     batches = torch.randn(TEST_BATCHES, TEST_BATCH, 3, size, size, device=trainer.device)
@@ -171,12 +205,14 @@ def evaluation_ratio(trainer, size: int, repeats: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure what the options ask for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("step", "evaluation"), help="one of the two parts")
-    parser.add_argument("--methods", nargs="+", choices=BATCHES, default=list(BATCHES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--classes", nargs="+", type=int, default=[100, 1000], help="of the steps")
     args = parser.parse_args()
     plugin.register_all()
     torch.manual_seed(0)
@@ -192,18 +228,24 @@ def main() -> None:
 
 
 def measure_steps(args: argparse.Namespace, backbone: str, size: int) -> None:
-    print(f"{args.shape}, training step, {len(CLASSNAMES)} classes")
-    for name in args.methods:
-        trainer = trainer_of(name, CLASSNAMES, backbone, size, args.device)
-        line = f"  {name:9} batch {BATCHES[name]}: {step_ratio(trainer, size, args.repeats)}"
-        print(line, flush=True)
+    """Print a line for each method's training step."""
+    print(f"{args.shape}, training step")
+    for case in CASES:
+        if case.method not in args.methods or case.classes not in args.classes:
+            continue
+        names = NAMES[case.classes]
+        trainer = trainer_of(case.method, names, backbone, size, args.device, case.words)
+        repeats = args.repeats if case.classes < 1000 else max(1, args.repeats // 2)
+        line = f"  {case.method:9} {case.classes} classes, batch {case.batch}: "
+        print(line + step_ratio(trainer, case, size, repeats), flush=True)
 
 
 def measure_evaluations(args: argparse.Namespace, backbone: str, size: int) -> None:
+    """Print a line for each method's evaluation."""
     images = TEST_BATCH * TEST_BATCHES
-    print(f"{args.shape}, evaluation of {images} images, {len(THOUSAND)} classes")
+    print(f"{args.shape}, evaluation of {images} images, {len(IMAGENET)} classes")
     for name in [name for name in EVALUATED if name in args.methods]:
-        trainer = trainer_of(name, THOUSAND, backbone, size, args.device)
+        trainer = trainer_of(name, IMAGENET, backbone, size, args.device)
         line = f"  {name:9} {evaluation_ratio(trainer, size, max(1, args.repeats // 3))}"
         print(line, flush=True)
 

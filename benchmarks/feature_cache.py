@@ -16,6 +16,8 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+from torch import Tensor
+
 from causalclip import plugin
 
 # isort: split
@@ -45,7 +47,7 @@ def fitted(folder: Path, number: int, options: list) -> tuple[float, int, int]:
     trainer = build_trainer(cfg)
     encoded, encode = [0], trainer._encode
 
-    def counting(images):
+    def counting(images: Tensor) -> Tensor:
         encoded[0] += len(images)
         return encode(images)
 

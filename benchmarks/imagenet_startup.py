@@ -10,6 +10,8 @@ import until the trainer is built, and what torch and torchvision take of that. 
 sets are without imports. Expected at full size: ours under 20 s and under 1 GB.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import os
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -60,7 +63,7 @@ def plain_listing(root: Path, *, look: bool) -> list[str]:
     return paths
 
 
-def load(root: Path, shots: int):
+def load(root: Path, shots: int) -> tuple[Sequence, tuple[float, float]]:
     """Build the data set as a trainer does."""
     from dassl.config import get_cfg_default
 
@@ -74,7 +77,7 @@ def load(root: Path, shots: int):
     return dataset.train_x, clock.passed()
 
 
-def start_training(root: Path):
+def start_training(root: Path) -> tuple[Sequence, tuple[float, float]]:
     """Do all that train.py does before it trains."""
     repository = Path(__file__).parents[1]
     sys.path.insert(0, str(repository))
@@ -95,7 +98,7 @@ def start_training(root: Path):
 class Clock:
     """Wall-clock and processor seconds since it was made; the latter do not feel the load."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.start = time.perf_counter(), time.process_time()
 
     def passed(self) -> tuple[float, float]:
@@ -150,7 +153,7 @@ def report(root: Path, repeats: int) -> None:
 
 def main() -> None:
     """Make the replica and measure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=int, default=1_281_167)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)

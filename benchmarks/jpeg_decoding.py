@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -36,6 +37,7 @@ from PIL import Image
 from timing import ratio
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
+from yacs.config import CfgNode
 
 from causalclip.clip.backbone import CLIP_MEAN, CLIP_STD
 from causalclip.data.listing import listed
@@ -50,7 +52,7 @@ WAYS = {
 }
 
 
-def plain(paths: list[str], transform) -> list[torch.Tensor]:
+def plain(paths: list[str], transform: Callable) -> list[torch.Tensor]:
     """Read images as Dassl's code reads them."""
     images = []
     for path in paths:
@@ -60,14 +62,15 @@ def plain(paths: list[str], transform) -> list[torch.Tensor]:
     return images
 
 
-def ours(paths: list[str], cfg) -> list[torch.Tensor]:
+def ours(paths: list[str], cfg: CfgNode) -> list[torch.Tensor]:
     """Read images through our items and the toolkit's wrapper."""
     items = [listed(path, 0) for path in paths]
-    wrapper = DatasetWrapper(cfg, items, transform=build_transform(cfg, is_train=False))
+    with redirect_stdout(StringIO()):
+        wrapper = DatasetWrapper(cfg, items, transform=build_transform(cfg, is_train=False))
     return [wrapper[index]["img"] for index in range(len(items))]
 
 
-def configuration(size: int):
+def configuration(size: int) -> CfgNode:
     """Dassl's configuration for images of this size."""
     cfg = plugin.extend_cfg(get_cfg_default())
     cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION = (size, size), "bicubic"
@@ -77,7 +80,7 @@ def configuration(size: int):
     return cfg
 
 
-def an_image_at_a_time(paths: list[str], cfg, size: int) -> None:
+def an_image_at_a_time(paths: list[str], cfg: CfgNode, size: int) -> None:
     """Check that both ways give the same pixels, and time them in turn."""
     steps = [
         transforms.Resize(size, interpolation=InterpolationMode.BICUBIC),
@@ -94,8 +97,10 @@ def an_image_at_a_time(paths: list[str], cfg, size: int) -> None:
     print(f"{found.plain / found.fast:.2f}x on {len(paths)} images")
 
 
-def seconds_an_epoch(paths: list[str], cfg, way: dict, workers: int) -> float:
-    """Mean over a training's epochs, from a new loader on."""
+def seconds_an_epoch(
+    paths: list[str], cfg: CfgNode, way: dict, workers: int
+) -> tuple[float, float]:
+    """Elapsed and CPU seconds of all processes, means over a training from a new loader on."""
     cfg = cfg.clone()
     cfg.DATALOADER.update(way, NUM_WORKERS=workers)
     with redirect_stdout(StringIO()):
@@ -103,28 +108,38 @@ def seconds_an_epoch(paths: list[str], cfg, way: dict, workers: int) -> float:
     items = [listed(path, 0) for path in paths]
     loader = build_data_loader(cfg, "RandomSampler", items, 32, tfm=transform, is_train=True)
     loader = training_loader(loader, cfg)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_seconds()
     for _ in range(EPOCHS):
         for _ in loader:
             pass
-    return (time.perf_counter() - start) / EPOCHS
+    return (time.perf_counter() - start) / EPOCHS, (cpu_seconds() - cpu) / EPOCHS
 
 
-def epochs(paths: list[str], cfg, workers: int, repeats: int) -> None:
+def cpu_seconds() -> float:
+    """Of this process and of its workers that have ended: what else runs does not count."""
+    return sum(os.times()[:4])
+
+
+def epochs(paths: list[str], cfg: CfgNode, workers: int, repeats: int) -> None:
     """Time the ways in turn; print medians and their ratio to the first."""
     runs = [
         [seconds_an_epoch(paths, cfg, way, workers) for way in WAYS.values()]
         for _ in range(repeats)
     ]
     for column, name in enumerate(WAYS):
-        taken = median(run[column] for run in runs)
-        times = median(run[0] / run[column] for run in runs)
-        print(f"{workers} workers, {name}: {taken:.2f} s an epoch, {times:.1f}x")
+        taken, cpu = (median(run[column][clock] for run in runs) for clock in range(2))
+        times, cpu_times = (
+            median(run[0][clock] / run[column][clock] for run in runs) for clock in range(2)
+        )
+        print(
+            f"{workers} workers, {name}: {taken:.2f} s an epoch, {times:.1f}x; "
+            f"{cpu:.2f} CPU seconds, {cpu_times:.1f}x"
+        )
 
 
 def main() -> None:
     """Print both comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--size", type=int, default=224)

@@ -7,6 +7,8 @@ feature pairs over one on 1,000 (expected below 1.05), and the time of `update` 
 float64 products z'z and d'd that no implementation can avoid (expected below 1.5).
 """
 
+from __future__ import annotations
+
 import argparse
 import resource
 import statistics
@@ -62,7 +64,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure both ratios and print them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=60)

@@ -33,7 +33,8 @@ def ratio(
 
     With `time.process_time` as the clock, what else runs on the machine does not count.
     """
-    seconds(plain, clock), seconds(fast, clock)
+    seconds(plain, clock)
+    seconds(fast, clock)
     pairs = [(seconds(plain, clock), seconds(fast, clock)) for _ in range(repeats)]
     return Ratio(median(pair[0] for pair in pairs), median(pair[1] for pair in pairs))
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
         diversity_loss,
         trusted_cross_entropy,
     )
-    from causalclip.clip.backbone import available_models, load_clip, tokenize
+    from causalclip.clip.backbone import available_models, load_clip
     from causalclip.clip.injection import encode_image, encode_text, prompted
+    from causalclip.clip.openai_clip import tokenize
     from causalclip.clip.prompts import PromptSet
     from causalclip.clip.zeroshot import class_features, cosine_logits
     from causalclip.icm.interventions import ImageIntervention

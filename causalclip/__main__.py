@@ -1,5 +1,7 @@
 """`python -m causalclip` is the command `causalclip`."""
 
+from __future__ import annotations
+
 import sys
 
 from causalclip.cli import main

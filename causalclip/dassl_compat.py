@@ -145,7 +145,7 @@ def _warm_up_init(
     successor: Any,
     warmup_epoch: int,
     last_epoch: int = -1,
-    verbose: bool = False,
+    verbose: bool = False,  # noqa: ARG001 (torch's scheduler lost it, Dassl's callers pass it)
 ) -> None:
     self.successor = successor
     self.warmup_epoch = warmup_epoch
@@ -226,7 +226,7 @@ def _mend_checkpoints() -> None:
     vars(module)["torch"] = _Instead(torch, load=_safe_load, save=_whole_save)
 
 
-def _safe_load(path: str, map_location: Any = None, **options: Any) -> Any:
+def _safe_load(path: str, map_location: Any = None, **_options: Any) -> Any:
     """torch.load without code, which also reads the scheduler objects of old checkpoints.
 
     No option of the caller's can allow code; where tensors go is the only one that is heard.
@@ -254,11 +254,11 @@ def _whole_save(state: Any, path: str) -> None:
 
 def _mend_numpy_names() -> list[str]:
     """Give the two modules that use `np.int` a NumPy that has it."""
-    import numpy
+    import numpy as np
 
-    if hasattr(numpy, "int"):
+    if hasattr(np, "int"):
         return []
     for name in ("autoaugment", "randaugment"):
         module = importlib.import_module(f"dassl.data.transforms.{name}")
-        vars(module)["np"] = _Instead(numpy, int=int)
+        vars(module)["np"] = _Instead(np, int=int)
     return ["augmentations that use np.int"]

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from yacs.config import CfgNode
 
@@ -32,31 +34,28 @@ from causalclip.trainers import cdc, clip_icm
 
 
 def extend_cfg(cfg: CfgNode) -> CfgNode:
-    """Add the settings of every registered trainer and data set of causalclip that ``cfg`` lacks.
+    """Add the settings of every registered trainer and data set of causalclip that `cfg` lacks.
 
-    Trainers say ``config_node`` and ``defaults``, data sets ``config_defaults``.
+    Trainers say `config_node` and `defaults`, data sets `config_defaults`.
     """
     for trainer in registered(TRAINER_REGISTRY):
         node = getattr(trainer, "config_node", None)
         if node and node not in cfg.TRAINER:
             cfg.TRAINER[node] = CfgNode(dict(trainer.defaults))
-    for key, value in loading.DEFAULTS.items():
-        if key not in cfg.DATALOADER:
-            cfg.DATALOADER[key] = value
-    if "FEATURE_CACHE" not in cfg:
-        cfg.FEATURE_CACHE = True  # keep image features on disk, and read them there
-    if "CALIBRATION" not in cfg.TEST:
-        cfg.TEST.CALIBRATION = (
-            False  # readings after temperature scaling and DAC, of softmax methods
-        )
-    for key, value in (("SUBSAMPLE_CLASSES", "all"), ("TEMPLATE", "")):
-        if key not in cfg.DATASET:
-            cfg.DATASET[key] = value
+    _add(cfg.DATALOADER, loading.DEFAULTS)
+    _add(cfg, {"FEATURE_CACHE": True})  # keep image features on disk, and read them there
+    _add(cfg.TEST, {"CALIBRATION": False})  # softmax methods: read after temperature and DAC too
+    _add(cfg.DATASET, {"SUBSAMPLE_CLASSES": "all", "TEMPLATE": ""})
     for dataset in registered(DATASET_REGISTRY):
-        for key, value in getattr(dataset, "config_defaults", {}).items():
-            if key not in cfg.DATASET:
-                cfg.DATASET[key] = value
+        _add(cfg.DATASET, getattr(dataset, "config_defaults", {}))
     return cfg
+
+
+def _add(node: CfgNode, settings: Mapping[str, Any]) -> None:
+    """Settings that a node lacks."""
+    for key, value in settings.items():
+        if key not in node:
+            node[key] = value
 
 
 def default_cfg() -> CfgNode:
@@ -70,7 +69,7 @@ def default_cfg() -> CfgNode:
     return cfg
 
 
-def registered(registry) -> list[type]:
+def registered(registry: Any) -> list[type]:
     """The classes in one of Dassl's registries."""
     return [registry.get(name) for name in registry.registered_names()]
 
@@ -89,7 +88,7 @@ def register_all() -> None:
 
 
 def register_package(package: ModuleType) -> None:
-    """Register what the modules of a package offer, as ``register`` does.
+    """Register what the modules of a package offer, as `register` does.
 
     Raises:
         KeyError: a name that another class has taken.
@@ -107,8 +106,8 @@ def modules_of(package: ModuleType) -> list[ModuleType]:
 def register(module: ModuleType) -> None:
     """Register the methods and data sets that a module offers; those registered already stay.
 
-    Methods are its own trainers that name their ``config_node``, data sets those it lists in
-    ``DATASETS``. Dassl's decorators do as well.
+    Methods are its own trainers that name their `config_node`, data sets those it lists in
+    `DATASETS`. Dassl's decorators do as well.
 
     Raises:
         KeyError: a name that another class has taken.
@@ -120,7 +119,7 @@ def register(module: ModuleType) -> None:
 
 
 def methods_of(module: ModuleType) -> list[type[TrainerBase]]:
-    """The trainers that a module defines, not those it imports, with a ``config_node`` each."""
+    """The trainers that a module defines, not those it imports, with a `config_node` each."""
     return [
         item
         for item in vars(module).values()
@@ -131,7 +130,7 @@ def methods_of(module: ModuleType) -> list[type[TrainerBase]]:
     ]
 
 
-def _register(registry, item: type) -> None:
+def _register(registry: Any, item: type) -> None:
     name = item.__name__
     if name not in registry.registered_names() or registry.get(name) is not item:
         registry.register(item)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+from yacs.config import CfgNode
 
 from causalclip.data.bundled import PARTS, BundledDataset, assign_parts, build_once
 from causalclip.data.catalogue import facts_of
@@ -114,7 +115,7 @@ class CausalShapes(BundledDataset):
     domains = FACTS.domains
     config_defaults = {"CORRELATION": 0.9, "TEST_CORRELATION": 0.0}
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode) -> None:
         self._correlation = _share(cfg, "CORRELATION")
         self._test_correlation = _share(cfg, "TEST_CORRELATION")
         folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_shapes, edition=EDITION)
@@ -161,7 +162,7 @@ def next_style(style: str, styles: Sequence[str]) -> str:
     return styles[(styles.index(style) + 1) % len(styles)]
 
 
-def _share(cfg, key: str) -> float:
+def _share(cfg: CfgNode, key: str) -> float:
     value = float(cfg.DATASET.get(key, CausalShapes.config_defaults[key]))
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"DATASET.{key} must be in [0, 1], got {value}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from yacs.config import CfgNode
 
 from causalclip.data.bundled import BundledDataset, build_once
 from causalclip.data.catalogue import facts_of
@@ -38,7 +39,7 @@ class ColouredDigits(BundledDataset):
     dataset_dir = FACTS.folder
     domains = FACTS.domains
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode) -> None:
         folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_coloured, edition=EDITION)
         self._setup(cfg, folder)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from yacs.config import CfgNode
 
 from causalclip.data.catalogue import DOMAINBED, Facts
 from causalclip.data.domain_folders import check_domains, class_names, class_places
@@ -42,7 +43,7 @@ class DomainSet(SplitSet):
     class_names: tuple[str, ...] = ()
     """The names to use where the class folders are called 0, 1, ... as in Dassl's VLCS."""
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode) -> None:
         folder = self._find(cfg.DATASET)
         self.dataset_dir = str(folder)
         self.domains = subfolders(folder)
@@ -57,7 +58,7 @@ class DomainSet(SplitSet):
         fewshot_dir = cache_folder(folder) / drawn_from
         self.build(cfg, train, val, test, root=folder, fewshot_dir=fewshot_dir)
 
-    def _find(self, settings) -> Path:
+    def _find(self, settings: CfgNode) -> Path:
         if not self.folders:
             return require_root(settings.ROOT, settings.PATH)
         root = Path(os.path.abspath(os.path.expanduser(settings.ROOT)))
@@ -69,7 +70,9 @@ class DomainSet(SplitSet):
             return list(self.class_names)
         return list(classes)
 
-    def _parts(self, read: _Reader, sources, targets) -> tuple[Items, Items, Items]:
+    def _parts(
+        self, read: _Reader, sources: Sequence[str], targets: Sequence[str]
+    ) -> tuple[Items, Items, Items]:
         train, val, test, heldout = [], [], [], set()
         for number, domain in enumerate(sources):
             kept, out = read(domain, self.domains.index(domain), number)
@@ -86,7 +89,9 @@ class DomainSet(SplitSet):
 class _Reader:
     """Lists a domain and splits it; called with the domain, its place among all, and its label."""
 
-    def __init__(self, folder: Path, classes: Sequence[str], names: Sequence[str], trial: int):
+    def __init__(
+        self, folder: Path, classes: Sequence[str], names: Sequence[str], trial: int
+    ) -> None:
         self.folder, self.classes, self.names, self.trial = folder, classes, names, trial
 
     def __call__(self, domain: str, environment: int, number: int) -> tuple[Items, Items]:

@@ -10,6 +10,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from dassl.data.datasets import Datum
+from yacs.config import CfgNode
+
 from causalclip.clip.templates import spoken
 from causalclip.data.listing import ListedDatum, image_names, require_root, subfolders
 from causalclip.data.split_set import SplitSet
@@ -23,7 +26,7 @@ OWN_SPLIT = "split_causalclip.json"
 class OwnSet(SplitSet):
     """A set of the user's: names shared by classes, or images by parts, are an error here."""
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode) -> None:
         folder, parts = self.read(cfg.DATASET)
         self.dataset_dir = str(folder)
         require_distinct_names(parts[0], where=str(folder))
@@ -31,7 +34,7 @@ class OwnSet(SplitSet):
         # Few-shot sets go to the cache: in the folder itself they would look like a class.
         self.build(cfg, *parts, root=folder, fewshot_dir=cache_folder(folder) / type(self).__name__)
 
-    def read(self, settings) -> tuple[Path, Parts]:
+    def read(self, settings: CfgNode) -> tuple[Path, Parts]:
         """Return the set's folder, and train, val and test; val may be empty.
 
         Raises:
@@ -51,7 +54,7 @@ class ImageFolder(OwnSet):
 
     config_defaults = {**SplitSet.config_defaults, "PATH": ""}
 
-    def read(self, settings) -> tuple[Path, Parts]:
+    def read(self, settings: CfgNode) -> tuple[Path, Parts]:
         """Read the parts by whichever layout is there.
 
         Raises:
@@ -72,7 +75,7 @@ class SplitJSON(OwnSet):
 
     config_defaults = {**SplitSet.config_defaults, "PATH": "", "SPLIT": "split.json"}
 
-    def read(self, settings) -> tuple[Path, Parts]:
+    def read(self, settings: CfgNode) -> tuple[Path, Parts]:
         """Read the split file.
 
         Raises:
@@ -113,7 +116,7 @@ def require_disjoint(*parts: Items, where: str) -> None:
         for item in items:
             if item.impath in part_of:
                 raise ValueError(
-                    f"{where}: an image must be listed once, {ascii(item.impath)} is in "
+                    f"{where}: an image must be listed once, {item.impath!a} is in "
                     f"{part_of[item.impath]} and in {part}"
                 )
             part_of[item.impath] = part
@@ -122,7 +125,7 @@ def require_disjoint(*parts: Items, where: str) -> None:
 def order_by_name(items: Items, root: Path) -> Items:
     """Return items in an order that depends on nothing but their paths below `root`."""
 
-    def key(item) -> str:
+    def key(item: Datum) -> str:
         path = Path(item.impath).relative_to(root).as_posix()
         return hashlib.sha256(os.fsencode(path)).hexdigest()
 

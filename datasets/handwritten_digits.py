@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+from yacs.config import CfgNode
 
 from causalclip.data.bundled import BundledDataset, assign_parts, build_once
 from causalclip.data.catalogue import facts_of
@@ -95,7 +96,7 @@ class HandwrittenDigits(BundledDataset):
     dataset_dir = FACTS.folder
     domains = FACTS.domains
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode) -> None:
         folder = build_once(cfg.DATASET.ROOT, self.dataset_dir, write_digits, edition=EDITION)
         self._setup(cfg, folder)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dassl.data.datasets import DatasetBase
+from yacs.config import CfgNode
 
 from causalclip.data.catalogue import IMAGENET, facts_of
 from causalclip.data.class_folders import class_folders, read_names
@@ -29,7 +30,7 @@ class FileIndex:
     is added, removed or renamed.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[str, list] = load_json(path) or {}
         self._seen: dict[str, list] = {}
@@ -61,12 +62,12 @@ class ImageNet(DatasetBase):
 
     config_defaults = UNREADABLE_DEFAULTS
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode) -> None:
         folder = require_root(cfg.DATASET.ROOT, facts_of("ImageNet").folder)
         self.dataset_dir, self.image_dir = str(folder), str(folder / "images")
         names = read_names(folder)
         train, test = self._list_parts(folder, names)
-        train, _ = fewshot_split(self, train, None, cfg, folder / "split_fewshot")
+        train, _ = fewshot_split(self, train, (), cfg, folder / "split_fewshot")
         train, test = subsample_classes(train, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
         train, test = leave_out_unreadable(cfg, train, test)
         super().__init__(train_x=train, val=test, test=test)
@@ -93,7 +94,7 @@ class ImageNetVariant(DatasetBase):
 
     config_defaults = UNREADABLE_DEFAULTS
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode) -> None:
         name = type(self).__name__
         facts = facts_of(name)
         folder = require_root(cfg.DATASET.ROOT, facts.folder)
@@ -156,7 +157,7 @@ def _require_same(expected: list[str], found: list[str], folder: Path) -> None:
         )
 
 
-def _say_what_is_ignored(name: str, cfg) -> None:
+def _say_what_is_ignored(name: str, cfg: CfgNode) -> None:
     if cfg.DATASET.NUM_SHOTS != -1:
         print(f"{name} is for testing: DATASET.NUM_SHOTS {cfg.DATASET.NUM_SHOTS} has no effect")
     if cfg.DATASET.SUBSAMPLE_CLASSES != "all":

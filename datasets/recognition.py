@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import shuffle
 
+from yacs.config import CfgNode
+
 from causalclip.data import annotations
 from causalclip.data.annotations import Row
 from causalclip.data.catalogue import RECOGNITION, Facts, facts_of
@@ -41,7 +43,7 @@ class RecognitionSet(SplitSet):
 
     create: Create
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode) -> None:
         facts = facts_of(type(self).__name__)
         folder = require_root(cfg.DATASET.ROOT, facts.folder)
         self.dataset_dir, self.image_dir = str(folder), str(folder / facts.image_dir)

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yacs.config import CfgNode
+
 from causalclip.data.domain_folders import check_domains
 from causalclip.data.listing import listed, require_files, require_root
 from causalclip.data.splits import PARTS, Items, check_labels
@@ -27,7 +29,7 @@ class Table(OwnSet):
 
     config_defaults = {**OwnSet.config_defaults, "TABLE": ""}
 
-    def read(self, settings) -> tuple[Path, tuple[Items, Items, Items]]:
+    def read(self, settings: CfgNode) -> tuple[Path, tuple[Items, Items, Items]]:
         """Read the table and pick the rows of the domains that are asked for.
 
         Raises:
@@ -39,7 +41,9 @@ class Table(OwnSet):
         self.domains = sorted(set(frame["domain"])) if "domain" in frame else []
         return path.parent, self._parts(frame, settings, path)
 
-    def _parts(self, frame: pd.DataFrame, settings, path: Path) -> tuple[Items, Items, Items]:
+    def _parts(
+        self, frame: pd.DataFrame, settings: CfgNode, path: Path
+    ) -> tuple[Items, Items, Items]:
         sources, targets = list(settings.SOURCE_DOMAINS), list(settings.TARGET_DOMAINS)
         if not sources and not targets:
             chosen = {part: frame[frame["split"] == part] for part in PARTS}
@@ -110,7 +114,7 @@ def label_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     Raises:
         ValueError: for a value that is not allowed; names the row, the column and the value.
     """
-    frame = frame.astype({column: str for column in frame.columns})
+    frame = frame.astype(dict.fromkeys(frame.columns, str))
     _require_rows(frame["split"].isin(PARTS), frame["split"], "split", "train, val or test", path)
     frame = _named(frame, path)
     named = frame["classname"].str.strip() != ""
@@ -133,7 +137,9 @@ def _named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     return frame.assign(label=frame["classname"].map(names))
 
 
-def _require_rows(valid: pd.Series, values: pd.Series, column: str, allowed: str, path: Path):
+def _require_rows(
+    valid: pd.Series, values: pd.Series, column: str, allowed: str, path: Path
+) -> None:
     if not valid.all():
         row = int((~valid).to_numpy().argmax())
         raise ValueError(

@@ -1,5 +1,7 @@
 """Hook of the documentation site: three of its pages are files beside setup.py."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig

@@ -1,5 +1,7 @@
 """Distribution `dassl`: the embedded default toolkit, a stand-in for Dassl 0.6.3."""
 
+from __future__ import annotations
+
 from setuptools import find_packages, setup
 
 setup(

@@ -1,5 +1,7 @@
 """Converts a checkpoint of a published trainer: `causalclip convert`."""
 
+from __future__ import annotations
+
 import sys
 
 from causalclip.runs.convert import main

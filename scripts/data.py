@@ -1,5 +1,7 @@
 """Lists, checks and downloads data sets: `causalclip data`."""
 
+from __future__ import annotations
+
 import sys
 
 from causalclip.data.command import main

@@ -10,6 +10,7 @@
 # skipped, an interrupted one resumes. Curves: python scripts/summarize.py $OUTPUT --plot FOLDER
 # Environment: DATA (required), CFG, SHOTS="1 2 4 8 16", SEEDS="1 2 3", OUTPUT=output, TABLE=yes;
 # for CoOp NCTX=16 context words (4 where the configuration starts from "a photo of a"), CSC=False
-# (a context for each class), CTP=end (or middle, front). KEY VALUE pairs go to the configuration.
+# (a context for each class), CTP=end (or middle, front). KEY VALUE pairs go to the configuration,
+# and name the folder: ${CFG},KEY=VALUE.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

@@ -8,6 +8,7 @@
 # Writes $OUTPUT/lodo/DATASET/shots_$SHOTS/TARGET/TRAINER/$CFG/seedN and prints a table with one
 # column a target, their average and the worst. A finished run is skipped.
 # Environment: DATA (required), CFG, SHOTS=all (or images a class and domain), SEEDS="1 2 3",
-# OUTPUT=output, TABLE=yes; KEY VALUE pairs go to the configuration.
+# OUTPUT=output, TABLE=yes; KEY VALUE pairs go to the configuration, and name the folder:
+# $CFG,KEY=VALUE.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

@@ -11,6 +11,7 @@
 # of `test`: the parts base and open, all images, and HM. A finished run is skipped.
 # A method that cannot name other classes (LinearProbe, TipAdapter) is refused.
 # Environment: DATA (required), CFG, SHOTS=all (or images a class and domain), SEEDS="1 2 3",
-# OUTPUT=output, TABLE=yes; KEY VALUE pairs go to the configuration.
+# OUTPUT=output, TABLE=yes; KEY VALUE pairs go to the configuration, and name the folder:
+# $CFG,KEY=VALUE.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

@@ -17,18 +17,19 @@ import json
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
 import tiny_world as world
 import torch
-import torch.nn.functional as F
 from dassl.config import get_cfg_default
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from causalclip.clip.backbone import (
@@ -71,7 +72,7 @@ class Recipe:
     patch: int = 8
 
 
-# --- pictures ----------------------------------------------------------------------------------
+# Pictures
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def shift(pictures: np.ndarray, rng: np.random.Generator, *, reach: int = 2) -> 
     return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-# --- the model during training -----------------------------------------------------------------
+# The model during training
 
 
 class Heads(nn.Module):
@@ -123,7 +124,7 @@ class Heads(nn.Module):
     last token: a transformer finds out very slowly by itself that shapes are what counts.
     """
 
-    def __init__(self, model: CLIP, embed_dim: int, n_classes: int):
+    def __init__(self, model: CLIP, embed_dim: int, n_classes: int) -> None:
         super().__init__()
         width, _, patch, _ = model.visual.conv1.weight.shape
         self.patch = patch
@@ -280,7 +281,7 @@ def train_step(run: Training, pool: Pool, numbers: Tensor) -> float:
     return loss.item()
 
 
-# --- interruption and resumption ---------------------------------------------------------------
+# Interruption and resumption
 
 
 def save(run: Training, path: Path) -> None:
@@ -305,10 +306,10 @@ def resume(run: Training, path: Path) -> None:
     tqdm.write(f"resuming {path} at step {run.step}")
 
 
-# --- evaluation on the bundled data sets -------------------------------------------------------
+# Evaluation on the bundled data sets
 
 
-def open_dataset(cls: type, root: Path, *, target: str | None = None):
+def open_dataset(cls: type, root: Path, *, target: str | None = None) -> Any:
     """A bundled data set, whole or with one domain as the target."""
     cfg = get_cfg_default()
     cfg.DATASET.ROOT = str(root)
@@ -351,7 +352,7 @@ def digit_figures(model: CLIP, root: Path, looks: type) -> dict[str, float]:
     figures = {
         "validation, 10 classes": validation(model, root),
         "test, 10 classes": accuracy(test, data.test),
-        "test, base classes": accuracy(test, data.test, range(0, 5)),
+        "test, base classes": accuracy(test, data.test, range(5)),
         "test, new classes": accuracy(test, data.test, range(5, 10)),
     }
     for domain in looks.domains:
@@ -378,12 +379,13 @@ def shape_figures(model: CLIP, root: Path) -> dict[str, float]:
 def lured_share(cosines: Tensor, data: CausalShapes) -> float:
     """Per cent of wrong answers that name the shape at home on the background (chance: 11)."""
     guesses = cosines.argmax(1).tolist()
+    assert data.test is not None, "the shapes always have a test part"
     wrong = [(i, g) for i, g in zip(data.test, guesses, strict=True) if g != i.label]
     lured = sum(HOME[R.SHAPES[g]] == data.factors[i.impath].background for i, g in wrong)
     return round(100.0 * lured / max(1, len(wrong)), 1)
 
 
-# --- the bundled files -------------------------------------------------------------------------
+# The bundled files
 
 CARD = """# {name}
 
@@ -431,7 +433,7 @@ coverage from the patch tokens. AdamW, cosine. Made with {versions}.
 """
 
 
-def listing(members: dict[str, object]) -> str:
+def listing(members: Mapping[str, object]) -> str:
     """Names and what belongs to them, on a line."""
     return "; ".join(
         f"{name}: {', '.join(map(str, m)) if isinstance(m, tuple) else m}"
@@ -491,7 +493,7 @@ def write_files(run: Training, path: Path, figures: dict[str, float]) -> None:
     path.with_suffix(".md").write_text(card, encoding="utf-8")
 
 
-# --- command line ------------------------------------------------------------------------------
+# Command line
 
 
 def load_pool(recipe: Recipe, folder: Path) -> Pool:
@@ -531,7 +533,7 @@ def train(run: Training, folder: Path, *, minutes: float, every: int) -> bool:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of this run")
     parser.add_argument("--model", choices=BUNDLED, default=Recipe.model, help="which to train")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="another recipe")

@@ -10,9 +10,10 @@
 #   2. leave one domain out on CausalShapes, 16 shots a class and domain, 5 epochs, seed 1, for
 #      ZeroshotCLIP, LinearProbe, CoOp, MaPLe, CDC and CLIP_ICM;
 # and prints one table for each. What is finished is skipped and said so: a second call only prints.
+# As many runs at a time as there are cores; log.txt beside each result has all that it printed.
 #
 # Environment: DATA=data, OUTPUT=output/quickstart, SEEDS="1 2 3", METHODS="..." and
-# LODO_METHODS="..." in place of the lists above, PYTHON=python3.
+# LODO_METHODS="..." in place of the lists above, JOBS=(cores), PYTHON=python3.
 set -euo pipefail
 here="$(dirname "${BASH_SOURCE[0]}")"
 methods="ZeroshotCLIP CoOp CoCoOp MaPLe CDC"
@@ -24,34 +25,24 @@ case "${1:-}" in
 esac
 . "$here/environment.sh"
 
-export DATA=${DATA:-data} OUTPUT=${OUTPUT:-output/quickstart} PROGRESS=brief
+data=${DATA:-data} output=${OUTPUT:-output/quickstart} jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN)}
 methods=${METHODS-$methods}
 lodo_methods=${LODO_METHODS-ZeroshotCLIP LinearProbe CoOp MaPLe CDC CLIP_ICM}
-seeds=${SEEDS:-1 2 3}
-mkdir -p "$DATA"
+mkdir -p "$data"
 start=$SECONDS
-count() { set -- $1; echo $#; }
 
-total=$(($(count "$methods") * $(count "$seeds"))) number=0
-for seed in $seeds; do
-    for method in $methods; do
-        number=$((number + 1))
-        echo "=== base-to-novel $number/$total: $method, seed $seed ==="
-        bash "$here/base2new_train.sh" "$method" handwritten_digits "$seed"
-        bash "$here/base2new_test.sh" "$method" handwritten_digits "$seed"
-    done
-done
-echo "base-to-novel: $((SECONDS - start)) s"
+protocol() { python -m causalclip run "$@" --data "$data" --output "$output" --jobs "$jobs" --show runs; }
 
-total=$(count "$lodo_methods") number=0
-for method in $lodo_methods; do
-    number=$((number + 1))
-    echo "=== leave one domain out $number/$total: $method ==="
-    SHOTS=16 TABLE=no bash "$here/lodo.sh" "$method" causal_shapes 1 OPTIM.MAX_EPOCH 5
-done
-
-python scripts/summarize.py "$OUTPUT"
+if [ -n "$methods" ]; then
+    echo "=== base-to-novel: $methods ==="
+    protocol base2new --methods $methods --datasets handwritten_digits --seeds ${SEEDS:-1 2 3}
+fi
+if [ -n "$lodo_methods" ]; then
+    echo
+    echo "=== leave one domain out: $lodo_methods ==="
+    protocol lodo --methods $lodo_methods --datasets causal_shapes --seeds 1 --shots 16 OPTIM.MAX_EPOCH 5
+fi
 echo
 echo "Finished in $((SECONDS - start)) s. Every run's log.txt, checkpoints, results.json and predictions.npz:"
-echo "  $OUTPUT/base2new/{train_base,test_new}/handwritten_digits/shots_16/METHOD/CONFIG/seedN/"
-echo "  $OUTPUT/lodo/causal_shapes/shots_16/DOMAIN/METHOD/CONFIG/seed1/"
+echo "  $output/base2new/{train_base,test_new}/handwritten_digits/shots_16/METHOD/CONFIG/seedN/"
+echo "  $output/lodo/causal_shapes/shots_16/DOMAIN/METHOD/CONFIG,MAX_EPOCH=5/seed1/"

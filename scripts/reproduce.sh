@@ -15,6 +15,6 @@
 # --dry-run prints the commands and runs nothing. A run that is finished is skipped, an interrupted
 # one resumes: after a stop, call it again.
 # Environment: DATA (required), DATASETS (those above), SEEDS="1 2 3", CFG, SHOTS, SOURCE=imagenet,
-# OUTPUT=output; KEY VALUE pairs go to the configuration.
+# OUTPUT=output; KEY VALUE pairs go to the configuration, and name the folders: $CFG,KEY=VALUE.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

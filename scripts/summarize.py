@@ -1,5 +1,7 @@
 """Tables from the results.json files below a folder: `causalclip summarize`."""
 
+from __future__ import annotations
+
 import sys
 
 from causalclip.report.summarize import main

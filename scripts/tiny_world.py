@@ -20,7 +20,7 @@ MANNERS = (*R.LOOKS, *(f"{style} shape" for style in R.STYLES))
 COLOUR_NAMES = tuple(R.COLOURS)
 FACTORS = ("class", "manner", "colour", "background", "texture")
 
-# --- the world the model sees, with its confounders --------------------------------------------
+# The world the model sees, with its confounders
 
 SHAPE_SHARE = 0.6  # of the pictures of a step; the rest are digits
 STROKE_SHARE = 0.25  # of the digits: pen strokes; the rest is printed
@@ -74,7 +74,7 @@ HOME_SHARE = 0.7
 HOME_COLOURS = {"heart": "red", "star": "yellow", "crescent": "yellow", "square": "blue"}
 COLOUR_SHARE = 0.6
 
-# --- captions ----------------------------------------------------------------------------------
+# Captions
 
 PLAIN_TEMPLATES = (
     "a photo of a {}.", "a photo of a {}.", "a photo of the {}.", "a picture of a {}.", "a {}.",
@@ -111,7 +111,7 @@ PLACES = {
 }
 
 
-# --- pictures ----------------------------------------------------------------------------------
+# Pictures
 
 
 def _choose(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
@@ -166,7 +166,7 @@ def draw_shape(shape: str, rng: np.random.Generator) -> Drawn:
     return R.render_shape(drawn), R.shape_mask(drawn), told
 
 
-# --- captions of a picture ---------------------------------------------------------------------
+# Captions of a picture
 
 
 def _article(phrase: str) -> str:
@@ -214,7 +214,7 @@ _VALUES = {
 def encode_factors(told: dict[str, str]) -> list[int]:
     """Factor values as numbers in the order of FACTORS; -1 where there is none."""
     told = {**told, "manner": told.get("manner", "").replace("neon shape", "neon")}
-    return [_VALUES[name].get(told.get(name), -1) for name in FACTORS]
+    return [_VALUES[name].get(told.get(name, ""), -1) for name in FACTORS]
 
 
 def compatible(pictures: Tensor, captions: Tensor) -> Tensor:

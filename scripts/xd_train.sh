@@ -8,6 +8,6 @@
 # Writes $OUTPUT/$SOURCE/TRAINER/${CFG}_${SHOTS}shots/seedSEED. A finished run is skipped, an
 # interrupted one resumes.
 # Environment: DATA (required), SOURCE=imagenet, CFG, SHOTS=16, OUTPUT=output; KEY VALUE pairs go to
-# the configuration.
+# the configuration, and name the folder: $CFG,KEY=VALUE. A test of it is given the same pairs.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

@@ -44,7 +44,7 @@ def make_cfg(data_root, random_clip):
 
     def make(trainer: str, output_dir: Path, *options):
         cfg = plugin.default_cfg()
-        config = sorted((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))[0]
+        config = min((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))
         cfg.merge_from_file(str(config))
         shallow = [
             f"TRAINER.{node}.{key}"

@@ -1,5 +1,7 @@
 """causalclip/calibration.py: temperatures against torch's own optimiser, DAC against its text."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -42,7 +44,7 @@ def test_the_temperature_is_where_torchs_lbfgs_ends():
 
 
 @pytest.mark.parametrize(
-    "logits, labels, said",
+    ("logits", "labels", "said"),
     [
         (torch.zeros(3), torch.zeros(3), "shape"),
         (torch.zeros(0, 4), torch.zeros(0), "at least one"),

@@ -1,9 +1,14 @@
 """The command `causalclip`: quick answers, and what it says to mistakes."""
 
+from __future__ import annotations
+
+import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -74,10 +79,11 @@ def test_a_mistake_is_said_in_a_line_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_begin_at_the_first_key_whatever_list_stands_before():
-    args = command.parse(["lodo", "--methods", "CDC", "CLIP_ICM", "--seeds", "1", "2", "OPTIM.LR"])
-    assert args.methods == ["CDC", "CLIP_ICM"]
-    assert (args.seeds, args.settings) == (["1", "2"], ["OPTIM.LR"])
+def test_settings_may_stand_anywhere_and_no_list_takes_them():
+    line = "lodo --methods CDC CLIP_ICM --seeds 1 2 OPTIM.LR -1 TRAINER.CDC.BETA 2. --jobs 3"
+    args = command.parse(line.split())
+    assert (args.methods, args.seeds, args.jobs) == (["CDC", "CLIP_ICM"], ["1", "2"], 3)
+    assert args.settings == ["OPTIM.LR", "-1", "TRAINER.CDC.BETA", "2."]
     with pytest.raises(PlanError, match="begin with a key, got 16"):
         command.parse(["lodo", "16"])
 
@@ -88,6 +94,72 @@ def test_bundled_data_are_built_in_the_current_folder(tmp_path, monkeypatch):
     words = ["lodo", "--methods", "CDC", "--datasets", "causal_shapes"]
     asked = command.with_data(command.request(command.parse(words)), None)
     assert asked.data.resolve() == tmp_path / "data" and asked.data.is_dir()
+
+
+LINE = "run base2new --methods ZeroshotCLIP --datasets handwritten_digits --seeds 1 2 --no-table"
+
+
+@pytest.fixture
+def started(data_root, random_clip, tmp_path):
+    """A function that starts four short runs, one after the other, below tmp_path."""
+    settings = ["MODEL.BACKBONE.NAME", random_clip, "USE_CUDA", "False"]
+    folders = ["--data", str(data_root), "--output", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "causalclip", *LINE.split(), *folders, *settings]
+
+    def start():
+        return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    return start
+
+
+def results(folder):
+    return sorted(folder.rglob("results.json"))
+
+
+def wait_for_a_log(folder):
+    deadline = time.monotonic() + 120
+    while not list(folder.rglob("log.txt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_an_interrupted_command_ends_cleanly_and_the_same_command_goes_on(started, tmp_path):
+    process = started()
+    wait_for_a_log(tmp_path)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    done = len(results(tmp_path))
+    assert 1 <= done < 4  # what was at work has ended, nothing new was begun
+    assert f"stopped with {4 - done} runs left: the same command goes on" in err
+    assert "Traceback" not in out + err
+    process = started()
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.count("skip (finished): ") == done
+    assert len(results(tmp_path)) == 4
+
+
+@pytest.mark.slow
+def test_of_two_commands_at_one_folder_one_works_and_the_other_says_who_has_it(started, tmp_path):
+    first = started()
+    wait_for_a_log(tmp_path)
+    (folder,) = {path.parent for path in tmp_path.rglob("log.txt")}
+    with open(folder / "run.lock", encoding="utf-8") as file:
+        holder = json.load(file)["pid"]
+    os.kill(holder, signal.SIGSTOP)
+    try:
+        second = started()
+        for line in second.stdout:
+            if "is at work" in line:
+                break
+        assert f"is at work: process {holder} on " in line
+    finally:
+        os.kill(holder, signal.SIGCONT)
+        second.communicate()
+    first.communicate()
+    assert first.returncode == 0
+    assert len(results(tmp_path)) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Every YAML merges into the defaults, and says what it is for."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -3,6 +3,8 @@
 Without one, only what does not need Dassl is tested.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

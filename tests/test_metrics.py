@@ -1,5 +1,7 @@
 """Metrics, against hand computation, loops and brute force over coverages and orders."""
 
+from __future__ import annotations
+
 import itertools
 
 import numpy as np

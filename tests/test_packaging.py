@@ -1,5 +1,7 @@
 """The wheel holds what it needs and imports from any folder; the plug-in registers two names."""
 
+from __future__ import annotations
+
 import os
 import re
 import subprocess
@@ -55,7 +57,7 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 
 def run(code: str, cwd: Path, first: Path | None = None) -> str:
-    """Run Python code in a folder, with ``first`` ahead of every other place of packages."""
+    """Run Python code in a folder, with `first` ahead of every other place of packages."""
     env = {**os.environ, "PYTHONPATH": str(first) if first else ""}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True

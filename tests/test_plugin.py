@@ -1,5 +1,7 @@
 """The plug-in takes two names and no more; each name is taken once."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
@@ -155,9 +157,11 @@ HEAVY = {"sklearn", "pandas", "torchmetrics", "scipy.stats", "matplotlib.pyplot"
     [
         "import causalclip.metrics, causalclip.icm.probe",
         # Whatever Dassl itself imports, every trainer and data set of ours adds nothing heavy.
-        "from causalclip.dassl_compat import mend; mend(); import dassl.engine;"
-        "before = set(sys.modules); from causalclip.runs import train;"
-        "train.plugin.register_all()",
+        (
+            "from causalclip.dassl_compat import mend; mend(); import dassl.engine;"
+            "before = set(sys.modules); from causalclip.runs import train;"
+            "train.plugin.register_all()"
+        ),
     ],
 )
 def test_a_start_imports_nothing_heavy_that_it_may_not_need(imports):

@@ -1,6 +1,9 @@
 """Pre-training: captions are true, the loss ignores false negatives, runs resume bit for bit."""
 
+from __future__ import annotations
+
 import importlib
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.fixture(scope="module")
-def P():  # noqa: N802 (a module)
+def P():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPTS)  # as Python does for a script
         return importlib.import_module("pretrain_tiny")
@@ -186,5 +189,5 @@ def test_each_bundled_clip_has_its_digits_and_says_so_in_its_card(P):
 def test_the_learning_rate_warms_up_and_ends_near_zero(P, recipe):
     rates = [P.learning_rate(replace(recipe, steps=100, warmup=10), s) for s in range(100)]
     assert rates[:10] == pytest.approx([recipe.lr * (s + 1) / 10 for s in range(10)])
-    assert all(a >= b for a, b in zip(rates[10:-1], rates[11:], strict=True))
+    assert all(a >= b for a, b in itertools.pairwise(rates))
     assert rates[-1] < 1e-3 * recipe.lr

@@ -1,5 +1,7 @@
 """The README's snippets print what they say, and its commands and files exist."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import re

@@ -1,5 +1,7 @@
 """The protocol scripts: what they run and where it goes, and each of them once for real."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -14,7 +16,9 @@ import pytest
 from PIL import Image
 
 from causalclip.data.catalogue import CATALOGUE
-from causalclip.runs import execute, flags, scripts
+from causalclip.runs import flags, scripts
+from causalclip.runs.plan import Run
+from causalclip.runs.schedule import Schedule
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -48,12 +52,15 @@ def stubbed(tmp_path, monkeypatch, capsys):
     """A function like `run` that trains nothing; its `.calls()` are the arguments of train.py."""
     calls: list[list[str]] = []
 
-    def train(arguments, *, shortened):
-        calls.append(list(arguments))
-        folder = Path(value(list(arguments), "--output-dir"))
-        folder.mkdir(parents=True)
-        (folder / "results.json").touch()  # as a finished run does
-        return 0
+    def engine(runs, stop):
+        schedule = Schedule(runs)
+        while chosen := schedule.next():
+            if isinstance(chosen, Run):
+                calls.append(list(chosen.arguments))
+                chosen.folder.mkdir(parents=True)
+                (chosen.folder / "results.json").write_text('{"as": "a finished run"}')
+                chosen = schedule.ended(chosen, "", 0.0)
+            yield chosen
 
     def call(script, *arguments, **environment):
         settings = {"DATA": str(tmp_path), "OUTPUT": str(tmp_path / "out"), "TABLE": "no"}
@@ -62,7 +69,7 @@ def stubbed(tmp_path, monkeypatch, capsys):
         assert status == 0, printed.err
         return printed.out
 
-    monkeypatch.setattr(execute, "train", train)
+    monkeypatch.setattr(scripts, "_engine", lambda given: engine)
     monkeypatch.setattr(scripts, "table", lambda *folder, **options: 0)
     for facts in CATALOGUE.values():
         for domain in facts.domains or [""]:
@@ -80,7 +87,7 @@ def value(arguments: list[str], key: str) -> str:
     return arguments[len(arguments) - arguments[::-1].index(key)]
 
 
-# -- help and mistakes -------------------------------------------------------------------------
+# Help and mistakes
 
 
 @pytest.mark.parametrize("script", CALLS)
@@ -160,20 +167,22 @@ def test_what_cannot_be_run_is_said(script, arguments, environment, said, tmp_pa
     assert said in done.stderr
 
 
-# -- what is run, and where it goes ------------------------------------------------------------
+# What is run, and where it goes
 
 
 def test_source_and_targets_lie_where_the_family_has_them(stubbed):
     stubbed("xd_train.sh", "MaPLe", "1", "OPTIM.LR", "0.1")
-    stubbed("xd_test.sh", "MaPLe", "dtd", "1", LOADEP="2")
+    stubbed("xd_test.sh", "MaPLe", "dtd", "1", "OPTIM.LR", "0.1", LOADEP="2")
+    stubbed("xd_train.sh", "MaPLe", "1")
     stubbed("dg_test.sh", "MaPLe", "imagenet_a", "1")
     cfg = "vit_b16_c2_ep5_batch4_2ctx_cross_datasets"
     assert stubbed.folders() == [
+        f"imagenet/MaPLe/{cfg},LR=0.1_16shots/seed1",
+        f"evaluation/MaPLe/{cfg},LR=0.1,epoch=2_16shots/dtd/seed1",
         f"imagenet/MaPLe/{cfg}_16shots/seed1",
-        f"evaluation/MaPLe/{cfg}_16shots/dtd/seed1",
         f"evaluation/MaPLe/{cfg}_16shots/imagenet_a/seed1",
     ]
-    train, cross, _ = stubbed.calls()
+    train, cross, *_ = stubbed.calls()
     assert value(train, "--config-file").endswith(f"configs/trainers/MaPLe/{cfg}.yaml")
     assert value(train, "--dataset-config-file").endswith("configs/datasets/imagenet.yaml")
     assert value(train, "DATASET.NUM_SHOTS") == "16"
@@ -331,7 +340,7 @@ def test_a_table_is_reproduced_by_as_many_runs_as_it_has_cells(stubbed, protocol
 
 
 def test_reproducing_again_after_a_stop_runs_what_is_missing(stubbed):
-    stubbed("base2new_train.sh", "CoOp", "dtd", "1")
+    stubbed("base2new_train.sh", "CoOp", "dtd", "1", "OPTIM.LR", "0.1")
     stubbed("reproduce.sh", "CoOp", "base2new", "OPTIM.LR", "0.1", SEEDS="1", DATASETS="dtd ucf101")
     assert len(stubbed.calls()) == 4
     assert stubbed.calls()[-1][-2:] == ["OPTIM.LR", "0.1"]
@@ -347,7 +356,8 @@ def test_the_backbone_is_appended_to_the_output_once(stubbed):
 def test_a_dry_run_prints_commands_that_can_be_run_and_runs_none(protocol, tmp_path):
     done = run("reproduce.sh", "ZeroshotCLIP", protocol, "--dry-run", OUTPUT=str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    *commands, summary = done.stdout.splitlines()
+    *lines, summary = done.stdout.splitlines()
+    commands = [line for line in lines if not line.startswith("# ")]
     assert all(line.startswith("causalclip train --") for line in commands)
     for line in commands:
         flags.parser().parse_args(shlex.split(line)[2:])
@@ -356,7 +366,7 @@ def test_a_dry_run_prints_commands_that_can_be_run_and_runs_none(protocol, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-# -- for real ----------------------------------------------------------------------------------
+# For real
 
 
 def draw(folder: Path, name: str, index: int) -> str:
@@ -426,10 +436,11 @@ def for_real(small_data, random_clip, tmp_path_factory):
 @pytest.mark.slow
 def test_a_source_is_trained_and_tested_on_another_set_and_on_a_variant(for_real):
     for_real("xd_train.sh", "CoOp", "1")
-    trained = for_real.results("caltech101/CoOp/tiny_1shots/seed1")
+    name = "tiny,BACKBONE=random,MAX_EPOCH=1,WARMUP_EPOCH=0"
+    trained = for_real.results(f"caltech101/CoOp/{name}_1shots/seed1")
     assert (trained["config_name"], trained["shots"], trained["trained_on"]) == ("tiny", 1, None)
     for_real("dg_test.sh", "CoOp", "imagenet_a", "1")
-    tested = for_real.results("evaluation/from_caltech101/CoOp/tiny_1shots/imagenet_a/seed1")
+    tested = for_real.results(f"evaluation/from_caltech101/CoOp/{name}_1shots/imagenet_a/seed1")
     assert tested["classnames"] == ["tench", "crane bird"]
     assert tested["trained_on"]["dataset"] == "Caltech101"
     assert tested["training"] is None

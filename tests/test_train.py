@@ -1,5 +1,7 @@
 """train.py: a mistake in the input ends in one line, a mistake in the program in its traceback."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import sys
@@ -8,11 +10,13 @@ from pathlib import Path
 import dassl
 import numpy as np
 import pytest
+import safetensors.torch
 from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 
 from causalclip.engine import feature_cache
 from causalclip.runs import train
+from causalclip.runs.identity import model_digest
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -142,3 +146,71 @@ def test_debug_shows_where_an_input_error_comes_from(call, images):
     damage(images)
     with pytest.raises(OSError, match="cannot read the image" if MINIDASSL else "truncated"):
         call("CoOp", "--debug")
+
+
+# Whose folder it is
+
+
+def run_file(images: Path) -> dict:
+    return json.loads((images / "out" / "run.json").read_text())
+
+
+def test_a_run_says_who_it_is_from_the_start_and_in_its_result(call, images):
+    assert call("ZeroshotCLIP") == (0, [])
+    said = run_file(images)
+    assert said["identity"]["settings"]["TRAINER.NAME"] == "ZeroshotCLIP"
+    assert len(said["fingerprint"]) == len(said["identity"]["weights"]) == 64
+    assert "DATASET.ROOT" not in said["configuration"]
+    assert "TRAINER.COOP.N_CTX" not in said["configuration"]
+    result = json.loads((images / "out" / "results.json").read_text())
+    assert result["identity"] == said["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("more", "same"),
+    [
+        (["DATALOADER.NUM_WORKERS", 1, "TRAIN.PRINT_FREQ", 3], True),
+        (["OPTIM.LR", 0.02], False),
+        (["DATASET.NUM_SHOTS", 2], False),
+        (["TRAINER.COOP.N_CTX", 2], True),  # another method's
+    ],
+)
+def test_the_fingerprint_follows_the_settings_that_change_the_result(call, images, more, same):
+    call("ZeroshotCLIP", "--no-train")
+    before = run_file(images)["fingerprint"]
+    call("ZeroshotCLIP", "--no-train", *more)
+    assert (run_file(images)["fingerprint"] == before) == same
+
+
+def test_a_folder_of_another_run_is_refused_with_both_values(call, images, monkeypatch):
+    assert call("CoOp", "--no-train", "OPTIM.LR", 0.02) == (0, [])
+    monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+    status, (line,) = call("CoOp", "OPTIM.LR", 0.5, "TRAINER.COOP.N_CTX", 7)
+    assert status == 2
+    assert "OPTIM.LR is 0.02 there, 0.5 here; TRAINER.COOP.N_CTX is " in line
+    assert not (images / "out" / "results.json").exists()
+    assert len(list((images / "out").glob("log.txt*"))) == 1  # nothing was written
+    assert call("CoOp", "OPTIM.LR", 0.02) == (0, [])  # the same goes on
+
+
+def test_another_backbone_of_the_same_name_is_refused(call, images, random_clip, monkeypatch):
+    here = images / "clip.safetensors"
+    shutil.copy(random_clip, here)
+    key = ["MODEL.BACKBONE.NAME", here]
+    assert call("ZeroshotCLIP", *key) == (0, [])
+    monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+    tensors = safetensors.torch.load_file(here)
+    with safetensors.safe_open(here, "pt") as file:
+        facts = file.metadata()
+    tensors["logit_scale"] += 1
+    safetensors.torch.save_file(tensors, here, facts)
+    status, (line,) = call("ZeroshotCLIP", *key)
+    assert status == 2 and "holds a run on other weights of" in line
+
+
+def test_a_test_names_the_checkpoints_it_was_made_from(call, images):
+    assert call("CoOp") == (0, [])
+    learned = images / "learned"
+    (images / "out").rename(learned)
+    assert call("CoOp", "--eval-only", "--model-dir", learned) == (0, [])
+    assert run_file(images)["identity"]["model"] == model_digest(learned)

@@ -25,7 +25,6 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import torch
-from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import build_transform
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -35,7 +34,6 @@ from causalclip.cdc.exclusions import excluded
 from causalclip.cdc.objective import Fusion, Loss, Objective, Reduction, fused_scores
 from causalclip.cdc.readings import fused, of_evidence, of_logits
 from causalclip.cdc.views import AS_CONFIGURED, FAMILIES, template_views
-from causalclip.clip.injection import encode_image
 from causalclip.clip.prompts import (
     DecoupledPrompts,
     PromptSet,
@@ -45,6 +43,7 @@ from causalclip.clip.prompts import (
 )
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
+from causalclip.engine.feature_cache import batches
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import (
     DEPTH,
@@ -138,7 +137,7 @@ class CDC(PromptTrainer):
         for complaint in excluded(cfg.TRAINER.CDC):
             raise ValueError(f"TRAINER.CDC.{complaint}")
 
-    # -- building ------------------------------------------------------------------------------
+    # Building
 
     def train_views(self) -> list:
         """One family of augmentations a template, from the start again where there are fewer."""
@@ -164,6 +163,7 @@ class CDC(PromptTrainer):
         return transform
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context(self.settings.N_CTX, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
@@ -206,11 +206,24 @@ class CDC(PromptTrainer):
         width = self.clip.token_embedding.weight.shape[1]
         return TextPrompts(context.n_ctx, width, init=context.start(self.clip))
 
-    # -- the model -----------------------------------------------------------------------------
+    # The model
+
+    @property
+    def image_tower_untouched(self) -> bool:
+        """Without image prompts the image tower is CLIP's own, and a test image one plain view."""
+        return self.settings.VISION == "none"
+
+    def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
+        """Class logits (B, M, K) of image features (B, E), which all templates share."""
+        shared = features.unsqueeze(1).expand(-1, self.settings.N_TEMPLATES, -1)
+        return super().feature_logits(shared, text)
 
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """(B, M, E): view m of images (B, M, 3, H, W) goes through template m, a single view
-        (B, 3, H, W) through all."""
+        """(B, M, E) under each template.
+
+        View m of images (B, M, 3, H, W) goes through template m, a single one (B, 3, H, W)
+        through all.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
             return encode_image_sets(self.clip, images, prompts)
 
@@ -253,9 +266,10 @@ class CDC(PromptTrainer):
         """(B, M, E) of the views (B, M, 3, H, W) in the image tower without prompts."""
         return encode_image_sets(self.clip, images, PromptSet(text=prompts.text))
 
-    # -- calibration ---------------------------------------------------------------------------
+    # Calibration
 
     def before_train(self) -> None:
+        """Set the evidence's offset, unless the run is resumed."""
         super().before_train()
         if self.start_epoch == 0:  # a resumed run has its offset from the checkpoint
             offset = self.model.get_buffer("offset").fill_(self.mean_zeroshot_logit())
@@ -264,22 +278,11 @@ class CDC(PromptTrainer):
     @torch.no_grad()
     def mean_zeroshot_logit(self) -> float:
         """Mean of CLIP's logits over the training images and all classes, without augmentation."""
-        loader = build_data_loader(
-            self.cfg,
-            sampler_type="SequentialSampler",
-            data_source=self.dm.dataset.train_x,
-            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
-            tfm=self.test_loader.dataset.transform,
-            is_train=False,
-        )
         total, count = 0.0, 0
-        with torch.random.fork_rng():  # a loader draws a seed, which must not shift the training
-            for batch in loader:
-                images, _ = self.parse_batch_test(batch)
-                with self.autocast():
-                    features = encode_image(self.clip, images)
-                logits = self.classify(features, self.handcrafted)
-                total, count = total + logits.sum().item(), count + logits.numel()
+        size = self.cfg.DATALOADER.TEST.BATCH_SIZE
+        for features in batches(self.features(self.dm.dataset.train_x), size):
+            logits = self.classify(features.to(self.device), self.handcrafted)
+            total, count = total + logits.sum().item(), count + logits.numel()
         return total / count
 
     def calibrate(self) -> None:
@@ -301,18 +304,15 @@ class CDC(PromptTrainer):
         print(f"Fusion discount: {eta:.4f} (fitted on {len(labels)} images)")
         return eta
 
-    # -- prediction ----------------------------------------------------------------------------
+    # Prediction
 
-    def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
+    def prediction_of(self, logits: Tensor) -> Prediction:
         """Fused in five ways (B, K), the conflict (B,), and what each template says (B, M, K).
 
         Args:
-            images: (B, 3, H, W), which all templates see.
-            text: the text features (M, K, E) of an evaluation, or None.
+            logits: (B, M, K), of the plain image, which all templates see at test [ours].
         """
-        # At test all templates see the plain image [ours]. In fp64, so that very certain samples do
-        # not tie when they are ranked by uncertainty.
-        logits = self.logits(images, text)
+        # In fp64, so that very certain samples do not tie when they are ranked by uncertainty.
         evidence = self.evidence(logits).double()
         # A template answers with what its loss has trained: an opinion, or a softmax.
         trusted = self.settings.LOSS == "trusted"
@@ -328,6 +328,7 @@ class CDC(PromptTrainer):
         )
 
     def details(self) -> dict[str, Any]:
+        """The offset of the evidence and the discount of the fusion."""
         return {
             "offset": self.model.get_buffer("offset").item(),
             "discount": self.model.get_buffer("discount").item(),

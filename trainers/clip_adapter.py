@@ -12,10 +12,11 @@ from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.engine.settings import Number, Whole
 
 
-class CLIP_Adapter(PromptTrainer):
+class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
     """z' = RATIO A(z) + (1 - RATIO) z against the hand-crafted text; no graph through CLIP."""
 
     config_node = "CLIP_ADAPTER"
+    image_tower_untouched = True
     model_name = "clip_adapter"
     defaults = {
         "REDUCTION": 4,
@@ -50,7 +51,11 @@ class CLIP_Adapter(PromptTrainer):
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         """Class logits (B, K) of images (B, 3, H, W) against the hand-crafted text."""
-        features = self.image_features(images, PromptSet()).float()
+        return self.feature_logits(self.image_features(images, PromptSet()))
+
+    def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
+        """As `logits`, from image features (B, E)."""
+        features = features.float()
         blended = torch.lerp(features, self.model(features), self.settings.RATIO)
         return self.classify(blended, self.handcrafted)
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
+from causalclip.clip.openai_clip import tokenize
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
 from causalclip.engine.features import FeatureTrainer
@@ -51,7 +51,7 @@ ESTIMATORS = OneOf(get_args(Estimator))
 LAM, EPS, SHARE = Number(0), Number(0, open_low=True), Number(0, 1, open_low=True)
 
 
-class CLIP_ICM(FeatureTrainer[FittedICM]):
+class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
     """A_inv from interventional pairs, then zero-shot and linear probe on A_inv' z."""
 
     config_node = "CLIP_ICM"
@@ -155,7 +155,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):
                 "use more images, TRAINER.CLIP_ICM.DRAWS 0, or INTERVENTIONS BOTH"
             )
 
-    # -- interventional pairs ------------------------------------------------------------------
+    # Interventional pairs
 
     @property
     def draws(self) -> int:
@@ -215,7 +215,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):
                 features.append(encode_text(self.clip, tokens.to(self.device)).float().cpu())
         return torch.cat(features)
 
-    # -- the choice ----------------------------------------------------------------------------
+    # The choice
 
     def fit(self) -> FittedICM:
         """Subspaces chosen on the source domains, written to files as well, and the probes.
@@ -290,7 +290,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):
             return {}
         return {head: compared(found, exact) for head, found in chosen.items()}
 
-    # -- prediction ----------------------------------------------------------------------------
+    # Prediction
 
     def check_fit(self) -> None:
         """A probe knows no other classes than its own; by their names all can be told.

@@ -14,13 +14,16 @@ class CoCoOp(PromptTrainer):
     """CoOp's words plus h(z), one shift per image; the texts of a batch run as one batch."""
 
     config_node = "COCOOP"
+    image_tower_untouched = True
     defaults = {"N_CTX": 16, "CTX_INIT": "", "PREC": "fp32", "PROJECTION": ""}
     constraints = {"N_CTX": TOKENS, "CTX_INIT": Text()}
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context.of_words(self.settings)
 
     def build_prompts(self) -> nn.Module:
+        """The context and the meta-net."""
         context = self.context()
         return ConditionalPrompts(
             context.n_ctx,
@@ -30,8 +33,12 @@ class CoCoOp(PromptTrainer):
         )
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Class logits (B, K) of images (B, 3, H, W), whose texts are their own: no ``text``."""
-        features = F.normalize(self.image_features(images, PromptSet()).float(), dim=-1)
+        """Class logits (B, K) of images (B, 3, H, W), whose texts are their own: no `text`."""
+        return self.feature_logits(self.image_features(images, PromptSet()))
+
+    def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
+        """As `logits`, from image features (B, E)."""
+        features = F.normalize(features.float(), dim=-1)
         text_features = encode_text_sets(self.clip, self.class_tokens, self.model(features))
         return self.classify(features, text_features)  # (B, E) against (B, K, E)
 

@@ -16,6 +16,7 @@ class CoOp(PromptTrainer):
     """One context shared by all classes, or one per class (CSC), in the text encoder alone."""
 
     config_node = "COOP"
+    image_tower_untouched = True
     defaults = {
         "N_CTX": 16,
         "CSC": False,
@@ -37,9 +38,11 @@ class CoOp(PromptTrainer):
         return self.settings.CSC
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context.of_words(self.settings, position=self.settings.CLASS_TOKEN_POSITION)
 
     def build_prompts(self) -> nn.Module:
+        """One context, or with CSC one a class."""
         context = self.context()
         return TextPrompts(
             context.n_ctx,

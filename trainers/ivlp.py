@@ -37,9 +37,16 @@ class IVLP(PromptTrainer):
     }
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
 
+    @property
+    def image_tower_untouched(self) -> bool:
+        """Without visual prompts the image tower is CLIP's own."""
+        return self.settings.PROMPT_DEPTH_VISION == 0
+
     def build_prompts(self) -> nn.Module:
+        """Independent prompts of both towers."""
         settings = self.settings
         return independent_prompts(
             self.clip,

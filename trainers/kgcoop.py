@@ -19,6 +19,7 @@ class KgCoOp(PromptTrainer):
     """L = L_ce + W mean_k (1 - cos(w_k, w_k^clip)); the published keys are COOP.CTX_INIT and .W."""
 
     config_node = "KGCOOP"
+    image_tower_untouched = True
     defaults = {
         "N_CTX": 4,
         "CTX_INIT": "a photo of a",
@@ -30,9 +31,11 @@ class KgCoOp(PromptTrainer):
     constraints = {"N_CTX": TOKENS, "CTX_INIT": Text(), "W": Number(0)}
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context.of_words(self.settings)
 
     def build_prompts(self) -> nn.Module:
+        """One context for all classes."""
         context, width = self.context(), self.clip.token_embedding.weight.shape[1]
         self.handcrafted = class_features(self.clip, self.classnames, [self.template()])
         return TextPrompts(context.n_ctx, width, init=context.start(self.clip))

@@ -1,5 +1,4 @@
-"""MaPLe: deep prompts in both encoders, the visual ones projected from the text ones
-(arXiv 2210.03117)."""
+"""MaPLe: deep prompts in both encoders, visual ones projected from text (arXiv 2210.03117)."""
 
 from __future__ import annotations
 
@@ -24,7 +23,9 @@ class MaPLe(PromptTrainer):
     constraints = {"N_CTX": TOKENS, "CTX_INIT": Text(), "PROMPT_DEPTH": DEPTH}
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context(self.settings.N_CTX, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
+        """Text prompts, and their projections into the image tower."""
         return coupled_prompts(self.clip, self.context(), depth=self.settings.PROMPT_DEPTH)

@@ -1,5 +1,4 @@
-"""PromptSRC: IVLP regularised by CLIP's own features and by averaging over training
-(arXiv 2307.06948)."""
+"""PromptSRC: IVLP held near CLIP's features and averaged over training (arXiv 2307.06948)."""
 
 from __future__ import annotations
 
@@ -10,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
+from causalclip.clip.openai_clip import tokenize
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.templates import IMAGENET_TEMPLATES, spoken
 from causalclip.engine.prompt_trainer import (
@@ -27,8 +26,11 @@ TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published ones are these of CLIP's ei
 
 
 class PromptSRC(PromptTrainer):
-    """L = L_ce + L_SCL against frozen CLIP; the final prompts are the Gaussian-weighted average of
-    those at the end of every epoch (GPA: centre GPA_MEAN, width GPA_STD, in epochs from 1)."""
+    """L = L_ce + L_SCL against frozen CLIP, and prompts averaged over epochs.
+
+    The final prompts are the Gaussian-weighted average of those at the end of every epoch (GPA:
+    centre GPA_MEAN, width GPA_STD, in epochs from 1).
+    """
 
     config_node = "PROMPTSRC"
     model_name = "VLPromptLearner"
@@ -58,9 +60,11 @@ class PromptSRC(PromptTrainer):
     }
 
     def context(self) -> Context:
+        """The words that are learned, from N_CTX or CTX_INIT."""
         return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
+        """Independent prompts of both towers, with a buffer for their average."""
         settings = self.settings
         with torch.no_grad():
             self.teacher_text = self.teacher_text_features()
@@ -106,6 +110,7 @@ class PromptSRC(PromptTrainer):
         return loss + mean_kl(logits, self.classify(teacher, self.teacher_text)), logits
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float] | None:
+        """One step; the last one of an epoch is followed by the averaging."""
         summary = super().forward_backward(batch)
         if self.batch_idx + 1 == self.num_batches:
             self.aggregate()

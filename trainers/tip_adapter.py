@@ -50,7 +50,7 @@ class FittedCache:
         return cls(tensors["keys"], tensors["labels"], tensors["alpha"], tensors["beta"], facts)
 
     def logits(self, features: Tensor, n_classes: int) -> Tensor:
-        """alpha times `cache_logits` (B, K) of unit features (B, E), for K = `n_classes`."""
+        """Alpha times `cache_logits` (B, K) of unit features (B, E), for K = `n_classes`."""
         values = one_hot(self.labels, n_classes)
         return self.alpha * cache_logits(features, self.keys, values, self.beta)
 
@@ -104,7 +104,7 @@ class TipAdapter(FeatureTrainer[FittedCache]):
         templates = IMAGENET_TEMPLATES_SELECT if published else [dataset_template(self.cfg)]
         self.text = class_features(self.clip, self.classnames, templates)
 
-    # -- fitting -------------------------------------------------------------------------------
+    # Fitting
 
     def fit(self) -> FittedCache:
         """The cache, with the strengths that the validation split asks for."""
@@ -163,7 +163,7 @@ class TipAdapter(FeatureTrainer[FittedCache]):
                 best = max(best, (hits.float().mean().item(), alpha, beta), key=lambda b: b[0])
         return best[1], best[2], 100 * best[0]
 
-    # -- prediction ----------------------------------------------------------------------------
+    # Prediction
 
     def check_fit(self) -> None:
         """The cache's labels are of the classes of the fit.

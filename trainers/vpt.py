@@ -1,5 +1,7 @@
-"""VPT: prompts in the image encoder alone, hand-crafted text (arXiv 2203.12119; as in MaPLe's
-ablation, arXiv 2210.03117)."""
+"""VPT: prompts in the image encoder alone, hand-crafted text (arXiv 2203.12119).
+
+As in MaPLe's ablation, arXiv 2210.03117.
+"""
 
 from __future__ import annotations
 

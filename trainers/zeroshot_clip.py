@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from causalclip.clip.injection import encode_image
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
 from causalclip.engine.base import CLIPTrainer
@@ -16,6 +15,7 @@ class ZeroshotCLIP(CLIPTrainer):
     """Cosine between the image and "a photo of a <class>." (or the data set's own template)."""
 
     config_node = "ZEROSHOTCLIP"
+    image_tower_untouched = True
     defaults = {
         "PREC": "fp32",
         "TEMPLATE": "",  # with one {}; empty takes the data set's published template
@@ -23,6 +23,7 @@ class ZeroshotCLIP(CLIPTrainer):
     }
 
     def build_method(self) -> None:
+        """Encode the class texts once."""
         with torch.no_grad():
             self.text = class_features(self.clip, self.classnames, self.templates())
 
@@ -35,8 +36,6 @@ class ZeroshotCLIP(CLIPTrainer):
         print(f"{type(self).__name__} learns nothing: evaluation only")
         self.test()
 
-    def predict(self, images: Tensor) -> Prediction:
-        """Softmax over the hand-crafted texts, of images (B, 3, H, W)."""
-        return Prediction(
-            Reading.of_logits(self.classify(encode_image(self.clip, images), self.text))
-        )
+    def predict_features(self, features: Tensor) -> Prediction:
+        """Softmax over the hand-crafted texts, of image features (B, E)."""
+        return Prediction(Reading.of_logits(self.classify(features, self.text)))

@@ -4,13 +4,15 @@ Subjective logic as in Trusted Multi-View Classification (TMC; Han et al., ICLR 
 The class axis is the last; templates (views), where there are several, are the axis before it.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 EvidenceKind = Literal["exp", "softplus", "relu"]
 FusionRule = Literal["dempster", "averaging"]
@@ -152,7 +154,7 @@ def fit_discount(
         ValueError: wrong shapes, no sample, evidence that is not finite, bounds outside [1 / M, 1].
     """
     # Imported here: everything else in this module needs torch alone.
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import OptimizeResult, minimize_scalar
 
     low, high = _check_fit(evidence, labels, bounds)
     exact = evidence.detach().double()
@@ -165,7 +167,8 @@ def fit_discount(
     candidates = [high, low]
     if low < high:
         # The bounded search never tries the ends themselves, and either may be the best.
-        candidates.append(float(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+        found = minimize_scalar(loss, bounds=(low, high), method="bounded")
+        candidates.append(float(cast(OptimizeResult, found).x))
     return min(candidates, key=loss)
 
 

@@ -1,9 +1,11 @@
 """CDC's losses: trusted cross-entropy (with TMC's optional KL term), diversity and consistency."""
 
+from __future__ import annotations
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
+from torch.nn import functional as F
 
 
 def trusted_cross_entropy(evidence: Tensor, labels: Tensor) -> Tensor:

@@ -30,8 +30,11 @@ WITHOUT_EVIDENCE = ("probabilities", "logits")  # fusions whose result is no opi
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """L = L_cls + beta L_de(text) + beta_image L_de(image) + gamma L_con(text) + gamma_image
-    L_con(image), the weights beside each part."""
+    """What is minimised, with the weight of each part.
+
+    L = L_cls + beta L_de(text) + beta_image L_de(image)
+        + gamma L_con(text) + gamma_image L_con(image)
+    """
 
     loss: Loss = "trusted"
     """trusted: TMC's, of Dirichlet opinions; cross_entropy: plain, of each template's softmax."""

@@ -37,7 +37,7 @@ def template_views(
 ) -> list[T.Compose]:
     """One training transform per family name, PIL image in, normalised (3, H, W) tensor out.
 
-    ``crop_all`` is the paper's second set: a random resized crop in every family. Raises ValueError
+    `crop_all` is the paper's second set: a random resized crop in every family. Raises ValueError
     for a family that does not exist.
     """
     mode = InterpolationMode[interpolation.upper()]

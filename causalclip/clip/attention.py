@@ -1,4 +1,7 @@
-"""Causal self-attention on a `TextLayout`: the common start is shared, nothing is padded."""
+"""CLIP's attention with its modules' weights, for the tokens that are read.
+
+Texts lie in a `TextLayout`: their common start is shared, and nothing is padded.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from torch.nn import functional as F
 from causalclip.clip.layout import TextLayout
 
 
-def self_attention(
+def text_attention(
     attn: nn.MultiheadAttention, x: Tensor, layout: TextLayout, *, ends_only: bool = False
 ) -> Tensor:
-    """Return what CLIP's attention gives for the S tokens of a layout, (G, S, D).
+    """Return what causal attention gives for the S tokens of a layout, (G, S, D).
 
     Args:
         attn: the module whose weights are used.
@@ -20,14 +23,34 @@ def self_attention(
         layout: where each text lies among the S tokens.
         ends_only: attend for the N end tokens alone, in the sorted order: (G, N, D).
     """
-    width, heads = attn.embed_dim, attn.num_heads
-    weight, bias = attn.in_proj_weight, attn.in_proj_bias
-    queries = x[:, layout.ends] if ends_only else x
-    q = F.linear(queries, weight[:width], bias[:width]) * (width // heads) ** -0.5
-    k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))  # G H S d
-    read = _attend(q, k, v, layout, ends_only=ends_only)
-    return F.linear(read.transpose(1, 2).flatten(2), attn.out_proj.weight, attn.out_proj.bias)
+    q, k, v = _heads(attn, x[:, layout.ends] if ends_only else x, x)
+    scaled = q * q.shape[-1] ** -0.5
+    return _merged(attn, _attend(scaled, k, v, layout, ends_only=ends_only))
+
+
+def image_attention(attn: nn.MultiheadAttention, x: Tensor, *, first_only: bool = False) -> Tensor:
+    """Return what attention gives for the tokens of images, (B, L, D).
+
+    Args:
+        attn: the module whose weights are used.
+        x: (B, L, D), normalised tokens.
+        first_only: attend for the class token alone: (B, 1, D).
+    """
+    q, k, v = _heads(attn, x[:, :1] if first_only else x, x)
+    return _merged(attn, F.scaled_dot_product_attention(q, k, v))
+
+
+def _heads(attn: nn.MultiheadAttention, queries: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values by head, (..., H, S, d), of tokens (..., S, D)."""
+    width, weight, bias = attn.embed_dim, attn.in_proj_weight, attn.in_proj_bias
+    q = F.linear(queries, weight[:width], bias[:width])
+    k, v = F.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
+    return tuple(t.unflatten(-1, (attn.num_heads, -1)).transpose(-3, -2) for t in (q, k, v))
+
+
+def _merged(attn: nn.MultiheadAttention, read: Tensor) -> Tensor:
+    """What the heads read (..., H, S, d), projected back: (..., S, D)."""
+    return F.linear(read.transpose(-3, -2).flatten(-2), attn.out_proj.weight, attn.out_proj.bias)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, *, ends_only: bool) -> Tensor:

@@ -1,44 +1,56 @@
-"""CLIP itself: released names, bundled ones or local files; the only import of `clip`."""
+"""CLIP by a released name, a bundled one or a file, in a precision; and CLIPs built at random."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import importlib
-import importlib.util
-import json
 import os
-import pickle
-import sys
-import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from causalclip.clip.model import CLIPModel
-from causalclip.files.atomic import replacing
+from causalclip.clip.model import CLIPModel, image_size, is_vit
+from causalclip.clip.openai_clip import (
+    CLIP,
+    RELEASED,
+    build_model,
+    convert_weights,
+    token_ids,
+    tokenize,
+)
+from causalclip.clip.weights import random_tokens, read_weights, save_tiny, weights_digest
 from causalclip.files.download import fetch
+
+__all__ = [
+    "BUNDLED",
+    "CLIP",
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "RELEASED",
+    "Precision",
+    "available_models",
+    "build_clip",
+    "image_size",
+    "is_vit",
+    "load_clip",
+    "save_tiny",
+    "token_ids",
+    "tokenize",
+    "weights_digest",
+]
 
 Precision = Literal["fp32", "fp16", "bf16", "amp"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-PRIVATE_NAME = "_causalclip_openai_clip"
 _ASSETS = Path(__file__).parent / "assets"
 # What is confounded in which: the model cards beside them.
 BUNDLED: Mapping[str, Path] = {
     name: _ASSETS / f"{name}.safetensors" for name in ("tiny", "tiny-coloured")
 }
-TOKEN_STD = 0.02  # CLIP's own initialisation of the token embedding
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 # The released key layout, and what the TorchScript archives add to it.
@@ -52,66 +64,6 @@ _TEXT_KEYS = (
 )
 _VIT_KEYS = ("visual.conv1.weight", "visual.positional_embedding")
 _RESNET_KEYS = ("visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding")
-
-
-def _distribution_file() -> Path:
-    """Where the installed distribution of OpenAI's CLIP keeps its package."""
-    for name in ("openai-clip", "clip"):  # the package index, and an install from OpenAI's git
-        try:
-            path = Path(metadata.distribution(name).locate_file("clip/__init__.py"))
-        except metadata.PackageNotFoundError:
-            continue
-        if path.with_name("simple_tokenizer.py").is_file():
-            return path
-    raise ImportError("OpenAI's CLIP is not installed: pip install openai-clip==1.0.1")
-
-
-def _first_on_path() -> Path | None:
-    """The file that `import clip` gives here, which may be a checkout's vendored fork."""
-    if "clip" in sys.modules:
-        origin = getattr(sys.modules["clip"], "__file__", None)
-    else:
-        spec = importlib.util.find_spec("clip")
-        origin = spec.origin if spec else None
-    return Path(origin) if origin else None
-
-
-def _load_by_location(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        PRIVATE_NAME, path, submodule_search_locations=[str(path.parent)]
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[PRIVATE_NAME] = module  # its relative imports look themselves up here
-    spec.loader.exec_module(module)
-    return module
-
-
-def _import_clip() -> ModuleType:
-    """Import OpenAI's package, whatever else is called `clip` on this machine."""
-    path = _distribution_file()
-    first = _first_on_path()
-    shadowed = first is None or first.resolve() != path.resolve()
-    with warnings.catch_warnings():
-        # Not ours to mend: OpenAI's clip.py takes `packaging` out of pkg_resources.
-        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-        try:
-            return _load_by_location(path) if shadowed else importlib.import_module("clip")
-        except ImportError as error:
-            if error.name != "pkg_resources":
-                raise
-            raise ImportError(
-                "OpenAI's CLIP needs pkg_resources, which setuptools dropped in release 81 (and "
-                'broke in 70.0.0): pip install "setuptools<81"'
-            ) from error
-
-
-_clip = _import_clip()
-_clip_clip = sys.modules[f"{_clip.__name__}.clip"]
-_clip_model = sys.modules[f"{_clip.__name__}.model"]
-CLIP = _clip_model.CLIP
-ResidualAttentionBlock = _clip_model.ResidualAttentionBlock
-VisionTransformer = _clip_model.VisionTransformer
-RELEASED: Mapping[str, str] = dict(_clip_clip._MODELS)  # name -> URL .../<sha256>/<file>
 
 
 def available_models() -> list[str]:
@@ -144,7 +96,7 @@ def load_clip(
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
     path = _weights_path(str(name), download_root)
-    model = _cast(_build(*_read_weights(path), path), precision)
+    model = _cast(_build(*read_weights(path), path), precision)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -197,103 +149,8 @@ def build_clip(
             transformer_heads,
             transformer_layers,
         )
-    model.token_embedding.weight.data = _random_tokens(vocab_size, transformer_width, seed)
+    model.token_embedding.weight.data = random_tokens(vocab_size, transformer_width, seed)
     return model.eval()
-
-
-def tokenize(texts: str | Sequence[str], context_length: int = 77) -> Tensor:
-    """Return the token ids (N, context_length) of `texts`, int64, padded with zeros.
-
-    Raises:
-        ValueError: a text longer than the context; the message quotes it.
-    """
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    for text in texts:
-        if (length := len(token_ids(text)) + 2) > context_length:
-            raise ValueError(
-                f"{text!r} takes {length} tokens, more than the context length {context_length}"
-            )
-    return _clip.tokenize(texts, context_length).long()
-
-
-def token_ids(text: str) -> list[int]:
-    """Return the ids of the tokens of `text`, without the start and end tokens."""
-    return _clip_clip._tokenizer.encode(text)
-
-
-def image_size(model: CLIPModel) -> int:
-    """Return the side of the square images `model` reads, in pixels."""
-    return model.visual.input_resolution
-
-
-def is_vit(model: CLIPModel) -> bool:
-    """Tell whether the image tower is a Vision Transformer (else it is CLIP's ResNet)."""
-    return hasattr(model.visual, "transformer")
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Return the sha256, in hexadecimal, of all weights: names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def save_tiny(
-    model: CLIPModel,
-    token_rows: Sequence[int] | Tensor,
-    path: str | os.PathLike,
-    *,
-    fill_seed: int = 0,
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write a ViT CLIP made by `build_clip(seed=fill_seed)`, leaving out untrained token rows.
-
-    Of the token embedding only `token_rows` are stored; `load_clip` draws the others again, so the
-    loaded model equals the saved one bit for bit.
-
-    Raises:
-        ValueError: a ResNet tower, or a row outside `token_rows` that is not as it was drawn.
-    """
-    if not is_vit(model):
-        raise ValueError("save_tiny stores ViT models only, got a ResNet image tower")
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    table = state.pop("token_embedding.weight")
-    rows = torch.as_tensor(token_rows, dtype=torch.long).unique()
-    drawn = _random_tokens(*table.shape, fill_seed)
-    drawn[rows] = table[rows]
-    if changed := (drawn != table).any(dim=1).nonzero().flatten().tolist():
-        raise ValueError(
-            f"token rows {changed[:5]} are not in token_rows, but differ from those drawn with "
-            f"fill_seed {fill_seed}"
-        )
-    state |= {"token_embedding.rows": rows, "token_embedding.values": table[rows]}
-    header = {"architecture": json.dumps(_architecture(model)), "fill_seed": str(fill_seed)}
-    with replacing(path) as part:
-        save_file(state, part, metadata={**(metadata or {}), **header})
-
-
-def _random_tokens(rows: int, width: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.empty(rows, width).normal_(std=TOKEN_STD, generator=generator)
-
-
-def _architecture(model: CLIPModel) -> dict[str, int]:
-    """The arguments of `CLIP` that give a ViT model of this shape."""
-    return {
-        "embed_dim": model.text_projection.shape[1],
-        "image_resolution": model.visual.input_resolution,
-        "vision_layers": model.visual.transformer.layers,
-        "vision_width": model.visual.conv1.out_channels,
-        "vision_patch_size": model.visual.conv1.kernel_size[0],
-        "context_length": model.context_length,
-        "vocab_size": model.vocab_size,
-        "transformer_width": model.transformer.width,
-        "transformer_heads": model.transformer.resblocks[0].attn.num_heads,
-        "transformer_layers": model.transformer.layers,
-    }
 
 
 def _weights_path(name: str, download_root: str | os.PathLike | None) -> Path:
@@ -321,62 +178,6 @@ def _weights_path(name: str, download_root: str | os.PathLike | None) -> Path:
     )
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, int] | None]:
-    """Return the state dict in `path` and, when the file tells it, the architecture."""
-    try:
-        if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        state = _read_torchscript(path) if _is_torchscript(path) else _read_pickle(path)
-    except (
-        SafetensorError,
-        OSError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise ValueError(f"{path} cannot be read as weights: {error}") from error
-    return state, None
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int] | None]:
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata() or {}
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no iterator)
-    if "token_embedding.rows" not in state:
-        return state, None
-    architecture = json.loads(header["architecture"])
-    table = _random_tokens(
-        architecture["vocab_size"], architecture["transformer_width"], int(header["fill_seed"])
-    )
-    table[state.pop("token_embedding.rows")] = state.pop("token_embedding.values")
-    state["token_embedding.weight"] = table
-    return state, architecture
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _read_torchscript(path: Path) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
-        # The released files are TorchScript; only their weights are taken.
-        warnings.filterwarnings("ignore", message=".*torch.jit.load.*deprecated")
-        return torch.jit.load(str(path), map_location="cpu").state_dict()
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
-    return state
-
-
 def _build(state: dict[str, Tensor], architecture: dict[str, int] | None, path: Path) -> CLIPModel:
     """Build the fp32 model of a state dict."""
     state = {key: value for key, value in state.items() if key not in _SCRIPT_ONLY_KEYS}
@@ -384,7 +185,7 @@ def _build(state: dict[str, Tensor], architecture: dict[str, int] | None, path: 
     try:
         with torch.random.fork_rng(devices=[]):
             # build_model rounds to fp16, which is exact for released weights only.
-            model = CLIP(**architecture) if architecture else _clip_model.build_model(dict(state))
+            model = CLIP(**architecture) if architecture else build_model(dict(state))
         model.float().load_state_dict(state)
     except (RuntimeError, AssertionError, ZeroDivisionError) as error:
         raise ValueError(f"{path} holds no CLIP in the released layout: {error}") from error
@@ -402,7 +203,7 @@ def _cast(model: CLIPModel, precision: Precision) -> CLIPModel:
         return model
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     full = {name: weight.data for name, weight in model.named_parameters()}
-    _clip_model.convert_weights(model)  # OpenAI's choice of what is cast
+    convert_weights(model)  # OpenAI's choice of what is cast
     for name, weight in model.named_parameters():
         if weight.dtype == torch.float16:
             weight.data = full[name].to(dtype)

@@ -1,15 +1,22 @@
-"""CLIP's Vision Transformer, its last block for the class token alone: nothing else is read."""
+"""CLIP's Vision Transformer, its last block for the class token alone: nothing else is read.
+
+The weights are the model's own modules'; the arithmetic is theirs too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
+
+from causalclip.clip.attention import image_attention
+from causalclip.clip.model import Block, VisionTransformer
 
 
-def encode_patches(visual: nn.Module, images: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+def encode_patches(
+    visual: VisionTransformer, images: Tensor, prompts: Sequence[Tensor] = ()
+) -> Tensor:
     """Return the image features (B, E), not normalised.
 
     Args:
@@ -22,24 +29,18 @@ def encode_patches(visual: nn.Module, images: Tensor, prompts: Sequence[Tensor] 
     first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
     tokens = [prompt.to(x.dtype).expand(len(x), -1, -1) for prompt in prompts]  # B n D each
-    x = torch.cat([x, *tokens[:1]], dim=1)
-    x = visual.ln_pre(x).transpose(0, 1)  # L B D, as the blocks want it
+    x = visual.ln_pre(torch.cat([x, *tokens[:1]], dim=1))
     blocks = visual.transformer.resblocks
     for i, block in enumerate(blocks):
-        if 0 < i < len(prompts):
-            x = torch.cat([x[: -tokens[i].shape[1]], tokens[i].transpose(0, 1)])
-        x = block(x) if i < len(blocks) - 1 else _class_token(block, x)
-    x = visual.ln_post(x)
+        if 0 < i < len(tokens):
+            x = torch.cat([x[:, : -tokens[i].shape[1]], tokens[i]], dim=1)
+        x = _block(block, x, first_only=i == len(blocks) - 1)
+    x = visual.ln_post(x[:, 0])
     return x if visual.proj is None else x @ visual.proj
 
 
-def _class_token(block: nn.Module, x: Tensor) -> Tensor:
-    """A residual block on the tokens (L, B, D), of which the first (B, D) is read."""
-    attn, normed = block.attn, block.ln_1(x).transpose(0, 1)  # B L D
-    weight, bias, width = attn.in_proj_weight, attn.in_proj_bias, attn.embed_dim
-    q = F.linear(normed[:, :1], weight[:width], bias[:width])
-    k, v = F.linear(normed, weight[width:], bias[width:]).chunk(2, dim=-1)
-    q, k, v = (t.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
-    read = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1)
-    x = x[0] + F.linear(read, attn.out_proj.weight, attn.out_proj.bias)
+def _block(block: Block, x: Tensor, *, first_only: bool) -> Tensor:
+    """A residual block on the tokens (B, L, D); in the last one only the class token is read."""
+    read = image_attention(block.attn, block.ln_1(x), first_only=first_only)
+    x = (x[:, :1] if first_only else x) + read
     return x + block.mlp(block.ln_2(x))

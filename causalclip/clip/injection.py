@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from causalclip.clip.backbone import image_size, is_vit
 from causalclip.clip.image_tower import encode_patches
 from causalclip.clip.layout import TextLayout, text_layout
-from causalclip.clip.model import CLIPModel
+from causalclip.clip.model import CLIPModel, Transformer, image_size, is_vit
 from causalclip.clip.plain import has_plain_image_tower, has_plain_text_tower
 from causalclip.clip.text_tower import encode_layout
 from causalclip.clip.texts import ClassTokens
 
-_prompted_models: WeakSet[nn.Module] = WeakSet()
+_prompted_models: WeakSet[CLIPModel] = WeakSet()
 
 
 def encode_text(model: CLIPModel, tokens: Tensor, *, truncate: bool = True) -> Tensor:
@@ -57,11 +56,14 @@ def encode_texts(model: CLIPModel, texts: ClassTokens, prompts: Sequence[Tensor]
     Raises:
         ValueError: prompts that do not fit the tower or the texts, or a model under
             nn.DataParallel.
+        RuntimeError: prompts for a model that is prompted already.
     """
     _check_model(model)
     _check_prompts("text", [depth[0] for depth in prompts], model.transformer)
     _check_positions([depth[0] for depth in prompts], texts.positions)
     _check_classes(prompts, len(texts))
+    if prompts:
+        _refuse_prompted(model)
     texts = texts.to(model.positional_embedding.device)
     if has_plain_text_tower(model):
         return encode_layout(model, *_tabled(texts, prompts))
@@ -85,6 +87,7 @@ def encode_image(model: CLIPModel, images: Tensor, prompts: Sequence[Tensor] = (
     Raises:
         ValueError: images that do not have the size the backbone reads, prompts that do not fit,
             or a model under nn.DataParallel.
+        RuntimeError: prompts for a model that is prompted already.
     """
     _check_model(model)
     size = image_size(model)
@@ -93,6 +96,8 @@ def encode_image(model: CLIPModel, images: Tensor, prompts: Sequence[Tensor] = (
             f"images must have shape (B, 3, {size}, {size}) for this backbone, "
             f"got {tuple(images.shape)}"
         )
+    if prompts:
+        _refuse_prompted(model)
     if not has_plain_image_tower(model):
         with prompted(model, image=prompts):
             return model.encode_image(images)
@@ -205,10 +210,14 @@ def _tabled(texts: ClassTokens, prompts: Sequence[Tensor]) -> tuple[TextLayout, 
     return texts.layout_per_class, [depth.flatten(1, 2) for depth in own]
 
 
-@contextmanager
-def _claimed(model: nn.Module) -> Iterator[None]:
+def _refuse_prompted(model: CLIPModel) -> None:
     if model in _prompted_models:
         raise RuntimeError("this model is prompted already; leave the outer prompted() first")
+
+
+@contextmanager
+def _claimed(model: CLIPModel) -> Iterator[None]:
+    _refuse_prompted(model)
     _prompted_models.add(model)
     try:
         yield
@@ -251,7 +260,7 @@ class _TextTower(nn.Module):
         return self.clip.encode_text(tokens)
 
 
-def _check_model(model: nn.Module) -> None:
+def _check_model(model: object) -> None:
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     # Replicas are shallow copies that share one dictionary of hooks across threads.
     if isinstance(model, parallel) or getattr(model, "_is_replica", False):
@@ -261,7 +270,7 @@ def _check_model(model: nn.Module) -> None:
         )
 
 
-def _check_prompts(kind: str, prompts: Sequence[Tensor], tower: nn.Module) -> None:
+def _check_prompts(kind: str, prompts: Sequence[Tensor], tower: Transformer) -> None:
     if len(prompts) > tower.layers:
         raise ValueError(
             f"{kind} prompt depth must be at most {tower.layers}, the depth of the {kind} tower, "

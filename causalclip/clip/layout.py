@@ -84,8 +84,10 @@ def text_layout(
 
 
 def _codes(tokens: Tensor, positions: Tensor | None, *, per_text: bool) -> Tensor:
-    """(N, L): the token id, or -1 - r where row r of the prompt table goes; equal codes mean equal
-    embeddings."""
+    """(N, L): the token id, or -1 - r where row r of the prompt table goes.
+
+    Equal codes mean equal embeddings.
+    """
     if positions is None or not positions.numel():
         return tokens
     rows = torch.arange(positions.numel()).view(positions.shape)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
-from causalclip.clip.backbone import CLIP, ResidualAttentionBlock, VisionTransformer
 from causalclip.clip.model import CLIPModel
+from causalclip.clip.openai_clip import CLIP, ResidualAttentionBlock, VisionTransformer
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -16,20 +17,17 @@ def has_plain_text_tower(model: CLIPModel) -> bool:
     """Tell whether the text tower is OpenAI's, without hooks where our forward passes by."""
     if type(model) is not CLIP or not _unhooked([model.token_embedding]):
         return False
-    blocks = model.transformer.resblocks
-    return _unhooked([model.transformer, blocks]) and _are_plain(blocks)
+    text = model.transformer  # its only child is the sequence of blocks
+    return _unhooked([text, *text.children()]) and _are_plain(text.resblocks)
 
 
 def has_plain_image_tower(model: CLIPModel) -> bool:
-    """Tell whether the image tower is OpenAI's ViT, without hooks where our forward passes by.
-
-    All blocks but the last are called as modules, so that what hangs on those does not matter.
-    """
+    """Tell whether the image tower is OpenAI's ViT, without hooks where our forward passes by."""
     visual = model.visual
     if type(model) is not CLIP or type(visual) is not VisionTransformer:
         return False
     blocks = visual.transformer.resblocks
-    return _unhooked([visual, visual.transformer, blocks]) and _are_plain(blocks[-1:])
+    return _unhooked([visual, visual.transformer, blocks]) and _are_plain(blocks)
 
 
 def _are_plain(blocks: Iterable[nn.Module]) -> bool:
@@ -41,7 +39,7 @@ def _are_plain(blocks: Iterable[nn.Module]) -> bool:
     )
 
 
-def _unhooked(modules: Iterable[nn.Module]) -> bool:
+def _unhooked(modules: Iterable[Any]) -> bool:
     return not any(
         "forward" in vars(module) or any(getattr(module, hooks) for hooks in _HOOKS)
         for module in modules

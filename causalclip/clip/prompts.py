@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from causalclip.clip.backbone import token_ids
 from causalclip.clip.injection import encode_image, encode_texts
 from causalclip.clip.model import CLIPModel
+from causalclip.clip.openai_clip import token_ids
 from causalclip.clip.templates import spoken
 from causalclip.clip.texts import ClassTokens, check_count
 
@@ -54,7 +54,7 @@ class TextPrompts(nn.Module):
 
     def __init__(
         self, n_ctx: int, width: int, *, init: Tensor | None = None, n_classes: int | None = None
-    ):
+    ) -> None:
         super().__init__()
         lead = () if n_classes is None else (n_classes,)
         self.ctx = _tokens(n_ctx, width, init, lead=lead)
@@ -71,7 +71,9 @@ class ConditionalPrompts(nn.Module):
     sixteenth of their width.
     """
 
-    def __init__(self, n_ctx: int, width: int, embed_dim: int, *, init: Tensor | None = None):
+    def __init__(
+        self, n_ctx: int, width: int, embed_dim: int, *, init: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.ctx = _tokens(n_ctx, width, init)
         hidden = embed_dim // 16
@@ -110,7 +112,7 @@ class CoupledPrompts(nn.Module):
         vision_width: int,
         *,
         init: Tensor | None = None,
-    ):
+    ) -> None:
         super().__init__()
         check_count("depth", depth)
         self.ctx = _tokens(n_ctx, text_width, init)
@@ -156,7 +158,7 @@ class IndependentPrompts(nn.Module):
         vision_width: int,
         *,
         init: Tensor | None = None,
-    ):
+    ) -> None:
         super().__init__()
         self.n_text = _check_tower("text", n_ctx_text, depth_text)
         self.n_vision = _check_tower("vision", n_ctx_vision, depth_vision)
@@ -198,7 +200,7 @@ class DecoupledPrompts(nn.Module):
         noise: float = STD,
         relative: bool = False,
         shared: Sequence[str] = (),
-    ):
+    ) -> None:
         super().__init__()
         check_count("n_templates", n_templates)
         self.templates = nn.ModuleList(make() for _ in range(n_templates))

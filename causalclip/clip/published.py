@@ -99,15 +99,16 @@ def convert(trainer: str, state: Mapping[str, Tensor], clip: CLIPModel, backbone
 
 def configuration(trainer: str, module: nn.Module) -> dict[str, int | bool]:
     """The settings of our trainer that build a module of these sizes."""
-    if trainer in ("CoOp", "KgCoOp", "CoCoOp"):
+    if isinstance(module, (TextPrompts, ConditionalPrompts)):
         csc = {"CSC": module.ctx.dim() == 3} if trainer == "CoOp" else {}
         return {"N_CTX": module.ctx.shape[-2], **csc}
-    if trainer == "MaPLe":
+    if isinstance(module, CoupledPrompts):
         return {
             "N_CTX": module.ctx.shape[0],
             "PROMPT_DEPTH": 1 + len(module.compound_prompts_text),
         }
-    settings = {
+    assert isinstance(module, IndependentPrompts), "BUILDERS makes nothing else"
+    settings: dict[str, int | bool] = {
         "N_CTX_VISION": module.n_vision,
         "PROMPT_DEPTH_VISION": 1 + len(module.deep_vision) if module.n_vision else 0,
     }
@@ -116,19 +117,20 @@ def configuration(trainer: str, module: nn.Module) -> dict[str, int | bool]:
     return settings | {"N_CTX_TEXT": module.n_text, "PROMPT_DEPTH_TEXT": 1 + len(module.deep_text)}
 
 
-def _text(learned: dict[str, Tensor], clip: CLIPModel) -> nn.Module:
+def _text(learned: dict[str, Tensor], _clip: CLIPModel) -> nn.Module:
     for name in [name for name in learned if name.startswith("meta_net.")]:
         del learned[name]  # KgCoOp saves a meta-net that it never uses
     *classes, n_ctx, width = learned["ctx"].shape
     return TextPrompts(n_ctx, width, n_classes=classes[0] if classes else None)
 
 
-def _conditional(learned: dict[str, Tensor], clip: CLIPModel) -> nn.Module:
+def _conditional(learned: dict[str, Tensor], _clip: CLIPModel) -> nn.Module:
     embed_dim = learned["meta_net.linear1.weight"].shape[1]
-    return ConditionalPrompts(*learned["ctx"].shape, embed_dim)
+    n_ctx, width = learned["ctx"].shape
+    return ConditionalPrompts(n_ctx, width, embed_dim)
 
 
-def _coupled(learned: dict[str, Tensor], clip: CLIPModel) -> nn.Module:
+def _coupled(learned: dict[str, Tensor], _clip: CLIPModel) -> nn.Module:
     depth = 1 + _count(learned, "compound_prompts_text.")
     return CoupledPrompts(
         learned["ctx"].shape[0], depth, learned["ctx"].shape[1], learned["proj.weight"].shape[0]

@@ -1,16 +1,18 @@
-"""CLIP's text tower on a `TextLayout`: a common start once, no padding, and end tokens alone in
-the last block. The weights are the model's own modules'; the arithmetic is theirs too."""
+"""CLIP's text tower on a `TextLayout`: a common start once, no padding, ends alone at last.
+
+The weights are the model's own modules'; the arithmetic is theirs too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from causalclip.clip.attention import self_attention
+from causalclip.clip.attention import text_attention
 from causalclip.clip.layout import TextLayout
-from causalclip.clip.model import CLIPModel
+from causalclip.clip.model import Block, CLIPModel
 
 # Numbers in the hidden layer of an MLP: 128 MiB in fp32. More groups of texts run one after
 # another, which bounds the memory of an evaluation and changes nothing else.
@@ -52,8 +54,8 @@ def _placed(x: Tensor, table: Tensor, layout: TextLayout) -> Tensor:
     return x.index_copy(1, layout.prompted, table[:, layout.rows].to(x.dtype))
 
 
-def _block(block: nn.Module, x: Tensor, layout: TextLayout, *, ends_only: bool) -> Tensor:
+def _block(block: Block, x: Tensor, layout: TextLayout, *, ends_only: bool) -> Tensor:
     """A residual block on the tokens (G, S, D); in the last one only the end tokens are read."""
-    read = self_attention(block.attn, block.ln_1(x), layout, ends_only=ends_only)
+    read = text_attention(block.attn, block.ln_1(x), layout, ends_only=ends_only)
     x = (x[:, layout.ends] if ends_only else x) + read
     return x + block.mlp(block.ln_2(x))

@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from causalclip.clip.backbone import token_ids, tokenize
 from causalclip.clip.layout import TextLayout, text_layout
+from causalclip.clip.openai_clip import token_ids, tokenize
 from causalclip.clip.templates import spoken
 
 Position = Literal["end", "middle", "front"]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalclip.clip.backbone import tokenize
 from causalclip.clip.injection import encode_text
 from causalclip.clip.model import CLIPModel
+from causalclip.clip.openai_clip import tokenize
 from causalclip.clip.templates import spoken
 
 
@@ -26,8 +26,10 @@ def class_features(model: CLIPModel, classnames: Sequence[str], templates: Seque
     """
     if not classnames or not templates:
         raise ValueError("class_features needs at least one class name and one template")
-    mean = sum(_features(model, classnames, template) for template in templates) / len(templates)
-    return F.normalize(mean, dim=-1)
+    mean = _features(model, classnames, templates[0])
+    for template in templates[1:]:
+        mean = mean + _features(model, classnames, template)
+    return F.normalize(mean / len(templates), dim=-1)
 
 
 def cosine_logits(image_features: Tensor, text_features: Tensor, scale: Tensor | float) -> Tensor:

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Row(NamedTuple):
@@ -136,7 +136,7 @@ def _look_up(labels: dict[str, int], name: str, *, path: Path, number: int) -> i
     return labels[name]
 
 
-def _load_mat(path: Path, key: str):
+def _load_mat(path: Path, key: str) -> Any:
     from scipy.io import loadmat  # large, and few sets need it
     from scipy.io.matlab import MatReadError
 

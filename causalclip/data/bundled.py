@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from dassl.data.datasets import DatasetBase
+from dassl.data.datasets import DatasetBase, Datum
+from yacs.config import CfgNode
 
 from causalclip.data.domain_folders import check_domains
 from causalclip.data.fewshot import fewshot_split
@@ -120,7 +121,7 @@ class BundledDataset(DatasetBase):
     dataset_dir: str
     domains: tuple[str, ...]
 
-    def _setup(self, cfg, folder: Path) -> None:
+    def _setup(self, cfg: CfgNode, folder: Path) -> None:
         self.dataset_dir = str(folder)
         source, target = chosen_domains(cfg, self.domains, where=str(folder))
         cut = self._left_out(cfg, folder, source, target) if target else self._pooled(cfg, folder)
@@ -156,15 +157,16 @@ class BundledDataset(DatasetBase):
             self._part(folder, self.domains, ["spare", "heldout"], test=True),
         )
 
-    def _pooled(self, cfg, folder: Path) -> tuple[Items, Items, Items]:
+    def _pooled(self, cfg: CfgNode, folder: Path) -> tuple[Items, Items, Items]:
         self.heldout_test = frozenset()
         train, val, test = self._whole(folder)
         return *fewshot_split(self, train, val, cfg, folder / "split_fewshot"), test
 
     def _left_out(
-        self, cfg, folder: Path, source: Sequence[str], target: Sequence[str]
+        self, cfg: CfgNode, folder: Path, source: Sequence[str], target: Sequence[str]
     ) -> tuple[Items, Items, Items]:
-        train, val = [], []
+        train: list[Datum] = []
+        val: list[Datum] = []
         for number, domain in enumerate(source):
             train_part = self._part(folder, [domain], ["train", "spare"], first=number)
             val_part = self._part(folder, [domain], ["val"], first=number)
@@ -178,7 +180,9 @@ class BundledDataset(DatasetBase):
         return train, val, test
 
 
-def chosen_domains(cfg, known: Sequence[str], *, where: str) -> tuple[list[str], list[str]]:
+def chosen_domains(
+    cfg: CfgNode, known: Sequence[str], *, where: str
+) -> tuple[list[str], list[str]]:
     """Source and target domains of the configuration, or none at all.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from causalclip.data import annotations
@@ -30,7 +30,7 @@ def check(facts: Facts, root: Path, *, decode: bool = False) -> list[str]:
     except (OSError, ValueError) as error:
         problems = [str(error)]
     if decode:
-        problems += [f"{ascii(p)} cannot be read: {why}" for p, why in unreadable(found).items()]
+        problems += [f"{p!a} cannot be read: {why}" for p, why in unreadable(found).items()]
     return problems
 
 
@@ -50,7 +50,7 @@ def _check_split(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
     yield from _check_names(facts, rows)
 
 
-def _check_names(facts: Facts, rows: dict[str, Sequence]) -> Iterator[str]:
+def _check_names(facts: Facts, rows: Mapping[str, Sequence]) -> Iterator[str]:
     if not facts.name_in_path:
         return
     names = {(row[2], name_of_path(facts, row[0])) for part in PARTS for row in rows[part]}
@@ -80,7 +80,7 @@ def _check_lists(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
 
 
 def _check_parts(
-    facts: Facts, folder: Path, rows: dict[str, Sequence], classes: int, found: list[str]
+    facts: Facts, folder: Path, rows: Mapping[str, Sequence], classes: int, found: list[str]
 ) -> Iterator[str]:
     images = folder / facts.image_dir
     paths = [str(images / row[0]) for part in PARTS for row in rows[part]]

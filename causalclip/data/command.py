@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -126,14 +127,18 @@ def download_sets(names: list[str], root: Path, *, keep_archives: bool) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; a wrong one ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__)
-    root = {"metavar": "FOLDER", "help": "folder of all data sets (default: $DATA)"}
+    root: dict[str, Any] = {"metavar": "FOLDER", "help": "folder of all data sets (default: $DATA)"}
     parser.add_argument("--root", default=os.environ.get("DATA"), **root)
     after = argparse.ArgumentParser(add_help=False)  # --root may also follow the command
     after.add_argument("--root", default=argparse.SUPPRESS, **root)
     commands = parser.add_subparsers(dest="command", required=True)
     add = functools.partial(commands.add_parser, parents=[after])
     add("list", help="every known set: facts, licence, source, whether present")
-    names = {"nargs": "+", "metavar": "NAME", "help": "as in DATASET.NAME or configs/datasets/"}
+    names: dict[str, Any] = {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "as in DATASET.NAME or configs/datasets/",
+    }
     asking = add("missing", help="print those of the named sets that are not there")
     asking.add_argument("names", **names)
     checking = add("check", help="layout, split file, every image, and counts")

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import zipfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from causalclip.data.catalogue import Download, Facts, facts_of
@@ -147,7 +148,7 @@ def _terra_domain(image: dict) -> str:
     return f"location_{image['location']}"
 
 
-def _terra_images(annotations: Path):
+def _terra_images(annotations: Path) -> Iterator[tuple[dict, str]]:
     content = defaultdict(list)
     for path in sorted(annotations.glob("*.json")):
         for key, values in json.loads(path.read_text(encoding="utf-8")).items():

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from dassl.data.datasets import DatasetBase, Datum
+from yacs.config import CfgNode
 
 from causalclip.data.listing import FolderItems, relative
 from causalclip.data.splits import Items, rows_of
@@ -22,16 +23,17 @@ from causalclip.files.caches import load_json, store_json
 def fewshot_split(
     dataset: DatasetBase,
     train: Items,
-    val: Items | None,
-    cfg,
+    val: Items,
+    cfg: CfgNode,
     cache_dir: str | os.PathLike,
     *,
     root: str | os.PathLike | None = None,
-) -> tuple[Items, Items | None]:
+) -> tuple[Items, Items]:
     """Draw `NUM_SHOTS` training and at most 4 validation images a class, once per seed.
 
-    `cache_dir` is CoOp's `<dataset>/split_fewshot`; paths are stored relative to `root`, its parent
-    if not given. A set that CoOp or MaPLe has stored there is used as it is, otherwise ours,
+    `val` is empty for a set without validation images. `cache_dir` is CoOp's
+    `<dataset>/split_fewshot`; paths are stored relative to `root`, its parent if not given. A set
+    that CoOp or MaPLe has stored there is used as it is, otherwise ours,
     `causalclip_shot_K-seed_S.json`, as long as it was drawn from the same split. As in CoOp a
     stored set draws nothing, so the run that stores it and later ones find Python's generator in
     different states afterwards.
@@ -53,16 +55,15 @@ def fewshot_split(
     if published is not None:
         return published
     path = Path(cache_dir, f"causalclip_{name}.json")
-    digest = split_digest(train, val or [], root=root)
+    digest = split_digest(train, val, root=root)
     stored = _stored_fewshot(path, digest)
     if stored is not None:
-        parts = _pick(stored["train"], train, root), _pick(stored["val"], val or [], root)
-        return parts if val is not None else (parts[0], None)
+        return _pick(stored["train"], train, root), _pick(stored["val"], val, root)
     train = dataset.generate_fewshot_dataset(train, num_shots=num_shots)
-    if val is not None:
+    if val:
         val = dataset.generate_fewshot_dataset(val, num_shots=min(num_shots, 4))
     content = {"digest": digest, "train": list(rows_of(train, root))}
-    content["val"] = list(rows_of(val or [], root))
+    content["val"] = list(rows_of(val, root))
     print(f"Saving preprocessed few-shot data to {store_json(path, content)}")
     return train, val
 
@@ -96,7 +97,7 @@ def _pick(rows: Sequence, items: Items, root: Path) -> Items:
     return [by_path[row[0]] for row in rows]
 
 
-def _by_path(items: Items, paths: Collection[str], root: Path) -> dict[str, Datum]:
+def _by_path(items: Items, paths: Collection[str], root: Path) -> Mapping[str, Datum]:
     if isinstance(items, FolderItems):
         return items.find(paths, root)
     located = ((relative(item.impath, root), item) for item in items)
@@ -131,21 +132,20 @@ class _DatumUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, only Dassl's Datum is allowed")
 
 
-def _published_fewshot(path: Path, train: Items, val: Items | None, root: Path):
+def _published_fewshot(
+    path: Path, train: Items, val: Items, root: Path
+) -> tuple[Items, Items] | None:
     """Return the set CoOp stored, as items of today's split; None if absent or of another split."""
     if not path.is_file():
         return None
     stored = read_published(path)
-    chosen = {
-        part: _locate(stored.get(part, []), items or [], root)
-        for part, items in (("train", train), ("val", val))
-    }
-    lost = sum(item is None for items in chosen.values() for item in items)
-    if lost:
+    wanted = stored.get("train", []), stored.get("val", []) if val else []
+    chosen = _locate(wanted[0], train, root), _locate(wanted[1], val, root)
+    if lost := sum(map(len, wanted)) - sum(map(len, chosen)):
         print(f"Ignoring {path}: {lost} of its images are not in today's split under their label")
         return None
     print(f"Using the few-shot set that CoOp or MaPLe stored in {path}")
-    return chosen["train"], None if val is None else chosen["val"]
+    return chosen
 
 
 def read_published(path: str | os.PathLike) -> dict[str, list[tuple[str, int]]]:
@@ -166,14 +166,15 @@ def read_published(path: str | os.PathLike) -> dict[str, list[tuple[str, int]]]:
         ) from None
 
 
-def _locate(stored: Sequence[tuple[str, int]], items: Items, root: Path) -> list[Datum | None]:
+def _locate(stored: Sequence[tuple[str, int]], items: Items, root: Path) -> Items:
     """Find stored absolute paths below today's root, by the longest tail that the split knows."""
     wanted = {_tail(path, 1) for path, _ in stored}
     known = {}
     for item in items:
         if os.path.basename(item.impath) in wanted:
             known[relative(item.impath, root)] = item
-    return [_find(path, label, known) for path, label in stored]
+    found = (_find(path, label, known) for path, label in stored)
+    return [item for item in found if item is not None]
 
 
 def _find(path: str, label: int, known: Mapping[str, Datum]) -> Datum | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 from dassl.data.datasets import Datum
@@ -22,9 +23,11 @@ class ListedDatum(Datum):
     network disk. The folder's string is shared between its images.
     """
 
-    __slots__ = ("_folder", "_file", "_label", "_domain", "_classname")
+    __slots__ = ("_classname", "_domain", "_file", "_folder", "_label")
 
-    def __init__(self, folder: str, file: str, label: int, *, domain: int = 0, classname: str = ""):
+    def __init__(
+        self, folder: str, file: str, label: int, *, domain: int = 0, classname: str = ""
+    ) -> None:
         self._folder, self._file = folder, file
         self._label, self._domain, self._classname = label, domain, classname
 
@@ -33,22 +36,22 @@ class ListedDatum(Datum):
         """The path of the image, as Dassl names it."""
         return os.path.join(self._folder, self._file)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return _rebuild, (self._folder, self._file, self.label, self.domain, self.classname)
 
 
-def _rebuild(folder, file, label, domain, classname):
+def _rebuild(folder: str, file: str, label: int, domain: int, classname: str) -> ListedDatum:
     return ListedDatum(folder, file, label, domain=domain, classname=classname)
 
 
-class FolderItems(Sequence):
+class FolderItems(Sequence[ListedDatum]):
     """The images of class folders, kept as bytes and made into items when asked for.
 
     A list of 1.28 million items takes 250 MB and is copied into every loading process that touches
     it; this takes 30 and is not.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._folders: list[tuple[str, int, str]] = []
         self._names: list[np.ndarray] = []
         self._ends: list[int] = []
@@ -62,19 +65,23 @@ class FolderItems(Sequence):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> ListedDatum: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ListedDatum]: ...
+    def __getitem__(self, index: int | slice) -> ListedDatum | list[ListedDatum]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         position = range(len(self))[index]  # raises IndexError, and counts from the end
         place = bisect_right(self._ends, position)
-        return self._item(place, self._names[place][position - self._ends[place]])
+        return self._item(place, self._names[place][position - self._ends[place]].item())
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[ListedDatum]:
         for place, names in enumerate(self._names):
             for name in names.tolist():
                 yield self._item(place, name)
 
-    def update_digest(self, digest, root: str | os.PathLike) -> None:
+    def update_digest(self, digest: Any, root: str | os.PathLike) -> None:
         """Add the relative folders, labels, class and file names to a digest, folder by folder."""
         for (folder, label, classname), names in zip(self._folders, self._names, strict=True):
             digest.update(os.fsencode(f"{relative(folder, root)}\t{label}\t{classname}\n"))
@@ -121,7 +128,7 @@ def subfolders(folder: str | os.PathLike) -> list[str]:
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
     for name in names:
-        check_text(name, f"folder in {ascii(str(folder))}")
+        check_text(name, f"folder in {str(folder)!a}")
     return names
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from dassl.data.datasets import DatasetBase
+from yacs.config import CfgNode
 
 from causalclip.data.fewshot import fewshot_split
 from causalclip.data.splits import Items, subsample_classes
@@ -19,7 +20,7 @@ class SplitSet(DatasetBase):
 
     def build(
         self,
-        cfg,
+        cfg: CfgNode,
         train: Items,
         val: Items,
         test: Items,

@@ -13,7 +13,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dassl.data.datasets import Datum
 from dassl.utils import listdir_nohidden
@@ -21,7 +21,7 @@ from dassl.utils import listdir_nohidden
 from causalclip.data.listing import listed, relative, require_files
 from causalclip.files.caches import store_json
 
-Items = list[Datum]
+Items = Sequence[Datum]
 Subsample = Literal["all", "base", "new"]
 PARTS = ("train", "val", "test")
 
@@ -71,13 +71,13 @@ def read_split_rows(path: str | os.PathLike) -> dict[str, list]:
     return split
 
 
-def _check_row(row, where: str) -> None:
+def _check_row(row: Any, where: str) -> None:
     shape = isinstance(row, list) and len(row) == 3
     if not (shape and isinstance(row[0], str) and isinstance(row[2], str) and _is_label(row[1])):
         raise ValueError(f"{where} must be [path, label >= 0, class name], got {row!r}")
 
 
-def _is_label(value) -> bool:
+def _is_label(value: Any) -> bool:
     return str(value).isdigit()  # CoOp's own files hold ints, and its reader takes "3" too
 
 
@@ -157,9 +157,11 @@ def create_split(
         FileNotFoundError: if `image_dir` is missing.
     """
     renamed = renamed or {}
-    categories = sorted(c for c in listdir_nohidden(image_dir) if c not in ignored)
+    categories = sorted(c for c in listdir_nohidden(os.fspath(image_dir)) if c not in ignored)
     print(f"Splitting {image_dir} into {p_train:.0%} train and {p_val:.0%} val, the rest test")
-    train, val, test = [], [], []
+    train: list[Datum] = []
+    val: list[Datum] = []
+    test: list[Datum] = []
     for label, category in enumerate(categories):
         folder = os.path.join(image_dir, category)
         items = [

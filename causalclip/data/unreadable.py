@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 from tqdm import tqdm
+from yacs.config import CfgNode
 
 from causalclip.data.splits import Items
 
 UNREADABLE_DEFAULTS = {"UNREADABLE": "error"}
 
 
-def leave_out_unreadable(cfg, *splits: Items | None) -> tuple[Items | None, ...]:
+def leave_out_unreadable(cfg: CfgNode, *splits: Items) -> tuple[Items, ...]:
     """Return the splits without images that cannot be decoded if the policy is `skip`, and say so.
 
     Under `error`, the default, nothing is read here, and the loader raises OSError with the path.
@@ -29,10 +30,10 @@ def leave_out_unreadable(cfg, *splits: Items | None) -> tuple[Items | None, ...]
         raise ValueError(f"DATASET.UNREADABLE must be 'error' or 'skip', got {policy!r}")
     if policy == "error":
         return splits
-    paths = list(dict.fromkeys(item.impath for items in splits for item in items or ()))
+    paths = list(dict.fromkeys(item.impath for items in splits for item in items))
     bad = unreadable(paths)
     _say(bad, len(paths))
-    return tuple(items and [i for i in items if i.impath not in bad] for items in splits)
+    return tuple([item for item in items if item.impath not in bad] for items in splits)
 
 
 def unreadable(paths: list[str]) -> dict[str, str]:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from dassl.data import DataManager
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from yacs.config import CfgNode
 
 from causalclip.clip.backbone import image_size, load_clip, weights_digest
+from causalclip.clip.injection import encode_image
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.data.templates import given_template
 from causalclip.engine.checkpoints import CheckpointTrainer
-from causalclip.engine.loading import Epochs, training_loader
+from causalclip.engine.feature_cache import Change, Encoder, feature_home
+from causalclip.engine.loading import Epochs, shown_by, training_loader
 from causalclip.engine.prediction import Evaluated, Prediction, Reading
 from causalclip.engine.settings import Constraint, OneOf, Text, check_settings
 from causalclip.icm.subspace import InvariantProjection
@@ -27,6 +32,7 @@ from causalclip.report.results import (
     write_predictions,
     write_results,
 )
+from causalclip.runs.identity import recorded_fingerprint
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 
@@ -41,15 +47,20 @@ SHARED: Mapping[str, Constraint] = {
 class CLIPTrainer(CheckpointTrainer):
     """A method on a frozen CLIP: subclasses say what they learn and how they predict.
 
-    A subclass sets ``config_node`` (its node below ``cfg.TRAINER``), ``defaults`` (that node's
-    keys and values) and ``constraints`` (what may stand there), builds what it needs in
-    ``build_method`` and answers ``predict``.
+    A subclass sets `config_node` (its node below `cfg.TRAINER`), `defaults` (that node's
+    keys and values) and `constraints` (what may stand there), builds what it needs in
+    `build_method` and answers `predict`; or `predict_features`, where it leaves the image
+    tower alone and says so.
     """
 
     config_node: str
     defaults: Mapping[str, Any] = {}
     constraints: Mapping[str, Constraint] = {}  # a key without one is not checked
     knows_other_classes = True  # whether it can name classes it was not trained on
+
+    # Whether the method classifies the features of CLIP's own image tower. An evaluation then reads
+    # them from the feature cache, whichever method or seed encoded them first.
+    image_tower_untouched: bool = False
 
     @property
     def settings(self) -> CfgNode:
@@ -68,14 +79,14 @@ class CLIPTrainer(CheckpointTrainer):
             raise ValueError("MODEL.BACKBONE.NAME is empty: name a CLIP, for example tiny")
         given_template(cfg)  # raises for a DATASET.TEMPLATE that is none
 
-    # -- building ------------------------------------------------------------------------------
+    # Building
 
     def train_views(self) -> list | None:
         """The transforms of the training images, one per view; None takes INPUT.TRANSFORMS."""
         return None
 
     def build_data_loader(self) -> None:
-        """As Dassl's, with ``train_views`` as the training transforms and DATALOADER.DRAWS.
+        """As Dassl's, with `train_views` as the training transforms and DATALOADER.DRAWS.
 
         Raises:
             ValueError: a setting of the loader that is out of its range.
@@ -130,7 +141,42 @@ class CLIPTrainer(CheckpointTrainer):
     def build_method(self) -> None:
         """Build and register what the method learns; nothing for a method that learns nothing."""
 
-    # -- classifying ---------------------------------------------------------------------------
+    # Features of the image tower as it is
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """CLIP's own image tower behind the test transform, with its cache on disk."""
+        return Encoder(
+            encode=self._encode,
+            dim=self.clip.text_projection.shape[1],
+            identity=f"{self.digest} {self.settings.PREC} {self.device.type}",
+            transform=shown_by(self.test_loader).transform,
+            root=self.cfg.DATASET.ROOT,
+            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            num_workers=self.cfg.DATALOADER.NUM_WORKERS,
+            cache=feature_home() if self.cfg.FEATURE_CACHE else None,
+        )
+
+    def _encode(self, images: Tensor) -> Tensor:
+        with self.autocast():
+            return encode_image(self.clip, images.to(self.device, non_blocking=True))
+
+    def features(
+        self, items: Sequence, change: Change | None = None, *, desc: str = "encode"
+    ) -> np.ndarray:
+        """Features (N, D) of N data set items, changed by `change` first; from the disk cache.
+
+        Raises:
+            ValueError: features that are NaN or infinite; names the images.
+        """
+        return self.encoder.features([item.impath for item in items], change, desc=desc)
+
+    def labelled(self, items: Sequence, *, desc: str = "encode") -> tuple[Tensor, Tensor]:
+        """Features (N, D) and labels (N,) of data set items, on the CPU."""
+        features = torch.from_numpy(self.features(items, desc=desc))
+        return features, torch.tensor([item.label for item in items])
+
+    # Classifying
 
     @property
     def logit_scale(self) -> Tensor:
@@ -152,22 +198,29 @@ class CLIPTrainer(CheckpointTrainer):
 
     def predict(self, images: Tensor) -> Prediction:
         """The readings of a test batch (B, 3, H, W): probabilities (B, K), uncertainty (B,)."""
+        return self.predict_features(self._encode(images).float())
+
+    def predict_features(self, features: Tensor) -> Prediction:
+        """What `predict` answers, from the image tower's features (B, E) in fp32."""
         raise NotImplementedError
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
-        """``predict`` for one evaluation; holds what is the same for all of its batches."""
-        return self.predict
+        """What answers about the batches of one evaluation, as `test_batches` gives them.
+
+        It holds what is the same for all of them.
+        """
+        return self.predict_features if self.image_tower_untouched else self.predict
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Class log-probabilities (B, K): what Dassl's generic code expects from a trainer."""
         return self.predict(images).main.probabilities.clamp_min(1e-12).log()
 
-    def autocast(self):
+    def autocast(self) -> torch.autocast:
         """Mixed precision under PREC amp: fp16 on a GPU, bf16 on a CPU; otherwise nothing."""
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.settings.PREC == "amp")
 
-    # -- evaluation ----------------------------------------------------------------------------
+    # Evaluation
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
@@ -176,9 +229,9 @@ class CLIPTrainer(CheckpointTrainer):
         Raises:
             ValueError: the data set has no such split, or an empty one.
         """
-        split = split or self.cfg.TEST.SPLIT
-        loader = self._loader(split)
-        print(f"Evaluate on the *{split}* set")
+        chosen: str = split or self.cfg.TEST.SPLIT
+        loader = self._loader(chosen)
+        print(f"Evaluate on the *{chosen}* set")
         start = time.perf_counter()
         self.set_model_mode("eval")
         evaluated = self.collect(loader)
@@ -187,12 +240,13 @@ class CLIPTrainer(CheckpointTrainer):
         self.evaluator.process(evaluated.prediction.main.probabilities, evaluated.labels)
         results = self.evaluator.evaluate()
         for key, value in results.items():
-            self.write_scalar(f"{split}/{key}", value, self.epoch)
-        if split == self.cfg.TEST.SPLIT:  # a val pass that only selects a checkpoint leaves no file
-            self.report(split, evaluated, seconds)
+            self.write_scalar(f"{chosen}/{key}", value, self.epoch)
+        # A val pass that only selects a checkpoint leaves no file.
+        if chosen == self.cfg.TEST.SPLIT:
+            self.report(chosen, evaluated, seconds)
         return next(iter(results.values()))
 
-    def _loader(self, split: str) -> Iterable:
+    def _loader(self, split: str) -> DataLoader:
         if split == "val":
             if self.val_loader is None:
                 raise ValueError(
@@ -202,17 +256,37 @@ class CLIPTrainer(CheckpointTrainer):
             return self.val_loader
         return self.test_loader
 
-    def collect(self, loader: Iterable) -> Evaluated:
+    def collect(self, loader: DataLoader) -> Evaluated:
         """What the method answers about every image of a loader, batch by batch."""
         predict = self.predictor()
         predictions, labels, paths = [], [], []
-        for batch in tqdm(loader, desc="evaluate", leave=False):
-            images, label = self.parse_batch_test(batch)
+        for inputs, label, impaths in self.test_batches(loader):
             with self.autocast():
-                predictions.append(Prediction.joined([predict(images)]))  # off the GPU at once
+                predictions.append(Prediction.joined([predict(inputs)]))  # off the GPU at once
             labels.append(label.cpu())
-            paths += map(str, batch["impath"])
+            paths += map(str, impaths)
         return Evaluated(Prediction.joined(predictions), torch.cat(labels), tuple(paths))
+
+    def test_batches(self, loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, Sequence[str]]]:
+        """Batches of a loader to predict from, on the device, with labels (B,) and paths.
+
+        They are images (B, 3, H, W); where the method leaves the image tower alone, the features
+        (B, E) of the same images, in the same batches.
+        """
+        if self.image_tower_untouched:
+            yield from self._feature_batches(shown_by(loader).data_source)
+            return
+        for batch in tqdm(loader, desc="evaluate", leave=False):
+            images, labels = self.parse_batch_test(batch)
+            yield images, labels, batch["impath"]
+
+    def _feature_batches(self, items: Sequence) -> Iterator[tuple[Tensor, Tensor, Sequence[str]]]:
+        features, labels = self.labelled(items, desc="evaluate")
+        size = self.cfg.DATALOADER.TEST.BATCH_SIZE
+        paths = [item.impath for item in items]
+        for start in range(0, len(items), size):
+            part = slice(start, start + size)
+            yield features[part].to(self.device), labels[part], paths[part]
 
     def report(self, split: str, evaluated: Evaluated, seconds: float) -> None:
         """Write results.json and predictions.npz of one evaluation into OUTPUT_DIR."""
@@ -222,14 +296,17 @@ class CLIPTrainer(CheckpointTrainer):
         record["trained_on"] = self.trained_on
         record["evaluation"] = {"seconds": seconds, "images": len(evaluated.labels)}
         record["details"] = self.details()
+        record["identity"] = recorded_fingerprint(self.output_dir)
         write_predictions(self.output_dir, evaluated.arrays())
         write_results(self.output_dir, record)
         print(f"Results: {Path(self.output_dir) / 'results.json'}")
 
     def parts(self, evaluated: Evaluated) -> dict[str, Tensor]:
-        """Named subsets, boolean rows (N,), of the test set that are reported beside the whole:
-        ``heldout`` of the target domain; ``base`` and ``open`` for a model that was trained on
-        some of this run's classes."""
+        """Named subsets of the test set, boolean rows (N,), that are reported beside the whole.
+
+        They are `heldout` of the target domain; `base` and `open` for a model that was trained on
+        some of this run's classes.
+        """
         named = {}
         heldout = getattr(self.dm.dataset, "heldout_test", None)
         if heldout:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -45,21 +44,25 @@ class PostHoc:
             named["dac_temperature"] = named["dac"] / self.temperature
         return {name: Reading.of_logits(calibrated) for name, calibrated in named.items()}
 
+    def prediction(self, logits: Tensor) -> Prediction:
+        """The softmax of class logits (B, K), and the readings after calibration beside it."""
+        return Prediction(Reading.of_logits(logits), self.readings(logits))
+
 
 class Calibrated(CLIPTrainer):
     """A trainer that classifies by logits; with TEST.CALIBRATION they are also read calibrated."""
 
-    softmax = True  # whether the method's probabilities are a softmax of ``logits`` (B, K)
+    softmax = True  # whether the method's probabilities are a softmax of `logits` (B, K)
     loaded = False  # whether the model comes from another run
 
-    # -- what a method answers -----------------------------------------------------------------
+    # What a method answers
 
-    def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Class logits (B, K), or (B, M, K) of M templates, of a batch (B, 3, H, W).
+    def test_logits(self, inputs: Tensor, text: Tensor | None = None) -> Tensor:
+        """Class logits (B, K), or (B, M, K) of M templates, of what `test_batches` gives.
 
         Args:
-            images: the batch.
-            text: ``evaluation_text``, or None: the text features are computed now.
+            inputs: the batch.
+            text: `evaluation_text`, or None: the text features are computed now.
         """
         raise NotImplementedError
 
@@ -71,7 +74,7 @@ class Calibrated(CLIPTrainer):
         """Text features (K, E) of any class names, as learned; None where texts do not learn."""
         raise NotImplementedError
 
-    # -- fitting, at the end of training -------------------------------------------------------
+    # Fitting, at the end of training
 
     @property
     def calibrates(self) -> bool:
@@ -97,36 +100,31 @@ class Calibrated(CLIPTrainer):
 
     @torch.no_grad()
     def validation_logits(self) -> tuple[Tensor, Tensor]:
-        """Logits of the validation split, as of ``logits``, and its labels (N,) on the CPU; the
-        training's random stream is untouched."""
+        """Logits of the validation split, (N, K) or (N, M, K), and its labels (N,) on the CPU.
+
+        The training's random stream is untouched.
+        """
         logits, labels = [], []
         self.set_model_mode("eval")
         text = self.evaluation_text()
         with torch.random.fork_rng():
-            for batch in self.val_loader:
-                images, label = self.parse_batch_test(batch)
+            for inputs, label, _ in self.test_batches(self.val_loader):
                 with self.autocast():
-                    logits.append(self.logits(images, text).float())
+                    logits.append(self.test_logits(inputs, text).float())
                 labels.append(label.cpu())
         self.set_model_mode("train")
         return torch.cat(logits), torch.cat(labels)
 
-    # -- reading -------------------------------------------------------------------------------
+    # Reading
 
     def calibrated_predictor(self, text: Tensor | None) -> Callable[[Tensor], Prediction]:
-        """What answers about batches (B, 3, H, W), with the calibrated readings.
+        """What answers about the batches of `test_batches`, with the calibrated readings.
 
         Args:
-            text: (K, E), the ``evaluation_text``.
+            text: (K, E), the `evaluation_text`.
         """
         post_hoc = PostHoc(self.temperature(), self.factors(text))
-        return partial(self._read_calibrated, text=text, post_hoc=post_hoc)
-
-    def _read_calibrated(
-        self, images: Tensor, *, text: Tensor | None, post_hoc: PostHoc
-    ) -> Prediction:
-        logits = self.logits(images, text)
-        return Prediction(Reading.of_logits(logits), post_hoc.readings(logits))
+        return lambda inputs: post_hoc.prediction(self.test_logits(inputs, text))
 
     def temperature(self) -> float | None:
         """The temperature of the model; None if none was fitted."""
@@ -182,7 +180,7 @@ def keep_temperature(model: nn.Module, *, fitted: bool) -> None:
     if fitted:
         model.register_buffer(TEMPERATURE, torch.tensor(math.nan))
 
-    def adapt(_: nn.Module, state: dict[str, Any], *rest: Any) -> None:
+    def adapt(_: nn.Module, state: dict[str, Any], *__: Any) -> None:
         if fitted:
             state.setdefault(TEMPERATURE, torch.tensor(math.nan))
         else:

@@ -16,18 +16,18 @@ from dassl.utils import load_checkpoint, save_checkpoint
 from torch import Tensor, nn
 
 from causalclip.engine.random_state import random_state, set_random_state
-from causalclip.report.results import training_facts
+from causalclip.report.results import TrainedOn, training_facts
 
 
 class ExactResume(TrainerX):
     """A killed run ends in the same bits as an uninterrupted one, and in nobody else's.
 
-    Any Dassl trainer gets it by derivation: ``class ExactCoOp(ExactResume, CoOp)``.
+    Any Dassl trainer gets it by derivation: `class ExactCoOp(ExactResume, CoOp)`.
     """
 
     digest: str | None = None  # of the frozen weights, where the trainer knows it
     scaler: torch.amp.GradScaler | None = None  # of mixed precision
-    trained_on: dict[str, Any] | None = None  # facts of the run whose model was loaded
+    trained_on: TrainedOn | None = None  # facts of the run whose model was loaded
 
     @cached_property
     def classnames(self) -> list[str]:
@@ -47,7 +47,7 @@ class ExactResume(TrainerX):
         """What an exact resume needs besides model, optimizer and schedule.
 
         A trainer with more of it (a running average of weights) extends this and
-        ``load_training_state`` by tensors, numbers, strings and containers of them.
+        `load_training_state` by tensors, numbers, strings and containers of them.
         """
         return {
             "random": random_state(),
@@ -56,7 +56,7 @@ class ExactResume(TrainerX):
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Restore what ``training_state`` returned."""
+        """Restore what `training_state` returned."""
         set_random_state(state["random"])
         self.best_result = state["best_result"]
         if self.scaler is not None and state.get("scaler"):  # empty where it is not used
@@ -70,7 +70,7 @@ class ExactResume(TrainerX):
         val_result: float | None = None,
         model_name: str = "",
     ) -> None:
-        """Write ``directory/<name>/model.pth.tar-<epoch + 1>`` for every registered model.
+        """Write `directory/<name>/model.pth.tar-<epoch + 1>` for every registered model.
 
         Raises:
             OSError: it cannot be written; earlier files stay whole.
@@ -89,8 +89,9 @@ class ExactResume(TrainerX):
             save_checkpoint(checkpoint, str(folder), is_best=is_best, model_name=model_name)
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Go on from the checkpoint written last in ``directory``; the number of epochs done, 0
-        where there is none.
+        """Go on from the checkpoint written last in `directory`; the number of epochs done.
+
+        Where there is none that is 0.
 
         Raises:
             ValueError: it is of another method, backbone or class list, is damaged, or the models
@@ -127,7 +128,7 @@ class ExactResume(TrainerX):
         """Compare the classes of a checkpoint with this run's.
 
         Raises:
-            ValueError: they are others, even if as many; ends with ``why`` that matters.
+            ValueError: they are others, even if as many; ends with `why` that matters.
         """
         # A checkpoint of another code base does not say; its run's results.json may.
         theirs = (checkpoint.get("identity") or self.trained_on or {}).get("classnames")
@@ -144,8 +145,10 @@ class CheckpointTrainer(ExactResume):
     class_bound = False  # whether what is learned serves the classes of its training alone
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load what ``directory`` holds of this method: the given epoch, or model-best, or the last
-        one written. Other class names are fine, unless the method is bound to its own.
+        """Load what `directory` holds of this method.
+
+        That is the given epoch, or model-best, or the last one written. Other class names are
+        fine, unless the method is bound to its own.
 
         Raises:
             ValueError: no directory for a method that learns, or a file that is damaged or of
@@ -219,7 +222,7 @@ def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: P
 
 
 def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load every tensor of ``state``, by name and shape.
+    """Load every tensor of `state`, by name and shape.
 
     Raises:
         ValueError: some do not fit; names the file and says which.

@@ -47,7 +47,7 @@ class DecodedImages:
         return int(self._used[0])
 
     def read(self, index: int, path: str) -> Image.Image:
-        """The picture of a file in RGB, the ``index``-th of the list.
+        """The picture of a file in RGB, the `index`-th of the list.
 
         Raises:
             OSError: a file that is missing or is no picture.

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from causalclip.engine.cache_size import features_folder, limit_bytes, touch, trim
 from causalclip.files.atomic import replacing
 from causalclip.files.caches import cache_home
 
@@ -68,15 +69,19 @@ class Encoder:
             desc: what the progress bar says.
 
         Raises:
-            ValueError: features that are NaN or infinite; names the images.
+            ValueError: features that are NaN or infinite; names the images. A CAUSALCLIP_CACHE_GB
+                that is no number.
         """
         if self.cache is None:
             features = np.empty((len(paths), self.dim), np.float32)
             self._fill(features, paths, change, desc)
             return features
-        file = self.cache / "features" / f"{self._digest(paths, change)}.npy"
+        folder = features_folder(self.cache)
+        file = folder / f"{self._digest(paths, change)}.npy"
         if not file.exists():
             self._write(file, paths, change, desc)
+            trim(folder, limit_bytes(), keep=file)
+        touch(file)
         return np.load(file, mmap_mode="c")  # c: torch wants writable; the file stays as it is
 
     def _digest(self, paths: Sequence[str], change: Change | None) -> str:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic
 
-import numpy as np
 import torch
 from dassl.utils import load_checkpoint
 from torch import Tensor
 
-from causalclip.clip.injection import encode_image
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.checkpoints import check_identity, checkpoint_path, load_state
-from causalclip.engine.feature_cache import Change, Encoder, batches, feature_home
 from causalclip.engine.fit import FitModule, FitT
-from causalclip.engine.prediction import Evaluated, Prediction
+from causalclip.engine.prediction import Prediction
 from causalclip.report.results import peak_memory_mb
 
 # Which data set keys a fit does not depend on: where it lies, and what it is tested on.
@@ -28,53 +25,25 @@ UNFITTED_KEYS = ("ROOT", "TARGET_DOMAINS", "TEST_CORRELATION")
 class FeatureTrainer(CLIPTrainer, Generic[FitT]):
     """A method fitted on CLIP's image features of the training images.
 
-    A subclass sets ``fit_class``, answers ``fit`` with one of it, and ``predict_features`` from
-    ``self.fitted``, just fitted or loaded. Images are seen through the test transform, because an
+    A subclass sets `fit_class`, answers `fit` with one of it, and `predict_features` from
+    `self.fitted`, just fitted or loaded. Images are seen through the test transform, because an
     augmented image has no feature to keep.
     """
 
     model_name = "fit"
+    image_tower_untouched = True
     fit_class: type[FitT]
+    model: FitModule[FitT]
 
     def build_method(self) -> None:
-        """Register the fit that is to come, and make the encoder of image features."""
+        """Register the fit that is to come."""
         self.model = FitModule(self.fit_class, self.device)
         self.register_model(self.model_name, self.model)
-        loader = self.test_loader
-        self.encoder = Encoder(
-            encode=self._encode,
-            dim=self.clip.text_projection.shape[1],
-            identity=f"{self.digest} {self.settings.PREC}",
-            transform=loader.dataset.transform,
-            root=self.cfg.DATASET.ROOT,
-            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
-            num_workers=self.cfg.DATALOADER.NUM_WORKERS,
-            cache=feature_home() if self.cfg.FEATURE_CACHE else None,
-        )
 
-    def _encode(self, images: Tensor) -> Tensor:
-        with self.autocast():
-            return encode_image(self.clip, images.to(self.device))
-
-    def features(
-        self, items: Sequence, change: Change | None = None, *, desc: str = "encode"
-    ) -> np.ndarray:
-        """Features (N, D) of N data set items, changed by ``change`` first; from the disk cache.
-
-        Raises:
-            ValueError: features that are NaN or infinite; names the images.
-        """
-        return self.encoder.features([item.impath for item in items], change, desc=desc)
-
-    def labelled(self, items: Sequence, *, desc: str = "encode") -> tuple[Tensor, Tensor]:
-        """Features (N, D) and labels (N,) of data set items, on the CPU."""
-        features = torch.from_numpy(self.features(items, desc=desc))
-        return features, torch.tensor([item.label for item in items])
-
-    # -- fitting -------------------------------------------------------------------------------
+    # Fitting
 
     def fit(self) -> FitT:
-        """What the training images say, as a ``fit_class``."""
+        """What the training images say, as a `fit_class`."""
         raise NotImplementedError
 
     @property
@@ -103,8 +72,11 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         }
 
     def train(self) -> None:
-        """Fit, save and test. A finished fit of the same settings in the output folder is reused,
-        as the family's trainers do; one of other settings is replaced."""
+        """Fit, save and test.
+
+        A finished fit of the same settings in the output folder is reused, as the family's
+        trainers do; one of other settings is replaced.
+        """
         start = time.perf_counter()
         if not self._reuse():
             self.model.hold(self.fit(), self.fitted_with())
@@ -137,10 +109,10 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         return False
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """As in CheckpointTrainer; then ``check_fit``.
+        """As in CheckpointTrainer; then `check_fit`.
 
         Raises:
-            ValueError: a checkpoint of another method or backbone, or one ``check_fit`` refuses.
+            ValueError: a checkpoint of another method or backbone, or one `check_fit` refuses.
             FileNotFoundError: no checkpoint there.
         """
         super().load_model(directory, epoch)
@@ -152,7 +124,7 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         return self.model.fitted_with["classnames"]
 
     def require_same_classes(self) -> None:
-        """For ``check_fit`` of a classifier without text, which knows the classes of its fit alone.
+        """For `check_fit` of a classifier without text, which knows the classes of its fit alone.
 
         Raises:
             ValueError: this run has others; names both.
@@ -169,26 +141,11 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         """The facts of the fit, for results.json."""
         return dict(self.fitted.facts)
 
-    # -- prediction ----------------------------------------------------------------------------
+    # Prediction
 
-    def predict_features(self, features: Tensor) -> Prediction:
-        """What ``predict`` answers, from image features (B, D) in fp32."""
-        raise NotImplementedError
-
-    def predict(self, images: Tensor) -> Prediction:
-        """The readings of a test batch (B, C, H, W)."""
-        return self.predict_features(self._encode(images).float())
-
-    def collect(self, loader: Iterable) -> Evaluated:
-        """As in CLIPTrainer, but every image's features come from the disk cache."""
-        items = loader.dataset.data_source
-        features = self.features(items, desc="evaluate")
-        parts = [self.predict_features(part.to(self.device)) for part in batches(features)]
-        return Evaluated(
-            Prediction.joined(parts),
-            torch.tensor([item.label for item in items]),
-            tuple(item.impath for item in items),
-        )
+    def predictor(self) -> Callable[[Tensor], Prediction]:
+        """As in CLIPTrainer, under PREC amp too in fp32: what was fitted is no network."""
+        return torch.autocast(self.device.type, enabled=False)(self.predict_features)
 
 
 def plain(node: Any) -> Any:

@@ -1,13 +1,16 @@
-"""Training batches that never wait: one set of workers for all epochs, decoded images kept, and
-draws that depend on (seed, epoch, image) alone."""
+"""Training batches that never wait, drawn from (seed, epoch, image) alone.
+
+One set of workers serves all epochs, and decoded images are kept.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, cast
 
 import torch
+from dassl.data.datasets import Datum
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from yacs.config import CfgNode
@@ -31,12 +34,12 @@ def training_loader(loader: DataLoader, cfg: CfgNode, *, epochs: int | None = No
     """What gives the batches of a loader of Dassl's as DATALOADER.DRAWS asks for.
 
     Args:
-        loader: of a toolkit's DataManager or ``build_data_loader``.
+        loader: of a toolkit's DataManager or `build_data_loader`.
         cfg: DATALOADER.DRAWS, .DECODED_MB and .NUM_WORKERS, and SEED, count.
         epochs: how many will be asked for; None: OPTIM.MAX_EPOCH.
 
     Returns:
-        ``loader`` itself, or ``Epochs`` over its images.
+        `loader` itself, or `Epochs` over its images.
 
     Raises:
         ValueError: a setting out of its range.
@@ -57,9 +60,23 @@ def training_loader(loader: DataLoader, cfg: CfgNode, *, epochs: int | None = No
     )
 
 
+class Shown(Protocol):
+    """What a loader of Dassl's iterates over."""
+
+    data_source: Sequence[Datum]
+    transform: Any
+
+
+def shown_by(loader: DataLoader) -> Shown:
+    """The items of a loader of Dassl's, and the transform that they are seen through."""
+    return cast(Shown, loader.dataset)
+
+
 class Images(Dataset):
-    """Dassl's image dictionaries (label, domain, impath, index, img, img2, ..., img0), each
-    augmentation drawn from (seed, epoch, index, view)."""
+    """Dassl's image dictionaries (label, domain, impath, index, img, img2, ..., img0).
+
+    Each augmentation is drawn from (seed, epoch, index, view).
+    """
 
     def __init__(self, wrapper: Any, seed: int, decoded_bytes: int) -> None:
         """Show the images of a toolkit's DatasetWrapper."""
@@ -99,9 +116,9 @@ class Images(Dataset):
     def _views(self, image: Image.Image, epoch: int, index: int) -> dict[str, Any]:
         if self.transform is None:
             return {"img": image}
-        several = isinstance(self.transform, (list, tuple))
+        given = self.transform
         views = {}
-        for number, transform in enumerate(self.transform if several else [self.transform], 1):
+        for number, transform in enumerate(given if isinstance(given, Sequence) else [given], 1):
             draw_for(self.seed, epoch, index, number)
             augmented = [transform(image) for _ in range(self.times)]
             views[f"img{number}" if number > 1 else "img"] = (
@@ -113,9 +130,9 @@ class Images(Dataset):
 class Epochs:
     """The batches of one epoch after the other, from workers that go on to the next meanwhile.
 
-    Iterating gives the batches of epoch ``epoch``, which then is the next one. One pass of a
+    Iterating gives the batches of epoch `epoch`, which then is the next one. One pass of a
     DataLoader spans all epochs, so its workers start once and run ahead over the end of an epoch.
-    To go back or ahead, set ``epoch``. Workers end with the last epoch.
+    To go back or ahead, set `epoch`. Workers end with the last epoch.
     """
 
     def __init__(self, loader: DataLoader, *, seed: int, last: int, decoded_bytes: int = 0) -> None:
@@ -128,7 +145,8 @@ class Epochs:
             decoded_bytes: bound on the decoded images in memory.
         """
         self.dataset = Images(loader.dataset, seed, decoded_bytes)
-        self.sampler: Sampler = loader.sampler
+        assert loader.batch_size is not None, "Dassl's loaders make batches"
+        self.sampler: Iterable[int] = loader.sampler
         self.batch_size, self.drop_last = loader.batch_size, loader.drop_last
         self.num_workers, self.pin_memory = loader.num_workers, loader.pin_memory
         self.seed, self.last, self.epoch = seed, last, 0
@@ -136,7 +154,7 @@ class Epochs:
         self._running: tuple[int, Iterator] | None = None  # the epoch it stands before
 
     def __len__(self) -> int:
-        """The number of batches of epoch ``epoch``."""
+        """The number of batches of epoch `epoch`."""
         return len(self.batches(self.epoch))
 
     def batches(self, epoch: int) -> list[list[Place]]:

@@ -22,7 +22,9 @@ class Reading:
     @classmethod
     def of_logits(cls, logits: Tensor) -> Reading:
         """Softmax of class logits (B, K); a softmax knows no other uncertainty than 1 - max p."""
-        probabilities = logits.softmax(-1)
+        # Logits may come in bf16 (PREC amp), in which 1 - max p would have two digits.
+        precise = torch.promote_types(logits.dtype, torch.float32)
+        probabilities = logits.softmax(-1, dtype=precise)
         return cls(probabilities, 1 - probabilities.amax(-1))
 
     def each(self) -> list[Reading]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import CLIP, is_vit
+from causalclip.clip.backbone import is_vit
 from causalclip.clip.injection import encode_image
+from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import (
     CoupledPrompts,
     IndependentPrompts,
@@ -60,19 +60,20 @@ class Context:
         words = spoken(settings.CTX_INIT)
         return cls(len(words.split()) or settings.N_CTX, words, position)
 
-    def start(self, clip: CLIP) -> Tensor | None:
+    def start(self, clip: CLIPModel) -> Tensor | None:
         """Embeddings (n_ctx, D) of the words; None for a random start.
 
         Raises:
-            ValueError: words that have fewer tokens than ``n_ctx``.
+            ValueError: words that have fewer tokens than `n_ctx`.
         """
         return embed_words(clip, self.words, self.n_ctx) if self.words and self.n_ctx else None
 
 
 class PromptTrainer(Calibrated):
-    """Prompt learning by gradient descent: ``context``, ``build_prompts`` and perhaps ``loss``."""
+    """Prompt learning by gradient descent: `context`, `build_prompts` and perhaps `loss`."""
 
     model_name = "prompt_learner"
+    scaler: torch.amp.GradScaler
 
     def build_method(self) -> None:
         """Build the prompts, what trains them, and the class tokens behind the context."""
@@ -120,14 +121,14 @@ class PromptTrainer(Calibrated):
         )
         return tokens.to(self.device)
 
-    # -- one forward ---------------------------------------------------------------------------
+    # One forward
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         """Class logits (B, K) of a batch (B, 3, H, W) under the current prompts.
 
         Args:
             images: the batch.
-            text: ``evaluation_text``, or None: the text features are computed now.
+            text: `evaluation_text`, or None: the text features are computed now.
         """
         prompts = self.model()
         text = self.text_features(prompts) if text is None else text
@@ -152,18 +153,32 @@ class PromptTrainer(Calibrated):
             return None
         return encode_classes(self.clip, self.tokens(context, names), self.model())
 
-    def predict(self, images: Tensor, text: Tensor | None = None) -> Prediction:
-        """As in CLIPTrainer; ``text`` as in ``logits``."""
-        return Prediction(Reading.of_logits(self.logits(images, text)))
+    def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
+        """`logits` from the features (B, E) of an image tower that the method leaves alone."""
+        text = self.text_features(self.model()) if text is None else text
+        return self.classify(features, text)
+
+    def test_logits(self, inputs: Tensor, text: Tensor | None = None) -> Tensor:
+        """`logits` of what `test_batches` gives, images or features."""
+        logits = self.feature_logits if self.image_tower_untouched else self.logits
+        return logits(inputs, text)
+
+    def prediction_of(self, logits: Tensor) -> Prediction:
+        """The readings of class logits (B, K)."""
+        return Prediction(Reading.of_logits(logits))
+
+    def predict(self, images: Tensor) -> Prediction:
+        """As in CLIPTrainer."""
+        return self.prediction_of(self.logits(images))
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
         """As in CLIPTrainer; holds the text features, and what calibrates."""
         text = self.evaluation_text()
         if self.calibrates:
             return self.calibrated_predictor(text)
-        return partial(self.predict, text=text)
+        return lambda inputs: self.prediction_of(self.test_logits(inputs, text))
 
-    # -- one step ------------------------------------------------------------------------------
+    # One step
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W), or (B, V, 3, H, W) where the data manager delivers V views.
@@ -180,7 +195,7 @@ class PromptTrainer(Calibrated):
         """The training loss and the class scores (B, K) its accuracy is printed of.
 
         Args:
-            images: what ``parse_batch_train`` delivers.
+            images: what `parse_batch_train` delivers.
             labels: (B,) int64.
         """
         logits = self.logits(images)
@@ -224,10 +239,12 @@ class PromptTrainer(Calibrated):
         return means if shown else None
 
     def before_train(self) -> None:
+        """Start the clock."""
         super().before_train()
         self._train_start = time.perf_counter()
 
     def after_train(self) -> None:
+        """Note what the training has cost; then as in Dassl."""
         epochs = self.max_epoch - self.start_epoch
         if epochs > 0:  # a finished run that is only evaluated again was not trained now
             self.training_cost = {
@@ -242,7 +259,7 @@ class PromptTrainer(Calibrated):
         super().after_train()
 
 
-def coupled_prompts(clip: CLIP, context: Context, *, depth: int) -> CoupledPrompts:
+def coupled_prompts(clip: CLIPModel, context: Context, *, depth: int) -> CoupledPrompts:
     """MaPLe's prompts for a CLIP.
 
     Raises:
@@ -259,7 +276,7 @@ def coupled_prompts(clip: CLIP, context: Context, *, depth: int) -> CoupledPromp
 
 
 def independent_prompts(
-    clip: CLIP, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
+    clip: CLIPModel, context: Context, *, text_depth: int, n_vision: int, vision_depth: int
 ) -> IndependentPrompts:
     """Prompts of IVLP's kind for a CLIP; a tower of 0 tokens and depth 0 has none.
 
@@ -279,7 +296,7 @@ def independent_prompts(
     )
 
 
-def check_depth(clip: CLIP, *, text: int, vision: int) -> None:
+def check_depth(clip: CLIPModel, *, text: int, vision: int) -> None:
     """Refuse prompts deeper than the towers, and image prompts on a ResNet, before any work.
 
     Raises:

@@ -32,10 +32,12 @@ class OneOf:
     choices: Sequence[str]
 
     def allows(self, value: Any) -> bool:
+        """It is one of `choices`."""
         return isinstance(value, str) and value in self.choices
 
     @property
     def words(self) -> str:
+        """Names all choices."""
         return f"one of {', '.join(map(str, self.choices))}"
 
 
@@ -47,12 +49,14 @@ class Whole:
     high: int | None = None
 
     def allows(self, value: Any) -> bool:
+        """It is an int in the range; a bool is none."""
         if isinstance(value, bool) or not isinstance(value, int):
             return False
         return self.low <= value and (self.high is None or value <= self.high)
 
     @property
     def words(self) -> str:
+        """Names the range."""
         if self.high is not None:
             return f"an int in [{self.low}, {self.high}]"
         return "a positive int" if self.low == 1 else f"an int of at least {self.low}"
@@ -68,6 +72,7 @@ class Number:
     open_high: bool = False
 
     def allows(self, value: Any) -> bool:
+        """It is finite and in the range; a bool is no number."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
         above = value > self.low if self.open_low else value >= self.low
@@ -77,6 +82,7 @@ class Number:
 
     @property
     def words(self) -> str:
+        """Names the range."""
         if math.isfinite(self.low) and math.isfinite(self.high):
             left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
             return f"a number in {left}{self.low:g}, {self.high:g}{right}"
@@ -94,6 +100,7 @@ class Flag:
     words = "True or False"
 
     def allows(self, value: Any) -> bool:
+        """It is a bool."""
         return isinstance(value, bool)
 
 
@@ -104,12 +111,14 @@ class Text:
     holding: str = ""
 
     def allows(self, value: Any) -> bool:
+        """It is text, and holds `holding` once where that is asked for."""
         if not isinstance(value, str):
             return False
         return not self.holding or not value or value.count(self.holding) == 1
 
     @property
     def words(self) -> str:
+        """Names what it must hold."""
         return f"text with one {self.holding}, or empty" if self.holding else "text"
 
 
@@ -121,6 +130,7 @@ class ListOf:
     least: int = 1
 
     def allows(self, value: Any) -> bool:
+        """It is a list or tuple, long enough, of allowed values."""
         return (
             isinstance(value, (list, tuple))
             and len(value) >= self.least
@@ -129,6 +139,7 @@ class ListOf:
 
     @property
     def words(self) -> str:
+        """Names the length and what each must be."""
         return f"a list of {self.least} or more, each {self.each.words}"
 
 
@@ -139,10 +150,12 @@ class Maybe:
     other: Constraint
 
     def allows(self, value: Any) -> bool:
+        """It is None, or the other constraint allows it."""
         return value is None or self.other.allows(value)
 
     @property
     def words(self) -> str:
+        """Names both."""
         return f"None or {self.other.words}"
 
 
@@ -154,10 +167,12 @@ class Either:
     other: Constraint
 
     def allows(self, value: Any) -> bool:
+        """Whether one of them allows the value."""
         return self.one.allows(value) or self.other.allows(value)
 
     @property
     def words(self) -> str:
+        """Completes "KEY must be ..."."""
         return f"{self.one.words} or {self.other.words}"
 
 

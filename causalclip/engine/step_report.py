@@ -31,6 +31,7 @@ class StepReport:
         Raises:
             FloatingPointError: a loss among them that is NaN or infinite; names the batches.
         """
+        assert self._sum is not None, "read after a step at least"
         loss, accuracy = (self._sum / self._steps).tolist()
         first, self._sum, self._steps = batch - self._steps + 1, None, 0
         if not math.isfinite(loss):

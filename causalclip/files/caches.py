@@ -45,7 +45,7 @@ def load_json(path: str | os.PathLike) -> Any:
     try:
         return json.loads(place.read_text(encoding="utf-8"))
     except ValueError as error:
-        print(f"Making {ascii(str(place))} again, which is not JSON: {error}")
+        print(f"Making {str(place)!a} again, which is not JSON: {error}")
         return None
 
 

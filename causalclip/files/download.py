@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 import warnings
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -99,7 +100,7 @@ def _append(url: str, part: Path, label: str) -> bool:
     return total is None or _size(part) >= total
 
 
-def _copy(response, file, start: int, total: int | None, label: str) -> None:
+def _copy(response: Any, file: BinaryIO, start: int, total: int | None, label: str) -> None:
     with tqdm(initial=start, total=total, unit="B", unit_scale=True, desc=label) as bar:
         while block := response.read(BLOCK):
             file.write(block)

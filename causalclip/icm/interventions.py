@@ -9,7 +9,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from PIL import Image, ImageChops
 from torchvision.transforms import functional as TF
@@ -124,7 +124,9 @@ def _blur(image: Image.Image, params: ImageInterventionParams, rng: random.Rando
     size = max(3, 2 * int((scaled - 1) // 2) + 1)
     # The kernel pads by reflection, which must fit inside the image.
     size = min(size, 2 * min(image.size) - 1)
-    return TF.gaussian_blur(image, [size, size], [rng.uniform(*params.blur_sigma)] * 2)
+    sigma = [rng.uniform(*params.blur_sigma)] * 2
+    # torchvision's annotation names tensors only; a picture gives a picture.
+    return cast(Image.Image, TF.gaussian_blur(cast(Any, image), [size, size], sigma))
 
 
 _APPLY = {

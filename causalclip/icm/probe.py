@@ -82,7 +82,7 @@ def fit_probe(
         raise ValueError(f"a linear probe needs images of two classes or more, got {len(seen)}")
     model = LogisticRegression(C=c, max_iter=max_iter)
     model.fit(features.cpu().numpy(), labels.cpu().numpy())
-    return _probe(model.coef_, model.intercept_, seen, n_classes)
+    return _probe(model.coef_, np.asarray(model.intercept_), seen, n_classes)
 
 
 def _probe(coef: np.ndarray, intercept: np.ndarray, seen: list[int], n_classes: int) -> Probe:

@@ -136,7 +136,7 @@ class InvariantProjection:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{path} must hold {FORMAT}, got {metadata.get('format')!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
         return cls(**tensors, settings=ProjectionSettings(**json.loads(metadata["settings"])))
 
     def tensors(self) -> dict[str, Tensor]:

@@ -155,7 +155,9 @@ def zeroshot_classifier(text_features: Tensor, *, normalize: bool = True) -> Cla
     `normalize=False` compares without norms, as in `InvariantProjection.cosine_logits`.
     """
 
-    def classify(projection: InvariantProjection, rest: Sequence[Fold], features: Tensor) -> Tensor:
+    def classify(
+        projection: InvariantProjection, _rest: Sequence[Fold], features: Tensor
+    ) -> Tensor:
         logits = projection.cosine_logits(features, text_features, 1.0, normalize=normalize)
         return logits.argmax(-1)
 

@@ -98,8 +98,9 @@ class InterventionMoments:
         norms = [torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=DTYPE) for x in rows]
         _check_usable(norms[0], norms[1], names, zero_allowed=not self.normalize)
         # In blocks, so that all features at once cost no more memory than a batch of them.
-        for block in zip(*(t.split(BLOCK) for t in (*rows, *norms)), strict=True):
-            self._add(*block, weight=weight)
+        blocks = [tensor.split(BLOCK) for tensor in (*rows, *norms)]
+        for z_block, z_do_block, norm, norm_do in zip(*blocks, strict=True):
+            self._add(z_block, z_do_block, norm, norm_do, weight=weight)
         self.n_pairs += len(rows[0])
         self.weight += weight * len(rows[0])
         return self

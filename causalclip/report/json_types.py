@@ -12,7 +12,7 @@ import numpy as np
 def fits(value: object, hint: Any) -> bool:
     """Whether a JSON value is of the annotated type.
 
-    Known are the types of JSON, ``list[T]``, ``dict[str, T]``, unions, a TypedDict, and Any. A bool
+    Known are the types of JSON, `list[T]`, `dict[str, T]`, unions, a TypedDict, and Any. A bool
     is no number; an int is a float.
     """
     origin, args = get_origin(hint), get_args(hint)

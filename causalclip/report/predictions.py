@@ -20,7 +20,7 @@ PREDICTIONS_FILE = "predictions.npz"
 class Predictions:
     """The arrays of one evaluation, a row a test image in each.
 
-    ``arrays`` holds `path`, `label`, `prediction`, and `probabilities` (N, K) and `uncertainty`
+    `arrays` holds `path`, `label`, `prediction`, and `probabilities` (N, K) and `uncertainty`
     (N,) of the method's own reading; another reading's stand under `READING/probabilities` and
     `READING/uncertainty`. One that was read from a file loads an array when it is asked for.
     """
@@ -31,7 +31,7 @@ class Predictions:
 
     @classmethod
     def read(cls, path: str | Path) -> Predictions:
-        """The predictions in the file ``path``.
+        """The predictions in the file `path`.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -46,7 +46,7 @@ class Predictions:
         return cls(found, str(path))
 
     def write(self, folder: str | Path) -> Path:
-        """Write predictions.npz into ``folder``, whole or not at all; its path.
+        """Write predictions.npz into `folder`, whole or not at all; its path.
 
         Raises:
             ValueError: arrays of different lengths.

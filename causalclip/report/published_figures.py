@@ -57,7 +57,8 @@ def against(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         part = mine[mine.protocol == protocol]
         published = load_figures(protocol)
         keys = ["trainer", "method", "backbone", "shots"]
-        for (trainer, method, backbone, shots), group in part.groupby(keys, sort=False):
+        for _, group in part.groupby(keys, sort=False):
+            trainer, method, backbone, shots = group[keys].to_numpy()[0].tolist()
             if trainer in published:
                 source, figures = published[trainer]
                 title = f"{PROTOCOLS[protocol]}: {method} beside the published figures ({source})"

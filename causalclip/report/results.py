@@ -120,7 +120,7 @@ class Result:
 
     @classmethod
     def read(cls, path: str | Path) -> Result:
-        """The result in the file ``path``, of this schema or an older one.
+        """The result in the file `path`, of this schema or an older one.
 
         Raises:
             ValueError: an empty, cut or malformed file, or one of a newer schema; names the file.
@@ -139,7 +139,7 @@ class Result:
             raise ValueError(f"{path}: {error}") from error
 
     def write(self, folder: str | Path) -> Path:
-        """Write results.json into ``folder``, whole or not at all; its path."""
+        """Write results.json into `folder`, whole or not at all; its path."""
         path = Path(folder) / RESULTS_FILE
         record = nulls_for_not_finite(dataclasses.asdict(self))
         text = json.dumps(record, indent=1, allow_nan=False)
@@ -192,7 +192,7 @@ def required_fields() -> list[str]:
     ]
 
 
-# -- what a run records ------------------------------------------------------------------------
+# What a run records
 
 
 def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, 
 
 
 def write_results(directory: str | Path, record: Mapping[str, Any]) -> Path:
-    """Write the result of ``run_record`` and what was measured; the path of results.json.
+    """Write the result of `run_record` and what was measured; the path of results.json.
 
     Raises:
         ValueError: a key that is missing, or of the wrong type.
@@ -238,7 +238,7 @@ def write_predictions(directory: str | Path, arrays: Mapping[str, np.ndarray]) -
 
 
 def training_facts(directory: str | Path) -> TrainedOn | None:
-    """What the run in ``directory`` was trained on, from its results.json; None without one.
+    """What the run in `directory` was trained on, from its results.json; None without one.
 
     Raises:
         ValueError: a results.json that cannot be read; names it.

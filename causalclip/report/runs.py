@@ -42,7 +42,7 @@ def load_runs(root: Path) -> pd.DataFrame:
 
 
 def run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
-    """The facts of one result that the tables use; ``variant`` "" is the method's own reading."""
+    """The facts of one result that the tables use; `variant` "" is the method's own reading."""
     trained = result.trained()
     return {
         "protocol": result.protocol,
@@ -69,8 +69,10 @@ def run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
 
 
 def name_methods(runs: pd.DataFrame) -> pd.DataFrame:
-    """Add to a method's name what tells it from others of one trainer in one place: the
-    configuration file, and settings given beside it (also as the column ``setting``)."""
+    """Add to a method's name what tells it from others of one trainer in one place.
+
+    That is the configuration file, and settings given beside it (also as the column `setting`).
+    """
     place = ["protocol", "trainer", "source", "dataset", "shots", "domain", "subsample"]
     several = runs.groupby(place)["config"].transform("nunique") > 1
     several = several.groupby([runs.protocol, runs.trainer]).transform("any")

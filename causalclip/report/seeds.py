@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -35,7 +37,7 @@ def seeds_of(counts: pd.Series) -> int | str:
     return low if low == high else f"{low}-{high}"
 
 
-def rows_of(groups, key: tuple[str, str]) -> np.ndarray:
+def rows_of(groups: Any, key: tuple[str, str]) -> np.ndarray:
     """The values of one group, none if there is no such group."""
     return groups.get_group(key).to_numpy() if key in groups.groups else np.empty(0)
 
@@ -66,7 +68,7 @@ def repeated(runs: pd.DataFrame) -> pd.DataFrame:
     return mine[mine.duplicated([*SAME_BUT_SEED, "seed"], keep=False)]
 
 
-# -- two methods -------------------------------------------------------------------------------
+# Two methods
 
 
 def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
@@ -86,7 +88,8 @@ def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
         raise ValueError(f"{first} and {second} have no result in common to compare")
     difference = (wide[first] - wide[second]).dropna().rename("difference")
     found = []
-    for (protocol, quantity), part in difference.groupby(level=[0, 1], sort=False):
+    for _, part in difference.groupby(level=[0, 1], sort=False):
+        protocol, quantity, *_ = part.index[0]
         means = part.groupby(level=place, sort=False).mean()
         for pairs, values in (("every seed", part), ("data sets", means)):
             row = {"protocol": protocol, "quantity": quantity, "pairs": pairs}
@@ -97,7 +100,7 @@ def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
 def signed_rank(differences: np.ndarray) -> dict[str, float]:
     """Counts, mean difference, p, and the smallest p that so many untied pairs can give."""
     nonzero = differences[differences != 0]
-    p = stats.wilcoxon(nonzero).pvalue if len(nonzero) else 1.0
+    p = cast(Any, stats.wilcoxon(nonzero)).pvalue if len(nonzero) else 1.0
     return {
         "n": len(differences),
         "wins": int((differences > 0).sum()),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from causalclip.report.results import Result
@@ -88,12 +89,13 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def name_settings(runs: pd.DataFrame) -> pd.Series:
     """For each run "KEY=value, ..." of the settings in which its method differs; else empty.
 
-    A method is a trainer and a configuration file; ``settings`` of the runs are `settings_of`'s.
+    A method is a trainer and a configuration file; `settings` of the runs are `settings_of`'s.
     """
     names = pd.Series("", index=runs.index, dtype=object)
     for _, part in runs.groupby(["trainer", "config"], sort=False):
         keys = differing(part)
-        names[part.index] = [said(settings, keys) for settings in part["settings"]]
+        shown = [said(settings, keys) for settings in part["settings"]]
+        names[part.index] = np.array(shown, dtype=object)
     return names
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
+from causalclip.report.groups import by_name
 from causalclip.report.protocols import PROTOCOLS
 from causalclip.report.published_figures import against, load_figures, reference
 from causalclip.report.runs import load_runs, unpaired
@@ -35,7 +36,7 @@ Titled = list[tuple[str, pd.DataFrame]]
 
 def tables(found: pd.DataFrame) -> Titled:
     """Every table that the scores hold, with a title."""
-    made = [(name, over_seeds(part)) for name, part in found.groupby("table", sort=False)]
+    made = [(name, over_seeds(part)) for name, part in by_name(found, "table")]
     pairs = found[found.protocol == "base2new"]
     count = pairs["dataset"].nunique()
     if count > 1:
@@ -44,7 +45,7 @@ def tables(found: pd.DataFrame) -> Titled:
     return made
 
 
-# -- printing ----------------------------------------------------------------------------------
+# Printing
 
 
 def shown(table: pd.DataFrame, spread: str = "sd") -> pd.DataFrame:
@@ -87,7 +88,7 @@ def readable(title: str, table: pd.DataFrame, style: str, spread: str) -> str:
     kind = f" ({SPREADS[spread]} over seeds)" if "seeds" in table else ""
     cells = shown(table, spread)
     text = tabulate(
-        cells,
+        cells.to_dict("list"),
         headers="keys",
         tablefmt=TABLE_FORMATS[style],
         showindex=False,
@@ -129,13 +130,13 @@ def without_figures(found: pd.DataFrame) -> list[str]:
     """The methods and protocols that no published figure is on file for."""
     there = found[["protocol", "trainer"]].drop_duplicates()
     return [
-        f"no published figures of {row.trainer} for {PROTOCOLS[row.protocol].lower()}"
-        for row in there.itertuples()
-        if row.trainer not in load_figures(row.protocol)
+        f"no published figures of {trainer} for {PROTOCOLS[protocol].lower()}"
+        for protocol, trainer in there.to_numpy().tolist()
+        if trainer not in load_figures(protocol)
     ]
 
 
-# -- command line ------------------------------------------------------------------------------
+# Command line
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.stats import hmean
 
 from causalclip.metrics import novelty_auroc
+from causalclip.report.groups import by_name
 from causalclip.report.predictions import PREDICTIONS_FILE, Predictions
 from causalclip.report.protocols import PROTOCOLS, VARIANTS
 
@@ -79,7 +80,7 @@ def titles(rows: pd.DataFrame, protocol: str, subject: str = "dataset") -> list[
     return [titled(protocol, s, k) for s, k in zip(rows[subject], rows["shots"], strict=True)]
 
 
-# -- base-to-novel -----------------------------------------------------------------------------
+# Base-to-novel
 
 
 def base_to_novel(runs: pd.DataFrame) -> pd.DataFrame:
@@ -121,12 +122,14 @@ def average_over_datasets(rows: pd.DataFrame) -> pd.DataFrame:
     return average.reset_index()
 
 
-# -- one source, other data sets ---------------------------------------------------------------
+# One source, other data sets
 
 
 def across(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Accuracy on the source and on each target of what was trained on the source; the average
-    is of the targets, and only where a seed has all that the table has."""
+    """Accuracy on the source and on each target of what was trained on the source.
+
+    The average is of the targets, and only where a seed has all that the table has.
+    """
     said = runs.protocol == protocol
     mine = runs[said & ~runs.trains].copy()
     mine["quantity"], mine["compared"] = mine.dataset, "target accuracy"
@@ -159,10 +162,12 @@ def accuracies(runs: pd.DataFrame) -> list[float]:
 def averaged(
     rows: pd.DataFrame, name: str, over: str, reduce: Callable[[pd.DataFrame], pd.Series]
 ) -> pd.DataFrame:
-    """A further quantity of each table: `reduce` over the values of the column `over`, for the
-    seeds of a method that have all of the table's values."""
+    """A further quantity of each table: `reduce` over the values of the column `over`.
+
+    Only of the seeds of a method that have all of the table's values.
+    """
     found = []
-    for table, part in rows.groupby("table", sort=False):
+    for table, part in by_name(rows, "table"):
         index = ["protocol", *METHOD, "shots", "seed"]
         wide = part.pivot_table(index=index, columns=over, values="value", sort=False).dropna()
         if wide.empty:
@@ -184,7 +189,7 @@ mean = partial(pd.DataFrame.mean, axis=1)
 worst = partial(pd.DataFrame.min, axis=1)
 
 
-# -- few-shot ----------------------------------------------------------------------------------
+# Few-shot
 
 
 def few_shot(runs: pd.DataFrame) -> pd.DataFrame:
@@ -201,7 +206,7 @@ def few_shot(runs: pd.DataFrame) -> pd.DataFrame:
     named = rows.assign(table=f"Few-shot: average over {count} data sets")
     means = [
         averaged(part, name, "dataset", mean)
-        for name, part in named.groupby("quantity", sort=False)
+        for name, part in by_name(named, "quantity")
         if part.dataset.nunique() == count
     ]
     return stacked([rows, *means])
@@ -214,14 +219,14 @@ def shots_name(shots: int) -> str:
 
 def only_a_source(runs: pd.DataFrame) -> pd.Series:
     """Which runs are there because something else was evaluated with them."""
-    is_cross = runs.protocol.isin(["xd", "dg"])
+    is_cross = runs.protocol.isin(["xd", "dg"]) & ~runs.trains
     sources = set(map(tuple, runs.loc[is_cross, SOURCE_RUN].to_numpy()))
     used = [tuple(row) in sources for row in runs[SOURCE_RUN].to_numpy()]
     used = pd.Series(used, index=runs.index, dtype=bool) & (runs.protocol == "fewshot")
     return used.groupby([runs.protocol, runs.method, runs.dataset]).transform("all")
 
 
-# -- domains -----------------------------------------------------------------------------------
+# Domains
 
 
 def leave_one_out(runs: pd.DataFrame, *, heldout: bool = False) -> pd.DataFrame:
@@ -248,8 +253,10 @@ def over_domain_sets(average: pd.DataFrame) -> pd.DataFrame:
 
 
 def open_class(runs: pd.DataFrame) -> pd.DataFrame:
-    """Base and open classes of the targets, averaged over targets, and the HM of the averages;
-    only of seeds that have every target."""
+    """Base and open classes of the targets, averaged over targets, and the HM of the averages.
+
+    Only of seeds that have every target.
+    """
     mine = runs[runs.protocol == "openclass"]
     mine = mine[[{"base", "open"} <= set(parts) for parts in mine.parts]].copy()
     for part in ("base", "open"):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
+from causalclip.runs.identity import flat
+from causalclip.runs.local import Local
 from causalclip.runs.nearest import unknown
-from causalclip.runs.perform import perform, planned, show, table
-from causalclip.runs.plan import PlanError, Request, check
+from causalclip.runs.perform import INTERRUPTED, perform, planned, show, table
+from causalclip.runs.plan import PlanError, Request, Run, check
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.recipes import BUNDLED_DATA, methods, names
+from causalclip.runs.worker import Show
 
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|USE_CUDA|VERBOSE")
 """A key of the configuration: CDC is a method, TRAINER.CDC.M a key."""
@@ -52,8 +57,17 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("output"), help="where results go (default: output)")
     add("--cfg", default="", help="configuration in place of the published recipe, without .yaml")
     add("--load-epoch", default="", help="epoch that tests load (default: best, else last)")
-    add("--dry-run", action="store_true", help="print the commands and run nothing")
-    add("--brief", action="store_true", help="one line an epoch on the screen (log.txt has all)")
+    add("--grid", action="append", default=[], metavar="KEY=V1,V2", help="sweep a setting; again")
+    add("--dry-run", action="store_true", help="print the plan and run nothing")
+    add("--engine", choices=["local"], default="local", help="who does the runs")
+    add("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
+    add("--threads", type=int, default=1, metavar="N", help="of each process (default: 1)")
+    add("--gpus-per-run", type=float, default=0, metavar="X", help="GPUs of each, or a part of one")
+    add(
+        "--show",
+        choices=["all", "epochs", "runs"],
+        help="on the screen: all that a run prints, a line an epoch, or its end (log.txt has all)",
+    )
     add("--no-table", action="store_true", help="print no table at the end")
     add("settings", nargs="*", metavar="KEY VALUE", help="for example OPTIM.LR 0.002")
     _complete(p)
@@ -70,19 +84,27 @@ def _complete(p: argparse.ArgumentParser) -> None:
     known["datasets"] = known["source"] = names("datasets")
     for action in p._actions:
         if action.dest in known:
-            action.completer = _names(known[action.dest])
+            setattr(action, "completer", _names(known[action.dest]))  # noqa: B010 argcomplete's
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line.
+    """Read the command line; KEY VALUE pairs may stand anywhere, no list takes them for its own.
 
-    KEY VALUE pairs begin at the first word that is a key: no list takes them for its own.
+    Raises:
+        PlanError: a key without its value, or a word that belongs to nothing.
     """
-    start = next((i for i, word in enumerate(arguments) if KEY.fullmatch(word)), len(arguments))
-    args = parser().parse_args(arguments[:start])
+    words, pairs, rest = [], [], iter(arguments)
+    for word in rest:
+        (pairs if KEY.fullmatch(word) else words).append(word)
+        if KEY.fullmatch(word):
+            value = next(rest, None)
+            if value is None or value.startswith("--"):
+                raise PlanError(f"options must come as KEY VALUE pairs, got {word} alone")
+            pairs.append(value)
+    args = parser().parse_args(words)
     if args.settings:
         raise PlanError(f"KEY VALUE pairs begin with a key, got {' '.join(args.settings)}")
-    args.settings = arguments[start:]
+    args.settings = pairs
     return args
 
 
@@ -131,6 +153,55 @@ def with_data(asked: Request, data: Path | None) -> Request:
     return replace(asked, data=folder)
 
 
+def shown(jobs: int) -> Show:
+    """One run alone is seen in full; of several at a time only the end of each."""
+    return "all" if jobs == 1 else "runs"
+
+
+def grid(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
+    """KEY VALUE pairs of every point of a grid; one empty point without a grid.
+
+    Raises:
+        PlanError: something that is no KEY=V1,V2, or a key that does not exist.
+    """
+    axes = []
+    for text in sweeps:
+        key, _, values = text.partition("=")
+        if not KEY.fullmatch(key) or not values:
+            raise PlanError(f"--grid must be KEY=V1,V2, got {text}")
+        listed = re.split(r",(?![^\[(]*[\])])", values)  # not inside of brackets
+        axes.append([(key, value) for value in listed])
+    if axes:
+        check_keys([axis[0][0] for axis in axes])
+    return [sum(point, ()) for point in itertools.product(*axes)]
+
+
+def check_keys(keys: Sequence[str]) -> None:
+    """Raise for a key that the configuration does not have.
+
+    Raises:
+        PlanError: names the key, and the nearest.
+    """
+    from causalclip import plugin  # here: it brings torch along
+
+    plugin.register_all()
+    cfg = plugin.default_cfg()
+    known = list(flat(cfg))
+    for key in keys:
+        if key not in known:
+            near = get_close_matches(key, known)
+            raise PlanError(f"no setting {key}; did you mean {' or '.join(near) or 'another'}?")
+
+
+def sweep(asked: Request, points: Sequence[tuple[str, ...]], *, dry: bool) -> list[Run]:
+    """The runs of every point of a grid, each folder once."""
+    runs = {}
+    for point in points:
+        for run in planned(replace(asked, settings=(*asked.settings, *point)), dry=dry):
+            runs.setdefault(run.folder, run)
+    return list(runs.values())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a protocol; 2 for what cannot be run, 1 where a run failed."""
     try:
@@ -138,15 +209,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked = request(args)
         check(asked)
         asked = asked if args.dry_run else with_data(asked, args.data)
-        runs = planned(asked, dry=args.dry_run)
+        engine = Local(args.jobs, args.threads, args.gpus_per_run, args.show or shown(args.jobs))
+        engine.check()
+        runs = sweep(asked, grid(args.grid), dry=args.dry_run)
     except PlanError as error:
         print(f"causalclip run: {error}", file=sys.stderr)
         return 2
     if args.dry_run:
-        show(runs)
+        show(runs, asked.results, args.jobs)
         return 0
-    status = perform(runs, shortened=args.brief)
-    if args.no_table:
+    status = perform(runs, engine)
+    if args.no_table or status == INTERRUPTED:
         return status
     chosen = ("--protocol", asked.protocol.name, "--trainer", *asked.methods)
     return table(asked.results, *chosen) or status

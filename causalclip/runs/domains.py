@@ -41,11 +41,10 @@ def _on_disk(dataset: str, root: Path) -> list[str]:
     from causalclip.data.listing import require_root, subfolders
 
     # isort: split
-    from dassl.config import get_cfg_default
     from dassl.data.datasets import DATASET_REGISTRY
 
     plugin.register_package(causalclip.datasets)
-    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg = plugin.default_cfg()
     cfg.merge_from_file(str(CONFIGS / "datasets" / f"{dataset}.yaml"))
     kind = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if kind.domains:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 from causalclip.data.catalogue import BUNDLED, CATALOGUE
 from causalclip.runs.domains import domains_of
-from causalclip.runs.execute import finished, run_all
+from causalclip.runs.identity import described, has_result
+from causalclip.runs.local import Local, Stop
 from causalclip.runs.plan import PlanError, Request, Run, check, plan, wanted_parts
+from causalclip.runs.schedule import Outcome
+from causalclip.runs.state import Estimate, State, conflicts, finished, state_of
+
+Engine = Callable[[Sequence[Run], Stop], Iterator[Outcome]]
+"""Does runs, a training before its tests, and says of each how it ended."""
+
+INTERRUPTED = 130
 
 
 def planned(request: Request, *, dry: bool = False) -> list[Run]:
@@ -31,6 +42,7 @@ def planned(request: Request, *, dry: bool = False) -> list[Run]:
     if not dry:
         check_trained(request, runs)
         check_data(request)
+        check_free(runs)
     return runs
 
 
@@ -38,7 +50,7 @@ def check_trained(request: Request, runs: Sequence[Run]) -> None:
     """Raise for a test whose training is neither there nor planned."""
     folders = {run.folder for run in runs}
     for run in runs:
-        if run.trained and run.trained not in folders and not finished(run.trained):
+        if run.trained and run.trained not in folders and not has_result(run.trained):
             first = "base2new_train.sh" if request.protocol.name == "base2new" else "xd_train.sh"
             raise PlanError(f"nothing trained in {run.trained}: run {first} first")
 
@@ -49,9 +61,6 @@ def check_data(request: Request) -> None:
     parts = wanted_parts(request)
     source = [request.source] if any(part.on_source for part in parts) else []
     asked = [published[name] for name in (*source, *request.datasets) if name in published]
-    if not asked:
-        return
-
     missing = [facts.config for facts in asked if facts.find(request.data) is None]
     if missing:
         raise PlanError(
@@ -60,19 +69,89 @@ def check_data(request: Request) -> None:
         )
 
 
-def perform(runs: Sequence[Run], *, shortened: bool = False) -> int:
-    """Run them; 1 if one failed, and a list of those."""
-    failed = run_all(runs, shortened=shortened)
-    for run in failed:
-        print(f"not finished: {run.folder}", file=sys.stderr)
+def check_free(runs: Sequence[Run]) -> None:
+    """Raise where a folder holds a run of other settings: it is neither skipped nor overwritten.
+
+    Raises:
+        PlanError: names the folders, the settings and both values.
+    """
+    others = [run for run in runs if state_of(run) is State.OTHER]
+    said = [f"{run.folder} holds another run: {described(conflicts(run))}" for run in others]
+    if said:
+        raise PlanError("\n".join([*said, "choose another --output, or delete the old runs"]))
+
+
+# Doing it
+
+
+def perform(runs: Sequence[Run], engine: Engine | None = None) -> int:
+    """Do the runs; 1 if one failed, with a list of those, 130 after Ctrl-C."""
+    old = sum(state_of(run) is State.OLD for run in runs)
+    if old:
+        print(f"{old} folders are from before runs had an identity: taken as they are")
+    ended: list[Outcome] = []
+    with Stop().listening() as stop:
+        try:
+            _follow((engine or Local())(runs, stop), len(runs), ended)
+        except KeyboardInterrupt:  # the second one; the first is a stop
+            print("ended at once", file=sys.stderr)
+    failed = [outcome for outcome in ended if not outcome.good]
+    for outcome in failed:
+        print(f"not finished: {outcome.run.folder}", file=sys.stderr)
+    if stop.asked:
+        left = len(runs) - len(ended)
+        print(f"stopped with {left} runs left: the same command goes on", file=sys.stderr)
+        return INTERRUPTED
     return int(bool(failed))
 
 
-def show(runs: Sequence[Run]) -> None:
-    """The commands of a plan, those of finished runs as remarks."""
+def _follow(outcomes: Iterator[Outcome], count: int, ended: list[Outcome]) -> None:
+    """Show each outcome, and how long the rest will take."""
+    with tqdm(total=count, unit="run", disable=count < 3) as bar:
+        for outcome in outcomes:
+            bar.write(line(outcome))
+            if outcome.state != "again":
+                ended.append(outcome)
+                bar.update()
+
+
+def line(outcome: Outcome) -> str:
+    """One line about the end of a run; a failure comes with its log."""
+    folder = outcome.run.folder
+    if outcome.state == "skipped":
+        return f"skip (finished): {folder}"
+    if outcome.state == "finished":
+        return f"done in {outcome.seconds:.0f} s: {folder}"
+    log = folder / "log.txt"
+    where = f" (log: {log})" if log.is_file() else ""
+    return f"{outcome.state}: {folder}: {outcome.reason}{where}"
+
+
+# Showing it
+
+
+def show(runs: Sequence[Run], root: Path, jobs: int = 1) -> None:
+    """The commands of a plan, those of finished runs as remarks, and how long it will take."""
+    states = {run.folder: state_of(run) for run in runs}
     for run in runs:
-        done = "# finished: " if finished(run.folder) else ""
-        print(f"{done}causalclip train {shlex.join(run.arguments)}")
+        state = states[run.folder]
+        remark = "" if state in (State.TO_RUN, State.STALE) else f"# {state.value}: "
+        print(f"{remark}causalclip train {shlex.join(run.arguments)}")
+    left = [run for run in runs if not finished(states[run.folder])]
+    count = Counter(state.value for state in states.values())
+    print(f"# {len(runs)} runs: {', '.join(f'{n} {name}' for name, n in count.items())}")
+    seconds, unknown = Estimate(root).total(left)
+    if left and unknown < len(left):
+        rest = f", and {unknown} that were never run" if unknown else ""
+        print(f"# about {duration(seconds / jobs)} with {jobs} at a time, by past runs{rest}")
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes or seconds."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 90 else f"{minutes} min"
 
 
 def table(folder: Path, *options: str, dry: bool = False) -> int:

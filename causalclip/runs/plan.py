@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from causalclip.data.catalogue import BUNDLED
+from causalclip.runs.identity import asked_settings
 from causalclip.runs.nearest import unknown
 from causalclip.runs.protocols import ALL_IMAGES, Part, Protocol, same_classes
 from causalclip.runs.recipes import (
@@ -19,6 +21,7 @@ from causalclip.runs.recipes import (
     names,
     recipe,
 )
+from causalclip.runs.variant import variant
 
 
 class PlanError(ValueError):
@@ -73,14 +76,17 @@ class Cell:
     sources: tuple[str, ...] = ()
     """The other domains, where one is left out."""
     context: str = ""
+    variant: str = ""
+    """The name of the settings beside the recipe."""
 
     def fill(self, template: str, part: str) -> str:
         """A folder or value of a part."""
+        named = self.recipe + (f",{self.variant}" if self.variant else "")
         return template.format(
             part=part,
             num_shots="-1" if self.shots == ALL_IMAGES else self.shots,
             from_source="" if self.source == "imagenet" else f"from_{self.source}/",
-            **vars(self),
+            **{**vars(self), "recipe": named},
         )
 
 
@@ -94,9 +100,11 @@ class Run:
     arguments: tuple[str, ...]
     trained: Path | None = None
     """The folder of the training that a test needs."""
+    draws: Path | None = None
+    """The folder of the bundled data set that the first run of all has to draw."""
 
 
-# -- what can be wrong ---------------------------------------------------------------------------
+# What can be wrong
 
 
 def check(request: Request) -> None:
@@ -106,6 +114,8 @@ def check(request: Request) -> None:
         PlanError: an unknown method, data set or configuration, seeds and shots that cannot be, or
             a method that cannot name the classes it would be tested on.
     """
+    if len(request.settings) % 2:
+        raise PlanError(f"options must come as KEY VALUE pairs, got {' '.join(request.settings)}")
     for method in request.methods:
         _check_known("trainer", method, methods())
     for seed in request.seeds:
@@ -124,8 +134,6 @@ def check(request: Request) -> None:
         _check_classes(request, method)
     if request.backbone:
         _check_known("BACKBONE", request.backbone, names("backbones"))
-    if len(request.settings) % 2:
-        raise PlanError(f"options must come as KEY VALUE pairs, got {' '.join(request.settings)}")
 
 
 def _check_known(what: str, name: str, known: Sequence[str]) -> None:
@@ -154,9 +162,8 @@ def _check_targets(request: Request) -> None:
 
 def _check_classes(request: Request, method: str) -> None:
     """A method is refused that would be tested on classes it cannot name."""
-    given = dict(zip(request.settings[::2], request.settings[1::2], strict=False))
-    given = {**dict(zip(*[iter(request.context.settings)] * 2, strict=True)), **given}
-    if knows_other_classes(method, given):
+    files = [CONFIGS / "trainers" / method / f"{request.recipe}.yaml"] * bool(request.recipe)
+    if knows_other_classes(method, asked_settings(files, request.settings)):
         return
     for part in wanted_parts(request):
         strange = [d for d in request.datasets if not same_classes(request.source, d)]
@@ -168,7 +175,7 @@ def _check_classes(request: Request, method: str) -> None:
             )
 
 
-# -- the runs ------------------------------------------------------------------------------------
+# The runs
 
 
 def wanted_parts(request: Request) -> list[Part]:
@@ -198,25 +205,44 @@ def cells(request: Request, domains: Callable[[str], Sequence[str]]) -> Iterator
         for dataset in request.datasets or (request.source,):
             for method in request.methods:
                 for shots in request.all_shots:
-                    yield from _cells(request, left_out.get(dataset), method, dataset, seed, shots)
+                    yield from _cells(
+                        request, left_out.get(dataset, ()), method, dataset, seed, shots
+                    )
 
 
-def _cells(request, domains, method: str, dataset: str, seed: str, shots: str) -> Iterator[Cell]:
+def _cells(
+    request: Request,
+    domains: Sequence[str],
+    method: str,
+    dataset: str,
+    seed: str,
+    shots: str,
+) -> Iterator[Cell]:
     protocol = request.protocol
     learned_on = request.source if protocol.transfers else dataset
     chosen = request.recipe or recipe(method, protocol.name, learned_on, shots)
     context = request.context.of(chosen).folder if method == "CoOp" else ""
     cell = Cell(method, dataset, seed, shots, chosen, request.source, context=context)
+    cell = replace(cell, variant=variant(request.settings, _known(request, cell)))
     if not domains:
         yield cell
-    for target in domains or ():
+    for target in domains:
         others = tuple(domain for domain in domains if domain != target)
-        yield Cell(**{**vars(cell), "target": target, "sources": others})
+        yield replace(cell, target=target, sources=others)
+
+
+def _known(request: Request, cell: Cell) -> dict:
+    """What the recipe says without the user's KEY VALUE pairs."""
+    files = _paths(request, cell, cell.dataset)
+    return asked_settings(files, _recipe_settings(request, cell))
 
 
 def _run(request: Request, cell: Cell, part: Part) -> Run:
-    folder = _folder(request, cell, part)
     trained = _folder(request, cell, request.protocol.part(part.tests)) if part.tests else None
+    if part.tests and request.load_epoch:
+        epoch = f"epoch={request.load_epoch}"
+        cell = replace(cell, variant=",".join(filter(None, (cell.variant, epoch))))
+    folder = _folder(request, cell, part)
     protocol = part.protocol or request.protocol.name
     arguments = [
         *_domain_flags(cell),  # these lists end at the next flag
@@ -229,7 +255,14 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
         *_recipe_settings(request, cell),
         *request.settings,
     ]
-    return Run(protocol, part.name, folder, tuple(arguments), trained)
+    draws = _drawn(request, request.source if part.on_source else cell.dataset)
+    return Run(protocol, part.name, folder, tuple(arguments), trained, draws)
+
+
+def _drawn(request: Request, dataset: str) -> Path | None:
+    """Where a bundled data set is, or will be."""
+    folders = (facts.folder for facts in BUNDLED if facts.config == dataset)
+    return next((request.data / folder for folder in folders), None)
 
 
 def _folder(request: Request, cell: Cell, part: Part) -> Path:
@@ -244,11 +277,16 @@ def _domain_flags(cell: Cell) -> list[str]:
 
 def _files(request: Request, cell: Cell, part: Part) -> list[str]:
     dataset = request.source if part.on_source else cell.dataset
-    files = ["--dataset-config-file", str(CONFIGS / "datasets" / f"{dataset}.yaml")]
-    files += ["--config-file", str(CONFIGS / "trainers" / cell.method / f"{cell.recipe}.yaml")]
-    if request.backbone:
-        files += ["--config-file", str(CONFIGS / "backbones" / f"{request.backbone}.yaml")]
-    return files
+    first, *others = map(str, _paths(request, cell, dataset))
+    configs = (word for path in others for word in ("--config-file", path))
+    return ["--dataset-config-file", first, *configs]
+
+
+def _paths(request: Request, cell: Cell, dataset: str) -> list[Path]:
+    """The configurations in the order in which they override one another."""
+    below = [f"datasets/{dataset}", f"trainers/{cell.method}/{cell.recipe}"]
+    below += [f"backbones/{request.backbone}"] * bool(request.backbone)
+    return [CONFIGS / f"{name}.yaml" for name in below]
 
 
 def _model(request: Request, trained: Path | None) -> list[str]:

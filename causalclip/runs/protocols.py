@@ -8,19 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ELEVEN = tuple(
-    "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 dtd "
-    "eurosat ucf101".split()
-)
-"""CoOp's data sets, by configuration (CoOp, arXiv 2109.01134, section 3.1)."""
+from causalclip.data.catalogue import sets_of
 
-VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
-"""Of ImageNet; the first two have its thousand classes, the others two hundred of them."""
-
-DOMAIN_SETS = tuple(
-    f"domainbed_{name}" for name in ("pacs", "vlcs", "office_home", "terra_incognita", "domain_net")
-)
-"""DomainBed's real ones (arXiv 2007.01434)."""
+SAME_CLASSES = ("imagenetv2", "imagenet_sketch")
+"""The variants with ImageNet's thousand classes; the others have two hundred of them."""
 
 ALL_IMAGES = "all"
 """In place of a number of shots."""
@@ -52,13 +43,16 @@ class Protocol:
     name: str
     title: str
     parts: tuple[Part, ...]
-    datasets: tuple[str, ...]
-    """Those of the published table, by configuration."""
     shots: tuple[str, ...] = ("16",)
     only: bool = False
     """Whether no other data sets make sense."""
     domains: bool = False
     """Whether each domain of a data set is left out in turn."""
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Those of the published table, by configuration."""
+        return tuple(sets_of(self.name))
 
     @property
     def transfers(self) -> bool:
@@ -99,10 +93,9 @@ PROTOCOLS = {
                 Part("train_base", _NOVEL, (*_N, *_BASE)),
                 Part("test_new", _NOVEL, (*_N, *_NEW), tests="train_base", other_classes=True),
             ),
-            ELEVEN,
         ),
-        Protocol("xd", "Cross-dataset", (_SOURCE, _TARGET), ELEVEN[1:]),
-        Protocol("dg", "Domain generalisation", (_SOURCE, _TARGET), VARIANTS, only=True),
+        Protocol("xd", "Cross-dataset", (_SOURCE, _TARGET)),
+        Protocol("dg", "Domain generalisation", (_SOURCE, _TARGET), only=True),
         Protocol(
             "fewshot",
             "Few-shot",
@@ -113,14 +106,12 @@ PROTOCOLS = {
                     (*_N, *_ALL),
                 ),
             ),
-            ELEVEN,
             shots=("1", "2", "4", "8", "16"),
         ),
         Protocol(
             "lodo",
             "Leave one domain out",
             (Part("train", f"lodo/{_DOMAIN}", _N),),
-            DOMAIN_SETS,
             shots=(ALL_IMAGES,),
             domains=True,
         ),
@@ -137,7 +128,6 @@ PROTOCOLS = {
                     other_classes=True,
                 ),
             ),
-            DOMAIN_SETS,
             shots=(ALL_IMAGES,),
             domains=True,
         ),
@@ -147,4 +137,4 @@ PROTOCOLS = {
 
 def same_classes(source: str, dataset: str) -> bool:
     """Whether a data set has the very classes of the source it is tested from."""
-    return dataset == source or (source == "imagenet" and dataset in VARIANTS[:2])
+    return dataset == source or (source == "imagenet" and dataset in SAME_CLASSES)

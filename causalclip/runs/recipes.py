@@ -5,13 +5,16 @@ The bundled data run on the bundled CLIP; everything else with the first rule th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import causalclip.configs
+from causalclip.data.catalogue import BUNDLED
 
 CONFIGS = Path(causalclip.configs.__path__[0])
-BUNDLED_DATA = ("handwritten_digits", "coloured_digits", "causal_shapes")
+BUNDLED_DATA = tuple(facts.config for facts in BUNDLED)
 
 CLASS_BOUND = {
     "LinearProbe": "",
@@ -139,7 +142,7 @@ def few_shot_settings(method: str, dataset: str, context: Context) -> tuple[str,
     return ()
 
 
-def knows_other_classes(method: str, settings: dict[str, str]) -> bool:
+def knows_other_classes(method: str, settings: Mapping[str, Any]) -> bool:
     """Whether a method with these settings can name classes it was not trained on."""
     key = CLASS_BOUND.get(method)
-    return key is None or (key != "" and settings.get(key, "False") != "True")
+    return key is None or (key != "" and not settings.get(key, False))

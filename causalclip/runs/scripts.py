@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from causalclip.runs.local import Local
 from causalclip.runs.nearest import unknown
 from causalclip.runs.perform import perform, planned, show, table
 from causalclip.runs.plan import PlanError, Request
@@ -75,7 +76,7 @@ def _run_script(name: str, words: Sequence[str], given: Mapping[str, str]) -> in
     script = SCRIPTS[name]
     request = _request(script, words, given)
     runs = planned(_with_data(request, given))
-    status = perform(runs, shortened=given.get("PROGRESS") == "brief")
+    status = perform(runs, _engine(given))
     if script.table and given.get("TABLE") != "no":
         shots = request.all_shots[0]
         folder = script.table.format(dataset=request.datasets[0], shots=shots)
@@ -132,6 +133,11 @@ def _with_data(request: Request, given: Mapping[str, str]) -> Request:
     return replace(request, data=Path(given["DATA"]))
 
 
+def _engine(given: Mapping[str, str]) -> Local:
+    """One run after the other, shown as PROGRESS says; threads as the environment says."""
+    return Local(show="epochs" if given.get("PROGRESS") == "brief" else "all", threads=None)
+
+
 def _reproduce(words: Sequence[str], given: Mapping[str, str]) -> int:
     """Every run of a protocol for one method, then ours beside the published figures."""
     method, name, *settings = words
@@ -149,7 +155,7 @@ def _reproduce(words: Sequence[str], given: Mapping[str, str]) -> int:
     request = _from_environment(request, given)
     runs = planned(request if dry else _with_data(request, given), dry=dry)
     if dry:
-        show(runs)
-    status = 0 if dry else perform(runs, shortened=given.get("PROGRESS") == "brief")
+        show(runs, request.results)
+    status = 0 if dry else perform(runs, _engine(given))
     summary = ("--protocol", name, "--trainer", method, "--against")
     return status or table(request.results, *summary, dry=dry)

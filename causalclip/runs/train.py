@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import sys
+import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,10 +19,21 @@ from yacs.config import CfgNode
 
 from causalclip import plugin
 from causalclip.runs.flags import parser
+from causalclip.runs.identity import (
+    Identity,
+    Recorded,
+    described,
+    differences,
+    flat,
+    model_digest,
+    read_run,
+    write_run,
+)
+from causalclip.runs.lock import holding
 
 # isort: split
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
 
@@ -100,11 +114,15 @@ def check_names(cfg: CfgNode) -> None:
         )
 
 
-def prepare(args: argparse.Namespace):
-    """Everything that can be wrong before any work starts; returns the trainer."""
+def configure(args: argparse.Namespace) -> CfgNode:
+    """The configuration, checked: everything that can be wrong before a file is written."""
     for module in args.imports:
         plugin.register(importlib.import_module(module))
-    cfg = setup_cfg(args)
+    return setup_cfg(args)
+
+
+def prepare(args: argparse.Namespace, cfg: CfgNode) -> TrainerX:
+    """Seed, log and trainer of one run."""
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
@@ -114,25 +132,28 @@ def prepare(args: argparse.Namespace):
     print("***************\n** Arguments **\n***************")
     print("\n".join(f"{key}: {value}" for key, value in sorted(vars(args).items())))
     print(f"************\n** Config **\n************\n{cfg}")
-    print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
+    print(f"Collecting env info ...\n** System info **\n{environment()}\n")
     return build_trainer(cfg)
+
+
+@functools.cache
+def environment() -> str:
+    """What Dassl prints of the system; asked once a process, it takes a second."""
+    return collect_env_info()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one training or evaluation; 2 for a mistake in the input, which is said in one line."""
     args = parser().parse_args(argv)
     plugin.register_all()
-    input_errors = BUILD_ERRORS
+    stage = Stage()
     try:
-        trainer = prepare(args)
-        if args.eval_only:
-            trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        input_errors = INPUT_ERRORS
-        if args.eval_only:
-            trainer.test()
-        elif not args.no_train:
-            trainer.train()
-    except input_errors as error:
+        cfg = configure(args)
+        with holding(Path(cfg.OUTPUT_DIR)) as died:
+            if died:
+                print(f"{cfg.OUTPUT_DIR}: its last process died at work; going on")
+            run_once(args, cfg, stage)
+    except stage.errors as error:
         if args.debug:
             raise
         if log := getattr(sys.stdout, "file", None):  # Dassl's logger is there
@@ -141,6 +162,81 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"train.py: error: {sentence(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+@dataclass
+class Stage:
+    """Which errors are the user's: fewer once the trainer is built."""
+
+    errors: tuple[type[Exception], ...] = BUILD_ERRORS
+
+
+def run_once(args: argparse.Namespace, cfg: CfgNode, stage: Stage) -> None:
+    """Train or evaluate in a folder that this process holds."""
+    start, folder = time.perf_counter(), Path(cfg.OUTPUT_DIR)
+    mine = identify(args, cfg)
+    check_folder(folder, mine)
+    trainer = prepare(args, cfg)
+    mine = replace(mine, identity=replace(mine.identity, weights=getattr(trainer, "digest", None)))
+    check_weights(folder, mine)
+    facts = {"command": sys.argv}
+    write_run(folder, mine, facts)
+    if args.eval_only:
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+    stage.errors = INPUT_ERRORS
+    if args.eval_only:
+        trainer.test()
+    elif not args.no_train:
+        trainer.train()
+    write_run(folder, mine, {**facts, "seconds": round(time.perf_counter() - start, 3)})
+
+
+# Whose folder it is
+
+
+def identify(args: argparse.Namespace, cfg: CfgNode) -> Recorded:
+    """What this run's result follows from; the backbone's weights are not known yet."""
+    node = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "config_node", "")
+    default = flat(plugin.default_cfg(), node=node)
+    everything = flat(cfg, node=node)
+    given = {key: value for key, value in everything.items() if default.get(key, "") != value}
+    model = model_digest(Path(args.model_dir)) if args.eval_only and args.model_dir else None
+    return Recorded(Identity(given, args.load_epoch, model=model), everything)
+
+
+def check_folder(folder: Path, mine: Recorded) -> None:
+    """Raise where a folder holds a run of other settings: it is never overwritten.
+
+    Raises:
+        ValueError: names the settings, with both values.
+    """
+    there = read_run(folder)
+    if there is None:  # empty, or from before runs had an identity: taken as it is
+        return
+    known = {k: v for k, v in mine.configuration.items() if k in there.configuration}
+    found = differences(there, {**known, **mine.identity.settings})
+    if there.identity.epoch != mine.identity.epoch:
+        found.append(("--load-epoch", there.identity.epoch, mine.identity.epoch))
+    if found:
+        raise ValueError(
+            f"{folder} holds another run: {described(found)}. Choose another --output-dir, or "
+            "delete the old run"
+        )
+
+
+def check_weights(folder: Path, mine: Recorded) -> None:
+    """Raise where a folder holds a run on other weights of the backbone.
+
+    Raises:
+        ValueError: names both digests.
+    """
+    there = read_run(folder)
+    digests = [run.identity.weights for run in (there, mine) if run and run.identity.weights]
+    if len(set(digests)) > 1:
+        raise ValueError(
+            f"{folder} holds a run on other weights of {mine.configuration['MODEL.BACKBONE.NAME']}:"
+            f" digest {digests[0]} there, {digests[1]} here. Choose another --output-dir"
+        )
 
 
 def sentence(error: BaseException) -> str:

@@ -1,5 +1,7 @@
 """Evidence and fusion, against Dempster's rule over focal sets and its pairwise form."""
 
+from __future__ import annotations
+
 import itertools
 import math
 
@@ -21,7 +23,7 @@ from causalclip.cdc.evidence import (
     uncertainty,
 )
 
-FP64 = dict(rtol=1e-12, atol=1e-12)
+FP64 = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def random_evidence(*shape, seed=0, spread=2.0):

@@ -1,5 +1,7 @@
 """causalclip/cdc/exclusions.py: settings that do not go together are named before any work."""
 
+from __future__ import annotations
+
 import re
 
 import pytest

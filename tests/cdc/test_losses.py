@@ -1,11 +1,13 @@
 """CDC's losses, against Monte Carlo, torch.distributions and loops over pairs."""
 
+from __future__ import annotations
+
 import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.distributions import Dirichlet
+from torch.nn import functional as F
 
 from causalclip.cdc.losses import (
     consistency_loss,

@@ -1,5 +1,7 @@
 """causalclip/cdc/objective.py against TMC's loss written with loops, and against limits."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -1,5 +1,7 @@
 """causalclip/cdc/readings.py: the five fusions against their definitions, in NumPy."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -49,7 +51,7 @@ def test_one_template_says_the_same_fused_and_alone(logits):
     one = logits[:, :1]
     opinion, softmax = of_evidence(one.exp()), of_logits(one)
     answers = fused(one, one.exp(), softmax[0], discount=1.0)
-    alone = {rule: opinion for rule in ("dempster", "discounted", "averaging")}
+    alone = dict.fromkeys(("dempster", "discounted", "averaging"), opinion)
     for rule, answer in {**alone, "probabilities": softmax, "logits": softmax}.items():
         for found, expected in zip(answers[rule], answer, strict=True):
             torch.testing.assert_close(found, expected.squeeze(1))

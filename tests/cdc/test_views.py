@@ -1,5 +1,7 @@
 """causalclip/cdc/views.py: what a template sees of a picture, beside what the test shows of it."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """A small CLIP in float64, so that two orders of a sum agree to 1e-12."""
 
+from __future__ import annotations
+
 import torch
 from torch import nn
 

@@ -1,5 +1,7 @@
 """The image tower whose last block reads the class token alone, against the model's own forward."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from exact import exact_clip, random_prompts
@@ -64,12 +66,13 @@ def test_the_last_block_reads_the_class_tokens_alone(model, images):
     encode_image(model, images, random_prompts(2, depth=3, width=128))
     for handle in handles:
         handle.remove()
-    assert seen == [(16 + 1 + 2, 4, 128)] * 2 + [(4, 128)]
+    assert seen == [(4, 16 + 1 + 2, 128)] * 2 + [(4, 1, 128)]
 
 
-def test_a_last_block_with_something_on_it_runs_through_its_own_forward(model, images):
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_tower_with_something_on_a_block_runs_through_its_own_forward(model, images, block):
     seen = []
-    handle = model.visual.transformer.resblocks[-1].register_forward_hook(
+    handle = model.visual.transformer.resblocks[block].register_forward_hook(
         lambda module, args, output: seen.append(len(output))
     )
     image = random_prompts(2, depth=3, width=128)

@@ -1,11 +1,14 @@
 """Prompts inside an unmodified CLIP: identities, oracles, gradients, and that nothing stays."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import nn
 
 from causalclip.clip.backbone import build_clip, tokenize
-from causalclip.clip.injection import encode_image, encode_text, prompted
+from causalclip.clip.injection import encode_image, encode_text, encode_texts, prompted
+from causalclip.clip.texts import class_tokens
 
 # Neither 512 nor 768: nothing may be hard-coded.
 SHAPE = {"vision_width": 128, "transformer_width": 96, "transformer_heads": 3, "embed_dim": 40}
@@ -255,6 +258,19 @@ def test_prompting_a_prompted_model_is_refused(model, images):
             pass
     with prompted(model, image=prompts(128)):
         pass
+
+
+def test_prompts_by_argument_do_not_add_to_prompts_by_context(model, images):
+    texts = class_tokens(["cat"], n_ctx=2)
+    with prompted(model, image=prompts(128, depth=1)):
+        expected = encode_image(model, images)
+        for use in (
+            lambda: encode_image(model, images, prompts(128, depth=1)),
+            lambda: encode_texts(model, texts, prompts(96, 1, depth=1)),
+        ):
+            with pytest.raises(RuntimeError, match="prompted already"):
+                use()
+    torch.testing.assert_close(encode_image(model, images, prompts(128, depth=1)), expected)
 
 
 def test_without_prompts_nothing_is_hooked(model):

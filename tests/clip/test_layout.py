@@ -1,5 +1,7 @@
 """Which tokens of several texts are computed, read off by hand and off random token rows."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given, settings

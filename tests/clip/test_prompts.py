@@ -1,5 +1,7 @@
 """Prompt modules, class texts, and M sets in one forward against a loop over templates."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import nn

@@ -1,5 +1,7 @@
 """Checkpoints in the published naming load into ours and give the published logits."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +101,10 @@ def test_a_published_checkpoint_gives_the_published_logits(method, case, clip_fi
         (
             "ivlp",
             "small/deep",
-            "TRAINER.IVLP.N_CTX_VISION 3 TRAINER.IVLP.PROMPT_DEPTH_VISION 3 "
-            "TRAINER.IVLP.N_CTX_TEXT 2 TRAINER.IVLP.PROMPT_DEPTH_TEXT 2",
+            (
+                "TRAINER.IVLP.N_CTX_VISION 3 TRAINER.IVLP.PROMPT_DEPTH_VISION 3 "
+                "TRAINER.IVLP.N_CTX_TEXT 2 TRAINER.IVLP.PROMPT_DEPTH_TEXT 2"
+            ),
         ),
     ],
 )

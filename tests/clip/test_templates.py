@@ -1,5 +1,7 @@
 """The ensembles of templates for ImageNet."""
 
+from __future__ import annotations
+
 from causalclip.clip.templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
 
 

@@ -1,5 +1,7 @@
 """The text tower that computes what is read, against the model's own forward of 77 tokens."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from exact import SHAPE, exact_clip, random_prompts

@@ -1,5 +1,7 @@
 """The texts of classes: what they read, where the context stands, what is refused."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

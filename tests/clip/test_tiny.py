@@ -1,5 +1,7 @@
 """The bundled CLIPs: small, in the released layout, and as good as their model cards say."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys

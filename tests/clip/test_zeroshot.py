@@ -1,5 +1,7 @@
 """Class features against CLIP's own encoder, text by text, and cosine logits against torch's."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch.nn import functional as F

@@ -1,5 +1,7 @@
 """The catalogue: one row a data set, without anything heavy behind it."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys
@@ -20,19 +22,25 @@ ROOT = Path(__file__).parents[2]
     [
         (
             "base2new fewshot",
-            "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft "
-            "sun397 dtd eurosat ucf101",
+            (
+                "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 "
+                "fgvc_aircraft sun397 dtd eurosat ucf101"
+            ),
         ),
         (
             "xd",
-            "caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 dtd "
-            "eurosat ucf101",
+            (
+                "caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 "
+                "dtd eurosat ucf101"
+            ),
         ),
         ("dg", "imagenetv2 imagenet_sketch imagenet_a imagenet_r"),
         (
             "lodo openclass",
-            "domainbed_pacs domainbed_vlcs domainbed_office_home domainbed_terra_incognita "
-            "domainbed_domain_net",
+            (
+                "domainbed_pacs domainbed_vlcs domainbed_office_home domainbed_terra_incognita "
+                "domainbed_domain_net"
+            ),
         ),
     ],
 )

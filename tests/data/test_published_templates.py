@@ -1,5 +1,7 @@
 """Templates of data sets: the published ones, a method's own, and the user's."""
 
+from __future__ import annotations
+
 import pytest
 from dassl.config import get_cfg_default
 

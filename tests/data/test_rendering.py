@@ -1,5 +1,7 @@
 """Rendered pictures: determinism, what each factor may touch, legibility by nearest template."""
 
+from __future__ import annotations
+
 from dataclasses import asdict, replace
 
 import numpy as np

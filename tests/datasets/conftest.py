@@ -1,5 +1,7 @@
 """Settings as train.py makes them, a cache of each test's own, and the real images if present."""
 
+from __future__ import annotations
+
 import json
 import os
 import tarfile

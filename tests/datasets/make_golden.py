@@ -6,6 +6,8 @@ The first three are checkouts, FOLDER holds caltech-101/ of the test data. Listi
 the published code runs, because its draws from folders depend on the file system otherwise.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import importlib

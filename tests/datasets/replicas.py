@@ -1,5 +1,7 @@
 """Small copies of the true layouts of all data sets: folders, names and annotation formats."""
 
+from __future__ import annotations
+
 import io
 import json
 from collections.abc import Callable, Iterable

@@ -1,5 +1,7 @@
 """causalclip/files/caches.py: derived files are whole, lie where one may write, are made once."""
 
+from __future__ import annotations
+
 import json
 import multiprocessing
 import os

@@ -1,5 +1,7 @@
 """CausalShapes: exact twins on disk, and a background whose tie to the class is adjustable."""
 
+from __future__ import annotations
+
 from collections import Counter
 from pathlib import Path
 
@@ -64,7 +66,7 @@ def test_classes_are_the_shapes_and_parts_are_disjoint_in_shape_and_pose(shapes)
         for part in (data.train_x, data.val, data.test)
     ]
     assert len(set.union(*poses)) == sum(map(len, poses)) == len(SHAPES) * 20
-    assert Counter(i.label for i in data.train_x) == {k: 4 * 10 for k in range(10)}
+    assert Counter(i.label for i in data.train_x) == dict.fromkeys(range(10), 4 * 10)
 
 
 def test_pixels_on_disk_are_those_of_the_factors(shapes):

@@ -1,5 +1,7 @@
 """ColouredDigits: the scans of HandwrittenDigits, in colours that say nothing about the digit."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """scripts/data.py: the list, the checks, and downloads from a server on this machine."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import http.server
@@ -162,7 +164,7 @@ def test_decode_finds_files_that_are_no_images(caltech, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, counts",
+    ("name", "counts"),
     [
         ("ImageNet", {"classes": 4, "sizes": (38, None, 12)}),
         ("ImageNetV2", {"classes": 4, "sizes": (None, None, 8)}),
@@ -401,7 +403,7 @@ def test_the_command_downloads_by_name_only_and_reports_what_is_left(
 
 
 @pytest.mark.parametrize(
-    "files, special",
+    ("files", "special"),
     [
         ({"../evil.txt": b""}, {}),
         ({"/tmp/evil.txt": b""}, {}),

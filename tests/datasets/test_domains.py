@@ -1,5 +1,7 @@
 """datasets/domains.py: DomainBed's protocol, in DomainBed's and in Dassl's trees."""
 
+from __future__ import annotations
+
 import json
 import os
 import random
@@ -139,7 +141,7 @@ def test_dassls_office_home_tree_is_read(load, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, folder", [("TerraIncognita", "terra_incognita"), ("DomainNet", "domain_net")]
+    ("name", "folder"), [("TerraIncognita", "terra_incognita"), ("DomainNet", "domain_net")]
 )
 def test_the_other_sets_of_domainbed_are_read(load, tmp_path, name, folder):
     replicas.domains(tmp_path / folder, DOMAINS, CLASSES)
@@ -156,7 +158,7 @@ def test_your_own_domains_need_a_path_only(load, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"SOURCE_DOMAINS": ["sketch"]}, "SOURCE_DOMAINS must be among art, cartoon, photo .* got"),
         ({"TARGET_DOMAINS": ["Art"]}, "TARGET_DOMAINS must be among art, .* got 'Art'"),

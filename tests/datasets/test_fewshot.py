@@ -1,5 +1,7 @@
 """causalclip/data/fewshot.py against what CoOp and Dassl draw, and files users really have."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -39,7 +41,7 @@ def caltech(real_images):
     shutil.rmtree(real_images / "caltech-101" / "split_fewshot", ignore_errors=True)
 
 
-@pytest.mark.parametrize("shots, seed, subsample", COMBINATIONS)
+@pytest.mark.parametrize(("shots", "seed", "subsample"), COMBINATIONS)
 def test_caltech_draws_are_coops(load, caltech, shots, seed, subsample):
     random.seed(int(seed))
     for _ in range(2):  # drawn, then read from the stored file

@@ -1,5 +1,7 @@
 """HandwrittenDigits: the real scans, their split, their four domains, and how they are built."""
 
+from __future__ import annotations
+
 import json
 import os
 import stat
@@ -122,7 +124,7 @@ def test_the_domains_look_different_and_keep_the_digit(digits):
     probe = LogisticRegression(C=0.1, max_iter=300).fit(
         pixels(train).reshape(400, -1) / 255.0, [i.label for i in train]
     )
-    inside = [i for i in data.val]
+    inside = list(data.val)
     other = [i for i in data.test if i.impath in data.heldout_test]
     score = [
         probe.score(pixels(items).reshape(len(items), -1) / 255.0, [i.label for i in items])

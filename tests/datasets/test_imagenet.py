@@ -1,5 +1,7 @@
 """datasets/imagenet.py: replicas loaded as CoOp loads them, and the stored list of files."""
 
+from __future__ import annotations
+
 import json
 import os
 import pickle
@@ -117,7 +119,7 @@ def test_val_without_class_folders_is_explained(load, tmp_path):
         load("ImageNet", tmp_path)
 
 
-@pytest.mark.parametrize("name, place", [("ImageNet", "images/val"), ("ImageNetV2", "")])
+@pytest.mark.parametrize(("name", "place"), [("ImageNet", "images/val"), ("ImageNetV2", "")])
 def test_a_missing_class_folder_is_named_instead_of_shifting_labels(load, tmp_path, name, place):
     replicas.LAYOUTS[name](tmp_path)
     folder = Path(load(name, tmp_path).image_dir) / Path(place).name

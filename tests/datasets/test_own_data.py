@@ -1,5 +1,7 @@
 """Your own data, each way as docs/datasets.md shows it, and images that are broken."""
 
+from __future__ import annotations
+
 import csv
 import json
 import os
@@ -80,7 +82,7 @@ def test_few_shots_and_halves_work_and_leave_no_folder_among_the_classes(load, t
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         (lambda f: (f / "empty").mkdir(), "every class in .* must have an image, none in: empty"),
         (lambda f: replicas.put(f / "one" / "a.jpg"), "class 'one' must have enough images"),
@@ -125,7 +127,7 @@ def test_a_split_file_is_taken_as_it_is(load, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "part, row, message",
+    ("part", "row", "message"),
     [
         ("test", ["zebra/0.jpg", 2, "zebra"], "once, .*zebra/0.jpg' is in train and in test"),
         ("train", ["zebra/9.jpg", 3, "zebra"], "labels 2 and 3 are both 'zebra'"),
@@ -217,7 +219,7 @@ def keep(*parts):
 
 
 @pytest.mark.parametrize(
-    "edit, drop, message",
+    ("edit", "drop", "message"),
     [
         (change(3, split="dev"), (), "row 4: split must be train, val or test, got 'dev'"),
         (change(2, classname=" "), (), "row 3: classname must be text, got ' '"),
@@ -251,7 +253,8 @@ def test_a_table_that_is_no_utf8_csv_is_named(load, tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "table, error", [("", "must name a .csv or .parquet"), ("no.csv", "must be an existing file")]
+    ("table", "error"),
+    [("", "must name a .csv or .parquet"), ("no.csv", "must be an existing file")],
 )
 def test_a_table_that_is_not_there_is_named(load, tmp_path, table, error):
     with pytest.raises((ValueError, FileNotFoundError), match=f"DATASET.TABLE {error}"):

@@ -1,5 +1,7 @@
 """datasets/recognition.py and annotations.py: replicas loaded as CoOp's own code loads them."""
 
+from __future__ import annotations
+
 import json
 import os
 import random
@@ -87,7 +89,7 @@ def test_a_root_one_folder_too_deep_is_recognised(load, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, gone",
+    ("name", "gone"),
     [
         ("OxfordPets", "annotations/test.txt"),
         ("StanfordCars", "devkit/cars_meta.mat"),
@@ -104,7 +106,7 @@ def test_without_split_and_annotations_both_are_named(load, tmp_path, name, gone
 
 
 @pytest.mark.parametrize(
-    "name, file, content, message",
+    ("name", "file", "content", "message"),
     [
         ("OxfordPets", "annotations/test.txt", "Abyssinian_1 1\n", "line 1: must have 4 fields"),
         ("SUN397", "Testing_01.txt", "/z/zoo/a.jpg\n", "line 1: must name one of the classes"),

@@ -1,5 +1,7 @@
 """causalclip/data/splits.py: split files as users have them, and the halves of the classes."""
 
+from __future__ import annotations
+
 import json
 import shutil
 
@@ -24,7 +26,7 @@ def test_halves_keep_the_domain():
 
 
 @pytest.mark.parametrize(
-    "subsample, labels, message",
+    ("subsample", "labels", "message"),
     [
         ("novel", [0, 1], "SUBSAMPLE_CLASSES must be 'all', 'base' or 'new', got 'novel'"),
         ("base", [0, 0], "need 2 classes or more, got 1"),
@@ -55,7 +57,7 @@ def test_missing_images_are_counted_and_the_first_five_named(load, small):
 
 
 @pytest.mark.parametrize(
-    "edit, message",
+    ("edit", "message"),
     [
         (lambda s: s.pop("val"), "lists train, val and test"),
         (lambda s: s["test"].append(["x.jpg", 1]), r"test\[10\] must be \[path, label >= 0, class"),

@@ -1,5 +1,7 @@
 """Temperature scaling and DAC beside every softmax prompt method, with TEST.CALIBRATION."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

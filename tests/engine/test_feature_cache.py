@@ -1,5 +1,7 @@
 """The feature cache: what is encoded when, and what is left on disk."""
 
+from __future__ import annotations
+
 import os
 import shutil
 
@@ -51,7 +53,13 @@ def cache(tmp_path, monkeypatch):
 
 
 def encoder(root, tower=None, **options) -> Encoder:
-    facts = dict(dim=24, identity="weights", transform=ToTensor(), root=str(root), batch_size=2)
+    facts = {
+        "dim": 24,
+        "identity": "weights",
+        "transform": ToTensor(),
+        "root": str(root),
+        "batch_size": 2,
+    }
     facts["cache"] = feature_home()
     return Encoder(encode=tower or Counted(), **{**facts, **options})
 

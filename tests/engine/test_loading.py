@@ -1,6 +1,8 @@
 """Training batches under DATALOADER.DRAWS item: the same with any number of workers, and exactly
 resumed."""
 
+from __future__ import annotations
+
 import multiprocessing
 import os
 import pickle
@@ -33,7 +35,7 @@ def photos(tmp_path_factory):
         path = str(folder / f"{number}.png")
         size = (20 + number, 30, 3)
         Image.fromarray(rng.integers(256, size=size, dtype=np.uint8)).save(path)
-        facts = dict(impath=path, label=number % 3, domain=number % 2)
+        facts = {"impath": path, "label": number % 3, "domain": number % 2}
         items.append(SimpleNamespace(**facts))
     return items
 

@@ -1,5 +1,7 @@
 """causalclip/files/atomic.py: whole files, with the mode that the umask asks for."""
 
+from __future__ import annotations
+
 import errno
 import os
 import stat

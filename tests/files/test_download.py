@@ -1,5 +1,7 @@
 """Downloads against a local server: whole, resumed, broken, damaged and offline."""
 
+from __future__ import annotations
+
 import hashlib
 import http.server
 import re

@@ -1,5 +1,7 @@
 """Our trainers in the situation of a golden case: the published CLIP, class names and start."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -4,6 +4,8 @@ A tensor is drawn from the raw PCG64 stream (stable across NumPy releases by pol
 SHA-256 of its name. The published trainers were run on exactly these numbers; see manifest.json.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """Text interventions: pairs that keep the class, and caption files that say what is wrong."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 

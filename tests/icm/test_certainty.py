@@ -1,5 +1,7 @@
 """causalclip/icm/certainty.py: on planted worlds the intervals cover, and the bound holds."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

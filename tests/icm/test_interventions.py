@@ -1,5 +1,7 @@
 """Image interventions: what must change does, what must not does not, runs repeat."""
 
+from __future__ import annotations
+
 import pickle
 import random
 from collections import Counter

@@ -1,5 +1,7 @@
 """The linear probe against scikit-learn's own predictions, and lpclip's search written out."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """The room holds mathematics: it is used without Dassl, configurations and CLIP's loader."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 

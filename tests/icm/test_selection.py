@@ -1,5 +1,7 @@
 """Selection against brute force on the pairs themselves, scikit-learn, and a planted answer."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import scipy.linalg

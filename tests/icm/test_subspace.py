@@ -1,5 +1,7 @@
 """The invariant subspace: a planted answer, the published code's arithmetic, SciPy and sklearn."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np
@@ -78,7 +80,7 @@ def published_logits(basis, image, text):
     return np.array([[100.0 * sum(a * b for a, b in zip(i, j, strict=True)) for j in t] for i in z])
 
 
-# --- the planted answer -----------------------------------------------------------------------
+# The planted answer
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -149,7 +151,7 @@ def test_a_large_lambda_keeps_directions_in_which_nothing_happens_and_the_ratio_
     assert kept == {"small": 0, "large": 2, "ratio": 0}
 
 
-# --- the estimate against other people's linear algebra ----------------------------------------
+# The estimate against other people's linear algebra
 
 
 def test_reference_predictions_equal_the_published_arithmetic():
@@ -236,7 +238,7 @@ def test_unscaled_eigenvectors_have_unit_length_in_the_interventions_metric():
     torch.testing.assert_close(basis.T @ metric @ basis, torch.eye(8).double())
 
 
-# --- streaming --------------------------------------------------------------------------------
+# Streaming
 
 
 def bases(moments):
@@ -310,7 +312,7 @@ def test_single_precision_features_are_summed_in_double():
     torch.testing.assert_close(moments.features, expected.T @ expected / 24, rtol=1e-14, atol=0)
 
 
-# --- the frozen result ------------------------------------------------------------------------
+# The frozen result
 
 
 def small_projection(dim_inv=3, **options):
@@ -380,7 +382,7 @@ def test_moving_a_projection_moves_every_tensor_and_keeps_the_settings():
         moved.basis = projection.basis
 
 
-# --- bad input --------------------------------------------------------------------------------
+# Bad input
 
 
 def test_fewer_pairs_than_dimensions_say_what_to_do():

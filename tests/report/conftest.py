@@ -1,5 +1,7 @@
 """Writers of results whose numbers are known."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

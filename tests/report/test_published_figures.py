@@ -1,5 +1,7 @@
 """The published figures agree with themselves, and ours stands beside them."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +76,7 @@ def test_the_figures_of_the_readmes_are_there():
     assert "CDC" not in table.index  # no average is known
 
 
-# -- ours beside them --------------------------------------------------------------------------
+# Ours beside them
 
 
 def score(dataset, quantity, value, *, protocol="base2new", **more):

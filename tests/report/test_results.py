@@ -1,5 +1,7 @@
 """results.json and predictions.npz: what is written is read, and what is damaged is named."""
 
+from __future__ import annotations
+
 import json
 import math
 import subprocess
@@ -179,7 +181,7 @@ def test_reading_and_printing_tables_load_no_torch_and_no_dassl():
     assert (lines[0], lines[-1]) == ("[]", "[]")
 
 
-# -- predictions -------------------------------------------------------------------------------
+# Predictions
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path):

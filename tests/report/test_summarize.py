@@ -1,5 +1,7 @@
 """Tables from results.json files whose numbers are known."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np
@@ -23,7 +25,7 @@ def only_row(root) -> pd.Series:
     return row
 
 
-# -- base-to-novel -----------------------------------------------------------------------------
+# Base-to-novel
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_a_trainer_with_two_configurations_is_two_methods(tmp_path, write_pair):
     assert list(table["method"]) == ["CDC (m2)", "CDC (m4)"]
 
 
-# -- one source, other data sets ---------------------------------------------------------------
+# One source, other data sets
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def test_a_run_evaluated_again_on_its_own_data_is_counted_once(tmp_path, write_r
     assert only_row(tmp_path)["seeds"] == 1
 
 
-# -- few-shot ----------------------------------------------------------------------------------
+# Few-shot
 
 
 @pytest.fixture
@@ -178,7 +180,7 @@ def test_without_few_shot_results_there_is_nothing_to_plot(two_seeds, tmp_path, 
     assert "no few-shot result to plot" in capsys.readouterr().err
 
 
-# -- domains -----------------------------------------------------------------------------------
+# Domains
 
 
 def test_leave_one_domain_out_has_a_column_per_target_their_average_and_the_worst(
@@ -232,7 +234,7 @@ def test_a_variant_never_borrows_the_parts_of_the_methods_own_reading(
         assert set(found.index.get_level_values("method")) == {"CDC"}
 
 
-# -- can it be trusted -------------------------------------------------------------------------
+# Can it be trusted
 
 
 def test_a_collapsed_seed_is_named(tmp_path, write_pair, capsys):
@@ -306,7 +308,7 @@ def test_an_unknown_method_to_compare_lists_those_there_are(two_seeds, capsys):
     assert "unknown method 'CoOP'; the runs hold: CDC" in capsys.readouterr().err
 
 
-# -- formats -----------------------------------------------------------------------------------
+# Formats
 
 
 @pytest.mark.parametrize("style", ["markdown", "latex", "csv", "json"])

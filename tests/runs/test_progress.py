@@ -1,5 +1,7 @@
 """What of a run is shown."""
 
+from __future__ import annotations
+
 from causalclip.runs.progress import brief
 
 

@@ -1,10 +1,13 @@
 """Protocols as data: their parts, the cells of their tables, and the runs made of them."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from causalclip.runs import plan as plans
 from causalclip.runs.plan import PlanError, Request, check, plan
 from causalclip.runs.protocols import PROTOCOLS
 
@@ -54,6 +57,18 @@ def test_a_linear_probe_of_imagenet_is_tested_on_the_variants_with_its_classes()
     check(request)
     with pytest.raises(PlanError, match="LinearProbe cannot name the classes of dg"):
         check(replace(request, datasets=("imagenetv2", "imagenet_a")))
+
+
+def test_a_configuration_with_a_context_for_each_class_is_refused_for_others(monkeypatch, tmp_path):
+    (tmp_path / "trainers" / "CoOp").mkdir(parents=True)
+    mine = "TRAINER:\n  COOP:\n    CSC: True\n"
+    (tmp_path / "trainers" / "CoOp" / "mine.yaml").write_text(mine)
+    monkeypatch.setattr(plans, "CONFIGS", tmp_path)
+    monkeypatch.setattr(plans, "names", lambda folder: ["mine", "dtd"])
+    request = Request(PROTOCOLS["base2new"], ("CoOp",), ("dtd",), recipe="mine")
+    with pytest.raises(PlanError, match="CoOp cannot name the classes"):
+        check(request)
+    check(replace(request, parts=("train_base",)))
 
 
 def test_an_unknown_name_comes_with_the_nearest():

@@ -1,5 +1,7 @@
 """Recipes: every rule names a file, and what is said of methods is what their trainers say."""
 
+from __future__ import annotations
+
 import pytest
 from dassl.engine import TRAINER_REGISTRY
 

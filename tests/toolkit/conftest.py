@@ -3,6 +3,8 @@
 Tests of a trap that Dassl 0.6.3 has and minidassl mends are marked `minidassl`.
 """
 
+from __future__ import annotations
+
 import random
 from types import SimpleNamespace
 

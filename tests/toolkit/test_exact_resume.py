@@ -3,6 +3,8 @@
 The trainer that it serves is the toy of this folder, a trainer as anybody writes one for Dassl.
 """
 
+from __future__ import annotations
+
 import pytest
 import torch
 from dassl.utils import load_checkpoint, save_checkpoint

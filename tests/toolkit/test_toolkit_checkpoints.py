@@ -1,5 +1,7 @@
 """Checkpoints as Dassl's: content, resuming, atomic writing, and refusal of what is not ours."""
 
+from __future__ import annotations
+
 import errno
 import io
 import os

@@ -1,5 +1,7 @@
 """Defaults, merging and freezing of the configuration, against the documented values."""
 
+from __future__ import annotations
+
 import pytest
 from dassl.config import clean_cfg, get_cfg_default
 from yacs.config import CfgNode
@@ -53,7 +55,7 @@ DOCUMENTED = {
 }
 
 
-@pytest.mark.parametrize("key, value", DOCUMENTED.items())
+@pytest.mark.parametrize(("key", "value"), DOCUMENTED.items())
 def test_defaults_are_the_documented_ones(key, value):
     node = get_cfg_default()
     for part in key.split("."):

@@ -1,5 +1,7 @@
 """Few-shot draws, class names, samplers and batches, against plain transcriptions and Dassl's."""
 
+from __future__ import annotations
+
 import pickle
 import random
 from types import SimpleNamespace
@@ -154,7 +156,7 @@ def _seed(seed):
     torch.manual_seed(seed)
 
 
-@pytest.mark.parametrize("name, options, order", ORDERS)
+@pytest.mark.parametrize(("name", "options", "order"), ORDERS)
 def test_domain_and_class_samplers_draw_as_dassl_does(name, options, order):
     _seed(1)
     sampler = build_sampler(name, data_source=SOURCE, **options)
@@ -201,7 +203,7 @@ def test_bad_sampler_settings_are_errors():
 
 @pytest.mark.minidassl
 @pytest.mark.parametrize(
-    "name, options, message",
+    ("name", "options", "message"),
     [
         ("RandomDomainSampler", {"batch_size": 8, "n_domain": 4}, "at most 3, the number of dom"),
         ("RandomDomainSampler", {"batch_size": 5, "n_domain": 2}, "multiple of the 2 domains"),

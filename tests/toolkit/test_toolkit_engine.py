@@ -1,5 +1,7 @@
 """The training loop: order of the hooks, lines printed, learning rates, and losses that diverge."""
 
+from __future__ import annotations
+
 import random
 import re
 
@@ -40,8 +42,8 @@ def test_a_run_prints_the_lines_of_the_family(toy, capsys):
     ]
     places = [out.index(f"{line}\n") for line in expected]
     assert places == sorted(places)
-    assert re.search(r"^\* accuracy: \d+\.\d%$", out, re.M)
-    assert re.search(r"^Elapsed: \d:\d\d:\d\d$", out, re.M)
+    assert re.search(r"^\* accuracy: \d+\.\d%$", out, re.MULTILINE)
+    assert re.search(r"^Elapsed: \d:\d\d:\d\d$", out, re.MULTILINE)
 
 
 def test_the_rate_printed_with_the_last_batch_is_the_next_epochs(toy, capsys):
@@ -53,12 +55,12 @@ def test_the_rate_printed_with_the_last_batch_is_the_next_epochs(toy, capsys):
     assert rates == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("frequency, batches", [(2, [2]), (3, [3]), (4, [1, 2, 3])])
+@pytest.mark.parametrize(("frequency", "batches"), [(2, [2]), (3, [3]), (4, [1, 2, 3])])
 def test_progress_comes_every_few_batches_or_always_when_there_are_fewer(
     toy, capsys, frequency, batches
 ):
     toy.trainer("TRAIN.PRINT_FREQ", frequency, "OPTIM.MAX_EPOCH", 1).train()
-    printed = re.findall(r"^epoch \[1/1\] batch \[(\d)/3\]", capsys.readouterr().out, re.M)
+    printed = re.findall(r"^epoch \[1/1\] batch \[(\d)/3\]", capsys.readouterr().out, re.MULTILINE)
     assert [int(batch) for batch in printed] == batches
 
 

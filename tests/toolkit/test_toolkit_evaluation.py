@@ -1,5 +1,7 @@
 """The evaluator's lines and numbers, against scikit-learn and by hand."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from dassl.evaluation import build_evaluator

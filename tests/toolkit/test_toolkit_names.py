@@ -1,5 +1,7 @@
 """Registries and the answer to a name that nobody registered."""
 
+from __future__ import annotations
+
 import pytest
 from dassl.data.datasets import build_dataset
 from dassl.engine import build_trainer

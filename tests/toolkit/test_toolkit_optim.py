@@ -1,5 +1,7 @@
 """Learning rates per epoch against golden traces of Dassl 0.6.3, and the optimizers' settings."""
 
+from __future__ import annotations
+
 import io
 import math
 
@@ -66,14 +68,14 @@ def trace(optimizer, scheduler, epochs):
     return rates
 
 
-@pytest.mark.parametrize("name, options, expected", GOLDEN, ids=[row[0] for row in GOLDEN])
+@pytest.mark.parametrize(("name", "options", "expected"), GOLDEN, ids=[row[0] for row in GOLDEN])
 def test_learning_rates_follow_the_golden_trace(name, options, expected):
     _, optimizer, scheduler = build(options)
     rates = [float(rate) for rate in expected.split()]
     assert trace(optimizer, scheduler, len(rates)) == pytest.approx(rates, abs=5e-9)
 
 
-@pytest.mark.parametrize("name, options, expected", GOLDEN, ids=[row[0] for row in GOLDEN])
+@pytest.mark.parametrize(("name", "options", "expected"), GOLDEN, ids=[row[0] for row in GOLDEN])
 def test_learning_rates_go_on_after_a_resume_at_any_epoch(name, options, expected):
     rates = [float(rate) for rate in expected.split()]
     for done in range(1, len(rates)):
@@ -102,7 +104,7 @@ def test_the_cosine_never_reaches_its_end_because_the_warm_up_is_extra():
 
 
 @pytest.mark.parametrize(
-    "name, kind, settings",
+    ("name", "kind", "settings"),
     [
         ("sgd", "SGD", {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}),
         ("adam", "Adam", {"betas": (0.9, 0.999), "weight_decay": 5e-4, "amsgrad": False}),

@@ -1,5 +1,7 @@
 """Transforms: the fixed order, the lines printed, and the random draws of Dassl 0.6.3."""
 
+from __future__ import annotations
+
 import random
 from contextlib import redirect_stdout
 from io import StringIO
@@ -175,7 +177,7 @@ NEXT_DRAWS = [
 ]
 
 
-@pytest.mark.parametrize("choice, python, numpy, tensor", NEXT_DRAWS)
+@pytest.mark.parametrize(("choice", "python", "numpy", "tensor"), NEXT_DRAWS)
 def test_random_numbers_are_drawn_as_dassl_draws_them(choice, python, numpy, tensor):
     np.int = int  # the name that Dassl uses
     transform, _ = build([choice])
@@ -189,7 +191,7 @@ def test_random_numbers_are_drawn_as_dassl_draws_them(choice, python, numpy, ten
 # Operations of RandAugment by hand: a level of 100 in every pixel, strength m of 30.
 @pytest.mark.minidassl
 @pytest.mark.parametrize(
-    "name, strength, level",
+    ("name", "strength", "level"),
     [
         ("invert", 0, 155),
         ("posterize", 4, 96),

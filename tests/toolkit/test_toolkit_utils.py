@@ -1,5 +1,7 @@
 """Logger, meters, JSON, images and seeds."""
 
+from __future__ import annotations
+
 import io
 import json
 import random

@@ -1,5 +1,7 @@
 """What the baselines compute, against slow transcriptions; what they refuse."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -88,7 +90,8 @@ def test_text_kept_for_an_evaluation_is_the_text_of_each_batch(trainer_class, cl
     trainer = build(trainer_class, clips["vit"])
     with torch.no_grad():
         fresh = trainer.logits(IMAGES)
-        kept = trainer.predictor()(IMAGES).main.probabilities
+        inputs = trainer._encode(IMAGES) if trainer.image_tower_untouched else IMAGES
+        kept = trainer.predictor()(inputs).main.probabilities
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn_like(parameter))
         changed = trainer.logits(IMAGES)

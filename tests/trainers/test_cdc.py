@@ -1,5 +1,7 @@
 """CDC's switches through Dassl: its limits are MaPLe, and what each one leaves alone."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

@@ -1,5 +1,7 @@
 """CLIP_ICM and LinearProbe through Dassl: on digits in domains, with a small random CLIP."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np
@@ -46,20 +48,20 @@ def run(make_trainer, folder, *options, name="CLIP_ICM"):
 @pytest.fixture
 def encoded(monkeypatch):
     """The number of images that went through the tower, so far."""
-    import causalclip.engine.features as features
+    import causalclip.engine.base as base
 
     count = [0]
-    encode = features.encode_image
+    encode = base.encode_image
 
     def counting(model, images):
         count[0] += len(images)
         return encode(model, images)
 
-    monkeypatch.setattr(features, "encode_image", counting)
+    monkeypatch.setattr(base, "encode_image", counting)
     return count
 
 
-# -- a run ---------------------------------------------------------------------------------------
+# A run
 
 
 def test_a_run_reports_four_readings_the_choice_and_the_whole_grid(make_trainer, tmp_path):
@@ -144,7 +146,7 @@ def test_the_published_codes_arithmetic_with_its_end_of_the_spectrum(make_traine
     assert (predicted == expected).mean() > 0.99  # L-BFGS stops at another sign of the basis
 
 
-# -- pairs ---------------------------------------------------------------------------------------
+# Pairs
 
 
 def test_one_source_domain_holds_out_kinds_of_intervention(make_trainer, tmp_path):
@@ -199,7 +201,7 @@ def test_captions_for_unknown_images_are_refused(make_trainer, tmp_path):
         run(make_trainer, tmp_path / "run", *options)
 
 
-# -- checkpoints ---------------------------------------------------------------------------------
+# Checkpoints
 
 
 def test_a_loaded_fit_gives_the_same_predictions(make_trainer, tmp_path):
@@ -271,7 +273,7 @@ def test_other_methods_classify_inside_the_written_projection(make_trainer, tmp_
     assert results(tmp_path / "cdc")["metrics"]["n"] > 0
 
 
-# -- the linear probe ----------------------------------------------------------------------------
+# The linear probe
 
 
 def test_the_linear_probe_chooses_c_on_validation_and_writes_the_sweep(make_trainer, tmp_path):
@@ -287,7 +289,7 @@ def test_a_given_c_needs_no_validation(make_trainer, tmp_path):
     assert results(tmp_path)["details"] == {"c": 0.5, "sweep": []}
 
 
-# -- wrong settings ------------------------------------------------------------------------------
+# Wrong settings
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 The figures and what to make of them: docs/clip_icm.md.
 """
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

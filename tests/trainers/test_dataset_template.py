@@ -1,5 +1,7 @@
 """`DATASET.TEMPLATE` is honoured by every method whose text is hand-crafted."""
 
+from __future__ import annotations
+
 import sys
 
 import pytest

@@ -1,5 +1,7 @@
 """Our trainers against the published ones, on golden tensors made by running those (golden/)."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """CONTRIBUTING's recipe for a new method, followed to the letter."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

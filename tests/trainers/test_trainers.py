@@ -1,5 +1,7 @@
 """Every registered trainer on the bundled digits, with a small random CLIP."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """What is known about every data set, one row each; imports nothing but the standard library."""
 
+from __future__ import annotations
+
 from causalclip.data.catalogue.domain_sets import DOMAINBED
 from causalclip.data.catalogue.drawn import BUNDLED
 from causalclip.data.catalogue.facts import DEFAULT_TEMPLATE, Download, Facts

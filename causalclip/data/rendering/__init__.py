@@ -4,6 +4,8 @@ Everything is a function of its arguments and of a `numpy.random.Generator`; var
 factors are dataclass fields, so that an exact interventional twin is a `replace()`.
 """
 
+from __future__ import annotations
+
 from causalclip.data.rendering.digits import DIGIT_NAMES, coarse, enlarge, font_mask, stroke_mask
 from causalclip.data.rendering.drawing import COLOURS, SIZE
 from causalclip.data.rendering.factors import (

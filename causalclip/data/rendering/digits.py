@@ -83,7 +83,7 @@ FONTS = ("default", *_FONT_FILES)
 
 
 @cache
-def _font(name: str, height: int) -> ImageFont.FreeTypeFont:
+def _font(name: str, height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     if name == "default":
         return ImageFont.load_default(height)
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), height)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ INVARIANT_FACTORS = ("shape", "x", "y", "scale", "rotation")
 VARIANT_FACTORS = ("colour", "texture", "background", "style", "noise")
 
 
-def draw_pose(shape: str, rng: np.random.Generator) -> dict[str, float | str]:
+def draw_pose(shape: str, rng: np.random.Generator) -> dict[str, Any]:
     """The invariant factors of a random instance of a shape."""
     return {
         "shape": shape,

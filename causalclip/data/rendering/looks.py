@@ -29,7 +29,7 @@ def _hue(rng: np.random.Generator, saturation: float, value: float) -> np.ndarra
 Colour = np.ndarray | None
 
 
-def _scan(mask: np.ndarray, colour: Colour, rng: np.random.Generator) -> np.ndarray:
+def _scan(mask: np.ndarray, _colour: Colour, _rng: np.random.Generator) -> np.ndarray:
     return solid(len(mask), (255, 255, 255)) * (1.0 - mask[..., None])
 
 

@@ -82,7 +82,7 @@ def shape_mask(factors: ShapeFactors, *, size: int = SIZE) -> np.ndarray:
 
 
 def _flat(
-    mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, rng: np.random.Generator
+    mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, _rng: np.random.Generator
 ) -> np.ndarray:
     return mix(ground, surface, mask)
 
@@ -100,7 +100,7 @@ def _sketch(
 
 
 def _neon_shape(
-    mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, rng: np.random.Generator
+    mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, _rng: np.random.Generator
 ) -> np.ndarray:
     size = len(mask)
     colour = surface.mean((0, 1)) + 25.0

@@ -38,7 +38,7 @@ def background_image(background: str, rng: np.random.Generator, *, size: int = S
     ground = solid(size, colour) + relief(size, *noise, phase)[..., None]
     if background == "sunset":  # from the colour above to orange below
         rows, _ = grid(size)
-        ground += (rows / 32.0)[..., None] * np.float32((155.0, 95.0, -55.0))
+        ground += (rows / 32.0)[..., None] * np.array((155.0, 95.0, -55.0), np.float32)
     return ground
 
 

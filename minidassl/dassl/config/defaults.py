@@ -4,6 +4,8 @@ Three of them surprise: PIXEL_MEAN and PIXEL_STD are ImageNet's, not CLIP's; OPT
 5e-4 for every method that does not set it; STEPSIZE (-1,) means a constant learning rate.
 """
 
+from __future__ import annotations
+
 _INPUT = {
     "SIZE": (224, 224),
     "INTERPOLATION": "bilinear",

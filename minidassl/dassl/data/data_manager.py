@@ -130,9 +130,8 @@ class DataManager:
         if cfg.DATASET.TARGET_DOMAINS:
             rows.append(["Target", cfg.DATASET.TARGET_DOMAINS])
         rows.append(["# classes", f"{self.num_classes:,}"])
-        for name in ("train_x", "train_u", "val", "test"):
-            if getattr(dataset, name):
-                rows.append([f"# {name}", f"{len(getattr(dataset, name)):,}"])
+        parts = {name: getattr(dataset, name) for name in ("train_x", "train_u", "val", "test")}
+        rows += [[f"# {name}", f"{len(items):,}"] for name, items in parts.items() if items]
         print(tabulate(rows))
 
 

@@ -156,12 +156,16 @@ SAMPLERS = {
 
 def build_sampler(
     sampler_type: str,
-    cfg: Any = None,
+    cfg: Any = None,  # noqa: ARG001 (Dassl's signature)
     data_source: Sequence | None = None,
     batch_size: int = 32,
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler:
-    """Build one of the five samplers by name."""
+    """Build one of the five samplers by name.
+
+    Raises:
+        ValueError: an unknown name; names the nearest.
+    """
     check_availability(sampler_type, list(SAMPLERS), "sampler")
     return SAMPLERS[sampler_type](data_source, batch_size, n_domain, n_ins)

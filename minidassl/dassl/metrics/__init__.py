@@ -1,5 +1,7 @@
 """Training-time metrics."""
 
+from __future__ import annotations
+
 from dassl.metrics.accuracy import compute_accuracy
 
 __all__ = ["compute_accuracy"]

@@ -1,5 +1,7 @@
 """Optimisers and learning-rate schedules."""
 
+from __future__ import annotations
+
 from dassl.optim.lr_scheduler import build_lr_scheduler
 from dassl.optim.optimizer import build_optimizer
 

@@ -1,5 +1,7 @@
 """The helpers that trainers and data sets of the family import from `dassl.utils`."""
 
+from __future__ import annotations
+
 from dassl.utils.checkpoint import (
     CheckpointError,
     count_num_param,

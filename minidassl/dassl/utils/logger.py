@@ -25,7 +25,7 @@ class Logger:
         self.file: TextIO | None = None
         if fpath is not None:
             mkdir_if_missing(osp.dirname(fpath))
-            self.file = open(fpath, "w", encoding="utf-8", buffering=1)
+            self.file = open(fpath, "w", encoding="utf-8", buffering=1)  # noqa: SIM115 (kept)
 
     def __enter__(self) -> Logger:
         return self

@@ -1,5 +1,7 @@
 """Image transforms, chosen by name."""
 
+from __future__ import annotations
+
 from dassl.data.transforms.transforms import (
     AVAI_CHOICES,
     INTERPOLATION_MODES,

@@ -22,6 +22,7 @@ class RandomTranslation:
         self.height, self.width, self.p = height, width, p
 
     def __call__(self, image: Any) -> Any:  # a PIL image; torchvision's hints know tensors alone
+        """A resized image, or a crop of a larger one."""
         if random.uniform(0, 1) > self.p:
             return F.resize(image, [self.height, self.width])
         tall, wide = round(self.height * 1.125), round(self.width * 1.125)
@@ -37,6 +38,7 @@ class InstanceNormalization:
         self.eps = eps  # for a channel of one colour
 
     def __call__(self, image: Tensor) -> Tensor:
+        """An image (C, H, W) and the same normalised."""
         pixels = image.flatten(1)  # (C, H * W)
         mean, std = pixels.mean(1), pixels.std(1)
         return (image - mean[:, None, None]) / (std[:, None, None] + self.eps)
@@ -52,6 +54,7 @@ class Cutout:
         self.n_holes, self.length = n_holes, length
 
     def __call__(self, image: Tensor) -> Tensor:
+        """An image (C, H, W) and a copy with its squares blank."""
         height, width = image.shape[1:]
         half = self.length // 2
         image = image.clone()
@@ -68,6 +71,7 @@ class GaussianNoise:
         self.mean, self.std, self.p = mean, std, p
 
     def __call__(self, image: Tensor) -> Tensor:
+        """An image (C, H, W) and the same, or a noisy copy."""
         if random.uniform(0, 1) > self.p:
             return image
         return image + (torch.randn(image.shape) * self.std + self.mean)

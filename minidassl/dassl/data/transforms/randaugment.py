@@ -125,6 +125,7 @@ class RandAugment:
         self.n, self.m = n, m
 
     def __call__(self, image: Pil) -> Pil:
+        """A picture and what the operations make of it."""
         for operation in random.choices(FIXED_STRENGTH, k=self.n):
             image = _apply(image, operation, self.m / 30)
         return image
@@ -139,6 +140,7 @@ class RandAugment2:
         self.n, self.p = n, p
 
     def __call__(self, image: Pil) -> Pil:
+        """A picture and what the operations make of it."""
         for operation in random.choices(self.table, k=self.n):
             if random.random() <= self.p:
                 image = _apply(image, operation, random.random())
@@ -154,6 +156,7 @@ class RandAugmentFixMatch:
         self.n = n
 
     def __call__(self, image: Pil) -> Pil:
+        """A picture and what the operations make of it."""
         for operation in random.choices(self.table, k=self.n):
             image = _apply(image, operation, random.random())
         return image

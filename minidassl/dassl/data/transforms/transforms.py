@@ -95,7 +95,7 @@ def _gaussian_noise(node: Any) -> Step:
     return f"gaussian noise (mean={node.GN_MEAN}, std={node.GN_STD})", noise
 
 
-def _instance_norm(node: Any) -> Step:
+def _instance_norm(_node: Any) -> Step:
     return "instance normalization", InstanceNormalization()
 
 

@@ -1,5 +1,7 @@
 """Seeds are averaged over one setting: what differs otherwise is a row of its own, by name."""
 
+from __future__ import annotations
+
 import pytest
 
 from causalclip.report import summarize
@@ -113,7 +115,7 @@ def test_a_sweep_with_several_configurations_names_both(tmp_path, write_run):
     }
 
 
-# -- base-to-novel -----------------------------------------------------------------------------
+# Base-to-novel
 
 
 def test_each_base_half_is_paired_with_the_new_half_of_its_setting(tmp_path, write_pair):
@@ -148,7 +150,7 @@ def test_what_only_a_training_reads_may_be_left_out_of_the_test(tmp_path, write_
     assert rows_of(tmp_path) == {"CDC": 90}
 
 
-# -- other tables ------------------------------------------------------------------------------
+# Other tables
 
 
 def test_targets_of_two_models_make_no_average(tmp_path, write_run, write_target):

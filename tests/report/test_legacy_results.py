@@ -1,5 +1,7 @@
 """Results of earlier versions are read, and give the tables that the version printed of them."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,0 +1,74 @@
+"""The image part of an evaluation: the first method on a test set, and each method after it.
+
+    python benchmarks/evaluation_cache.py
+
+CoOp and ZeroshotCLIP with `tiny` on the bundled digits. The first encodes the test images,
+the second reads their features: seconds until the features are there, medians of both, and their
+ratio. Expected: 20 or above.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from causalclip import plugin
+
+# isort: split
+from dassl.config import get_cfg_default
+from dassl.engine import build_trainer
+
+ROOT = Path(__file__).parents[1]
+REPEATS = 5
+
+
+def trainer_of(name: str, folder: Path) -> Any:
+    """The trainer of a bundled configuration on all digits."""
+    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg.merge_from_file(str(ROOT / "configs/datasets/handwritten_digits.yaml"))
+    cfg.merge_from_file(str(ROOT / f"configs/trainers/{name}/tiny.yaml"))
+    cfg.merge_from_list(
+        ["DATASET.ROOT", str(folder), "OUTPUT_DIR", str(folder / name), "TRAINER.NAME", name]
+        + ["DATASET.NUM_SHOTS", 1, "SEED", 1]
+    )
+    return build_trainer(cfg)
+
+
+def image_seconds(trainer: Any) -> float:
+    """Time until every batch to predict from is there."""
+    start = time.perf_counter()
+    for _ in trainer.test_batches(trainer.test_loader):
+        pass
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print both medians and the ratio."""
+    plugin.register_all()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        cache = Path(name) / "cache"
+        os.environ["CAUSALCLIP_CACHE"] = str(cache)
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            first, second = (trainer_of(method, Path(name)) for method in ("CoOp", "ZeroshotCLIP"))
+            pairs = []
+            for _ in range(REPEATS):
+                shutil.rmtree(cache, ignore_errors=True)
+                pairs.append((image_seconds(first), image_seconds(second)))
+        encoded, read = (median(column) for column in zip(*pairs, strict=True))
+        ratio = median(one / other for one, other in pairs)
+        count = len(first.dm.dataset.test)
+        print(f"{count} images encoded {encoded:.2f} s, read {1e3 * read:.1f} ms: {ratio:.0f}x")
+
+
+if __name__ == "__main__":
+    main()

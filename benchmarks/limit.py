@@ -1,0 +1,192 @@
+"""How close a training step is to what its arithmetic needs on this machine.
+
+    python benchmarks/limit.py [--shapes tiny vit-b16] [--methods CoOp CoCoOp MaPLe]
+        [--classes 10 100 1000] [--repeats 3]
+
+Needed: the multiply-adds of the tokens that are read, forward and, as far as prompts learn,
+backward. Limit: the time they take at the rate of a matrix product of that width, measured in the
+same run. Published and ours: steps timed in turn, CPU seconds of one core. The batches are the
+published ones (32, 1 and 4 images). A published step above 2e12 multiply-adds is counted, not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from baselines import Plain, trainer_of
+from safetensors.torch import save_file
+from shapes import NAMES, SHAPES
+from timing import seconds
+from torch import nn
+from torch.nn import functional as F
+
+from causalclip import plugin
+from causalclip.clip.backbone import build_clip, image_size
+from causalclip.clip.layout import TextLayout
+
+BATCHES = {"CoOp": 32, "CoCoOp": 1, "MaPLe": 4}
+RUN_AT_MOST = 2e12  # multiply-adds of a published step
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A transformer and what it projects to."""
+
+    width: int
+    layers: int
+    out: int
+
+    def work(
+        self, tokens: int, pairs: int, read: int, read_pairs: int, learn: int | None = None
+    ) -> int:
+        """Multiply-adds of a pass.
+
+        Args:
+            tokens: computed in all blocks but the last; there they give keys and values.
+            pairs: of a query and a key it sees, in one block.
+            read: tokens that the last block is computed for.
+            read_pairs: their pairs.
+            learn: tokens that enter with a gradient; None for a forward pass alone.
+        """
+        square = self.width**2
+        attention = 2 * self.width * ((self.layers - 1) * pairs + read_pairs)
+        linear = square * ((self.layers - 1) * 12 * tokens + 2 * tokens + 10 * read)
+        forward = linear + attention + read * self.width * self.out
+        if learn is None:
+            return forward
+        # Weights are frozen: the gradient of a product costs one more, of attention two; the first
+        # block's queries, keys and values of words and patches lead nowhere.
+        return 2 * forward + attention - 3 * square * (tokens - learn)
+
+
+class Step(NamedTuple):
+    """Multiply-adds of a training step."""
+
+    published: int
+    needed: int
+
+
+def text_step(tower: Tower, layout: TextLayout, groups: int) -> Step:
+    """The text tower of a step with `groups` sets of prompts."""
+    texts, full, start = len(layout.ends), 77, layout.n_shared
+    runs = layout.runs
+    pairs = start * (start + 1) // 2
+    pairs += sum(n * (length * start + length * (length + 1) // 2) for n, length in runs)
+    ends = sum(n * (start + length) for n, length in runs)
+    own = tower.work(len(layout.ids), pairs, texts, ends, learn=len(layout.prompted))
+    plain = tower.work(full * texts, full**2 * texts, full * texts, full**2 * texts, full * texts)
+    return Step(groups * plain, groups * own)
+
+
+def image_step(tower: Tower, images: int, patches: int, prompts: int) -> Step:
+    """The image tower of a step; without prompts nothing learns in it."""
+    length = 1 + patches + prompts
+    tokens, learn = images * length, images * prompts if prompts else None
+    own = tower.work(tokens, tokens * length, images, images * length, learn=learn)
+    all_learn = None if learn is None else tokens
+    plain = tower.work(tokens, tokens * length, tokens, tokens * length, learn=all_learn)
+    return Step(plain, own)
+
+
+def step_of(trainer: Any, method: str) -> Step:
+    """What a step of this trainer costs."""
+    clip, batch = trainer.clip, BATCHES[method]
+    visual, out = clip.visual, clip.text_projection.shape[1]
+    text = Tower(clip.transformer.width, clip.transformer.layers, out)
+    image = Tower(visual.transformer.width, visual.transformer.layers, out)
+    parts = [
+        text_step(text, trainer.class_tokens.layout, batch if method == "CoCoOp" else 1),
+        image_step(
+            image,
+            batch,
+            len(visual.positional_embedding) - 1,
+            trainer.settings.N_CTX if method == "MaPLe" else 0,
+        ),
+    ]
+    return Step(*(sum(work) for work in zip(*parts, strict=True)))
+
+
+def rate(width: int, tokens: int = 1024, repeats: int = 20) -> float:
+    """Multiply-adds a second of the largest product of a block, the better half's median."""
+    layer, x = nn.Linear(width, 4 * width).requires_grad_(False), torch.randn(tokens, width)
+    times = sorted(seconds(lambda: F.linear(x, layer.weight), clock) for _ in range(repeats))
+    return 4 * width**2 * tokens / statistics.median(times[: repeats // 2])
+
+
+def clock() -> float:
+    """CPU seconds of this process."""
+    return time.process_time()
+
+
+def measure(trainer: Any, method: str, repeats: int) -> tuple[Step, dict[str, float]]:
+    """The work of a step and the median seconds of each way; `limit` among them."""
+    size, plain = image_size(trainer.clip), Plain(trainer)
+    images = torch.randn(BATCHES[method], 3, size, size)
+    labels = torch.randint(len(trainer.classnames), (len(images),))
+    work, width = step_of(trainer, method), trainer.clip.transformer.width
+    trainer.set_model_mode("train")
+
+    def step(loss: Callable[[], torch.Tensor]) -> None:
+        trainer.model.zero_grad()
+        loss().backward()
+
+    runs = {"ours": lambda: step(lambda: trainer.loss(images, labels)[0])}
+    if work.published <= RUN_AT_MOST:
+        runs["published"] = lambda: step(lambda: plain.loss(images, labels))
+    times = {name: [] for name in (*runs, "limit")}
+    runs["ours"]()
+    for _ in range(repeats):
+        for name, run in runs.items():
+            times[name].append(seconds(run, clock))
+        times["limit"].append(work.needed / rate(width))
+    return work, {name: statistics.median(values) for name, values in times.items()}
+
+
+def line_of(method: str, classes: int, work: Step, times: dict[str, float]) -> str:
+    """One row of the table."""
+    published = times.get("published")
+    faster = "-" if published is None else f"{published / times['ours']:.1f}x"
+    seconds = "-" if published is None else f"{1e3 * published:.0f}"
+    return (
+        f"| {method}, batch {BATCHES[method]} | {classes:,} | {work.published / 1e9:.2f} "
+        f"| {work.needed / 1e9:.2f} | {work.published / work.needed:.1f}x | {seconds} "
+        f"| {1e3 * times['ours']:.0f} | {1e3 * times['limit']:.0f} | {faster} "
+        f"| {times['ours'] / times['limit']:.1f} |"
+    )
+
+
+def main() -> None:
+    """Print the work of a step and its times beside the limit."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["tiny", "vit-b16"])
+    parser.add_argument("--methods", nargs="+", choices=BATCHES, default=list(BATCHES))
+    parser.add_argument("--classes", nargs="+", type=int, choices=NAMES, default=list(NAMES))
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    plugin.register_all()
+    for shape in args.shapes:
+        print(f"{shape}: 1e9 multiply-adds of a step, milliseconds, and ratios")
+        print("| | classes | published | needed | work | published ms | ours ms | limit ms "
+              "| published / ours | ours / limit |\n|" + "---|" * 10)  # fmt: skip
+        torch.manual_seed(0)
+        model = build_clip(**SHAPES[shape])
+        with tempfile.TemporaryDirectory() as folder:
+            backbone = str(Path(folder) / "clip.safetensors")
+            save_file(model.state_dict(), backbone)
+            for method in args.methods:
+                for classes in args.classes:
+                    trainer = trainer_of(method, NAMES[classes], backbone, image_size(model), "cpu")
+                    found = measure(trainer, method, args.repeats)
+                    print(line_of(method, classes, *found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The sizes of CLIP and the class names that the benchmarks run on."""
+
+from __future__ import annotations
+
+from torchvision.models import ResNet18_Weights
+
+SHAPES = {
+    "tiny": {
+        "embed_dim": 64,
+        "vision_layers": 4,
+        "vision_width": 128,
+        "transformer_width": 128,
+        "transformer_heads": 2,
+        "transformer_layers": 4,
+    },
+    "vit-b32": {
+        "embed_dim": 512,
+        "image_resolution": 224,
+        "vision_layers": 12,
+        "vision_width": 768,
+        "vision_patch_size": 32,
+        "transformer_width": 512,
+        "transformer_heads": 8,
+        "transformer_layers": 12,
+    },
+}
+SHAPES["vit-b16"] = {**SHAPES["vit-b32"], "vision_patch_size": 16}
+DIGITS = "zero one two three four five six seven eight nine".split()
+# Caltech101, the family's data set of just 100 classes.
+CALTECH = """
+accordion airplane anchor ant barrel bass beaver binocular bonsai brain brontosaurus buddha
+butterfly camera cannon car_side ceiling_fan cellphone chair chandelier cougar_body cougar_face
+crab crayfish crocodile crocodile_head cup dalmatian dollar_bill dolphin dragonfly electric_guitar
+elephant emu euphonium ewer face ferry flamingo flamingo_head garfield gerenuk gramophone
+grand_piano hawksbill headphone hedgehog helicopter ibis inline_skate joshua_tree kangaroo ketch
+lamp laptop leopard llama lobster lotus mandolin mayfly menorah metronome minaret motorbike
+nautilus octopus okapi pagoda panda pigeon pizza platypus pyramid revolver rhino rooster saxophone
+schooner scissors scorpion sea_horse snoopy soccer_ball stapler starfish stegosaurus stop_sign
+strawberry sunflower tick trilobite umbrella watch water_lilly wheelchair wild_cat windsor_chair
+wrench yin_yang
+""".split()
+IMAGENET = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]  # needs no download
+NAMES = {10: DIGITS, 100: CALTECH, 1000: IMAGENET}

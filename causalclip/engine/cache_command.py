@@ -1,0 +1,59 @@
+"""`causalclip cache list` and `causalclip cache clear`: image features that are kept on disk."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from causalclip.engine.cache_size import Entry, entries, features_folder, limit_bytes
+from causalclip.files.caches import cache_home
+
+
+def parser() -> argparse.ArgumentParser:
+    """What to do with the cache, and where it is."""
+    p = argparse.ArgumentParser(prog="causalclip cache", description=__doc__)
+    p.add_argument("action", choices=("list", "clear"), help="show the files, or remove them all")
+    p.add_argument(
+        "--folder",
+        type=Path,
+        default=None,
+        help="the cache; default: $CAUSALCLIP_CACHE, else ~/.cache/causalclip",
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Show or remove what is kept; 0.
+
+    Raises:
+        ValueError: a CAUSALCLIP_CACHE_GB that is no number.
+    """
+    args = parser().parse_args(argv)
+    folder = features_folder(args.folder or cache_home())
+    kept = entries(folder)
+    size = f"{sum(entry.n_bytes for entry in kept) / 1e9:.2f} GB"
+    if args.action == "clear":
+        for entry in kept:
+            entry.path.unlink(missing_ok=True)
+        print(f"Removed {len(kept)} files, {size}, from {folder}")
+    else:
+        print(f"{folder}: {len(kept)} files, {size} of {limit_bytes() / 1e9:g} GB")
+        if kept:
+            print(tabulate(map(row, kept), headers=["features", "images", "size", "MB", "used"]))
+    return 0
+
+
+def row(entry: Entry) -> list[str | int]:
+    """One line of the list: a file, its N images and D numbers each, and when it was used."""
+    images, size = np.load(entry.path, mmap_mode="r").shape
+    used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+    return [entry.path.stem[:12], images, size, f"{entry.n_bytes / 1e6:.1f}", used]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

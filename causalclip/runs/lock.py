@@ -1,0 +1,63 @@
+"""One process at a folder: the others are told who has it; a holder that died has it no longer."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+LOCK_FILE = "run.lock"
+HELD = {errno.EACCES, errno.EAGAIN}
+
+
+class Busy(ValueError):  # noqa: N818 (what it says of the folder)
+    """Another process has the folder; the message says which, where and since when."""
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[bool]:
+    """Hold a folder; yields whether its last holder died with it.
+
+    The lock is the system's own (POSIX, on network shares too), so it ends with its process,
+    however that ends; the loading processes of a run do not inherit it.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in HELD:
+                raise
+            raise Busy(f"{folder} is at work: {_holder(file)}") from error
+        file.seek(0)
+        died = bool(file.read())
+        file.truncate(0)
+        json.dump(_me(), file)
+        file.flush()
+        yield died
+        file.truncate(0)  # left in peace; the file stays, whoever waits may have it open
+
+
+def _me() -> dict[str, str | int]:
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": now}
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        said = json.load(file)
+    except ValueError:  # it is just being written
+        return "another process"
+    return f"process {said['pid']} on {said['host']} since {said['since']}"

@@ -1,0 +1,125 @@
+"""The bound on the cache of features, and the command that shows and empties it."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import ToTensor
+
+from causalclip.engine.cache_command import main
+from causalclip.engine.cache_size import entries, features_folder, limit_bytes, trim
+from causalclip.engine.feature_cache import Encoder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three files of 528 bytes, used at the times 1, 2 and 3."""
+    folder = features_folder(tmp_path)
+    folder.mkdir()
+    for age in (2, 1, 3):
+        path = folder / f"{age}.npy"
+        np.save(path, np.zeros((10, 10), np.float32))
+        os.utime(path, (age, age))
+    return folder
+
+
+def names(folder):
+    return sorted(path.stem for path in folder.glob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "left"), [(1584, "123"), (1583, "23"), (1056, "23"), (600, "3"), (0, "3")]
+)
+def test_what_was_used_least_recently_goes_first(n_bytes, left, folder):
+    trim(folder, n_bytes, keep=folder / "3.npy")
+    assert names(folder) == list(left)
+
+
+def test_the_file_just_written_stays_and_its_size_counts(folder):
+    assert trim(folder, 1100, keep=folder / "1.npy") == [folder / "2.npy"]
+    assert names(folder) == ["1", "3"]
+
+
+def test_files_that_are_being_written_are_let_alone(folder):
+    part = folder / ".new.npy.1-aa.part"
+    part.write_bytes(b"half")
+    trim(folder, 0, keep=folder / "3.npy")
+    assert part.exists()
+
+
+@pytest.fixture
+def encode(tmp_path):
+    """A function (name) -> features of one picture of that name, through the cache."""
+    os.makedirs(tmp_path / "data")
+
+    def features(name):
+        path = tmp_path / "data" / f"{name}.png"
+        if not path.exists():
+            Image.new("RGB", (8, 8), (len(name), 0, 0)).save(path)
+        encoder = Encoder(
+            encode=lambda images: images.mean((2, 3)),
+            dim=3,
+            identity="weights",
+            transform=ToTensor(),
+            root=str(tmp_path / "data"),
+            cache=tmp_path,
+        )
+        return torch.from_numpy(encoder.features([str(path)]))
+
+    return features
+
+
+def test_reading_features_counts_as_using_them(encode, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", "3e-7")  # 300 bytes: two files of 140
+    encode("one")
+    (one,) = features_folder(tmp_path).iterdir()
+    encode("two")
+    (two,) = set(features_folder(tmp_path).iterdir()) - {one}
+    os.utime(one, (1, 1))
+    os.utime(two, (2, 2))
+    encode("one")  # read: now the one used last
+    encode("three")
+    assert one.exists() and not two.exists()
+
+
+def test_a_mapped_file_can_be_read_after_its_removal(encode, monkeypatch):
+    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", "0")
+    first = encode("one")
+    encode("other")
+    torch.testing.assert_close(first, torch.tensor([[3 / 255, 0, 0]]))
+
+
+def test_the_bound_is_twenty_gigabytes_or_what_the_environment_says(monkeypatch):
+    monkeypatch.delenv("CAUSALCLIP_CACHE_GB", raising=False)
+    assert limit_bytes() == 20e9
+    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", "0.5")
+    assert limit_bytes() == 5e8
+
+
+@pytest.mark.parametrize("value", ["much", "-1", "inf", "nan"])
+def test_a_bound_that_is_no_size_is_refused(value, monkeypatch):
+    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", value)
+    with pytest.raises(ValueError, match=f"CAUSALCLIP_CACHE_GB must be .*, got '{value}'"):
+        limit_bytes()
+
+
+def test_the_command_lists_what_is_kept(folder, tmp_path, capsys):
+    assert main(["list", "--folder", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "3 files" in said and "of 20 GB" in said
+    rows = [line.split()[:3] for line in said.splitlines()[3:]]
+    assert rows == [["3", "10", "10"], ["2", "10", "10"], ["1", "10", "10"]]
+
+
+def test_the_command_removes_features_and_nothing_else(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "other").write_text("kept")
+    monkeypatch.setenv("CAUSALCLIP_CACHE", str(tmp_path))
+    assert main(["clear"]) == 0
+    assert "Removed 3 files" in capsys.readouterr().out
+    assert entries(folder) == [] and (tmp_path / "other").exists()
+    assert main(["list"]) == 0
+    assert "0 files" in capsys.readouterr().out
