@@ -3,20 +3,19 @@
 Zhang, Li, Liu, Qiang, "Rethinking Misalignment in Vision-Language Model Adaptation from a Causal
 Perspective", NeurIPS 2024, arXiv 2410.12816. What the paper does not state is ours and marked so.
 
-Every part has a switch. The rows of an ablation, each with what stands in the rows above it left
-as it is unless it says otherwise:
+Every part has a switch. Rows of an ablation; `+` goes on from the row above:
 
-    the method                                 the defaults
-    without L_con, without L_de                GAMMA 0; BETA 0
-    augmentation set 2                         CROP_ALL_VIEWS True
-    no augmentation of its own                 VIEWS ['as_configured'] (INPUT.TRANSFORMS)
-    trusted loss summed, as in TMC             LOSS_REDUCTION sum
-    plain cross-entropy a template             LOSS cross_entropy, FUSED_LOSS False
-      ... summed over the templates            and LOSS_REDUCTION sum
-    multiple templates alone                   LOSS cross_entropy, FUSED_LOSS False, FUSION logits,
-                                               GAMMA 0, BETA 0, VIEWS ['as_configured']
-      ... all started from the same words      and INIT_NOISE 0
-    MaPLe, to the digit                        and N_TEMPLATES 1
+    the method                            the defaults
+    without L_con                         GAMMA 0
+    augmentation set 2                    CROP_ALL_VIEWS True
+      + without L_con                     GAMMA 0
+      + without L_de                      BETA 0
+      + trusted loss summed, as in TMC    LOSS_REDUCTION sum
+      + plain cross-entropy a template    LOSS cross_entropy, FUSED_LOSS False (and either reduction)
+      + templates that start as one       INIT_NOISE 0
+    multiple templates alone              LOSS cross_entropy, FUSED_LOSS False, FUSION logits,
+                                          GAMMA 0, BETA 0, VIEWS ['as_configured']
+      + MaPLe, to the digit               INIT_NOISE 0, N_TEMPLATES 1
 """
 
 from __future__ import annotations
@@ -146,8 +145,11 @@ class CDC(PromptTrainer):
             print(f"Note: {n_templates} templates see none of the VIEWS {', '.join(unseen)}")
         return [self.view(families[m % len(families)]) for m in range(n_templates)]
 
-    def view(self, family: str) -> Callable:
-        """The training transform of a family, PIL image to tensor (3, H, W)."""
+    def view(self, family: str) -> Callable | None:
+        """The training transform of a family, PIL image to tensor (3, H, W).
+
+        None where INPUT.NO_TRANSFORM says so.
+        """
         if family == AS_CONFIGURED:
             return build_transform(self.cfg, is_train=True)
         inputs, settings = self.cfg.INPUT, self.settings

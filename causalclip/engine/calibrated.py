@@ -103,12 +103,15 @@ class Calibrated(CLIPTrainer):
         """Logits of the validation split, (N, K) or (N, M, K), and its labels (N,) on the CPU.
 
         The training's random stream is untouched.
+
+        Raises:
+            ValueError: the data set has no validation split.
         """
         logits, labels = [], []
         self.set_model_mode("eval")
         text = self.evaluation_text()
         with torch.random.fork_rng():
-            for inputs, label, _ in self.test_batches(self.val_loader):
+            for inputs, label, _ in self.test_batches(self._loader("val")):
                 with self.autocast():
                     logits.append(self.test_logits(inputs, text).float())
                 labels.append(label.cpu())
