@@ -11,7 +11,7 @@ Every part has a switch. Rows of an ablation; `+` goes on from the row above:
       + without L_con                     GAMMA 0
       + without L_de                      BETA 0
       + trusted loss summed, as in TMC    LOSS_REDUCTION sum
-      + plain cross-entropy a template    LOSS cross_entropy, FUSED_LOSS False (and either reduction)
+      + plain cross-entropy a template    LOSS cross_entropy, FUSED_LOSS False; mean or sum
       + templates that start as one       INIT_NOISE 0
     multiple templates alone              LOSS cross_entropy, FUSED_LOSS False, FUSION logits,
                                           GAMMA 0, BETA 0, VIEWS ['as_configured']
