@@ -2,33 +2,37 @@
 
 Zhang, Li, Liu, Qiang, "Rethinking Misalignment in Vision-Language Model Adaptation from a Causal
 Perspective", NeurIPS 2024, arXiv 2410.12816. What the paper does not state is ours and marked so.
+
+Every part has a switch. Rows of an ablation; `+` goes on from the row above:
+
+    the method                            the defaults
+    without L_con                         GAMMA 0
+    augmentation set 2                    CROP_ALL_VIEWS True
+      + without L_con                     GAMMA 0
+      + without L_de                      BETA 0
+      + trusted loss summed, as in TMC    LOSS_REDUCTION sum
+      + plain cross-entropy a template    LOSS cross_entropy, FUSED_LOSS False; mean or sum
+      + templates that start as one       INIT_NOISE 0
+    multiple templates alone              LOSS cross_entropy, FUSED_LOSS False, FUSION logits,
+                                          GAMMA 0, BETA 0, VIEWS ['as_configured']
+      + MaPLe, to the digit               INIT_NOISE 0, N_TEMPLATES 1
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 import torch
+from dassl.data.transforms import build_transform
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from causalclip.cdc.evidence import (
-    EvidenceKind,
-    FusionRule,
-    conflict,
-    evidence_from_logits,
-    fit_discount,
-    fuse,
-    probabilities,
-    uncertainty,
-)
-from causalclip.cdc.losses import (
-    consistency_loss,
-    dirichlet_kl,
-    diversity_loss,
-    trusted_cross_entropy,
-)
-from causalclip.cdc.views import FAMILIES, template_views
+from causalclip.cdc.evidence import EvidenceKind, conflict, evidence_from_logits, fit_discount
+from causalclip.cdc.exclusions import excluded
+from causalclip.cdc.objective import Fusion, Loss, Objective, Reduction, fused_scores
+from causalclip.cdc.readings import fused, of_evidence, of_logits
+from causalclip.cdc.views import AS_CONFIGURED, FAMILIES, template_views
 from causalclip.clip.prompts import (
     DecoupledPrompts,
     PromptSet,
@@ -46,32 +50,53 @@ from causalclip.engine.prompt_trainer import (
     Context,
     PromptTrainer,
     coupled_prompts,
+    independent_prompts,
 )
-from causalclip.engine.settings import Flag, ListOf, Maybe, Number, OneOf, Text, Whole
+from causalclip.engine.settings import Either, Flag, ListOf, Maybe, Number, OneOf, Text, Whole
 
 PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
 
 
 class CDC(PromptTrainer):
-    """M templates, one semantic each: L = L_t-ce + BETA L_de + GAMMA L_con, Dempster at the end."""
+    """M templates, one semantic each: L = L_t-ce + BETA L_de + GAMMA L_con, fused at the end.
+
+    [paper] is the paper's abstract, [second-hand] what others report of its tables and captions,
+    [TMC] the trusted multi-view classification it builds on; the rest is ours.
+    """
 
     config_node = "CDC"
+    softmax = False  # calibrated by its own discount
     defaults = {
-        "N_TEMPLATES": 4,  # M of the paper's per-semantic table
+        "N_TEMPLATES": 4,  # [second-hand] M of the per-semantic table
         "N_CTX": 2,
         "CTX_INIT": "a photo of a",
         "PROMPT_DEPTH": 9,
-        "VISION": "coupled",  # coupled: MaPLe's deep prompts in both encoders; none: text only
+        # [ours] coupled: MaPLe's deep prompts in both encoders; independent: IVLP's; none: text
+        "VISION": "coupled",
         "SHARE_PROJECTIONS": True,  # [ours] one text-to-image projection a depth for all templates
-        "INIT_NOISE": 0.02,  # [ours] equal templates would give L_de no gradient
+        "LEARN": "all",  # [ours]; [second-hand] tokens alone: the projections stay as they start
+        # [ours] Equal templates would give L_de no gradient. A token embedding has a standard
+        # deviation of about 0.02 as well, so 0.02 absolute drowns the words that are the start;
+        # relative, in units of what is disturbed, would keep them. The choice awaits measurement.
+        "INIT_NOISE": 0.02,
+        "NOISE_SCALE": "absolute",  # absolute | relative
         "VIEWS": ["flip_crop", "color_jitter", "gray_blur", "perspective_erasing"],  # [ours]
-        "CROP_ALL_VIEWS": False,  # the paper's second augmentation set
-        "EVIDENCE": "exp",  # exp | softplus | relu
-        "FUSION": "dempster",  # dempster | averaging
-        "DISCOUNT": None,  # eta: a number in [1/M, 1], or None: fitted on the validation split
-        "BETA": 0.1,  # [ours] weight of the diversity loss
-        "GAMMA": 5.0,  # [ours] weight of the consistency loss
-        "KL_WEIGHT": 0.0,  # TMC's KL term; at CLIP's scale it would dominate
+        "CROP_ALL_VIEWS": False,  # [second-hand] the second augmentation set
+        "EVIDENCE": "exp",  # [ours] exp | relu; softplus is [TMC]'s
+        "LOSS": "trusted",  # [paper], its form [TMC]'s; cross_entropy: plain, of softmaxes
+        "LOSS_REDUCTION": "mean",  # [ours] over the opinions; sum is [TMC]'s
+        "FUSED_LOSS": True,  # [TMC] whether the fused answer is scored beside the templates'
+        "KL_WEIGHT": 0.0,  # [TMC] has 1; at CLIP's scale the term would dominate
+        "KL_EPOCHS": 0,  # [TMC] the weight grows as min(1, epoch / KL_EPOCHS); 0: constant
+        # dempster is [TMC]'s; [ours] discounted | averaging | probabilities | logits (their means)
+        "FUSION": "discounted",
+        # [ours] eta of `discounted`: a number in [1/M, 1], geometric (1/M), or None or fit: fitted
+        # on the validation split
+        "DISCOUNT": None,
+        "BETA": 0.1,  # [ours] weight of L_de over the classes' text features
+        "BETA_IMAGE": None,  # [ours] ... over the image features; None: as BETA
+        "GAMMA": 5.0,  # [ours] weight of L_con: texts against the hand-crafted ones
+        "GAMMA_IMAGE": 0.0,  # [ours] ... images against the frozen tower's; one more forward
         "PREC": "fp32",
         "PROJECTION": "",
     }
@@ -80,40 +105,56 @@ class CDC(PromptTrainer):
         "N_CTX": TOKENS,
         "CTX_INIT": Text(),
         "PROMPT_DEPTH": DEPTH,
-        "VISION": OneOf(("coupled", "none")),
+        "VISION": OneOf(("coupled", "independent", "none")),
         "SHARE_PROJECTIONS": Flag(),
+        "LEARN": OneOf(("all", "tokens")),
         "INIT_NOISE": Number(0),
-        "VIEWS": ListOf(OneOf(tuple(FAMILIES))),
+        "NOISE_SCALE": OneOf(("absolute", "relative")),
+        "VIEWS": ListOf(OneOf((*FAMILIES, AS_CONFIGURED))),
         "CROP_ALL_VIEWS": Flag(),
         "EVIDENCE": OneOf(get_args(EvidenceKind)),
-        "FUSION": OneOf(get_args(FusionRule)),
-        "DISCOUNT": Maybe(Number(0, 1, open_low=True)),
-        "BETA": Number(0),
-        "GAMMA": Number(0),
+        "LOSS": OneOf(get_args(Loss)),
+        "LOSS_REDUCTION": OneOf(get_args(Reduction)),
+        "FUSED_LOSS": Flag(),
         "KL_WEIGHT": Number(0),
+        "KL_EPOCHS": Whole(0, 10_000),
+        "FUSION": OneOf(get_args(Fusion)),
+        "DISCOUNT": Maybe(Either(OneOf(("fit", "geometric")), Number(0, 1, open_low=True))),
+        "BETA": Number(0),
+        "BETA_IMAGE": Maybe(Number(0)),
+        "GAMMA": Number(0),
+        "GAMMA_IMAGE": Number(0),
     }
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """As in CLIPTrainer, and that DISCOUNT suits the number of templates.
+        """As in CLIPTrainer, and that the settings suit each other.
 
         Raises:
             ValueError: names the key, what is allowed and what came.
         """
         super().check_cfg(cfg)
-        eta, least = cfg.TRAINER.CDC.DISCOUNT, 1 / cfg.TRAINER.CDC.N_TEMPLATES
-        if eta is not None and eta < least:
-            raise ValueError(
-                f"TRAINER.CDC.DISCOUNT must be None (fit) or a number in [{least:g}, 1], got {eta}"
-            )
+        for complaint in excluded(cfg.TRAINER.CDC):
+            raise ValueError(f"TRAINER.CDC.{complaint}")
 
     # Building
 
     def train_views(self) -> list:
         """One family of augmentations a template, from the start again where there are fewer."""
+        families, n_templates = self.settings.VIEWS, self.settings.N_TEMPLATES
+        if unseen := families[n_templates:]:
+            print(f"Note: {n_templates} templates see none of the VIEWS {', '.join(unseen)}")
+        return [self.view(families[m % len(families)]) for m in range(n_templates)]
+
+    def view(self, family: str) -> Callable | None:
+        """The training transform of a family, PIL image to tensor (3, H, W).
+
+        None where INPUT.NO_TRANSFORM says so.
+        """
+        if family == AS_CONFIGURED:
+            return build_transform(self.cfg, is_train=True)
         inputs, settings = self.cfg.INPUT, self.settings
-        families = [settings.VIEWS[m % len(settings.VIEWS)] for m in range(settings.N_TEMPLATES)]
-        return template_views(
-            families,
+        (transform,) = template_views(
+            [family],
             tuple(inputs.SIZE),
             interpolation=inputs.INTERPOLATION,
             mean=inputs.PIXEL_MEAN,
@@ -121,6 +162,7 @@ class CDC(PromptTrainer):
             crop_scale=tuple(inputs.RRCROP_SCALE),
             crop_all=settings.CROP_ALL_VIEWS,
         )
+        return transform
 
     def context(self) -> Context:
         """The words that are learned, from N_CTX or CTX_INIT."""
@@ -129,6 +171,7 @@ class CDC(PromptTrainer):
     def build_prompts(self) -> nn.Module:
         """M sets of prompts, with the offset of the evidence and the discount of the fusion."""
         settings = self.settings
+        self.objective = objective_of(settings)
         with torch.no_grad():
             template = dataset_template(self.cfg)
             self.handcrafted = class_features(self.clip, self.classnames, [template])  # t^0
@@ -137,18 +180,31 @@ class CDC(PromptTrainer):
             self.template_prompts,
             settings.N_TEMPLATES,
             noise=settings.INIT_NOISE,
+            relative=settings.NOISE_SCALE == "relative",
             shared=PROJECTIONS if coupled and settings.SHARE_PROJECTIONS else (),
         )
+        if coupled and settings.LEARN == "tokens":
+            for template in prompts.templates:
+                for name in PROJECTIONS:
+                    template.get_submodule(name).requires_grad_(False)
         # Both are numbers the method measures once; as buffers they travel in the checkpoint.
         prompts.register_buffer("offset", torch.zeros(()))
         prompts.register_buffer("discount", torch.ones(()))
         return prompts
 
     def template_prompts(self) -> nn.Module:
-        """The prompts of one template: MaPLe's in both encoders, or words alone."""
-        context = self.context()
+        """The prompts of one template: MaPLe's or IVLP's in both encoders, or words alone."""
+        context, depth = self.context(), self.settings.PROMPT_DEPTH
         if self.settings.VISION == "coupled":
-            return coupled_prompts(self.clip, context, depth=self.settings.PROMPT_DEPTH)
+            return coupled_prompts(self.clip, context, depth=depth)
+        if self.settings.VISION == "independent":
+            return independent_prompts(
+                self.clip,
+                context,
+                text_depth=depth,
+                n_vision=context.n_ctx,
+                vision_depth=depth,
+            )
         width = self.clip.token_embedding.weight.shape[1]
         return TextPrompts(context.n_ctx, width, init=context.start(self.clip))
 
@@ -184,36 +240,33 @@ class CDC(PromptTrainer):
         )
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """L_t-ce over the M templates and the fused opinion, plus the weighted others.
+        """The objective's L_cls of M templates and their fusion, plus the weighted L_de and L_con.
 
         Args:
-            images: (B, M, 3, H, W), view m for template m.
+            images: (B, M, 3, H, W), view m for template m; without the M axis for one template.
             labels: (B,) int64.
 
         Returns:
-            The loss, and the fused evidence (B, K).
+            The loss, and what the templates say together (B, K).
         """
-        prompts = self.model()
+        prompts, objective = self.model(), self.objective
         image_features = self.image_features(images, prompts)
         text_features = self.text_features(prompts)
-        evidence = self.evidence(self.classify(image_features, text_features))  # (B, M, K)
-        fused = fuse(evidence, rule=self.settings.FUSION)
-        opinions = torch.cat([evidence, fused.unsqueeze(-2)], dim=-2)  # (B, M + 1, K)
-        targets = labels.unsqueeze(-1).expand(opinions.shape[:-1])
-        loss = trusted_cross_entropy(opinions, targets)
-        if self.settings.KL_WEIGHT:
-            loss = loss + self.settings.KL_WEIGHT * dirichlet_kl(opinions, targets)
-        loss = loss + self.settings.BETA * self.diversity(image_features, text_features, prompts)
-        loss = loss + self.settings.GAMMA * consistency_loss(text_features, self.handcrafted)
-        return loss, fused
+        logits = self.classify(image_features, text_features)  # (B, M, K)
+        evidence = self.evidence(logits)
+        loss = objective.classification(logits, evidence, labels, epoch=self.epoch + 1)
+        loss = loss + objective.regularisers(
+            text_features,
+            image_features,
+            handcrafted=self.handcrafted,
+            frozen=self.frozen_features(images, prompts) if objective.gamma_image else None,
+        )
+        return loss, fused_scores(logits, evidence, objective.fusion)
 
-    def diversity(self, image: Tensor, text: Tensor, prompts: PromptSet) -> Tensor:
-        """L_de over the class features (M, K, E).
-
-        Over the image features (B, M, E) as well where prompts shape them.
-        """
-        value = diversity_loss(text)
-        return value + diversity_loss(image.transpose(0, 1)) if prompts.image else value
+    @torch.no_grad()
+    def frozen_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
+        """(B, M, E) of the views (B, M, 3, H, W) in the image tower without prompts."""
+        return encode_image_sets(self.clip, images, PromptSet(text=prompts.text))
 
     # Calibration
 
@@ -234,60 +287,47 @@ class CDC(PromptTrainer):
             total, count = total + logits.sum().item(), count + logits.numel()
         return total / count
 
-    def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """Fit the discount before a checkpoint is written, so that it is part of it."""
-        self.calibrate()
-        super().save_model(*args, **kwargs)
-
     def calibrate(self) -> None:
         """Set eta: fixed by the configuration, or by likelihood on the validation split."""
         eta = self.settings.DISCOUNT
-        if eta is None and self.val_loader is None:
-            print("No validation split to fit the discount on: Dempster's rule, discount 1")
-            eta = 1.0
-        elif eta is None:
+        if eta in (None, "fit"):
             eta = self.fitted_discount()
-            print(f"Fusion discount: {eta:.4f} (fitted on {len(self.dm.dataset.val)} images)")
+        elif eta == "geometric":
+            eta = 1 / self.settings.N_TEMPLATES
         self.model.get_buffer("discount").fill_(eta)
 
-    @torch.no_grad()
     def fitted_discount(self) -> float:
-        """eta by likelihood on the validation split; the training's random stream is untouched."""
-        evidence, labels = [], []
-        self.set_model_mode("eval")
-        text = self.evaluation_text()
-        with torch.random.fork_rng():
-            for inputs, label, _ in self.test_batches(self.val_loader):
-                with self.autocast():
-                    evidence.append(self.evidence(self.test_logits(inputs, text)).float().cpu())
-                labels.append(label.cpu())
-        self.set_model_mode("train")
-        return fit_discount(torch.cat(evidence), torch.cat(labels))
+        """eta by likelihood on the validation split; 1 without one."""
+        if self.val_loader is None:
+            print("No validation split to fit the discount on: Dempster's rule, discount 1")
+            return 1.0
+        logits, labels = self.validation_logits()
+        eta = fit_discount(self.evidence(logits).cpu(), labels)
+        print(f"Fusion discount: {eta:.4f} (fitted on {len(labels)} images)")
+        return eta
 
     # Prediction
 
     def prediction_of(self, logits: Tensor) -> Prediction:
-        """Fused three ways (B, K), the conflict (B,), and what each template says (B, M, K).
+        """Fused in five ways (B, K), the conflict (B,), and what each template says (B, M, K).
 
         Args:
             logits: (B, M, K), of the plain image, which all templates see at test [ours].
         """
         # In fp64, so that very certain samples do not tie when they are ranked by uncertainty.
         evidence = self.evidence(logits).double()
-        readings = {
-            "dempster": reading_of(fuse(evidence)),
-            "discounted": reading_of(
-                fuse(evidence, discount=self.model.get_buffer("discount").item())
-            ),
-            "averaging": reading_of(fuse(evidence, rule="averaging")),
-        }
-        main = "averaging" if self.settings.FUSION == "averaging" else "discounted"
-        extras = {
-            "conflict": conflict(evidence),
-            "template_probabilities": probabilities(evidence).float(),  # the largest array by far
-            "template_uncertainty": uncertainty(evidence),
-        }
-        return Prediction(readings[main], readings, extras)
+        # A template answers with what its loss has trained: an opinion, or a softmax.
+        trusted = self.settings.LOSS == "trusted"
+        templates = of_evidence(evidence) if trusted else of_logits(logits.double())
+        discount = self.model.get_buffer("discount").item()
+        answers = fused(logits, evidence, templates[0], discount=discount)
+        readings = {rule: Reading(*answer) for rule, answer in answers.items()}
+        return Prediction(
+            main=readings[self.settings.FUSION],
+            readings=readings,
+            extras={"conflict": conflict(evidence)},
+            members={"template": Reading(*templates)},
+        )
 
     def details(self) -> dict[str, Any]:
         """The offset of the evidence and the discount of the fusion."""
@@ -297,6 +337,19 @@ class CDC(PromptTrainer):
         }
 
 
-def reading_of(evidence: Tensor) -> Reading:
-    """Class probabilities alpha / S (B, K) and uncertainty K / S (B,) of opinions (B, K)."""
-    return Reading(probabilities(evidence), uncertainty(evidence))
+def objective_of(settings: CfgNode) -> Objective:
+    """The objective that the settings describe."""
+    prompted = settings.VISION != "none"  # else the image features are CLIP's own
+    beta_image = settings.BETA if settings.BETA_IMAGE is None else settings.BETA_IMAGE
+    return Objective(
+        loss=settings.LOSS,
+        reduction=settings.LOSS_REDUCTION,
+        fused=settings.FUSED_LOSS,
+        fusion=settings.FUSION,
+        kl_weight=settings.KL_WEIGHT,
+        kl_epochs=settings.KL_EPOCHS,
+        beta=settings.BETA,
+        beta_image=beta_image if prompted else 0.0,
+        gamma=settings.GAMMA,
+        gamma_image=settings.GAMMA_IMAGE,
+    )

@@ -57,10 +57,11 @@ def diversity_loss(features: Tensor) -> Tensor:
 
 
 def consistency_loss(features: Tensor, reference: Tensor) -> Tensor:
-    """L_con: mean over templates and classes of 1 - cos(t^m_k, t^0_k).
+    """L_con: mean of 1 - cos(f^m_x, f^0_x) over templates and what they describe.
 
-    `features` (M, K, D) of the learned templates, `reference` (K, D) of the frozen, hand-crafted
-    one. The form is ours, read from the paper's word "consistency".
+    `features` (M, K, D) of the learned templates with `reference` (K, D) of the frozen,
+    hand-crafted one; or image features (B, M, D) with those of the frozen tower for the same views
+    (B, M, D). The form is ours, read from the paper's word "consistency".
     """
     return (1 - F.cosine_similarity(features, reference, dim=-1)).mean()
 

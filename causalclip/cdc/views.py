@@ -22,6 +22,7 @@ FAMILIES: dict[str, tuple[list[nn.Module], list[nn.Module]]] = {
     "plain": ([], []),
 }
 CROPPED = ("flip_crop", "crop")
+AS_CONFIGURED = "as_configured"  # no family: the transform that INPUT.TRANSFORMS describes
 
 
 def template_views(

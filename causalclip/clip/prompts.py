@@ -191,6 +191,7 @@ class DecoupledPrompts(nn.Module):
         make: builds one module whose forward returns a `PromptSet`.
         n_templates: M.
         noise: standard deviation of the noise.
+        relative: `noise` is in units of the standard deviation of the numbers it disturbs.
         shared: names of submodules that all templates have in common, such as MaPLe's projections.
     """
 
@@ -200,25 +201,27 @@ class DecoupledPrompts(nn.Module):
         n_templates: int,
         *,
         noise: float = STD,
+        relative: bool = False,
         shared: Sequence[str] = (),
     ) -> None:
         super().__init__()
         check_count("n_templates", n_templates)
         self.templates = nn.ModuleList(make() for _ in range(n_templates))
         if n_templates > 1:
-            self._separate(noise)
+            self._separate(noise, relative)
         for name in shared:
             for template in self.templates[1:]:
                 setattr(template, name, getattr(self.templates[0], name))
 
     @torch.no_grad()
-    def _separate(self, noise: float) -> None:
+    def _separate(self, noise: float, relative: bool) -> None:
         names = [name for name, _ in self.templates[0].named_parameters()]
         for name in names:
             copies = [template.get_parameter(name) for template in self.templates]
             if all(torch.equal(copies[0], other) for other in copies[1:]):
+                std = noise * copies[0].std().item() if relative else noise
                 for weight in copies:
-                    weight.add_(torch.randn_like(weight), alpha=noise)
+                    weight.add_(torch.randn_like(weight), alpha=std)
 
     def forward(self, *inputs: Tensor) -> PromptSet:
         """Return the M prompt sets in one, each tensor with a leading M axis."""

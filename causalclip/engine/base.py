@@ -364,6 +364,10 @@ def metrics_record(evaluated: Evaluated, parts: Mapping[str, Tensor]) -> dict[st
         "variants": {name: whole[reading] for name, reading in prediction.readings.items()},
         "parts": on_parts[prediction.main],
         "variant_parts": {name: on_parts[reading] for name, reading in prediction.readings.items()},
+        "members": {
+            name: [metrics_of(member, labels) for member in members.each()]
+            for name, members in prediction.members.items()
+        },
     }
 
 

@@ -27,6 +27,11 @@ class Reading:
         probabilities = logits.softmax(-1, dtype=precise)
         return cls(probabilities, 1 - probabilities.amax(-1))
 
+    def each(self) -> list[Reading]:
+        """The members of a reading of several, (B, M, K) and (B, M), one by one."""
+        pairs = zip(self.probabilities.unbind(1), self.uncertainty.unbind(1), strict=True)
+        return [Reading(*pair) for pair in pairs]
+
     @classmethod
     def joined(cls, parts: Sequence[Reading]) -> Reading:
         """The rows of consecutive batches as one reading, on the CPU.
@@ -46,7 +51,9 @@ class Prediction:
     main: Reading
     readings: Mapping[str, Reading] = field(default_factory=dict)
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further arrays, one row an image: CDC's conflict (B,), each template's opinion, ..."""
+    """Further arrays, one row an image: CDC's conflict (B,), ..."""
+    members: Mapping[str, Reading] = field(default_factory=dict)
+    """What the M members of an ensemble say each: probabilities (B, M, K), uncertainty (B, M)."""
 
     def distinct(self) -> list[Reading]:
         """Each reading once, the main one first: it may be one of the named ones as well."""
@@ -72,6 +79,10 @@ class Prediction:
             extras={
                 name: _joined([part.extras[name] for part in parts]) for name in parts[0].extras
             },
+            members={
+                name: Reading.joined([part.members[name] for part in parts])
+                for name in parts[0].members
+            },
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -80,7 +91,11 @@ class Prediction:
         Probabilities go to fp32; uncertainty keeps fp64, in which very certain samples still differ
         (u of eight fused templates reaches 1e-69, which fp32 rounds to 0).
         """
-        named = {"": self.main, **{f"{name}/": r for name, r in self.readings.items()}}
+        named = {
+            "": self.main,
+            **{f"{name}/": reading for name, reading in self.readings.items()},
+            **{f"{name}_": members for name, members in self.members.items()},
+        }
         flat = {}
         for prefix, reading in named.items():
             flat[f"{prefix}probabilities"] = reading.probabilities.float().numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from causalclip.clip.prompts import (
 )
 from causalclip.clip.templates import spoken
 from causalclip.clip.texts import ClassTokens, Position, class_tokens
-from causalclip.engine.base import CLIPTrainer
+from causalclip.engine.calibrated import Calibrated, keep_temperature
 from causalclip.engine.checkpoints import load_state
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.settings import Whole
@@ -69,7 +69,7 @@ class Context:
         return embed_words(clip, self.words, self.n_ctx) if self.words and self.n_ctx else None
 
 
-class PromptTrainer(CLIPTrainer):
+class PromptTrainer(Calibrated):
     """Prompt learning by gradient descent: `context`, `build_prompts` and perhaps `loss`."""
 
     model_name = "prompt_learner"
@@ -80,9 +80,10 @@ class PromptTrainer(CLIPTrainer):
         if (context := self.context()) is not None:
             self.class_tokens = self.tokens(context)
         self._steps = StepReport()
-        self.model = self.build_prompts().to(self.device)
-        learned = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        print(f"# learnable parameters: {learned:,}")
+        self.model = self.build_prompts()
+        keep_temperature(self.model, fitted=self.calibrates)
+        self.model.to(self.device)
+        print(f"# learnable parameters: {self.learned:,}")
         if self.cfg.MODEL.INIT_WEIGHTS:
             path = Path(self.cfg.MODEL.INIT_WEIGHTS)
             load_state(self.model, load_checkpoint(str(path))["state_dict"], path)
@@ -91,6 +92,11 @@ class PromptTrainer(CLIPTrainer):
         self.register_model(self.model_name, self.model, self.optim, self.sched)
         on_gpu = self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(enabled=on_gpu and self.settings.PREC == "amp")
+
+    @property
+    def learned(self) -> int:
+        """How many numbers learn."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     def context(self) -> Context | None:
         """What stands in front of the class names; None where their texts are hand-crafted."""
@@ -104,14 +110,14 @@ class PromptTrainer(CLIPTrainer):
         """
         raise NotImplementedError
 
-    def tokens(self, context: Context) -> ClassTokens:
-        """Token ids (K, L) of "<context> <class name>." for this run's K classes.
+    def tokens(self, context: Context, names: Sequence[str] | None = None) -> ClassTokens:
+        """Token ids (K, L) of "<context> <class name>." for K class names, by default this run's.
 
         Raises:
             ValueError: a context that does not fit its words, or a class name that is too long.
         """
         tokens = class_tokens(
-            self.classnames,
+            self.classnames if names is None else names,
             n_ctx=context.n_ctx,
             prefix=context.words,
             position=context.position,
@@ -145,6 +151,12 @@ class PromptTrainer(CLIPTrainer):
         """The text features that hold for a whole evaluation; None if they depend on the image."""
         return self.text_features(self.model())
 
+    def learned_text(self, names: Sequence[str]) -> Tensor | None:
+        """Text features (K, E) of any class names, as learned; None where texts do not learn."""
+        if (context := self.context()) is None:
+            return None
+        return encode_classes(self.clip, self.tokens(context, names), self.model())
+
     def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
         """`logits` from the features (B, E) of an image tower that the method leaves alone."""
         text = self.text_features(self.model()) if text is None else text
@@ -164,8 +176,10 @@ class PromptTrainer(CLIPTrainer):
         return self.prediction_of(self.logits(images))
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
-        """As in CLIPTrainer; holds the text features."""
+        """As in CLIPTrainer; holds the text features, and what calibrates."""
         text = self.evaluation_text()
+        if self.calibrates:
+            return self.calibrated_predictor(text)
         return lambda inputs: self.prediction_of(self.test_logits(inputs, text))
 
     # One step
@@ -243,7 +257,7 @@ class PromptTrainer(CLIPTrainer):
                 "resumed_from_epoch": self.start_epoch,
                 "steps": epochs * len(self.train_loader_x),
                 "images": len(self.dm.dataset.train_x),
-                "learnable_parameters": sum(p.numel() for p in self.model.parameters()),
+                "learnable_parameters": self.learned,
                 "peak_memory_mb": peak_memory_mb(self.device),
             }
         super().after_train()

@@ -159,6 +159,23 @@ class Maybe:
         return f"None or {self.other.words}"
 
 
+@dataclass(frozen=True)
+class Either:
+    """What one or the other of two constraints allows."""
+
+    one: Constraint
+    other: Constraint
+
+    def allows(self, value: Any) -> bool:
+        """Whether one of them allows the value."""
+        return self.one.allows(value) or self.other.allows(value)
+
+    @property
+    def words(self) -> str:
+        """Completes "KEY must be ..."."""
+        return f"{self.one.words} or {self.other.words}"
+
+
 def check_settings(
     settings: Mapping[str, Any], constraints: Mapping[str, Constraint], *, where: str
 ) -> None:

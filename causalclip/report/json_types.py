@@ -54,4 +54,6 @@ def nan_for_nulls(value: Any) -> Any:
     """The way back for measured numbers, however deep: NaN for every null."""
     if isinstance(value, dict):
         return {key: nan_for_nulls(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [nan_for_nulls(item) for item in value]
     return math.nan if value is None else value

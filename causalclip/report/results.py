@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SCHEMA = 2
 RESULTS_FILE = "results.json"
 RECORDED_PACKAGES = ("causalclip", "torch", "torchvision", "openai-clip", "numpy")
-MEASURED = ("metrics", "variants", "parts", "variant_parts")
+MEASURED = ("metrics", "variants", "parts", "variant_parts", "members")
 
 Metrics = dict[str, float]
 """accuracy, ece, ... as `causalclip.metrics.classification_metrics` names them."""
@@ -84,6 +84,8 @@ class Result:
     variants: dict[str, Metrics] = field(default_factory=dict)
     parts: dict[str, Metrics] = field(default_factory=dict)
     variant_parts: dict[str, dict[str, Metrics]] = field(default_factory=dict)
+    members: dict[str, list[Metrics]] = field(default_factory=dict)
+    """Of each member of an ensemble alone: CDC's templates S1..SM under `template`."""
     training: dict[str, Any] | None = None
     trained_on: TrainedOn | None = None
     evaluation: dict[str, float] = field(default_factory=dict)

@@ -40,6 +40,7 @@ IGNORED = {
     "VERSION": "of the configuration's layout",
     "TRAIN.PRINT_FREQ": "what is printed",
     "TRAIN.CHECKPOINT_FREQ": "what is kept",
+    "TEST.CALIBRATION": "adds readings and changes none",
     "TEST.COMPUTE_CMAT": "what is printed",
     "TEST.PER_CLASS_RESULT": "what is printed",
     "TEST.NO_TEST": "there is a result",

@@ -91,7 +91,33 @@ def test_every_reading_is_measured_once_on_the_whole_and_on_each_part(monkeypatc
         "variants": {"a": {"n": 5}, "b": {"n": 5}},
         "parts": {"base": {"n": 2}},
         "variant_parts": {"a": {"base": {"n": 2}}, "b": {"base": {"n": 2}}},
+        "members": {},
     }
+
+
+def test_the_members_of_an_ensemble_are_joined_kept_once_and_measured_one_by_one():
+    parts = []
+    for n, seed in ((2, 0), (3, 1)):
+        logits = torch.randn(n, 4, 3, generator=torch.Generator().manual_seed(seed))
+        members = Reading(logits.softmax(-1), torch.rand(n, 4).double())
+        parts.append(Prediction(reading(n), members={"template": members}))
+    whole = Prediction.joined(parts)
+    probabilities = torch.cat([part.members["template"].probabilities for part in parts])
+    arrays = whole.arrays()
+    assert set(arrays) == {
+        "probabilities",
+        "uncertainty",
+        "template_probabilities",
+        "template_uncertainty",
+        "prediction",
+    }
+    np.testing.assert_array_equal(arrays["template_probabilities"], probabilities)
+    assert arrays["template_uncertainty"].shape == (5, 4)
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    record = base.metrics_record(Evaluated(whole, labels, ()), {})
+    right = (probabilities.argmax(-1) == labels[:, None]).float().mean(0)
+    found = [metrics["accuracy"] for metrics in record["members"]["template"]]
+    np.testing.assert_allclose(found, 100 * right, rtol=1e-5)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from causalclip import plugin
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.settings import (
+    Either,
     Flag,
     ListOf,
     Maybe,
@@ -81,7 +82,7 @@ def test_no_constraint_is_of_a_setting_that_is_not_there(method):
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("FUSION", "foo", "one of dempster, averaging"),
+        ("FUSION", "foo", "one of discounted, dempster, averaging, probabilities, logits"),
         ("EVIDENCE", "tanh", "one of exp, softplus, relu"),
         ("BETA", -5, "a finite number >= 0"),
         ("INIT_NOISE", -1, "a finite number >= 0"),
@@ -89,8 +90,8 @@ def test_no_constraint_is_of_a_setting_that_is_not_there(method):
         ("N_TEMPLATES", 10**12, "an int in [1, 100]"),
         ("N_TEMPLATES", [4], "an int in [1, 100]"),
         ("VIEWS", [], "a list of 1 or more, each one of flip_crop, "),
-        ("DISCOUNT", 0.1, "None (fit) or a number in [0.25, 1]"),
-        ("DISCOUNT", 1.5, "None or a number in (0, 1]"),
+        ("DISCOUNT", 0.1, "None or fit, geometric or a number in [0.25, 1]"),
+        ("DISCOUNT", 1.5, "None or one of fit, geometric or a number in (0, 1]"),
     ],
 )
 def test_cdc_says_what_may_stand_there(key, value, allowed):
@@ -129,6 +130,7 @@ def test_a_method_without_constraints_runs_unchecked_but_for_what_all_share():
         (ListOf(Number(0)), [[1], (2.0, 3)], [[], [-1], ["a"], 1, "ab", None]),
         (ListOf(Whole(), least=0), [[], [1]], [[0]]),
         (Maybe(Whole()), [None, 1], [0, "None"]),
+        (Either(OneOf(("a",)), Number(0, 1)), ["a", 0.5, 1], ["b", 2, None, ["a"]]),
     ],
 )
 def test_a_constraint_allows_what_it_says(constraint, allowed, refused):

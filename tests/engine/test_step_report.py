@@ -101,7 +101,6 @@ def test_waiting_operations_are_noticed():
 METHODS = ["CoOp", "CoCoOp", "KgCoOp", "MaPLe", "IVLP", "VPT", "PromptSRC", "CLIP_Adapter", "CDC"]
 
 
-@pytest.mark.xfail(reason="encode_text reads the length of its texts in each call", strict=False)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_between_two_lines_never_waits_for_a_device(
     name, make_trainer, tmp_path, monkeypatch

@@ -115,7 +115,7 @@ def test_a_resumed_run_ends_in_the_same_weights(name, make_trainer, tmp_path, mo
         assert torch.equal(one, other), key
 
 
-def test_cdc_tells_per_template_probabilities_conflict_and_three_readings(trained):
+def test_cdc_tells_per_template_probabilities_conflict_and_five_readings(trained):
     _, folder = trained("CDC")
     predictions = np.load(folder / "predictions.npz")
     n = len(predictions["label"])
@@ -123,7 +123,8 @@ def test_cdc_tells_per_template_probabilities_conflict_and_three_readings(traine
     assert predictions["template_uncertainty"].shape == (n, 4)
     assert ((predictions["conflict"] >= 0) & (predictions["conflict"] <= 1)).all()
     record = json.loads((folder / "results.json").read_text())
-    assert set(record["variants"]) == {"dempster", "discounted", "averaging"}
+    readings = {"dempster", "discounted", "averaging", "probabilities", "logits"}
+    assert set(record["variants"]) == readings
     accuracies = {record["variants"][name]["accuracy"] for name in ("dempster", "discounted")}
     assert accuracies == {record["metrics"]["accuracy"]}  # a discount changes no prediction
     assert 0.25 <= record["details"]["discount"] <= 1
@@ -155,7 +156,11 @@ def test_cdc_gives_each_template_its_own_view(make_trainer, tmp_path):
     ("name", "options", "message"),
     [
         ("CDC", ["TRAINER.CDC.N_TEMPLATES", 0], r"N_TEMPLATES must be an int in \[1, 100\], got 0"),
-        ("CDC", ["TRAINER.CDC.VISION", "deep"], "VISION must be one of coupled, none, got 'deep'"),
+        (
+            "CDC",
+            ["TRAINER.CDC.VISION", "deep"],
+            "VISION must be one of coupled, independent, none, got 'deep'",
+        ),
         ("CDC", ["TRAINER.CDC.DISCOUNT", 0.1], r"DISCOUNT must be None .* in \[0.25, 1\], got 0.1"),
         ("CDC", ["TRAINER.CDC.VIEWS", ["spin"]], r"VIEWS must be .* one of .*, got \['spin'\]"),
         ("MaPLe", ["TRAINER.MAPLE.PROMPT_DEPTH", 3], "depth must be at most 2.*got 3"),

@@ -1,0 +1,286 @@
+"""CDC's switches through Dassl: its limits are MaPLe, and what each one leaves alone."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from causalclip.clip.backbone import build_clip, save_tiny
+from causalclip.clip.injection import encode_image
+
+NODE = "TRAINER.CDC."
+# 10 images in batches of 8, the last one dropped: an epoch is one step.
+SAME = ["INPUT.TRANSFORMS", ["random_resized_crop", "normalize"], "INPUT.RRCROP_SCALE", (0.5, 1.0)]
+SAME += ["OPTIM.LR", 0.0035, "OPTIM.MAX_EPOCH", 3, "OPTIM.WARMUP_EPOCH", -1]
+
+
+def cdc(**settings):
+    """KEY, VALUE, ... of CDC's node."""
+    return [part for key, value in settings.items() for part in (NODE + key, value)]
+
+
+ALONE = cdc(
+    LOSS="cross_entropy",
+    FUSED_LOSS=False,
+    FUSION="logits",
+    BETA=0.0,
+    GAMMA=0.0,
+    INIT_NOISE=0.0,
+    VIEWS=["as_configured"],
+)
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def arrays(folder):
+    with np.load(folder / "predictions.npz") as file:
+        return dict(file)
+
+
+# -- limits --------------------------------------------------------------------------------------
+
+
+def test_one_template_with_every_switch_off_is_maple(make_trainer, tmp_path):
+    maple = make_trainer("MaPLe", tmp_path / "maple", *SAME)
+    maple.train()
+    one = make_trainer("CDC", tmp_path / "cdc", *SAME, *ALONE, *cdc(N_TEMPLATES=1))
+    start = one.model.templates[0].ctx.detach().clone()
+    one.train()
+    assert (one.model.templates[0].ctx - start).abs().max() > 1e-4  # three steps were taken
+    learned = one.model.templates[0].state_dict()
+    for name, weight in maple.model.state_dict().items():
+        torch.testing.assert_close(learned[name], weight, rtol=0, atol=1e-6)
+    theirs, ours = (arrays(tmp_path / name)["probabilities"] for name in ("maple", "cdc"))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.fixture
+def maples(make_trainer, tmp_path):
+    """A CDC with every switch off and a MaPLe for each of its three templates."""
+    several = make_trainer(
+        "CDC",
+        tmp_path / "cdc",
+        *SAME,
+        *ALONE,
+        *cdc(N_TEMPLATES=3, SHARE_PROJECTIONS=False, LOSS_REDUCTION="sum", INIT_NOISE=0.1),
+    )
+    each = [make_trainer("MaPLe", tmp_path / f"maple{m}", *SAME) for m in range(3)]
+    for maple, template in zip(each, several.model.templates, strict=True):
+        maple.model.load_state_dict(template.state_dict())
+    return several, each
+
+
+@torch.no_grad()
+def test_templates_alone_answer_with_the_mean_of_as_many_maples_logits(maples):
+    several, each = maples
+    images = torch.randn(5, 3, 32, 32)
+    logits = torch.stack([maple.logits(images) for maple in each])
+    found = several.predict(images)
+    torch.testing.assert_close(found.main.probabilities, logits.mean(0).softmax(-1))
+    alone = found.members["template"].probabilities
+    torch.testing.assert_close(alone.float(), logits.softmax(-1).transpose(0, 1))
+
+
+def test_templates_alone_learn_as_as_many_maples(maples):
+    several, each = maples
+    images, labels = torch.randn(4, 3, 3, 32, 32), torch.tensor([0, 1, 2, 4])
+    several.loss(images, labels)[0].backward()
+    for m, (maple, template) in enumerate(zip(each, several.model.templates, strict=True)):
+        maple.loss(images[:, m], labels)[0].backward()
+        learned = dict(template.named_parameters())
+        for name, weight in maple.model.named_parameters():
+            torch.testing.assert_close(learned[name].grad, weight.grad, rtol=1e-3, atol=1e-5)
+
+
+# -- readings ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(make_cfg, tmp_path_factory):
+    """The output folder of one short training run with the defaults."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    folder = tmp_path_factory.mktemp("cdc")
+    set_random_seed(1)
+    build_trainer(make_cfg("CDC", folder)).train()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "fusion", ["discounted", "dempster", "averaging", "probabilities", "logits"]
+)
+def test_the_fusion_decides_which_reading_the_method_is_judged_by(
+    fusion, trained, make_trainer, tmp_path
+):
+    options = cdc(FUSION=fusion, FUSED_LOSS=fusion not in ("probabilities", "logits"))
+    trainer = make_trainer("CDC", tmp_path, *options)
+    trainer.load_model(str(trained))
+    trainer.test()
+    record, found = results(tmp_path), arrays(tmp_path)
+    assert record["metrics"] == record["variants"][fusion]
+    np.testing.assert_array_equal(found["probabilities"], found[f"{fusion}/probabilities"])
+    np.testing.assert_array_equal(found["uncertainty"], found[f"{fusion}/uncertainty"])
+
+
+def test_each_template_alone_is_measured(trained):
+    record, found = results(trained), arrays(trained)
+    answers = found["template_probabilities"].argmax(-1)  # (N, M)
+    expected = 100 * (answers == found["label"][:, None]).mean(0)
+    accuracies = [metrics["accuracy"] for metrics in record["members"]["template"]]
+    np.testing.assert_allclose(accuracies, expected, rtol=1e-5)
+    assert not [name for name in found if name.startswith("template_1")]  # kept once
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"), [("0.5", 0.5), ("geometric", 0.25), ("1", 1.0), ("1.0", 1.0)]
+)
+def test_the_discount_as_it_is_typed(typed, expected, make_trainer, tmp_path):
+    make_trainer("CDC", tmp_path, *cdc(DISCOUNT=typed)).train()
+    assert results(tmp_path)["details"]["discount"] == expected
+    found = arrays(tmp_path)
+    if expected == 1:
+        np.testing.assert_array_equal(found["probabilities"], found["dempster/probabilities"])
+    else:
+        assert not np.allclose(found["probabilities"], found["dempster/probabilities"])
+
+
+@pytest.mark.parametrize("typed", ["fit", "None"])
+def test_a_fitted_discount_goes_by_two_names(typed, trained, make_trainer, tmp_path):
+    make_trainer("CDC", tmp_path, *cdc(DISCOUNT=typed)).train()
+    assert results(tmp_path)["details"] == results(trained)["details"]
+
+
+# -- what learns ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_tokens_alone_leave_the_projections_as_they_start(shared, make_trainer, tmp_path):
+    options = cdc(LEARN="tokens", SHARE_PROJECTIONS=shared)
+    trainer = make_trainer("CDC", tmp_path, *SAME, *options)
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    trainer.train()
+    moved = {
+        name.split(".", 2)[2]
+        for name, weight in trainer.model.named_parameters()
+        if not torch.equal(weight, before[name])
+    }
+    assert moved == {"ctx", "compound_prompts_text.0"}
+    width = trainer.clip.transformer.width
+    assert results(tmp_path)["training"]["learnable_parameters"] == 4 * 2 * 2 * width
+
+
+def test_independent_prompts_of_both_towers_learn(make_trainer, tmp_path):
+    trainer = make_trainer("CDC", tmp_path, *SAME, *cdc(VISION="independent"))
+    trainer.train()
+    learned = {name.split(".", 2)[2]: p for name, p in trainer.model.named_parameters()}
+    assert set(learned) == {"ctx", "deep_text.0", "ctx_vision", "deep_vision.0"}
+    assert all(p.grad is not None and p.grad.any() for p in trainer.model.parameters())
+
+
+def test_relative_noise_is_in_units_of_the_words_it_disturbs(make_trainer, tmp_path):
+    def noise(**settings):
+        trainer = make_trainer("CDC", tmp_path, *cdc(N_TEMPLATES=8, **settings))
+        contexts = torch.stack([template.ctx for template in trainer.model.templates])
+        words = trainer.context().start(trainer.clip)
+        return ((contexts - words).std() / words.std()).item()
+
+    assert noise(INIT_NOISE=0.1, NOISE_SCALE="relative") == pytest.approx(0.1, rel=0.1)
+    # as wide as the words themselves
+    assert noise() == pytest.approx(1, rel=0.6)
+
+
+# -- losses --------------------------------------------------------------------------------------
+
+
+def one_loss(trainer, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(4, 4, 3, 32, 32, generator=generator)
+    return trainer.loss(images, torch.tensor([0, 1, 2, 4]))[0]
+
+
+def test_images_are_held_at_the_frozen_towers_view_by_view(make_trainer, tmp_path):
+    held, free = (
+        one_loss(make_trainer("CDC", tmp_path, *cdc(GAMMA_IMAGE=weight))) for weight in (2.0, 0.0)
+    )
+    trainer = make_trainer("CDC", tmp_path)
+    images = torch.randn(4, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        learned = trainer.image_features(images, trainer.model())
+        distances = [
+            1 - torch.cosine_similarity(learned[:, m], encode_image(trainer.clip, images[:, m]))
+            for m in range(4)
+        ]
+    expected = 2 * torch.stack(distances).mean().item()
+    assert expected > 1e-3
+    assert (held - free).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_image_side_of_diversity_follows_beta_unless_it_is_given(make_trainer, tmp_path):
+    def loss(**settings):
+        return one_loss(make_trainer("CDC", tmp_path, *cdc(GAMMA=0.0, **settings))).item()
+
+    assert loss(BETA=0.5) == loss(BETA=0.5, BETA_IMAGE=0.5)
+    without = loss(BETA=0.5, BETA_IMAGE=0.0)
+    assert loss(BETA=0.0) < without < loss(BETA=0.5)
+
+
+def test_the_kl_term_grows_with_the_epochs(make_trainer, tmp_path):
+    trainer = make_trainer("CDC", tmp_path, *cdc(KL_WEIGHT=0.01, KL_EPOCHS=4))
+    losses = []
+    for epoch in range(6):
+        trainer.epoch = epoch
+        losses.append(one_loss(trainer).item())
+    steps = np.diff(losses)
+    assert steps[0] > 0
+    np.testing.assert_allclose(steps[:3], steps[0], rtol=1e-2)
+    np.testing.assert_allclose(steps[3:], 0, atol=1e-6)
+
+
+# -- views ---------------------------------------------------------------------------------------
+
+
+def test_views_that_no_template_sees_are_said(make_trainer, tmp_path, capsys):
+    make_trainer("CDC", tmp_path, *cdc(N_TEMPLATES=2))
+    assert (
+        "Note: 2 templates see none of the VIEWS gray_blur, perspective" in capsys.readouterr().out
+    )
+    make_trainer("CDC", tmp_path, *cdc(N_TEMPLATES=4))
+    assert "see none of the VIEWS" not in capsys.readouterr().out
+
+
+def test_a_view_as_configured_is_that_of_the_other_methods(make_trainer, tmp_path):
+    mine = make_trainer("CDC", tmp_path, *SAME, *cdc(VIEWS=["as_configured"], N_TEMPLATES=2))
+    theirs = make_trainer("MaPLe", tmp_path, *SAME)
+    expected = str(theirs.train_loader_x.dataset.transform)
+    assert [str(view) for view in mine.train_loader_x.dataset.transform] == [expected] * 2
+
+
+# -- inside the invariant subspace ---------------------------------------------------------------
+
+
+def test_base_to_new_inside_the_subspace_of_a_clip_icm_run(make_trainer, tmp_path):
+    small = tmp_path / "small.safetensors"  # of 32-d features, so that few images are pairs enough
+    save_tiny(build_clip(vision_layers=2, transformer_layers=2, embed_dim=32), [], small)
+    options = ["MODEL.BACKBONE.NAME", str(small), "DATASET.NUM_SHOTS", 8]
+    domains = ["DATASET.SOURCE_DOMAINS", ["ink", "chalk"], "DATASET.TARGET_DOMAINS", ["neon"]]
+    icm = [*options, *domains, "TRAINER.CLIP_ICM.DRAWS", 1]
+    make_trainer("CLIP_ICM", tmp_path / "icm", *icm).train()
+    inside = [*options, *cdc(PROJECTION=str(tmp_path / "icm" / "projection.safetensors"))]
+    make_trainer("CDC", tmp_path / "base", *inside).train()
+    new = make_trainer("CDC", tmp_path / "new", *inside, "DATASET.SUBSAMPLE_CLASSES", "new")
+    new.load_model(str(tmp_path / "base"))
+    new.test()
+    assert results(tmp_path / "base")["classnames"][0] == "zero"
+    assert results(tmp_path / "new")["classnames"][0] == "five"
+    plain = make_trainer("CDC", tmp_path / "plain", *options, "DATASET.SUBSAMPLE_CLASSES", "new")
+    plain.load_model(str(tmp_path / "base"))
+    plain.test()  # the same prompts outside of the subspace answer something else
+    found, other = (arrays(tmp_path / name)["probabilities"] for name in ("new", "plain"))
+    assert new.projection.basis.shape[1] < 32
+    assert not np.allclose(found, other, atol=1e-3)
