@@ -66,7 +66,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):
         "DRAWS": 0,  # interventions an image; 0: one, or more where images are few (PAIRS_A_DIM)
         "TWINS": False,  # exact interventional twins (CausalShapes) in place of interventions
         "SELECT": "lodo",  # lodo: on the source domains, from the grid; fixed: the next four
-        "ESTIMATOR": "generalized",  # difference (the paper's figure) | generalized [ours]
+        "ESTIMATOR": "generalized",  # difference (the figure of the code) | generalized [ours]
         "RULE": "best",  # best | one_standard_error: the widest within one of the best
         "SELECT_MARGIN": 0.0,  # standard errors to gain, or the plain features stay; 0: any gain
         "SELECT_PROBE": "ridge",  # ridge | logistic: the probe itself, slow
