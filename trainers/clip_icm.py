@@ -53,9 +53,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):
     config_node = "CLIP_ICM"
     fit_class = FittedICM
     defaults = {
-        # IMAGE, TEXT or BOTH; CROSS: an image and its rewritten caption; FIGURE: IMAGE and CROSS,
-        # as in the published figure
-        "INTERVENTIONS": "IMAGE",
+        "INTERVENTIONS": "IMAGE",  # or TEXT, BOTH, CROSS (image and caption), FIGURE (IMAGE, CROSS)
         "TEXT_WEIGHT": 0.5,  # [ours] of pairs with a text under BOTH and FIGURE
         "REMOVE_GAP": False,  # the mean difference of image and text out of CROSS pairs
         "CAPTIONS": "",  # JSON of captions and rewrites; empty: a grid of classes and attributes
@@ -67,10 +65,6 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):
         "TWINS": False,  # exact interventional twins (CausalShapes) in place of interventions
         "SELECT": "lodo",  # lodo: on the source domains, from the grid; fixed: the next four
         "ESTIMATOR": "generalized",  # difference (the figure of the code) | generalized [ours]
-        "RULE": "best",  # best | one_standard_error: the widest within one of the best
-        "SELECT_MARGIN": 0.0,  # standard errors to gain, or the plain features stay; 0: any gain
-        "SELECT_PROBE": "ridge",  # ridge | logistic: the probe itself, slow
-        "BOOTSTRAP": 0,  # resamples of the images for the angles' quantiles; 0: none
         "LAM": 1.0,
         "EPS": 0.3,
         "DIM_INV": 0,
@@ -79,6 +73,10 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):
         "GRID_EPS": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
         # Shares of the feature width; with 1 the plain features are among the choices.
         "GRID_DIMS": [0.125, 0.15625, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0],
+        "RULE": "best",  # best | one_standard_error: the widest within one of the best
+        "SELECT_MARGIN": 0.0,  # standard errors to gain, or the plain features stay; 0: any gain
+        "SELECT_PROBE": "ridge",  # ridge | logistic: the probe itself, slow
+        "BOOTSTRAP": 0,  # resamples of the images for the angles' quantiles; 0: none
         "KEEP": "invariant",  # invariant | reference: the published code's end of the spectrum
         "NORMALIZE": True,  # features before their moments are taken [ours; code: raw]
         "ORTHONORMAL": True,  # False: generalized eigenvectors scaled by the interventions
