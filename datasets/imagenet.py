@@ -15,7 +15,7 @@ from causalclip.data.catalogue import IMAGENET, facts_of
 from causalclip.data.class_folders import class_folders, read_names
 from causalclip.data.fewshot import fewshot_split
 from causalclip.data.listing import FolderItems, image_names, require_root
-from causalclip.data.splits import subsample_classes
+from causalclip.data.splits import halves, subsample_classes
 from causalclip.data.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
 from causalclip.files.caches import load_json, store_json
 
@@ -68,7 +68,7 @@ class ImageNet(DatasetBase):
         names = read_names(folder)
         train, test = self._list_parts(folder, names)
         train, _ = fewshot_split(self, train, (), cfg, folder / "split_fewshot")
-        train, test = subsample_classes(train, test, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
+        train, test = subsample_classes(train, test, **halves(cfg))
         train, test = leave_out_unreadable(cfg, train, test)
         super().__init__(train_x=train, val=test, test=test)
 

@@ -7,7 +7,7 @@ arXiv 2405.15289. What neither the paper nor its code states is ours and marked 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import get_args
 
@@ -16,32 +16,28 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from causalclip.clip.injection import encode_text
-from causalclip.clip.openai_clip import tokenize
+from causalclip.clip.openai_clip import n_tokens, tokenize
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
 from causalclip.engine.features import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.settings import Flag, ListOf, Number, OneOf, Text, Whole
-from causalclip.icm.captions import caption_pairs, load_captions, text_pairs
-from causalclip.icm.comparison import compared, exact_moments
+from causalclip.icm import options
+from causalclip.icm.captions import CaptionedImage, load_captions
+from causalclip.icm.certainty import bootstrap_folds
+from causalclip.icm.comparison import compared_all, exact_moments
 from causalclip.icm.fitted import Chosen, FittedICM, probes_of
 from causalclip.icm.folds import Fold, fold_of, pooled
 from causalclip.icm.groups import Group, Sample, grouped
-from causalclip.icm.pairs import Drawn, Twins, draws_needed, text_moments
+from causalclip.icm.interventions import IMAGE_KINDS, ImageIntervention, ImageInterventionParams
+from causalclip.icm.pairs import Against, Drawn, Twins, draws_needed
 from causalclip.icm.projection import Estimator, Keep
-from causalclip.icm.selection import (
-    Choice,
-    Classifier,
-    RidgeClassifier,
-    Scored,
-    best,
-    cells,
-    leave_one_out,
-    zeroshot_classifier,
-)
+from causalclip.icm.search import Found
+from causalclip.icm.selection import zeroshot_classifier
+from causalclip.icm.standard_error import Rule
 from causalclip.icm.subspace import InterventionMoments
+from causalclip.icm.texts import TextPairs
 
-HEADS = ("zeroshot", "linear_probe")
 PROJECTION_FILES = {
     "zeroshot": "projection.safetensors",  # what TRAINER.CDC.PROJECTION and its like can read
     "linear_probe": "projection_linear_probe.safetensors",
@@ -57,13 +53,18 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
     config_node = "CLIP_ICM"
     fit_class = FittedICM
     defaults = {
-        "INTERVENTIONS": "IMAGE",  # IMAGE | TEXT | BOTH
-        "TEXT_WEIGHT": 0.5,  # [ours] of the text pairs under BOTH
+        "INTERVENTIONS": "IMAGE",  # or TEXT, BOTH, CROSS (image and caption), FIGURE (IMAGE, CROSS)
+        "TEXT_WEIGHT": 0.5,  # [ours] of pairs with a text under BOTH and FIGURE
+        "REMOVE_GAP": False,  # the mean difference of image and text out of CROSS pairs
         "CAPTIONS": "",  # JSON of captions and rewrites; empty: a grid of classes and attributes
+        "CAPTIONS_TOO_LONG": "error",  # error | cut: at the context length, with a count printed
+        "KINDS": list(IMAGE_KINDS),  # [code] of interventions on images
+        "STRENGTH": 1.0,  # [ours] times the default strengths
+        "AGAINST": "image",  # image | draws: an intervention against the image's others
         "DRAWS": 0,  # interventions an image; 0: one, or more where images are few (PAIRS_A_DIM)
         "TWINS": False,  # exact interventional twins (CausalShapes) in place of interventions
         "SELECT": "lodo",  # lodo: on the source domains, from the grid; fixed: the next four
-        "ESTIMATOR": "generalized",  # difference (the paper's figure) | generalized [ours]
+        "ESTIMATOR": "generalized",  # difference (the figure of the code) | generalized [ours]
         "LAM": 1.0,
         "EPS": 0.3,
         "DIM_INV": 0,
@@ -72,6 +73,10 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         "GRID_EPS": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
         # Shares of the feature width; with 1 the plain features are among the choices.
         "GRID_DIMS": [0.125, 0.15625, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0],
+        "RULE": "best",  # best | one_standard_error: the widest within one of the best
+        "SELECT_MARGIN": 0.0,  # standard errors to gain, or the plain features stay; 0: any gain
+        "SELECT_PROBE": "ridge",  # ridge | logistic: the probe itself, slow
+        "BOOTSTRAP": 0,  # resamples of the images for the angles' quantiles; 0: none
         "KEEP": "invariant",  # invariant | reference: the published code's end of the spectrum
         "NORMALIZE": True,  # features before their moments are taken [ours; code: raw]
         "ORTHONORMAL": True,  # False: generalized eigenvectors scaled by the interventions
@@ -84,12 +89,21 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         "PREC": "fp32",
     }
     constraints = {
-        "INTERVENTIONS": OneOf(("IMAGE", "TEXT", "BOTH")),
+        "INTERVENTIONS": OneOf(options.INTERVENTIONS),
         "TEXT_WEIGHT": Number(0, 1, open_low=True, open_high=True),
+        "REMOVE_GAP": Flag(),
         "CAPTIONS": Text(),
+        "CAPTIONS_TOO_LONG": OneOf(("error", "cut")),
+        "KINDS": ListOf(OneOf(IMAGE_KINDS)),
+        "STRENGTH": Number(0, 4, open_low=True),
+        "AGAINST": OneOf(get_args(Against)),
         "DRAWS": Whole(0, 10_000),
         "TWINS": Flag(),
         "SELECT": OneOf(("lodo", "fixed")),
+        "RULE": OneOf(get_args(Rule)),
+        "SELECT_MARGIN": Number(0),
+        "SELECT_PROBE": OneOf(("ridge", "logistic")),
+        "BOOTSTRAP": Whole(0, 100_000),
         "ESTIMATOR": ESTIMATORS,
         "LAM": LAM,
         "EPS": EPS,
@@ -102,7 +116,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         "NORMALIZE": Flag(),
         "ORTHONORMAL": Flag(),
         "NORMALIZE_PROJECTED": Flag(),
-        "HEAD": OneOf(HEADS),
+        "HEAD": OneOf(options.HEADS),
         "PROBE": Flag(),
         "C": Number(0, open_low=True),
         "MAX_ITER": Whole(1, 1_000_000),
@@ -115,9 +129,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
             ValueError: names the key, what is allowed and what came.
         """
         super().check_cfg(cfg)
-        settings = cfg.TRAINER.CLIP_ICM
-        if settings.HEAD == "linear_probe" and not settings.PROBE:
-            raise ValueError("TRAINER.CLIP_ICM.HEAD linear_probe needs PROBE True, got False")
+        options.check_together(cfg.TRAINER.CLIP_ICM, where="TRAINER.CLIP_ICM")
 
     def build_method(self) -> None:
         """Encode the class names; refuse what the data or the backbone cannot give.
@@ -130,29 +142,12 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
             raise ValueError(f"CLIP_ICM needs two classes or more, got {self.classnames}")
         template = self.settings.TEMPLATE or dataset_template(self.cfg)
         self.text = class_features(self.clip, self.classnames, [template]).float()
-        self._check_fixed_dimension()
-        self._check_enough_pairs()
+        images = len(self.dm.dataset.train_x)
+        options.check_data(self.settings, images, self.draws, self.encoder.dim)
         if self.settings.TWINS and not hasattr(self.dm.dataset, "twins"):
             raise ValueError(
                 f"TRAINER.CLIP_ICM.TWINS needs a data set with exact twins (CausalShapes), "
                 f"{self.cfg.DATASET.NAME} has none"
-            )
-
-    def _check_fixed_dimension(self) -> None:
-        settings, dim = self.settings, self.encoder.dim
-        if settings.SELECT == "fixed" and not 1 <= settings.DIM_INV <= dim:
-            raise ValueError(
-                f"TRAINER.CLIP_ICM.DIM_INV must be in [1, {dim}], got {settings.DIM_INV}"
-            )
-
-    def _check_enough_pairs(self) -> None:
-        settings, dim = self.settings, self.encoder.dim
-        images, draws = len(self.dm.dataset.train_x), 1 if self.settings.TWINS else self.draws
-        if settings.INTERVENTIONS == "IMAGE" and images * draws < dim:
-            raise ValueError(
-                f"{images} images and {draws} intervention{'s' * (draws > 1)} each give "
-                f"{images * draws} pairs for {dim} dimensions, too few to tell which of them vary: "
-                "use more images, TRAINER.CLIP_ICM.DRAWS 0, or INTERVENTIONS BOTH"
             )
 
     # Interventional pairs
@@ -160,7 +155,10 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
     @property
     def draws(self) -> int:
         """Interventions an image."""
-        return self.settings.DRAWS or draws_needed(len(self.dm.dataset.train_x), self.encoder.dim)
+        if self.settings.TWINS:
+            return 1
+        images, against = len(self.dm.dataset.train_x), self.settings.AGAINST
+        return self.settings.DRAWS or draws_needed(images, self.encoder.dim, against)
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -169,8 +167,10 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
             Sample(item.impath, self.encoder.key_of(item.impath), item.label, item.domain)
             for item in self.dm.dataset.train_x
         ]
-        names = self.cfg.DATASET.SOURCE_DOMAINS
-        return grouped(samples, domain_names=names, seed=self.cfg.SEED)
+        names, settings = self.cfg.DATASET.SOURCE_DOMAINS, self.settings
+        strengths = ImageInterventionParams().scaled(settings.STRENGTH)
+        change = ImageIntervention(strengths, tuple(dict.fromkeys(settings.KINDS)))
+        return grouped(samples, domain_names=names, seed=self.cfg.SEED, intervention=change)
 
     @property
     def pairs(self) -> Drawn | Twins:
@@ -181,36 +181,52 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
 
     def folds(self) -> list[Fold]:
         """One fold a source domain, or with a single one a fold a group of interventions."""
-        images, normalize = self.settings.INTERVENTIONS != "TEXT", self.settings.NORMALIZE
-        encode, pairs, texts = self.encoder.features, self.pairs, self.texts()
+        settings, texts = self.settings, self.texts()
+        images, encode = settings.INTERVENTIONS not in options.TEXTS_ONLY, self.encoder.features
+        how = {"images": images, "against": settings.AGAINST, "normalize": settings.NORMALIZE}
         return [
-            fold_of(group, encode, pairs, images=images, texts=moments, normalize=normalize)
+            fold_of(group, encode, self.pairs, texts=moments, **how)
             for group, moments in zip(self.groups, texts, strict=True)
         ]
 
     def texts(self) -> list[InterventionMoments | None]:
         """Moments of each group's text pairs: its own images' captions, or about the classes."""
-        if self.settings.INTERVENTIONS == "IMAGE":
+        settings = self.settings
+        if settings.INTERVENTIONS == "IMAGE":
             return [None] * len(self.groups)
+        texts = TextPairs(
+            "image" if settings.INTERVENTIONS in options.CROSSED else "caption",
+            self.classnames,
+            self.captions(),
+            encode_images=self.encoder.features,
+            encode_texts=self.encode_captions,
+            normalize=settings.NORMALIZE,
+            remove_gap=settings.REMOVE_GAP,
+        )
+        return [texts.moments(group) for group in self.groups]
+
+    def captions(self) -> list[CaptionedImage] | None:
+        """The captions of the file, where one is named.
+
+        Raises:
+            ValueError: no such JSON, or captions of images that are not in the data set.
+        """
         if not self.settings.CAPTIONS:
-            return [self.text_moments(text_pairs(self.classnames))] * len(self.groups)
+            return None
         dataset = self.dm.dataset
         items = (*dataset.train_x, *(dataset.val or []), *dataset.test)
         known = [self.encoder.key_of(item.impath) for item in items]
-        captions = load_captions(self.settings.CAPTIONS, images=known)
-        own = [group.captioned(captions) for group in self.groups]
-        return [self.text_moments(caption_pairs(rows)) if rows else None for rows in own]
-
-    def text_moments(self, pairs: Sequence[tuple[str, str]]) -> InterventionMoments:
-        """Moments of caption pairs."""
-        return text_moments(pairs, self.encode_captions, normalize=self.settings.NORMALIZE)
+        return load_captions(self.settings.CAPTIONS, images=known)
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """Text features (N, D) of N captions in fp32, on the CPU."""
-        features = []
+        cut, features = self.settings.CAPTIONS_TOO_LONG == "cut", []
+        length = self.clip.context_length
+        if cut and (too_long := sum(n_tokens(caption) > length for caption in captions)):
+            print(f"Cut {too_long} of {len(captions)} captions at {length} tokens")
         for start in range(0, len(captions), TEXTS_AT_ONCE):
-            tokens = tokenize(captions[start : start + TEXTS_AT_ONCE], self.clip.context_length)
+            tokens = tokenize(captions[start : start + TEXTS_AT_ONCE], length, cut=cut)
             with self.autocast():
                 features.append(encode_text(self.clip, tokens.to(self.device)).float().cpu())
         return torch.cat(features)
@@ -226,69 +242,52 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         settings, folds = self.settings, self.folds()
         moments = pooled(folds, text_weight=settings.TEXT_WEIGHT)
         chosen = {head: self.choose(head, folds, moments) for head in self.heads}
-        projections = {head: found.projection for head, found in chosen.items()}
         probes = {}
         if settings.PROBE:
-            options = {"c": settings.C, "max_iter": settings.MAX_ITER}
-            inside = projections["linear_probe"]
-            probes = probes_of(folds, inside, len(self.classnames), **options)
-        heads = {head: found.record() for head, found in chosen.items()}
-        for head, twins in self.compared_with_twins(chosen).items():
-            heads[head]["twins"] = twins
-        names = [fold.name for fold in folds]
-        facts = {"folds": names, "pairs": moments.n_pairs, "heads": heads}
-        return FittedICM(projections, probes, facts)
+            how = {"c": settings.C, "max_iter": settings.MAX_ITER}
+            inside = chosen["linear_probe"].projection
+            probes = probes_of(folds, inside, len(self.classnames), **how)
+        facts = {"folds": [fold.name for fold in folds], "pairs": moments.n_pairs}
+        return FittedICM.of(chosen, probes, facts, twins=self.compared_with_twins(chosen))
 
     @property
     def heads(self) -> tuple[str, ...]:
         """The readings that are fitted."""
-        return HEADS if self.settings.PROBE else HEADS[:1]
+        return options.HEADS if self.settings.PROBE else options.HEADS[:1]
 
     def choose(self, head: str, folds: Sequence[Fold], moments: InterventionMoments) -> Chosen:
         """The subspace for a reading; also written into the output folder."""
-        scored = [] if self.settings.SELECT == "fixed" else self.scored(head, folds)
-        choice = best(scored).choice if scored else self.fixed_choice()
-        found = Chosen(choice, choice.solve(moments, keep=self.settings.KEEP), scored)
-        found.projection.save(Path(self.output_dir) / PROJECTION_FILES[head])
-        print(f"Invariant subspace for {head}: {found}")
-        return found
+        settings, found = self.settings, self.found(head, folds)
+        solve, certainty = partial(found.choice.solve, keep=settings.KEEP), None
+        if settings.BOOTSTRAP:
+            how = {"text_weight": settings.TEXT_WEIGHT, "n": settings.BOOTSTRAP}
+            certainty = bootstrap_folds(folds, solve, seed=self.cfg.SEED, **how)
+        chosen = Chosen(found.choice, solve(moments), found.scored, found.gain, certainty)
+        chosen.projection.save(Path(self.output_dir) / PROJECTION_FILES[head])
+        for line in chosen.lines():
+            print(f"Invariant subspace for {head}: {line}")
+        return chosen
 
-    def fixed_choice(self) -> Choice:
-        """What the settings name, without a choice."""
+    def found(self, head: str, folds: Sequence[Fold]) -> Found:
+        """The cell that a reading takes: the settings', or the sources' choice."""
         settings = self.settings
-        strength = settings.LAM if settings.ESTIMATOR == "difference" else settings.EPS
-        return Choice(settings.ESTIMATOR, strength, settings.DIM_INV, settings.ORTHONORMAL)
-
-    def scored(self, head: str, folds: Sequence[Fold]) -> list[Scored]:
-        """The grid with each cell's accuracy on the held-out folds."""
-        keep, text_weight = self.settings.KEEP, self.settings.TEXT_WEIGHT
-        classifier = self._classifier(head, folds)
-        return leave_one_out(folds, self.grid(), classifier, keep=keep, text_weight=text_weight)
-
-    def _classifier(self, head: str, folds: Sequence[Fold]) -> Classifier:
-        if head == "linear_probe":
-            return RidgeClassifier(folds, len(self.classnames))
-        return zeroshot_classifier(self.text.cpu(), normalize=self.settings.NORMALIZE_PROJECTED)
-
-    def grid(self) -> list[Choice]:
-        """The cells to choose from."""
-        settings = self.settings
-        strengths = {"difference": settings.GRID_LAMS, "generalized": settings.GRID_EPS}
-        strengths = {name: strengths[name] for name in settings.GRID_ESTIMATORS}
-        orthonormal = settings.ORTHONORMAL
-        return cells(strengths, settings.GRID_DIMS, self.encoder.dim, orthonormal=orthonormal)
+        if settings.SELECT == "fixed":
+            return Found(options.fixed_choice(settings))
+        if head == "zeroshot":
+            text, normalize = self.text.cpu(), settings.NORMALIZE_PROJECTED
+            classifier = zeroshot_classifier(text, normalize=normalize)
+        else:
+            classifier = options.probe_classifier(settings, folds, len(self.classnames))
+        return options.search_of(settings, self.encoder.dim)(folds, classifier)
 
     def compared_with_twins(self, chosen: Mapping[str, Chosen]) -> dict[str, dict[str, float]]:
         """How far each subspace is from what exact twins give, where the data set has them."""
         if not hasattr(self.dm.dataset, "twins"):
             return {}
-        encode, dim, normalize = self.encoder.features, self.encoder.dim, self.settings.NORMALIZE
-        twins = Twins(encode, self.dm.dataset.twins)
-        exact = exact_moments(self.groups, encode, twins, dim=dim, normalize=normalize)
-        if exact.n_pairs < dim:
-            print(f"{exact.n_pairs} exact twins are too few to compare {dim} dimensions with")
-            return {}
-        return {head: compared(found, exact) for head, found in chosen.items()}
+        twins = Twins(self.encoder.features, self.dm.dataset.twins)
+        how = {"dim": self.encoder.dim, "normalize": self.settings.NORMALIZE}
+        exact = exact_moments(self.groups, self.encoder.features, twins, **how)
+        return compared_all(chosen, exact)
 
     # Prediction
 

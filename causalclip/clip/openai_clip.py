@@ -83,19 +83,26 @@ build_model = _clip_model.build_model
 convert_weights = _clip_model.convert_weights
 
 
-def tokenize(texts: str | Sequence[str], context_length: int = 77) -> Tensor:
+def tokenize(texts: str | Sequence[str], context_length: int = 77, *, cut: bool = False) -> Tensor:
     """Return the token ids (N, context_length) of `texts`, int64, padded with zeros.
 
+    With `cut` a text that is longer than the context loses its last tokens but the end token.
+
     Raises:
-        ValueError: a text longer than the context; the message quotes it.
+        ValueError: a text longer than the context without `cut`; the message quotes it.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
-    for text in texts:
-        if (length := len(token_ids(text)) + 2) > context_length:
+    for text in () if cut else texts:
+        if (length := n_tokens(text)) > context_length:
             raise ValueError(
                 f"{text!r} takes {length} tokens, more than the context length {context_length}"
             )
-    return _clip.tokenize(texts, context_length).long()
+    return _clip.tokenize(texts, context_length, truncate=cut).long()
+
+
+def n_tokens(text: str) -> int:
+    """Return how many tokens `text` takes, the start and end tokens among them."""
+    return len(token_ids(text)) + 2
 
 
 def token_ids(text: str) -> list[int]:

@@ -20,7 +20,7 @@ from yacs.config import CfgNode
 
 from causalclip.data.domain_folders import check_domains
 from causalclip.data.fewshot import fewshot_split
-from causalclip.data.splits import Items, subsample_classes
+from causalclip.data.splits import Items, halves, subsample_classes
 
 MARKER = "causalclip.json"
 ABANDONED_AFTER = 86_400  # seconds
@@ -125,7 +125,7 @@ class BundledDataset(DatasetBase):
         self.dataset_dir = str(folder)
         source, target = chosen_domains(cfg, self.domains, where=str(folder))
         cut = self._left_out(cfg, folder, source, target) if target else self._pooled(cfg, folder)
-        train, val, test = subsample_classes(*cut, subsample=cfg.DATASET.SUBSAMPLE_CLASSES)
+        train, val, test = subsample_classes(*cut, **halves(cfg))
         super().__init__(train_x=train, val=val, test=test)
 
     def _items(self, folder: Path, domain: str, part: str, *, number: int, test: bool) -> Items:

@@ -17,12 +17,15 @@ from typing import Any, Literal
 
 from dassl.data.datasets import Datum
 from dassl.utils import listdir_nohidden
+from yacs.config import CfgNode
 
 from causalclip.data.listing import listed, relative, require_files
 from causalclip.files.caches import store_json
 
 Items = Sequence[Datum]
 Subsample = Literal["all", "base", "new"]
+Rounding = Literal["ceil", "floor"]
+ROUNDING_DEFAULTS = {"SUBSAMPLE_ROUNDING": "ceil"}
 PARTS = ("train", "val", "test")
 
 
@@ -210,14 +213,40 @@ def split_trainval(trainval: Items, *, p_val: float = 0.2) -> tuple[Items, Items
 # Base and new classes
 
 
-def subsample_classes(*splits: Items, subsample: Subsample = "all") -> tuple[Items, ...]:
-    """Keep the first half (`base`, the larger if odd) or the rest (`new`) of the labels.
+def halves(cfg: CfgNode) -> dict[str, Any]:
+    """The options of `subsample_classes` that the settings ask for.
+
+    A foreign checkout's configuration need not know SUBSAMPLE_ROUNDING.
+    """
+    settings = cfg.DATASET
+    rounding = settings.get("SUBSAMPLE_ROUNDING", ROUNDING_DEFAULTS["SUBSAMPLE_ROUNDING"])
+    return {"subsample": settings.SUBSAMPLE_CLASSES, "rounding": rounding}
+
+
+def count_base(n_classes: int, rounding: Rounding = "ceil") -> int:
+    """How many of `n_classes` are base classes: the larger half if odd, with `floor` the smaller.
+
+    CoOp rounds up; CLIP-ICM's and CLIPood's code for open classes rounds down.
+
+    Raises:
+        ValueError: for another word than `ceil` or `floor`.
+    """
+    if rounding not in ("ceil", "floor"):
+        raise ValueError(f"DATASET.SUBSAMPLE_ROUNDING must be 'ceil' or 'floor', got {rounding!r}")
+    return math.ceil(n_classes / 2) if rounding == "ceil" else n_classes // 2
+
+
+def subsample_classes(
+    *splits: Items, subsample: Subsample = "all", rounding: Rounding = "ceil"
+) -> tuple[Items, ...]:
+    """Keep the first half (`base`, of `count_base` classes) or the rest (`new`) of the labels.
 
     The labels are those of the first part, sorted, and start again at 0 in each half. As in CoOp
     but for one thing: images keep their domain.
 
     Raises:
-        ValueError: for another word than `all`, `base` or `new`, or fewer than two classes.
+        ValueError: for another word than `all`, `base` or `new`, another rounding than `ceil` or
+            `floor`, or fewer than two classes.
     """
     if subsample not in ("all", "base", "new"):
         raise ValueError(
@@ -229,7 +258,7 @@ def subsample_classes(*splits: Items, subsample: Subsample = "all") -> tuple[Ite
     if len(labels) < 2:
         raise ValueError(f"base and new classes need 2 classes or more, got {len(labels)}")
     print(f"SUBSAMPLE {subsample.upper()} CLASSES!")
-    half = math.ceil(len(labels) / 2)
+    half = count_base(len(labels), rounding)
     selected = labels[:half] if subsample == "base" else labels[half:]
     relabel = {label: i for i, label in enumerate(selected)}
     return tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -41,6 +41,20 @@ def compared(found: Chosen, exact: InterventionMoments) -> dict[str, float]:
     twins = found.choice.solve(exact, keep=found.projection.settings.keep)
     change = kept(basis, exact.changes)
     return {**angles(basis, twins.basis), "intervention_energy_kept": change}
+
+
+def compared_all(
+    chosen: Mapping[str, Chosen], exact: InterventionMoments
+) -> dict[str, dict[str, float]]:
+    """`compared` for the subspace of every reading; none where the twins are too few, and so said.
+
+    Raises:
+        ValueError: as `compared`.
+    """
+    if exact.n_pairs < exact.dim:
+        print(f"{exact.n_pairs} exact twins are too few to compare {exact.dim} dimensions with")
+        return {}
+    return {head: compared(found, exact) for head, found in chosen.items()}
 
 
 def angles(basis: Tensor, other: Tensor) -> dict[str, float]:

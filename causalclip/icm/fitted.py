@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from causalclip.icm.certainty import UNDETERMINED, Certainty
 from causalclip.icm.folds import Fold
 from causalclip.icm.probe import Probe, fit_probe
 from causalclip.icm.projection import TENSORS, InvariantProjection, ProjectionSettings
-from causalclip.icm.selection import Choice, Scored, best
+from causalclip.icm.selection import Choice, Scored
+from causalclip.icm.standard_error import Gain
 
 PROBES = ("plain", "icm")
 
@@ -25,18 +27,48 @@ class Chosen:
     projection: InvariantProjection
     scored: Sequence[Scored] = ()
     """Empty where nothing was to be chosen."""
+    gain: Gain | None = None
+    """Over the plain features, on folds that had no part in the choice; None if not asked for."""
+    certainty: Certainty | None = None
+    """How far resampled images turn it; None if not asked for."""
 
     def record(self) -> dict[str, Any]:
         """The choice as JSON values."""
+        asked = {"gain": self.gain, "certainty": self.certainty}
         return {
             "choice": asdict(self.choice),
-            "source_accuracy": best(self.scored).mean if self.scored else None,
+            "source_accuracy": self.source_accuracy,
             "grid": [cell.record() for cell in self.scored],
             "settings": asdict(self.projection.settings),
             "intervention_energy_kept": self.projection.intervention_energy_kept,
             "feature_energy_kept": self.projection.feature_energy_kept,
             "spectrum": self.projection.spectrum.tolist(),
+            **{name: found.record() for name, found in asked.items() if found is not None},
         }
+
+    @property
+    def source_accuracy(self) -> float | None:
+        """Mean accuracy of the choice on the held-out folds, per cent; None if not chosen."""
+        means = (cell.mean for cell in self.scored if cell.choice == self.choice)
+        return next(means, None)
+
+    def lines(self) -> list[str]:
+        """The choice, and what else was asked about it, a line each."""
+        lines = [str(self)]
+        if self.gain is not None:
+            stays = "" if self.choice.dim_inv < len(self.projection.basis) else "; all are kept"
+            lines.append(
+                f"choosing gains {self.gain.points:.2f} points on sources left out, standard error "
+                f"{self.gain.standard_error:.2f}{stays}"
+            )
+        if self.certainty is not None:
+            lines.append(f"k = {self.choice.dim_inv}: {self.certainty}")
+            if not self.certainty.determined:
+                lines.append(
+                    "warning: the subspace is not determined, half of the resamples turn it by "
+                    f"more than {UNDETERMINED:g} degrees: use more images or another dimension"
+                )
+        return lines
 
     def __str__(self) -> str:
         """The choice in a line."""
@@ -58,6 +90,22 @@ class FittedICM:
     """`plain` on features (..., D) and `icm` on projected ones (..., k), or none."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """JSON values: the folds, the number of pairs and, below `heads`, each `Chosen.record()`."""
+
+    @classmethod
+    def of(
+        cls,
+        chosen: Mapping[str, Chosen],
+        probes: Mapping[str, Probe],
+        facts: Mapping[str, Any],
+        *,
+        twins: Mapping[str, Mapping[str, float]],
+    ) -> FittedICM:
+        """The fit of the subspaces chosen for each reading; `twins` are theirs from `compared`."""
+        heads = {head: found.record() for head, found in chosen.items()}
+        for head, angles in twins.items():
+            heads[head]["twins"] = angles
+        projections = {head: found.projection for head, found in chosen.items()}
+        return cls(projections, probes, {**facts, "heads": heads})
 
     def state(self) -> dict[str, Tensor]:
         """What was learned, by name."""

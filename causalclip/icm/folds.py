@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from causalclip.icm.groups import Group
-from causalclip.icm.pairs import EncodeImages, ImagePairs, image_moments
+from causalclip.icm.pairs import Against, EncodeImages, ImagePairs, Intervened
 from causalclip.icm.subspace import InterventionMoments
 
 
@@ -30,6 +30,8 @@ class Fold:
     """Features (H, D) that are classified when this fold is held out."""
     held_labels: Tensor
     """Their classes (H,)."""
+    intervened: Intervened | None = None
+    """What `moments` were taken of, to take them again of other images."""
 
 
 def fold_of(
@@ -38,6 +40,7 @@ def fold_of(
     pairs: ImagePairs,
     *,
     images: bool = True,
+    against: Against = "image",
     texts: InterventionMoments | None = None,
     normalize: bool = True,
 ) -> Fold:
@@ -48,6 +51,7 @@ def fold_of(
         encode: gives their features (N, D).
         pairs: what interventions make of them.
         images: take the moments of these pairs; False where only texts count.
+        against: what an intervention is compared with.
         texts: the moments of the group's text pairs.
         normalize: as in `InterventionMoments`.
 
@@ -57,17 +61,18 @@ def fold_of(
     features, labels = encode(group.paths, desc=group.name), torch.tensor(group.labels)
     changed = pairs.changed(group) if images or group.held_changed else []
     held = changed[0] if group.held_changed else features
-    moments = None
+    intervened = None
     if images:
-        moments = image_moments(features, changed, group.paths, normalize=normalize)
+        intervened = Intervened(features, changed, group.paths, against, normalize)
     return Fold(
         group.name,
-        moments=moments,
+        moments=intervened.moments() if intervened else None,
         texts=texts,
         features=torch.from_numpy(features),
         labels=labels,
         held_features=torch.from_numpy(held),
         held_labels=labels,
+        intervened=intervened,
     )
 
 

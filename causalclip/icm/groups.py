@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from causalclip.icm.captions import CaptionedImage
 from causalclip.icm.interventions import ImageIntervention, ImageKind, sample_seed
@@ -54,20 +54,33 @@ class Group:
         return [row for row in captions if row.image in keys]
 
 
-def grouped(samples: Sequence[Sample], *, domain_names: Sequence[str], seed: int) -> list[Group]:
+def grouped(
+    samples: Sequence[Sample],
+    *,
+    domain_names: Sequence[str],
+    seed: int,
+    intervention: ImageIntervention | None = None,
+) -> list[Group]:
     """One group a source domain, or with a single one a group of kinds of intervention.
 
     Args:
         samples: the training images.
         domain_names: the name of domain 0, 1, ...; one without a name is called by its number.
         seed: deals a single domain's images out to the kinds.
+        intervention: what is done to images; all kinds at their default strengths if None.
+
+    Raises:
+        ValueError: a single domain and a single kind: nothing can be held out.
     """
+    intervention = intervention or ImageIntervention()
     if len({sample.domain for sample in samples}) > 1:
-        return by_domain(samples, domain_names)
-    return by_kind(samples, seed)
+        return by_domain(samples, domain_names, intervention)
+    return by_kind(samples, seed, intervention)
 
 
-def by_domain(samples: Sequence[Sample], names: Sequence[str]) -> list[Group]:
+def by_domain(
+    samples: Sequence[Sample], names: Sequence[str], intervention: ImageIntervention
+) -> list[Group]:
     """A group for each domain, in the order of their numbers; held out as the pictures are."""
     domains: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -76,22 +89,45 @@ def by_domain(samples: Sequence[Sample], names: Sequence[str]) -> list[Group]:
         Group(
             names[number] if number < len(names) else f"domain {number}",
             tuple(part),
-            ImageIntervention(),
+            intervention,
             held_changed=False,
         )
         for number, part in sorted(domains.items())
     ]
 
 
-def by_kind(samples: Sequence[Sample], seed: int) -> list[Group]:
-    """A group for each of `KIND_GROUPS`, with a share of the images; held out as changed."""
+def by_kind(samples: Sequence[Sample], seed: int, intervention: ImageIntervention) -> list[Group]:
+    """A group for each of `kind_groups`, with a share of the images; held out as changed.
+
+    Raises:
+        ValueError: a single kind of intervention.
+    """
+    kinds_held = kind_groups(intervention.kinds)
     keyed = {sample.key: sample for sample in samples}
     # Dealt out in the order of a hash: parts of one size, whatever the order of the list.
     dealt = sorted(keyed, key=lambda key: sample_seed(key, seed))
-    n = len(KIND_GROUPS)
+    n = len(kinds_held)
     parts = [tuple(keyed[key] for key in dealt[i::n]) for i in range(n)]
     return [
-        Group("+".join(kinds), part, ImageIntervention(kinds=kinds), held_changed=True)
-        for kinds, part in zip(KIND_GROUPS, parts, strict=True)
+        Group("+".join(kinds), part, replace(intervention, kinds=kinds), held_changed=True)
+        for kinds, part in zip(kinds_held, parts, strict=True)
         if part
     ]
+
+
+def kind_groups(kinds: Sequence[ImageKind]) -> list[tuple[ImageKind, ...]]:
+    """What `KIND_GROUPS` keeps of these kinds; if that is one group alone, each kind by itself.
+
+    Raises:
+        ValueError: a single kind.
+    """
+    chosen = (tuple(kind for kind in group if kind in kinds) for group in KIND_GROUPS)
+    kept: list[tuple[ImageKind, ...]] = [group for group in chosen if group]
+    if len(kept) > 1:
+        return kept
+    if len(kept[0]) < 2:
+        raise ValueError(
+            "a single source domain needs two kinds of intervention or more, to hold one out: "
+            f"got {', '.join(kinds)}"
+        )
+    return [(kind,) for kind in kept[0]]

@@ -6,9 +6,10 @@ They work on PIL images, before CLIP's preprocessing.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 from PIL import Image, ImageChops
@@ -54,6 +55,31 @@ class ImageInterventionParams:
                 raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
             raise ValueError(f"blur_sigma must be 0 < low <= high, got {self.blur_sigma}")
+
+    def scaled(self, strength: float) -> ImageInterventionParams:
+        """These strengths times a factor, as far as each may go; 1 leaves them as they are.
+
+        A posterized image loses `strength` times as many of its 8 bits, a solarized one is inverted
+        from a threshold that is `strength` times as far below 256. Grayscale, invert and equalize
+        have no strength.
+
+        Raises:
+            ValueError: a factor that is not positive.
+        """
+        if not 0 < strength < math.inf:
+            raise ValueError(f"strength must be a positive number, got {strength}")
+        threshold = 256 - (256 - self.solarize_threshold) * strength
+        return replace(
+            self,
+            brightness=min(1.0, self.brightness * strength),
+            contrast=min(1.0, self.contrast * strength),
+            saturation=min(1.0, self.saturation * strength),
+            hue=min(0.5, self.hue * strength),
+            blur_kernel=max(1, round(self.blur_kernel * strength)),
+            blur_sigma=(self.blur_sigma[0] * strength, self.blur_sigma[1] * strength),
+            posterize_bits=max(1, round(8 - (8 - self.posterize_bits) * strength)),
+            solarize_threshold=min(255, max(0, round(threshold))),
+        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ cell of the grid is a sum, one eigenproblem and an accuracy; nothing is encoded 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip.icm.folds import Fold, pooled
+from causalclip.icm.probe import fit_probe
 from causalclip.icm.projection import Estimator, InvariantProjection, Keep
 from causalclip.icm.subspace import InterventionMoments
 
@@ -49,6 +50,8 @@ class Scored:
 
     choice: Choice
     accuracies: tuple[float, ...]
+    right: tuple[Tensor, ...] = field(default=(), compare=False, repr=False)
+    """Which held-out features (H,) were told right, a tensor of bools a fold."""
 
     @property
     def mean(self) -> float:
@@ -58,6 +61,11 @@ class Scored:
     def record(self) -> dict[str, Any]:
         """The cell as JSON values."""
         return {**asdict(self.choice), "accuracies": list(self.accuracies), "mean": self.mean}
+
+    def of_folds(self, numbers: Sequence[int]) -> Scored:
+        """The same cell scored on some of the folds alone."""
+        accuracies = tuple(self.accuracies[i] for i in numbers)
+        return Scored(self.choice, accuracies, tuple(self.right[i] for i in numbers))
 
 
 def cells(
@@ -116,9 +124,12 @@ def leave_one_out(
     for held in folds:
         rest = [fold for fold in folds if fold is not held]
         moments = pooled(rest, text_weight=text_weight)
-        columns.append(_accuracies(held, rest, moments, grid, classifier, keep))
+        columns.append(_right(held, rest, moments, grid, classifier, keep))
     rows = zip(*columns, strict=True)
-    return [Scored(choice, tuple(row)) for choice, row in zip(grid, rows, strict=True)]
+    return [
+        Scored(choice, tuple(100 * right.double().mean().item() for right in row), row)
+        for choice, row in zip(grid, rows, strict=True)
+    ]
 
 
 def best(scored: Sequence[Scored]) -> Scored:
@@ -126,24 +137,24 @@ def best(scored: Sequence[Scored]) -> Scored:
     return max(scored, key=lambda cell: (round(cell.mean, 6), cell.choice.dim_inv))
 
 
-def _accuracies(
+def _right(
     held: Fold,
     rest: Sequence[Fold],
     moments: InterventionMoments,
     grid: Sequence[Choice],
     classifier: Classifier,
     keep: Keep,
-) -> list[float]:
+) -> list[Tensor]:
+    """Which of the held-out features (H,) each cell tells right."""
     solved: dict[Choice, InvariantProjection] = {}
-    accuracies = []
+    right = []
     for choice in grid:
         widest = replace(choice, dim_inv=moments.dim)
         if widest not in solved:
             solved[widest] = widest.solve(moments, keep=keep)
         projection = solved[widest].first(choice.dim_inv)
-        predicted = classifier(projection, rest, held.held_features)
-        accuracies.append(100 * (predicted == held.held_labels).double().mean().item())
-    return accuracies
+        right.append(classifier(projection, rest, held.held_features) == held.held_labels)
+    return right
 
 
 # Classifiers
@@ -162,6 +173,28 @@ def zeroshot_classifier(text_features: Tensor, *, normalize: bool = True) -> Cla
         return logits.argmax(-1)
 
     return classify
+
+
+@dataclass(frozen=True)
+class LogisticClassifier:
+    """The probe itself: logistic regression fitted anew for every cell and held-out fold.
+
+    Exact where `RidgeClassifier` stands in, and as much slower as a fit is than a k x k solve.
+    """
+
+    n_classes: int
+    c: float = 0.316
+    """As in `fit_probe`."""
+    max_iter: int = 1000
+
+    def __call__(
+        self, projection: InvariantProjection, rest: Sequence[Fold], features: Tensor
+    ) -> Tensor:
+        """Classes (N,) of the features (N, D), by a probe on the folds in `rest`."""
+        x = projection(torch.cat([fold.features for fold in rest]))
+        y = torch.cat([fold.labels for fold in rest])
+        probe = fit_probe(x, y, self.n_classes, c=self.c, max_iter=self.max_iter)
+        return probe.logits(projection(features)).argmax(-1)
 
 
 class RidgeClassifier:

@@ -105,6 +105,36 @@ class InterventionMoments:
         self.weight += weight * len(rows[0])
         return self
 
+    @torch.no_grad()
+    def update_changes(
+        self, z: Tensor, changes: Tensor, *, names: Sequence[str] | None = None
+    ) -> InterventionMoments:
+        """Add features z with changes d that are not between z and another, both (..., D).
+
+        Of two interventions on one image, say, or of an image and a text: E[zz'] is of `z` alone.
+        The changes count as they are: take them between features that are `unit` where these are
+        normalised.
+
+        Raises:
+            ValueError: shapes that differ or do not end in D, features as in `update`, changes that
+                are NaN or infinite; nothing of a refused batch is added.
+        """
+        if z.shape != changes.shape or z.shape[-1:] != (self.dim,):
+            raise ValueError(
+                f"z and changes must both have shape (..., {self.dim}), "
+                f"got {tuple(z.shape)} and {tuple(changes.shape)}"
+            )
+        rows, d = (x.reshape(-1, self.dim).to(self._features) for x in (z, changes))
+        norm, size = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (rows, d))
+        _check_usable(norm, norm, names, zero_allowed=not self.normalize)
+        _check_usable(size, size, names, zero_allowed=True)
+        rows = rows / norm if self.normalize else rows
+        self._features.addmm_(rows.T, rows)
+        self._changes.addmm_(d.T, d)
+        self.n_pairs += len(rows)
+        self.weight += len(rows)
+        return self
+
     def merge(self, other: InterventionMoments) -> InterventionMoments:
         """Add another accumulator's pairs (a shard's, a domain's, a kind's); returns self.
 
@@ -230,6 +260,11 @@ class InterventionMoments:
             )
         if not changes.trace() > 0:
             raise ValueError("interventions must change the features, got z_do equal to z always")
+
+
+def unit(features: Tensor) -> Tensor:
+    """Features (..., D) at length one, in float64, as moments normalise them."""
+    return features / torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=DTYPE)
 
 
 def _strength(estimator: Estimator, lam: float | None, eps: float | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -65,6 +66,33 @@ def test_the_split_depends_on_the_trial_and_on_no_other_seed(load, pacs):
     np.random.seed(99)
     assert paths(load("DomainBedPACS", pacs, seed=2, **CASE).val) == paths(first.val)
     assert paths(load("DomainBedPACS", pacs, TRIAL_SEED=1, **CASE).val) != paths(first.val)
+
+
+def published_held_out(count, base_keys, labels, environment):
+    """The published open-class split in slow motion: base and open images shuffled apart."""
+    held = []
+    for name, wanted in (("base", True), ("open", False)):
+        keys = [i for i in range(count) if (labels[i] in base_keys) == wanted]
+        seed = int(hashlib.md5(str((0, environment, name)).encode()).hexdigest(), 16) % (2**31)
+        order = list(range(len(keys)))
+        np.random.RandomState(seed).shuffle(order)
+        held += [keys[i] for i in order[: int(len(keys) * 0.2)]]
+    return held
+
+
+def test_base_and_open_classes_can_be_split_apart_as_in_the_published_code(load, pacs):
+    options = {**CASE, "HOLDOUT_WITHIN": "halves", "SUBSAMPLE_ROUNDING": "floor"}
+    dataset = load("DomainBedPACS", pacs, **options)
+    for environment, domain in enumerate(DOMAINS):
+        files = [p for c in CLASSES for p in sorted((pacs / "PACS" / domain / c).iterdir())]
+        labels = [CLASSES.index(file.parent.name) for file in files]
+        expected = published_held_out(len(files), {0, 1}, labels, environment)
+        held = dataset.heldout_test if domain == "art" else paths(of_domain(dataset.val, domain))
+        assert held == {str(files[i]) for i in expected}
+    whole = load("DomainBedPACS", pacs, **CASE)
+    assert paths(whole.val) != paths(dataset.val)
+    with pytest.raises(ValueError, match="WITHIN must be 'domain' or 'halves', got 'class'"):
+        load("DomainBedPACS", pacs, **CASE, HOLDOUT_WITHIN="class")
 
 
 def test_domains_are_numbered_sources_first_and_the_target_after(load, pacs):

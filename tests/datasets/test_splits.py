@@ -19,6 +19,31 @@ def test_base_is_the_larger_half_and_both_start_at_label_zero(load, small):
     assert {i.label for i in new.test} == {i.label for i in new.train_x} == {0, 1}
 
 
+@pytest.mark.parametrize(("n_classes", "base"), [(7, 3), (5, 2), (65, 32), (345, 172), (10, 5)])
+def test_rounded_down_the_base_classes_are_those_of_the_published_code(n_classes, base):
+    """PACS, VLCS, OfficeHome, DomainNet, TerraIncognita: int(0.5 * n) of CLIP-ICM's code."""
+    items = [listing.listed("/x/a.jpg", y, classname=str(y)) for y in range(n_classes)]
+    kept = {
+        half: splits.subsample_classes(items, subsample=half, rounding="floor")[0]
+        for half in ("base", "new")
+    }
+    assert len(kept["base"]) == base == int(0.5 * n_classes)
+    names = [item.classname for item in kept["base"] + kept["new"]]
+    assert names == [str(y) for y in range(n_classes)]
+    assert [item.label for item in kept["new"]] == list(range(n_classes - base))
+
+
+def test_every_kind_of_set_rounds_as_the_settings_say(load, small, tmp_path):
+    floor = {"SUBSAMPLE_ROUNDING": "floor", "SUBSAMPLE_CLASSES": "base"}
+    assert load("Caltech101", small, **floor).classnames == ["face", "leopard"]
+    sources = {"SOURCE_DOMAINS": ["flat"], "TARGET_DOMAINS": ["neon"]}
+    shapes = load("CausalShapes", tmp_path, **sources)
+    base = load("CausalShapes", tmp_path, **sources, **floor)
+    assert len(base.classnames) == len(shapes.classnames) // 2
+    with pytest.raises(ValueError, match="ROUNDING must be 'ceil' or 'floor', got 'up'"):
+        load("Caltech101", small, SUBSAMPLE_ROUNDING="up", SUBSAMPLE_CLASSES="base")
+
+
 def test_halves_keep_the_domain():
     items = [listing.listed("/x/a.jpg", y, domain=3, classname=str(y)) for y in range(4)]
     (new,) = splits.subsample_classes(items, subsample="new")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causalclip.icm.certainty import bootstrap, davis_kahan, largest_angle
+from causalclip.icm.certainty import bootstrap, bootstrap_folds, davis_kahan, largest_angle
+from causalclip.icm.folds import Fold
+from causalclip.icm.pairs import Intervened
 
 D, K = 12, 4
 
@@ -72,6 +76,47 @@ def test_several_interventions_of_an_image_stay_together():
     several = torch.stack([z_do, z_do], dim=1)
     once = bootstrap(z, z_do, generalized, n=10)
     assert bootstrap(z, several, generalized, n=10).angles == pytest.approx(once.angles, abs=1e-6)
+
+
+def fold(z, z_do, name: str = "ink") -> Fold:
+    seen = Intervened(z.numpy(), [z_do.numpy()], [str(i) for i in range(len(z))], normalize=False)
+    labels = torch.zeros(len(z), dtype=torch.long)
+    return Fold(name, seen.moments(), None, z, labels, z, labels, seen)
+
+
+def difference(moments):
+    return moments.solve(K, lam=1.0)
+
+
+def test_folds_are_drawn_from_each_by_itself_and_say_as_much_as_their_images_at_once():
+    z, z_do = planted(600, seed=1, leak=0.3)
+    apart = [fold(z[i::3], z_do[i::3], str(i)) for i in range(3)]
+    sure = bootstrap_folds(apart, generalized, n=60)
+    once = bootstrap(z, z_do, generalized, normalize=False, n=60)
+    assert sure.quantile(0.95) == pytest.approx(once.quantile(0.95), rel=0.25)
+    assert sure == bootstrap_folds(apart, generalized, n=60)
+
+
+def test_the_bound_holds_for_the_resamples_it_is_about_and_says_nothing_of_ratios():
+    folds = [fold(*planted(4000, seed=1, leak=0.1))]
+    sure = bootstrap_folds(folds, difference, n=40)
+    assert sure.gap > 0 and sure.quantile(0.95) <= sure.bound < 90
+    assert sure.determined and sure.record()["angle_95"] == sure.quantile(0.95)
+    assert bootstrap_folds(folds, generalized, n=20).bound is None
+    whole = bootstrap_folds(folds, lambda moments: moments.solve(D, lam=1.0), n=20)
+    assert whole.gap is None and whole.bound is None and whole.quantile(1) < 1e-3
+
+
+def test_what_is_not_determined_is_said():
+    generator = torch.Generator().manual_seed(0)
+    z, z_do = (torch.randn(300, D, generator=generator, dtype=torch.float64) for _ in range(2))
+    sure = bootstrap_folds([fold(z, z_do)], difference, n=20)
+    assert not sure.determined and sure.bound == 90
+    text_only = replace(fold(z, z_do), intervened=None)
+    with pytest.raises(ValueError, match="needs image pairs, ink has none"):
+        bootstrap_folds([text_only], difference)
+    with pytest.raises(ValueError, match="at least 20 images, got 18"):
+        bootstrap_folds([fold(z[:9], z_do[:9]), fold(z[:9], z_do[:9], "neon")], difference)
 
 
 def test_too_few_images_and_wrong_shapes_are_named():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
+
 from causalclip.icm.captions import CaptionedImage
 from causalclip.icm.groups import KIND_GROUPS, Sample, grouped
-from causalclip.icm.interventions import IMAGE_KINDS
+from causalclip.icm.interventions import IMAGE_KINDS, ImageIntervention, ImageInterventionParams
 
 
 def samples(domains: list[int]) -> list[Sample]:
@@ -32,6 +34,24 @@ def test_a_single_domain_is_dealt_out_to_the_kinds_whatever_its_order():
     # The published order of a hash, written out.
     dealt = sorted(items, key=lambda s: hashlib.sha256(f"3\0{s.key}".encode()).digest()[:8])
     assert [list(group.samples) for group in groups] == [dealt[i::3] for i in range(3)]
+
+
+def test_the_intervention_asked_for_is_every_groups():
+    mild = ImageIntervention(ImageInterventionParams().scaled(0.5), ("blur", "invert", "jitter"))
+    (whole, _) = grouped(samples([0, 1]), domain_names=[], seed=0, intervention=mild)
+    assert whole.intervention == mild
+    kinds = grouped(samples([0] * 9), domain_names=[], seed=0, intervention=mild)
+    assert [group.intervention.kinds for group in kinds] == [("jitter",), ("blur",), ("invert",)]
+    assert all(group.intervention.params == mild.params for group in kinds)
+
+
+def test_kinds_of_one_group_are_held_out_one_by_one_and_a_single_kind_cannot_be():
+    bright = ImageIntervention(kinds=("solarize", "invert"))
+    groups = grouped(samples([0] * 4), domain_names=[], seed=0, intervention=bright)
+    assert [group.name for group in groups] == ["invert", "solarize"]
+    with pytest.raises(ValueError, match="two kinds of intervention or more.*got blur"):
+        alone = ImageIntervention(kinds=("blur",))
+        grouped(samples([0] * 4), domain_names=[], seed=0, intervention=alone)
 
 
 def test_a_kind_without_an_image_is_no_group():

@@ -183,3 +183,27 @@ def test_unknown_kinds_and_strengths_out_of_range_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             ImageInterventionParams(**options)
+
+
+def test_strength_scales_what_has_one_and_one_changes_nothing():
+    params = ImageInterventionParams()
+    assert params.scaled(1.0) == params and repr(params.scaled(1.0)) == repr(params)
+    twice, mild = params.scaled(2.0), params.scaled(0.25)
+    assert (twice.brightness, twice.hue, twice.blur_sigma) == (0.8, 0.2, (0.2, 4.0))
+    assert (twice.posterize_bits, twice.solarize_threshold) == (1, 0)  # 8 bits off: one stays
+    assert (mild.posterize_bits, mild.solarize_threshold) == (7, 224)
+    assert params.scaled(4.0).brightness == 1 and params.scaled(4.0).hue == 0.4
+    with pytest.raises(ValueError, match="strength must be a positive number, got 0"):
+        params.scaled(0)
+
+
+def test_a_weaker_intervention_changes_a_picture_less():
+    picture = Image.effect_noise((32, 32), 64).convert("RGB")
+
+    def moved(kind: str, strength: float) -> float:
+        change = ImageIntervention(ImageInterventionParams().scaled(strength), (kind,))
+        changed = [np.asarray(change(picture, seed), dtype=float) for seed in range(20)]
+        return float(np.abs(np.stack(changed) - np.asarray(picture, dtype=float)).mean())
+
+    for kind in ("jitter", "blur", "posterize", "solarize"):
+        assert moved(kind, 0.4) < moved(kind, 1.0) < moved(kind, 1.8), kind

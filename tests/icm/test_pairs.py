@@ -15,9 +15,11 @@ from causalclip.icm.interventions import ImageIntervention, sample_seed
 from causalclip.icm.pairs import (
     Draw,
     Drawn,
+    Intervened,
     Twins,
     draws_needed,
     image_moments,
+    pairs_an_image,
     text_moments,
 )
 
@@ -82,6 +84,33 @@ def test_moments_of_images_are_those_of_all_draws():
     np.testing.assert_allclose(moments.features, features, atol=1e-12)
     np.testing.assert_allclose(moments.changes, changes, atol=1e-12)
     assert moments.n_pairs == 12
+
+
+def test_draws_against_draws_are_every_two_of_an_image_around_the_image_itself():
+    encode, images = Asked(), group()
+    z = encode(images.paths)
+    changed = Drawn(encode, draws=3, seed=0).changed(images)
+    moments = Intervened(z, changed, images.paths, "draws").moments()
+    rows = np.stack([z, *changed]).astype("f8")
+    z, one, two, three = rows / np.linalg.norm(rows, axis=2, keepdims=True)
+    d = np.concatenate([one - two, one - three, two - three])
+    np.testing.assert_allclose(moments.features, z.T @ z / 6, atol=1e-12)
+    np.testing.assert_allclose(moments.changes, d.T @ d / 18, atol=1e-12)
+    assert moments.n_pairs == 6 * pairs_an_image(3, "draws") == 18
+    assert all(pairs_an_image(draws_needed(n, 32, "draws"), "draws") * n >= 128 for n in (9, 500))
+    with pytest.raises(ValueError, match="two draws an image or more, got 1"):
+        Intervened(encode(images.paths), changed[:1], images.paths, "draws").moments()
+
+
+def test_some_images_moments_are_those_of_these_images_alone():
+    encode, images = Asked(), group()
+    z, changed = encode(images.paths), Drawn(encode, draws=2, seed=0).changed(images)
+    rows = np.array([4, 0, 0])
+    for against in ("image", "draws"):
+        some = Intervened(z, changed, images.paths, against).moments(rows)
+        apart = Intervened(z[rows], [c[rows] for c in changed], list("abc"), against).moments()
+        assert torch.equal(some.changes, apart.changes)
+        assert torch.equal(some.features, apart.features)
 
 
 def test_unusable_features_name_their_image():

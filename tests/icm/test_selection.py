@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from causalclip.icm.folds import Fold, pooled
 from causalclip.icm.selection import (
     Choice,
+    LogisticClassifier,
     RidgeClassifier,
     Scored,
     best,
@@ -126,6 +127,39 @@ def test_the_ridge_classifier_is_scikit_learns_ridge_on_one_hot_classes():
     model = Ridge(alpha=0.1 * np.square(x).sum(0).mean()).fit(x, np.eye(K)[y])
     expected = model.predict(projection(data[3][0].double()).numpy()).argmax(1)
     assert (classifier(projection, folds[:3], data[3][0]).numpy() == expected).all()
+
+
+def test_the_logistic_classifier_is_scikit_learns_on_projected_features():
+    _, data = planted(seed=1)
+    folds = folds_of(data)
+    projection = Choice("generalized", 0.1, 5).solve(pooled(folds))
+    x, y = (torch.cat([pairs[j] for pairs in data[:3]]) for j in (0, 2))
+    model = LogisticRegression(C=0.5, max_iter=1000).fit(projection(x).numpy(), y.numpy())
+    expected = model.predict(projection(data[3][0]).numpy())
+    found = LogisticClassifier(K, 0.5)(projection, folds[:3], data[3][0])
+    assert (found.numpy() == expected).mean() > 0.99
+
+
+def test_the_closed_form_can_keep_what_the_probe_itself_would_leave():
+    """Ridge regression solves a domain's habits away where logistic regression learns them.
+
+    Here both find the planted four dimensions excellent; but ridge finds all twelve as good, so the
+    tie goes to the plain features, on which the probe that is reported loses ten points and more.
+    """
+    _, data = planted(1)
+    folds = folds_of(data)
+    by_ridge = best(leave_one_out(folds, grid(), RidgeClassifier(folds, K))).choice
+    by_probe = leave_one_out(folds, grid(), LogisticClassifier(K))
+    of_ridge = next(cell for cell in by_probe if cell.choice == by_ridge)
+    assert by_ridge.dim_inv == D and best(by_probe).choice == Choice("generalized", 0.01, 4)
+    assert best(by_probe).mean > of_ridge.mean + 10
+
+
+def test_a_lambda_of_a_thousand_is_in_reach():
+    _, data = planted()
+    folds = folds_of(data, normalize=False)
+    projection = Choice("difference", 1000.0, 4).solve(pooled(folds))
+    assert projection.settings.strength == 1000 and projection.intervention_energy_kept < 1e-6
 
 
 def test_of_equal_cells_the_widest_is_chosen():

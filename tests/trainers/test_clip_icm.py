@@ -295,7 +295,10 @@ def test_a_given_c_needs_no_validation(make_trainer, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["INTERVENTIONS", "AUDIO"], "INTERVENTIONS must be one of IMAGE, TEXT, BOTH, got 'AUDIO'"),
+        (
+            ["INTERVENTIONS", "AUDIO"],
+            "INTERVENTIONS must be one of IMAGE, TEXT, BOTH, CROSS, FIGURE, got 'AUDIO'",
+        ),
         (["SELECT", "target"], "SELECT must be one of lodo, fixed, got 'target'"),
         (["KEEP", "smallest"], "KEEP must be one of invariant, reference, got 'smallest'"),
         (["GRID_ESTIMATORS", ["ratio"]], r"each one of difference, generalized, got \['ratio'\]"),

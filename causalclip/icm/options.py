@@ -1,0 +1,101 @@
+"""CLIP-ICM's options by their names in the settings: what they ask of each other, and make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from causalclip.icm.certainty import check_images
+from causalclip.icm.folds import Fold
+from causalclip.icm.pairs import pairs_an_image
+from causalclip.icm.search import Search
+from causalclip.icm.selection import (
+    Choice,
+    Classifier,
+    LogisticClassifier,
+    RidgeClassifier,
+    cells,
+)
+
+HEADS = ("zeroshot", "linear_probe")
+INTERVENTIONS = ("IMAGE", "TEXT", "BOTH", "CROSS", "FIGURE")
+"""Pairs of images, of captions, of both kinds; of an image and its rewritten caption, and these
+together with pairs of images, as in the published figure."""
+TEXTS_ONLY = ("TEXT", "CROSS")  # no pair of two images
+CROSSED = ("CROSS", "FIGURE")  # pairs of an image and a text
+
+
+def check_together(options: Mapping[str, Any], *, where: str) -> None:
+    """Refuse options that exclude each other.
+
+    Args:
+        options: by their names in the settings.
+        where: what the names stand below, for the message.
+
+    Raises:
+        ValueError: names the key, what it needs and what came.
+    """
+    kind, draws, twins = (options[key] for key in ("INTERVENTIONS", "DRAWS", "TWINS"))
+    if options["HEAD"] == "linear_probe" and not options["PROBE"]:
+        raise ValueError(f"{where}.HEAD linear_probe needs PROBE True, got False")
+    if options["REMOVE_GAP"] and kind not in CROSSED:
+        raise ValueError(f"{where}.REMOVE_GAP needs INTERVENTIONS CROSS or FIGURE, got {kind}")
+    if options["AGAINST"] == "draws" and (draws == 1 or twins):
+        raise ValueError(
+            f"{where}.AGAINST draws needs DRAWS 0 or above 1 and TWINS False, got {draws}, {twins}"
+        )
+    if options["BOOTSTRAP"] and kind in TEXTS_ONLY:
+        raise ValueError(
+            f"{where}.BOOTSTRAP needs image pairs (IMAGE, BOTH, FIGURE), got INTERVENTIONS {kind}"
+        )
+
+
+def check_data(options: Mapping[str, Any], images: int, draws: int, dim: int) -> None:
+    """Refuse what so many images, with so many draws each, or D = `dim` features cannot give.
+
+    Raises:
+        ValueError: a fixed DIM_INV outside [1, D], fewer image pairs than dimensions, or a
+            bootstrap of too few images.
+    """
+    chosen = options["DIM_INV"]
+    if options["SELECT"] == "fixed" and not 1 <= chosen <= dim:
+        raise ValueError(f"TRAINER.CLIP_ICM.DIM_INV must be in [1, {dim}], got {chosen}")
+    pairs = images * pairs_an_image(draws, options["AGAINST"])
+    if options["INTERVENTIONS"] == "IMAGE" and pairs < dim:
+        raise ValueError(
+            f"{images} images and {draws} intervention{'s' * (draws > 1)} each give "
+            f"{pairs} pairs for {dim} dimensions, too few to tell which of them vary: "
+            "use more images, TRAINER.CLIP_ICM.DRAWS 0, or INTERVENTIONS BOTH"
+        )
+    if options["BOOTSTRAP"]:
+        check_images(images)
+
+
+def fixed_choice(options: Mapping[str, Any]) -> Choice:
+    """The cell that the options name, without a choice."""
+    estimator = options["ESTIMATOR"]
+    strength = options["LAM"] if estimator == "difference" else options["EPS"]
+    return Choice(estimator, strength, options["DIM_INV"], options["ORTHONORMAL"])
+
+
+def search_of(options: Mapping[str, Any], dim: int) -> Search:
+    """The cells to choose from among D = `dim` dimensions, and how one is taken."""
+    strengths = {"difference": options["GRID_LAMS"], "generalized": options["GRID_EPS"]}
+    strengths = {name: strengths[name] for name in options["GRID_ESTIMATORS"]}
+    return Search(
+        cells(strengths, options["GRID_DIMS"], dim, orthonormal=options["ORTHONORMAL"]),
+        dim,
+        keep=options["KEEP"],
+        text_weight=options["TEXT_WEIGHT"],
+        rule=options["RULE"],
+        margin=options["SELECT_MARGIN"],
+    )
+
+
+def probe_classifier(
+    options: Mapping[str, Any], folds: Sequence[Fold], n_classes: int
+) -> Classifier:
+    """What stands for the probe in the choice: ridge regression, or the probe itself."""
+    if options["SELECT_PROBE"] == "logistic":
+        return LogisticClassifier(n_classes, options["C"], options["MAX_ITER"])
+    return RidgeClassifier(folds, n_classes)
