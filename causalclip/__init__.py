@@ -71,7 +71,8 @@ _HOMES = {
     "cdc.evidence": "Opinion conflict evidence_from_logits fit_discount fuse opinion probabilities "
     "uncertainty",
     "cdc.losses": "consistency_loss dirichlet_kl diversity_loss trusted_cross_entropy",
-    "clip.backbone": "available_models load_clip tokenize",
+    "clip.backbone": "available_models load_clip",
+    "clip.openai_clip": "tokenize",
     "clip.injection": "encode_image encode_text prompted",
     "clip.prompts": "PromptSet",
     "clip.zeroshot": "class_features cosine_logits",

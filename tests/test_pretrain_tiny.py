@@ -189,5 +189,5 @@ def test_each_bundled_clip_has_its_digits_and_says_so_in_its_card(P):
 def test_the_learning_rate_warms_up_and_ends_near_zero(P, recipe):
     rates = [P.learning_rate(replace(recipe, steps=100, warmup=10), s) for s in range(100)]
     assert rates[:10] == pytest.approx([recipe.lr * (s + 1) / 10 for s in range(10)])
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] < 1e-3 * recipe.lr
