@@ -121,8 +121,8 @@ def kind_groups(kinds: Sequence[ImageKind]) -> list[tuple[ImageKind, ...]]:
     Raises:
         ValueError: a single kind.
     """
-    chosen = (tuple(kind for kind in group if kind in kinds) for group in KIND_GROUPS)
-    kept: list[tuple[ImageKind, ...]] = [group for group in chosen if group]
+    chosen = [tuple(filter(set(kinds).__contains__, group)) for group in KIND_GROUPS]
+    kept = [group for group in chosen if group]
     if len(kept) > 1:
         return kept
     if len(kept[0]) < 2:
