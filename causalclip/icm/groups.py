@@ -121,7 +121,8 @@ def kind_groups(kinds: Sequence[ImageKind]) -> list[tuple[ImageKind, ...]]:
     Raises:
         ValueError: a single kind.
     """
-    chosen = [tuple(filter(set(kinds).__contains__, group)) for group in KIND_GROUPS]
+    wanted = frozenset[ImageKind](kinds)
+    chosen = [tuple[ImageKind, ...](filter(wanted.__contains__, group)) for group in KIND_GROUPS]
     kept = [group for group in chosen if group]
     if len(kept) > 1:
         return kept
