@@ -223,7 +223,7 @@ def _cells(
     chosen = request.recipe or recipe(method, protocol.name, learned_on, shots)
     context = request.context.of(chosen).folder if method == "CoOp" else ""
     cell = Cell(method, dataset, seed, shots, chosen, request.source, context=context)
-    cell = replace(cell, variant=variant(request.settings, _known(request, cell)))
+    cell = replace(cell, variant=variant(settings_for(request, method), _known(request, cell)))
     if not domains:
         yield cell
     for target in domains:
@@ -253,7 +253,7 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
         *_model(request, trained),
         *(cell.fill(word, part.name) for word in part.settings),
         *_recipe_settings(request, cell),
-        *request.settings,
+        *settings_for(request, cell.method),
     ]
     draws = _drawn(request, request.source if part.on_source else cell.dataset)
     return Run(protocol, part.name, folder, tuple(arguments), trained, draws)
@@ -294,6 +294,15 @@ def _model(request: Request, trained: Path | None) -> list[str]:
         return []
     epoch = ["--load-epoch", request.load_epoch] if request.load_epoch else []
     return ["--eval-only", "--model-dir", str(trained), *epoch]
+
+
+def settings_for(request: Request, method: str) -> tuple[str, ...]:
+    """The KEY VALUE pairs that can concern a method: a sweep of CDC's leaves CoOp one run."""
+    nodes = {f"TRAINER.{name.upper()}" for name in methods() if name != method}
+    pairs = zip(request.settings[::2], request.settings[1::2], strict=True)
+    return tuple(
+        word for pair in pairs if pair[0].rpartition(".")[0].upper() not in nodes for word in pair
+    )
 
 
 def _recipe_settings(request: Request, cell: Cell) -> tuple[str, ...]:

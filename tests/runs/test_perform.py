@@ -87,6 +87,16 @@ def test_a_grid_is_every_combination_in_a_folder_of_its_own(tmp_path):
     assert len({run.folder for run in found}) == len(found) == 6 * 4 * 3
 
 
+def test_a_sweep_of_one_methods_setting_leaves_the_others_one_run_each():
+    request = Request(PROTOCOLS["base2new"], ("CDC", "CoOp"), ("handwritten_digits",), ("1",))
+    points = command.grid(["TRAINER.CDC.N_TEMPLATES=1,2", "OPTIM.LR=0.1"])
+    runs = command.sweep(request, points, dry=True)
+    names = {run.folder.parent.name for run in runs if run.part == "train_base"}
+    swept = {f"tiny_m4,LR=0.1,N_TEMPLATES={m}" for m in (1, 2)}
+    assert names == {"tiny,LR=0.1", *swept}
+    assert len(runs) == 6
+
+
 def test_commas_in_brackets_divide_no_values():
     assert command.grid(["TRAINER.CDC.BETA=[1,2],(3,4)"]) == [
         ("TRAINER.CDC.BETA", "[1,2]"),
