@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from causalclip.clip.backbone import build_clip, n_tokens, save_tiny, tokenize
+from causalclip.clip.backbone import build_clip, save_tiny
+from causalclip.clip.openai_clip import n_tokens, tokenize
 
 KEYS = ["DATASET.SOURCE_DOMAINS", ["ink", "chalk"], "DATASET.TARGET_DOMAINS", ["neon"]]
 FEW = [*KEYS, "DATASET.NUM_SHOTS", 8, "TRAINER.CLIP_ICM.GRID_EPS", [0.1, 1.0]]
