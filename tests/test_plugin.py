@@ -35,7 +35,10 @@ print(json.dumps([sorted(names) for names in new]))
 # What runs things, and the plug-in itself, may register; every other module must not.
 IMPORT_THE_REST = """
 import importlib, json, pkgutil, sys
-import causalclip, causalclip.dassl_compat as compat
+import causalclip, causalclip.dassl_compat as compat, dassl
+if not dassl.__version__.endswith("+mini"):
+    compat.mend()  # Dassl itself cannot be imported without
+mended = compat._mended
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 registries = TRAINER_REGISTRY, DATASET_REGISTRY
@@ -46,7 +49,8 @@ modules = [info.name for info in walk if not info.name.startswith(starts)]
 for name in modules:
     importlib.import_module(name)
 new = [sorted(set(r.registered_names()) - names) for r, names in zip(registries, before)]
-print(json.dumps({"mended": compat._mended, "registered": sum(new, []), "modules": modules}))
+unchanged = compat._mended is mended
+print(json.dumps({"unchanged": unchanged, "registered": sum(new, []), "modules": modules}))
 """
 
 
@@ -87,7 +91,7 @@ def test_importing_any_other_module_mends_and_registers_nothing():
         check=True,
     )
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said["mended"] is None
+    assert said["unchanged"]
     assert said["registered"] == []
     assert {"causalclip.trainers.cdc", "causalclip.datasets.folders"} <= set(said["modules"])
 
