@@ -109,8 +109,8 @@ def started(data_root, random_clip, tmp_path):
     folders = ["--data", str(data_root), "--output", str(tmp_path / "out")]
     command = [sys.executable, "-m", "causalclip", *LINE.split(), *folders, *settings]
 
-    def start():
-        return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def start(out=subprocess.PIPE):
+        return subprocess.Popen(command, stderr=out, stdout=out, text=True)
 
     return start
 
@@ -147,7 +147,7 @@ def test_an_interrupted_command_ends_cleanly_and_the_same_command_goes_on(starte
 def test_of_two_commands_at_one_folder_one_works_and_the_other_says_who_has_it_and_waits(
     started, tmp_path
 ):
-    first = started()
+    first = started(subprocess.DEVNULL)  # nobody reads it while the second is read
     wait_for_a_log(tmp_path)
     (folder,) = {path.parent for path in tmp_path.rglob("log.txt")}
     with open(folder / "run.lock", encoding="utf-8") as file:
@@ -162,7 +162,7 @@ def test_of_two_commands_at_one_folder_one_works_and_the_other_says_who_has_it_a
     finally:
         os.kill(holder, signal.SIGCONT)
         second.communicate()
-    first.communicate()
+    first.wait()
     assert first.returncode == second.returncode == 0  # each has done a part, or waited for it
     assert len(results(tmp_path)) == 4
 
