@@ -6,43 +6,37 @@ arXiv 2405.15289. What neither the paper nor its code states is ours and marked 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
-import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from causalclip.clip.injection import encode_text
-from causalclip.clip.openai_clip import n_tokens, tokenize
-from causalclip.clip.zeroshot import class_features
+from causalclip.clip.openai_clip import n_tokens
+from causalclip.clip.zeroshot import class_features, text_features
 from causalclip.data.templates import dataset_template
 from causalclip.engine.features import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.settings import Flag, ListOf, Number, OneOf, Text, Whole
 from causalclip.icm import options
 from causalclip.icm.captions import CaptionedImage, load_captions
-from causalclip.icm.certainty import bootstrap_folds
-from causalclip.icm.comparison import compared_all, exact_moments
+from causalclip.icm.comparison import compared_all
 from causalclip.icm.fitted import Chosen, FittedICM, probes_of
-from causalclip.icm.folds import Fold, fold_of, pooled
-from causalclip.icm.groups import Group, Sample, grouped
-from causalclip.icm.interventions import IMAGE_KINDS, ImageIntervention, ImageInterventionParams
-from causalclip.icm.pairs import Against, Drawn, Twins, draws_needed
+from causalclip.icm.folds import Fold, pooled
+from causalclip.icm.groups import Sample
+from causalclip.icm.interventions import IMAGE_KINDS
+from causalclip.icm.pairs import Against
 from causalclip.icm.projection import Estimator, Keep
-from causalclip.icm.search import Found
-from causalclip.icm.selection import zeroshot_classifier
+from causalclip.icm.sources import Sources
 from causalclip.icm.standard_error import Rule
 from causalclip.icm.subspace import InterventionMoments
-from causalclip.icm.texts import TextPairs
 
 PROJECTION_FILES = {
     "zeroshot": "projection.safetensors",  # what TRAINER.CDC.PROJECTION and its like can read
     "linear_probe": "projection_linear_probe.safetensors",
 }
-TEXTS_AT_ONCE = 256  # bounds the memory of encoding captions; no effect on the result
 ESTIMATORS = OneOf(get_args(Estimator))
 LAM, EPS, SHARE = Number(0), Number(0, open_low=True), Number(0, 1, open_low=True)
 
@@ -142,9 +136,9 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
             raise ValueError(f"CLIP_ICM needs two classes or more, got {self.classnames}")
         template = self.settings.TEMPLATE or dataset_template(self.cfg)
         self.text = class_features(self.clip, self.classnames, [template]).float()
-        images = len(self.dm.dataset.train_x)
-        options.check_data(self.settings, images, self.draws, self.encoder.dim)
-        if self.settings.TWINS and not hasattr(self.dm.dataset, "twins"):
+        sources = self.sources
+        options.check_data(self.settings, len(sources.samples), sources.draws, sources.dim)
+        if self.settings.TWINS and sources.twins is None:
             raise ValueError(
                 f"TRAINER.CLIP_ICM.TWINS needs a data set with exact twins (CausalShapes), "
                 f"{self.cfg.DATASET.NAME} has none"
@@ -152,58 +146,24 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
 
     # Interventional pairs
 
-    @property
-    def draws(self) -> int:
-        """Interventions an image."""
-        if self.settings.TWINS:
-            return 1
-        images, against = len(self.dm.dataset.train_x), self.settings.AGAINST
-        return self.settings.DRAWS or draws_needed(images, self.encoder.dim, against)
-
     @cached_property
-    def groups(self) -> list[Group]:
-        """The training images by what is held out together."""
-        samples = [
-            Sample(item.impath, self.encoder.key_of(item.impath), item.label, item.domain)
-            for item in self.dm.dataset.train_x
-        ]
-        names, settings = self.cfg.DATASET.SOURCE_DOMAINS, self.settings
-        strengths = ImageInterventionParams().scaled(settings.STRENGTH)
-        change = ImageIntervention(strengths, tuple(dict.fromkeys(settings.KINDS)))
-        return grouped(samples, domain_names=names, seed=self.cfg.SEED, intervention=change)
-
-    @property
-    def pairs(self) -> Drawn | Twins:
-        """What interventions make of the images."""
-        if self.settings.TWINS:
-            return Twins(self.encoder.features, self.dm.dataset.twins)
-        return Drawn(self.encoder.features, self.draws, self.cfg.SEED)
-
-    def folds(self) -> list[Fold]:
-        """One fold a source domain, or with a single one a fold a group of interventions."""
-        settings, texts = self.settings, self.texts()
-        images, encode = settings.INTERVENTIONS not in options.TEXTS_ONLY, self.encoder.features
-        how = {"images": images, "against": settings.AGAINST, "normalize": settings.NORMALIZE}
-        return [
-            fold_of(group, encode, self.pairs, texts=moments, **how)
-            for group, moments in zip(self.groups, texts, strict=True)
-        ]
-
-    def texts(self) -> list[InterventionMoments | None]:
-        """Moments of each group's text pairs: its own images' captions, or about the classes."""
-        settings = self.settings
-        if settings.INTERVENTIONS == "IMAGE":
-            return [None] * len(self.groups)
-        texts = TextPairs(
-            "image" if settings.INTERVENTIONS in options.CROSSED else "caption",
+    def sources(self) -> Sources:
+        """The training images with their interventions."""
+        encoder, dataset = self.encoder, self.dm.dataset
+        return Sources(
+            self.settings,
+            [
+                Sample(item.impath, encoder.key_of(item.impath), item.label, item.domain)
+                for item in dataset.train_x
+            ],
+            self.cfg.DATASET.SOURCE_DOMAINS,
             self.classnames,
-            self.captions(),
-            encode_images=self.encoder.features,
+            encode_images=encoder.features,
             encode_texts=self.encode_captions,
-            normalize=settings.NORMALIZE,
-            remove_gap=settings.REMOVE_GAP,
+            dim=encoder.dim,
+            seed=self.cfg.SEED,
+            twins=getattr(dataset, "twins", None),
         )
-        return [texts.moments(group) for group in self.groups]
 
     def captions(self) -> list[CaptionedImage] | None:
         """The captions of the file, where one is named.
@@ -218,18 +178,13 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         known = [self.encoder.key_of(item.impath) for item in items]
         return load_captions(self.settings.CAPTIONS, images=known)
 
-    @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """Text features (N, D) of N captions in fp32, on the CPU."""
-        cut, features = self.settings.CAPTIONS_TOO_LONG == "cut", []
-        length = self.clip.context_length
+        cut, length = self.settings.CAPTIONS_TOO_LONG == "cut", self.clip.context_length
         if cut and (too_long := sum(n_tokens(caption) > length for caption in captions)):
             print(f"Cut {too_long} of {len(captions)} captions at {length} tokens")
-        for start in range(0, len(captions), TEXTS_AT_ONCE):
-            tokens = tokenize(captions[start : start + TEXTS_AT_ONCE], length, cut=cut)
-            with self.autocast():
-                features.append(encode_text(self.clip, tokens.to(self.device)).float().cpu())
-        return torch.cat(features)
+        with self.autocast():
+            return text_features(self.clip, captions, cut=cut)
 
     # The choice
 
@@ -239,55 +194,28 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         Raises:
             ValueError: features or captions that cannot be used; names them.
         """
-        settings, folds = self.settings, self.folds()
+        settings, folds = self.settings, self.sources.folds(self.captions())
         moments = pooled(folds, text_weight=settings.TEXT_WEIGHT)
-        chosen = {head: self.choose(head, folds, moments) for head in self.heads}
+        heads = options.HEADS if settings.PROBE else options.HEADS[:1]
+        chosen = {head: self.choose(head, folds, moments) for head in heads}
         probes = {}
         if settings.PROBE:
             how = {"c": settings.C, "max_iter": settings.MAX_ITER}
             inside = chosen["linear_probe"].projection
             probes = probes_of(folds, inside, len(self.classnames), **how)
         facts = {"folds": [fold.name for fold in folds], "pairs": moments.n_pairs}
-        return FittedICM.of(chosen, probes, facts, twins=self.compared_with_twins(chosen))
-
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """The readings that are fitted."""
-        return options.HEADS if self.settings.PROBE else options.HEADS[:1]
+        exact = self.sources.exact_moments()
+        twins = {} if exact is None else compared_all(chosen, exact)
+        return FittedICM.of(chosen, probes, facts, twins=twins)
 
     def choose(self, head: str, folds: Sequence[Fold], moments: InterventionMoments) -> Chosen:
         """The subspace for a reading; also written into the output folder."""
-        settings, found = self.settings, self.found(head, folds)
-        solve, certainty = partial(found.choice.solve, keep=settings.KEEP), None
-        if settings.BOOTSTRAP:
-            how = {"text_weight": settings.TEXT_WEIGHT, "n": settings.BOOTSTRAP}
-            certainty = bootstrap_folds(folds, solve, seed=self.cfg.SEED, **how)
-        chosen = Chosen(found.choice, solve(moments), found.scored, found.gain, certainty)
+        text, seed = self.text.cpu(), self.cfg.SEED
+        chosen = options.subspace_for(self.settings, head, folds, moments, text, seed=seed)
         chosen.projection.save(Path(self.output_dir) / PROJECTION_FILES[head])
         for line in chosen.lines():
             print(f"Invariant subspace for {head}: {line}")
         return chosen
-
-    def found(self, head: str, folds: Sequence[Fold]) -> Found:
-        """The cell that a reading takes: the settings', or the sources' choice."""
-        settings = self.settings
-        if settings.SELECT == "fixed":
-            return Found(options.fixed_choice(settings))
-        if head == "zeroshot":
-            text, normalize = self.text.cpu(), settings.NORMALIZE_PROJECTED
-            classifier = zeroshot_classifier(text, normalize=normalize)
-        else:
-            classifier = options.probe_classifier(settings, folds, len(self.classnames))
-        return options.search_of(settings, self.encoder.dim)(folds, classifier)
-
-    def compared_with_twins(self, chosen: Mapping[str, Chosen]) -> dict[str, dict[str, float]]:
-        """How far each subspace is from what exact twins give, where the data set has them."""
-        if not hasattr(self.dm.dataset, "twins"):
-            return {}
-        twins = Twins(self.encoder.features, self.dm.dataset.twins)
-        how = {"dim": self.encoder.dim, "normalize": self.settings.NORMALIZE}
-        exact = exact_moments(self.groups, self.encoder.features, twins, **how)
-        return compared_all(chosen, exact)
 
     # Prediction
 
@@ -302,23 +230,10 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
 
     def predict_features(self, features: Tensor) -> Prediction:
         """Zero-shot and, on the classes of the fit, probes: plain and in the subspace, (B, D)."""
-        readings = self._zeroshot(features)
+        normalize, scale = self.settings.NORMALIZE_PROJECTED, self.logit_scale
+        logits = {"zeroshot": self.classify(features, self.text)}
+        logits |= self.fitted.zeroshot_logits(features, self.text, scale, normalize=normalize)
         if self.fitted.probes and self.fitted_classnames == self.classnames:
-            readings |= self._probed(features)
+            logits |= self.fitted.probe_logits(features)
+        readings = {name: Reading.of_logits(each) for name, each in logits.items()}
         return Prediction(readings[f"{self.settings.HEAD}_icm"], readings)
-
-    def _zeroshot(self, features: Tensor) -> dict[str, Reading]:
-        inside = self.fitted.projections["zeroshot"].cosine_logits(
-            features, self.text, self.logit_scale, normalize=self.settings.NORMALIZE_PROJECTED
-        )
-        return {
-            "zeroshot": Reading.of_logits(self.classify(features, self.text)),
-            "zeroshot_icm": Reading.of_logits(inside),
-        }
-
-    def _probed(self, features: Tensor) -> dict[str, Reading]:
-        probes, inside = self.fitted.probes, self.fitted.projections["linear_probe"](features)
-        return {
-            "linear_probe": Reading.of_logits(probes["plain"].logits(features)),
-            "linear_probe_icm": Reading.of_logits(probes["icm"].logits(inside)),
-        }

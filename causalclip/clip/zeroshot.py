@@ -1,4 +1,4 @@
-"""Class names and templates to text features, and cosine logits."""
+"""Class names and templates, or any texts, to text features; cosine logits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from causalclip.clip.injection import encode_text
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.openai_clip import tokenize
 from causalclip.clip.templates import spoken
+
+TEXTS_AT_ONCE = 256  # bounds the memory of encoding many texts; no effect on the result
 
 
 @torch.no_grad()
@@ -30,6 +32,23 @@ def class_features(model: CLIPModel, classnames: Sequence[str], templates: Seque
     for template in templates[1:]:
         mean = mean + _features(model, classnames, template)
     return F.normalize(mean / len(templates), dim=-1)
+
+
+@torch.no_grad()
+def text_features(model: CLIPModel, texts: Sequence[str], *, cut: bool = False) -> Tensor:
+    """Return the features (N, E) of N texts as they stand, not normalised, in fp32 on the CPU.
+
+    `cut` as in `tokenize`.
+
+    Raises:
+        ValueError: no text, or one longer than the context without `cut`; quotes it.
+    """
+    if not texts:
+        raise ValueError("text_features needs at least one text")
+    device, length = model.positional_embedding.device, model.context_length
+    parts = [texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE)]
+    tokens = (tokenize(part, length, cut=cut).to(device) for part in parts)
+    return torch.cat([encode_text(model, part).float().cpu() for part in tokens])
 
 
 def cosine_logits(image_features: Tensor, text_features: Tensor, scale: Tensor | float) -> Tensor:

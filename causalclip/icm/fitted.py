@@ -142,6 +142,28 @@ class FittedICM:
         }
         return cls(projections, probes, facts)
 
+    def zeroshot_logits(
+        self, features: Tensor, text: Tensor, scale: Tensor | float, *, normalize: bool = True
+    ) -> dict[str, Tensor]:
+        """Logits (B, K) of features (B, D) against class texts (K, D) in the subspace, by reading.
+
+        `scale` and `normalize` as in `InvariantProjection.cosine_logits`.
+        """
+        inside = self.projections["zeroshot"]
+        return {"zeroshot_icm": inside.cosine_logits(features, text, scale, normalize=normalize)}
+
+    def probe_logits(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits (B, K) of the probes, plain and in the subspace, on features (B, D), by reading.
+
+        Raises:
+            KeyError: a fit without probes.
+        """
+        inside = self.projections["linear_probe"](features)
+        return {
+            "linear_probe": self.probes["plain"].logits(features),
+            "linear_probe_icm": self.probes["icm"].logits(inside),
+        }
+
 
 def probes_of(
     folds: Sequence[Fold],

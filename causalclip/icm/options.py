@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from causalclip.icm.certainty import check_images
+from torch import Tensor
+
+from causalclip.icm.certainty import bootstrap_folds, check_images
+from causalclip.icm.fitted import Chosen
 from causalclip.icm.folds import Fold
 from causalclip.icm.pairs import pairs_an_image
-from causalclip.icm.search import Search
+from causalclip.icm.search import Found, Search
 from causalclip.icm.selection import (
     Choice,
     Classifier,
     LogisticClassifier,
     RidgeClassifier,
     cells,
+    zeroshot_classifier,
 )
+from causalclip.icm.subspace import InterventionMoments
 
 HEADS = ("zeroshot", "linear_probe")
 INTERVENTIONS = ("IMAGE", "TEXT", "BOTH", "CROSS", "FIGURE")
@@ -69,6 +75,47 @@ def check_data(options: Mapping[str, Any], images: int, draws: int, dim: int) ->
         )
     if options["BOOTSTRAP"]:
         check_images(images)
+
+
+def subspace_for(
+    options: Mapping[str, Any],
+    head: str,
+    folds: Sequence[Fold],
+    moments: InterventionMoments,
+    text: Tensor,
+    *,
+    seed: int,
+) -> Chosen:
+    """The subspace for a reading, and how certain it is where BOOTSTRAP asks.
+
+    Args:
+        options: by their names in the settings.
+        head: one of `HEADS`.
+        folds: what is held out in turn.
+        moments: of all folds together, which the subspace is taken of.
+        text: text features (K, D) of the classes.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: fewer than two folds, where there is something to choose.
+    """
+    found = cell_for(options, head, folds, text)
+    solve, certainty = partial(found.choice.solve, keep=options["KEEP"]), None
+    if options["BOOTSTRAP"]:
+        how = {"text_weight": options["TEXT_WEIGHT"], "n": options["BOOTSTRAP"]}
+        certainty = bootstrap_folds(folds, solve, seed=seed, **how)
+    return Chosen(found.choice, solve(moments), found.scored, found.gain, certainty)
+
+
+def cell_for(options: Mapping[str, Any], head: str, folds: Sequence[Fold], text: Tensor) -> Found:
+    """The cell that a reading takes: the options', or the sources' choice, texts being (K, D)."""
+    if options["SELECT"] == "fixed":
+        return Found(fixed_choice(options))
+    if head == "zeroshot":
+        classifier = zeroshot_classifier(text, normalize=options["NORMALIZE_PROJECTED"])
+    else:
+        classifier = probe_classifier(options, folds, len(text))
+    return search_of(options, text.shape[1])(folds, classifier)
 
 
 def fixed_choice(options: Mapping[str, Any]) -> Choice:

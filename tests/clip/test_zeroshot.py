@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from causalclip.clip.backbone import build_clip, tokenize
-from causalclip.clip.zeroshot import class_features, cosine_logits
+from causalclip.clip.zeroshot import class_features, cosine_logits, text_features
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,23 @@ def test_names_and_templates_must_be_there(model):
         class_features(model, ["cat"], [])
     with pytest.raises(ValueError, match="must contain {} for the class name, got 'a photo'"):
         class_features(model, ["cat"], ["a photo"])
+
+
+def test_texts_are_encoded_as_they_stand_in_parts_of_any_size(model, monkeypatch):
+    texts = ["a cat.", "grass", "a dog that sleeps"]
+    monkeypatch.setattr("causalclip.clip.zeroshot.TEXTS_AT_ONCE", 2)
+    expected = torch.cat([model.encode_text(tokenize(text)) for text in texts])
+    torch.testing.assert_close(text_features(model, texts), expected)
+
+
+def test_texts_must_be_there_and_fit_unless_they_are_cut(model):
+    with pytest.raises(ValueError, match="at least one text"):
+        text_features(model, [])
+    long = "cat " * 100
+    with pytest.raises(ValueError, match="takes 102 tokens, more than the context length 77"):
+        text_features(model, [long])
+    cut = text_features(model, ["cat " * 75])
+    torch.testing.assert_close(text_features(model, [long], cut=True), cut)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,22 @@ def test_a_fit_without_probes_has_none():
     assert not FittedICM.from_state(fit.state(), fit.facts).probes
 
 
+def test_each_reading_has_logits_of_its_own_subspace():
+    fit, z, text = fitted(), world()[1].features[:5], torch.eye(3, DIM)
+    inside = fit.projections["zeroshot"].basis.float()
+    logits = fit.zeroshot_logits(z, text, 7.0)["zeroshot_icm"]
+    cosine = torch.cosine_similarity((z @ inside)[:, None], text @ inside, dim=-1)
+    torch.testing.assert_close(logits, 7 * cosine)
+    raw = fit.zeroshot_logits(z, text, 7.0, normalize=False)["zeroshot_icm"]
+    torch.testing.assert_close(raw, 7 * (z @ inside) @ (text @ inside).T)
+
+    probed = fit.probe_logits(z)
+    inside = z @ fit.projections["linear_probe"].basis.float()
+    for name, x, probe in (("linear_probe", z, "plain"), ("linear_probe_icm", inside, "icm")):
+        weight, bias = fit.probes[probe].weight.float(), fit.probes[probe].bias.float()
+        torch.testing.assert_close(probed[name].float(), x @ weight.T + bias)
+
+
 def test_a_choice_is_recorded_with_its_grid_and_said_in_a_line():
     found = chosen()
     record = found.record()

@@ -123,9 +123,9 @@ def test_the_published_codes_arithmetic_with_its_end_of_the_spectrum(make_traine
     options += ["KEEP", "reference", "NORMALIZE", False, "NORMALIZE_PROJECTED", False]
     keys = [f"TRAINER.CLIP_ICM.{v}" if i % 2 == 0 else v for i, v in enumerate(options)]
     trainer = run(make_trainer, tmp_path, *keys)
-    groups, encode = trainer.groups, trainer.encoder.features
+    groups, encode = trainer.sources.groups, trainer.encoder.features
     z = torch.cat([torch.from_numpy(np.array(encode(g.paths))) for g in groups])
-    z_do = torch.cat([torch.from_numpy(trainer.pairs.changed(g)[0]) for g in groups])
+    z_do = torch.cat([torch.from_numpy(trainer.sources.pairs.changed(g)[0]) for g in groups])
 
     # The slow transcription (clip_icm.py and engine.py of the published repository).
     z, z_do = z.double(), z_do.double()
@@ -328,7 +328,7 @@ def test_fewer_pairs_than_dimensions_are_refused_or_drawn(make_trainer, tmp_path
     few = [*FEW, "DATASET.NUM_SHOTS", 2]
     with pytest.raises(ValueError, match="20 images and 1 intervention each give 20 pairs for 32"):
         make_trainer("CLIP_ICM", tmp_path, *few)
-    assert make_trainer("CLIP_ICM", tmp_path, *few, "TRAINER.CLIP_ICM.DRAWS", 0).draws == 7
+    assert make_trainer("CLIP_ICM", tmp_path, *few, "TRAINER.CLIP_ICM.DRAWS", 0).sources.draws == 7
 
 
 def test_one_class_only_is_refused(make_trainer, tmp_path, monkeypatch):

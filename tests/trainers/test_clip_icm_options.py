@@ -52,7 +52,7 @@ def test_images_are_paired_with_texts_alone_or_beside_pairs_of_images(run):
 def test_draws_against_draws_are_pairs_of_the_changed_pictures_alone(run):
     trainer, record = run(AGAINST="draws", DRAWS=3, SELECT="fixed", DIM_INV=8, NORMALIZE=False)
     assert record["details"]["pairs"] == 80 * 3
-    groups = [trainer.pairs.changed(group) for group in trainer.groups]
+    groups = [trainer.sources.pairs.changed(group) for group in trainer.sources.groups]
     draws = [torch.from_numpy(np.concatenate(part)).double() for part in zip(*groups, strict=True)]
     d = torch.cat([draws[0] - draws[1], draws[0] - draws[2], draws[1] - draws[2]])
     basis = trainer.fitted.projections["zeroshot"].basis.double()
@@ -63,8 +63,8 @@ def test_draws_against_draws_are_pairs_of_the_changed_pictures_alone(run):
 
 def test_kinds_and_their_strength_are_those_asked_for(run):
     trainer, record = run(KINDS=["invert", "blur"], STRENGTH=2.0)
-    assert {group.intervention.kinds for group in trainer.groups} == {("invert", "blur")}
-    assert trainer.groups[0].intervention.params.blur_sigma == (0.2, 4.0)
+    assert {group.intervention.kinds for group in trainer.sources.groups} == {("invert", "blur")}
+    assert trainer.sources.groups[0].intervention.params.blur_sigma == (0.2, 4.0)
     assert record["details"]["pairs"] >= 80
 
 
