@@ -9,4 +9,5 @@ ruff format --check .
 basedpyright
 basedpyright --project tests  # imports only
 export OMP_NUM_THREADS=1  # one thread a process and several processes, not the product
-exec python -m pytest --numprocesses auto --dist loadscope "$@"
+# In the order of tests/conftest.py: the modules that take longest first.
+exec python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder "$@"

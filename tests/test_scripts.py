@@ -48,6 +48,17 @@ def run(script, *arguments, cwd=ROOT, **environment) -> subprocess.CompletedProc
 
 
 @pytest.fixture
+def refused(capsys):
+    """A function like `run` for what cannot be run, without a shell; it answers what is said."""
+
+    def call(script, *arguments, **environment):
+        assert scripts.main([script.removesuffix(".sh"), *arguments], environment) == 2
+        return capsys.readouterr().err
+
+    return call
+
+
+@pytest.fixture
 def stubbed(tmp_path, monkeypatch, capsys):
     """A function like `run` that trains nothing; its `.calls()` are the arguments of train.py."""
     calls: list[list[str]] = []
@@ -107,30 +118,26 @@ def test_too_few_arguments_say_the_usage(script):
 
 
 @pytest.mark.parametrize("script", CALLS)
-def test_without_data_it_is_said_and_how_to_set_it(script):
-    done = run(script, *CALLS[script])
-    assert done.returncode == 2
-    assert "DATA is not set: export DATA=" in done.stderr
+def test_without_data_it_is_said_and_how_to_set_it(script, refused):
+    assert "DATA is not set: export DATA=" in refused(script, *CALLS[script])
 
 
 @pytest.mark.parametrize("script", CALLS)
-def test_an_unknown_trainer_lists_those_there_are(script, tmp_path):
-    done = run(script, "CoOP", *CALLS[script][1:], DATA=str(tmp_path))
-    assert done.returncode == 2
-    assert "unknown trainer CoOP; known: " in done.stderr
-    assert " CoOp " in done.stderr
+def test_an_unknown_trainer_lists_those_there_are(script, refused, tmp_path):
+    said = refused(script, "CoOP", *CALLS[script][1:], DATA=str(tmp_path))
+    assert "unknown trainer CoOP; known: " in said
+    assert " CoOp " in said
 
 
 @pytest.mark.parametrize("script", sorted(set(CALLS) - {"xd_train.sh", "dg_test.sh"}))
-def test_an_unknown_data_set_lists_those_there_are(script, tmp_path):
+def test_an_unknown_data_set_lists_those_there_are(script, refused, tmp_path):
     trainer, *rest = CALLS[script]
     if script == "reproduce.sh":
-        done = run(script, trainer, *rest, DATA=str(tmp_path), DATASETS="caltech")
+        said = refused(script, trainer, *rest, DATA=str(tmp_path), DATASETS="caltech")
     else:
-        done = run(script, trainer, "caltech", *rest[1:], DATA=str(tmp_path))
-    assert done.returncode == 2
-    assert "unknown data set caltech; known: " in done.stderr
-    assert " caltech101 " in done.stderr
+        said = refused(script, trainer, "caltech", *rest[1:], DATA=str(tmp_path))
+    assert "unknown data set caltech; known: " in said
+    assert " caltech101 " in said
 
 
 @pytest.mark.parametrize(
@@ -161,10 +168,9 @@ def test_an_unknown_data_set_lists_those_there_are(script, tmp_path):
         ("lodo.sh", ["CoOp", "domainbed_pacs"], {"BACKBONE": "vit"}, "BACKBONE vit; known: rn50"),
     ],
 )
-def test_what_cannot_be_run_is_said(script, arguments, environment, said, tmp_path):
-    done = run(script, *arguments, DATA=str(tmp_path), OUTPUT=str(tmp_path), **environment)
-    assert done.returncode == 2
-    assert said in done.stderr
+def test_what_cannot_be_run_is_said(script, arguments, environment, said, refused, tmp_path):
+    folders = {"DATA": str(tmp_path), "OUTPUT": str(tmp_path)}
+    assert said in refused(script, *arguments, **folders, **environment)
 
 
 # What is run, and where it goes
@@ -287,20 +293,19 @@ def test_domains_with_a_space_are_one_word(stubbed, tmp_path):
 @pytest.mark.parametrize("method", ["LinearProbe", "TipAdapter", "TipAdapterF"])
 @pytest.mark.parametrize("script", ["openclass.sh", "base2new_test.sh", "xd_test.sh"])
 def test_a_method_that_cannot_name_other_classes_is_refused_before_any_work(
-    script, method, tmp_path
+    script, method, refused, tmp_path
 ):
-    done = run(script, method, *CALLS[script][1:], DATA=str(tmp_path), OUTPUT=str(tmp_path / "out"))
-    assert done.returncode == 2
-    assert f"{method} cannot name the classes" in done.stderr
-    assert "these can: CDC, CLIP_Adapter" in done.stderr
+    folders = {"DATA": str(tmp_path), "OUTPUT": str(tmp_path / "out")}
+    said = refused(script, method, *CALLS[script][1:], **folders)
+    assert f"{method} cannot name the classes" in said
+    assert "these can: CDC, CLIP_Adapter" in said
     assert not (tmp_path / "out").exists()
 
 
-def test_a_context_for_each_class_is_refused_for_other_classes(tmp_path):
+def test_a_context_for_each_class_is_refused_for_other_classes(refused, tmp_path):
     key = ["TRAINER.COOP.CSC", "True"]
-    done = run("openclass.sh", "CoOp", "domainbed_pacs", "1", *key, DATA=str(tmp_path))
-    assert done.returncode == 2
-    assert "CoOp cannot name the classes" in done.stderr
+    said = refused("openclass.sh", "CoOp", "domainbed_pacs", "1", *key, DATA=str(tmp_path))
+    assert "CoOp cannot name the classes" in said
 
 
 def test_relative_folders_are_those_of_the_caller(tmp_path):
