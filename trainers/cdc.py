@@ -5,17 +5,17 @@ Perspective", NeurIPS 2024, arXiv 2410.12816. What the paper does not state is o
 
 Every part has a switch. Rows of an ablation; `+` goes on from the row above:
 
-    the method                            the defaults
-    without L_con                         GAMMA 0
-    augmentation set 2                    CROP_ALL_VIEWS True
-      + without L_con                     GAMMA 0
-      + without L_de                      BETA 0
-      + trusted loss summed, as in TMC    LOSS_REDUCTION sum
-      + plain cross-entropy a template    LOSS cross_entropy, FUSED_LOSS False; mean or sum
-      + templates that start as one       INIT_NOISE 0
+    the method                            the defaults, chosen as docs/recipes.md says
+    without L_con                         GAMMA 0; on one side GAMMA_IMAGE 0
+    augmentation set 1                    CROP_ALL_VIEWS False
+    the mean of the opinions' losses      LOSS_REDUCTION mean
+    plain cross-entropy a template        LOSS cross_entropy, FUSED_LOSS False; sum or mean
+    MaPLe's coupled prompts               VISION coupled
     multiple templates alone              LOSS cross_entropy, FUSED_LOSS False, FUSION logits,
-                                          GAMMA 0, BETA 0, VIEWS ['as_configured']
-      + MaPLe, to the digit               INIT_NOISE 0, N_TEMPLATES 1
+                                          GAMMA 0, BETA 0,
+                                          VIEWS ['as_configured'], CROP_ALL_VIEWS False
+      + one template: IVLP's model        INIT_NOISE 0, N_TEMPLATES 1
+      + MaPLe, to the digit               VISION coupled
 """
 
 from __future__ import annotations
@@ -71,32 +71,37 @@ class CDC(PromptTrainer):
         "N_CTX": 2,
         "CTX_INIT": "a photo of a",
         "PROMPT_DEPTH": 9,
-        # [ours] coupled: MaPLe's deep prompts in both encoders; independent: IVLP's; none: text
-        "VISION": "coupled",
+        # [ours] independent: IVLP's deep prompts in both encoders; coupled: MaPLe's; none: text
+        "VISION": "independent",
         "SHARE_PROJECTIONS": True,  # [ours] one text-to-image projection a depth for all templates
         "LEARN": "all",  # [ours]; [second-hand] tokens alone: the projections stay as they start
         # [ours] Equal templates would give L_de no gradient. A token embedding has a standard
-        # deviation of about 0.02 as well, so 0.02 absolute drowns the words that are the start;
-        # relative, in units of what is disturbed, would keep them. The choice awaits measurement.
-        "INIT_NOISE": 0.02,
-        "NOISE_SCALE": "absolute",  # absolute | relative
+        # deviation of about 0.02 itself, so absolute noise drowns the words that are the start;
+        # relative noise is in units of what it disturbs.
+        "INIT_NOISE": 0.1,
+        "NOISE_SCALE": "relative",  # relative | absolute
         "VIEWS": ["flip_crop", "color_jitter", "gray_blur", "perspective_erasing"],  # [ours]
-        "CROP_ALL_VIEWS": False,  # [second-hand] the second augmentation set
+        "CROP_ALL_VIEWS": True,  # [second-hand] the second augmentation set; False: the first
         "EVIDENCE": "exp",  # [ours] exp | relu; softplus is [TMC]'s
+        # [ours] what a logit has to exceed to be evidence: the mean of this image's logits under
+        # the template, or the training images' mean zero-shot logit
+        "EVIDENCE_OFFSET": "image",  # image | training
         "LOSS": "trusted",  # [paper], its form [TMC]'s; cross_entropy: plain, of softmaxes
-        "LOSS_REDUCTION": "mean",  # [ours] over the opinions; sum is [TMC]'s
+        # [TMC] over the opinions; the mean [ours] would be M + 1 times as small a step
+        "LOSS_REDUCTION": "sum",
         "FUSED_LOSS": True,  # [TMC] whether the fused answer is scored beside the templates'
         "KL_WEIGHT": 0.0,  # [TMC] has 1; at CLIP's scale the term would dominate
         "KL_EPOCHS": 0,  # [TMC] the weight grows as min(1, epoch / KL_EPOCHS); 0: constant
         # dempster is [TMC]'s; [ours] discounted | averaging | probabilities | logits (their means)
         "FUSION": "discounted",
-        # [ours] eta of `discounted`: a number in [1/M, 1], geometric (1/M), or None or fit: fitted
+        # [ours] eta of `discounted`: None or geometric (1/M), a number in [1/M, 1], or fit: fitted
         # on the validation split
         "DISCOUNT": None,
         "BETA": 0.1,  # [ours] weight of L_de over the classes' text features
         "BETA_IMAGE": None,  # [ours] ... over the image features; None: as BETA
-        "GAMMA": 5.0,  # [ours] weight of L_con: texts against the hand-crafted ones
-        "GAMMA_IMAGE": 0.0,  # [ours] ... images against the frozen tower's; one more forward
+        "GAMMA": 20.0,  # [ours] weight of L_con: texts against the hand-crafted ones
+        # [ours] ... images against the frozen tower's, one more forward; None: as GAMMA
+        "GAMMA_IMAGE": None,
         "PREC": "fp32",
         "PROJECTION": "",
     }
@@ -113,6 +118,7 @@ class CDC(PromptTrainer):
         "VIEWS": ListOf(OneOf((*FAMILIES, AS_CONFIGURED))),
         "CROP_ALL_VIEWS": Flag(),
         "EVIDENCE": OneOf(get_args(EvidenceKind)),
+        "EVIDENCE_OFFSET": OneOf(("image", "training")),
         "LOSS": OneOf(get_args(Loss)),
         "LOSS_REDUCTION": OneOf(get_args(Reduction)),
         "FUSED_LOSS": Flag(),
@@ -123,7 +129,7 @@ class CDC(PromptTrainer):
         "BETA": Number(0),
         "BETA_IMAGE": Maybe(Number(0)),
         "GAMMA": Number(0),
-        "GAMMA_IMAGE": Number(0),
+        "GAMMA_IMAGE": Maybe(Number(0)),
     }
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -235,9 +241,11 @@ class CDC(PromptTrainer):
 
     def evidence(self, logits: Tensor) -> Tensor:
         """Evidence of every template (B, M, K) from its logits (B, M, K), scale z^m T^m'."""
-        return evidence_from_logits(
-            logits, self.model.get_buffer("offset"), kind=self.settings.EVIDENCE
-        )
+        if self.settings.EVIDENCE_OFFSET == "image":
+            offset = logits.float().mean(-1, keepdim=True)
+        else:
+            offset = self.model.get_buffer("offset")
+        return evidence_from_logits(logits, offset, kind=self.settings.EVIDENCE)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The objective's L_cls of M templates and their fusion, plus the weighted L_de and L_con.
@@ -271,9 +279,10 @@ class CDC(PromptTrainer):
     # Calibration
 
     def before_train(self) -> None:
-        """Set the evidence's offset, unless the run is resumed."""
+        """Set the evidence's offset where it is the training images', unless the run is resumed."""
         super().before_train()
-        if self.start_epoch == 0:  # a resumed run has its offset from the checkpoint
+        # a resumed run has its offset from the checkpoint
+        if self.settings.EVIDENCE_OFFSET == "training" and self.start_epoch == 0:
             offset = self.model.get_buffer("offset").fill_(self.mean_zeroshot_logit())
             print(f"Evidence offset: {offset.item():.4f} (mean zero-shot logit)")
 
@@ -290,9 +299,9 @@ class CDC(PromptTrainer):
     def calibrate(self) -> None:
         """Set eta: fixed by the configuration, or by likelihood on the validation split."""
         eta = self.settings.DISCOUNT
-        if eta in (None, "fit"):
+        if eta == "fit":
             eta = self.fitted_discount()
-        elif eta == "geometric":
+        elif eta in (None, "geometric"):
             eta = 1 / self.settings.N_TEMPLATES
         self.model.get_buffer("discount").fill_(eta)
 
@@ -341,6 +350,7 @@ def objective_of(settings: CfgNode) -> Objective:
     """The objective that the settings describe."""
     prompted = settings.VISION != "none"  # else the image features are CLIP's own
     beta_image = settings.BETA if settings.BETA_IMAGE is None else settings.BETA_IMAGE
+    gamma_image = settings.GAMMA if settings.GAMMA_IMAGE is None else settings.GAMMA_IMAGE
     return Objective(
         loss=settings.LOSS,
         reduction=settings.LOSS_REDUCTION,
@@ -351,5 +361,5 @@ def objective_of(settings: CfgNode) -> Objective:
         beta=settings.BETA,
         beta_image=beta_image if prompted else 0.0,
         gamma=settings.GAMMA,
-        gamma_image=settings.GAMMA_IMAGE,
+        gamma_image=gamma_image if prompted else 0.0,
     )

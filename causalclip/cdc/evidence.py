@@ -44,8 +44,9 @@ def evidence_from_logits(
     """Turn logits (..., K) into non-negative evidence (..., K), at least in single precision.
 
     `exp`: e = exp(min(logits - offset, max_exponent)); `softplus` and `relu` act on
-    logits - offset. One offset for all samples [ours]: a per-sample one would let every image,
-    however foreign, show the same amount of evidence.
+    logits - offset. `offset` is a number or broadcasts to the logits: one for all samples, or the
+    mean (..., 1) of each image's own [ours], which counts what a class has above the others; CLIP's
+    cosines have a level that differs from image to image and says nothing of the classes.
 
     Raises:
         ValueError: unknown `kind`.

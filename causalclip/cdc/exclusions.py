@@ -23,7 +23,7 @@ def excluded(settings: Mapping[str, Any]) -> Iterator[str]:
 def _of_fusion(settings: Mapping[str, Any]) -> Iterator[str]:
     eta, n_templates = settings["DISCOUNT"], settings["N_TEMPLATES"]
     if isinstance(eta, (int, float)) and eta < 1 / n_templates:
-        allowed = f"None or fit, geometric or a number in [{1 / n_templates:g}, 1]"
+        allowed = f"None or geometric, fit or a number in [{1 / n_templates:g}, 1]"
         yield f"DISCOUNT must be {allowed}, got {eta}"
     trusted, fusion = settings["LOSS"] == "trusted", settings["FUSION"]
     if trusted and settings["FUSED_LOSS"] and fusion in WITHOUT_EVIDENCE:

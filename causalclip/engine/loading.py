@@ -19,9 +19,9 @@ from causalclip.engine.decoded import DecodedImages
 from causalclip.engine.draws import draw_for, generators_kept
 
 DEFAULTS = {
-    # dassl: as Dassl draws, from the global generators, in new workers every epoch;
-    # item: from (seed, epoch, image), the same with any number of workers and after a resume
-    "DRAWS": "dassl",
+    # item: from (seed, epoch, image), the same with any number of workers and after a resume;
+    # dassl: as Dassl draws, from the global generators, in new workers every epoch
+    "DRAWS": "item",
     "DECODED_MB": 512,  # bound on the decoded training images that DRAWS item keeps in memory
 }
 DRAWS = ("dassl", "item")

@@ -1,0 +1,90 @@
+"""The bundled data and folders of images, cut for choosing recipes: no test image is in them.
+
+What the sets call their training part is halved: one half to train on, the other to choose by. Few
+shots are drawn from the first half, and the few that validate (the discount of CDC is fitted on
+them) from the validation part as always. `python benchmarks/recipes.py` names them to
+`causalclip train --import`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dassl.data.datasets import Datum
+from yacs.config import CfgNode
+
+from causalclip.data.fewshot import fewshot_split
+from causalclip.data.splits import Items
+from causalclip.datasets.causal_shapes import CausalShapes
+from causalclip.datasets.coloured_digits import ColouredDigits
+from causalclip.datasets.folders import ImageFolder, Parts
+from causalclip.datasets.handwritten_digits import PLAIN, HandwrittenDigits, digit_items
+
+SHOTS = 16
+"""Images a class of a folder that are trained on; its others choose."""
+VALIDATION = 4
+"""Images a class of a folder's validation part that stay one; its others choose."""
+
+
+def trains(item: Datum) -> bool:
+    """Whether a bundled picture is in the half to train on: the one of even numbers.
+
+    Pictures of one scan or instance have one number in all looks and styles, so none of them is
+    seen in the other half under another look.
+    """
+    return int(re.findall(r"\d+", Path(item.impath).name)[0]) % 2 == 0
+
+
+class _Halved:
+    """A bundled set whose test part is half of its training part."""
+
+    def _half(self, folder: Path, part: str, *, test: bool) -> Items:
+        return self._part(folder, self.domains, [part], test=test)  # type: ignore[attr-defined]
+
+    def _pooled(self, cfg: CfgNode, folder: Path) -> tuple[Items, Items, Items]:
+        self.heldout_test: frozenset[str] = frozenset()
+        train = [item for item in self._half(folder, "train", test=False) if trains(item)]
+        test = [item for item in self._half(folder, "train", test=True) if not trains(item)]
+        val = self._half(folder, "val", test=False)
+        few = fewshot_split(self, train, val, cfg, folder / "split_tuning")  # type: ignore[arg-type]
+        return *few, test
+
+
+class TuningHandwrittenDigits(_Halved, HandwrittenDigits):
+    """The plain scans."""
+
+    def _half(self, folder: Path, part: str, *, test: bool) -> Items:
+        return digit_items(folder, PLAIN, part, number=0)
+
+
+class TuningColouredDigits(_Halved, ColouredDigits):
+    """The scans in all four looks."""
+
+
+class TuningCausalShapes(_Halved, CausalShapes):
+    """The shapes, with the test's share of confounded backgrounds in the half that chooses."""
+
+
+class TuningImageFolder(ImageFolder):
+    """A folder of images without its test part."""
+
+    def read(self, settings: CfgNode) -> tuple[Path, Parts]:
+        """As `ImageFolder.read`, the test part put together from the others."""
+        folder, (train, val, _) = super().read(settings)
+        first, rest = _cut(train, SHOTS)
+        validation, others = _cut(val, VALIDATION)
+        return folder, (first, validation, [*rest, *others])
+
+
+def _cut(items: Items, count: int) -> tuple[list[Datum], list[Datum]]:
+    """The first `count` items of every class, and the others."""
+    seen: dict[int, int] = {}
+    parts: tuple[list[Datum], list[Datum]] = [], []
+    for item in items:
+        seen[item.label] = seen.get(item.label, 0) + 1
+        parts[seen[item.label] > count].append(item)
+    return parts
+
+
+DATASETS = (TuningHandwrittenDigits, TuningColouredDigits, TuningCausalShapes, TuningImageFolder)
