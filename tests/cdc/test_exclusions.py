@@ -44,7 +44,7 @@ def test_settings_that_exclude_each_other_are_named(settings, complaint):
         {"FUSION": "logits", "FUSED_LOSS": False},
         {"FUSION": "logits", "LOSS": "cross_entropy"},
         {"VISION": "none"},
-        {"VIEWS": ["as_configured"]},
+        {"VIEWS": ["as_configured"], "CROP_ALL_VIEWS": False},
         {"N_TEMPLATES": 1},
     ],
 )

@@ -74,8 +74,8 @@ def seen(loader, count=2):
     return (torch.cat([batch[key] for batch in batches]) for key in ("index", "img"))
 
 
-def test_by_default_the_toolkits_own_loader_stays(make_trainer, tmp_path):
-    trainer = make_trainer("CoOp", tmp_path)
+def test_where_dassl_draws_the_toolkits_own_loader_stays(make_trainer, tmp_path):
+    trainer = make_trainer("CoOp", tmp_path, "DATALOADER.DRAWS", "dassl")
     assert trainer.train_loader_x is trainer.dm.train_loader_x
 
 

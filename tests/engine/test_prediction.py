@@ -126,9 +126,9 @@ def certain(make_trainer, tmp_path):
 
     Half of the images are answered wrongly: the less certain half.
     """
-    trainer = make_trainer(
-        "CDC", tmp_path, "TRAINER.CDC.N_TEMPLATES", 8, "TRAINER.CDC.DISCOUNT", 1.0
-    )
+    settings = {"N_TEMPLATES": 8, "DISCOUNT": 1.0, "EVIDENCE_OFFSET": "training"}
+    options = [part for key, value in settings.items() for part in (f"TRAINER.CDC.{key}", value)]
+    trainer = make_trainer("CDC", tmp_path, *options)
     labels = torch.tensor([item.label for item in trainer.dm.dataset.test])
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     answered = torch.where(order < len(labels) // 2, (labels + 1) % 5, labels)

@@ -90,7 +90,7 @@ def test_no_constraint_is_of_a_setting_that_is_not_there(method):
         ("N_TEMPLATES", 10**12, "an int in [1, 100]"),
         ("N_TEMPLATES", [4], "an int in [1, 100]"),
         ("VIEWS", [], "a list of 1 or more, each one of flip_crop, "),
-        ("DISCOUNT", 0.1, "None or fit, geometric or a number in [0.25, 1]"),
+        ("DISCOUNT", 0.1, "None or geometric, fit or a number in [0.25, 1]"),
         ("DISCOUNT", 1.5, "None or one of fit, geometric or a number in (0, 1]"),
     ],
 )

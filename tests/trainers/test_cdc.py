@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from causalclip.cdc.evidence import fuse, probabilities
 from causalclip.clip.backbone import build_clip, save_tiny
 from causalclip.clip.injection import encode_image
 
@@ -29,7 +30,9 @@ ALONE = cdc(
     BETA=0.0,
     GAMMA=0.0,
     INIT_NOISE=0.0,
+    VISION="coupled",
     VIEWS=["as_configured"],
+    CROP_ALL_VIEWS=False,
 )
 
 
@@ -138,7 +141,7 @@ def test_each_template_alone_is_measured(trained):
 
 
 @pytest.mark.parametrize(
-    ("typed", "expected"), [("0.5", 0.5), ("geometric", 0.25), ("1", 1.0), ("1.0", 1.0)]
+    ("typed", "expected"), [("0.5", 0.5), ("1", 1.0), ("1.0", 1.0)]
 )
 def test_the_discount_as_it_is_typed(typed, expected, make_trainer, tmp_path):
     make_trainer("CDC", tmp_path, *cdc(DISCOUNT=typed)).train()
@@ -150,10 +153,48 @@ def test_the_discount_as_it_is_typed(typed, expected, make_trainer, tmp_path):
         assert not np.allclose(found["probabilities"], found["dempster/probabilities"])
 
 
-@pytest.mark.parametrize("typed", ["fit", "None"])
-def test_a_fitted_discount_goes_by_two_names(typed, trained, make_trainer, tmp_path):
-    make_trainer("CDC", tmp_path, *cdc(DISCOUNT=typed)).train()
+def test_the_geometric_discount_goes_by_two_names(trained, make_trainer, tmp_path):
+    make_trainer("CDC", tmp_path, *cdc(DISCOUNT="geometric")).train()
     assert results(tmp_path)["details"] == results(trained)["details"]
+    assert results(tmp_path)["details"]["discount"] == 0.25
+
+
+def test_a_discount_is_fitted_on_the_validation_split(make_trainer, tmp_path):
+    trainer = make_trainer("CDC", tmp_path, *cdc(DISCOUNT="fit"))
+    trainer.train()
+    with torch.no_grad():
+        logits, labels = trainer.validation_logits()
+    likelihood = {
+        eta: -probabilities(fuse(trainer.evidence(logits).double(), discount=eta))
+        .gather(-1, labels[:, None])
+        .log()
+        .mean()
+        .item()
+        for eta in np.linspace(0.25, 1, 16)
+    }
+    found = results(tmp_path)["details"]["discount"]
+    best = min(likelihood, key=lambda eta: likelihood[eta])  # brute force over a grid
+    assert found == pytest.approx(best, abs=0.05)
+
+
+# -- what a logit has to exceed ------------------------------------------------------------------
+
+
+def test_evidence_is_what_exceeds_the_images_own_level(make_trainer, tmp_path):
+    trainer = make_trainer("CDC", tmp_path)
+    logits = torch.randn(3, 4, 5)
+    own = logits - logits.mean(-1, keepdim=True)
+    torch.testing.assert_close(trainer.evidence(logits), own.exp())
+    torch.testing.assert_close(trainer.evidence(logits + 7), trainer.evidence(logits))
+
+
+def test_evidence_above_the_training_images_level_grows_with_an_images_own(make_trainer, tmp_path):
+    trainer = make_trainer("CDC", tmp_path, *cdc(EVIDENCE_OFFSET="training"))
+    trainer.before_train()
+    offset = trainer.details()["offset"]
+    assert offset != 0
+    logits = torch.randn(3, 4, 5)
+    torch.testing.assert_close(trainer.evidence(logits), (logits - offset).exp())
 
 
 # -- what learns ---------------------------------------------------------------------------------
@@ -161,7 +202,7 @@ def test_a_fitted_discount_goes_by_two_names(typed, trained, make_trainer, tmp_p
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_tokens_alone_leave_the_projections_as_they_start(shared, make_trainer, tmp_path):
-    options = cdc(LEARN="tokens", SHARE_PROJECTIONS=shared)
+    options = cdc(VISION="coupled", LEARN="tokens", SHARE_PROJECTIONS=shared)
     trainer = make_trainer("CDC", tmp_path, *SAME, *options)
     before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
     trainer.train()
@@ -192,7 +233,7 @@ def test_relative_noise_is_in_units_of_the_words_it_disturbs(make_trainer, tmp_p
 
     assert noise(INIT_NOISE=0.1, NOISE_SCALE="relative") == pytest.approx(0.1, rel=0.1)
     # as wide as the words themselves
-    assert noise() == pytest.approx(1, rel=0.6)
+    assert noise(INIT_NOISE=0.02, NOISE_SCALE="absolute") == pytest.approx(1, rel=0.6)
 
 
 # -- losses --------------------------------------------------------------------------------------
@@ -255,7 +296,7 @@ def test_views_that_no_template_sees_are_said(make_trainer, tmp_path, capsys):
 
 
 def test_a_view_as_configured_is_that_of_the_other_methods(make_trainer, tmp_path):
-    mine = make_trainer("CDC", tmp_path, *SAME, *cdc(VIEWS=["as_configured"], N_TEMPLATES=2))
+    mine = make_trainer("CDC", tmp_path, *SAME, *ALONE, *cdc(N_TEMPLATES=2))
     theirs = make_trainer("MaPLe", tmp_path, *SAME)
     expected = str(theirs.train_loader_x.dataset.transform)
     assert [str(view) for view in mine.train_loader_x.dataset.transform] == [expected] * 2
