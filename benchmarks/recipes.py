@@ -7,8 +7,8 @@
 
 recipes.yaml has the worlds, the seeds of both looks, and the candidates. The tuning look never
 reads a test split (tuning_sets.py); the test look runs configs/trainers as they are. Each run is
-base-to-novel with 16 shots; a row of the CSV beside this file is one of them. --photos is the folder
-of photos200, which is not ours to give: without it, its worlds are left out.
+base-to-novel with 16 shots; a row of the CSV beside this file is one of them. --photos names a folder
+with photographs and their CLIP, which are not ours to give: without it, their worlds are left out.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Job:
         found = Job(self.look, "CLIP_ICM", (), self.world, self.seed).folder(root, "train_base")
         return f"TRAINER.{self.method}.PROJECTION", str(found / "projection.safetensors")
 
-    def runs(self, root: Path, data: Path) -> Iterator[Run]:
-        """The training and the test."""
+    def runs(self, root: Path, data: Path, photos: str) -> Iterator[Run]:
+        """The training and the test; `photos` is the folder of the photographs' CLIP."""
         trained = self.folder(root, "train_base")
         for part, half in (("train_base", "base"), ("test_new", "new")):
             tests = part == "test_new"
@@ -86,7 +86,10 @@ class Job:
                 *("--config-file", str(recipe_file(self.method)), "--output-dir", str(folder)),
                 *("--protocol", "base2new", "--part", part, *flags),
                 *("--import", "benchmarks.tuning_sets"),
-                *world_settings(self.world, self.look, self.method),
+                *(
+                    value.replace("{photos}", photos)
+                    for value in world_settings(self.world, self.look, self.method)
+                ),
                 *self.settings,
                 *self.subspace(root),
                 *("DATASET.NUM_SHOTS", "16", "DATASET.SUBSAMPLE_CLASSES", half),
@@ -131,15 +134,14 @@ def world_settings(world: str, look: str, method: str) -> list[str]:
 def jobs_of(look: str, worlds: Sequence[str], methods: Sequence[str]) -> list[Job]:
     """Every candidate (of the test look: every recipe) in every world with every seed."""
     facts = described()
-    places = [(world, seed) for seed in facts["seeds"][look] for world in worlds]
-    jobs = [
-        Job(look, method, tuple(settings), *place)
-        for method in methods
-        for settings in (candidates(method) if look == "tuning" else [()])
-        for place in places
-    ]
-    if look == "test" and {"CDC", "CLIP_ICM"} <= set(methods):
-        jobs += [Job(look, "CDC", (), *place, inside=True) for place in places]
+    inside = look == "test" and {"CDC", "CLIP_ICM"} <= set(methods)
+    jobs = []
+    for seed in facts["seeds"][look]:
+        for world in worlds:
+            for method in methods:
+                tried = candidates(method) if look == "tuning" else [[]]
+                jobs += [Job(look, method, tuple(settings), world, seed) for settings in tried]
+            jobs += [Job(look, "CDC", (), world, seed, inside=True)] * inside
     return jobs
 
 
@@ -232,11 +234,11 @@ def run(args: argparse.Namespace) -> int:
         name for name in facts["worlds"] if args.photos or not name.startswith("photos")
     ]
     if args.photos and not (data / "photos_portrait").is_dir():
-        make_photos(Path(args.photos), data)
+        make_photos(Path(args.photos, "photos200"), data)
     data.mkdir(parents=True, exist_ok=True)
     jobs = jobs_of(args.look, worlds, args.methods or list(facts["candidates"]))
     root = Path(args.output)
-    planned = [run for job in jobs for run in job.runs(root, data)]
+    planned = [run for job in jobs for run in job.runs(root, data, args.photos or "")]
     status = perform(planned, Local(jobs=args.jobs, show="runs"))
     if not status:
         rows = pd.DataFrame([row for job in jobs for row in job.rows(root)])
@@ -251,7 +253,7 @@ def parser() -> argparse.ArgumentParser:
     add("look", choices=("tuning", "test"))
     add("--methods", nargs="+", help="default: all of recipes.yaml")
     add("--worlds", nargs="+", help="default: all whose data are there")
-    add("--photos", help="folder of photos200: one folder of images a class")
+    add("--photos", help="folder that holds photos200/ and photos200_clip.pt")
     add("--data", default="data", help="where bundled data are drawn and photographs cut")
     add("--output", default="output/recipes", help="where the runs go")
     add("--jobs", type=int, default=2, help="runs at a time")

@@ -7,13 +7,14 @@ Every part has a switch. Rows of an ablation; `+` goes on from the row above:
 
     the method                            the defaults, chosen as docs/recipes.md says
     without L_con                         GAMMA 0; on one side GAMMA_IMAGE 0
-    augmentation set 1                    CROP_ALL_VIEWS False
+    augmentation set 1                    VIEWS ['flip_crop', 'color_jitter', 'gray_blur',
+                                          'perspective_erasing']
+    augmentation set 2                    the same and CROP_ALL_VIEWS True
     the mean of the opinions' losses      LOSS_REDUCTION mean
     plain cross-entropy a template        LOSS cross_entropy, FUSED_LOSS False; sum or mean
     MaPLe's coupled prompts               VISION coupled
     multiple templates alone              LOSS cross_entropy, FUSED_LOSS False, FUSION logits,
-                                          GAMMA 0, BETA 0,
-                                          VIEWS ['as_configured'], CROP_ALL_VIEWS False
+                                          GAMMA 0, BETA 0
       + one template: IVLP's model        INIT_NOISE 0, N_TEMPLATES 1
       + MaPLe, to the digit               VISION coupled
 """
@@ -68,7 +69,7 @@ class CDC(PromptTrainer):
     softmax = False  # calibrated by its own discount
     defaults = {
         "N_TEMPLATES": 4,  # [second-hand] M of the per-semantic table
-        "N_CTX": 2,
+        "N_CTX": 4,
         "CTX_INIT": "a photo of a",
         "PROMPT_DEPTH": 9,
         # [ours] independent: IVLP's deep prompts in both encoders; coupled: MaPLe's; none: text
@@ -80,8 +81,11 @@ class CDC(PromptTrainer):
         # relative noise is in units of what it disturbs.
         "INIT_NOISE": 0.1,
         "NOISE_SCALE": "relative",  # relative | absolute
-        "VIEWS": ["flip_crop", "color_jitter", "gray_blur", "perspective_erasing"],  # [ours]
-        "CROP_ALL_VIEWS": True,  # [second-hand] the second augmentation set; False: the first
+        # [second-hand] a family of augmentations a template, such as flip_crop, color_jitter,
+        # gray_blur and perspective_erasing [ours]; as_configured: its own draw of INPUT.TRANSFORMS,
+        # which did as well on digits and better on photographs
+        "VIEWS": [AS_CONFIGURED],
+        "CROP_ALL_VIEWS": False,  # [second-hand] the second augmentation set; False: the first
         "EVIDENCE": "exp",  # [ours] exp | relu; softplus is [TMC]'s
         # [ours] what a logit has to exceed to be evidence: the mean of this image's logits under
         # the template, or the training images' mean zero-shot logit
