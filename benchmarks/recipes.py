@@ -7,8 +7,9 @@
 
 recipes.yaml has the worlds, the seeds of both looks, and the candidates. The tuning look never
 reads a test split (tuning_sets.py); the test look runs configs/trainers as they are. Each run is
-base-to-novel with 16 shots; a row of the CSV beside this file is one of them. --photos names a folder
-with photographs and their CLIP, which are not ours to give: without it, their worlds are left out.
+base-to-novel with 16 shots; a row of the CSV beside this file is one of them. --photos names a
+folder with photographs and their CLIP, which are not ours to give: without it, their worlds are
+left out.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ from causalclip.runs.plan import Run
 from causalclip.runs.recipes import CONFIGS
 
 HERE = Path(__file__).parent
-KEY = ["method", "settings", "reading", "world", "seed"]
 INSIDE = "in CLIP_ICM's subspace"
 FIGURES = ["base", "new", "HM", "ECE base", "ECE new", "AUROC"]
 
@@ -105,9 +105,16 @@ class Job:
             found = [half.variants[reading] if reading else half.metrics for half in halves]
             base, new = (metrics["accuracy"] for metrics in found)
             yield {
-                **dict(zip(KEY, (self.method, self.named, reading, self.world, self.seed))),
-                **{"base": base, "new": new, "HM": 2 * base * new / max(base + new, 1e-9)},
-                **{"ECE base": found[0]["ece"], "ECE new": found[1]["ece"]},
+                "method": self.method,
+                "settings": self.named,
+                "reading": reading,
+                "world": self.world,
+                "seed": self.seed,
+                "base": base,
+                "new": new,
+                "HM": 2 * base * new / max(base + new, 1e-9),
+                "ECE base": found[0]["ece"],
+                "ECE new": found[1]["ece"],
                 "AUROC": novelty_auroc(*(one.uncertainty(reading) for one in answers)),
             }
 
@@ -152,9 +159,9 @@ def candidates(method: str) -> list[list[str]]:
         return [[str(x) for x in settings] for settings in facts["list"]]
     keys = [key.split() for key in facts.get("grid", {})]
     values = itertools.product(*facts.get("grid", {}).values())
+    cells = [zip(keys, chosen, strict=True) for chosen in values]
     return [
-        [str(x) for names, value in zip(keys, chosen) for name in names for x in (name, value)]
-        for chosen in values
+        [str(x) for names, value in cell for name in names for x in (name, value)] for cell in cells
     ]
 
 

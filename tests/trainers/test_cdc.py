@@ -140,9 +140,7 @@ def test_each_template_alone_is_measured(trained):
     assert not [name for name in found if name.startswith("template_1")]  # kept once
 
 
-@pytest.mark.parametrize(
-    ("typed", "expected"), [("0.5", 0.5), ("1", 1.0), ("1.0", 1.0)]
-)
+@pytest.mark.parametrize(("typed", "expected"), [("0.5", 0.5), ("1", 1.0), ("1.0", 1.0)])
 def test_the_discount_as_it_is_typed(typed, expected, make_trainer, tmp_path):
     make_trainer("CDC", tmp_path, *cdc(DISCOUNT=typed)).train()
     assert results(tmp_path)["details"]["discount"] == expected
