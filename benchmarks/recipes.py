@@ -230,6 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return status
     rows = read(args.look)
     made = compared(rows, *args.compare) if args.compare else table(rows).reset_index()
+    if "settings" in made:  # the tables are wide enough
+        made["settings"] = made["settings"].str.replace(r"TRAINER\.[A-Z]+\.", "", regex=True)
     print(tabulate(made, headers="keys", tablefmt="github", floatfmt=".1f", showindex=False))
     return 0
 
