@@ -121,9 +121,7 @@ def leave_one_out(
     if not grid:
         raise ValueError("the grid must hold at least one choice, got none")
     options = {"keep": keep, "text_weight": text_weight}
-    columns = [
-        held_out(number, folds, grid, classifier, **options) for number in range(len(folds))
-    ]
+    columns = [held_out(number, folds, grid, classifier, **options) for number in range(len(folds))]
     rows = zip(*columns, strict=True)
     return [
         Scored(choice, tuple(100 * right.double().mean().item() for right in row), row)

@@ -26,25 +26,25 @@ def lodo(make_cfg, tmp_path_factory):
     }  # fmt: skip
     kept = {}
 
-    def run(dataset, backbone, target):
+    def run(dataset, backbone, target, *more):
         folder = tmp_path_factory.mktemp(target)
         sources = [domain for domain in domains[dataset] if domain != target]
         options = ["MODEL.BACKBONE.NAME", backbone, "DATASET.NAME", dataset]
         options += ["DATASET.NUM_SHOTS", -1, "DATASET.SUBSAMPLE_CLASSES", "all"]
-        options += ["DATASET.SOURCE_DOMAINS", sources, "DATASET.TARGET_DOMAINS", [target]]
+        options += ["DATASET.SOURCE_DOMAINS", sources, "DATASET.TARGET_DOMAINS", [target], *more]
         set_random_seed(1)
         build_trainer(make_cfg("CLIP_ICM", folder, *options)).train()
         return json.loads((folder / "results.json").read_text())
 
-    def lodo(dataset, backbone="tiny"):
-        if (dataset, backbone) not in kept:
-            records = [run(dataset, backbone, target) for target in domains[dataset]]
+    def lodo(dataset, backbone="tiny", *more):
+        if (dataset, backbone, more) not in kept:
+            records = [run(dataset, backbone, target, *more) for target in domains[dataset]]
             readings = {
                 name: np.array([record["variants"][name]["accuracy"] for record in records])
                 for name in records[0]["variants"]
             }
-            kept[dataset, backbone] = readings, [record["details"] for record in records]
-        return kept[dataset, backbone]
+            kept[dataset, backbone, more] = readings, [record["details"] for record in records]
+        return kept[dataset, backbone, more]
 
     return lodo
 
