@@ -64,6 +64,7 @@ def run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
         "parts": result.variant_parts.get(variant, {}) if variant else result.parts,
         "settings": settings_of(result),
         "classnames": tuple(result.classnames),
+        "details": result.details,
         "path": path,
     }
 
