@@ -19,8 +19,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from causalclip.runs import local
-from causalclip.runs.local import Local, Stop, Worker
+from causalclip.runs.local import Local, Worker
 from causalclip.runs.plan import Run
+from causalclip.runs.stop import Stop
 
 SLEEPER = """
 import sys, time
