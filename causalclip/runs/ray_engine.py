@@ -82,8 +82,9 @@ class Ray:
             own = {"include_dashboard": False, "num_cpus": self.jobs and self.jobs * self.cpus}
         elif address != "auto":
             check_answers(address)
+        seen = self.show != "runs"
         try:
-            ray.init(address, log_to_driver=self.show != "runs", logging_level=logging.WARNING, **own)
+            ray.init(address, log_to_driver=seen, logging_level=logging.WARNING, **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise PlanError(f"no Ray cluster at {address}: {error}") from error
 
@@ -103,11 +104,12 @@ class Ray:
     def __call__(self, runs: Sequence[Run], stop: Stop) -> Iterator[Outcome]:
         """Do the runs; one outcome each, as they end. After a stop, those at work end."""
         self.check()
-        try:
-            with marked([run.folder for run in runs]) as mark:
-                yield from work(Schedule(runs), Tasks(self, mark), stop)
-        finally:
-            ray.shutdown()  # ends what is still at work
+        with marked([run.folder for run in runs]) as mark:
+            tasks = Tasks(self, mark)
+            try:
+                yield from work(Schedule(runs), tasks, stop)
+            finally:
+                tasks.end()
 
 
 def machines() -> list[dict[str, float]]:
@@ -190,6 +192,11 @@ class Tasks:
                 self.begin(run)
             else:
                 yield schedule.ended(run, _home(run, answer), answer.seconds)
+
+    def end(self) -> None:
+        """End what is at work."""
+        for ref in self.at_work:
+            ray.cancel(ref, force=True)
 
 
 def _parcels(run: Run) -> Parcels:
