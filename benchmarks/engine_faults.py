@@ -97,7 +97,7 @@ def lost_node(trial: Trial) -> int:
             if len(cluster.worker_nodes) == 2 and results(trial.folder / trial.output):
                 cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
 
-        ray = ("--engine", "ray", "--address", cluster.address)
+        ray = ("--engine", "ray", "--address", str(cluster.address))
         return trial.until_done(*ray, disturb=take_one)
 
 
@@ -111,7 +111,7 @@ def killed_driver(trial: Trial) -> int:
                 marks.pop(0)
                 process.kill()
 
-        ray = ("--engine", "ray", "--address", cluster.address)
+        ray = ("--engine", "ray", "--address", str(cluster.address))
         return trial.until_done(*ray, disturb=kill)
 
 

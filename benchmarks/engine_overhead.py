@@ -73,7 +73,7 @@ def sleeping_on_ray(jobs: int, seconds: float) -> Iterator[Engine]:
     setattr(ray_engine, "do", sleep)  # noqa: B010 (in place of a run)
     third = jobs // 3
     with nodes([jobs - 2 * third, third, third]) as cluster:
-        yield ray_engine.Ray(cluster.address)
+        yield ray_engine.Ray(str(cluster.address))
         ray_engine.ray.shutdown()
 
 

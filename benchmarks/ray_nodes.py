@@ -17,6 +17,7 @@ MEMORY = 100 * 2**20  # bytes of each node's object store
 def nodes(cpus: Sequence[int]) -> Iterator[Cluster]:
     """A cluster whose nodes have so many CPUs, the head first."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # on a busy machine
     os.environ.setdefault("RAY_worker_niceness", "0")  # as the local engine's; Ray's is 15
     from ray.cluster_utils import Cluster  # here: an extra
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,8 @@ class Ray:
 
     def __call__(self, runs: Sequence[Run], stop: Stop) -> Iterator[Outcome]:
         """Do the runs; one outcome each, as they end. After a stop, those at work end."""
+        if not runs:
+            return
         self.check()
         with marked([run.folder for run in runs]) as mark:
             tasks = Tasks(self, mark)
@@ -138,38 +140,38 @@ def check_answers(address: str) -> None:
 @contextmanager
 def marked(folders: Sequence[Path]) -> Iterator[Path]:
     """A file above all folders, for as long as they are worked in: who sees it sees them."""
-    above = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    above = Path(os.path.commonpath([folder.absolute().parent for folder in folders]))
     above.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=above, prefix=".ray-") as file:
         yield Path(file.name)
 
 
-@dataclass
 class Tasks:
     """The tasks at work."""
 
-    settings: Ray
-    mark: Path
-    at_work: dict[ray.ObjectRef, Run] = field(default_factory=dict)
-    apart: bool = False
-    """Whether a machine was met that does not see our folders: they are sent along since."""
-    _places: int = 0
-    _counted: float = 0.0
+    def __init__(self, settings: Ray, mark: Path) -> None:
+        self.settings, self.mark = settings, mark
+        self.at_work: dict[ray.ObjectRef, Run] = {}
+        # Once: each new remote function is sent to every process anew.
+        needs = {"num_cpus": settings.cpus, "num_gpus": settings.gpus_per_run}
+        self.task = ray.remote(**needs, max_retries=RETRIES)(do)
+        self.apart = False
+        """Whether a machine was met that does not see our folders: they are sent along since."""
+        self._places, self._counted = 0, -COUNT_EVERY
 
     def has_room(self) -> bool:
         """Whether a machine has a place for another run."""
-        if time.monotonic() - self._counted > COUNT_EVERY or not self._counted:
+        if time.monotonic() - self._counted > COUNT_EVERY:
             self._places, self._counted = self.settings.room(), time.monotonic()
         places = max(1, self._places)  # one waits for a machine to come back
         return len(self.at_work) < min(places, self.settings.jobs or places)
 
     def begin(self, run: Run) -> None:
         """Hand a run to the cluster."""
-        s = self.settings
-        errand = Errand(run, Path.cwd(), CONFIGS, self.mark, s.threads, s.show)
+        threads, show = self.settings.threads, self.settings.show
+        errand = Errand(run, Path.cwd(), CONFIGS, self.mark, threads, show)
         parcels = _parcels(run) if self.apart else None
-        task = ray.remote(num_cpus=s.cpus, num_gpus=s.gpus_per_run, max_retries=RETRIES)(do)
-        self.at_work[task.remote(errand, parcels)] = run
+        self.at_work[self.task.remote(errand, parcels)] = run
 
     def is_idle(self) -> bool:
         """Whether nothing is at work."""

@@ -33,6 +33,7 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")  # Ray's is 15: beside other work they hardly run
+        patch.setenv("RAY_raylet_start_wait_time_s", "300")
         head = {**SMALL, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(2):
