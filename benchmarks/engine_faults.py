@@ -3,7 +3,7 @@
 In the end every result must be there, whole, once, and the one that an undisturbed run leaves.
 
     python benchmarks/engine_faults.py FOLDER [--faults workers node driver disk] [--kills 20]
-        [--seed 1] [--epochs 8]
+        [--seed 1] [--methods CoOp CoCoOp] [--epochs 8]
 
 A run that is killed twice in one command is given up by it: the command is called again, as a user
 would, until nothing is left. `node` and `driver` are on a Ray cluster on this machine.
@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,8 @@ import numpy as np
 from ray_nodes import nodes
 
 LINE = (
-    "run base2new --methods CoOp CoCoOp --datasets handwritten_digits --seeds 1 2 --shots 4 "
-    "--no-table TRAIN.CHECKPOINT_FREQ 1 USE_CUDA False"
+    "run base2new --datasets handwritten_digits --shots 4 --no-table "
+    "TRAIN.CHECKPOINT_FREQ 1 USE_CUDA False"
 )
 SMALL_DISK = 8192  # bytes of a file
 
@@ -41,6 +41,7 @@ class Trial:
 
     folder: Path
     output: str
+    methods: Sequence[str]
     epochs: int
     kills: int
     draw: random.Random
@@ -49,8 +50,10 @@ class Trial:
         """The command, with its output in a file, and files of at most so many bytes."""
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         folders = ["--data", str(self.folder / "data"), "--output", str(self.folder / self.output)]
+        what = ["--methods", *self.methods, "--seeds", "1", "2"]
         epochs = ["OPTIM.MAX_EPOCH", str(self.epochs)]
-        command = [sys.executable, "-m", "causalclip", *LINE.split(), *epochs, *folders, *options]
+        words = [*LINE.split(), *what, *epochs, *folders, *options]
+        command = [sys.executable, "-m", "causalclip", *words]
         limit = None if file_bytes is None else (file_bytes, file_bytes)
         with open(self.folder / f"{self.output}.txt", "a", encoding="utf-8") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -116,8 +119,10 @@ def killed_driver(trial: Trial) -> int:
 
 
 def full_disk(trial: Trial) -> int:
-    """One training cannot write its checkpoints; then there is room again."""
-    failed = trial.start("--methods", "CoOp", "--seeds", "1", file_bytes=SMALL_DISK).wait()
+    """One training cannot write its files; then there is room again."""
+    failed = trial.start(
+        "--methods", trial.methods[0], "--seeds", "1", file_bytes=SMALL_DISK
+    ).wait()
     assert failed == 1, f"a training without room for its files ended with status {failed}"
     return 1 + trial.until_done("--jobs", "2", disturb=lambda _process: None)
 
@@ -159,12 +164,17 @@ def main() -> int:
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--methods", nargs="+", default=["CoOp", "CoCoOp"])
     parser.add_argument("--epochs", type=int, default=8)
     args = parser.parse_args()
     draw, wrong = random.Random(args.seed), 0
-    Trial(args.folder, "alone", args.epochs, 0, draw).start("--jobs", "2").wait()
+
+    def trial(output: str) -> Trial:
+        return Trial(args.folder, output, args.methods, args.epochs, args.kills, draw)
+
+    trial("alone").start("--jobs", "2").wait()
     for fault in args.faults:
-        calls = FAULTS[fault](Trial(args.folder, fault, args.epochs, args.kills, draw))
+        calls = FAULTS[fault](trial(fault))
         count = compared(args.folder / "alone", args.folder / fault)
         print(f"{fault}: {calls} calls: {count}", flush=True)
         wrong += count["different"] + count["missing"] + count["double"] + (not count["equal"])
