@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from causalclip.runs.identity import flat
 from causalclip.runs.local import Local
@@ -20,6 +21,9 @@ from causalclip.runs.plan import PlanError, Request, Run, check
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.recipes import BUNDLED_DATA, methods, names
 from causalclip.runs.worker import Show
+
+if TYPE_CHECKING:
+    from causalclip.runs.ray_engine import Ray
 
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|USE_CUDA|VERBOSE")
 """A key of the configuration: CDC is a method, TRAINER.CDC.M a key."""
@@ -59,8 +63,9 @@ def parser() -> argparse.ArgumentParser:
     add("--load-epoch", default="", help="epoch that tests load (default: best, else last)")
     add("--grid", action="append", default=[], metavar="KEY=V1,V2", help="sweep a setting; again")
     add("--dry-run", action="store_true", help="print the plan and run nothing")
-    add("--engine", choices=["local"], default="local", help="who does the runs")
-    add("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
+    add("--engine", choices=["local", "ray"], default="local", help="this machine, or a cluster")
+    add("--address", default="", metavar="HOST:PORT", help="of a Ray cluster (docs/scale.md)")
+    add("--jobs", type=int, metavar="N", help="at a time (default: 1; ray: as many as have room)")
     add("--threads", type=int, default=1, metavar="N", help="of each process (default: 1)")
     add("--gpus-per-run", type=float, default=0, metavar="X", help="GPUs of each, or a part of one")
     add(
@@ -153,6 +158,25 @@ def with_data(asked: Request, data: Path | None) -> Request:
     return replace(asked, data=folder)
 
 
+def engine_of(args: argparse.Namespace) -> Local | Ray:
+    """Who does the runs, and what each of them gets.
+
+    Raises:
+        PlanError: Ray is asked for and not installed, or a cluster without it.
+    """
+    if args.engine == "local":
+        if args.address:
+            raise PlanError(f"--address {args.address} is for --engine ray")
+        jobs = 1 if args.jobs is None else args.jobs
+        return Local(jobs, args.threads, args.gpus_per_run, args.show or shown(jobs))
+    try:
+        from causalclip.runs.ray_engine import Ray
+    except ImportError as error:
+        said = f"--engine ray needs Ray ({error}): pip install 'causalclip[ray]'"
+        raise PlanError(said) from error
+    return Ray(args.address, args.jobs, args.threads, args.gpus_per_run, args.show or "runs")
+
+
 def shown(jobs: int) -> Show:
     """One run alone is seen in full; of several at a time only the end of each."""
     return "all" if jobs == 1 else "runs"
@@ -209,14 +233,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked = request(args)
         check(asked)
         asked = asked if args.dry_run else with_data(asked, args.data)
-        engine = Local(args.jobs, args.threads, args.gpus_per_run, args.show or shown(args.jobs))
-        engine.check()
+        engine = engine_of(args)
         runs = sweep(asked, grid(args.grid), dry=args.dry_run)
+        if not args.dry_run:
+            engine.check()
     except PlanError as error:
         print(f"causalclip run: {error}", file=sys.stderr)
         return 2
     if args.dry_run:
-        show(runs, asked.results, args.jobs)
+        show(runs, asked.results, args.jobs or 1)
         return 0
     status = perform(runs, engine)
     if args.no_table or status == INTERRUPTED:

@@ -27,6 +27,9 @@ from causalclip.runs.progress import BriefStream
 Show = Literal["all", "epochs", "runs"]
 """What is seen of a run: all it prints, one line an epoch, or its end alone."""
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Read when torch and NumPy are imported."""
+
 
 def serve(connection: Connection, show: Show) -> None:
     """Do runs until the connection ends."""
