@@ -77,6 +77,7 @@ def load_clip(
     device: str | torch.device = "cpu",
     precision: Precision = "fp32",
     download_root: str | os.PathLike | None = None,
+    trust_torchscript: bool = False,
 ) -> CLIPModel:
     """Load a frozen CLIP in evaluation mode.
 
@@ -87,6 +88,7 @@ def load_clip(
         precision: `fp32`; `fp16` and `bf16` cast the weights CLIP itself casts (its LayerNorms and
             embeddings stay fp32); `amp` keeps fp32 weights for autocast.
         download_root: the folder of released weights, by default `~/.cache/clip` as OpenAI's.
+        trust_torchscript: whether a TorchScript archive may run that OpenAI did not release.
 
     Raises:
         ValueError: an unknown name or precision, or a file that holds no CLIP.
@@ -96,7 +98,7 @@ def load_clip(
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
     path = _weights_path(str(name), download_root)
-    model = _cast(_build(*read_weights(path), path), precision)
+    model = _cast(_build(*read_weights(path, trust_torchscript=trust_torchscript), path), precision)
     return model.to(device).eval().requires_grad_(False)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from dassl.engine import TrainerX
-from dassl.utils import load_checkpoint, save_checkpoint
+from dassl.utils import save_checkpoint
 from torch import Tensor, nn
 
+from causalclip.engine.checkpoint_file import last_written, read_checkpoint
 from causalclip.engine.random_state import random_state, set_random_state
 from causalclip.report.results import TrainedOn, training_facts
 
@@ -110,13 +111,13 @@ class ExactResume(TrainerX):
         return epochs[0]
 
     def _resume(self, name: str, path: Path) -> int:
-        checkpoint = load_checkpoint(str(path))
+        checkpoint = read_checkpoint(path)
         check_identity(checkpoint, self.checkpoint_identity(), path)
         self.check_classes(checkpoint, path, "choose another --output-dir, or delete the old run")
         load_state(self._models[name], checkpoint["state_dict"], path)
         for key, part in (("optimizer", self._optims[name]), ("scheduler", self._scheds[name])):
             if part is not None and checkpoint.get(key) is not None:
-                part.load_state_dict(checkpoint[key])
+                load_part(part, checkpoint[key], f"{path}: {key}")
         if "training_state" in checkpoint:
             self.load_training_state(checkpoint["training_state"])
         else:
@@ -166,7 +167,7 @@ class CheckpointTrainer(ExactResume):
             )
         for name in self.get_model_names():
             path = checkpoint_path(Path(directory) / name, epoch)
-            checkpoint = load_checkpoint(str(path))
+            checkpoint = read_checkpoint(path)
             check_identity(checkpoint, self.checkpoint_identity(), path)
             if self.class_bound:
                 why = "class-specific numbers cannot move to other classes"
@@ -191,11 +192,6 @@ def checkpoint_path(directory: Path, epoch: int | None) -> Path:
         there = sorted(p.name for p in directory.glob("model*")) if directory.exists() else []
         raise FileNotFoundError(f"no checkpoint {path}; {directory} holds: {there or 'nothing'}")
     return path
-
-
-def last_written(directory: Path) -> str:
-    """The name of the file written last, which Dassl keeps in the file `checkpoint`."""
-    return (directory / "checkpoint").read_text().strip()
 
 
 def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
@@ -231,6 +227,21 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit this configuration: {error}") from error
+
+
+def load_part(part: Any, state: dict[str, Any], where: str) -> None:
+    """Load the state of an optimizer or schedule; `where` it stands is for the message.
+
+    Raises:
+        ValueError: it is another optimizer's, or damaged.
+    """
+    try:
+        part.load_state_dict(state)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"{where} is not of this run's {type(part).__name__}: {error}; resume with its "
+            "settings, or choose another --output-dir"
+        ) from error
 
 
 def state_of(part: Any) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from yacs.config import CfgNode
 
 from causalclip import plugin
+from causalclip.runs.configuration_file import merge_file
 from causalclip.runs.flags import parser
 from causalclip.runs.identity import (
     Identity,
@@ -66,7 +67,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         if path:
             if not Path(path).is_file():
                 raise UserError(f"no configuration file {path}")
-            cfg.merge_from_file(path)
+            merge_file(cfg, path)
     cfg.CONFIG_NAME = "+".join(Path(path).stem for path in args.config_file)  # for results.json
     apply_flags(cfg, args)
     if len(args.opts) % 2:
@@ -99,6 +100,8 @@ def apply_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
         cfg.SEED = args.seed
     if args.no_cache:
         cfg.FEATURE_CACHE = False
+    if args.trust_torchscript:
+        cfg.MODEL.BACKBONE.TRUST_TORCHSCRIPT = True
 
 
 def check_names(cfg: CfgNode) -> None:
