@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from causalclip.engine.settings import Constraint, Fixed, ListOf, Number, OneOf, Whole
 
+ABSENT = CfgNode()  # a host's configuration may lack ours
 BATCH = Whole(1, 1_000_000)
 SETTINGS: Mapping[str, Constraint] = {
     "DATALOADER.K_TRANSFORMS": Whole(1, 100),
@@ -24,6 +25,7 @@ SETTINGS: Mapping[str, Constraint] = {
     "OPTIM.MAX_EPOCH": Whole(1, 1_000_000),
     "TEST.FINAL_MODEL": OneOf(("last_step", "best_val")),
     "TEST.SPLIT": OneOf(("test", "val")),
+    "TRAIN.CHECKPOINT_MINUTES": Number(0),
     "TRAIN.PRINT_FREQ": Whole(1),
 }
 
@@ -36,7 +38,7 @@ def check_common(cfg: CfgNode) -> None:
     """
     for key, constraint in SETTINGS.items():
         value = _value(cfg, key)
-        if not constraint.allows(value):
+        if value is not ABSENT and not constraint.allows(value):
             raise ValueError(f"{key} must be {constraint.words}, got {value!r}")
 
 
@@ -57,5 +59,5 @@ def check_domains_known(cfg: CfgNode, dataset: Any) -> None:
 def _value(cfg: CfgNode, key: str) -> Any:
     node: Any = cfg
     for name in key.split("."):
-        node = node[name]
+        node = node.get(name, ABSENT)
     return node

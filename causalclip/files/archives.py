@@ -148,14 +148,14 @@ def _tar_members(file: tarfile.TarFile, archive: Path) -> Iterator[Member]:
             yield Member(info.name, info.size, file.extractfile(info))
         else:
             raise _special(archive, info.name)
-        file.members.clear()  # else every header stays in memory
+        file.members.clear()  # pyright: ignore[reportAttributeAccessIssue] (else all headers stay)
 
 
 class _ShortHeader(tarfile.TarInfo):
     """A header whose additions, which tarfile reads into memory whole, are of sane length."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> _ShortHeader:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _ShortHeader:
         info = super().frombuf(buf, encoding, errors)
         if info.type not in PLAIN and info.size > BLOCK:
             raise tarfile.ReadError(f"a header of {info.size:,} bytes")

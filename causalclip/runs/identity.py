@@ -37,6 +37,7 @@ NO_MATTER = {
     "FEATURE_CACHE": "where features come from; they are the same",
     "TRAIN.PRINT_FREQ": "what is printed",
     "TRAIN.CHECKPOINT_FREQ": "what is kept on the way",
+    "TRAIN.CHECKPOINT_MINUTES": "what is kept on the way",
     "MODEL.BACKBONE.TRUST_TORCHSCRIPT": "whether weights are loaded, not which",
     "TEST.PER_CLASS_RESULT": "what is printed",
     "TEST.COMPUTE_CMAT": "one more file",
