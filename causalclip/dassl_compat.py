@@ -227,6 +227,20 @@ def _mend_checkpoints() -> None:
     vars(module)["torch"] = _Instead(torch, load=_safe_load, save=_whole_save)
 
 
+# What torch and zipfile raise on damaged bytes.
+_DAMAGE = (
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    AssertionError,
+    BadZipFile,
+)
+
+
 def _safe_load(path: str, map_location: Any = None, **_options: Any) -> Any:
     """torch.load without code, which also reads the scheduler objects of old checkpoints.
 
@@ -239,7 +253,7 @@ def _safe_load(path: str, map_location: Any = None, **_options: Any) -> Any:
         _check_sums(path)
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, BadZipFile) as error:
+    except _DAMAGE as error:
         said = str(error).rpartition("WeightsUnpickler error: ")[2].strip()  # before it, advice
         reason = said.splitlines()[0].split(". ")[0] if said else type(error).__name__
         raise ValueError(f'unable to load checkpoint from "{path}": {reason}') from error

@@ -22,6 +22,20 @@ from causalclip.files.atomic import replacing
 from causalclip.files.digests import is_vouched_for, require_vouched_for
 from causalclip.files.download import file_digest
 
+# What safetensors, torch and zipfile raise on damaged bytes.
+DAMAGE = (
+    SafetensorError,
+    OSError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    zipfile.BadZipFile,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    AssertionError,
+)
 LARGEST = 1 << 20  # of a vocabulary or a width
 TOKEN_STD = 0.02  # CLIP's own initialisation of the token embedding
 
@@ -111,14 +125,7 @@ def read_weights(
             state = _read_torchscript(path)
         else:
             state = _read_pickle(path)
-    except (
-        SafetensorError,
-        OSError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
+    except DAMAGE as error:
         reason = code_in(error) or error
         raise ValueError(f"{path} cannot be read as weights: {reason}") from error
     if not (vouched or path.suffix == ".safetensors" or zipfile.is_zipfile(path)):

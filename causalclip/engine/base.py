@@ -128,7 +128,7 @@ class CLIPTrainer(CheckpointTrainer):
         check_input_size(cfg.INPUT.SIZE, image_size(self.clip), cfg.MODEL.BACKBONE.NAME)
         self.digest = weights_digest(self.clip)
         self.projection = self._load_projection()
-        self.training_cost: dict[str, Any] | None = None
+        self.training_cost = None
         self.build_method()
 
     def _load_projection(self) -> InvariantProjection | None:

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from yacs.config import CfgNode
 
 from causalclip import plugin
+from causalclip.engine.checkpoint_file import POINTER, last_written
+from causalclip.engine.stopping import Stopped, stoppable
 from causalclip.runs.configuration_file import merge_file
 from causalclip.runs.flags import parser
 from causalclip.runs.identity import (
@@ -31,6 +33,7 @@ from causalclip.runs.identity import (
     write_run,
 )
 from causalclip.runs.lock import holding
+from causalclip.runs.tested_model import check_tested
 
 # isort: split
 from dassl.data.datasets import DATASET_REGISTRY
@@ -50,6 +53,8 @@ INPUT_ERRORS = (
     FloatingPointError,  # a loss or an output that is NaN
     SafetensorError,
 )
+POINTERS = f"*/{POINTER}"
+
 # While a trainer is built, these stand for wrong settings (yacs) and missing packages as well;
 # once it runs, for mistakes in the program.
 BUILD_ERRORS = (*INPUT_ERRORS, KeyError, AssertionError, ImportError)
@@ -156,10 +161,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     stage = Stage()
     try:
         cfg = configure(args)
-        with holding(Path(cfg.OUTPUT_DIR)) as died:
+        with stoppable(), holding(Path(cfg.OUTPUT_DIR)) as died:
             if died:
                 print(f"{cfg.OUTPUT_DIR}: its last process died at work; going on")
             run_once(args, cfg, stage)
+    except Stopped as stop:
+        print(f"train.py: {stop}: {what_is_saved(Path(cfg.OUTPUT_DIR))}", file=sys.stderr)
+        return 128 + stop.number
     except stage.errors as error:
         if args.debug:
             raise
@@ -183,6 +191,8 @@ def run_once(args: argparse.Namespace, cfg: CfgNode, stage: Stage) -> None:
     start, folder = time.perf_counter(), Path(cfg.OUTPUT_DIR)
     mine = identify(args, cfg)
     check_folder(folder, mine)
+    if args.eval_only and args.model_dir:
+        check_tested(Path(args.model_dir), mine)
     trainer = prepare(args, cfg)
     mine = replace(mine, identity=replace(mine.identity, weights=getattr(trainer, "digest", None)))
     check_weights(folder, mine)
@@ -207,7 +217,9 @@ def identify(args: argparse.Namespace, cfg: CfgNode) -> Recorded:
     default = flat(plugin.default_cfg(), node=node)
     everything = flat(cfg, node=node)
     given = {key: value for key, value in everything.items() if default.get(key, "") != value}
-    model = model_digest(Path(args.model_dir)) if args.eval_only and args.model_dir else None
+    folder = Path(args.model_dir) if args.eval_only and args.model_dir else None
+    own = folder is not None and folder.resolve() == Path(cfg.OUTPUT_DIR).resolve()
+    model = None if own or folder is None else model_digest(folder)
     return Recorded(Identity(given, args.load_epoch, model=model), everything)
 
 
@@ -244,6 +256,15 @@ def check_weights(folder: Path, mine: Recorded) -> None:
             f"{folder} holds a run on other weights of {mine.configuration['MODEL.BACKBONE.NAME']}:"
             f" digest {digests[0]} there, {digests[1]} here. Choose another --output-dir"
         )
+
+
+def what_is_saved(folder: Path) -> str:
+    """Of a run that was stopped, and how to go on."""
+    saved = sorted(
+        f"{path.parent.name}/{last_written(path.parent)}" for path in folder.glob(POINTERS)
+    )
+    what = f"{folder} holds {', '.join(saved)}" if saved else f"nothing is saved in {folder} yet"
+    return f"{what}; the same command goes on from there"
 
 
 def sentence(error: BaseException) -> str:

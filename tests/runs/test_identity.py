@@ -153,6 +153,22 @@ def test_a_newer_run_file_is_refused_by_name(pair):
         state_of(train)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"schema": 1}',
+        '{"schema": 1, "identity": 3, "configuration": {}}',
+        '{"schema": 1, "identity": {"settings": [], "other": 1}, "configuration": {}}',
+        '{"schema": 1, "identity": {"settings": []}, "configuration": {}}',
+    ],
+)
+def test_a_damaged_run_file_is_named(content, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match="run.json"):
+        read_run(tmp_path)
+
+
 def test_the_time_of_a_plan_is_estimated_from_past_runs_of_its_kind(pair, tmp_path):
     train, test = pair
     settings = state.settings_of(train.arguments)

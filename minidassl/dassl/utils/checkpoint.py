@@ -135,7 +135,11 @@ _DAMAGE = (
     EOFError,
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    AssertionError,
 )
 
 
