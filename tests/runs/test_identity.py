@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from causalclip.runs import identity, perform, state
-from causalclip.runs.identity import Identity, Recorded, differences, flat, model_digest, parsed
+from causalclip.runs.identity import (
+    Identity,
+    Recorded,
+    differences,
+    flat,
+    model_digest,
+    parsed,
+    read_run,
+)
 from causalclip.runs.plan import PlanError, Request, plan
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.state import State, state_of
