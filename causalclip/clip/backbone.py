@@ -21,6 +21,7 @@ from causalclip.clip.openai_clip import (
     tokenize,
 )
 from causalclip.clip.weights import random_tokens, read_weights, save_tiny, weights_digest
+from causalclip.files.caches import at_home
 from causalclip.files.download import fetch
 
 __all__ = [
@@ -165,7 +166,7 @@ def _weights_path(name: str, download_root: str | os.PathLike | None) -> Path:
         return path
     if name in RELEASED:
         url = RELEASED[name]
-        folder = Path(download_root or "~/.cache/clip").expanduser()
+        folder = at_home(download_root or "~/.cache/clip", "HOME")
         return fetch(url, folder, sha256=url.split("/")[-2])
     path = Path(name).expanduser()
     if path.is_file():
