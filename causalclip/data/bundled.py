@@ -60,14 +60,22 @@ def build_once(
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         _build(folder, write, edition)
-    marker = folder / MARKER
-    stored = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
-    if stored.get("edition") != edition:
+    stored = _stored_edition(folder / MARKER)
+    if stored != edition:
         raise FileExistsError(
             f"{folder} must be a {name} folder of edition {edition}, "
-            f"got edition {stored.get('edition')}; remove it to have it drawn again"
+            f"got edition {stored}; remove it to have it drawn again"
         )
     return folder
+
+
+def _stored_edition(marker: Path) -> object:
+    """What a built folder says it is; None where it says nothing that can be read."""
+    try:
+        said = json.loads(marker.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return said.get("edition") if isinstance(said, dict) else None
 
 
 def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:

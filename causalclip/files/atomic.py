@@ -40,7 +40,7 @@ def replacing(path: str | os.PathLike, *, keep_existing: bool = False) -> Iterat
         if error.errno not in FULL:
             raise
         raise OSError(
-            error.errno, f"no space left to write {path}; what stood there before is whole"
+            error.errno, f"No space left to write {path}; what stood there before is whole"
         ) from error
     finally:
         part.unlink(missing_ok=True)

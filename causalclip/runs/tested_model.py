@@ -19,8 +19,8 @@ SAID = ("SEED", "TRAINER.")
 """Beginnings of what may differ on purpose, as another fusion of the same templates."""
 
 
-def check_tested(folder: Path, mine: Recorded) -> None:
-    """Compare a test with the training in `folder`, and print what differs.
+def check_tested(folder: Path, mine: Recorded) -> str:
+    """Compare a test with the training in `folder`; what differs and may, as a note for the log.
 
     A training from before `run.json` says nothing, and nothing is compared.
 
@@ -35,8 +35,7 @@ def check_tested(folder: Path, mine: Recorded) -> None:
             f"{folder} was trained with other settings, and tested with these it is another "
             f"method: {described(refused)}"
         )
-    if found:
-        print(f"Note: the training in {folder} had other settings: {described(found)}")
+    return f"Note: the training in {folder} had other settings: {described(found)}" if found else ""
 
 
 def _differences(there: Recorded, mine: Recorded) -> list[Difference]:

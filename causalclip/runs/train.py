@@ -191,9 +191,11 @@ def run_once(args: argparse.Namespace, cfg: CfgNode, stage: Stage) -> None:
     start, folder = time.perf_counter(), Path(cfg.OUTPUT_DIR)
     mine = identify(args, cfg)
     check_folder(folder, mine)
-    if args.eval_only and args.model_dir:
-        check_tested(Path(args.model_dir), mine)
+    tests = args.eval_only and args.model_dir
+    note = check_tested(Path(args.model_dir), mine) if tests else ""
     trainer = prepare(args, cfg)
+    if note:  # now there is a log
+        print(note)
     mine = replace(mine, identity=replace(mine.identity, weights=getattr(trainer, "digest", None)))
     check_weights(folder, mine)
     facts = {"command": sys.argv}

@@ -222,7 +222,7 @@ def test_what_is_built_is_not_built_again(tmp_path):
     assert build_once(tmp_path, "toys", never, edition=1) == tmp_path / "toys"
 
 
-@pytest.mark.parametrize("stored", [None, {"edition": 1}])
+@pytest.mark.parametrize("stored", [None, {"edition": 1}, [2], "2"])
 def test_a_folder_of_another_edition_or_of_somebody_else_is_refused(tmp_path, stored):
     (tmp_path / "toys").mkdir()
     if stored:

@@ -146,7 +146,7 @@ def test_a_full_disk_is_said_before_anything_is_encoded(pictures, cache, monkeyp
     monkeypatch.setattr(os, "posix_fallocate", full)
     root, paths = pictures
     tower = Counted()
-    with pytest.raises(OSError, match="no space left to write .*npy; what stood there before"):
+    with pytest.raises(OSError, match="No space left to write .*npy; what stood there before"):
         encoder(root, tower).features(paths)
     assert tower.images == 0 and list((cache / "features").iterdir()) == []
 
