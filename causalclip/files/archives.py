@@ -10,6 +10,7 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -28,6 +29,9 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
+    struct.error,
+    LookupError,  # a zip's member without a name
+    OverflowError,
     EOFError,
     NotImplementedError,  # a zip's unknown compression
     RuntimeError,  # a zip's password

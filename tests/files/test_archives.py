@@ -111,6 +111,16 @@ def test_a_link_in_a_zip_is_refused(refused):
     assert "got 'link', a link" in refused(buffer.getvalue())
 
 
+def test_a_member_of_a_zip_without_a_name_is_damage(refused):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("q", b"content")
+    content = bytearray(buffer.getvalue())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 28], content[entry + 30] = 0, 1  # the name's letter counts as an extra field
+    assert "is damaged, nothing unpacked" in refused(bytes(content))
+
+
 def test_a_file_in_the_place_of_another_is_refused(refused):
     assert "each file once" in refused(tar_of(entry("a", b"1"), entry("./a", b"2")))
     assert "each file once" in refused(tar_of(entry("a", b"1"), entry("a/b", b"2")))
