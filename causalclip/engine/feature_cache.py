@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from causalclip.engine.cache_size import features_folder, limit_bytes, touch, trim
-from causalclip.files.atomic import replacing
+from causalclip.files.atomic import replacing, reserve
 from causalclip.files.caches import cache_home
+from causalclip.files.checked import is_whole, seal
 
-EDITION = 1  # part of every key: raise it when the same key would mean other features
+EDITION = 2  # part of every key: raise it when the same key would mean other features
 
 Change = Callable[[Image.Image, str], Image.Image]
 """Changes a picture, given its key; must be picklable, deterministic, and say all in its repr."""
@@ -60,8 +63,8 @@ class Encoder:
     ) -> np.ndarray:
         """Features (N, D) of the images in fp32, each picture first changed by `change`.
 
-        Read from the cache if they are there; computed batch by batch and kept otherwise. What
-        comes from or goes to the cache is mapped from disk, not held in memory.
+        Read from the cache if they are there and whole; computed batch by batch and kept otherwise.
+        What comes from or goes to the cache is mapped from disk, not held in memory.
 
         Args:
             paths: the N image files.
@@ -78,7 +81,7 @@ class Encoder:
             return features
         folder = features_folder(self.cache)
         file = folder / f"{self._digest(paths, change)}.npy"
-        if not file.exists():
+        if not self._usable(file):
             self._write(file, paths, change, desc)
             trim(folder, limit_bytes(), keep=file)
         touch(file)
@@ -88,10 +91,18 @@ class Encoder:
         digest = hashlib.sha256()
         facts = [EDITION, self.identity, repr(self.transform), repr(change)]
         digest.update(json.dumps(facts).encode())
-        for path in paths:
-            stat = os.stat(path)
-            digest.update(json.dumps([self.key_of(path), stat.st_size, stat.st_mtime_ns]).encode())
+        with ThreadPoolExecutor(4) as pool:  # a disk answers several readers sooner
+            for path, content in zip(paths, pool.map(content_digest, paths), strict=True):
+                digest.update(json.dumps([self.key_of(path), content]).encode())
         return digest.hexdigest()
+
+    def _usable(self, file: Path) -> bool:
+        if not file.exists():
+            return False
+        if is_whole(file):
+            return True
+        print(f"Encoding again: {file} is damaged, its checksum differs")
+        return False
 
     def _write(self, file: Path, paths: Sequence[str], change: Change | None, desc: str) -> None:
         """Write the file whole or not at all; of two writers the last wins with equal content."""
@@ -99,8 +110,10 @@ class Encoder:
             out = np.lib.format.open_memmap(
                 part, mode="w+", dtype=np.float32, shape=(len(paths), self.dim)
             )
+            reserve(part)  # else a full disk kills the process as it writes into the mapping
             self._fill(out, paths, change, desc)
             out.flush()
+            seal(part)
 
     @torch.no_grad()
     def _fill(
@@ -122,6 +135,18 @@ class Encoder:
                 out[start:stop] = features
                 bar.update(stop - start)
                 start = stop
+
+
+def content_digest(path: str) -> str:
+    """sha256 of an image file's bytes; read once a process unless the file changes."""
+    stat = os.stat(path)
+    # Nobody can set the time of change (ctime), so an exchanged file shows.
+    return _read_digest(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _read_digest(path: str, *_state: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 class _Pictures(Dataset):

@@ -247,6 +247,16 @@ def training_facts(directory: str | Path) -> TrainedOn | None:
     return Result.read(path).trained() if path.is_file() else None
 
 
+def training_cost(directory: str | Path) -> dict[str, Any] | None:
+    """What the training in `directory` took, from its results.json; None without one.
+
+    Raises:
+        ValueError: a results.json that cannot be read; names it.
+    """
+    path = Path(directory) / RESULTS_FILE
+    return Result.read(path).training if path.is_file() else None
+
+
 def package_versions() -> dict[str, str | None]:
     """Versions of Python and of the packages a result depends on; None where not installed."""
     import dassl

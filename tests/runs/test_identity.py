@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from causalclip.runs import identity, perform, state
-from causalclip.runs.identity import Identity, Recorded, differences, flat, model_digest, parsed
+from causalclip.runs.identity import (
+    Identity,
+    Recorded,
+    differences,
+    flat,
+    model_digest,
+    parsed,
+    read_run,
+)
 from causalclip.runs.plan import PlanError, Request, plan
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.state import State, state_of
@@ -151,6 +159,22 @@ def test_a_newer_run_file_is_refused_by_name(pair):
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
     with pytest.raises(ValueError, match=r"run\.json: schema 99, known is 1"):
         state_of(train)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"schema": 1}',
+        '{"schema": 1, "identity": 3, "configuration": {}}',
+        '{"schema": 1, "identity": {"settings": [], "other": 1}, "configuration": {}}',
+        '{"schema": 1, "identity": {"settings": []}, "configuration": {}}',
+    ],
+)
+def test_a_damaged_run_file_is_named(content, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match="run.json"):
+        read_run(tmp_path)
 
 
 def test_the_time_of_a_plan_is_estimated_from_past_runs_of_its_kind(pair, tmp_path):
