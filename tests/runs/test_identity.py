@@ -83,6 +83,12 @@ def test_the_suffix_is_in_the_folder_of_the_training_and_of_its_test():
     assert test.trained == train.folder
 
 
+def test_a_run_without_a_data_set_file_asks_for_what_its_settings_say():
+    arguments = ("--trainer", "CoOp", "DATASET.NAME", "HandwrittenDigits")
+    found = state.settings_of(arguments)
+    assert found == {"TRAINER.NAME": "CoOp", "DATASET.NAME": "HandwrittenDigits"}
+
+
 # What is in a folder
 
 
