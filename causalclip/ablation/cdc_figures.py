@@ -86,9 +86,10 @@ def uncertainty_groups(row: Row, split: str) -> dict[str, np.ndarray]:
         groups["base, right"].append(base.uncertainty()[right])
         groups["base, wrong"].append(base.uncertainty()[~right])
         groups["new classes"].append(new.uncertainty())
-    # Softmaxes round to certainty; a logarithm needs what is left of it.
-    least = np.finfo(np.float64).tiny
-    return {name: np.concatenate(parts).clip(least) for name, parts in groups.items()}
+    joined = {name: np.concatenate(parts) for name, parts in groups.items()}
+    # A softmax rounds to certainty, which has no logarithm: shown with the least there is.
+    least = min((v[v > 0].min() for v in joined.values() if (v > 0).any()), default=1.0)
+    return {name: values.clip(least) for name, values in joined.items()}
 
 
 def predicted(run: Run) -> Predictions:
