@@ -63,7 +63,7 @@ def cosines(row: Row, part: str) -> np.ndarray:
 
 def uncertainties(rows: Sequence[Row], split: str) -> Figures:
     """Distribution of the uncertainty of right, wrong and new-class images, seeds together."""
-    figure, axes = plt.subplots(figsize=(4.5, 3.2))
+    figure, axes = plt.subplots(figsize=(4.5, 3.4))
     groups = uncertainty_groups(rows[0], split)
     low = min(values.min() for values in groups.values() if len(values))
     bins = np.linspace(min(np.log10(low), -1), 0, 25).tolist()
@@ -72,7 +72,7 @@ def uncertainties(rows: Sequence[Row], split: str) -> Figures:
         weights = np.full(len(values), 100 / max(len(values), 1))
         axes.hist(np.log10(values), bins=bins, weights=weights, **how)
     axes.set(xlabel="log10 of the uncertainty", ylabel="images of the group (%)")
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=len(groups), fontsize="small")
     return {"uncertainty": figure}
 
 

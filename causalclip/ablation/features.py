@@ -18,7 +18,13 @@ from causalclip.ablation.planning import configured
 from causalclip.icm import options
 from causalclip.icm.folds import pooled
 from causalclip.icm.projection import InvariantProjection
-from causalclip.icm.selection import Choice, Scored, zeroshot_classifier
+from causalclip.icm.selection import (
+    Choice,
+    LogisticClassifier,
+    RidgeClassifier,
+    Scored,
+    zeroshot_classifier,
+)
 from causalclip.runs.plan import Run
 
 if TYPE_CHECKING:
@@ -46,12 +52,15 @@ def on_target(run: Run, head: str) -> list[Scored]:
     choice.
     """
     trainer = trainer_of(run)
-    settings, folds = trainer.settings, trainer.folds()
+    settings, folds = trainer.settings, trainer.sources.folds(trainer.captions())
+    n_classes = len(trainer.classnames)
     if head == "zeroshot":
         normalize = settings.NORMALIZE_PROJECTED
         classifier = zeroshot_classifier(trainer.text.cpu(), normalize=normalize)
+    elif settings.SELECT_PROBE == "logistic":
+        classifier = LogisticClassifier(n_classes, settings.C, settings.MAX_ITER)
     else:
-        classifier = options.probe_classifier(settings, folds, len(trainer.classnames))
+        classifier = RidgeClassifier(folds, n_classes)
     features, labels = trainer.labelled(trainer.dm.dataset.test)
     moments = pooled(folds, text_weight=settings.TEXT_WEIGHT)
     search = options.search_of(settings, trainer.encoder.dim)
