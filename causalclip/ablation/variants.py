@@ -75,11 +75,19 @@ class Part:
     """Those with it, taken where the reference does without."""
     told_by: tuple[str, ...] = ()
     """The settings that say whether the reference has it; all of `off` if empty."""
+    follows: Mapping[str, str] = field(default_factory=dict)
+    """For settings that may be None: which other one they are then as large as."""
 
     def is_in(self, reference: Reference) -> bool:
         """Whether the reference has the part."""
-        names = self.told_by or tuple(self.off)
-        return any(reference[name] not in (self.off[name], None) for name in names)
+        return any(
+            self._value(name, reference) not in (self.off[name], None)
+            for name in self.told_by or self.off
+        )
+
+    def _value(self, name: str, reference: Reference) -> Any:
+        value = reference[name]
+        return reference[self.follows[name]] if value is None and name in self.follows else value
 
 
 def ladder(first: str, parts: Sequence[Part], reference: Reference) -> list[Variant]:

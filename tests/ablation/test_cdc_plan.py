@@ -11,9 +11,32 @@ from causalclip.runs.plan import PlanError
 CDC = ABLATIONS["CDC"]
 NODE = "TRAINER.CDC."
 # Recipes that another choice of defaults might be.
-PARTS = ["BETA", "0.2", "GAMMA", "2.0", "GAMMA_IMAGE", "3.0", "LOSS", "trusted"]
-SOFT = ["LOSS", "cross_entropy", "FUSED_LOSS", "False", "FUSION", "probabilities", "GAMMA", "0.0"]
-TEXT = ["VISION", "none", "GAMMA_IMAGE", "0.0", "CROP_ALL_VIEWS", "True", "DISCOUNT", "geometric"]
+VIEWS = ["VIEWS", "['crop', 'color_jitter', 'gray_blur', 'perspective_erasing']"]
+PARTS = ["BETA", "0.2", "GAMMA", "2.0", "GAMMA_IMAGE", "3.0", "LOSS", "trusted", *VIEWS]
+PARTS += ["FUSED_LOSS", "True", "FUSION", "dempster", "VISION", "coupled", "N_TEMPLATES", "4"]
+SOFT = [
+    "GAMMA_IMAGE",
+    "0.0",
+    "LOSS",
+    "cross_entropy",
+    "FUSED_LOSS",
+    "False",
+    "FUSION",
+    "probabilities",
+    "GAMMA",
+    "0.0",
+]
+TEXT = [
+    *VIEWS,
+    "VISION",
+    "none",
+    "GAMMA_IMAGE",
+    "0.0",
+    "CROP_ALL_VIEWS",
+    "True",
+    "DISCOUNT",
+    "geometric",
+]
 RECIPES = [PARTS, SOFT, TEXT]
 
 
@@ -45,7 +68,14 @@ def test_a_part_that_the_recipe_lacks_is_switched_on_for_its_row(planned_rows):
     rows = planned_rows("CDC", "components", *of_cdc(SOFT))
     assert rows["+ L_con, texts (not in the method)"]["GAMMA"] == "5.0"
     assert rows["+ trusted loss and fusion (not in the method)"]["LOSS"] == "trusted"
-    assert "+ L_con, images" not in planned_rows("CDC", "components", *of_cdc(TEXT))
+    assert not [row for row in planned_rows("CDC", "components", *of_cdc(TEXT)) if "images" in row]
+
+
+def test_a_weight_left_to_follow_another_counts_as_large_as_that(planned_rows):
+    followed = of_cdc([*PARTS, "GAMMA_IMAGE", "None"])
+    assert "+ L_con, images" in planned_rows("CDC", "components", *followed)
+    none = of_cdc([*PARTS, "GAMMA_IMAGE", "None", "GAMMA", "0.0"])
+    assert "+ L_con, images (not in the method)" in planned_rows("CDC", "components", *none)
 
 
 def test_rows_that_are_one_method_share_their_runs(planner):
@@ -83,6 +113,6 @@ def test_sets_of_augmentations_need_a_template_for_each_view(planned_rows):
 
 
 def test_a_row_that_the_settings_exclude_is_named(planned_rows):
-    said = r"table templates, row M = 1: TRAINER.CDC.DISCOUNT must be None or fit"
+    said = r"table templates, row M = 1: TRAINER.CDC.DISCOUNT must be None or"
     with pytest.raises(PlanError, match=said):
         planned_rows("CDC", "templates", f"{NODE}DISCOUNT", "0.5")
