@@ -99,8 +99,8 @@ TABLES = {
     "embeddings": Table("Embeddings", alone, figure=f"{DRAW}:embeddings"),
 }
 NOTE = {
-    "val": "each source domain left out in turn, by the cell that the other sources choose; no "
-    "target domain is looked at",
+    "val": "each source domain left out in turn, by the best cell of the other sources; no target "
+    "domain is looked at",
     "test": "the whole of each target domain, by the cell that all sources choose",
 }
 CLIP_ICM = Ablation(

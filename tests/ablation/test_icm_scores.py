@@ -113,6 +113,7 @@ def real(tmp_path_factory, data_root):
     save_tiny(build_clip(vision_layers=1, transformer_layers=1, embed_dim=16), [], clip)
     line = ["--method", "CLIP_ICM", "--shots", "2", "--output", str(folder)]
     settings = ["MODEL.BACKBONE.NAME", str(clip), "USE_CUDA", "False"]
+    settings += ["TRAINER.CLIP_ICM.RULE", "best", "TRAINER.CLIP_ICM.SELECT_MARGIN", "0.0"]
     asked = request(parser().parse_args([*line, "--data", str(data_root)]), settings)
     planner = Planner(type(asked)(**{**vars(asked), "data": data_root}))
     (row,) = planner.rows(CLIP_ICM.tables["heatmaps"], "heatmaps", planner.reference())
