@@ -31,7 +31,7 @@ Accuracies = Mapping[Choice, float]
 def heat_maps(rows: Sequence[Row], split: str) -> Figures:
     """Accuracy over strength and dimension, a row a left-out domain; a star is what was chosen.
 
-    With val the accuracies are those on the sources left out, of which the star has the best mean;
+    With val the accuracies are those on the sources left out (the star has the best by RULE best);
     with test those on the target, where the star says how well the sources have chosen.
     """
     figures = {}
