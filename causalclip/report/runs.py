@@ -33,6 +33,8 @@ def load_runs(root: Path) -> pd.DataFrame:
     rows = []
     for path in sorted(root.rglob(RESULTS_FILE)):
         result = Result.read(path)
+        if result.protocol == "ablation":  # they have tables of their own
+            continue
         rows += [run_row(result, path, variant) for variant in ("", *result.variants)]
     if not rows:
         return pd.DataFrame()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|USE_CUDA|VERBOSE")
 """A key of the configuration: CDC is a method, TRAINER.CDC.M a key."""
+ABLATION = "ablation"
+"""In place of a protocol: a command of its own, causalclip/ablation/."""
 
 EXAMPLES = """examples:
   causalclip run base2new --methods ZeroshotCLIP CDC --datasets handwritten_digits --seeds 1
@@ -34,6 +36,9 @@ EXAMPLES = """examples:
   causalclip run xd --methods CoOp --datasets dtd eurosat --data /data
   causalclip run fewshot --methods CoOp --datasets dtd --shots 1 16 --data /data
   causalclip run lodo --methods CLIP_ICM --datasets causal_shapes --shots 16 OPTIM.MAX_EPOCH 5
+
+tables and figures of a method's parts:
+  causalclip run ablation --help
 
 protocols:
 """ + "\n".join(
@@ -50,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = p.add_argument
-    add("protocol", metavar="PROTOCOL", help=", ".join(PROTOCOLS))
+    add("protocol", metavar="PROTOCOL", help=", ".join([*PROTOCOLS, ABLATION]))
     add("--methods", nargs="+", metavar="NAME", default=[], help="trainers (required)")
     add("--datasets", nargs="+", metavar="NAME", default=[], help="default: the published table's")
     add("--seeds", nargs="+", metavar="N", default=["1", "2", "3"], help="default: 1 2 3")
@@ -85,7 +90,11 @@ def _names(known: Iterable[str]) -> Callable[..., list[str]]:
 
 def _complete(p: argparse.ArgumentParser) -> None:
     """Names that the shell completes (argcomplete)."""
-    known = {"protocol": list(PROTOCOLS), "methods": methods(), "backbone": names("backbones")}
+    known = {
+        "protocol": [*PROTOCOLS, ABLATION],
+        "methods": methods(),
+        "backbone": names("backbones"),
+    }
     known["datasets"] = known["source"] = names("datasets")
     for action in p._actions:
         if action.dest in known:
@@ -98,6 +107,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         PlanError: a key without its value, or a word that belongs to nothing.
     """
+    words, pairs = divided(arguments)
+    args = parser().parse_args(words)
+    if args.settings:
+        raise PlanError(f"KEY VALUE pairs begin with a key, got {' '.join(args.settings)}")
+    args.settings = pairs
+    return args
+
+
+def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line and its KEY VALUE pairs, wherever they stand.
+
+    Raises:
+        PlanError: a key without its value.
+    """
     words, pairs, rest = [], [], iter(arguments)
     for word in rest:
         (pairs if KEY.fullmatch(word) else words).append(word)
@@ -106,11 +129,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             if value is None or value.startswith("--"):
                 raise PlanError(f"options must come as KEY VALUE pairs, got {word} alone")
             pairs.append(value)
-    args = parser().parse_args(words)
-    if args.settings:
-        raise PlanError(f"KEY VALUE pairs begin with a key, got {' '.join(args.settings)}")
-    args.settings = pairs
-    return args
+    return words, pairs
 
 
 def request(args: argparse.Namespace) -> Request:
@@ -120,7 +139,7 @@ def request(args: argparse.Namespace) -> Request:
         PlanError: no such protocol, or no methods named.
     """
     if args.protocol not in PROTOCOLS:
-        raise PlanError(unknown("protocol", args.protocol, PROTOCOLS))
+        raise PlanError(unknown("protocol", args.protocol, [*PROTOCOLS, ABLATION]))
     if not args.methods:
         raise PlanError(f"--methods must name one or more of {' '.join(methods())}")
     protocol = PROTOCOLS[args.protocol]
@@ -227,9 +246,14 @@ def sweep(asked: Request, points: Sequence[tuple[str, ...]], *, dry: bool) -> li
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a protocol; 2 for what cannot be run, 1 where a run failed."""
+    """Run a protocol or an ablation; 2 for what cannot be run, 1 where a run failed."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == [ABLATION]:
+        from causalclip.ablation.command import main as ablate
+
+        return ablate(arguments[1:])
     try:
-        args = parse(sys.argv[1:] if arguments is None else list(arguments))
+        args = parse(arguments)
         asked = request(args)
         check(asked)
         asked = asked if args.dry_run else with_data(asked, args.data)

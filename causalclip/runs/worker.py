@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Literal, TextIO, cast
 
+from causalclip.report.results import reset_peak_memory
 from causalclip.runs.progress import BriefStream
 
 Show = Literal["all", "epochs", "runs"]
@@ -48,6 +49,7 @@ def one(main: Callable[[Sequence[str]], int], arguments: Sequence[str], show: Sh
     import torch
 
     errors = io.StringIO()
+    reset_peak_memory()
     with _as_alone(arguments), _streams(show, errors):
         status = main(arguments)
     gc.collect()
