@@ -8,31 +8,34 @@ from pathlib import Path
 import pytest
 import torch
 
+from causalclip.engine.draws import generators_kept
 from causalclip.report.predictions import Predictions
 
 
 @pytest.fixture(scope="session")
 def run(make_cfg, tmp_path_factory):
-    """A function (trainer, KEY, VALUE, ...) -> folder of a finished run whose data are elsewhere."""
+    """A function (trainer, KEY, VALUE, ...) -> folder of a run whose data are elsewhere by now."""
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
 
     made: dict[tuple, Path] = {}
 
     def run(trainer: str, *options) -> Path:
-        if (trainer, *options) not in made:
+        key = (trainer, *options)
+        if key not in made:
             folder = tmp_path_factory.mktemp(trainer)
             cfg = make_cfg(trainer, folder, *options)
-            set_random_seed(cfg.SEED)
-            build_trainer(cfg).train()
-            change(folder, ["config", "DATASET", "ROOT"], "/nowhere")
-            made[trainer, *options] = folder
-        return made[trainer, *options]
+            with generators_kept():
+                set_random_seed(cfg.SEED)
+                build_trainer(cfg).train()
+            changed(folder, ["config", "DATASET", "ROOT"], "/nowhere")
+            made[key] = folder
+        return made[key]
 
     return run
 
 
-def change(folder: Path, keys: list[str], value) -> None:
+def changed(folder: Path, keys: list[str], value) -> None:
     """Set an entry of a results.json."""
     path = folder / "results.json"
     record = node = json.loads(path.read_text())
@@ -40,6 +43,12 @@ def change(folder: Path, keys: list[str], value) -> None:
         node = node[key]
     node[keys[-1]] = value
     path.write_text(json.dumps(record))
+
+
+@pytest.fixture
+def change():
+    """A function (folder, keys, value) that sets an entry of a results.json."""
+    return changed
 
 
 @pytest.fixture
@@ -55,7 +64,6 @@ def recorded():
 @pytest.fixture(autouse=True)
 def generators_stay():
     """No test of predicting may move the random stream."""
-    torch.manual_seed(0)
     before = torch.get_rng_state()
     yield
     assert torch.equal(before, torch.get_rng_state())

@@ -16,8 +16,6 @@ from causalclip.clip.openai_clip import tokenize
 from causalclip.predict.pictures import Broken
 from causalclip.runs.identity import Identity, Recorded, write_run
 
-from .conftest import change
-
 SHOWN = 6
 METHODS = ["ZeroshotCLIP", "CoOp", "CoCoOp", "MaPLe", "CDC", "CLIP_ICM", "LinearProbe"]
 METHODS += ["TipAdapter", "CLIP_Adapter", "VPT"]
@@ -186,7 +184,7 @@ def test_a_run_without_its_checkpoint_is_said(copied):
         Predictor.load(copied)
 
 
-def test_the_folder_of_an_evaluation_names_that_of_its_model(copied):
+def test_the_folder_of_an_evaluation_names_that_of_its_model(copied, change):
     change(copied, ["command"], ["train.py", "--eval-only", "--model-dir", "output/first"])
     trained_on = {
         "dataset": "HandwrittenDigits",
@@ -199,7 +197,7 @@ def test_the_folder_of_an_evaluation_names_that_of_its_model(copied):
         Predictor.load(copied)
 
 
-def test_a_model_of_another_backbone_is_refused(copied, random_clip, tmp_path):
+def test_a_model_of_another_backbone_is_refused(copied, random_clip, tmp_path, change):
     change(copied, ["config", "MODEL", "BACKBONE", "NAME"], "tiny")
     with pytest.raises(ValueError, match="learned on the backbone .*, this run has tiny"):
         Predictor.load(copied)
@@ -213,13 +211,13 @@ def test_a_file_that_holds_another_backbone_now_is_refused(copied):
         Predictor.load(copied)
 
 
-def test_a_run_of_a_trainer_that_is_not_known_is_said(copied):
+def test_a_run_of_a_trainer_that_is_not_known_is_said(copied, change):
     change(copied, ["trainer"], "MyOwn")
     with pytest.raises(ValueError, match=r"a run of MyOwn, known are .*CoOp.*: --import"):
         Predictor.load(copied)
 
 
-def test_settings_that_this_version_does_not_know_do_not_matter(copied):
+def test_settings_that_this_version_does_not_know_do_not_matter(copied, change):
     change(copied, ["config", "TRAINER", "GONE"], {"KEY": 1})
     change(copied, ["config", "NEW_KEY"], 1)
     assert len(Predictor.load(copied).classnames) == 5
@@ -250,7 +248,7 @@ def test_a_risk_is_kept_on_the_validation_split(run, data_root):
     assert chosen.risk <= 60
 
 
-def test_recorded_validation_predictions_are_enough_for_a_risk(copied, recorded):
+def test_recorded_validation_predictions_are_enough_for_a_risk(copied, recorded, change):
     change(copied, ["split"], "val")
     there = recorded(copied)
     chosen = Predictor.load(copied).threshold(70)
