@@ -72,13 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def explained(name: str, perform: Callable[[Any], int], args: argparse.Namespace) -> int:
     """The exit status of a command; 2, and the error in a line, for a mistake in the input."""
-    from causalclip.runs.train import BUILD_ERRORS, sentence
+    from causalclip.runs.train import INPUT_ERRORS, sentence
 
     try:
         return perform(args)
     except BrokenPipeError:
         raise  # the reader went away, which is no mistake: the command line's to answer
-    except BUILD_ERRORS as error:
+    except (*INPUT_ERRORS, ImportError) as error:  # ImportError: of --import
         print(f"causalclip {name}: error: {sentence(error)}", file=sys.stderr)
         return 2
 

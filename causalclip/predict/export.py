@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
+import causalclip.plugin  # noqa: F401  (before the first import of dassl)
+
+# isort: split
 from causalclip.clip.image_tower import encode_patches
 from causalclip.clip.model import CLIPModel, VisionTransformer, image_size
 from causalclip.clip.plain import has_plain_image_tower

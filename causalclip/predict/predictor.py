@@ -12,6 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import causalclip.plugin  # noqa: F401  (before the first import of dassl)
+
+# isort: split
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.prediction import Prediction
 from causalclip.predict.abstain import Threshold, threshold_for
