@@ -78,7 +78,7 @@ class ImageSide(nn.Module):
         images = images.type(self.visual.conv1.weight.dtype)
         if prompts[0].dim() == 2:
             return encode_patches(self.visual, images, prompts).float()
-        batch, sets = len(images), len(prompts[0])
+        batch, sets = images.shape[0], prompts[0].shape[0]
         images = images.unsqueeze(1).expand(-1, sets, -1, -1, -1).flatten(0, 1)
         tiled = [prompt.expand(batch, *prompt.shape).flatten(0, 1) for prompt in prompts]
         return encode_patches(self.visual, images, tiled).float().unflatten(0, (batch, sets))

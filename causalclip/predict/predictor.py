@@ -146,9 +146,7 @@ class Predictor:
         """Uncertainty (N,) of the validation split, and whether the answers were right (N,)."""
         result = read_result(self.folder)
         if self.classnames != result.classnames:
-            raise ValueError(
-                "the validation split has the run's classes: of others no risk is known"
-            )
+            raise ValueError("no risk is known of other classes than those of the validation split")
         recorded = self.folder / PREDICTIONS_FILE
         if result.split == "val" and recorded.is_file():
             found = Predictions.read(recorded)
