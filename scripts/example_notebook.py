@@ -36,13 +36,21 @@ def notebook_of(script: str) -> nbformat.NotebookNode:
 
 
 def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
-    """The notebook with its outputs, run in `folder`; no times or paths of this machine.
+    """The notebook with its outputs, run in `folder`; without times.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell that fails.
     """
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=600, resources=resources, record_timing=False).execute()
+    return without_bars(notebook)
+
+
+def without_bars(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook without stderr, where progress bars are."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return notebook
 
 

@@ -22,7 +22,9 @@ def call(run, capsys):
     """A function (method, *arguments) -> status, stdout, stderr."""
 
     def call(method, *arguments):
-        status = command.main([str(run(method)), *map(str, arguments)])
+        folder = str(run(method))
+        capsys.readouterr()  # what the training said
+        status = command.main([folder, *map(str, arguments)])
         return status, *capsys.readouterr()
 
     return call
@@ -101,7 +103,7 @@ def test_mistakes_are_said_in_a_line(call, paths, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     for arguments, said in [
         ([tmp_path / "gone.png"], "no image "),
-        ([tmp_path / "notes.txt"], "must be an image (.jpg"),
+        ([tmp_path / "notes.txt"], "must be an image, .jpg"),
         ([tmp_path / "empty"], "no image (.jpg"),
         (["-"], "got no path on stdin"),
         (["-", paths[0]], "stands alone"),
