@@ -22,6 +22,7 @@ from causalclip.clip.plain import has_plain_image_tower
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.engine.base import CLIPTrainer
+from causalclip.engine.features import plain
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.files.atomic import replacing
@@ -165,6 +166,7 @@ def metadata(predictor: Predictor) -> dict[str, str]:
         "weights": trainer.digest or "",
         "classnames": json.dumps(predictor.classnames),
         "image": json.dumps(image),
+        "settings": json.dumps(plain(trainer.settings)),
         "details": json.dumps(trainer.details() if isinstance(trainer, PromptTrainer) else {}),
     }
 

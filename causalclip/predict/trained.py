@@ -103,7 +103,7 @@ def check_classnames(classnames: Sequence[str]) -> list[str]:
 def _build(result: Result, classes: Sequence[str] | None, backbone: str, data: str) -> CLIPTrainer:
     plugin.register_all()
     method = _method(result.trainer)
-    cfg = configuration(result.config)
+    cfg = configuration(result.config, method.config_node)
     if backbone:
         cfg.MODEL.BACKBONE.NAME = backbone
     if data:
@@ -140,9 +140,23 @@ def _method(name: str) -> type[CLIPTrainer]:
     return method
 
 
-def configuration(recorded: Mapping[str, Any]) -> CfgNode:
-    """The configuration that results.json recorded; keys that this version lacks are left out."""
+def configuration(recorded: Mapping[str, Any], node: str) -> CfgNode:
+    """The configuration that results.json recorded; keys that this version lacks are left out.
+
+    Args:
+        recorded: the configuration.
+        node: the method's own node below TRAINER.
+
+    Raises:
+        ValueError: a setting of the method that was not recorded: today's default need not be what
+            the run did.
+    """
     cfg = plugin.default_cfg()
+    said = recorded.get("TRAINER", {}).get(node, {})
+    if unsaid := [f"TRAINER.{node}.{key}" for key in cfg.TRAINER[node] if key not in said]:
+        raise ValueError(
+            f"a run of an earlier version, which does not say {', '.join(unsaid)}: train it again"
+        )
     cfg.PROTOCOL = cfg.PROTOCOL_PART = cfg.CONFIG_NAME = ""
     cfg.merge_from_other_cfg(CfgNode(_known(recorded, cfg)))
     return cfg

@@ -66,8 +66,9 @@ def test_a_tower_with_deep_prompts_is_exported_as_a_program(run, recorded, tmp_p
     features = torch.export.load(paths[1]).module()(images)  # (B, M, E)
     z = features / features.norm(dim=-1, keepdim=True)
     logits = tensors["logit_scale"] * torch.einsum("bme,mke->bmk", z, tensors["text"])
-    details = json.loads(facts["details"])
-    evidence = evidence_from_logits(logits, details["offset"]).double()
+    details, settings = json.loads(facts["details"]), json.loads(facts["settings"])
+    assert (settings["EVIDENCE_OFFSET"], settings["FUSION"]) == ("image", "discounted")
+    evidence = evidence_from_logits(logits, logits.mean(-1, keepdim=True)).double()
     p = probabilities(fuse(evidence, discount=details["discount"]))
     np.testing.assert_allclose(p.numpy(), there["probabilities"][:3], atol=1e-5)
 

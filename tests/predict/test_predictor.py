@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -125,10 +126,10 @@ def test_learned_prompts_take_other_class_names(run, recorded):
     names = [*own.classnames[::-1], "cat"]
     (answer,) = Predictor.load(run("CDC"), classes=names)(path)
     (before,) = own(path)
-    # A class's mean evidence is its own: those of the run keep their order beside a new one.
-    kept = answer.readings["averaging"].probabilities[:-1][::-1]
-    expected = before.readings["averaging"].probabilities
-    assert np.argsort(kept).tolist() == np.argsort(expected).tolist()
+    # A softmax of a class's own logits: beside a new class the others keep their ratios.
+    kept = answer.readings["logits"].probabilities[:-1][::-1]
+    expected = before.readings["logits"].probabilities
+    np.testing.assert_allclose(kept / kept.sum(), expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,15 @@ def test_a_file_that_holds_another_backbone_now_is_refused(copied):
 def test_a_run_of_a_trainer_that_is_not_known_is_said(copied, change):
     change(copied, ["trainer"], "MyOwn")
     with pytest.raises(ValueError, match=r"a run of MyOwn, known are .*CoOp.*: --import"):
+        Predictor.load(copied)
+
+
+def test_a_run_from_before_the_method_had_a_setting_is_refused(copied):
+    path = copied / "results.json"
+    record = json.loads(path.read_text())
+    del record["config"]["TRAINER"]["COOP"]["CSC"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"does not say TRAINER\.COOP\.CSC"):
         Predictor.load(copied)
 
 
