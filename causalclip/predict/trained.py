@@ -182,7 +182,9 @@ class _WithoutData(CLIPTrainer):
         transform = build_transform(self.cfg, is_train=False)
         if transform is None:
             raise ValueError("INPUT.NO_TRANSFORM must be False to predict from pictures, got True")
-        dataset = SimpleNamespace(classnames=names, train_x=range(images), val=(), test=())
+        # CLIP_ICM counts its images before it predicts; what they were does not matter any more.
+        image = SimpleNamespace(impath=".", label=0, domain=0)
+        dataset = SimpleNamespace(classnames=names, train_x=[image] * images, val=(), test=())
         self.dm: Any = SimpleNamespace(dataset=dataset)
         self.test_loader: Any = SimpleNamespace(
             dataset=SimpleNamespace(data_source=(), transform=transform)
