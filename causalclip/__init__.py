@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from causalclip.icm.interventions import ImageIntervention
     from causalclip.icm.subspace import InterventionMoments, InvariantProjection
     from causalclip.metrics import classification_metrics, novelty_auroc
+    from causalclip.predict.predictor import Predictor
 
     __version__: str
 
@@ -42,6 +43,7 @@ __all__ = [
     "InterventionMoments",
     "InvariantProjection",
     "Opinion",
+    "Predictor",
     "PromptSet",
     "__version__",
     "available_models",
@@ -79,6 +81,7 @@ _HOMES = {
     "icm.interventions": "ImageIntervention",
     "icm.subspace": "InterventionMoments InvariantProjection",
     "metrics": "classification_metrics novelty_auroc",
+    "predict.predictor": "Predictor",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

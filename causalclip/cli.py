@@ -52,6 +52,21 @@ COMMANDS = {
         "tables from the results below a folder",
         "causalclip.report.summarize:parser",
     ),
+    "predict": Command(
+        "causalclip.predict.command",
+        "a trained run on pictures of your own",
+        "causalclip.predict.command:parser",
+    ),
+    "explain": Command(
+        "causalclip.predict.explain_command",
+        "which patches of a picture speak for its class, as a PNG",
+        "causalclip.predict.explain_command:parser",
+    ),
+    "export": Command(
+        "causalclip.predict.export_command",
+        "class features and image tower of a trained run, for use elsewhere",
+        "causalclip.predict.export_command:parser",
+    ),
     "data": Command("causalclip.data.command", "list, check and download data sets"),
     "cache": Command(
         "causalclip.engine.cache_command",

@@ -44,7 +44,7 @@ from dassl.engine import TRAINER_REGISTRY
 registries = TRAINER_REGISTRY, DATASET_REGISTRY
 before = [set(registry.registered_names()) for registry in registries]
 walk = pkgutil.walk_packages(causalclip.__path__, "causalclip.")
-starts = ("causalclip.plugin", "causalclip.runs", "causalclip.__main__")
+starts = ("causalclip.plugin", "causalclip.runs", "causalclip.predict", "causalclip.__main__")
 modules = [info.name for info in walk if not info.name.startswith(starts)]
 for name in modules:
     importlib.import_module(name)

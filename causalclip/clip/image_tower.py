@@ -26,9 +26,10 @@ def encode_patches(
             `ln_pre`, the others replace these last tokens on entering block 1, 2, ...
     """
     patches = visual.conv1(images).flatten(2).transpose(1, 2)  # B L D
-    first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    # shape[0], not len(): a number that torch.export can leave open
+    first = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
     x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
-    tokens = [prompt.to(x.dtype).expand(len(x), -1, -1) for prompt in prompts]  # B n D each
+    tokens = [prompt.to(x.dtype).expand(x.shape[0], -1, -1) for prompt in prompts]  # B n D each
     x = visual.ln_pre(torch.cat([x, *tokens[:1]], dim=1))
     blocks = visual.transformer.resblocks
     for i, block in enumerate(blocks):

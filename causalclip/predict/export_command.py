@@ -1,0 +1,52 @@
+"""`causalclip export`: class features and image tower of a trained run, for use elsewhere.
+
+    causalclip export output/first
+    causalclip export output/first --classes cat dog --output cats
+
+Writes classes.safetensors and, where prompts stand in the image tower, image.pt2 (torch.export);
+both are read again and compared with the run's own answers. docs/predict.md shows how to use them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from causalclip.predict.command import explained, loaded, model_arguments
+
+
+def parser() -> argparse.ArgumentParser:
+    """Which run, and where to."""
+    p = argparse.ArgumentParser(
+        prog="causalclip export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    model_arguments(p)
+    p.add_argument("--output", help="folder to write; default: MODEL_DIR/export")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the files and say where; 2 for a mistake in the input."""
+    return explained("export", perform, parser().parse_args(argv))
+
+
+def perform(args: argparse.Namespace) -> int:
+    """Write and check the files.
+
+    Raises:
+        ValueError: a method that cannot be exported.
+        RuntimeError: files that answer otherwise than the run.
+    """
+    from causalclip.predict.export import export
+
+    predictor = loaded(args)
+    for path in export(predictor, args.output or Path(args.model_dir) / "export"):
+        print(f"{path}: checked, answers as the run does")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

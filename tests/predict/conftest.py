@@ -1,0 +1,69 @@
+"""Short runs on a random CLIP, each trained once for all tests of this folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from causalclip.engine.draws import generators_kept
+from causalclip.report.predictions import Predictions
+
+
+@pytest.fixture(scope="session")
+def run(make_cfg, tmp_path_factory):
+    """A function (trainer, KEY, VALUE, ...) -> folder of a run whose data are elsewhere by now."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    made: dict[tuple, Path] = {}
+
+    def run(trainer: str, *options) -> Path:
+        key = (trainer, *options)
+        if key not in made:
+            folder = tmp_path_factory.mktemp(trainer)
+            cfg = make_cfg(trainer, folder, *options)
+            with generators_kept():
+                set_random_seed(cfg.SEED)
+                build_trainer(cfg).train()
+            changed(folder, ["config", "DATASET", "ROOT"], "/nowhere")
+            made[key] = folder
+        return made[key]
+
+    return run
+
+
+def changed(folder: Path, keys: list[str], value) -> None:
+    """Set an entry of a results.json."""
+    path = folder / "results.json"
+    record = node = json.loads(path.read_text())
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    path.write_text(json.dumps(record))
+
+
+@pytest.fixture
+def change():
+    """A function (folder, keys, value) that sets an entry of a results.json."""
+    return changed
+
+
+@pytest.fixture
+def recorded():
+    """A function folder -> the arrays of its predictions.npz, in memory."""
+
+    def recorded(folder: Path) -> dict:
+        return dict(Predictions.read(folder / "predictions.npz").arrays)
+
+    return recorded
+
+
+@pytest.fixture(autouse=True)
+def generators_stay():
+    """No test of predicting may move the random stream."""
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(before, torch.get_rng_state())
