@@ -141,14 +141,15 @@ def world_settings(world: str, look: str, method: str) -> list[str]:
 def jobs_of(look: str, worlds: Sequence[str], methods: Sequence[str]) -> list[Job]:
     """Every candidate (of the test look: every recipe) in every world with every seed."""
     facts = described()
-    inside = look == "test" and {"CDC", "CLIP_ICM"} <= set(methods)
+    both = look == "test" and {"CDC", "CLIP_ICM"} <= set(methods)
     jobs = []
     for seed in facts["seeds"][look]:
         for world in worlds:
             for method in methods:
                 tried = candidates(method) if look == "tuning" else [[]]
                 jobs += [Job(look, method, tuple(settings), world, seed) for settings in tried]
-            jobs += [Job(look, "CDC", (), world, seed, inside=True)] * inside
+            if both and world in facts["inside"]:
+                jobs.append(Job(look, "CDC", (), world, seed, inside=True))
     return jobs
 
 
@@ -232,7 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = compared(rows, *args.compare) if args.compare else table(rows).reset_index()
     if "settings" in made:  # the tables are wide enough
         made["settings"] = made["settings"].str.replace(r"TRAINER\.[A-Z]+\.", "", regex=True)
-    print(tabulate(made, headers="keys", tablefmt="github", floatfmt=".1f", showindex=False))
+    shown = tabulate(made.to_dict("list"), headers="keys", tablefmt="github", floatfmt=".1f")
+    print(shown)
     return 0
 
 

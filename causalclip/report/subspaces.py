@@ -17,7 +17,7 @@ def subspaces(runs: pd.DataFrame) -> list[str]:
 
     Nothing where the runs have neither weighed a gain nor drawn a bootstrap.
     """
-    found = runs.details.map(lambda details: bool(details.get("heads")))
+    found = pd.Series([bool(found.get("heads")) for found in runs["details"]], index=runs.index)
     own = runs[(runs.variant == "") & runs.trains & found]
     said = []
     for (method, dataset), part in own.groupby(["method", "dataset"], sort=False):
