@@ -15,6 +15,7 @@ from dassl.engine import TrainerX
 from dassl.utils import load_checkpoint, save_checkpoint
 from torch import Tensor, nn
 
+from causalclip.engine.distributed import is_writer, wait
 from causalclip.engine.random_state import random_state, set_random_state
 from causalclip.report.results import TrainedOn, training_facts
 
@@ -75,7 +76,7 @@ class ExactResume(TrainerX):
         Raises:
             OSError: it cannot be written; earlier files stay whole.
         """
-        for name in self.get_model_names():
+        for name in self.get_model_names() if is_writer() else ():
             checkpoint = {
                 "state_dict": self._models[name].state_dict(),
                 "epoch": epoch + 1,
@@ -87,6 +88,7 @@ class ExactResume(TrainerX):
             }
             folder = Path(directory) / name
             save_checkpoint(checkpoint, str(folder), is_best=is_best, model_name=model_name)
+        wait()  # before any process reads it
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Go on from the checkpoint written last in `directory`; the number of epochs done.

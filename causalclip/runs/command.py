@@ -87,7 +87,7 @@ def _complete(p: argparse.ArgumentParser) -> None:
             setattr(action, "completer", _names(known[action.dest]))  # noqa: B010 argcomplete's
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str], p: argparse.ArgumentParser | None = None) -> argparse.Namespace:
     """Read the command line; KEY VALUE pairs may stand anywhere, no list takes them for its own.
 
     Raises:
@@ -101,7 +101,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             if value is None or value.startswith("--"):
                 raise PlanError(f"options must come as KEY VALUE pairs, got {word} alone")
             pairs.append(value)
-    args = parser().parse_args(words)
+    args = (p or parser()).parse_args(words)
     if args.settings:
         raise PlanError(f"KEY VALUE pairs begin with a key, got {' '.join(args.settings)}")
     args.settings = pairs
