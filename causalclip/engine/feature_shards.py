@@ -25,7 +25,7 @@ from causalclip.files.atomic import replacing
 from causalclip.runs.lock import HELD
 
 MOST = 1024  # shards of a set; a shard that is lost with its process is lost work
-PATIENCE = 0.1  # seconds between two looks at what the others do
+PATIENCE = 0.05  # seconds between two looks at what the others do
 CLAIMS = "claims"  # one file for all sets of a cache; it stays, whoever waits may have it open
 
 Encode = Callable[[Iterable[range]], Iterator[tuple[range, np.ndarray]]]

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from causalclip.engine.cache_size import entries, features_folder
 from causalclip.files.caches import cache_home
@@ -60,9 +61,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Encode; 2 for a mistake in the input, which is said in one line."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    args = parse(argv, parser())
     start = time.perf_counter()
     try:
+        args = parse(argv, parser())
         asked = with_data(request(args), args.data)
         runs = plan(asked, lambda name: domains_of(name, asked.data))
         with helpers(argv, args.workers - 1):
@@ -127,20 +128,30 @@ def helpers(argv: Sequence[str], count: int) -> Iterator[None]:
 
 def encode(runs: Sequence[Run]) -> None:
     """Bring into the cache what these runs will read from it."""
-    from dassl.engine import build_trainer
+    for number, run in enumerate(runs, 1):
+        print(f"[{number}/{len(runs)}] {run.folder}", flush=True)
+        with redirect_stdout(io.StringIO()):  # what a trainer says of itself
+            trainer = built(run)
+            trainer.encoder = replace(trainer.encoder, shared=True)
+            trainer.encode_ahead()
+
+
+def built(run: Run) -> Any:
+    """The trainer of a run.
+
+    Raises:
+        PlanError: settings that it cannot be built with, or a package that is missing.
+    """
+    from dassl.engine import build_trainer  # here: they bring torch along
     from dassl.utils import set_random_seed
 
     from causalclip import plugin
     from causalclip.runs import flags, train
 
     plugin.register_all()
-    for number, run in enumerate(runs, 1):
+    try:
         cfg = train.configure(flags.parser().parse_args(run.arguments))
-        print(
-            f"[{number}/{len(runs)}] {cfg.TRAINER.NAME} {cfg.DATASET.NAME} {run.part}", flush=True
-        )
         set_random_seed(cfg.SEED)
-        with redirect_stdout(io.StringIO()):  # what a trainer says of itself
-            trainer = build_trainer(cfg)
-            trainer.encoder = replace(trainer.encoder, shared=True)
-            trainer.encode_ahead()
+        return build_trainer(cfg)
+    except train.BUILD_ERRORS as error:
+        raise PlanError(train.sentence(error)) from error

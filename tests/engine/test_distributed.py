@@ -1,0 +1,162 @@
+"""Several processes at one run: the same prompts and predictions as one, to rounding.
+
+Two gloo processes on the CPU train every method of the list in one go (`two_processes`); what one
+process makes of the same configuration is made here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+METHODS = ("CoOp", "MaPLe", "PromptSRC", "CDC")
+SHARED = [
+    *(
+        "TRAIN.CHECKPOINT_FREQ",
+        1,
+        "DATALOADER.DRAWS",
+        "item",
+        "DATALOADER.NUM_WORKERS",
+        0,
+        "OPTIM.MAX_EPOCH",
+        3,
+    ),
+    *("DATASET.NUM_SHOTS", 3, "DATALOADER.TEST.BATCH_SIZE", 150),
+]
+# Fifteen images: three whole batches, or one that is smaller than a batch and not divided evenly.
+WHOLE, SMALLER = (["DATALOADER.TRAIN_X.BATCH_SIZE", size] for size in (4, 16))
+UNCACHED = ["FEATURE_CACHE", False, "TEST.FINAL_MODEL", "best_val"]
+CASES = {
+    **{name: (name, [*SHARED, *WHOLE]) for name in METHODS},
+    "uneven": ("CDC", [*SHARED, *SMALLER, "TRAINER.CDC.BETA_IMAGE", 0.3]),
+    "uncached": ("CoOp", [*SHARED, *WHOLE, "TEST.CALIBRATION", True, *UNCACHED]),
+    "LinearProbe": ("LinearProbe", SHARED),
+}
+
+TWO = """
+import json, sys, torch
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed
+from causalclip import plugin
+from causalclip.engine.distributed import processes, rank, wait
+from yacs.config import CfgNode
+
+class Stopped(Exception):
+    pass
+
+def stop(trainer):
+    before = trainer.before_epoch
+    def before_epoch():
+        if trainer.epoch == 2:
+            raise Stopped
+        before()
+    trainer.before_epoch = before_epoch
+
+plugin.register_all()
+torch.use_deterministic_algorithms(True)
+with processes(seed=1, gpu=False):
+    for name, text in json.load(open(sys.argv[1])).items():
+        cfg = plugin.default_cfg()
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
+        set_random_seed(cfg.SEED)
+        if name == "MaPLe":  # stopped after two epochs and started again
+            trainer = build_trainer(cfg)
+            stop(trainer)
+            try:
+                trainer.train()
+            except Stopped:
+                pass
+        trainer = build_trainer(cfg)
+        trainer.train()
+        assert trainer.start_epoch == (2 if name == "MaPLe" else 0), trainer.start_epoch
+        state = {key: value.tolist() for key, value in trainer.model.state_dict().items()
+                 if torch.is_tensor(value)}
+        json.dump(state, open(f"{sys.argv[2]}/{name}-{rank()}.json", "w"))
+        wait()
+"""
+
+
+def environment(number: int, count: int, port: int) -> dict[str, str]:
+    """What torchrun sets."""
+    facts = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "MASTER_PORT": port}
+    return {**os.environ, "MASTER_ADDR": "127.0.0.1", **{k: str(v) for k, v in facts.items()}}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def two_processes(make_cfg, tmp_path_factory):
+    """The folder in which two processes have trained every case; what each has at the end."""
+    folder = tmp_path_factory.mktemp("two")
+    texts = {
+        case: make_cfg(name, folder / case, *options).dump()
+        for case, (name, options) in CASES.items()
+    }
+    (folder / "cases.json").write_text(json.dumps(texts))
+    port, command = (
+        free_port(),
+        [sys.executable, "-c", TWO, str(folder / "cases.json"), str(folder)],
+    )
+    # With a cache of their own, so that they encode what they read.
+    own = {"CAUSALCLIP_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            command,
+            env={**environment(number, 2, port), **own},
+            stdout=open(folder / f"said-{number}", "w"),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in started:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    return folder
+
+
+@pytest.fixture
+def one_process(make_trainer, tmp_path):
+    """A function (case) -> the trainer after the same training in this process."""
+
+    def trained(case):
+        name, options = CASES[case]
+        trainer = make_trainer(name, tmp_path, *options)
+        trainer.train()
+        return trainer
+
+    return trained
+
+
+def learned(folder: Path, case: str, number: int) -> dict[str, torch.Tensor]:
+    state = json.loads((folder / f"{case}-{number}.json").read_text())
+    return {key: torch.tensor(value) for key, value in state.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_learn_and_answer_what_one_does(case, two_processes, one_process, tmp_path):
+    alone = one_process(case)
+    both = [learned(two_processes, case, number) for number in range(2)]
+    for key, value in alone.model.state_dict().items():
+        if torch.is_tensor(value):
+            assert torch.equal(both[0][key], both[1][key]), key
+            torch.testing.assert_close(both[0][key], value, atol=1e-6, rtol=0, check_dtype=False)
+    found, expected = (
+        dict(np.load(place / "predictions.npz")) for place in (two_processes / case, tmp_path)
+    )
+    assert found.keys() == expected.keys()
+    for key in ("path", "label"):
+        np.testing.assert_array_equal(found[key], expected[key])
+    np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-5)
