@@ -16,20 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dassl.utils import load_checkpoint
 
+from causalclip.engine import distributed
+from causalclip.runs import train
+
+ROOT = Path(__file__).parents[2]
 METHODS = ("CoOp", "MaPLe", "PromptSRC", "CDC")
 SHARED = [
-    *(
-        "TRAIN.CHECKPOINT_FREQ",
-        1,
-        "DATALOADER.DRAWS",
-        "item",
-        "DATALOADER.NUM_WORKERS",
-        0,
-        "OPTIM.MAX_EPOCH",
-        3,
-    ),
-    *("DATASET.NUM_SHOTS", 3, "DATALOADER.TEST.BATCH_SIZE", 150),
+    *("DATALOADER.DRAWS", "item", "DATALOADER.NUM_WORKERS", 0, "DATALOADER.TEST.BATCH_SIZE", 150),
+    *("DATASET.NUM_SHOTS", 3, "OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1),
 ]
 # Fifteen images: three whole batches, or one that is smaller than a batch and not divided evenly.
 WHOLE, SMALLER = (["DATALOADER.TRAIN_X.BATCH_SIZE", size] for size in (4, 16))
@@ -160,3 +156,100 @@ def test_two_processes_learn_and_answer_what_one_does(case, two_processes, one_p
     for key in ("path", "label"):
         np.testing.assert_array_equal(found[key], expected[key])
     np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-5)
+
+
+DYING = """
+import os
+from causalclip.engine.distributed import rank
+from causalclip.engine.prompt_trainer import PromptTrainer
+
+before = PromptTrainer.before_epoch
+
+def before_epoch(trainer):
+    if rank() == 1 and trainer.epoch == 2:
+        os.kill(os.getpid(), 9)
+    before(trainer)
+
+PromptTrainer.before_epoch = before_epoch
+"""
+
+
+def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(
+    data_root, random_clip, tmp_path, monkeypatch
+):
+    (tmp_path / "dying.py").write_text(DYING)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # the logger takes its place
+
+    def arguments(folder, *more):
+        configs = ROOT / "configs"
+        files = ["--dataset-config-file", configs / "datasets" / "handwritten_digits.yaml"]
+        files += ["--config-file", configs / "trainers" / "CoOp" / "tiny.yaml"]
+        names = ["--root", data_root, "--output-dir", folder, "--backbone", random_clip]
+        options = [*SHARED, "DATASET.SUBSAMPLE_CLASSES", "base", "USE_CUDA", False]
+        words = ["--trainer", "CoOp", "--seed", 1, *names, *files, *more, *options]
+        return [str(word) for word in words]
+
+    runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = [*runner, "-m", "causalclip", "train", *arguments(tmp_path / "run", "--import", "dying")]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode != 0 and "Signal 9 (SIGKILL)" in done.stderr
+    folder = tmp_path / "run" / "prompt_learner"
+    assert (folder / "checkpoint").read_text().strip() == "model.pth.tar-2"
+    assert train.main(arguments(tmp_path / "run")) == 0
+    assert train.main(arguments(tmp_path / "whole")) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["training"]["resumed_from_epoch"] == 2
+    ours, expected = (
+        load_checkpoint(str(tmp_path / name / "prompt_learner" / "model.pth.tar-3"))["state_dict"]
+        for name in ("run", "whole")
+    )
+    torch.testing.assert_close(ours["ctx"], expected["ctx"], atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def three(monkeypatch):
+    """As if two more processes were there."""
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "several processes need DATALOADER.DRAWS item"),
+        (["DATALOADER.DRAWS", "item"], "BATCH_SIZE must be a multiple of the 3 processes, got 8"),
+    ],
+)
+def test_what_several_processes_cannot_share_is_refused(
+    three, options, said, make_trainer, tmp_path
+):
+    with pytest.raises(ValueError, match=said):
+        make_trainer("CoOp", tmp_path, *options)
+
+
+def test_a_batch_is_divided_without_a_rest(three, monkeypatch):
+    def parts(count):
+        for number in range(3):
+            monkeypatch.setattr(distributed, "rank", lambda number=number: number)
+            yield distributed.own_part(list(range(count)))
+
+    assert list(parts(6)) == [[0, 1], [2, 3], [4, 5]]
+    assert [image for part in parts(8) for image in part] == list(range(8))
+    with pytest.raises(ValueError, match="a batch of 2 images cannot be divided by 3 processes"):
+        list(parts(2))
+
+
+def test_processes_without_a_seed_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(ValueError, match="SEED must be 0 or more, got -1"),
+        distributed.processes(seed=-1, gpu=False),
+    ):
+        pass
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="process 3 of this machine has none, there are 2"):
+        distributed.own_gpu()
