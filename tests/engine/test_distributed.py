@@ -148,7 +148,9 @@ def test_two_processes_learn_and_answer_what_one_does(case, two_processes, one_p
     for key, value in alone.model.state_dict().items():
         if torch.is_tensor(value):
             assert torch.equal(both[0][key], both[1][key]), key
-            torch.testing.assert_close(both[0][key], value, atol=1e-6, rtol=0, check_dtype=False)
+            # A temperature is what a search found, which ends at a tolerance of its own.
+            atol = 1e-4 if key == "temperature" else 1e-6
+            torch.testing.assert_close(both[0][key], value, atol=atol, rtol=0, check_dtype=False)
     found, expected = (
         dict(np.load(place / "predictions.npz")) for place in (two_processes / case, tmp_path)
     )
