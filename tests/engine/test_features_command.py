@@ -32,7 +32,8 @@ def test_two_workers_encode_what_the_runs_then_read(
     command = ["--dataset", "handwritten_digits", "--shots", "2", "--seeds", "1"]
     command += ["--data", str(data_root), "--methods", "ZeroshotCLIP", "LinearProbe", "CLIP_ICM"]
     command += ["--workers", "2", "MODEL.BACKBONE.NAME", random_clip]
-    command += ["TRAINER.CLIP_ICM.SELECT", "fixed", "TRAINER.CLIP_ICM.PROBE", "False"]
+    command += ["TRAINER.CLIP_ICM.SELECT", "fixed", "TRAINER.CLIP_ICM.DIM_INV", "16"]
+    command += ["TRAINER.CLIP_ICM.PROBE", "False"]
     assert main(command) == 0
     assert f"in {tmp_path / 'cache' / 'features'}" in capsys.readouterr().out
     assert not (tmp_path / "output").exists()
