@@ -60,7 +60,10 @@ def test_every_command_explains_itself_under_its_name(name):
     [
         (
             ["rum"],
-            "known: train run summarize data features cache convert; did you mean run",
+            (
+                "unknown command rum; known: train run summarize data features cache convert; "
+                "did you mean run"
+            ),
         ),
         (["run", "base2nw"], "unknown protocol base2nw; known: base2new xd dg fewshot lodo open"),
         (["run", "lodo"], "--methods must name one or more of CDC CLIP_Adapter"),
