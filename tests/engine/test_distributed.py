@@ -24,15 +24,16 @@ from causalclip.runs import train
 ROOT = Path(__file__).parents[2]
 METHODS = ("CoOp", "MaPLe", "PromptSRC", "CDC")
 SHARED = [
-    *("DATALOADER.DRAWS", "item", "DATALOADER.NUM_WORKERS", 0, "DATALOADER.TEST.BATCH_SIZE", 150),
+    *("DATALOADER.NUM_WORKERS", 0, "DATALOADER.TEST.BATCH_SIZE", 150),
     *("DATASET.NUM_SHOTS", 3, "OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1),
 ]
 # Fifteen images: three whole batches, or one that is smaller than a batch and not divided evenly.
 WHOLE, SMALLER = (["DATALOADER.TRAIN_X.BATCH_SIZE", size] for size in (4, 16))
+OFFSET = ["TRAINER.CDC.EVIDENCE_OFFSET", "training"]
 UNCACHED = ["FEATURE_CACHE", False, "TEST.FINAL_MODEL", "best_val"]
 CASES = {
     **{name: (name, [*SHARED, *WHOLE]) for name in METHODS},
-    "uneven": ("CDC", [*SHARED, *SMALLER, "TRAINER.CDC.BETA_IMAGE", 0.3]),
+    "uneven": ("CDC", [*SHARED, *SMALLER, "TRAINER.CDC.BETA_IMAGE", 0.3, *OFFSET]),
     "uncached": ("CoOp", [*SHARED, *WHOLE, "TEST.CALIBRATION", True, *UNCACHED]),
     "LinearProbe": ("LinearProbe", SHARED),
 }
@@ -218,8 +219,8 @@ def three(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "several processes need DATALOADER.DRAWS item"),
-        (["DATALOADER.DRAWS", "item"], "BATCH_SIZE must be a multiple of the 3 processes, got 8"),
+        (["DATALOADER.DRAWS", "dassl"], "several processes need DATALOADER.DRAWS item"),
+        ([], "BATCH_SIZE must be a multiple of the 3 processes, got 8"),
     ],
 )
 def test_what_several_processes_cannot_share_is_refused(
