@@ -154,7 +154,7 @@ class Encoder:
 
 
 def _bar(n_images: int, desc: str, *, done: int = 0) -> tqdm:
-    hidden = {} if is_writer() else {"disable": True}  # else as TQDM_DISABLE says
+    hidden: dict[str, Any] = {} if is_writer() else {"disable": True}  # else as TQDM_DISABLE says
     return tqdm(total=n_images, initial=done, desc=desc, unit="image", leave=False, **hidden)
 
 
