@@ -23,7 +23,7 @@ setup(
     package_dir={f"causalclip.{name}": name for name in UNLINKED},
     package_data={
         "causalclip": ["py.typed"],
-        "causalclip.clip.assets": ["*.safetensors", "*.md", "*.json"],
+        "causalclip.clip.assets": ["*.safetensors", "*.sha256", "*.md", "*.json"],
         "causalclip.configs": ["**/*.yaml"],
         "causalclip.report": ["*.yaml"],
     },

@@ -1,34 +1,33 @@
 """Training steps at 100 and 1,000 classes, evaluations at 1,000: ours against the published way.
 
-    python benchmarks/baselines.py [--shape tiny|vit-b32|vit-b16] [--device cuda] [--repeats 5]
+    python benchmarks/baselines.py [--shape tiny|vit-b32|vit-b16] [--repeats 5]
         [--only step|evaluation] [--methods CoOp ...] [--classes 100 1000]
+        [--device cuda] [--precision fp32|fp16|bf16|amp] [--compile]
 
 The plain path does what the published code does: every text 77 tokens long, the text features anew
 for each batch of an evaluation, CoCoOp's images one by one. Both run alternately in one process on
-the same random CLIP, and must give the same loss, gradients and logits.
+the same random CLIP, and must give the same loss, gradients and logits. Beside their times stand
+images per second and the peak of the memory taken.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import torch
-from safetensors.torch import save_file
-from shapes import IMAGENET, NAMES, SHAPES
-from timing import ratio
+from setting import Setting, add_options
+from shapes import IMAGENET, NAMES, SHAPES, saved_clip
+from timing import Ratio, ratio
 from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip import plugin
-from causalclip.clip.backbone import build_clip, image_size
 from causalclip.clip.injection import prompted
 from causalclip.clip.prompts import PromptSet
 from causalclip.engine.prompt_trainer import PromptTrainer
@@ -119,10 +118,11 @@ class Plain:
         """PromptSRC's distances of features (B, E), (K, E) and logits (B, K) from frozen CLIP's."""
         trainer, settings = self.trainer, self.trainer.settings
         teacher = self.image(images, PromptSet())
+        teacher_text = trainer.teacher_text.to(teacher.dtype)
         return (
-            settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, trainer.teacher_text)
+            settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, teacher_text)
             + settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, teacher)
-            + mean_kl(logits, self.scale * teacher @ trainer.teacher_text.T)
+            + mean_kl(logits, self.scale * teacher @ teacher_text.T)
         )
 
 
@@ -139,14 +139,20 @@ class WithoutData:
 
 
 def trainer_of(
-    name: str, classnames: Sequence[str], backbone: str, size: int, device: str, words: str = FOUR
+    name: str,
+    classnames: Sequence[str],
+    backbone: str,
+    size: int,
+    setting: Setting,
+    words: str = FOUR,
 ) -> PromptTrainer:
     """Our trainer with its own defaults, prompts in at most as many blocks as there are."""
     cfg = plugin.extend_cfg(get_cfg_default())
     node = TRAINER_REGISTRY.get(name).config_node
-    cfg.TRAINER.NAME, cfg.USE_CUDA = name, device == "cuda"
+    cfg.TRAINER.NAME, cfg.USE_CUDA = name, setting.device == "cuda"
     cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = backbone, (size, size)
     cfg.OPTIM.NAME, cfg.TRAINER[node].CTX_INIT = "sgd", words
+    cfg.TRAINER[node].PREC = setting.precision
     for key in cfg.TRAINER[node]:
         if key.startswith("PROMPT_DEPTH"):
             cfg.TRAINER[node][key] = min(cfg.TRAINER[node][key], 4)
@@ -155,72 +161,93 @@ def trainer_of(
         return cast("type[PromptTrainer]", kind)(cfg)
 
 
-def clock_of(trainer: PromptTrainer) -> Callable[[], float]:
-    """CPU time on a CPU, so that a busy machine gives the same ratio; wall time on a GPU."""
-    return time.process_time if trainer.device.type == "cpu" else time.perf_counter
+class Peak(NamedTuple):
+    """Memory taken by the published way and by ours, in bytes."""
+
+    plain: int
+    fast: int
+
+    def __str__(self) -> str:
+        return f"{self.plain / 2**20:.0f} and {self.fast / 2**20:.0f} MiB"
 
 
-def step_ratio(trainer: PromptTrainer, case: Case, size: int, repeats: int) -> str:
+def per_second(images: int, found: Ratio) -> str:
+    """Images per second of both ways."""
+    return f"{images / found.plain:.0f} and {images / found.fast:.0f} images/s"
+
+
+def step_ratio(
+    trainer: PromptTrainer, case: Case, size: int, repeats: int, setting: Setting
+) -> str:
     """Forward and backward of the training loss, plain against ours, and how far apart."""
-    plain = Plain(trainer)
+    plain, own = Plain(trainer), setting.compiled(trainer.loss)
     images = torch.randn(case.batch, 3, size, size, device=trainer.device)
     labels = torch.randint(len(trainer.classnames), (len(images),), device=trainer.device)
     trainer.set_model_mode("train")
 
     def step(loss: Callable[[], Tensor]) -> Tensor:
         trainer.model.zero_grad()
-        loss().backward()
+        with setting.autocast():
+            value = loss()
+        value.backward()
         return torch.cat(
             [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
         )
 
     def ours() -> Tensor:
-        return step(lambda: trainer.loss(images, labels)[0])
+        return step(lambda: own(images, labels)[0])
 
     def published() -> Tensor:
         return step(lambda: plain.loss(images, labels))
 
-    apart = (ours() - published()).abs().max() / published().abs().max()
-    found = ratio(published, ours, repeats, clock=clock_of(trainer))
-    return f"{found} (target {case.target}x), gradients {apart:.0e} apart"
+    truth = published()
+    apart = (ours() - truth).abs().max() / truth.abs().max()
+    peak = Peak(setting.peak_bytes(published), setting.peak_bytes(ours))
+    found = ratio(published, ours, repeats, clock=setting.clock)
+    return (
+        f"{found} (target {case.target}x), {per_second(case.batch, found)}, {peak}, "
+        f"gradients {apart:.0e} apart"
+    )
 
 
 @torch.no_grad()
-def evaluation_ratio(trainer: PromptTrainer, size: int, repeats: int) -> str:
+def evaluation_ratio(trainer: PromptTrainer, size: int, repeats: int, setting: Setting) -> str:
     """Logits of a few test batches, plain against ours."""
-    plain, logits = Plain(trainer), {}
+    plain, logits, answers = Plain(trainer), {}, setting.compiled(trainer.logits)
     batches = torch.randn(TEST_BATCHES, TEST_BATCH, 3, size, size, device=trainer.device)
 
     def ours() -> None:
         trainer.set_model_mode("eval")
-        text = trainer.evaluation_text()
-        logits["ours"] = torch.cat([trainer.logits(images, text) for images in batches])
+        with setting.autocast():
+            text = trainer.evaluation_text()
+            logits["ours"] = torch.cat([answers(images, text) for images in batches])
 
     def published() -> None:
-        logits["published"] = torch.cat([plain.logits(images) for images in batches])
+        with setting.autocast():
+            logits["published"] = torch.cat([plain.logits(images) for images in batches])
 
-    found = ratio(published, ours, repeats, clock=clock_of(trainer))
+    found = ratio(published, ours, repeats, clock=setting.clock)
+    peak = Peak(setting.peak_bytes(published), setting.peak_bytes(ours))
     apart = (logits["ours"] - logits["published"]).abs().max()
-    return f"{found} (target 10x), logits {apart:.0e} apart"
+    return (
+        f"{found} (target 10x), {per_second(TEST_BATCH * TEST_BATCHES, found)}, {peak}, "
+        f"logits {apart:.0e} apart"
+    )
 
 
 def main() -> None:
     """Measure what the options ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=("step", "evaluation"), help="one of the two parts")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--classes", nargs="+", type=int, default=[100, 1000], help="of the steps")
+    add_options(parser)
     args = parser.parse_args()
     plugin.register_all()
-    torch.manual_seed(0)
-    model = build_clip(**SHAPES[args.shape])
-    size = image_size(model)
     with tempfile.TemporaryDirectory() as folder:
-        backbone = str(Path(folder) / "clip.safetensors")
-        save_file(model.state_dict(), backbone)
+        backbone, size = saved_clip(args.shape, folder)
         if args.only != "evaluation":
             measure_steps(args, backbone, size)
         if args.only != "step":
@@ -229,25 +256,26 @@ def main() -> None:
 
 def measure_steps(args: argparse.Namespace, backbone: str, size: int) -> None:
     """Print a line for each method's training step."""
-    print(f"{args.shape}, training step")
+    setting = Setting.of(args)
+    print(f"{args.shape} on {setting}: training step")
     for case in CASES:
         if case.method not in args.methods or case.classes not in args.classes:
             continue
         names = NAMES[case.classes]
-        trainer = trainer_of(case.method, names, backbone, size, args.device, case.words)
+        trainer = trainer_of(case.method, names, backbone, size, setting, case.words)
         repeats = args.repeats if case.classes < 1000 else max(1, args.repeats // 2)
         line = f"  {case.method:9} {case.classes} classes, batch {case.batch}: "
-        print(line + step_ratio(trainer, case, size, repeats), flush=True)
+        print(line + step_ratio(trainer, case, size, repeats, setting), flush=True)
 
 
 def measure_evaluations(args: argparse.Namespace, backbone: str, size: int) -> None:
     """Print a line for each method's evaluation."""
-    images = TEST_BATCH * TEST_BATCHES
-    print(f"{args.shape}, evaluation of {images} images, {len(IMAGENET)} classes")
+    images, setting = TEST_BATCH * TEST_BATCHES, Setting.of(args)
+    print(f"{args.shape} on {setting}: evaluation of {images} images, {len(IMAGENET)} classes")
     for name in [name for name in EVALUATED if name in args.methods]:
-        trainer = trainer_of(name, IMAGENET, backbone, size, args.device)
-        line = f"  {name:9} {evaluation_ratio(trainer, size, max(1, args.repeats // 3))}"
-        print(line, flush=True)
+        trainer = trainer_of(name, IMAGENET, backbone, size, setting)
+        repeats = max(1, args.repeats // 3)
+        print(f"  {name:9} {evaluation_ratio(trainer, size, repeats, setting)}", flush=True)
 
 
 if __name__ == "__main__":

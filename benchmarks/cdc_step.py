@@ -8,6 +8,7 @@ is printed. M templates cost about M forwards, so M is the figure to compare wit
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -53,6 +54,7 @@ def seconds_per_step(trainer: Any) -> float:
 
 def main() -> None:
     """Print medians, their ratio and the checkpoints' sizes."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     plugin.register_all()
     with tempfile.TemporaryDirectory() as folder:
         maple = trainer_of("MaPLe", "tiny", Path(folder))

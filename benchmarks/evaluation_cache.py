@@ -9,6 +9,7 @@ ratio. Expected: 20 or above.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import tempfile
@@ -53,6 +54,7 @@ def image_seconds(trainer: Any) -> float:
 
 def main() -> None:
     """Print both medians and the ratio."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     plugin.register_all()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:

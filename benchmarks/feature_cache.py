@@ -9,6 +9,7 @@ the seconds of the later runs as a share of the first's.
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 import time
@@ -61,6 +62,7 @@ def fitted(folder: Path, number: int, options: list) -> tuple[float, int, int]:
 
 def main() -> None:
     """Print the three runs."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     plugin.register_all()
     with tempfile.TemporaryDirectory() as name:
         os.environ["CAUSALCLIP_CACHE"] = str(Path(name) / "cache")

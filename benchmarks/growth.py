@@ -14,7 +14,8 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from limit import Tower, clock, rate, text_step
+from limit import Tower, rate, text_step
+from setting import Setting
 from shapes import IMAGENET, SHAPES
 from timing import seconds
 
@@ -52,12 +53,12 @@ def milliseconds(
     def ours() -> None:
         encode_text_sets(model, texts, PromptSet(text=(ctx,))).sum().backward()
 
-    times: dict[str, list[float]] = {"published": [], "ours": [], "limit": []}
+    here, times = Setting(), {"published": [], "ours": [], "limit": []}
     ours()
     for _ in range(repeats if classes < 1000 else 1):
-        times["published"].append(seconds(published, clock))
-        times["ours"].append(seconds(ours, clock))
-        times["limit"].append(needed / rate(tower.width))
+        times["published"].append(seconds(published, here.clock))
+        times["ours"].append(seconds(ours, here.clock))
+        times["limit"].append(needed / rate(tower.width, here))
     return {name: 1e3 * statistics.median(values) for name, values in times.items()}
 
 

@@ -1,12 +1,15 @@
 """How close a training step is to what its arithmetic needs on this machine.
 
     python benchmarks/limit.py [--shapes tiny vit-b16] [--methods CoOp CoCoOp MaPLe]
-        [--classes 10 100 1000] [--repeats 3]
+        [--classes 10 100 1000] [--repeats 3] [--run-at-most 2e12]
+        [--device cuda] [--precision fp32|fp16|bf16|amp] [--compile]
 
 Needed: the multiply-adds of the tokens that are read, forward and, as far as prompts learn,
 backward. Limit: the time they take at the rate of a matrix product of that width, measured in the
-same run. Published and ours: steps timed in turn, CPU seconds of one core. The batches are the
-published ones (32, 1 and 4 images). A published step above 2e12 multiply-adds is counted, not run.
+same run. Published and ours: steps timed in turn, CPU seconds of one core (on a GPU, seconds). The
+batches are the published ones (32, 1 and 4 images). A published step of more than `--run-at-most`
+multiply-adds is counted, not run. The last columns are ours in images per second, and the peak of
+the memory taken in MiB.
 """
 
 from __future__ import annotations
@@ -14,26 +17,25 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from baselines import Plain, trainer_of
-from safetensors.torch import save_file
-from shapes import NAMES, SHAPES
+from setting import Setting, add_options
+from shapes import NAMES, SHAPES, saved_clip
 from timing import seconds
 from torch import nn
 from torch.nn import functional as F
 
 from causalclip import plugin
-from causalclip.clip.backbone import build_clip, image_size
+from causalclip.clip.backbone import image_size
 from causalclip.clip.layout import TextLayout
 
 BATCHES = {"CoOp": 32, "CoCoOp": 1, "MaPLe": 4}
-RUN_AT_MOST = 2e12  # multiply-adds of a published step
+# Rows of the matrix product whose rate is measured: enough to fill the device.
+TOKENS = {"cpu": 1024, "cuda": 65536}
 
 
 @dataclass(frozen=True)
@@ -114,52 +116,67 @@ def step_of(trainer: Any, method: str) -> Step:
     return Step(*(sum(work) for work in zip(*parts, strict=True)))
 
 
-def rate(width: int, tokens: int = 1024, repeats: int = 20) -> float:
+def rate(width: int, setting: Setting, repeats: int = 20) -> float:
     """Multiply-adds a second of the largest product of a block, the better half's median."""
-    layer, x = nn.Linear(width, 4 * width).requires_grad_(False), torch.randn(tokens, width)
-    times = sorted(seconds(lambda: F.linear(x, layer.weight), clock) for _ in range(repeats))
+    tokens, kind = TOKENS[setting.device], {"device": setting.device, "dtype": setting.dtype}
+    layer = nn.Linear(width, 4 * width, **kind).requires_grad_(False)
+    x = torch.randn(tokens, width, **kind)
+    times = sorted(
+        seconds(lambda: F.linear(x, layer.weight), setting.clock) for _ in range(repeats)
+    )
     return 4 * width**2 * tokens / statistics.median(times[: repeats // 2])
 
 
-def clock() -> float:
-    """CPU seconds of this process."""
-    return time.process_time()
+class Found(NamedTuple):
+    """What is measured of a method's step."""
+
+    work: Step
+    times: dict[str, float]
+    """Median seconds of `ours`, the `limit` and, if it was run, `published`."""
+    peaks: dict[str, int]
+    """Bytes of the ways that were run."""
 
 
-def measure(trainer: Any, method: str, repeats: int) -> tuple[Step, dict[str, float]]:
-    """The work of a step and the median seconds of each way; `limit` among them."""
-    size, plain = image_size(trainer.clip), Plain(trainer)
-    images = torch.randn(BATCHES[method], 3, size, size)
-    labels = torch.randint(len(trainer.classnames), (len(images),))
+def measure(trainer: Any, method: str, repeats: int, setting: Setting, run_at_most: float) -> Found:
+    """The work of a step, the seconds and the memory of each way."""
+    size, plain, ours = image_size(trainer.clip), Plain(trainer), setting.compiled(trainer.loss)
+    images = torch.randn(BATCHES[method], 3, size, size, device=setting.device)
+    labels = torch.randint(len(trainer.classnames), (len(images),), device=setting.device)
     work, width = step_of(trainer, method), trainer.clip.transformer.width
     trainer.set_model_mode("train")
 
     def step(loss: Callable[[], torch.Tensor]) -> None:
         trainer.model.zero_grad()
-        loss().backward()
+        with setting.autocast():
+            value = loss()
+        value.backward()
 
-    runs = {"ours": lambda: step(lambda: trainer.loss(images, labels)[0])}
-    if work.published <= RUN_AT_MOST:
+    runs = {"ours": lambda: step(lambda: ours(images, labels)[0])}
+    if work.published <= run_at_most:
         runs["published"] = lambda: step(lambda: plain.loss(images, labels))
     times = {name: [] for name in (*runs, "limit")}
-    runs["ours"]()
+    runs["ours"]()  # what is done once is not counted
+    peaks = {name: setting.peak_bytes(run) for name, run in runs.items()}
     for _ in range(repeats):
         for name, run in runs.items():
-            times[name].append(seconds(run, clock))
-        times["limit"].append(work.needed / rate(width))
-    return work, {name: statistics.median(values) for name, values in times.items()}
+            times[name].append(seconds(run, setting.clock))
+        times["limit"].append(work.needed / rate(width, setting))
+    return Found(work, {name: statistics.median(t) for name, t in times.items()}, peaks)
 
 
-def line_of(method: str, classes: int, work: Step, times: dict[str, float]) -> str:
+def line_of(method: str, classes: int, found: Found) -> str:
     """One row of the table."""
+    work, times, batch = found.work, found.times, BATCHES[method]
+    memory = [found.peaks.get(name) for name in ("published", "ours")]
+    mib = " | ".join("-" if peak is None else f"{peak / 2**20:.0f}" for peak in memory)
     published = times.get("published")
     faster = "-" if published is None else f"{published / times['ours']:.1f}x"
     seconds = "-" if published is None else f"{1e3 * published:.0f}"
     return (
-        f"| {method}, batch {BATCHES[method]} | {classes:,} | {work.published / 1e9:.2f} "
+        f"| {method}, batch {batch} | {classes:,} | {work.published / 1e9:.2f} "
         f"| {work.needed / 1e9:.2f} | {work.published / work.needed:.1f}x | {seconds} "
         f"| {1e3 * times['ours']:.0f} | {1e3 * times['limit']:.0f} | {faster} "
-        f"| {times['ours'] / times['limit']:.1f} |"
+        f"| {times['ours'] / times['limit']:.1f} | {batch / times['ours']:.1f} | {mib} |"
     )
 
 
@@ -170,22 +187,23 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=BATCHES, default=list(BATCHES))
     parser.add_argument("--classes", nargs="+", type=int, choices=NAMES, default=list(NAMES))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--run-at-most", type=float, default=2e12, metavar="MULTIPLY_ADDS")
+    add_options(parser)
     args = parser.parse_args()
+    setting = Setting.of(args)
     plugin.register_all()
     for shape in args.shapes:
-        print(f"{shape}: 1e9 multiply-adds of a step, milliseconds, and ratios")
+        print(f"{shape} on {setting}: 1e9 multiply-adds of a step, milliseconds, ratios, MiB")
         print("| | classes | published | needed | work | published ms | ours ms | limit ms "
-              "| published / ours | ours / limit |\n|" + "---|" * 10)  # fmt: skip
-        torch.manual_seed(0)
-        model = build_clip(**SHAPES[shape])
+              "| published / ours | ours / limit | images/s | published MiB | ours MiB |\n|"
+              + "---|" * 13)  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
-            backbone = str(Path(folder) / "clip.safetensors")
-            save_file(model.state_dict(), backbone)
+            backbone, size = saved_clip(shape, folder)
             for method in args.methods:
                 for classes in args.classes:
-                    trainer = trainer_of(method, NAMES[classes], backbone, image_size(model), "cpu")
-                    found = measure(trainer, method, args.repeats)
-                    print(line_of(method, classes, *found), flush=True)
+                    trainer = trainer_of(method, NAMES[classes], backbone, size, setting)
+                    found = measure(trainer, method, args.repeats, setting, args.run_at_most)
+                    print(line_of(method, classes, found), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
-"""The sizes of CLIP and the class names that the benchmarks run on."""
+"""The sizes of CLIP, random ones of them, and the class names that the benchmarks run on."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
 from torchvision.models import ResNet18_Weights
+
+from causalclip.clip.backbone import build_clip, image_size
 
 SHAPES = {
     "tiny": {
@@ -41,3 +47,11 @@ wrench yin_yang
 """.split()
 IMAGENET = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]  # needs no download
 NAMES = {10: DIGITS, 100: CALTECH, 1000: IMAGENET}
+
+
+def saved_clip(shape: str, folder: str) -> tuple[str, int]:
+    """The file of a random CLIP, and the side of its images in pixels."""
+    torch.manual_seed(0)
+    model, file = build_clip(**SHAPES[shape]), Path(folder) / "clip.safetensors"
+    save_file(model.state_dict(), file)
+    return str(file), image_size(model)

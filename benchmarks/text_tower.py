@@ -1,28 +1,29 @@
 """The text tower alone, forward and backward: published, cut behind the longest text, and ours.
 
-    python benchmarks/text_tower.py [--shape tiny|vit-b32] [--classes 100 1000] [--words 4 16]
+    python benchmarks/text_tower.py [--shape tiny|vit-b32|vit-b16] [--classes 100 1000]
+        [--words 4 16] [--repeats 3] [--device cuda] [--precision fp32|fp16|bf16|amp] [--compile]
 
 Published: 77 tokens a text. Cut: the model's own forward up to the longest text. Ours: a common
-start once, no padding, end tokens alone in the last block. Prints seconds of one core, ratios to
-the published way, the peak of the memory taken, and how far values and gradients are apart.
+start once, no padding, end tokens alone in the last block. Prints milliseconds (of one core, or
+of the GPU), ratios to the published way, the peak of the memory taken, and how far values and
+gradients are apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
+import tempfile
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from shapes import NAMES, SHAPES
+from setting import Setting, add_options
+from shapes import NAMES, SHAPES, saved_clip
 from timing import seconds
 from torch import Tensor
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
-from causalclip.clip.backbone import build_clip
+from causalclip.clip.backbone import load_clip
 from causalclip.clip.injection import encode_text, prompted
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import PromptSet, TextPrompts, encode_classes
@@ -31,7 +32,7 @@ from causalclip.clip.texts import ClassTokens, class_tokens
 Way = Callable[[], Tensor]
 
 
-def ways(model: CLIPModel, texts: ClassTokens, ctx: Tensor) -> dict[str, Way]:
+def ways(model: CLIPModel, texts: ClassTokens, ctx: Tensor, setting: Setting) -> dict[str, Way]:
     """Three ways to the same features (K, E)."""
 
     def published() -> Tensor:
@@ -45,29 +46,17 @@ def ways(model: CLIPModel, texts: ClassTokens, ctx: Tensor) -> dict[str, Way]:
     return {
         "published": published,
         "cut": cut,
-        "ours": lambda: encode_classes(model, texts, PromptSet(text=(ctx,))),
+        "ours": setting.compiled(lambda: encode_classes(model, texts, PromptSet(text=(ctx,)))),
     }
 
 
-def step(way: Way, ctx: Tensor) -> tuple[Tensor, Tensor]:
+def step(way: Way, ctx: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
     """Features and the gradient of something that depends on all of them."""
-    features = way()
+    with setting.autocast():
+        features = way().float()
     half = features.shape[-1] // 2
     (gradient,) = torch.autograd.grad(F.normalize(features, dim=-1)[:, :half].sum(), ctx)
     return features.detach(), gradient
-
-
-def peak_bytes(run: Callable[[], object]) -> int:
-    """The most memory that tensors made by `run` took at one time."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    now = peak = 0
-    events: Any = profiler.profiler  # torch's annotations leave out what it measured
-    for event in events.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
-    return peak
 
 
 def apart(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> str:
@@ -76,23 +65,25 @@ def apart(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> str:
     return f"values {value:.0e}, gradients {gradient:.0e}"
 
 
-def measure(model: CLIPModel, classes: int, words: int, repeats: int) -> None:
+def measure(model: CLIPModel, classes: int, words: int, repeats: int, setting: Setting) -> None:
     """Print one line a way."""
-    texts = class_tokens(NAMES[classes], n_ctx=words)
-    ctx = TextPrompts(words, model.transformer.width).ctx
-    runs = {name: (lambda way=way: step(way, ctx)) for name, way in ways(model, texts, ctx).items()}
+    texts = class_tokens(NAMES[classes], n_ctx=words).to(setting.device)
+    ctx = TextPrompts(words, model.transformer.width).to(setting.device).ctx
+    found = ways(model, texts, ctx, setting)
+    runs = {name: (lambda way=way: step(way, ctx, setting)) for name, way in found.items()}
+    answers = {name: run() for name, run in runs.items()}
     times = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
-            times[name].append(seconds(run, time.process_time))
+            times[name].append(seconds(run, setting.clock))
     median = {name: statistics.median(values) for name, values in times.items()}
-    peak, truth = {name: peak_bytes(run) for name, run in runs.items()}, runs["published"]()
-    print(f"{classes} classes, {words} context words: {len(texts.layout.ids)} tokens")
-    for name, run in runs.items():
+    peak = {name: setting.peak_bytes(run) for name, run in runs.items()}
+    print(f"{setting}: {classes} classes, {words} context words: {len(texts.layout.ids)} tokens")
+    for name, answer in answers.items():
         print(
             f"  {name:9} {1e3 * median[name]:8.1f} ms, {median['published'] / median[name]:5.1f}x; "
             f"{peak[name] / 2**20:7.1f} MiB, {peak[name] / peak['published']:.3f}; "
-            f"apart: {apart(run(), truth)}"
+            f"apart: {apart(answer, answers['published'])}"
         )
 
 
@@ -103,12 +94,15 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", type=int, choices=NAMES, default=[100, 1000])
     parser.add_argument("--words", nargs="+", type=int, default=[4, 16])
     parser.add_argument("--repeats", type=int, default=3)
+    add_options(parser)
     args = parser.parse_args()
-    torch.manual_seed(0)
-    model = build_clip(**SHAPES[args.shape]).requires_grad_(False)
+    setting = Setting.of(args)
+    with tempfile.TemporaryDirectory() as folder:
+        file, _ = saved_clip(args.shape, folder)
+        model = load_clip(file, device=setting.device, precision=setting.precision)
     for classes in args.classes:
         for words in args.words:
-            measure(model, classes, words, args.repeats)
+            measure(model, classes, words, args.repeats, setting)
 
 
 if __name__ == "__main__":

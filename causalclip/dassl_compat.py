@@ -14,6 +14,7 @@ import sys
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -226,6 +227,20 @@ def _mend_checkpoints() -> None:
     vars(module)["torch"] = _Instead(torch, load=_safe_load, save=_whole_save)
 
 
+# What torch and zipfile raise on damaged bytes.
+_DAMAGE = (
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    AssertionError,
+    BadZipFile,
+)
+
+
 def _safe_load(path: str, map_location: Any = None, **_options: Any) -> Any:
     """torch.load without code, which also reads the scheduler objects of old checkpoints.
 
@@ -235,12 +250,21 @@ def _safe_load(path: str, map_location: Any = None, **_options: Any) -> Any:
         ValueError: a file that cannot be read; names it, which torch's errors do not.
     """
     try:
+        _check_sums(path)
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+    except _DAMAGE as error:
         said = str(error).rpartition("WeightsUnpickler error: ")[2].strip()  # before it, advice
         reason = said.splitlines()[0].split(". ")[0] if said else type(error).__name__
         raise ValueError(f'unable to load checkpoint from "{path}": {reason}') from error
+
+
+def _check_sums(path: str) -> None:
+    """Compare the checksums that torch writes but does not read (minidassl does the same)."""
+    if is_zipfile(path):
+        with ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise BadZipFile(f"the checksum of {damaged} does not match")
 
 
 def _whole_save(state: Any, path: str) -> None:

@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from causalclip.data.domain_folders import check_domains
 from causalclip.data.listing import listed, require_files, require_root
-from causalclip.data.splits import PARTS, Items, check_labels
+from causalclip.data.splits import LABEL, PARTS, Items, check_labels, is_plain
 from causalclip.datasets.folders import OwnSet
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def label_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     frame = _named(frame, path)
     named = frame["classname"].str.strip() != ""
     _require_rows(named, frame["classname"], "classname", "text", path)
+    plain = frame["path"].map(is_plain)
+    _require_rows(plain, frame["path"], "path", "below the table's folder, in one spelling", path)
     frame["path"] = [str(path.parent / value) for value in frame["path"]]
     return frame
 
@@ -131,7 +133,8 @@ def _named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
         )
         frame = frame.rename(columns={"label": "classname"})
     if "label" in frame:
-        _require_rows(frame["label"].str.isdigit(), frame["label"], "label", "a number >= 0", path)
+        numbered = frame["label"].str.fullmatch(LABEL)
+        _require_rows(numbered, frame["label"], "label", "a number >= 0", path)
         return frame.assign(label=frame["label"].astype(int))
     names = {name: i for i, name in enumerate(sorted(set(frame["classname"])))}
     return frame.assign(label=frame["classname"].map(names))

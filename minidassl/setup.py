@@ -19,6 +19,6 @@ setup(
         "tabulate>=0.9",
         "tqdm>=4.66",
         "gdown>=5.1",
-        "Pillow>=10.1",
+        "Pillow>=12.3",
     ],
 )

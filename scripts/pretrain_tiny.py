@@ -50,6 +50,7 @@ from causalclip.datasets.causal_shapes import HOME, CausalShapes
 from causalclip.datasets.coloured_digits import ColouredDigits
 from causalclip.datasets.handwritten_digits import HandwrittenDigits
 from causalclip.files.atomic import replacing
+from causalclip.files.digests import write_digest
 
 
 @dataclass(frozen=True)
@@ -489,6 +490,7 @@ def write_files(run: Training, path: Path, figures: dict[str, float]) -> None:
     model = whole_vocabulary(run)
     recipe = json.dumps(asdict(run.recipe))
     save_tiny(model, run.vocabulary, path, metadata={"recipe": recipe, "license": "MIT"})
+    write_digest(path)
     card = model_card(run, model, path.stat().st_size, figures)
     path.with_suffix(".md").write_text(card, encoding="utf-8")
 

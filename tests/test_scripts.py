@@ -263,6 +263,9 @@ def test_open_classes_are_tested_with_what_the_base_classes_taught(stubbed):
     assert len(rest) == 6
     assert value(train, "DATASET.SUBSAMPLE_CLASSES") == "base"
     assert value(test, "DATASET.SUBSAMPLE_CLASSES") == "all"
+    for call in (train, test):  # as the published code halves and splits
+        assert value(call, "DATASET.SUBSAMPLE_ROUNDING") == "floor"
+        assert value(call, "DATASET.HOLDOUT_WITHIN") == "halves"
     assert value(test, "--model-dir") == value(train, "--output-dir")
     assert "--eval-only" in test
     assert stubbed.folders()[1] == (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import dassl
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 
@@ -40,7 +43,7 @@ def images(tmp_path) -> Path:
 def call(images, random_clip, monkeypatch, capsys):
     """A function (trainer, *more arguments) -> (exit status, lines on stderr), one epoch."""
 
-    def call(trainer, *more, config="tiny.yaml"):
+    def call(trainer, *more, config="tiny.yaml", stopped=""):
         monkeypatch.setattr(sys, "stdout", sys.stdout)  # the logger takes its place
         shutil.rmtree(images / "out", ignore_errors=True)
         flags = ["--trainer", trainer, "--root", images, "--output-dir", images / "out"]
@@ -49,6 +52,8 @@ def call(images, random_clip, monkeypatch, capsys):
         options = ["MODEL.BACKBONE.NAME", random_clip, "USE_CUDA", False, "OPTIM.MAX_EPOCH", 1]
         split = next((i for i, word in enumerate(more) if "." in str(word)), len(more))
         status = train.main([str(x) for x in (*flags, *more[:split], *options, *more[split:])])
+        if stopped:
+            return status, sum(stopped in line for line in capsys.readouterr().err.splitlines())
         return status, [x for x in capsys.readouterr().err.splitlines() if "error" in x.lower()]
 
     return call
@@ -148,6 +153,57 @@ def test_debug_shows_where_an_input_error_comes_from(call, images):
         call("CoOp", "--debug")
 
 
+# Being told to stop
+
+
+@pytest.mark.parametrize(("number", "status", "saved"), [("SIGTERM", 143, 1), ("SIGINT", 130, 0)])
+def test_a_stop_is_one_line_that_says_what_is_saved_and_the_same_command_goes_on(
+    call, images, monkeypatch, number, status, saved, capsys
+):
+    method = TRAINER_REGISTRY.get("CoOp")
+    learn = method.forward_backward
+
+    def stopped(self, batch):
+        os.kill(os.getpid(), getattr(signal, number))
+        return learn(self, batch)
+
+    options = ["OPTIM.MAX_EPOCH", 3, "DATALOADER.NUM_WORKERS", 0]
+    whole = call("CoOp", *options), prompts(images, 3)
+    before = [signal.getsignal(x) for x in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        patch.setattr(method, "forward_backward", stopped)
+        assert call("CoOp", *options, stopped=number) == (status, 1)
+    assert [signal.getsignal(x) for x in (signal.SIGINT, signal.SIGTERM)] == before
+    files = sorted(path.name for path in (images / "out" / "prompt_learner").glob("model*"))
+    assert files == ["model.pth.tar-1"] * saved
+    monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+    assert (call("CoOp", *options), prompts(images, 3)) == whole
+    files = sorted(path.name for path in (images / "out" / "prompt_learner").glob("model*"))
+    assert files[-1] == "model.pth.tar-3"
+
+
+def prompts(images: Path, epoch: int) -> list[float]:
+    path = images / "out" / "prompt_learner" / f"model.pth.tar-{epoch}"
+    return torch.load(path, weights_only=True)["state_dict"]["ctx"].flatten().tolist()
+
+
+def test_a_long_training_saves_by_time_and_keeps_the_last_of_these_alone(call, images, monkeypatch):
+    method, kept = TRAINER_REGISTRY.get("CoOp"), []
+    save = method.save_model
+
+    def noted(self, epoch, directory, **options):
+        save(self, epoch, directory, **options)
+        folder = Path(directory) / "prompt_learner"
+        kept.append(sorted(path.name[-1] for path in folder.glob("model.pth*")))
+
+    monkeypatch.setattr(method, "save_model", noted)
+    options = ["OPTIM.MAX_EPOCH", 4, "TRAIN.CHECKPOINT_MINUTES", 1e-9]
+    assert call("CoOp", *options) == (0, [])
+    assert kept == [["1"], ["1", "2"], ["2", "3"], ["3", "4"]]
+    files = [path.name for path in (images / "out" / "prompt_learner").glob("model*")]
+    assert files == ["model.pth.tar-4"]
+
+
 # Whose folder it is
 
 
@@ -214,3 +270,29 @@ def test_a_test_names_the_checkpoints_it_was_made_from(call, images):
     (images / "out").rename(learned)
     assert call("CoOp", "--eval-only", "--model-dir", learned) == (0, [])
     assert run_file(images)["identity"]["model"] == model_digest(learned)
+
+
+def test_a_model_is_tested_as_it_was_trained_and_what_differs_is_said(call, images, capsys):
+    assert call("CoOp") == (0, [])
+    learned = images / "learned"
+    (images / "out").rename(learned)
+    test = ["CoOp", "--eval-only", "--model-dir", learned]
+    status, (line,) = call(*test, "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]")
+    assert status == 2 and "INPUT.PIXEL_MEAN is [0.48" in line and "[0.5, 0.5, 0.5] here" in line
+    assert call(*test, "SEED", 2) == (0, [])
+    note = next(
+        x for x in (images / "out" / "log.txt").read_text().splitlines() if "Note: the" in x
+    )
+    assert note.endswith("SEED is 1 there, 2 here")
+
+
+def test_a_test_in_the_folder_of_its_training_keeps_what_the_training_took(
+    call, images, monkeypatch
+):
+    assert call("CoOp") == (0, [])
+    before = json.loads((images / "out" / "results.json").read_text()), run_file(images)
+    monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+    assert call("CoOp", "--eval-only", "--model-dir", images / "out") == (0, [])
+    after = json.loads((images / "out" / "results.json").read_text())
+    assert after["training"] == before[0]["training"] and after["training"]["seconds"] > 0
+    assert run_file(images)["fingerprint"] == before[1]["fingerprint"]

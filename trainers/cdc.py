@@ -27,6 +27,7 @@ from typing import Any, get_args
 import torch
 from dassl.data.transforms import build_transform
 from torch import Tensor, nn
+from torch.nn import functional as F
 from yacs.config import CfgNode
 
 from causalclip.cdc.evidence import EvidenceKind, conflict, evidence_from_logits, fit_discount
@@ -349,11 +350,18 @@ class CDC(PromptTrainer):
         )
 
     def details(self) -> dict[str, Any]:
-        """The offset of the evidence and the discount of the fusion."""
+        """The offset of the evidence, the discount of the fusion, how alike templates are."""
         return {
             "offset": self.model.get_buffer("offset").item(),
             "discount": self.model.get_buffer("discount").item(),
+            "template_cosines": self.template_cosines().tolist(),
         }
+
+    @torch.no_grad()
+    def template_cosines(self) -> Tensor:
+        """Mean over this run's classes of the cosine between two templates' texts, (M, M)."""
+        unit = F.normalize(self.text_features(self.model()).float(), dim=-1)
+        return torch.einsum("mke,nke->mn", unit, unit) / unit.shape[1]
 
 
 def objective_of(settings: CfgNode) -> Objective:

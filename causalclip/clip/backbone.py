@@ -21,6 +21,7 @@ from causalclip.clip.openai_clip import (
     tokenize,
 )
 from causalclip.clip.weights import random_tokens, read_weights, save_tiny, weights_digest
+from causalclip.files.caches import at_home
 from causalclip.files.download import fetch
 
 __all__ = [
@@ -77,6 +78,7 @@ def load_clip(
     device: str | torch.device = "cpu",
     precision: Precision = "fp32",
     download_root: str | os.PathLike | None = None,
+    trust_torchscript: bool = False,
 ) -> CLIPModel:
     """Load a frozen CLIP in evaluation mode.
 
@@ -87,6 +89,7 @@ def load_clip(
         precision: `fp32`; `fp16` and `bf16` cast the weights CLIP itself casts (its LayerNorms and
             embeddings stay fp32); `amp` keeps fp32 weights for autocast.
         download_root: the folder of released weights, by default `~/.cache/clip` as OpenAI's.
+        trust_torchscript: whether a TorchScript archive may run that OpenAI did not release.
 
     Raises:
         ValueError: an unknown name or precision, or a file that holds no CLIP.
@@ -96,7 +99,7 @@ def load_clip(
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
     path = _weights_path(str(name), download_root)
-    model = _cast(_build(*read_weights(path), path), precision)
+    model = _cast(_build(*read_weights(path, trust_torchscript=trust_torchscript), path), precision)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -163,7 +166,7 @@ def _weights_path(name: str, download_root: str | os.PathLike | None) -> Path:
         return path
     if name in RELEASED:
         url = RELEASED[name]
-        folder = Path(download_root or "~/.cache/clip").expanduser()
+        folder = at_home(download_root or "~/.cache/clip", "HOME")
         return fetch(url, folder, sha256=url.split("/")[-2])
     path = Path(name).expanduser()
     if path.is_file():

@@ -17,8 +17,26 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from causalclip.clip.model import CLIPModel, is_vit
+from causalclip.clip.openai_clip import RELEASED
 from causalclip.files.atomic import replacing
+from causalclip.files.digests import is_vouched_for, require_vouched_for
+from causalclip.files.download import file_digest
 
+# What safetensors, torch and zipfile raise on damaged bytes.
+DAMAGE = (
+    SafetensorError,
+    OSError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    zipfile.BadZipFile,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    AssertionError,
+)
+LARGEST = 1 << 20  # of a vocabulary or a width
 TOKEN_STD = 0.02  # CLIP's own initialisation of the token embedding
 
 
@@ -88,26 +106,65 @@ def _architecture(model: CLIPModel) -> dict[str, int]:
     }
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, int] | None]:
+def read_weights(
+    path: Path, *, trust_torchscript: bool = False
+) -> tuple[dict[str, Tensor], dict[str, int] | None]:
     """Return the state dict in `path` and, when the file tells it, the architecture.
 
     Raises:
-        ValueError: a file that cannot be read as weights.
+        ValueError: a file that cannot be read as weights, that is damaged as far as its format or
+            a digest beside it can tell, that would run code, or that holds a NaN.
     """
+    vouched = is_vouched_for(path)
+    architecture = None
     try:
         if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        state = _read_torchscript(path) if _is_torchscript(path) else _read_pickle(path)
-    except (
-        SafetensorError,
-        OSError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise ValueError(f"{path} cannot be read as weights: {error}") from error
-    return state, None
+            state, architecture = _read_safetensors(path)
+        elif _is_torchscript(path):
+            require_trusted(path, trust_torchscript)
+            state = _read_torchscript(path)
+        else:
+            state = _read_pickle(path)
+    except DAMAGE as error:
+        reason = code_in(error) or error
+        raise ValueError(f"{path} cannot be read as weights: {reason}") from error
+    if not (vouched or path.suffix == ".safetensors" or zipfile.is_zipfile(path)):
+        require_vouched_for(path)
+    _require_finite(state, path)
+    return state, architecture
+
+
+def require_trusted(path: Path, trust: bool) -> None:
+    """Refuse a TorchScript archive, which is a program, unless OpenAI released it or `trust`.
+
+    Raises:
+        ValueError: it is neither; says how to get at its weights.
+    """
+    if trust or file_digest(path) in {url.split("/")[-2] for url in RELEASED.values()}:
+        return
+    raise ValueError(
+        f"{path} is TorchScript, a program that runs when it is loaded, and none that OpenAI "
+        "released. Ask its maker for a state dict or safetensors; or, if you trust who made it, "
+        "give --trust-torchscript"
+    )
+
+
+def code_in(error: BaseException) -> str:
+    """What an error of torch's reader says of code in a pickle; "" where it is another error."""
+    said = str(error)
+    for mark in ("GLOBAL ", "Unsupported class "):
+        if mark in said:
+            name = said.split(mark, 1)[1].split()[0].rstrip(".,")
+            return f"it holds a pickled {name}, which could run code; only tensors are read"
+    return ""
+
+
+def _require_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{path}: {name} must be a tensor, got a {type(value).__name__}")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{path} is damaged: {name} holds NaN or infinity")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int] | None]:
@@ -116,11 +173,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int] | N
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no iterator)
     if "token_embedding.rows" not in state:
         return state, None
-    architecture = json.loads(header["architecture"])
-    table = random_tokens(
-        architecture["vocab_size"], architecture["transformer_width"], int(header["fill_seed"])
-    )
-    table[state.pop("token_embedding.rows")] = state.pop("token_embedding.values")
+    try:
+        architecture = json.loads(header["architecture"])
+        size = architecture["vocab_size"], architecture["transformer_width"]
+        if not all(isinstance(n, int) and 0 < n <= LARGEST for n in size):
+            raise ValueError(f"a token embedding of {size[0]} x {size[1]}")
+        table = random_tokens(*size, int(header["fill_seed"]))
+        table[state.pop("token_embedding.rows")] = state.pop("token_embedding.values")
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: its header or token rows: {error}") from error
     state["token_embedding.weight"] = table
     return state, architecture
 
@@ -140,6 +201,10 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch writes checksums, but does not read them
+                raise zipfile.BadZipFile(f"the checksum of {damaged} does not match")
     state = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,9 +19,9 @@ from yacs.config import CfgNode
 from causalclip.data.domain_folders import check_domains
 from causalclip.data.fewshot import fewshot_split
 from causalclip.data.splits import Items, halves, subsample_classes
+from causalclip.files.unfinished import unfinished
 
 MARKER = "causalclip.json"
-ABANDONED_AFTER = 86_400  # seconds
 
 # Shares of the parts. Within one domain: train / val / the rest is the test set. To leave a domain
 # out: train and spare / val of the sources; heldout is the 20 % that no source domain shows.
@@ -62,21 +60,27 @@ def build_once(
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         _build(folder, write, edition)
-    marker = folder / MARKER
-    stored = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
-    if stored.get("edition") != edition:
+    stored = _stored_edition(folder / MARKER)
+    if stored != edition:
         raise FileExistsError(
             f"{folder} must be a {name} folder of edition {edition}, "
-            f"got edition {stored.get('edition')}; remove it to have it drawn again"
+            f"got edition {stored}; remove it to have it drawn again"
         )
     return folder
 
 
+def _stored_edition(marker: Path) -> object:
+    """What a built folder says it is; None where it says nothing that can be read."""
+    try:
+        said = json.loads(marker.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return said.get("edition") if isinstance(said, dict) else None
+
+
 def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:
-    _remove_abandoned(folder)
     # A temporary folder beside the target: renaming works within one file system only.
-    name = f".{folder.name}.part-{os.getpid()}-{secrets.token_hex(4)}"
-    part = folder.with_name(name)
+    part = unfinished(folder)
     part.mkdir()
     try:
         write(part)
@@ -84,18 +88,6 @@ def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:
         _publish(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what builds that were killed have left: a build takes minutes, not a day."""
-    for part in folder.parent.glob(f".{folder.name}.part-*"):
-        try:
-            changed = part.stat().st_mtime
-        except FileNotFoundError:  # another build has just finished
-            continue
-        if time.time() - changed > ABANDONED_AFTER:
-            print(f"Removing {part}, left by a build that was killed")
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def _publish(part: Path, folder: Path) -> None:

@@ -96,7 +96,7 @@ def _remedy(facts: Facts, root: Path) -> str:
     return "\n".join(lines)
 
 
-def download_sets(names: list[str], root: Path, *, keep_archives: bool) -> int:
+def download_sets(names: list[str], root: Path, *, keep_archives: bool, trust: bool) -> int:
     """Fetch each set that is not whole yet, and say what is left to do by hand; 1 if one failed.
 
     Raises:
@@ -113,7 +113,7 @@ def download_sets(names: list[str], root: Path, *, keep_archives: bool) -> int:
         if facts.find(root) and not check(facts, root):
             print(f"{facts.name}: complete, nothing to do")
             continue
-        failures = download(facts, root, keep_archives=keep_archives)
+        failures = download(facts, root, keep_archives=keep_archives, trust=trust)
         fetched, asked = len(facts.downloads) - len(failures), len(facts.downloads)
         print(f"{facts.name}: {fetched} of {asked} files are in {root / facts.folder}")
         for failure in failures:
@@ -147,6 +147,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     fetching = add("download", help="fetch sets by name, or say what to do by hand")
     fetching.add_argument("names", **names)
     fetching.add_argument("--keep-archives", action="store_true", help="after unpacking")
+    fetching.add_argument(
+        "--trust", action="store_true", help="fetch what has no published checksum as well"
+    )
     options = parser.parse_args(arguments)
     if options.command != "list" and not options.root:
         parser.error("set DATA to the folder of all data sets, or give --root")
@@ -168,7 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
             return missing_sets(options.names, root)
         if options.command == "check":
             return check_sets(options.names, root, decode=options.decode)
-        return download_sets(options.names, root, keep_archives=options.keep_archives)
+        return download_sets(
+            options.names, root, keep_archives=options.keep_archives, trust=options.trust
+        )
     except ValueError as error:  # an unknown name
         print(error, file=sys.stderr)
         return 2

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tarfile
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from causalclip.data.catalogue import Download, Facts, facts_of
+from causalclip.files.archives import merge, unpack
 from causalclip.files.download import fetch
 
+UNKNOWN_GB = 50.0  # where the catalogue does not say
 DRIVE = "https://drive.google.com/uc?id="
 
 
-def download(facts: Facts, root: Path, *, keep_archives: bool = False) -> list[str]:
+def download(
+    facts: Facts, root: Path, *, keep_archives: bool = False, trust: bool = False
+) -> list[str]:
     """Fetch and unpack all files of a set below `root`; return what failed, one sentence each.
 
     Files that are there are not fetched again, and a broken connection is taken up where it ended.
+    What has no checksum is fetched with `trust` only.
     """
     folder = root / facts.folder
     folder.mkdir(parents=True, exist_ok=True)
     failures = []
     for item in facts.downloads:
+        if not trust and (why := unverified(item, folder)):
+            failures.append(f"{item.file}: {why}")
+            continue
         try:
-            _install(item, folder)
+            _install(item, folder, most_bytes(facts))
         except (OSError, ValueError) as error:
             failures.append(f"{item.file}: {error}")
     if failures:
@@ -43,11 +48,11 @@ def download(facts: Facts, root: Path, *, keep_archives: bool = False) -> list[s
     return []
 
 
-def _install(item: Download, folder: Path) -> None:
+def _install(item: Download, folder: Path, most: int) -> None:
     path = _get(item, folder)
     if item.unpack:
         print(f"Unpacking {path}")
-        unpack(path, folder)
+        unpack(path, folder, most_bytes=most)
     for source, target in item.move:
         if (folder / source).is_dir():
             merge(folder / source, folder / target)
@@ -81,53 +86,19 @@ def _by_hand(key: str, path: Path, reason: object) -> str:
     )
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a .zip or .tar(.gz) archive below `folder`.
-
-    Raises:
-        ValueError: before anything is written, for a member that would land outside of it or is a
-            device, and for a file that is no archive.
-    """
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file:
-            for name in file.namelist():
-                _require_inside(name, archive)
-            file.extractall(folder)
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as file:
-            _require_safe(file, archive)
-            # Python's own filter also refuses what is only reached through links made on the way.
-            file.extractall(folder, filter="data")
-    else:
-        raise ValueError(f"{archive} must be a .zip or .tar archive")
+def most_bytes(facts: Facts) -> int:
+    """What an archive of a set may unpack to: four times what is published, and 1 GB."""
+    return int((4 * (facts.gigabytes or UNKNOWN_GB) + 1) * 1e9)
 
 
-def _require_safe(file: tarfile.TarFile, archive: Path) -> None:
-    for member in file:
-        _require_inside(member.name, archive)
-        if member.issym():
-            _require_inside(str(PurePosixPath(member.name).parent / member.linkname), archive)
-        elif member.islnk():
-            _require_inside(member.linkname, archive)
-        elif not (member.isfile() or member.isdir()):
-            raise ValueError(f"{archive} must hold files and folders only, got {member.name!r}")
-
-
-def _require_inside(name: str, archive: Path) -> None:
-    path = os.path.normpath(name.replace("\\", "/"))
-    if path.startswith(("/", "..")) or ":" in PurePosixPath(path).parts[0]:
-        raise ValueError(f"{archive} must stay in its folder, it holds {name!r}; nothing unpacked")
-
-
-def merge(source: Path, target: Path) -> None:
-    """Move the content of `source` into `target`, over files of the same name, and remove it."""
-    target.mkdir(parents=True, exist_ok=True)
-    for entry in list(source.iterdir()):
-        if entry.is_dir() and (target / entry.name).is_dir():
-            merge(entry, target / entry.name)
-        else:
-            os.replace(entry, target / entry.name)
-    source.rmdir()
+def unverified(item: Download, folder: Path) -> str:
+    """Why a file must not be fetched without being asked for; "" for one that can be verified."""
+    if item.md5 or not (item.url or item.drive) or (folder / item.file).is_file():
+        return ""
+    return (
+        "its owner publishes no checksum, so nobody can tell whether what arrives is what was "
+        "published. Give --trust to fetch it all the same"
+    )
 
 
 TERRA = facts_of("DomainBedTerraIncognita")

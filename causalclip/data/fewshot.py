@@ -11,6 +11,7 @@ import os
 import pickle
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dassl.data.datasets import DatasetBase, Datum
 from yacs.config import CfgNode
@@ -72,11 +73,26 @@ def _stored_fewshot(path: Path, digest: str) -> dict | None:
     stored = load_json(path)
     if stored is None:
         return None
-    if stored.get("digest") != digest:
+    if not _is_whole(stored):
+        print(f"Drawing again: {path} is damaged")
+        return None
+    if stored["digest"] != digest:
         print(f"The split has changed since {path} was drawn: drawing again")
         return None
     print(f"Loading preprocessed few-shot data from {path}")
     return stored
+
+
+def _is_whole(stored: Any) -> bool:
+    """Whether stored JSON has the shape that `fewshot_split` writes."""
+    if not isinstance(stored, dict) or "digest" not in stored:
+        return False
+    parts = [stored.get("train"), stored.get("val")]
+    return all(
+        isinstance(part, list)
+        and all(isinstance(row, list) and row and isinstance(row[0], str) for row in part)
+        for part in parts
+    )
 
 
 def split_digest(*parts: Items, root: str | os.PathLike) -> str:

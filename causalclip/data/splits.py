@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ Subsample = Literal["all", "base", "new"]
 Rounding = Literal["ceil", "floor"]
 ROUNDING_DEFAULTS = {"SUBSAMPLE_ROUNDING": "ceil"}
 PARTS = ("train", "val", "test")
+LABEL = "[0-9]{1,7}"
+"""A label as text: below ten millions, of which no set has a hundredth."""
 
 
 # The split file: {"train" | "val" | "test": [[path below the image folder, label, class name]]}
@@ -77,11 +80,30 @@ def read_split_rows(path: str | os.PathLike) -> dict[str, list]:
 def _check_row(row: Any, where: str) -> None:
     shape = isinstance(row, list) and len(row) == 3
     if not (shape and isinstance(row[0], str) and isinstance(row[2], str) and _is_label(row[1])):
-        raise ValueError(f"{where} must be [path, label >= 0, class name], got {row!r}")
+        raise ValueError(f"{where} must be [path, label >= 0, class name], got {row!r:.200}")
+    if not is_plain(_slashes(row[0])):
+        raise ValueError(
+            f"{where} must name an image below the image folder in its one spelling (no empty part,"
+            f" no . or ..), got {row[0]!r}"
+        )
+    if not row[2].strip():
+        raise ValueError(f"{where} must have a class name, got {row[2]!r}")
 
 
 def _is_label(value: Any) -> bool:
-    return str(value).isdigit()  # CoOp's own files hold ints, and its reader takes "3" too
+    # CoOp's own files hold ints, and its reader takes "3" too. A million classes are enough; 10^9
+    # would fill the memory with gaps.
+    return re.fullmatch(LABEL, str(value)) is not None
+
+
+def is_plain(path: str) -> bool:
+    """Whether a relative path has one spelling only and stays in its folder."""
+    return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
+
+
+def _slashes(path: str) -> str:
+    # A split saved on Windows, or with an image folder that ended in a slash.
+    return path.replace("\\", "/").removeprefix("/")
 
 
 def check_labels(rows: Mapping[str, Sequence], where: str) -> dict[int, str]:
@@ -119,8 +141,7 @@ def say_shared_names(names: Iterable[str], *, where: str) -> None:
 
 
 def _join(folder: str | os.PathLike, path: str) -> str:
-    # A split saved on Windows, or with an image folder that ended in a slash.
-    return os.path.join(folder, path.replace("\\", "/").lstrip("/"))
+    return os.path.join(folder, _slashes(path))
 
 
 def write_split(

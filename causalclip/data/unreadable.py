@@ -14,6 +14,8 @@ from yacs.config import CfgNode
 
 from causalclip.data.splits import Items
 
+# What Pillow raises for broken files, and for those with more pixels than it lets pass.
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 UNREADABLE_DEFAULTS = {"UNREADABLE": "error"}
 
 
@@ -48,7 +50,9 @@ def _reason(path: str) -> str:
         with Image.open(path) as image:
             image.draft("RGB", (1, 1))  # JPEG: all bytes are still read, few pixels are made
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+            if image.mode in ("F", "I") and image.format != "PNG":
+                return f"ValueError: {image.mode} pixels have no known range"
+    except BROKEN as error:
         return f"{type(error).__name__}: {error}"
     return ""
 

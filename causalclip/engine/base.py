@@ -21,6 +21,7 @@ from causalclip.clip.injection import encode_image
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.data.templates import given_template
 from causalclip.engine.checkpoints import CheckpointTrainer
+from causalclip.engine.common_settings import check_common, check_domains_known
 from causalclip.engine.distributed import (
     from_writer,
     is_writer,
@@ -85,6 +86,7 @@ class CLIPTrainer(CheckpointTrainer):
         check_settings(cfg.TRAINER[node], {**SHARED, **self.constraints}, where=f"TRAINER.{node}")
         if not cfg.MODEL.BACKBONE.NAME:
             raise ValueError("MODEL.BACKBONE.NAME is empty: name a CLIP, for example tiny")
+        check_common(cfg)
         given_template(cfg)  # raises for a DATASET.TEMPLATE that is none
 
     # Building
@@ -100,6 +102,7 @@ class CLIPTrainer(CheckpointTrainer):
             ValueError: a setting of the loader that is out of its range.
         """
         self.dm = DataManager(self.cfg, custom_tfm_train=self.train_views())
+        check_domains_known(self.cfg, self.dm.dataset)
         self.train_loader_x = training_loader(self.dm.train_loader_x, self.cfg)
         self.train_loader_u = self.dm.train_loader_u
         self.val_loader = self.dm.val_loader
@@ -125,12 +128,15 @@ class CLIPTrainer(CheckpointTrainer):
         self.classnames = list(self.dm.dataset.classnames)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         self.clip = load_clip(
-            cfg.MODEL.BACKBONE.NAME, device=self.device, precision=self.settings.PREC
+            cfg.MODEL.BACKBONE.NAME,
+            device=self.device,
+            precision=self.settings.PREC,
+            trust_torchscript=cfg.MODEL.BACKBONE.get("TRUST_TORCHSCRIPT", False),
         )
         check_input_size(cfg.INPUT.SIZE, image_size(self.clip), cfg.MODEL.BACKBONE.NAME)
         self.digest = weights_digest(self.clip)
         self.projection = self._load_projection()
-        self.training_cost: dict[str, Any] | None = None
+        self.training_cost = None
         self.build_method()
 
     def _load_projection(self) -> InvariantProjection | None:

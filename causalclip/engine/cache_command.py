@@ -56,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def row(entry: Entry) -> list[str | int]:
     """One line of the list: a file, its N images and D numbers each, and when it was used."""
-    images, size = np.load(entry.path, mmap_mode="r").shape
+    try:
+        images, size = np.load(entry.path, mmap_mode="r").shape
+    except (ValueError, EOFError):  # its next reader encodes again
+        images, size = "damaged", ""
     used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
     return [entry.path.stem[:12], images, size, f"{entry.n_bytes / 1e6:.1f}", used]
 

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from causalclip.files.unfinished import remove_abandoned
+
 LIMIT_GB = 20.0  # without CAUSALCLIP_CACHE_GB; ImageNet's 50,000 test images are 0.1
 
 
@@ -71,9 +73,9 @@ def trim(folder: Path, n_bytes: int, *, keep: Path) -> list[Path]:
         keep: a file that stays whatever its size.
 
     Returns:
-        The files that were removed.
+        The files that were removed, with those that dead processes have left unfinished.
     """
-    removed, total = [], 0
+    removed, total = remove_abandoned(folder), 0
     for entry in sorted(entries(folder), key=lambda entry: entry.path != keep):
         total += entry.n_bytes
         if total > n_bytes and entry.path != keep:

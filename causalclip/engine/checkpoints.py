@@ -6,18 +6,21 @@ does not write: so they are written and read here, in the same way whichever too
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from dassl.engine import TrainerX
-from dassl.utils import load_checkpoint, save_checkpoint
+from dassl.utils import save_checkpoint
 from torch import Tensor, nn
 
-from causalclip.engine.distributed import is_writer, wait
+from causalclip.engine import stopping
+from causalclip.engine.checkpoint_file import last_written, read_checkpoint
+from causalclip.engine.distributed import in_order, is_writer, wait
 from causalclip.engine.random_state import random_state, set_random_state
-from causalclip.report.results import TrainedOn, training_facts
+from causalclip.report.results import TrainedOn, training_cost, training_facts
 
 
 class ExactResume(TrainerX):
@@ -29,6 +32,9 @@ class ExactResume(TrainerX):
     digest: str | None = None  # of the frozen weights, where the trainer knows it
     scaler: torch.amp.GradScaler | None = None  # of mixed precision
     trained_on: TrainedOn | None = None  # facts of the run whose model was loaded
+    training_cost: dict[str, Any] | None = None  # what this run's training took
+    saved_at: float | None = None  # when the last checkpoint was written, of a clock
+    saved_in_time: int | None = None  # after how many epochs, where no setting asked for it
 
     @cached_property
     def classnames(self) -> list[str]:
@@ -62,6 +68,49 @@ class ExactResume(TrainerX):
         self.best_result = state["best_result"]
         if self.scaler is not None and state.get("scaler"):  # empty where it is not used
             self.scaler.load_state_dict(state["scaler"])
+
+    def before_epoch(self) -> None:
+        """Hook of Dassl's."""
+        super().before_epoch()
+        if self.saved_at is None:
+            self.saved_at = time.monotonic()
+        stopping.epoch_begins()
+
+    def after_epoch(self) -> None:
+        """As Dassl's, and a checkpoint every TRAIN.CHECKPOINT_MINUTES and before a stop.
+
+        Raises:
+            Stopped: the process was told to stop, and the epoch is saved.
+        """
+        super().after_epoch()
+        if self._is_due_to_anybody():
+            self.save_model(self.epoch, self.output_dir)
+            self._drop_saved_in_time()
+            self.saved_in_time, self.saved_at = self.epoch + 1, time.monotonic()
+        elif self.epoch + 1 == self.max_epoch:
+            self._drop_saved_in_time()
+        stopping.epoch_ends()
+
+    def _is_due_to_anybody(self) -> bool:
+        """Whether to save, and whether to stop: one answer, as each process has its own clock."""
+        told = in_order([(self._is_due(), stopping.asked())])
+        stopping.ask(next((number for _, number in told if number is not None), None))
+        return any(due for due, _ in told)
+
+    def _is_due(self) -> bool:
+        frequency, last = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1 == self.max_epoch
+        if last or (frequency > 0 and (self.epoch + 1) % frequency == 0):  # Dassl has saved it
+            return False
+        minutes = self.cfg.TRAIN.get("CHECKPOINT_MINUTES", 0.0)
+        waited = time.monotonic() - (self.saved_at or 0.0)
+        return stopping.asked() is not None or (minutes > 0 and waited >= 60 * minutes)
+
+    def _drop_saved_in_time(self) -> None:
+        """Remove an earlier checkpoint that a later one has replaced."""
+        if self.saved_in_time is not None and is_writer():
+            for name in self.get_model_names():
+                path = Path(self.output_dir) / name / f"model.pth.tar-{self.saved_in_time}"
+                path.unlink(missing_ok=True)
 
     def save_model(
         self,
@@ -112,13 +161,13 @@ class ExactResume(TrainerX):
         return epochs[0]
 
     def _resume(self, name: str, path: Path) -> int:
-        checkpoint = load_checkpoint(str(path))
+        checkpoint = read_checkpoint(path)
         check_identity(checkpoint, self.checkpoint_identity(), path)
         self.check_classes(checkpoint, path, "choose another --output-dir, or delete the old run")
         load_state(self._models[name], checkpoint["state_dict"], path)
         for key, part in (("optimizer", self._optims[name]), ("scheduler", self._scheds[name])):
             if part is not None and checkpoint.get(key) is not None:
-                part.load_state_dict(checkpoint[key])
+                load_part(part, checkpoint[key], f"{path}: {key}")
         if "training_state" in checkpoint:
             self.load_training_state(checkpoint["training_state"])
         else:
@@ -159,6 +208,8 @@ class CheckpointTrainer(ExactResume):
         """
         if directory:
             self.trained_on = training_facts(directory)
+            if Path(directory).resolve() == Path(self.output_dir).resolve():
+                self.training_cost = training_cost(directory)  # else the evaluation drops it
         if not self.get_model_names():
             return
         if not directory:
@@ -168,7 +219,7 @@ class CheckpointTrainer(ExactResume):
             )
         for name in self.get_model_names():
             path = checkpoint_path(Path(directory) / name, epoch)
-            checkpoint = load_checkpoint(str(path))
+            checkpoint = read_checkpoint(path)
             check_identity(checkpoint, self.checkpoint_identity(), path)
             if self.class_bound:
                 why = "class-specific numbers cannot move to other classes"
@@ -193,11 +244,6 @@ def checkpoint_path(directory: Path, epoch: int | None) -> Path:
         there = sorted(p.name for p in directory.glob("model*")) if directory.exists() else []
         raise FileNotFoundError(f"no checkpoint {path}; {directory} holds: {there or 'nothing'}")
     return path
-
-
-def last_written(directory: Path) -> str:
-    """The name of the file written last, which Dassl keeps in the file `checkpoint`."""
-    return (directory / "checkpoint").read_text().strip()
 
 
 def check_identity(checkpoint: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
@@ -233,6 +279,21 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit this configuration: {error}") from error
+
+
+def load_part(part: Any, state: dict[str, Any], where: str) -> None:
+    """Load the state of an optimizer or schedule; `where` it stands is for the message.
+
+    Raises:
+        ValueError: it is another optimizer's, or damaged.
+    """
+    try:
+        part.load_state_dict(state)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"{where} is not of this run's {type(part).__name__}: {error}; resume with its "
+            "settings, or choose another --output-dir"
+        ) from error
 
 
 def state_of(part: Any) -> dict[str, Any] | None:

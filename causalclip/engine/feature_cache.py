@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,10 +24,11 @@ from tqdm import tqdm
 from causalclip.engine.cache_size import features_folder, limit_bytes, touch, trim
 from causalclip.engine.distributed import is_writer
 from causalclip.engine.feature_shards import Encode, Shards
-from causalclip.files.atomic import replacing
+from causalclip.files.atomic import replacing, reserve
 from causalclip.files.caches import cache_home
+from causalclip.files.checked import is_whole, seal
 
-EDITION = 1  # part of every key: raise it when the same key would mean other features
+EDITION = 2  # part of every key: raise it when the same key would mean other features
 
 Change = Callable[[Image.Image, str], Image.Image]
 """Changes a picture, given its key; must be picklable, deterministic, and say all in its repr."""
@@ -66,9 +69,9 @@ class Encoder:
     ) -> np.ndarray:
         """Features (N, D) of the images in fp32, each picture first changed by `change`.
 
-        Read from the cache if they are there; computed batch by batch and kept otherwise. What
-        comes from or goes to the cache is mapped from disk, not held in memory. Work that other
-        processes have begun in shards is gone on with, beside them or after them.
+        Read from the cache if they are there and whole; computed batch by batch and kept otherwise.
+        What comes from or goes to the cache is mapped from disk, not held in memory. Work that
+        other processes have begun in shards is gone on with, beside them or after them.
 
         Args:
             paths: the N image files.
@@ -84,7 +87,7 @@ class Encoder:
             self._fill(features, self._encoded(paths, change), desc)
             return features
         file = self.file_of(paths, change)
-        if not file.exists():
+        if not _usable(file):
             self._make(file, self._encoded(paths, change), len(paths), desc)
             trim(file.parent, limit_bytes(), keep=file)
         touch(file)
@@ -99,9 +102,9 @@ class Encoder:
         digest = hashlib.sha256()
         facts = [EDITION, self.identity, repr(self.transform), repr(change)]
         digest.update(json.dumps(facts).encode())
-        for path in paths:
-            stat = os.stat(path)
-            digest.update(json.dumps([self.key_of(path), stat.st_size, stat.st_mtime_ns]).encode())
+        with ThreadPoolExecutor(4) as pool:  # a disk answers several readers sooner
+            for path, content in zip(paths, pool.map(content_digest, paths), strict=True):
+                digest.update(json.dumps([self.key_of(path), content]).encode())
         return digest.hexdigest()
 
     def _make(self, file: Path, encoded: Encode, n_images: int, desc: str) -> None:
@@ -115,8 +118,10 @@ class Encoder:
             out = np.lib.format.open_memmap(
                 part, mode="w+", dtype=np.float32, shape=(n_images, self.dim)
             )
+            reserve(part)  # else a full disk kills the process as it writes into the mapping
             self._fill(out, encoded, desc)
             out.flush()
+            seal(part)
 
     def _fill(self, out: np.ndarray, encoded: Encode, desc: str) -> None:
         rows = range(len(out))
@@ -156,6 +161,28 @@ class Encoder:
 def _bar(n_images: int, desc: str, *, done: int = 0) -> tqdm:
     hidden: dict[str, Any] = {} if is_writer() else {"disable": True}  # else as TQDM_DISABLE says
     return tqdm(total=n_images, initial=done, desc=desc, unit="image", leave=False, **hidden)
+
+
+def _usable(file: Path) -> bool:
+    try:
+        whole = is_whole(file)
+    except FileNotFoundError:  # never made, or removed: another process has found it damaged
+        return False
+    if not whole:
+        print(f"Encoding again: {file} is damaged, its checksum differs")
+    return whole
+
+
+def content_digest(path: str) -> str:
+    """sha256 of an image file's bytes; read once a process unless the file changes."""
+    stat = os.stat(path)
+    # Nobody can set the time of change (ctime), so an exchanged file shows.
+    return _read_digest(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _read_digest(path: str, *_state: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 class _Pictures(Dataset):

@@ -21,7 +21,8 @@ from typing import IO
 import numpy as np
 from tqdm import tqdm
 
-from causalclip.files.atomic import replacing
+from causalclip.files.atomic import replacing, reserve
+from causalclip.files.checked import is_whole, seal
 from causalclip.runs.lock import HELD
 
 MOST = 1024  # shards of a set; a shard that is lost with its process is lost work
@@ -79,10 +80,13 @@ class Shards:
     def fill(self, encode: Encode, bar: tqdm) -> None:
         """Encode what nobody else encodes until the file is there; the bar counts everybody's.
 
+        A file that is there and damaged is made again.
+
         Raises:
             OSError: a shard cannot be written; those that are there stay.
         """
         with Claims.beside(self.file) as claims:
+            self._drop_damaged(claims)
             while not self.file.exists():
                 if missing := self.missing():
                     worked = self._encode_free(missing, encode, claims, bar)
@@ -92,6 +96,15 @@ class Shards:
                     time.sleep(PATIENCE)
                 bar.update(max(0, self.done() - bar.n))
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _drop_damaged(self, claims: Claims) -> None:
+        """Remove a file that is there but damaged, as one process at a time: not a new one."""
+        number = len(self)
+        while not claims.take(number):
+            time.sleep(PATIENCE)
+        if self.file.exists() and not is_whole(self.file):
+            self.file.unlink(missing_ok=True)
+        claims.release(number)
 
     def _encode_free(
         self, missing: Iterable[int], encode: Encode, claims: Claims, bar: tqdm
@@ -142,10 +155,12 @@ class Shards:
     def _copy(self, part: Path) -> None:
         shape = (self.n_images, self.dim)
         out = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
+        reserve(part)  # else a full disk kills the process as it writes into the mapping
         for number in range(len(self)):
             rows = self.rows(number)
             out[rows.start : rows.stop] = np.load(self.path(number))
         out.flush()
+        seal(part)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
-from dassl.utils import load_checkpoint
 from torch import Tensor
 
 from causalclip.engine.base import CLIPTrainer
+from causalclip.engine.checkpoint_file import read_checkpoint
 from causalclip.engine.checkpoints import check_identity, checkpoint_path, load_state
 from causalclip.engine.distributed import from_writer, wait
 from causalclip.engine.fit import FitModule, FitT
@@ -107,7 +107,7 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         if not (folder / "checkpoint").exists():
             return False
         path = checkpoint_path(folder, None)
-        checkpoint = load_checkpoint(str(path))
+        checkpoint = read_checkpoint(path)
         check_identity(checkpoint, self.checkpoint_identity(), path)
         load_state(self.model, checkpoint["state_dict"], path)
         if self.model.fitted_with == self.fitted_with():

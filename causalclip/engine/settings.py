@@ -105,6 +105,22 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class Fixed:
+    """The one value that can be."""
+
+    value: Any
+
+    def allows(self, value: Any) -> bool:
+        """It is that one, of the same type."""
+        return type(value) is type(self.value) and value == self.value
+
+    @property
+    def words(self) -> str:
+        """Names it."""
+        return repr(self.value)
+
+
+@dataclass(frozen=True)
 class Text:
     """Any text; with `holding`, text that holds this exactly once, or is empty."""
 

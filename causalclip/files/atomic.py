@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from causalclip.files.unfinished import unfinished
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
 def replacing(path: str | os.PathLike, *, keep_existing: bool = False) -> Iterator[Path]:
     """Give the path of an empty neighbour to write to, which then takes the place of `path`.
 
-    Readers see the old file or the whole new one. A failure leaves the old one, and no neighbour.
+    Readers see the old file or the whole new one. A failure leaves the old one, and no neighbour;
+    what a kill has left is removed by the next writer.
+
     With `keep_existing` the first of several writers wins and what the others wrote is dropped.
     (minidassl has a smaller one of its own: it is another distribution and cannot import this.)
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = unfinished(path)
     mode = _create(part)
     try:
         yield part
@@ -31,8 +36,25 @@ def replacing(path: str | os.PathLike, *, keep_existing: bool = False) -> Iterat
             _link(part, path)
         else:
             os.replace(part, path)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            error.errno, f"No space left to write {path}; what stood there before is whole"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def reserve(path: Path) -> None:
+    """Have the disk set aside every byte of a file that is as long as it will be, but sparse.
+
+    Raises:
+        OSError: the disk is full; without this a write into a mapping of the file ends the process.
+    """
+    if allocate := getattr(os, "posix_fallocate", None):  # not on macOS
+        with open(path, "rb+") as file:
+            allocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 def _create(part: Path) -> int:

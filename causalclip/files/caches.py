@@ -16,7 +16,21 @@ READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 def cache_home() -> Path:
     """Return the one cache folder: `$CAUSALCLIP_CACHE`, by default ~/.cache/causalclip."""
-    return Path(os.environ.get("CAUSALCLIP_CACHE") or "~/.cache/causalclip").expanduser()
+    return at_home(os.environ.get("CAUSALCLIP_CACHE") or "~/.cache/causalclip", "CAUSALCLIP_CACHE")
+
+
+def at_home(path: str | os.PathLike, variable: str) -> Path:
+    """A path with ~ as the user's home folder.
+
+    Raises:
+        ValueError: the user has none, as in some containers; names the `variable` to set instead.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: this user has no home folder; set {variable} to a folder that can be written"
+        ) from error
 
 
 def cache_folder(folder: str | os.PathLike) -> Path:

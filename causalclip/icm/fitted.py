@@ -175,12 +175,16 @@ def probes_of(
 ) -> dict[str, Probe]:
     """The plain probe and the one in the subspace, both on all folds; options as in `fit_probe`.
 
+    Where the projection only turns the features (D, D), so does the plain probe's weight: L-BFGS
+    would stop elsewhere, and plain features that stay are to cost nothing.
+
     Raises:
         ValueError: c or max_iter out of range, images of one class only.
     """
     features = torch.cat([fold.features for fold in folds])
     labels = torch.cat([fold.labels for fold in folds])
-    inputs = {"plain": features, "icm": projection(features)}
-    return {
-        name: fit_probe(x, labels, n_classes, c=c, max_iter=max_iter) for name, x in inputs.items()
-    }
+    plain = fit_probe(features, labels, n_classes, c=c, max_iter=max_iter)
+    if projection.turns_only:
+        return {"plain": plain, "icm": Probe(projection(plain.weight), plain.bias)}
+    inside = fit_probe(projection(features), labels, n_classes, c=c, max_iter=max_iter)
+    return {"plain": plain, "icm": inside}

@@ -15,7 +15,6 @@ from causalclip.icm.pairs import pairs_an_image
 from causalclip.icm.search import Found, Search
 from causalclip.icm.selection import (
     Choice,
-    Classifier,
     LogisticClassifier,
     RidgeClassifier,
     cells,
@@ -111,11 +110,13 @@ def cell_for(options: Mapping[str, Any], head: str, folds: Sequence[Fold], text:
     """The cell that a reading takes: the options', or the sources' choice, texts being (K, D)."""
     if options["SELECT"] == "fixed":
         return Found(fixed_choice(options))
+    search = search_of(options, text.shape[1])
     if head == "zeroshot":
-        classifier = zeroshot_classifier(text, normalize=options["NORMALIZE_PROJECTED"])
-    else:
-        classifier = probe_classifier(options, folds, len(text))
-    return search_of(options, text.shape[1])(folds, classifier)
+        return search(folds, zeroshot_classifier(text, normalize=options["NORMALIZE_PROJECTED"]))
+    probe = LogisticClassifier(len(text), options["C"], options["MAX_ITER"])
+    if options["SELECT_PROBE"] == "logistic":
+        return search(folds, probe)
+    return search(folds, RidgeClassifier(folds, len(text)), judge=probe)
 
 
 def fixed_choice(options: Mapping[str, Any]) -> Choice:
@@ -137,12 +138,3 @@ def search_of(options: Mapping[str, Any], dim: int) -> Search:
         rule=options["RULE"],
         margin=options["SELECT_MARGIN"],
     )
-
-
-def probe_classifier(
-    options: Mapping[str, Any], folds: Sequence[Fold], n_classes: int
-) -> Classifier:
-    """What stands for the probe in the choice: ridge regression, or the probe itself."""
-    if options["SELECT_PROBE"] == "logistic":
-        return LogisticClassifier(n_classes, options["C"], options["MAX_ITER"])
-    return RidgeClassifier(folds, n_classes)

@@ -58,6 +58,11 @@ class InvariantProjection:
         return self.basis.shape[1]
 
     @property
+    def turns_only(self) -> bool:
+        """Whether it keeps every dimension as it is long: an orthonormal basis of everything."""
+        return self.settings.orthonormal and self.dim_inv == len(self.basis)
+
+    @property
     def intervention_energy_kept(self) -> float:
         """Share of the interventions' change that survives the projection."""
         return self.intervention_energy[-1].item()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from causalclip.icm.folds import Fold
 from causalclip.icm.projection import Keep
-from causalclip.icm.selection import Choice, Classifier, Scored, leave_one_out
-from causalclip.icm.standard_error import Gain, Rule, choose, gain_of_choosing
+from causalclip.icm.selection import Choice, Classifier, Scored, held_out, leave_one_out
+from causalclip.icm.standard_error import Gain, Judge, Rule, choose, gain_of_choosing
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,16 @@ class Search:
     margin: float = 0.0
     """Standard errors that the gain must exceed, else the plain features stay; 0 asks for none."""
 
-    def __call__(self, folds: Sequence[Fold], classifier: Classifier) -> Found:
+    def __call__(
+        self, folds: Sequence[Fold], classifier: Classifier, *, judge: Classifier | None = None
+    ) -> Found:
         """Score every cell on every fold, and take one.
+
+        Args:
+            folds: what is held out in turn.
+            classifier: what the cells are scored by.
+            judge: what the gain is measured by, two cells a fold, where `classifier` only stands in
+                for it.
 
         Raises:
             ValueError: fewer than two folds, an empty grid, or a fold of fewer than two images
@@ -50,5 +58,15 @@ class Search:
         if not self.margin:
             return Found(taken, scored)
         as_is = next(cell for cell in scored if cell.choice == plain)
-        gain = gain_of_choosing(scored, as_is, self.rule)
+        own = self._judged_by(judge, folds) if judge else None
+        gain = gain_of_choosing(scored, as_is, self.rule, judge=own)
         return Found(taken if gain.exceeds(self.margin) else plain, scored, gain)
+
+    def _judged_by(self, classifier: Classifier, folds: Sequence[Fold]) -> Judge:
+        options = {"keep": self.keep, "text_weight": self.text_weight}
+
+        def judge(held: int, choice: Choice) -> Scored:
+            (right,) = held_out(held, folds, [choice], classifier, **options)
+            return Scored(choice, (100 * right.double().mean().item(),), (right,))
+
+        return judge

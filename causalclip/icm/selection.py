@@ -120,16 +120,31 @@ def leave_one_out(
         raise ValueError(f"leaving one out needs at least two folds, got {len(folds)}")
     if not grid:
         raise ValueError("the grid must hold at least one choice, got none")
-    columns = []
-    for held in folds:
-        rest = [fold for fold in folds if fold is not held]
-        moments = pooled(rest, text_weight=text_weight)
-        columns.append(_right(held, rest, moments, grid, classifier, keep))
+    options = {"keep": keep, "text_weight": text_weight}
+    columns = [held_out(number, folds, grid, classifier, **options) for number in range(len(folds))]
     rows = zip(*columns, strict=True)
     return [
         Scored(choice, tuple(100 * right.double().mean().item() for right in row), row)
         for choice, row in zip(grid, rows, strict=True)
     ]
+
+
+def held_out(
+    number: int,
+    folds: Sequence[Fold],
+    grid: Sequence[Choice],
+    classifier: Classifier,
+    *,
+    keep: Keep = "invariant",
+    text_weight: float = 0.5,
+) -> list[Tensor]:
+    """Which features (H,) of fold `number` each cell tells right, a tensor of bools a cell.
+
+    Its subspace is estimated on the other folds; arguments as in `leave_one_out`.
+    """
+    rest = [fold for fold in folds if fold is not folds[number]]
+    moments = pooled(rest, text_weight=text_weight)
+    return _right(folds[number], rest, moments, grid, classifier, keep)
 
 
 def best(scored: Sequence[Scored]) -> Scored:

@@ -7,13 +7,15 @@ better, so the error is that of the paired difference.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from causalclip.icm.selection import Scored, best
+from causalclip.icm.selection import Choice, Scored, best
 
 Rule = Literal["best", "one_standard_error"]
+Judge = Callable[[int, Choice], Scored]
+"""Scores a cell on the fold of that number alone."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,20 @@ def choose(scored: Sequence[Scored], rule: Rule = "best") -> Scored:
     return max(near, key=lambda cell: (cell.choice.dim_inv, round(cell.mean, 6)))
 
 
-def gain_of_choosing(scored: Sequence[Scored], plain: Scored, rule: Rule = "best") -> Gain:
+def gain_of_choosing(
+    scored: Sequence[Scored], plain: Scored, rule: Rule = "best", *, judge: Judge | None = None
+) -> Gain:
     """What the choice gains over the plain features, measured on folds without a say in it.
 
     Of many cells the best is above the plain one by chance alone. So each fold in turn is left out
     of the means that the choice is made by, and the chosen cell is compared with `plain` there.
+
+    Args:
+        scored: the cells to choose from.
+        plain: the plain features, scored on the same folds.
+        rule: how a cell is taken.
+        judge: scores the two that are compared, where that is done by other means than the choice;
+            None takes what they have in `scored`.
 
     Raises:
         ValueError: fewer than two folds, or as `paired_gain`.
@@ -98,13 +109,11 @@ def gain_of_choosing(scored: Sequence[Scored], plain: Scored, rule: Rule = "best
     folds = range(len(plain.right))
     if len(folds) < 2:
         raise ValueError(f"a gain on folds left out needs at least two folds, got {len(folds)}")
+    known = {cell.choice: cell for cell in (*scored, plain)}
+    judge = judge or (lambda held, choice: known[choice].of_folds([held]))
     pairs = []
     for held in folds:
         others = [fold for fold in folds if fold != held]
-        number = _place(choose([cell.of_folds(others) for cell in scored], rule), scored)
-        pairs.append((scored[number].of_folds([held]), plain.of_folds([held])))
+        taken = choose([cell.of_folds(others) for cell in scored], rule).choice
+        pairs.append((judge(held, taken), judge(held, plain.choice)))
     return paired_gain(pairs)
-
-
-def _place(cell: Scored, scored: Sequence[Scored]) -> int:
-    return next(i for i, other in enumerate(scored) if other.choice == cell.choice)

@@ -5,6 +5,7 @@ Reading loads neither torch nor Dassl nor pandas: what only a run needs is impor
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -66,7 +67,7 @@ class Result:
     metrics: Metrics
     schema: int = SCHEMA
     protocol: str = ""
-    """A key of PROTOCOLS; empty for a result that is of none."""
+    """A key of PROTOCOLS, or ablation; empty for a result that is of none."""
     protocol_part: str = ""
     """Which training or test of the protocol it is, where the run says so."""
     config_name: str | None = None
@@ -247,6 +248,16 @@ def training_facts(directory: str | Path) -> TrainedOn | None:
     return Result.read(path).trained() if path.is_file() else None
 
 
+def training_cost(directory: str | Path) -> dict[str, Any] | None:
+    """What the training in `directory` took, from its results.json; None without one.
+
+    Raises:
+        ValueError: a results.json that cannot be read; names it.
+    """
+    path = Path(directory) / RESULTS_FILE
+    return Result.read(path).training if path.is_file() else None
+
+
 def package_versions() -> dict[str, str | None]:
     """Versions of Python and of the packages a result depends on; None where not installed."""
     import dassl
@@ -262,6 +273,15 @@ def package_versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             versions[name] = None  # a checkout can be on the path without being installed
     return versions
+
+
+def reset_peak_memory() -> None:
+    """Let the peak be counted from here, where the system can: a process may do several runs."""
+    # Documented in Linux' proc(5); elsewhere the peak stays that of all runs so far.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.reset_peak_memory_stats()
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -33,6 +33,8 @@ def load_runs(root: Path) -> pd.DataFrame:
     rows = []
     for path in sorted(root.rglob(RESULTS_FILE)):
         result = Result.read(path)
+        if result.protocol == "ablation":  # they have tables of their own
+            continue
         rows += [run_row(result, path, variant) for variant in ("", *result.variants)]
     if not rows:
         return pd.DataFrame()
@@ -64,6 +66,7 @@ def run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
         "parts": result.variant_parts.get(variant, {}) if variant else result.parts,
         "settings": settings_of(result),
         "classnames": tuple(result.classnames),
+        "details": result.details,
         "path": path,
     }
 

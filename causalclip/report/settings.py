@@ -40,6 +40,8 @@ IGNORED = {
     "VERSION": "of the configuration's layout",
     "TRAIN.PRINT_FREQ": "what is printed",
     "TRAIN.CHECKPOINT_FREQ": "what is kept",
+    "TRAIN.CHECKPOINT_MINUTES": "what is kept",
+    "MODEL.BACKBONE.TRUST_TORCHSCRIPT": "whether weights are loaded, not which",
     "TEST.CALIBRATION": "adds readings and changes none",
     "TEST.COMPUTE_CMAT": "what is printed",
     "TEST.PER_CLASS_RESULT": "what is printed",

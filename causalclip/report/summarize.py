@@ -27,6 +27,7 @@ from causalclip.report.protocols import PROTOCOLS
 from causalclip.report.published_figures import against, load_figures, reference
 from causalclip.report.runs import load_runs, unpaired
 from causalclip.report.seeds import FAR, collapsed, compare, over_seeds, repeated
+from causalclip.report.subspaces import subspaces
 from causalclip.report.tables import average_over_datasets, scores
 
 TABLE_FORMATS = {"markdown": "github", "latex": "latex_booktabs"}
@@ -208,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"causalclip summarize: {error}", file=sys.stderr)
         return 2
     print(render(made, args.format, "ci95" if args.ci95 else "sd"))
-    said = warnings(runs) + [f"wrote {path}" for path in written]
+    said = warnings(runs) + subspaces(runs) + [f"wrote {path}" for path in written]
     said += too_few(made) if args.compare else []
     said += without_figures(found) if args.against else []
     stream = sys.stdout if args.format == "markdown" else sys.stderr

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from causalclip.runs.identity import flat
 from causalclip.runs.local import Local
@@ -21,8 +22,13 @@ from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.recipes import BUNDLED_DATA, methods, names
 from causalclip.runs.worker import Show
 
+if TYPE_CHECKING:
+    from causalclip.runs.ray_engine import Ray
+
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|USE_CUDA|VERBOSE")
 """A key of the configuration: CDC is a method, TRAINER.CDC.M a key."""
+ABLATION = "ablation"
+"""In place of a protocol: a command of its own, causalclip/ablation/."""
 
 EXAMPLES = """examples:
   causalclip run base2new --methods ZeroshotCLIP CDC --datasets handwritten_digits --seeds 1
@@ -30,6 +36,9 @@ EXAMPLES = """examples:
   causalclip run xd --methods CoOp --datasets dtd eurosat --data /data
   causalclip run fewshot --methods CoOp --datasets dtd --shots 1 16 --data /data
   causalclip run lodo --methods CLIP_ICM --datasets causal_shapes --shots 16 OPTIM.MAX_EPOCH 5
+
+tables and figures of a method's parts:
+  causalclip run ablation --help
 
 protocols:
 """ + "\n".join(
@@ -46,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = p.add_argument
-    add("protocol", metavar="PROTOCOL", help=", ".join(PROTOCOLS))
+    add("protocol", metavar="PROTOCOL", help=", ".join([*PROTOCOLS, ABLATION]))
     add("--methods", nargs="+", metavar="NAME", default=[], help="trainers (required)")
     add("--datasets", nargs="+", metavar="NAME", default=[], help="default: the published table's")
     add("--seeds", nargs="+", metavar="N", default=["1", "2", "3"], help="default: 1 2 3")
@@ -59,8 +68,9 @@ def parser() -> argparse.ArgumentParser:
     add("--load-epoch", default="", help="epoch that tests load (default: best, else last)")
     add("--grid", action="append", default=[], metavar="KEY=V1,V2", help="sweep a setting; again")
     add("--dry-run", action="store_true", help="print the plan and run nothing")
-    add("--engine", choices=["local"], default="local", help="who does the runs")
-    add("--jobs", type=int, default=1, metavar="N", help="processes at a time (default: 1)")
+    add("--engine", choices=["local", "ray"], default="local", help="this machine, or a cluster")
+    add("--address", default="", metavar="HOST:PORT", help="of a Ray cluster (docs/scale.md)")
+    add("--jobs", type=int, metavar="N", help="at a time (default: 1; ray: as many as have room)")
     add("--threads", type=int, default=1, metavar="N", help="of each process (default: 1)")
     add("--gpus-per-run", type=float, default=0, metavar="X", help="GPUs of each, or a part of one")
     add(
@@ -80,7 +90,11 @@ def _names(known: Iterable[str]) -> Callable[..., list[str]]:
 
 def _complete(p: argparse.ArgumentParser) -> None:
     """Names that the shell completes (argcomplete)."""
-    known = {"protocol": list(PROTOCOLS), "methods": methods(), "backbone": names("backbones")}
+    known = {
+        "protocol": [*PROTOCOLS, ABLATION],
+        "methods": methods(),
+        "backbone": names("backbones"),
+    }
     known["datasets"] = known["source"] = names("datasets")
     for action in p._actions:
         if action.dest in known:
@@ -93,6 +107,20 @@ def parse(arguments: Sequence[str], p: argparse.ArgumentParser | None = None) ->
     Raises:
         PlanError: a key without its value, or a word that belongs to nothing.
     """
+    words, pairs = divided(arguments)
+    args = (p or parser()).parse_args(words)
+    if args.settings:
+        raise PlanError(f"KEY VALUE pairs begin with a key, got {' '.join(args.settings)}")
+    args.settings = pairs
+    return args
+
+
+def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line and its KEY VALUE pairs, wherever they stand.
+
+    Raises:
+        PlanError: a key without its value.
+    """
     words, pairs, rest = [], [], iter(arguments)
     for word in rest:
         (pairs if KEY.fullmatch(word) else words).append(word)
@@ -101,11 +129,7 @@ def parse(arguments: Sequence[str], p: argparse.ArgumentParser | None = None) ->
             if value is None or value.startswith("--"):
                 raise PlanError(f"options must come as KEY VALUE pairs, got {word} alone")
             pairs.append(value)
-    args = (p or parser()).parse_args(words)
-    if args.settings:
-        raise PlanError(f"KEY VALUE pairs begin with a key, got {' '.join(args.settings)}")
-    args.settings = pairs
-    return args
+    return words, pairs
 
 
 def request(args: argparse.Namespace) -> Request:
@@ -115,7 +139,7 @@ def request(args: argparse.Namespace) -> Request:
         PlanError: no such protocol, or no methods named.
     """
     if args.protocol not in PROTOCOLS:
-        raise PlanError(unknown("protocol", args.protocol, PROTOCOLS))
+        raise PlanError(unknown("protocol", args.protocol, [*PROTOCOLS, ABLATION]))
     if not args.methods:
         raise PlanError(f"--methods must name one or more of {' '.join(methods())}")
     protocol = PROTOCOLS[args.protocol]
@@ -151,6 +175,25 @@ def with_data(asked: Request, data: Path | None) -> Request:
     if not folder.is_dir():
         raise PlanError(f"the folder of the data sets, {folder}, is not there")
     return replace(asked, data=folder)
+
+
+def engine_of(args: argparse.Namespace) -> Local | Ray:
+    """Who does the runs, and what each of them gets.
+
+    Raises:
+        PlanError: Ray is asked for and not installed, or a cluster without it.
+    """
+    if args.engine == "local":
+        if args.address:
+            raise PlanError(f"--address {args.address} is for --engine ray")
+        jobs = 1 if args.jobs is None else args.jobs
+        return Local(jobs, args.threads, args.gpus_per_run, args.show or shown(jobs))
+    try:
+        from causalclip.runs.ray_engine import Ray
+    except ImportError as error:
+        said = f"--engine ray needs Ray ({error}): pip install 'causalclip[ray]'"
+        raise PlanError(said) from error
+    return Ray(args.address, args.jobs, args.threads, args.gpus_per_run, args.show or "runs")
 
 
 def shown(jobs: int) -> Show:
@@ -203,20 +246,26 @@ def sweep(asked: Request, points: Sequence[tuple[str, ...]], *, dry: bool) -> li
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a protocol; 2 for what cannot be run, 1 where a run failed."""
+    """Run a protocol or an ablation; 2 for what cannot be run, 1 where a run failed."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == [ABLATION]:
+        from causalclip.ablation.command import main as ablate
+
+        return ablate(arguments[1:])
     try:
-        args = parse(sys.argv[1:] if arguments is None else list(arguments))
+        args = parse(arguments)
         asked = request(args)
         check(asked)
         asked = asked if args.dry_run else with_data(asked, args.data)
-        engine = Local(args.jobs, args.threads, args.gpus_per_run, args.show or shown(args.jobs))
-        engine.check()
+        engine = engine_of(args)
         runs = sweep(asked, grid(args.grid), dry=args.dry_run)
+        if not args.dry_run:
+            engine.check()
     except PlanError as error:
         print(f"causalclip run: {error}", file=sys.stderr)
         return 2
     if args.dry_run:
-        show(runs, asked.results, args.jobs)
+        show(runs, asked.results, args.jobs or 1)
         return 0
     status = perform(runs, engine)
     if args.no_table or status == INTERRUPTED:

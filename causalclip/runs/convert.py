@@ -16,10 +16,11 @@ from pathlib import Path
 from causalclip import plugin
 from causalclip.clip.backbone import load_clip, weights_digest
 from causalclip.clip.published import BUILDERS, configuration, convert
+from causalclip.engine.checkpoint_file import read_checkpoint
 
 # isort: split
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import load_checkpoint, save_checkpoint
+from dassl.utils import save_checkpoint
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,20 +31,30 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("trainer", choices=sorted(BUILDERS), help="who wrote the checkpoint")
     p.add_argument("backbone", help="the CLIP it was trained on: ViT-B/16, ..., or a file")
     p.add_argument("checkpoint", help="the published file, model.pth.tar-N")
+    p.add_argument(
+        "--trust-torchscript",
+        action="store_true",
+        help="load a TorchScript backbone that OpenAI did not release: it runs as a program",
+    )
     p.add_argument("output_dir", help="where the converted checkpoint goes")
     return p
 
 
-def convert_file(trainer: str, backbone: str, checkpoint: str, output_dir: str) -> dict:
+def convert_file(
+    trainer: str,
+    backbone: str,
+    checkpoint: str,
+    output_dir: str,
+    *,
+    trust_torchscript: bool = False,
+) -> dict:
     """Write the converted checkpoint; the settings our trainer loads it with.
 
     Raises:
         ValueError: a file that is no published checkpoint, or one of another method or backbone.
     """
-    theirs = load_checkpoint(checkpoint)
-    if not isinstance(theirs.get("state_dict"), dict) or "epoch" not in theirs:
-        raise ValueError(f"{checkpoint}: no published checkpoint, it lacks state_dict or epoch")
-    clip = load_clip(backbone)
+    theirs = read_checkpoint(Path(checkpoint))
+    clip = load_clip(backbone, trust_torchscript=trust_torchscript)
     module = convert(trainer, theirs["state_dict"], clip, backbone)
     identity = {"trainer": trainer, "backbone": backbone, "weights": weights_digest(clip)}
     ours = {
@@ -64,7 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     plugin.register_all()
     try:
-        settings = convert_file(args.trainer, args.backbone, args.checkpoint, args.output_dir)
+        settings = convert_file(
+            args.trainer,
+            args.backbone,
+            args.checkpoint,
+            args.output_dir,
+            trust_torchscript=args.trust_torchscript,
+        )
     except (ValueError, OSError, RuntimeError) as error:
         print(f"convert_checkpoint.py: error: {error}", file=sys.stderr)
         return 2

@@ -54,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
     add("--part", default="", help="its part of the protocol, for example train_base")
     add("--no-cache", action="store_true", help="do not keep or read image features on disk")
     add(
+        "--trust-torchscript",
+        action="store_true",
+        help="load a TorchScript backbone that OpenAI did not release: it runs as a program",
+    )
+    add(
         "--debug",
         action="store_true",
         help="show the traceback of an input error, which else goes to log.txt alone",

@@ -37,6 +37,8 @@ NO_MATTER = {
     "FEATURE_CACHE": "where features come from; they are the same",
     "TRAIN.PRINT_FREQ": "what is printed",
     "TRAIN.CHECKPOINT_FREQ": "what is kept on the way",
+    "TRAIN.CHECKPOINT_MINUTES": "what is kept on the way",
+    "MODEL.BACKBONE.TRUST_TORCHSCRIPT": "whether weights are loaded, not which",
     "TEST.PER_CLASS_RESULT": "what is printed",
     "TEST.COMPUTE_CMAT": "one more file",
 }
@@ -197,9 +199,16 @@ def read_run(folder: Path) -> Recorded | None:
     content = _json(folder / RUN_FILE)
     if content is None:
         return None
-    if content.get("schema") != SCHEMA:
-        raise ValueError(f"{folder / RUN_FILE}: schema {content.get('schema')}, known is {SCHEMA}")
-    return Recorded(Identity(**content["identity"]), content["configuration"])
+    said = content if isinstance(content, dict) else {}
+    if said.get("schema") != SCHEMA:
+        raise ValueError(f"{folder / RUN_FILE}: schema {said.get('schema')}, known is {SCHEMA}")
+    try:
+        recorded = Recorded(Identity(**said["identity"]), said["configuration"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / RUN_FILE} is damaged: {error}") from error
+    if not all(isinstance(x, dict) for x in (recorded.configuration, recorded.identity.settings)):
+        raise ValueError(f"{folder / RUN_FILE} is damaged: settings must be KEY: VALUE pairs")
+    return recorded
 
 
 def recorded_fingerprint(folder: str | Path) -> str | None:

@@ -10,17 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import FrameType
 
 from causalclip.runs.plan import PlanError, Run
-from causalclip.runs.schedule import Outcome, Schedule
-from causalclip.runs.worker import Show
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+from causalclip.runs.schedule import Outcome, Schedule, work
+from causalclip.runs.stop import Stop
+from causalclip.runs.worker import THREAD_VARIABLES, Show
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class Local:
         """Do the runs; one outcome each, as they end. After a stop, those at work end."""
         pool = Pool(self)
         try:
-            yield from pool.work(Schedule(runs), stop)
+            yield from work(Schedule(runs), pool, stop)
         finally:
             pool.end()
 
@@ -85,28 +82,6 @@ def gpus() -> list[str]:
         return [name for name in visible.split(",") if name]
     found = (re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").glob("nvidia*"))
     return sorted((match[1] for match in found if match), key=int)
-
-
-class Stop:
-    """Ctrl-C: the first time nothing new is begun, the second time all is ended at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    @contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Take Ctrl-C for a stop."""
-        before = signal.signal(signal.SIGINT, self._hear)
-        try:
-            yield self
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nstopping: what is at work ends first (Ctrl-C again: at once)", file=sys.stderr)
 
 
 @dataclass
@@ -139,32 +114,28 @@ class Pool:
         self.settings = settings
         self.workers: list[Worker] = []
 
-    def work(self, schedule: Schedule, stop: Stop) -> Iterator[Outcome]:
-        """Do what is scheduled; outcomes as they come."""
-        while True:
-            if not stop.asked:
-                yield from self._begin(schedule)
-            busy = [worker for worker in self.workers if worker.run]
-            if not busy and (stop.asked or not schedule.waiting):
-                return
-            if not busy:
-                time.sleep(0.5)  # what is left is at work elsewhere
-                continue
-            heard = wait([worker.connection for worker in busy], timeout=0.5)
-            for worker in busy:
-                if worker.run and worker.connection in heard:
-                    yield self._answer(worker, worker.run, schedule)
+    def has_room(self) -> bool:
+        """Whether it can take another run."""
+        return len(self._busy()) < self.settings.jobs
 
-    def _begin(self, schedule: Schedule) -> Iterator[Outcome]:
-        """Give every free place a run."""
-        while sum(worker.run is not None for worker in self.workers) < self.settings.jobs:
-            chosen = schedule.next()
-            if chosen is None:
-                return
-            if isinstance(chosen, Outcome):
-                yield chosen
-            else:
-                self._free_worker().begin(chosen)
+    def begin(self, run: Run) -> None:
+        """Give a free worker a run."""
+        self._free_worker().begin(run)
+
+    def is_idle(self) -> bool:
+        """Whether no run is at work."""
+        return not self._busy()
+
+    def heard(self, schedule: Schedule) -> Iterator[Outcome]:
+        """What has ended; waits a little for it."""
+        busy = self._busy()
+        heard = wait([worker.connection for worker in busy], timeout=0.5)
+        for worker in busy:
+            if worker.run and worker.connection in heard:
+                yield self._answer(worker, worker.run, schedule)
+
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.run]
 
     def _free_worker(self) -> Worker:
         for worker in [w for w in self.workers if w.run is None]:

@@ -45,8 +45,10 @@ def holding(folder: Path) -> Iterator[bool]:
         file.truncate(0)
         json.dump(_me(), file)
         file.flush()
-        yield died
-        file.truncate(0)  # left in peace; the file stays, whoever waits may have it open
+        try:
+            yield died
+        finally:  # what ends by an error that it says has not died
+            file.truncate(0)  # the file stays, whoever waits may have it open
 
 
 def holder_of(folder: Path) -> str:

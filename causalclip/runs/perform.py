@@ -13,10 +13,11 @@ from tqdm import tqdm
 from causalclip.data.catalogue import BUNDLED, CATALOGUE
 from causalclip.runs.domains import domains_of
 from causalclip.runs.identity import described, has_result
-from causalclip.runs.local import Local, Stop
+from causalclip.runs.local import Local
 from causalclip.runs.plan import PlanError, Request, Run, check, plan, wanted_parts
 from causalclip.runs.schedule import Outcome
 from causalclip.runs.state import Estimate, State, conflicts, finished, state_of
+from causalclip.runs.stop import Stop
 
 Engine = Callable[[Sequence[Run], Stop], Iterator[Outcome]]
 """Does runs, a training before its tests, and says of each how it ended."""

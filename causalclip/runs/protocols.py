@@ -68,6 +68,9 @@ _NOVEL = "base2new/{part}/{dataset}/shots_{shots}/{method}/{recipe}/seed{seed}"
 _DOMAIN = "{dataset}/shots_{shots}/{target}/{method}/{recipe}/seed{seed}"
 _N = ("DATASET.NUM_SHOTS", "{num_shots}")
 _BASE, _NEW, _ALL = (("DATASET.SUBSAMPLE_CLASSES", name) for name in ("base", "new", "all"))
+# Open classes as CLIP-ICM's and CLIPood's code has them: int(0.5 n) base classes, and each domain
+# split 80/20 within base and within open classes.
+_AS_PUBLISHED = ("DATASET.SUBSAMPLE_ROUNDING", "floor", "DATASET.HOLDOUT_WITHIN", "halves")
 _SOURCE = Part(
     "train",
     "{source}/{method}/{recipe}_{shots}shots/seed{seed}",
@@ -119,11 +122,11 @@ PROTOCOLS = {
             "openclass",
             "Open class",
             (
-                Part("train", f"openclass/train/{_DOMAIN}", (*_N, *_BASE)),
+                Part("train", f"openclass/train/{_DOMAIN}", (*_N, *_BASE, *_AS_PUBLISHED)),
                 Part(
                     "test",
                     f"openclass/test/{_DOMAIN}",
-                    (*_N, *_ALL),
+                    (*_N, *_ALL, *_AS_PUBLISHED),
                     tests="train",
                     other_classes=True,
                 ),

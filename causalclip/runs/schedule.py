@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from causalclip.runs.lock import holder_of
 from causalclip.runs.plan import Run
 from causalclip.runs.state import State, finished, state_of
+from causalclip.runs.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Schedule:
         self.at_work: dict[Path, Run] = {}
         self.attempts: dict[Path, int] = {}
         self.elsewhere: set[Path] = set()
+        self.data_apart = False
+        """Whether machines draw data of their own, so that nobody waits for who draws."""
 
     def next(self) -> Run | Outcome | None:
         """A run to begin, or one that needs no process; None while all wait for others."""
@@ -67,7 +72,7 @@ class Schedule:
 
     def _is_being_drawn(self, data: Path | None) -> bool:
         """Whether a run at work draws this data set: twice at once would be twice the work."""
-        if data is None or data.is_dir():
+        if data is None or self.data_apart or data.is_dir():
             return False
         return any(run.draws == data for run in self.at_work.values())
 
@@ -95,3 +100,48 @@ class Schedule:
             self.waiting = {run.folder: run, **self.waiting}
             return Outcome(run, "again", reason)
         return Outcome(run, "failed", reason)
+
+
+class Crew(Protocol):
+    """Whoever does the runs of a schedule, several at a time."""
+
+    def has_room(self) -> bool:
+        """Whether it can take another run."""
+        ...
+
+    def begin(self, run: Run) -> None:
+        """Begin a run."""
+        ...
+
+    def is_idle(self) -> bool:
+        """Whether no run is at work."""
+        ...
+
+    def heard(self, schedule: Schedule) -> Iterator[Outcome]:
+        """What has ended; waits a little for it."""
+        ...
+
+
+def work(schedule: Schedule, crew: Crew, stop: Stop) -> Iterator[Outcome]:
+    """Do what is scheduled; outcomes as they come. After a stop, what is at work ends."""
+    while True:
+        if not stop.asked:
+            yield from _fill(crew, schedule)
+        if not crew.is_idle():
+            yield from crew.heard(schedule)
+        elif stop.asked or not schedule.waiting:
+            return
+        else:
+            time.sleep(0.5)  # what is left is at work elsewhere
+
+
+def _fill(crew: Crew, schedule: Schedule) -> Iterator[Outcome]:
+    """Give every free place a run."""
+    while crew.has_room():
+        chosen = schedule.next()
+        if chosen is None:
+            return
+        if isinstance(chosen, Outcome):
+            yield chosen
+        else:
+            crew.begin(chosen)

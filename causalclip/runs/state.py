@@ -78,7 +78,7 @@ def settings_of(arguments: Sequence[str]) -> Settings:
         "DATASET.TARGET_DOMAINS": args.target_domains,
     }
     given = {key: value for key, value in flags.items() if value not in (None, "")}
-    files = [Path(path) for path in (args.dataset_config_file, *args.config_file)]
+    files = [Path(path) for path in (args.dataset_config_file, *args.config_file) if path]
     return {**asked_settings(files, ()), **given, **asked_settings((), args.opts)}
 
 

@@ -19,7 +19,10 @@ from safetensors import SafetensorError
 from yacs.config import CfgNode
 
 from causalclip import plugin
+from causalclip.engine.checkpoint_file import POINTER, last_written
 from causalclip.engine.distributed import is_writer, processes
+from causalclip.engine.stopping import Stopped, stoppable
+from causalclip.runs.configuration_file import merge_file
 from causalclip.runs.flags import parser
 from causalclip.runs.identity import (
     Identity,
@@ -32,6 +35,7 @@ from causalclip.runs.identity import (
     write_run,
 )
 from causalclip.runs.lock import holding
+from causalclip.runs.tested_model import check_tested
 
 # isort: split
 from dassl.data.datasets import DATASET_REGISTRY
@@ -51,6 +55,8 @@ INPUT_ERRORS = (
     FloatingPointError,  # a loss or an output that is NaN
     SafetensorError,
 )
+POINTERS = f"*/{POINTER}"
+
 # While a trainer is built, these stand for wrong settings (yacs) and missing packages as well;
 # once it runs, for mistakes in the program.
 BUILD_ERRORS = (*INPUT_ERRORS, KeyError, AssertionError, ImportError)
@@ -68,7 +74,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         if path:
             if not Path(path).is_file():
                 raise UserError(f"no configuration file {path}")
-            cfg.merge_from_file(path)
+            merge_file(cfg, path)
     cfg.CONFIG_NAME = "+".join(Path(path).stem for path in args.config_file)  # for results.json
     apply_flags(cfg, args)
     if len(args.opts) % 2:
@@ -101,6 +107,8 @@ def apply_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
         cfg.SEED = args.seed
     if args.no_cache:
         cfg.FEATURE_CACHE = False
+    if args.trust_torchscript:
+        cfg.MODEL.BACKBONE.TRUST_TORCHSCRIPT = True
 
 
 def check_names(cfg: CfgNode) -> None:
@@ -157,8 +165,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         cfg = configure(args)
         gpu = torch.cuda.is_available() and cfg.USE_CUDA
-        with processes(seed=cfg.SEED, gpu=gpu), held(Path(cfg.OUTPUT_DIR)):
+        with stoppable(), processes(seed=cfg.SEED, gpu=gpu), held(Path(cfg.OUTPUT_DIR)):
             run_once(args, cfg, stage)
+    except Stopped as stop:
+        if is_writer():
+            print(f"train.py: {stop}: {what_is_saved(Path(cfg.OUTPUT_DIR))}", file=sys.stderr)
+        return 128 + stop.number
     except stage.errors as error:
         if args.debug:
             raise
@@ -198,7 +210,11 @@ def run_once(args: argparse.Namespace, cfg: CfgNode, stage: Stage) -> None:
     start, folder = time.perf_counter(), Path(cfg.OUTPUT_DIR)
     mine = identify(args, cfg)
     check_folder(folder, mine)
+    tests = args.eval_only and args.model_dir
+    note = check_tested(Path(args.model_dir), mine) if tests else ""
     trainer = prepare(args, cfg)
+    if note:  # now there is a log
+        print(note)
     mine = replace(mine, identity=replace(mine.identity, weights=getattr(trainer, "digest", None)))
     check_weights(folder, mine)
     facts = {"command": sys.argv}
@@ -224,7 +240,9 @@ def identify(args: argparse.Namespace, cfg: CfgNode) -> Recorded:
     default = flat(plugin.default_cfg(), node=node)
     everything = flat(cfg, node=node)
     given = {key: value for key, value in everything.items() if default.get(key, "") != value}
-    model = model_digest(Path(args.model_dir)) if args.eval_only and args.model_dir else None
+    folder = Path(args.model_dir) if args.eval_only and args.model_dir else None
+    own = folder is not None and folder.resolve() == Path(cfg.OUTPUT_DIR).resolve()
+    model = None if own or folder is None else model_digest(folder)
     return Recorded(Identity(given, args.load_epoch, model=model), everything)
 
 
@@ -261,6 +279,15 @@ def check_weights(folder: Path, mine: Recorded) -> None:
             f"{folder} holds a run on other weights of {mine.configuration['MODEL.BACKBONE.NAME']}:"
             f" digest {digests[0]} there, {digests[1]} here. Choose another --output-dir"
         )
+
+
+def what_is_saved(folder: Path) -> str:
+    """Of a run that was stopped, and how to go on."""
+    saved = sorted(
+        f"{path.parent.name}/{last_written(path.parent)}" for path in folder.glob(POINTERS)
+    )
+    what = f"{folder} holds {', '.join(saved)}" if saved else f"nothing is saved in {folder} yet"
+    return f"{what}; the same command goes on from there"
 
 
 def sentence(error: BaseException) -> str:

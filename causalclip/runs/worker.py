@@ -22,10 +22,14 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Literal, TextIO, cast
 
+from causalclip.report.results import reset_peak_memory
 from causalclip.runs.progress import BriefStream
 
 Show = Literal["all", "epochs", "runs"]
 """What is seen of a run: all it prints, one line an epoch, or its end alone."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Read when torch and NumPy are imported."""
 
 
 def serve(connection: Connection, show: Show) -> None:
@@ -45,6 +49,7 @@ def one(main: Callable[[Sequence[str]], int], arguments: Sequence[str], show: Sh
     import torch
 
     errors = io.StringIO()
+    reset_peak_memory()
     with _as_alone(arguments), _streams(show, errors):
         status = main(arguments)
     gc.collect()

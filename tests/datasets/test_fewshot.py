@@ -180,6 +180,11 @@ def test_our_stored_set_is_made_again_when_damaged(load, small, capsys):
     stored.write_text(stored.read_text()[:100])
     assert len(load("Caltech101", small, NUM_SHOTS=2).train_x) == 10
     assert "which is not JSON" in capsys.readouterr().out
+    whole = json.loads(stored.read_text())
+    for damaged in ([], {**whole, "train": None}, {**whole, "train": [1]}, {"digest": 1}):
+        stored.write_text(json.dumps(damaged))
+        assert len(load("Caltech101", small, NUM_SHOTS=2).train_x) == 10
+        assert f"Drawing again: {stored} is damaged" in capsys.readouterr().out
     assert len(json.loads(stored.read_text())["train"]) == 10
 
 

@@ -186,8 +186,9 @@ def test_the_first_of_two_builders_wins(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["toys"]
 
 
-def test_what_a_killed_build_left_is_removed_a_day_later(tmp_path, capsys):
-    old, new, others = (tmp_path / name for name in (".toys.part-1", ".toys.part-2", ".a.part-1"))
+def test_what_a_build_elsewhere_left_is_removed_a_day_later(tmp_path, capsys):
+    names = (".toys.afar-1-aa.part", ".toys.afar-2-aa.part", ".a.afar-1-aa.part")
+    old, new, others = (tmp_path / name for name in names)
     for folder in (old, new, others):
         (folder / "half").mkdir(parents=True)
     for folder in (old, others):
@@ -198,7 +199,7 @@ def test_what_a_killed_build_left_is_removed_a_day_later(tmp_path, capsys):
 
 
 def test_a_build_that_finishes_beside_ours_is_no_error(tmp_path):
-    gone = tmp_path / ".toys.part-1"
+    gone = tmp_path / ".toys.afar-1-aa.part"
     gone.symlink_to(tmp_path / "renamed")  # listed, and not there when it is looked at
     assert build_once(tmp_path, "toys", lambda f: None, edition=1).is_dir()
 
@@ -221,7 +222,7 @@ def test_what_is_built_is_not_built_again(tmp_path):
     assert build_once(tmp_path, "toys", never, edition=1) == tmp_path / "toys"
 
 
-@pytest.mark.parametrize("stored", [None, {"edition": 1}])
+@pytest.mark.parametrize("stored", [None, {"edition": 1}, [2], "2"])
 def test_a_folder_of_another_edition_or_of_somebody_else_is_refused(tmp_path, stored):
     (tmp_path / "toys").mkdir()
     if stored:

@@ -130,6 +130,8 @@ def test_a_split_file_is_taken_as_it_is(load, tmp_path):
     ("part", "row", "message"),
     [
         ("test", ["zebra/0.jpg", 2, "zebra"], "once, .*zebra/0.jpg' is in train and in test"),
+        ("test", ["/zebra\\0.jpg", 2, "zebra"], "once, .*zebra/0.jpg' is in train and in test"),
+        ("test", ["zebra/../zebra/0.jpg", 2, "zebra"], r"test\[9\] .* in its one spelling"),
         ("train", ["zebra/9.jpg", 3, "zebra"], "labels 2 and 3 are both 'zebra'"),
     ],
 )
@@ -224,6 +226,9 @@ def keep(*parts):
         (change(3, split="dev"), (), "row 4: split must be train, val or test, got 'dev'"),
         (change(2, classname=" "), (), "row 3: classname must be text, got ' '"),
         (lambda rows: [r.update(label="x") for r in rows], (), "row 1: label must be a number"),
+        (lambda rows: [r.update(label="9" * 9) for r in rows], (), "row 1: label must be a number"),
+        (change(4, path="images//None/0.jpg"), (), "row 5: path must be below the table's folder"),
+        (change(4, path="/etc/passwd"), (), "row 5: path must be below the table's folder"),
         (lambda rows: None, ("split",), "must have the column split, got path"),
         (lambda rows: None, ("classname",), "must have the column classname or label"),
         (change(9, path="images/None/0.jpg"), (), "an image must be listed once"),

@@ -74,7 +74,7 @@ def encode(tmp_path):
 
 
 def test_reading_features_counts_as_using_them(encode, tmp_path, monkeypatch):
-    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", "3e-7")  # 300 bytes: two files of 140
+    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", "4e-7")  # 400 bytes: two files of 172
     encode("one")
     (one,) = features_folder(tmp_path).iterdir()
     encode("two")

@@ -33,30 +33,31 @@ OFFSET = ["TRAINER.CDC.EVIDENCE_OFFSET", "training"]
 UNCACHED = ["FEATURE_CACHE", False, "TEST.FINAL_MODEL", "best_val"]
 CASES = {
     **{name: (name, [*SHARED, *WHOLE]) for name in METHODS},
+    # Stopped in its second epoch: what it goes on from is saved for that alone.
+    "MaPLe": ("MaPLe", [*SHARED, *WHOLE, "TRAIN.CHECKPOINT_FREQ", 0]),
     "uneven": ("CDC", [*SHARED, *SMALLER, "TRAINER.CDC.BETA_IMAGE", 0.3, *OFFSET]),
     "uncached": ("CoOp", [*SHARED, *WHOLE, "TEST.CALIBRATION", True, *UNCACHED]),
     "LinearProbe": ("LinearProbe", SHARED),
 }
 
 TWO = """
-import json, sys, torch
+import json, os, signal, sys, torch
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 from causalclip import plugin
 from causalclip.engine.distributed import processes, rank, wait
+from causalclip.engine.stopping import Stopped, stoppable
 from yacs.config import CfgNode
-
-class Stopped(Exception):
-    pass
 
 def stop(trainer):
     before = trainer.before_epoch
     def before_epoch():
-        if trainer.epoch == 2:
-            raise Stopped
         before()
+        if trainer.epoch == 1 and rank() == 1:  # one of the two alone
+            os.kill(os.getpid(), signal.SIGTERM)
     trainer.before_epoch = before_epoch
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 plugin.register_all()
 torch.use_deterministic_algorithms(True)
 with processes(seed=1, gpu=False):
@@ -68,9 +69,10 @@ with processes(seed=1, gpu=False):
             trainer = build_trainer(cfg)
             stop(trainer)
             try:
-                trainer.train()
-            except Stopped:
-                pass
+                with stoppable():
+                    trainer.train()
+            except Stopped as stopped:
+                assert stopped.number == signal.SIGTERM
         trainer = build_trainer(cfg)
         trainer.train()
         assert trainer.start_epoch == (2 if name == "MaPLe" else 0), trainer.start_epoch

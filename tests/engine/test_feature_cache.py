@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +42,7 @@ def pictures(tmp_path):
     rng = np.random.default_rng(0)
     paths = []
     for i in range(5):
-        paths.append(str(root / f"{i}.png"))
+        paths.append(str(root / f"{i}.ppm"))  # not compressed: all of one size
         Image.fromarray(rng.integers(256, size=(8, 8, 3), dtype=np.uint8)).save(paths[-1])
     return root, paths
 
@@ -81,7 +83,7 @@ def test_an_image_is_encoded_once_and_its_changed_twin_once(pictures, cache):
 
 @pytest.mark.parametrize(
     "difference",
-    ["weights", "transform", "list", "order", "touched", "replaced"],
+    ["weights", "transform", "list", "order", "replaced", "exchanged"],
 )
 def test_whatever_changes_the_features_changes_the_key(difference, pictures, cache):
     root, paths = pictures
@@ -95,12 +97,58 @@ def test_whatever_changes_the_features_changes_the_key(difference, pictures, cac
         paths = paths[:4]
     if difference == "order":
         paths = paths[::-1]
-    if difference == "touched":
-        os.utime(paths[2], (1, 1))
+    if difference == "exchanged":  # for one of the same size, with the time set back
+        stat = os.stat(paths[2])
+        other = bytes(reversed(range(192)))
+        Path(paths[2]).write_bytes(Path(paths[2]).read_bytes()[:-192] + other)
+        os.utime(paths[2], ns=(stat.st_atime_ns, stat.st_mtime_ns))
     if difference == "replaced":
         Image.new("RGB", (8, 8)).save(paths[2])
     encoder(root, tower, **options).features(paths)
     assert tower.images == len(paths)
+
+
+def test_a_file_that_was_only_touched_is_the_same_picture(pictures, cache):
+    root, paths = pictures
+    encoder(root).features(paths)
+    os.utime(paths[2], (1, 1))
+    tower = Counted()
+    encoder(root, tower).features(paths)
+    assert tower.images == 0
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "cut", "empty", "one bit", "longer"])
+def test_a_damaged_file_of_the_cache_is_said_and_made_again(damage, pictures, cache, capsys):
+    root, paths = pictures
+    first = np.array(encoder(root).features(paths))
+    (file,) = (cache / "features").iterdir()
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    file.write_bytes(
+        {
+            "zeroed": whole[:200] + bytes(len(whole) - 200),
+            "cut": whole[:middle],
+            "empty": b"",
+            "one bit": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+            "longer": whole + bytes(8),
+        }[damage]
+    )
+    tower = Counted()
+    np.testing.assert_array_equal(encoder(root, tower).features(paths), first)
+    assert tower.images == 5 and file.read_bytes() == whole
+    assert f"{file} is damaged" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_said_before_anything_is_encoded(pictures, cache, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    root, paths = pictures
+    tower = Counted()
+    with pytest.raises(OSError, match="No space left to write .*npy; what stood there before"):
+        encoder(root, tower).features(paths)
+    assert tower.images == 0 and list((cache / "features").iterdir()) == []
 
 
 def test_data_may_move_with_its_root(pictures, cache, tmp_path):
@@ -141,7 +189,7 @@ def test_features_that_are_not_finite_name_their_image(pictures, cache):
         features[-1] = torch.nan
         return features
 
-    with pytest.raises(ValueError, match="NaN or infinity for 1 images, the first: .*1.png"):
+    with pytest.raises(ValueError, match="NaN or infinity for 1 images, the first: .*1.ppm"):
         encoder(root, tower).features(paths)
     assert list((cache / "features").iterdir()) == []
 

@@ -92,6 +92,18 @@ def until(true) -> None:
     raise AssertionError("it never came to be")
 
 
+def test_two_workers_that_find_a_damaged_file_make_it_again_once(encoder, paths, alone, tmp_path):
+    file = encoder().file_of(paths)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(alone[:200] + b"?" + alone[201:])
+    workers = [start(encoder(seconds=0.02), paths) for _ in range(2)]
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert encoded(tmp_path) == dict.fromkeys(map(str, range(COUNT)), 1)
+    assert file.read_bytes() == alone
+
+
 @pytest.mark.parametrize("loaders", [0, 2])
 def test_two_workers_at_once_encode_each_image_once(encoder, paths, alone, tmp_path, loaders):
     workers = [start(encoder(seconds=0.02, num_workers=loaders), paths) for _ in range(2)]

@@ -50,6 +50,16 @@ def test_tensors_and_facts_that_went_through_json_give_the_fit_again():
         assert again.projections[head].settings == projection.settings
 
 
+def test_where_all_dimensions_stay_the_probe_inside_says_what_the_plain_one_says():
+    moments, fold = world()
+    turned = Choice("difference", 0.0, DIM).solve(moments)
+    probes = probes_of([fold], turned, 3)
+    inside = probes["icm"].logits(turned(fold.features))
+    torch.testing.assert_close(inside, probes["plain"].logits(fold.features))
+    scaled = Choice("generalized", 0.1, DIM, orthonormal=False).solve(moments)
+    assert not scaled.turns_only  # lengths change, and with them what the penalty is about
+
+
 def test_the_names_of_a_checkpoint_stay():
     projection = ["basis", "spectrum", "intervention_energy", "feature_energy"]
     names = [f"{head}_{name}" for head in ("zeroshot", "linear_probe") for name in projection]

@@ -98,6 +98,23 @@ def test_one_standard_error_takes_the_widest_cell_that_is_not_clearly_worse():
     assert choose(cells, "one_standard_error") is cells[1]
 
 
+def test_a_gain_is_what_the_judge_finds_on_the_fold_left_out():
+    rng = np.random.default_rng(3)
+    plain, others = world(rng, cells=5, gain=0.09)
+    cells = [*others, plain]
+    assert gain_of_choosing(cells, plain).exceeds(1.0)
+    asked = []
+
+    def no_gain(fold, choice):
+        asked.append((fold, choice.dim_inv))
+        return scored([np.arange(100) % 2 == 0], choice.dim_inv)
+
+    gain = gain_of_choosing(cells, plain, judge=no_gain)
+    assert gain.points == 0 and not gain.exceeds(1.0)
+    assert [fold for fold, _ in asked] == [0, 0, 1, 1, 2, 2]  # the choice and the plain features
+    assert [k for _, k in asked[1::2]] == [D] * 3
+
+
 def test_a_search_keeps_the_plain_features_where_labels_are_noise_and_not_where_they_count():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(3, 200, 6))
@@ -128,6 +145,9 @@ def test_a_search_keeps_the_plain_features_where_labels_are_noise_and_not_where_
     noise = search(folds(np.random.default_rng(5).integers(2, size=(3, 200))), classify)
     assert noise.choice.dim_inv == 6 and not noise.gain.exceeds(1.0)
     assert [cell.choice.dim_inv for cell in noise.scored] == [4, 6]
+    telling = folds((z[:, :, 0] > 0).astype(int))
+    blind = search(telling, classify, judge=lambda _basis, _rest, x: torch.zeros(len(x)))
+    assert blind.choice.dim_inv == 6 and blind.gain.points == 0
     unasked = Search(search.grid, 6)(folds((z[:, :, 0] > 0).astype(int)), classify)
     assert unasked.gain is None and unasked.choice == real.choice
 

@@ -10,11 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from dassl.config import get_cfg_default
 
 from causalclip import plugin
 from causalclip.report.predictions import Predictions
-from causalclip.report.results import SCHEMA, Result, run_record, training_facts, write_results
+from causalclip.report.results import (
+    SCHEMA,
+    Result,
+    peak_memory_mb,
+    reset_peak_memory,
+    run_record,
+    training_facts,
+    write_results,
+)
 
 LEGACY = Path(__file__).parents[1] / "legacy" / "report"
 FACTS = {
@@ -234,3 +243,12 @@ def test_a_single_array_is_no_predictions(tmp_path):
         np.save(file, np.zeros(2))
     with pytest.raises(ValueError, match="not an npz archive of named ones"):
         Predictions.read(tmp_path / "predictions.npz")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a peak be forgotten")
+def test_a_peak_of_memory_is_that_since_it_was_reset():
+    ballast = b"x" * (256 << 20)
+    before = peak_memory_mb(torch.device("cpu"))
+    del ballast
+    reset_peak_memory()
+    assert peak_memory_mb(torch.device("cpu")) < before - 200

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from causalclip.runs import identity, perform, state
-from causalclip.runs.identity import Identity, Recorded, differences, flat, model_digest, parsed
+from causalclip.runs.identity import (
+    Identity,
+    Recorded,
+    differences,
+    flat,
+    model_digest,
+    parsed,
+    read_run,
+)
 from causalclip.runs.plan import PlanError, Request, plan
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.state import State, state_of
@@ -73,6 +81,12 @@ def test_the_suffix_is_in_the_folder_of_the_training_and_of_its_test():
     train, test = plan(request, list)
     assert train.folder.parent.name == test.folder.parent.name == "tiny_m4,N_TEMPLATES=2"
     assert test.trained == train.folder
+
+
+def test_a_run_without_a_data_set_file_asks_for_what_its_settings_say():
+    arguments = ("--trainer", "CoOp", "DATASET.NAME", "HandwrittenDigits")
+    found = state.settings_of(arguments)
+    assert found == {"TRAINER.NAME": "CoOp", "DATASET.NAME": "HandwrittenDigits"}
 
 
 # What is in a folder
@@ -151,6 +165,22 @@ def test_a_newer_run_file_is_refused_by_name(pair):
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
     with pytest.raises(ValueError, match=r"run\.json: schema 99, known is 1"):
         state_of(train)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"schema": 1}',
+        '{"schema": 1, "identity": 3, "configuration": {}}',
+        '{"schema": 1, "identity": {"settings": [], "other": 1}, "configuration": {}}',
+        '{"schema": 1, "identity": {"settings": []}, "configuration": {}}',
+    ],
+)
+def test_a_damaged_run_file_is_named(content, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match="run.json"):
+        read_run(tmp_path)
 
 
 def test_the_time_of_a_plan_is_estimated_from_past_runs_of_its_kind(pair, tmp_path):

@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from causalclip.runs import local
-from causalclip.runs.local import Local, Stop
+from causalclip.runs.local import Local
 from causalclip.runs.plan import PlanError, Request, plan
 from causalclip.runs.protocols import PROTOCOLS
+from causalclip.runs.stop import Stop
 
 EPOCH = ("OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_EPOCH", "0", "USE_CUDA", "False")
 

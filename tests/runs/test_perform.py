@@ -9,11 +9,11 @@ import signal
 import pytest
 
 from causalclip.runs import command, perform
-from causalclip.runs.local import Stop
 from causalclip.runs.perform import duration
 from causalclip.runs.plan import PlanError, Request, plan
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.schedule import Outcome
+from causalclip.runs.stop import Stop
 
 
 @pytest.fixture

@@ -62,6 +62,12 @@ def test_data_are_drawn_by_one_run_while_the_others_wait(runs, tmp_path):
     assert schedule.next() == runs[2]
 
 
+def test_machines_that_draw_data_of_their_own_wait_for_nobody(runs, tmp_path):
+    schedule = Schedule([replace(run, draws=tmp_path / "digits") for run in runs])
+    schedule.data_apart = True
+    assert [schedule.next().folder for _ in range(2)] == [runs[0].folder, runs[2].folder]
+
+
 def test_a_run_that_another_process_has_is_said_once_and_waited_for(runs, monkeypatch):
     others = {runs[0].folder: "process 7 on a since b"}
     monkeypatch.setattr(schedules, "holder_of", lambda folder: others.get(folder, ""))

@@ -120,6 +120,43 @@ def test_images_are_read_as_rgb(tmp_path):
         read_image(str(tmp_path / "gone.png"))
 
 
+@pytest.mark.minidassl
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_grey_keeps_its_upper_bits(suffix, tmp_path):
+    grey = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16) + 255
+    path = tmp_path / f"grey.{suffix}"
+    Image.fromarray(grey).save(path)
+    read = np.asarray(read_image(str(path)))
+    np.testing.assert_array_equal(read, np.stack([np.arange(256).reshape(16, 16)] * 3, -1))
+
+
+@pytest.mark.minidassl
+@pytest.mark.parametrize(("dtype", "said"), [(np.float32, "floats"), (np.int32, "32-bit integers")])
+def test_pixels_without_a_known_range_are_refused_by_name(dtype, said, tmp_path):
+    Image.fromarray(np.full((4, 4), 0.5, dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(OSError, match=f"a.tif.*its pixels are {said}"):
+        read_image(str(tmp_path / "a.tif"))
+
+
+@pytest.mark.minidassl
+def test_an_orientation_that_is_not_applied_is_said(tmp_path):
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.png", exif=exif)
+    with pytest.warns(UserWarning, match="EXIF orientation: they are read as they are stored"):
+        read = read_image(str(tmp_path / "a.png"))
+    np.testing.assert_array_equal(np.asarray(read), np.asarray(image))
+
+
+@pytest.mark.minidassl
+def test_an_image_of_too_many_pixels_is_named(tmp_path, monkeypatch):
+    Image.new("L", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(OSError, match="a.png.*decompression bomb"):
+        read_image(str(tmp_path / "a.png"))
+
+
 def test_hidden_files_are_not_listed(tmp_path):
     for name in ("b", ".hidden", "a"):
         mkdir_if_missing(str(tmp_path / name))

@@ -14,6 +14,7 @@ from causalclip.icm.subspace import InvariantProjection
 
 DOMAINS = ["DATASET.SOURCE_DOMAINS", ["ink", "chalk"], "DATASET.TARGET_DOMAINS", ["neon"]]
 FEW = [*DOMAINS, "DATASET.NUM_SHOTS", 8, "TRAINER.CLIP_ICM.DRAWS", 1]
+BEST = ["TRAINER.CLIP_ICM.RULE", "best", "TRAINER.CLIP_ICM.SELECT_MARGIN", 0.0]
 READINGS = {"zeroshot", "zeroshot_icm", "linear_probe", "linear_probe_icm"}
 
 
@@ -65,7 +66,7 @@ def encoded(monkeypatch):
 
 
 def test_a_run_reports_four_readings_the_choice_and_the_whole_grid(make_trainer, tmp_path):
-    trainer = run(make_trainer, tmp_path)
+    trainer = run(make_trainer, tmp_path, *BEST)
     record = results(tmp_path)
     assert set(record["variants"]) == READINGS
     assert record["metrics"] == record["variants"]["zeroshot_icm"]
@@ -82,6 +83,21 @@ def test_a_run_reports_four_readings_the_choice_and_the_whole_grid(make_trainer,
         assert {len(cell["accuracies"]) for cell in described["grid"]} == {2}
         assert 0 <= described["intervention_energy_kept"] <= 1
     assert record["training"]["images"] == 2 * 5 * 8
+
+
+def test_by_default_plain_features_stay_as_they_are_unless_the_gain_exceeds_its_error(
+    make_trainer, tmp_path
+):
+    run(make_trainer, tmp_path)
+    record = results(tmp_path)
+    arrays = np.load(tmp_path / "predictions.npz")
+    for head, described in record["details"]["heads"].items():
+        gain, kept = described["gain"], described["choice"]["dim_inv"]
+        if kept < 32:
+            assert gain["points"] > gain["standard_error"]
+        else:
+            plain, inside = (arrays[f"{head}{end}/probabilities"] for end in ("", "_icm"))
+            np.testing.assert_allclose(inside, plain, atol=1e-4)
 
 
 def test_the_target_has_no_say_in_the_choice(make_trainer, tmp_path):

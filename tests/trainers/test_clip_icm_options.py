@@ -70,7 +70,7 @@ def test_kinds_and_their_strength_are_those_asked_for(run):
 
 def test_raw_features_and_a_large_lambda_as_published_go_from_end_to_end(run):
     options = {"NORMALIZE": False, "NORMALIZE_PROJECTED": False, "GRID_LAMS": [10.0, 1000.0]}
-    _, record = run(GRID_ESTIMATORS=["difference"], **options)
+    _, record = run(GRID_ESTIMATORS=["difference"], SELECT_MARGIN=0.0, **options)
     head = record["details"]["heads"]["zeroshot"]
     assert {cell["strength"] for cell in head["grid"]} == {10.0, 1000.0}
     assert head["settings"]["normalize"] is False
@@ -86,7 +86,7 @@ def test_a_choice_with_a_margin_says_what_it_gains_and_may_keep_everything(run, 
 
 
 def test_the_rule_of_one_standard_error_gives_up_accuracy_for_width(run):
-    _, record = run(RULE="one_standard_error")
+    _, record = run(RULE="one_standard_error", SELECT_MARGIN=0.0)
     head = record["details"]["heads"]["zeroshot"]
     assert "gain" not in head
     top = max(head["grid"], key=lambda cell: cell["mean"])

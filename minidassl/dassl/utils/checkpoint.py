@@ -135,7 +135,11 @@ _DAMAGE = (
     EOFError,
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    AssertionError,
 )
 
 
@@ -157,8 +161,8 @@ def _unreadable(fpath: str, error: Exception) -> str:
     if "Unsupported global" in str(error):
         name = str(error).split("GLOBAL ", 1)[-1].split(" ", 1)[0]
         return message + (
-            f"it holds a pickled {name}, which could run code. If you trust the file, read it with "
-            "torch.load(path, weights_only=False) and save its state_dict again"
+            f"it holds a pickled {name}, which could run code; only tensors, numbers and text are "
+            "read. Ask its maker for the state_dict alone"
         )
     reason = str(error).split(". ")[0] or type(error).__name__
     return message + f"the file is damaged, cut short, or no checkpoint ({reason})"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -70,18 +71,45 @@ def write_json(obj: Any, fpath: str) -> None:
 
 
 def read_image(path: str) -> Image.Image:
-    """Read an image as RGB.
+    """Read an image as RGB, its pixels as they are stored: an EXIF orientation is not applied.
+
+    So torchvision's and Dassl's loaders do, and the family's results were made; it is said once.
+    16-bit grey keeps its upper 8 bits, where Pillow's own conversion would make it white.
 
     Raises:
-        OSError: missing (FileNotFoundError) or damaged; names the file.
+        OSError: missing (FileNotFoundError), damaged, too large, or of a kind of pixels that has no
+            one meaning as RGB; names the file.
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            if "exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1:
+                warnings.warn(_TURNED, stacklevel=2)
+            return _as_rgb(image)
     except FileNotFoundError:
         raise FileNotFoundError(f'no image at "{path}"') from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three on bad bytes
+    except _UNREADABLE as error:
         raise OSError(f'cannot read the image "{path}": {error}') from error
+
+
+# What Pillow raises on bad bytes, and on more pixels than Image.MAX_IMAGE_PIXELS allows twice.
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_ORIENTATION = 0x0112
+_TURNED = (
+    "some images have an EXIF orientation: they are read as they are stored, as torchvision's and "
+    "Dassl's loaders do; turn the files themselves where that matters"
+)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        pixels = np.asarray(image).astype(np.uint16)
+        return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("F", "I"):  # Pillow would cut off what is outside 0..255
+        raise ValueError(
+            f"its pixels are {'floats' if image.mode == 'F' else '32-bit integers'}, of no known "
+            "range: save it with 8 or 16 bits"
+        )
+    return image.convert("RGB")
 
 
 def listdir_nohidden(path: str, sort: bool = False) -> list[str]:

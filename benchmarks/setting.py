@@ -1,0 +1,86 @@
+"""What a benchmark runs on: device, precision and torch.compile; its clock and its memory."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar, get_args
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from causalclip.clip.backbone import Precision
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """By default full precision on the CPU, as it is written."""
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    compile: bool = False
+    """Ours goes through torch.compile; the published way stays as it was published."""
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Setting:
+        """What the options of `add_options` say."""
+        return cls(args.device, args.precision, args.compile)
+
+    def __str__(self) -> str:
+        return f"{self.device}, {self.precision}" + (", torch.compile" if self.compile else "")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrix products; amp is fp16 on a GPU and bf16 on a CPU, as in the trainers."""
+        types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+        return types.get(self.precision, types["fp16" if self.device == "cuda" else "bf16"])
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision under amp, otherwise nothing."""
+        return torch.autocast(self.device, self.dtype, enabled=self.precision == "amp")
+
+    def compiled(self, function: Callable[Given, Answer]) -> Callable[Given, Answer]:
+        """The function through torch.compile, if asked for; nothing is left of those before."""
+        if not self.compile:
+            return function
+        torch.compiler.reset()  # else one method's graphs count towards the next one's limit
+        return torch.compile(function)
+
+    def clock(self) -> float:
+        """CPU time on a CPU, so that a busy machine gives the same ratio; wall time on a GPU."""
+        return time.process_time() if self.device == "cpu" else time.perf_counter()
+
+    def peak_bytes(self, run: Callable[[], object]) -> int:
+        """The most memory that tensors made by `run` took at one time."""
+        return _peak_on_cpu(run) if self.device == "cpu" else _peak_on_gpu(run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options for the three parts of a setting."""
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", default="fp32", choices=get_args(Precision))
+    parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
+
+
+def _peak_on_cpu(run: Callable[[], object]) -> int:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    now = peak = 0
+    events: Any = profiler.profiler  # torch's annotations leave out what it measured
+    for event in events.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak
+
+
+def _peak_on_gpu(run: Callable[[], object]) -> int:
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated() - before

@@ -1,0 +1,128 @@
+"""What the figures need of a run's features: the grid on its target, and points in the plane.
+
+The run's own trainer gives them, so that they are the run's features, from the cache on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from causalclip.ablation.planning import configured
+from causalclip.icm import options
+from causalclip.icm.folds import pooled
+from causalclip.icm.projection import InvariantProjection
+from causalclip.icm.selection import (
+    Choice,
+    LogisticClassifier,
+    RidgeClassifier,
+    Scored,
+    zeroshot_classifier,
+)
+from causalclip.runs.plan import Run
+
+if TYPE_CHECKING:
+    from causalclip.trainers.clip_icm import CLIP_ICM
+
+MOST_POINTS = 1000  # more would hide one another, and t-SNE slows down
+
+
+def trainer_of(run: Run) -> CLIP_ICM:
+    """The trainer that did a run, built again; it has nothing fitted."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    cfg = configured(run)
+    cfg.freeze()
+    with contextlib.redirect_stdout(io.StringIO()):
+        set_random_seed(cfg.SEED)
+        return build_trainer(cfg)
+
+
+def on_target(run: Run, head: str) -> list[Scored]:
+    """The accuracy of every cell of a head's grid on the target that the run left out, per cent.
+
+    Each cell's subspace is of all sources, as in the run; for the probe stands what does so in the
+    choice.
+    """
+    trainer = trainer_of(run)
+    settings, folds = trainer.settings, trainer.sources.folds(trainer.captions())
+    n_classes = len(trainer.classnames)
+    if head == "zeroshot":
+        normalize = settings.NORMALIZE_PROJECTED
+        classifier = zeroshot_classifier(trainer.text.cpu(), normalize=normalize)
+    elif settings.SELECT_PROBE == "logistic":
+        classifier = LogisticClassifier(n_classes, settings.C, settings.MAX_ITER)
+    else:
+        classifier = RidgeClassifier(folds, n_classes)
+    features, labels = trainer.labelled(trainer.dm.dataset.test)
+    moments = pooled(folds, text_weight=settings.TEXT_WEIGHT)
+    search = options.search_of(settings, trainer.encoder.dim)
+    solved: dict[Choice, InvariantProjection] = {}  # cells that differ in dim_inv share one
+    scored = []
+    for choice in search.grid:
+        widest = replace(choice, dim_inv=moments.dim)
+        if widest not in solved:
+            solved[widest] = widest.solve(moments, keep=search.keep)
+        told = classifier(solved[widest].first(choice.dim_inv), folds, features)
+        scored.append(Scored(choice, (100 * (told == labels).double().mean().item(),)))
+    return scored
+
+
+@dataclass(frozen=True)
+class Points:
+    """Images in the plane."""
+
+    flat: Mapping[str, Mapping[str, np.ndarray]]
+    """By method and by when: (N, 2)."""
+    named: Mapping[str, np.ndarray]
+    """What each image (N,) is called, by what it is coloured by."""
+
+
+def embedded(run: Run, split: str) -> Points:
+    """A run's images before and after its projection for zero-shot, in two dimensions each."""
+    trainer = trainer_of(run)
+    items = list(trainer.dm.dataset.val or trainer.dm.dataset.train_x)
+    items += list(trainer.dm.dataset.test) if split == "test" else []
+    rng = np.random.default_rng(trainer.cfg.SEED)
+    items = [items[i] for i in sorted(rng.permutation(len(items))[:MOST_POINTS])]
+    features = torch.from_numpy(trainer.features(items))
+    projection = InvariantProjection.load(run.folder / "projection.safetensors")
+    spaces = {"before": features.numpy(), "after": projection(features).numpy()}
+    domains = [*trainer.cfg.DATASET.SOURCE_DOMAINS, *trainer.cfg.DATASET.TARGET_DOMAINS]
+    return Points(
+        {
+            "pca": {when: pca(x) for when, x in spaces.items()},
+            "tsne": {when: tsne(x, trainer.cfg.SEED) for when, x in spaces.items()},
+        },
+        {
+            "class": np.array([item.classname for item in items]),
+            "domain": np.array([domains[item.domain] for item in items]),
+        },
+    )
+
+
+def pca(x: np.ndarray) -> np.ndarray:
+    """The two directions of most variance of unit-length features (N, D): (N, 2)."""
+    from sklearn.decomposition import PCA
+
+    return PCA(n_components=2, random_state=0).fit_transform(unit(x))
+
+
+def tsne(x: np.ndarray, seed: int) -> np.ndarray:
+    """t-SNE of unit-length features (N, D): (N, 2)."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30, (len(x) - 1) / 3)
+    return TSNE(perplexity=perplexity, random_state=seed).fit_transform(unit(x))
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Features (N, D) at length one: cosines are what is classified by."""
+    return x / np.linalg.norm(x, axis=1, keepdims=True)

@@ -1,0 +1,63 @@
+"""Allowed values of the toolkit's own settings, for every method: Dassl itself checks few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from yacs.config import CfgNode
+
+from causalclip.engine.settings import Constraint, Fixed, ListOf, Number, OneOf, Whole
+
+ABSENT = CfgNode()  # a host's configuration may lack ours
+BATCH = Whole(1, 1_000_000)
+SETTINGS: Mapping[str, Constraint] = {
+    "DATALOADER.K_TRANSFORMS": Whole(1, 100),
+    "DATALOADER.NUM_WORKERS": Whole(0, 1024),
+    "DATALOADER.TEST.BATCH_SIZE": BATCH,
+    "DATALOADER.TRAIN_X.BATCH_SIZE": BATCH,
+    "INPUT.INTERPOLATION": OneOf(("bilinear", "bicubic", "nearest")),
+    "INPUT.NO_TRANSFORM": Fixed(False),  # these methods read tensors
+    "INPUT.PIXEL_MEAN": ListOf(Number(), least=3),
+    "INPUT.PIXEL_STD": ListOf(Number(0, open_low=True), least=3),
+    "INPUT.SIZE": ListOf(Whole(1, 10_000), least=2),
+    "OPTIM.LR": Number(0),
+    "OPTIM.MAX_EPOCH": Whole(1, 1_000_000),
+    "TEST.FINAL_MODEL": OneOf(("last_step", "best_val")),
+    "TEST.SPLIT": OneOf(("test", "val")),
+    "TRAIN.CHECKPOINT_MINUTES": Number(0),
+    "TRAIN.PRINT_FREQ": Whole(1),
+}
+
+
+def check_common(cfg: CfgNode) -> None:
+    """Refuse what no method can run with, before any work.
+
+    Raises:
+        ValueError: names the key, what is allowed and what came.
+    """
+    for key, constraint in SETTINGS.items():
+        value = _value(cfg, key)
+        if value is not ABSENT and not constraint.allows(value):
+            raise ValueError(f"{key} must be {constraint.words}, got {value!r}")
+
+
+def check_domains_known(cfg: CfgNode, dataset: Any) -> None:
+    """Refuse domains for a data set that has none, which would ignore them.
+
+    Raises:
+        ValueError: names both.
+    """
+    asked = [*cfg.DATASET.SOURCE_DOMAINS, *cfg.DATASET.TARGET_DOMAINS]
+    if asked and not getattr(dataset, "domains", ()):
+        raise ValueError(
+            f"DATASET.SOURCE_DOMAINS and TARGET_DOMAINS must be empty for {cfg.DATASET.NAME}, "
+            f"which has no domains, got {', '.join(map(str, asked))}"
+        )
+
+
+def _value(cfg: CfgNode, key: str) -> Any:
+    node: Any = cfg
+    for name in key.split("."):
+        node = node.get(name, ABSENT)
+    return node

@@ -1,0 +1,87 @@
+"""The benchmarks: every script says what it does, every documented command is one it takes."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+# What the scripts share has no main of its own.
+SCRIPTS = sorted(f.name for f in BENCHMARKS.glob("*.py") if "__main__" in f.read_text())
+COMMAND = re.compile(r"(?:python|bash) benchmarks/[^`\n]*")
+
+
+@pytest.fixture
+def helped(monkeypatch, capsys):
+    """A function from a script to what it prints for --help, in this process."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def call(script: str) -> str:
+        monkeypatch.setattr(sys, "argv", [script, "--help"])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_benchmark_says_what_it_does(script, helped):
+    assert helped(script).startswith(f"usage: {script}")
+
+
+def documented() -> list[str]:
+    """The commands of benchmarks in the documents, without comments."""
+    files = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    found = [call for file in files for call in COMMAND.findall(file.read_text())]
+    return sorted({call.partition("#")[0].strip() for call in found})
+
+
+@pytest.mark.parametrize("command", documented())
+def test_every_documented_command_names_a_benchmark_and_its_options(command, helped):
+    _, script, *arguments = command.split()
+    name = script.removeprefix("benchmarks/")
+    assert (BENCHMARKS / name).is_file()
+    options = {word for word in arguments if word.startswith("--")}
+    if name in SCRIPTS and options:
+        assert options <= set(re.findall(r"--[\w-]+", helped(name)))
+
+
+def test_the_tables_of_a_gpu_end_in_one_line_where_there_is_none():
+    script = str(BENCHMARKS / "gpu.sh")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    without = {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(["bash", script], env=without, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "no CUDA device" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_the_tables_of_a_gpu_are_made_in_every_precision_and_a_failure_stops_none(tmp_path):
+    calls, stub = tmp_path / "calls", tmp_path / "python"
+    stub.write_text(
+        '#!/bin/sh\n[ "$1" = -c ] && { echo device; exit; }\n'
+        f'echo "$@" >> {calls}\ncase "$*" in *limit.py*amp*) exit 1; esac\n'
+    )
+    stub.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    command = ["bash", str(BENCHMARKS / "gpu.sh"), "tiny"]
+    ended = subprocess.run(
+        command, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    asked = calls.read_text().splitlines()
+    assert ended.returncode == 1
+    assert all("gpu.sh: failed: limit.py" in line for line in ended.stderr.splitlines())
+    for script in ("baselines.py", "text_tower.py", "limit.py"):
+        for precision in ("fp32", "fp16", "bf16", "amp"):
+            own = [call for call in asked if f"{script} " in call and f"cision {precision}" in call]
+            assert all("--device cuda" in call for call in own)
+            assert {"--compile" in call for call in own} == {True, False}
