@@ -68,6 +68,11 @@ COMMANDS = {
         "causalclip.predict.export_command:parser",
     ),
     "data": Command("causalclip.data.command", "list, check and download data sets"),
+    "features": Command(
+        "causalclip.engine.features_command",
+        "encode images ahead of the runs that read their features",
+        "causalclip.engine.features_command:parser",
+    ),
     "cache": Command(
         "causalclip.engine.cache_command",
         "show or remove the image features that are kept on disk",

@@ -283,6 +283,12 @@ class CDC(PromptTrainer):
 
     # Calibration
 
+    def encode_ahead(self) -> None:
+        """As in CLIPTrainer; the training images too, where they give the evidence's offset."""
+        super().encode_ahead()
+        if self.settings.EVIDENCE_OFFSET == "training":
+            self.features(self.dm.dataset.train_x, desc="train")
+
     def before_train(self) -> None:
         """Set the evidence's offset where it is the training images', unless the run is resumed."""
         super().before_train()

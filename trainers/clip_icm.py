@@ -7,6 +7,7 @@ arXiv 2405.15289. What neither the paper nor its code states is ours and marked 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
@@ -17,6 +18,7 @@ from yacs.config import CfgNode
 from causalclip.clip.openai_clip import n_tokens
 from causalclip.clip.zeroshot import class_features, text_features
 from causalclip.data.templates import dataset_template
+from causalclip.engine.distributed import is_writer
 from causalclip.engine.features import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.settings import Flag, ListOf, Number, OneOf, Text, Whole
@@ -166,6 +168,11 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
             twins=getattr(dataset, "twins", None),
         )
 
+    def encode_ahead(self) -> None:
+        """As in CLIPTrainer; the training images too, and what interventions make of them."""
+        super().encode_ahead()
+        replace(self.sources, encode_images=self.encoder.features).encode_ahead()
+
     def captions(self) -> list[CaptionedImage] | None:
         """The captions of the file, where one is named.
 
@@ -213,7 +220,8 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         """The subspace for a reading; also written into the output folder."""
         text, seed = self.text.cpu(), self.cfg.SEED
         chosen = options.subspace_for(self.settings, head, folds, moments, text, seed=seed)
-        chosen.projection.save(Path(self.output_dir) / PROJECTION_FILES[head])
+        if is_writer():
+            chosen.projection.save(Path(self.output_dir) / PROJECTION_FILES[head])
         for line in chosen.lines():
             print(f"Invariant subspace for {head}: {line}")
         return chosen

@@ -35,6 +35,13 @@ class LinearProbe(FeatureTrainer[FittedProbe]):
         "MAX_ITER": Whole(1, 1_000_000),
     }
 
+    def encode_ahead(self) -> None:
+        """As in CLIPTrainer; training images too, and the validation split where C is chosen."""
+        super().encode_ahead()
+        self.features(self.dm.dataset.train_x, desc="train")
+        if self.settings.C is None and self.dm.dataset.val:
+            self.features(self.dm.dataset.val, desc="val")
+
     def fit(self) -> FittedProbe:
         """The probe of the given C, or of the best on the validation split.
 

@@ -106,6 +106,12 @@ class TipAdapter(FeatureTrainer[FittedCache]):
 
     # Fitting
 
+    def encode_ahead(self) -> None:
+        """As in CLIPTrainer; the validation split too, but no augmented training image."""
+        super().encode_ahead()
+        if self.settings.SEARCH_STEP and self.dm.dataset.val:
+            self.features(self.dm.dataset.val, desc="val")
+
     def fit(self) -> FittedCache:
         """The cache, with the strengths that the validation split asks for."""
         keys, labels = self.cache()

@@ -22,6 +22,14 @@ from causalclip.clip.zeroshot import cosine_logits
 from causalclip.data.templates import given_template
 from causalclip.engine.checkpoints import CheckpointTrainer
 from causalclip.engine.common_settings import check_common, check_domains_known
+from causalclip.engine.distributed import (
+    from_writer,
+    is_writer,
+    own,
+    own_batches,
+    to_writer,
+    world_size,
+)
 from causalclip.engine.feature_cache import Change, Encoder, feature_home
 from causalclip.engine.loading import Epochs, shown_by, training_loader
 from causalclip.engine.prediction import Evaluated, Prediction, Reading
@@ -161,6 +169,7 @@ class CLIPTrainer(CheckpointTrainer):
             batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
             num_workers=self.cfg.DATALOADER.NUM_WORKERS,
             cache=feature_home() if self.cfg.FEATURE_CACHE else None,
+            shared=world_size() > 1,
         )
 
     def _encode(self, images: Tensor) -> Tensor:
@@ -176,6 +185,11 @@ class CLIPTrainer(CheckpointTrainer):
             ValueError: features that are NaN or infinite; names the images.
         """
         return self.encoder.features([item.impath for item in items], change, desc=desc)
+
+    def encode_ahead(self) -> None:
+        """Bring into the cache what this method reads from it: test features, at least."""
+        if self.image_tower_untouched:
+            self.features(self.dm.dataset.test, desc="test")
 
     def labelled(self, items: Sequence, *, desc: str = "encode") -> tuple[Tensor, Tensor]:
         """Features (N, D) and labels (N,) of data set items, on the CPU."""
@@ -246,15 +260,23 @@ class CLIPTrainer(CheckpointTrainer):
         self.set_model_mode("eval")
         evaluated = self.collect(loader)
         seconds = time.perf_counter() - start
+        return from_writer(self._judged(chosen, evaluated, seconds) if evaluated else 0.0)
+
+    def _judged(self, split: str, evaluated: Evaluated, seconds: float) -> float:
         self.evaluator.reset()
         self.evaluator.process(evaluated.prediction.main.probabilities, evaluated.labels)
         results = self.evaluator.evaluate()
         for key, value in results.items():
-            self.write_scalar(f"{chosen}/{key}", value, self.epoch)
+            self.write_scalar(f"{split}/{key}", value, self.epoch)
         # A val pass that only selects a checkpoint leaves no file.
-        if chosen == self.cfg.TEST.SPLIT:
-            self.report(chosen, evaluated, seconds)
+        if split == self.cfg.TEST.SPLIT:
+            self.report(split, evaluated, seconds)
         return next(iter(results.values()))
+
+    def init_writer(self, log_dir: str) -> None:
+        """TensorBoard's, as Dassl's; of several processes, the one that writes has it."""
+        if is_writer():
+            super().init_writer(log_dir)
 
     def _loader(self, split: str) -> DataLoader:
         if split == "val":
@@ -266,19 +288,21 @@ class CLIPTrainer(CheckpointTrainer):
             return self.val_loader
         return self.test_loader
 
-    def collect(self, loader: DataLoader) -> Evaluated:
-        """What the method answers about every image of a loader, batch by batch."""
-        predict = self.predictor()
-        predictions, labels, paths = [], [], []
-        for inputs, label, impaths in self.test_batches(loader):
+    def collect(self, loader: DataLoader) -> Evaluated | None:
+        """What the method answers about every image of a loader, batch by batch.
+
+        Several processes share the batches; the one that writes has them all, the others None.
+        """
+        predict, answers = self.predictor(), []
+        for inputs, labels, paths in self.test_batches(loader):
             with self.autocast():
-                predictions.append(Prediction.joined([predict(inputs)]))  # off the GPU at once
-            labels.append(label.cpu())
-            paths += map(str, impaths)
-        return Evaluated(Prediction.joined(predictions), torch.cat(labels), tuple(paths))
+                prediction = Prediction.joined([predict(inputs)])  # off the GPU at once
+            answers.append(Evaluated(prediction, labels.cpu(), tuple(map(str, paths))))
+        everyones = to_writer(answers)
+        return None if everyones is None else Evaluated.joined(everyones)
 
     def test_batches(self, loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, Sequence[str]]]:
-        """Batches of a loader to predict from, on the device, with labels (B,) and paths.
+        """This process's batches of a loader, on the device, with labels (B,) and paths.
 
         They are images (B, 3, H, W); where the method leaves the image tower alone, the features
         (B, E) of the same images, in the same batches.
@@ -286,7 +310,8 @@ class CLIPTrainer(CheckpointTrainer):
         if self.image_tower_untouched:
             yield from self._feature_batches(shown_by(loader).data_source)
             return
-        for batch in tqdm(loader, desc="evaluate", leave=False):
+        batches = own_batches(loader)
+        for batch in tqdm(batches, desc="evaluate", leave=False, disable=not is_writer()):
             images, labels = self.parse_batch_test(batch)
             yield images, labels, batch["impath"]
 
@@ -294,9 +319,10 @@ class CLIPTrainer(CheckpointTrainer):
         features, labels = self.labelled(items, desc="evaluate")
         size = self.cfg.DATALOADER.TEST.BATCH_SIZE
         paths = [item.impath for item in items]
-        for start in range(0, len(items), size):
+        for start in own(range(0, len(items), size)):
             part = slice(start, start + size)
-            yield features[part].to(self.device), labels[part], paths[part]
+            # A copy: a view that is sent to another process takes all labels along.
+            yield features[part].to(self.device), labels[part].clone(), paths[part]
 
     def report(self, split: str, evaluated: Evaluated, seconds: float) -> None:
         """Write results.json and predictions.npz of one evaluation into OUTPUT_DIR."""

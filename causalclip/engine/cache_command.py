@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from tabulate import tabulate
 
 from causalclip.engine.cache_size import Entry, entries, features_folder, limit_bytes
+from causalclip.engine.feature_shards import unfinished
 from causalclip.files.caches import cache_home
 
 
@@ -36,13 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     folder = features_folder(args.folder or cache_home())
     kept = entries(folder)
+    begun = unfinished(folder)
+    left = f"; {len(begun)} unfinished" if begun else ""
     size = f"{sum(entry.n_bytes for entry in kept) / 1e9:.2f} GB"
     if args.action == "clear":
         for entry in kept:
             entry.path.unlink(missing_ok=True)
-        print(f"Removed {len(kept)} files, {size}, from {folder}")
+        for shards in begun:
+            shutil.rmtree(shards, ignore_errors=True)
+        print(f"Removed {len(kept)} files, {size}, from {folder}{left}")
     else:
-        print(f"{folder}: {len(kept)} files, {size} of {limit_bytes() / 1e9:g} GB")
+        print(f"{folder}: {len(kept)} files, {size} of {limit_bytes() / 1e9:g} GB{left}")
         if kept:
             print(tabulate(map(row, kept), headers=["features", "images", "size", "MB", "used"]))
     return 0

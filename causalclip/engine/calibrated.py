@@ -19,6 +19,7 @@ from causalclip.calibration import class_factors, distance_aware, fit_temperatur
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
 from causalclip.engine.base import CLIPTrainer
+from causalclip.engine.distributed import in_order
 from causalclip.engine.prediction import Prediction, Reading
 
 NEIGHBOURS = 5  # [code of DAC] trained classes that are looked at
@@ -116,7 +117,11 @@ class Calibrated(CLIPTrainer):
                     logits.append(self.test_logits(inputs, text).float())
                 labels.append(label.cpu())
         self.set_model_mode("train")
-        return torch.cat(logits), torch.cat(labels)
+        batches = in_order(
+            [(part.cpu(), label) for part, label in zip(logits, labels, strict=True)]
+        )
+        logits, labels = map(torch.cat, zip(*batches, strict=True))
+        return logits.to(self.device), labels
 
     # Reading
 

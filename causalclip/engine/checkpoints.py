@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from causalclip.engine import stopping
 from causalclip.engine.checkpoint_file import last_written, read_checkpoint
+from causalclip.engine.distributed import in_order, is_writer, wait
 from causalclip.engine.random_state import random_state, set_random_state
 from causalclip.report.results import TrainedOn, training_cost, training_facts
 
@@ -82,7 +83,7 @@ class ExactResume(TrainerX):
             Stopped: the process was told to stop, and the epoch is saved.
         """
         super().after_epoch()
-        if self._is_due():
+        if self._is_due_to_anybody():
             self.save_model(self.epoch, self.output_dir)
             self._drop_saved_in_time()
             self.saved_in_time, self.saved_at = self.epoch + 1, time.monotonic()
@@ -90,17 +91,23 @@ class ExactResume(TrainerX):
             self._drop_saved_in_time()
         stopping.epoch_ends()
 
+    def _is_due_to_anybody(self) -> bool:
+        """Whether to save, and whether to stop: one answer, as each process has its own clock."""
+        told = in_order([(self._is_due(), stopping.asked())])
+        stopping.ask(next((number for _, number in told if number is not None), None))
+        return any(due for due, _ in told)
+
     def _is_due(self) -> bool:
         frequency, last = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1 == self.max_epoch
         if last or (frequency > 0 and (self.epoch + 1) % frequency == 0):  # Dassl has saved it
             return False
         minutes = self.cfg.TRAIN.get("CHECKPOINT_MINUTES", 0.0)
         waited = time.monotonic() - (self.saved_at or 0.0)
-        return stopping.stop_is_asked() or (minutes > 0 and waited >= 60 * minutes)
+        return stopping.asked() is not None or (minutes > 0 and waited >= 60 * minutes)
 
     def _drop_saved_in_time(self) -> None:
         """Remove an earlier checkpoint that a later one has replaced."""
-        if self.saved_in_time is not None:
+        if self.saved_in_time is not None and is_writer():
             for name in self.get_model_names():
                 path = Path(self.output_dir) / name / f"model.pth.tar-{self.saved_in_time}"
                 path.unlink(missing_ok=True)
@@ -118,7 +125,7 @@ class ExactResume(TrainerX):
         Raises:
             OSError: it cannot be written; earlier files stay whole.
         """
-        for name in self.get_model_names():
+        for name in self.get_model_names() if is_writer() else ():
             checkpoint = {
                 "state_dict": self._models[name].state_dict(),
                 "epoch": epoch + 1,
@@ -130,6 +137,7 @@ class ExactResume(TrainerX):
             }
             folder = Path(directory) / name
             save_checkpoint(checkpoint, str(folder), is_best=is_best, model_name=model_name)
+        wait()  # before any process reads it
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Go on from the checkpoint written last in `directory`; the number of epochs done.

@@ -6,10 +6,12 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from causalclip.engine.cache_size import features_folder, limit_bytes, touch, trim
+from causalclip.engine.distributed import is_writer
+from causalclip.engine.feature_shards import Encode, Shards
 from causalclip.files.atomic import replacing, reserve
 from causalclip.files.caches import cache_home
 from causalclip.files.checked import is_whole, seal
@@ -53,6 +57,8 @@ class Encoder:
     num_workers: int = 0
     cache: Path | None = None
     """The folder that features are kept in; None keeps and reads none."""
+    shared: bool = False
+    """Whether other processes want the same features now, and share the work."""
 
     def key_of(self, path: str) -> str:
         """An image's name in keys and seeds: its path below the data root."""
@@ -64,7 +70,8 @@ class Encoder:
         """Features (N, D) of the images in fp32, each picture first changed by `change`.
 
         Read from the cache if they are there and whole; computed batch by batch and kept otherwise.
-        What comes from or goes to the cache is mapped from disk, not held in memory.
+        What comes from or goes to the cache is mapped from disk, not held in memory. Work that
+        other processes have begun in shards is gone on with, beside them or after them.
 
         Args:
             paths: the N image files.
@@ -77,15 +84,19 @@ class Encoder:
         """
         if self.cache is None:
             features = np.empty((len(paths), self.dim), np.float32)
-            self._fill(features, paths, change, desc)
+            self._fill(features, self._encoded(paths, change), desc)
             return features
-        folder = features_folder(self.cache)
-        file = folder / f"{self._digest(paths, change)}.npy"
-        if not self._usable(file):
-            self._write(file, paths, change, desc)
-            trim(folder, limit_bytes(), keep=file)
+        file = self.file_of(paths, change)
+        if not _usable(file):
+            self._make(file, self._encoded(paths, change), len(paths), desc)
+            trim(file.parent, limit_bytes(), keep=file)
         touch(file)
         return np.load(file, mmap_mode="c")  # c: torch wants writable; the file stays as it is
+
+    def file_of(self, paths: Sequence[str], change: Change | None = None) -> Path:
+        """Where the features of these images (N,) are kept, changed by `change` first."""
+        assert self.cache is not None, "without a cache nothing is kept"
+        return features_folder(self.cache) / f"{self._digest(paths, change)}.npy"
 
     def _digest(self, paths: Sequence[str], change: Change | None) -> str:
         digest = hashlib.sha256()
@@ -96,45 +107,70 @@ class Encoder:
                 digest.update(json.dumps([self.key_of(path), content]).encode())
         return digest.hexdigest()
 
-    def _usable(self, file: Path) -> bool:
-        if not file.exists():
-            return False
-        if is_whole(file):
-            return True
-        print(f"Encoding again: {file} is damaged, its checksum differs")
-        return False
-
-    def _write(self, file: Path, paths: Sequence[str], change: Change | None, desc: str) -> None:
+    def _make(self, file: Path, encoded: Encode, n_images: int, desc: str) -> None:
         """Write the file whole or not at all; of two writers the last wins with equal content."""
+        shards = Shards(file, n_images, self.dim, self.batch_size)
+        if self.shared or shards.folder.exists():
+            with _bar(n_images, desc, done=shards.done()) as bar:
+                shards.fill(encoded, bar)
+            return
         with replacing(file) as part:
             out = np.lib.format.open_memmap(
-                part, mode="w+", dtype=np.float32, shape=(len(paths), self.dim)
+                part, mode="w+", dtype=np.float32, shape=(n_images, self.dim)
             )
             reserve(part)  # else a full disk kills the process as it writes into the mapping
-            self._fill(out, paths, change, desc)
+            self._fill(out, encoded, desc)
             out.flush()
             seal(part)
 
-    @torch.no_grad()
-    def _fill(
-        self, out: np.ndarray, paths: Sequence[str], change: Change | None, desc: str
-    ) -> None:
+    def _fill(self, out: np.ndarray, encoded: Encode, desc: str) -> None:
+        rows = range(len(out))
+        batches = (rows[start : start + self.batch_size] for start in rows[:: self.batch_size])
+        with _bar(len(out), desc) as bar:
+            for batch, features in encoded(batches):
+                out[batch.start : batch.stop] = features
+                bar.update(len(features))
+
+    def _encoded(self, paths: Sequence[str], change: Change | None) -> Encode:
+        """What gives the features (B, D) of any batches of these images."""
         pictures = _Pictures(paths, [self.key_of(path) for path in paths], self.transform, change)
-        loader = DataLoader(
-            pictures,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            generator=torch.Generator(),  # else the loader draws from the training's stream
-        )
-        with tqdm(total=len(paths), desc=desc, unit="image", leave=False) as bar:
-            start = 0
+
+        @torch.no_grad()
+        def encoded(batches: Iterable[range]) -> Iterator[tuple[range, np.ndarray]]:
+            under_way: deque[range] = deque()
+
+            def noted() -> Iterator[range]:
+                for batch in batches:
+                    under_way.append(batch)
+                    yield batch
+
+            loader = DataLoader(
+                pictures,
+                batch_sampler=cast(Any, noted()),  # asked for as loading processes get free
+                num_workers=self.num_workers,
+                generator=torch.Generator(),  # else the loader draws from the training's stream
+            )
             for images in loader:
-                features = self.encode(images).float().cpu().numpy()
-                stop = start + len(features)
-                _check_finite(features, paths[start:stop])
-                out[start:stop] = features
-                bar.update(stop - start)
-                start = stop
+                features, batch = self.encode(images).float().cpu().numpy(), under_way.popleft()
+                _check_finite(features, paths[batch.start : batch.stop])
+                yield batch, features
+
+        return encoded
+
+
+def _bar(n_images: int, desc: str, *, done: int = 0) -> tqdm:
+    hidden: dict[str, Any] = {} if is_writer() else {"disable": True}  # else as TQDM_DISABLE says
+    return tqdm(total=n_images, initial=done, desc=desc, unit="image", leave=False, **hidden)
+
+
+def _usable(file: Path) -> bool:
+    try:
+        whole = is_whole(file)
+    except FileNotFoundError:  # never made, or removed: another process has found it damaged
+        return False
+    if not whole:
+        print(f"Encoding again: {file} is damaged, its checksum differs")
+    return whole
 
 
 def content_digest(path: str) -> str:

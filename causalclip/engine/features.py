@@ -14,6 +14,7 @@ from torch import Tensor
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.checkpoint_file import read_checkpoint
 from causalclip.engine.checkpoints import check_identity, checkpoint_path, load_state
+from causalclip.engine.distributed import from_writer, wait
 from causalclip.engine.fit import FitModule, FitT
 from causalclip.engine.prediction import Prediction
 from causalclip.report.results import peak_memory_mb
@@ -82,8 +83,11 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
         trainers do; one of other settings is replaced.
         """
         start = time.perf_counter()
-        if not self._reuse():
-            self.model.hold(self.fit(), self.fitted_with())
+        reused = self._reuse()
+        wait()  # until all have looked: what is written next is no earlier fit
+        if not reused:
+            # Of several processes all fit the same; the last bits are those of the one that writes.
+            self.model.hold(from_writer(self.fit()), self.fitted_with())
             self.training_cost = {
                 "seconds": time.perf_counter() - start,
                 "images": len(self.dm.dataset.train_x),

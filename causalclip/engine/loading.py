@@ -150,6 +150,7 @@ class Epochs:
         self.batch_size, self.drop_last = loader.batch_size, loader.drop_last
         self.num_workers, self.pin_memory = loader.num_workers, loader.pin_memory
         self.seed, self.last, self.epoch = seed, last, 0
+        self.part: Callable[[list[Place]], list[Place]] = list  # what of a batch is loaded
         self._known: tuple[int, list[list[Place]]] = (-1, [])
         self._running: tuple[int, Iterator] | None = None  # the epoch it stands before
 
@@ -171,7 +172,7 @@ class Epochs:
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         if self.drop_last and len(batches[-1]) < size:
             batches.pop()
-        return batches
+        return [self.part(batch) for batch in batches]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch, running = self.epoch, self._running

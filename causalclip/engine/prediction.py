@@ -116,6 +116,19 @@ class Evaluated:
     paths: tuple[str, ...]
     """(N,) image files."""
 
+    @classmethod
+    def joined(cls, parts: Sequence[Evaluated]) -> Evaluated:
+        """The answers about consecutive batches as one.
+
+        Raises:
+            ValueError: no batch at all.
+        """
+        return cls(
+            Prediction.joined([part.prediction for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            tuple(path for part in parts for path in part.paths),
+        )
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything that predictions.npz holds, by name, N rows each."""
         flat = self.prediction.arrays()

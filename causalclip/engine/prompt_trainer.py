@@ -30,6 +30,7 @@ from causalclip.clip.templates import spoken
 from causalclip.clip.texts import ClassTokens, Position, class_tokens
 from causalclip.engine.calibrated import Calibrated, keep_temperature
 from causalclip.engine.checkpoints import load_state
+from causalclip.engine.distributed import average, divided
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.settings import Whole
 from causalclip.engine.step_report import StepReport
@@ -184,6 +185,15 @@ class PromptTrainer(Calibrated):
 
     # One step
 
+    def build_data_loader(self) -> None:
+        """As in CLIPTrainer; of several processes, each loads its part of every batch.
+
+        Raises:
+            ValueError: a setting out of its range, or one that several processes cannot share.
+        """
+        super().build_data_loader()
+        self.train_loader_x = divided(self.train_loader_x)
+
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W), or (B, V, 3, H, W) where the data manager delivers V views.
 
@@ -221,11 +231,13 @@ class PromptTrainer(Calibrated):
             self.detect_anomaly(loss)
         self.model_zero_grad()
         self.scaler.scale(loss).backward()
+        accuracy = compute_accuracy(scores, labels)[0]
+        loss, accuracy = average(self.model, len(labels), loss, accuracy)
         self.scaler.step(self.optim)
         self.scaler.update()
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        self._steps.add(loss, compute_accuracy(scores, labels)[0])
+        self._steps.add(loss, accuracy)
         return self._report()
 
     @property

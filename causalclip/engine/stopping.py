@@ -79,11 +79,18 @@ def epoch_ends() -> None:
     Raises:
         Stopped: it was asked for meanwhile.
     """
-    _State.training = False
-    if _State.asked is not None:
-        raise Stopped(_State.asked)
+    _State.training = False  # first: from here on a signal raises
+    number, _State.asked = _State.asked, None
+    if number is not None:
+        raise Stopped(number)
 
 
-def stop_is_asked() -> bool:
-    """Whether the process stops after this epoch."""
-    return _State.asked is not None
+def asked() -> int | None:
+    """The signal that stops the process after this epoch, if one came."""
+    return _State.asked
+
+
+def ask(number: int | None) -> None:
+    """Stop after this epoch by a signal that one of the run's processes has heard; None by none."""
+    if number is not None:
+        _State.asked = number

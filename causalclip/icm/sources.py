@@ -65,6 +65,16 @@ class Sources:
             return self._exact()
         return Drawn(self.encode_images, self.draws, self.seed)
 
+    def encode_ahead(self) -> None:
+        """Have every picture encoded that `folds` and `exact_moments` will ask for."""
+        images = self.options["INTERVENTIONS"] not in TEXTS_ONLY
+        for group in self.groups:
+            self.encode_images(group.paths, desc=group.name)
+            if images or group.held_changed:
+                self.pairs.changed(group)
+            if self.twins is not None:
+                self._exact().changed(group)
+
     def folds(self, captions: Sequence[CaptionedImage] | None = None) -> list[Fold]:
         """One fold a group; `captions` of images stand in the place of the grid of classes.
 

@@ -101,14 +101,14 @@ def _complete(p: argparse.ArgumentParser) -> None:
             setattr(action, "completer", _names(known[action.dest]))  # noqa: B010 argcomplete's
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(arguments: Sequence[str], p: argparse.ArgumentParser | None = None) -> argparse.Namespace:
     """Read the command line; KEY VALUE pairs may stand anywhere, no list takes them for its own.
 
     Raises:
         PlanError: a key without its value, or a word that belongs to nothing.
     """
     words, pairs = divided(arguments)
-    args = parser().parse_args(words)
+    args = (p or parser()).parse_args(words)
     if args.settings:
         raise PlanError(f"KEY VALUE pairs begin with a key, got {' '.join(args.settings)}")
     args.settings = pairs

@@ -8,7 +8,8 @@ import importlib
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,7 @@ from yacs.config import CfgNode
 
 from causalclip import plugin
 from causalclip.engine.checkpoint_file import POINTER, last_written
+from causalclip.engine.distributed import is_writer, processes
 from causalclip.engine.stopping import Stopped, stoppable
 from causalclip.runs.configuration_file import merge_file
 from causalclip.runs.flags import parser
@@ -138,7 +140,8 @@ def prepare(args: argparse.Namespace, cfg: CfgNode) -> TrainerX:
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
-    setup_logger(cfg.OUTPUT_DIR)
+    if is_writer():
+        setup_logger(cfg.OUTPUT_DIR)
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.benchmark = True
     print("***************\n** Arguments **\n***************")
@@ -161,12 +164,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     stage = Stage()
     try:
         cfg = configure(args)
-        with stoppable(), holding(Path(cfg.OUTPUT_DIR)) as died:
-            if died:
-                print(f"{cfg.OUTPUT_DIR}: its last process died at work; going on")
+        gpu = torch.cuda.is_available() and cfg.USE_CUDA
+        with stoppable(), processes(seed=cfg.SEED, gpu=gpu), held(Path(cfg.OUTPUT_DIR)):
             run_once(args, cfg, stage)
     except Stopped as stop:
-        print(f"train.py: {stop}: {what_is_saved(Path(cfg.OUTPUT_DIR))}", file=sys.stderr)
+        if is_writer():
+            print(f"train.py: {stop}: {what_is_saved(Path(cfg.OUTPUT_DIR))}", file=sys.stderr)
         return 128 + stop.number
     except stage.errors as error:
         if args.debug:
@@ -177,6 +180,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"train.py: error: {sentence(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder; of several processes of one run, the one that writes holds it.
+
+    Raises:
+        Busy: another run has it.
+    """
+    if not is_writer():
+        yield
+        return
+    with holding(folder) as died:
+        if died:
+            print(f"{folder}: its last process died at work; going on")
+        yield
 
 
 @dataclass
@@ -199,7 +218,8 @@ def run_once(args: argparse.Namespace, cfg: CfgNode, stage: Stage) -> None:
     mine = replace(mine, identity=replace(mine.identity, weights=getattr(trainer, "digest", None)))
     check_weights(folder, mine)
     facts = {"command": sys.argv}
-    write_run(folder, mine, facts)
+    if is_writer():
+        write_run(folder, mine, facts)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
     stage.errors = INPUT_ERRORS
@@ -207,7 +227,8 @@ def run_once(args: argparse.Namespace, cfg: CfgNode, stage: Stage) -> None:
         trainer.test()
     elif not args.no_train:
         trainer.train()
-    write_run(folder, mine, {**facts, "seconds": round(time.perf_counter() - start, 3)})
+    if is_writer():
+        write_run(folder, mine, {**facts, "seconds": round(time.perf_counter() - start, 3)})
 
 
 # Whose folder it is

@@ -31,8 +31,7 @@ ALONE = cdc(
     GAMMA=0.0,
     INIT_NOISE=0.0,
     VISION="coupled",
-    VIEWS=["as_configured"],
-    CROP_ALL_VIEWS=False,
+    N_CTX=2,  # as MaPLe has
 )
 
 
@@ -200,7 +199,7 @@ def test_evidence_above_the_training_images_level_grows_with_an_images_own(make_
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_tokens_alone_leave_the_projections_as_they_start(shared, make_trainer, tmp_path):
-    options = cdc(VISION="coupled", LEARN="tokens", SHARE_PROJECTIONS=shared)
+    options = cdc(VISION="coupled", N_CTX=2, LEARN="tokens", SHARE_PROJECTIONS=shared)
     trainer = make_trainer("CDC", tmp_path, *SAME, *options)
     before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
     trainer.train()
@@ -285,11 +284,12 @@ def test_the_kl_term_grows_with_the_epochs(make_trainer, tmp_path):
 
 
 def test_views_that_no_template_sees_are_said(make_trainer, tmp_path, capsys):
-    make_trainer("CDC", tmp_path, *cdc(N_TEMPLATES=2))
+    families = ["crop", "color_jitter", "gray_blur", "perspective_erasing"]
+    make_trainer("CDC", tmp_path, *cdc(N_TEMPLATES=2, VIEWS=families))
     assert (
         "Note: 2 templates see none of the VIEWS gray_blur, perspective" in capsys.readouterr().out
     )
-    make_trainer("CDC", tmp_path, *cdc(N_TEMPLATES=4))
+    make_trainer("CDC", tmp_path, *cdc(N_TEMPLATES=4, VIEWS=families))
     assert "see none of the VIEWS" not in capsys.readouterr().out
 
 
@@ -308,7 +308,8 @@ def test_base_to_new_inside_the_subspace_of_a_clip_icm_run(make_trainer, tmp_pat
     save_tiny(build_clip(vision_layers=2, transformer_layers=2, embed_dim=32), [], small)
     options = ["MODEL.BACKBONE.NAME", str(small), "DATASET.NUM_SHOTS", 8]
     domains = ["DATASET.SOURCE_DOMAINS", ["ink", "chalk"], "DATASET.TARGET_DOMAINS", ["neon"]]
-    icm = [*options, *domains, "TRAINER.CLIP_ICM.DRAWS", 1]
+    icm = [*options, *domains, "TRAINER.CLIP_ICM.DRAWS", 1, "TRAINER.CLIP_ICM.SELECT", "fixed"]
+    icm += ["TRAINER.CLIP_ICM.DIM_INV", 8]  # without a choice, which might keep the plain features
     make_trainer("CLIP_ICM", tmp_path / "icm", *icm).train()
     inside = [*options, *cdc(PROJECTION=str(tmp_path / "icm" / "projection.safetensors"))]
     make_trainer("CDC", tmp_path / "base", *inside).train()

@@ -1,0 +1,260 @@
+"""Several processes at one run: the same prompts and predictions as one, to rounding.
+
+Two gloo processes on the CPU train every method of the list in one go (`two_processes`); what one
+process makes of the same configuration is made here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dassl.utils import load_checkpoint
+
+from causalclip.engine import distributed
+from causalclip.runs import train
+
+ROOT = Path(__file__).parents[2]
+METHODS = ("CoOp", "MaPLe", "PromptSRC", "CDC")
+SHARED = [
+    *("DATALOADER.NUM_WORKERS", 0, "DATALOADER.TEST.BATCH_SIZE", 150),
+    *("DATASET.NUM_SHOTS", 3, "OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1),
+]
+# Fifteen images: three whole batches, or one that is smaller than a batch and not divided evenly.
+WHOLE, SMALLER = (["DATALOADER.TRAIN_X.BATCH_SIZE", size] for size in (4, 16))
+OFFSET = ["TRAINER.CDC.EVIDENCE_OFFSET", "training"]
+UNCACHED = ["FEATURE_CACHE", False, "TEST.FINAL_MODEL", "best_val"]
+CASES = {
+    **{name: (name, [*SHARED, *WHOLE]) for name in METHODS},
+    # Stopped in its second epoch: what it goes on from is saved for that alone.
+    "MaPLe": ("MaPLe", [*SHARED, *WHOLE, "TRAIN.CHECKPOINT_FREQ", 0]),
+    "uneven": ("CDC", [*SHARED, *SMALLER, "TRAINER.CDC.BETA_IMAGE", 0.3, *OFFSET]),
+    "uncached": ("CoOp", [*SHARED, *WHOLE, "TEST.CALIBRATION", True, *UNCACHED]),
+    "LinearProbe": ("LinearProbe", SHARED),
+}
+
+TWO = """
+import json, os, signal, sys, torch
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed
+from causalclip import plugin
+from causalclip.engine.distributed import processes, rank, wait
+from causalclip.engine.stopping import Stopped, stoppable
+from yacs.config import CfgNode
+
+def stop(trainer):
+    before = trainer.before_epoch
+    def before_epoch():
+        before()
+        if trainer.epoch == 1 and rank() == 1:  # one of the two alone
+            os.kill(os.getpid(), signal.SIGTERM)
+    trainer.before_epoch = before_epoch
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+plugin.register_all()
+torch.use_deterministic_algorithms(True)
+with processes(seed=1, gpu=False):
+    for name, text in json.load(open(sys.argv[1])).items():
+        cfg = plugin.default_cfg()
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
+        set_random_seed(cfg.SEED)
+        if name == "MaPLe":  # stopped after two epochs and started again
+            trainer = build_trainer(cfg)
+            stop(trainer)
+            try:
+                with stoppable():
+                    trainer.train()
+            except Stopped as stopped:
+                assert stopped.number == signal.SIGTERM
+        trainer = build_trainer(cfg)
+        trainer.train()
+        assert trainer.start_epoch == (2 if name == "MaPLe" else 0), trainer.start_epoch
+        state = {key: value.tolist() for key, value in trainer.model.state_dict().items()
+                 if torch.is_tensor(value)}
+        json.dump(state, open(f"{sys.argv[2]}/{name}-{rank()}.json", "w"))
+        wait()
+"""
+
+
+def environment(number: int, count: int, port: int) -> dict[str, str]:
+    """What torchrun sets."""
+    facts = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "MASTER_PORT": port}
+    return {**os.environ, "MASTER_ADDR": "127.0.0.1", **{k: str(v) for k, v in facts.items()}}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def two_processes(make_cfg, tmp_path_factory):
+    """The folder in which two processes have trained every case; what each has at the end."""
+    folder = tmp_path_factory.mktemp("two")
+    texts = {
+        case: make_cfg(name, folder / case, *options).dump()
+        for case, (name, options) in CASES.items()
+    }
+    (folder / "cases.json").write_text(json.dumps(texts))
+    port, command = (
+        free_port(),
+        [sys.executable, "-c", TWO, str(folder / "cases.json"), str(folder)],
+    )
+    # With a cache of their own, so that they encode what they read.
+    own = {"CAUSALCLIP_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            command,
+            env={**environment(number, 2, port), **own},
+            stdout=open(folder / f"said-{number}", "w"),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in started:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    return folder
+
+
+@pytest.fixture
+def one_process(make_trainer, tmp_path):
+    """A function (case) -> the trainer after the same training in this process."""
+
+    def trained(case):
+        name, options = CASES[case]
+        trainer = make_trainer(name, tmp_path, *options)
+        trainer.train()
+        return trainer
+
+    return trained
+
+
+def learned(folder: Path, case: str, number: int) -> dict[str, torch.Tensor]:
+    state = json.loads((folder / f"{case}-{number}.json").read_text())
+    return {key: torch.tensor(value) for key, value in state.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_learn_and_answer_what_one_does(case, two_processes, one_process, tmp_path):
+    alone = one_process(case)
+    both = [learned(two_processes, case, number) for number in range(2)]
+    for key, value in alone.model.state_dict().items():
+        if torch.is_tensor(value):
+            assert torch.equal(both[0][key], both[1][key]), key
+            # A temperature is what a search found, which ends at a tolerance of its own.
+            atol = 1e-4 if key == "temperature" else 1e-6
+            torch.testing.assert_close(both[0][key], value, atol=atol, rtol=0, check_dtype=False)
+    found, expected = (
+        dict(np.load(place / "predictions.npz")) for place in (two_processes / case, tmp_path)
+    )
+    assert found.keys() == expected.keys()
+    for key in ("path", "label"):
+        np.testing.assert_array_equal(found[key], expected[key])
+    np.testing.assert_allclose(found["probabilities"], expected["probabilities"], atol=1e-5)
+
+
+DYING = """
+import os
+from causalclip.engine.distributed import rank
+from causalclip.engine.prompt_trainer import PromptTrainer
+
+before = PromptTrainer.before_epoch
+
+def before_epoch(trainer):
+    if rank() == 1 and trainer.epoch == 2:
+        os.kill(os.getpid(), 9)
+    before(trainer)
+
+PromptTrainer.before_epoch = before_epoch
+"""
+
+
+def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(
+    data_root, random_clip, tmp_path, monkeypatch
+):
+    (tmp_path / "dying.py").write_text(DYING)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # the logger takes its place
+
+    def arguments(folder, *more):
+        configs = ROOT / "configs"
+        files = ["--dataset-config-file", configs / "datasets" / "handwritten_digits.yaml"]
+        files += ["--config-file", configs / "trainers" / "CoOp" / "tiny.yaml"]
+        names = ["--root", data_root, "--output-dir", folder, "--backbone", random_clip]
+        options = [*SHARED, "DATASET.SUBSAMPLE_CLASSES", "base", "USE_CUDA", False]
+        words = ["--trainer", "CoOp", "--seed", 1, *names, *files, *more, *options]
+        return [str(word) for word in words]
+
+    runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = [*runner, "-m", "causalclip", "train", *arguments(tmp_path / "run", "--import", "dying")]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode != 0 and "Signal 9 (SIGKILL)" in done.stderr
+    folder = tmp_path / "run" / "prompt_learner"
+    assert (folder / "checkpoint").read_text().strip() == "model.pth.tar-2"
+    assert train.main(arguments(tmp_path / "run")) == 0
+    assert train.main(arguments(tmp_path / "whole")) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["training"]["resumed_from_epoch"] == 2
+    ours, expected = (
+        load_checkpoint(str(tmp_path / name / "prompt_learner" / "model.pth.tar-3"))["state_dict"]
+        for name in ("run", "whole")
+    )
+    torch.testing.assert_close(ours["ctx"], expected["ctx"], atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def three(monkeypatch):
+    """As if two more processes were there."""
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["DATALOADER.DRAWS", "dassl"], "several processes need DATALOADER.DRAWS item"),
+        ([], "BATCH_SIZE must be a multiple of the 3 processes, got 8"),
+    ],
+)
+def test_what_several_processes_cannot_share_is_refused(
+    three, options, said, make_trainer, tmp_path
+):
+    with pytest.raises(ValueError, match=said):
+        make_trainer("CoOp", tmp_path, *options)
+
+
+def test_a_batch_is_divided_without_a_rest(three, monkeypatch):
+    def parts(count):
+        for number in range(3):
+            monkeypatch.setattr(distributed, "rank", lambda number=number: number)
+            yield distributed.own_part(list(range(count)))
+
+    assert list(parts(6)) == [[0, 1], [2, 3], [4, 5]]
+    assert [image for part in parts(8) for image in part] == list(range(8))
+    with pytest.raises(ValueError, match="a batch of 2 images cannot be divided by 3 processes"):
+        list(parts(2))
+
+
+def test_processes_without_a_seed_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(ValueError, match="SEED must be 0 or more, got -1"),
+        distributed.processes(seed=-1, gpu=False),
+    ):
+        pass
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="process 3 of this machine has none, there are 2"):
+        distributed.own_gpu()

@@ -1,0 +1,121 @@
+"""Where the recipes of the bundled CLIPs come from: candidates, splits and seeds (docs/recipes.md)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from causalclip import plugin
+from causalclip.runs.identity import parsed
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the folder benchmarks/ is imported as the tool imports it
+
+from benchmarks import recipes, tuning_sets  # noqa: E402
+
+FACTS = recipes.described()
+
+
+@pytest.fixture(scope="module")
+def tuning():
+    return recipes.read("tuning")
+
+
+@pytest.fixture(scope="module")
+def looked():
+    return recipes.read("test")
+
+
+def test_no_seed_of_the_tables_has_chosen(tuning, looked):
+    assert set(tuning.seed) <= set(FACTS["seeds"]["tuning"])
+    assert set(looked.seed) <= set(FACTS["seeds"]["test"])
+    assert not set(tuning.seed) & set(looked.seed)
+
+
+def test_every_world_and_method_of_the_rows_is_described(tuning, looked):
+    for rows in (tuning, looked):
+        assert set(rows.world) <= set(FACTS["worlds"])
+        assert set(rows.method) <= set(FACTS["candidates"])
+    assert set(looked.method) == set(FACTS["candidates"])
+
+
+def test_every_candidate_was_tried(tuning):
+    for method in FACTS["candidates"]:
+        tried = set(tuning[tuning.method == method].settings)
+        wanted = {" ".join(settings) for settings in recipes.candidates(method)}
+        assert tried == wanted or method == "CLIP_ICM", method  # which learns nothing to choose
+
+
+def common(rows):
+    """The mean HM over worlds of each candidate that was run in all of them; by the first seed."""
+    first = rows[rows.seed == FACTS["seeds"]["tuning"][0]]
+    worlds = first.groupby("settings")["world"].nunique()
+    return first.groupby("settings")["HM"].mean()[worlds == worlds.max()]
+
+
+@pytest.mark.parametrize(
+    "method", [name for name, how in FACTS["candidates"].items() if "grid" in how]
+)
+def test_a_rivals_recipe_is_the_best_of_its_grid(method, tuning):
+    best = common(tuning[tuning.method == method]).idxmax().split()
+    cfg = plugin.default_cfg()
+    cfg.merge_from_file(str(recipes.recipe_file(method)))
+    for key, value in zip(best[::2], best[1::2], strict=True):
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        assert node == parsed(value), key
+
+
+def test_the_recipe_of_cdc_is_the_better_of_its_finalists(tuning):
+    mine = tuning[tuning.method == "CDC"]
+    runs = mine.groupby("settings").size()
+    finalists = runs.index[runs == runs.max()]  # in every world with every seed
+    assert runs.max() == len(FACTS["seeds"]["tuning"]) * mine.world.nunique()
+    assert len(finalists) > 1
+    means = mine.groupby(["settings", "world"])["HM"].mean().groupby("settings").mean()
+    assert means[finalists].idxmax() == ""
+    assert set(common(mine).nlargest(len(finalists)).index) == set(finalists)
+
+
+def test_the_settings_of_cdcs_candidates_exist(tuning):
+    cfg = plugin.default_cfg()
+    for settings in recipes.candidates("CDC"):
+        cfg.clone().merge_from_list(list(settings))
+
+
+@pytest.mark.parametrize(
+    "kind", [cls for cls in tuning_sets.DATASETS if "Folder" not in cls.__name__]
+)
+def test_no_test_image_is_in_a_tuning_set(kind, make_cfg, tmp_path):
+    cfg = make_cfg("ZeroshotCLIP", tmp_path, "DATASET.SUBSAMPLE_CLASSES", "all")
+    ours, theirs = kind(cfg), kind.__bases__[1](cfg)
+    parts = [{item.impath for item in part} for part in (ours.train_x, ours.val, ours.test)]
+    for part in parts:
+        assert part
+        assert not part & {item.impath for item in theirs.test}
+    scans = [{Path(path).name for path in part} for part in parts]
+    assert not scans[0] & scans[2]  # nor under another look
+
+
+def test_a_folders_test_images_are_in_no_part(tmp_path, make_cfg):
+    from PIL import Image
+
+    from causalclip.datasets.folders import ImageFolder
+
+    for name in ("ant", "bee"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for index in range(50):
+            Image.new("RGB", (8, 8)).save(tmp_path / "own" / name / f"{index}.png")
+    cfg = make_cfg("ZeroshotCLIP", tmp_path / "out", "DATASET.ROOT", str(tmp_path))
+    cfg = cfg.clone()
+    cfg.merge_from_list(["DATASET.PATH", "own", "DATASET.SUBSAMPLE_CLASSES", "all"])
+    ours, theirs = tuning_sets.TuningImageFolder(cfg), ImageFolder(cfg)
+    used = {item.impath for part in (ours.train_x, ours.val, ours.test) for item in part}
+    assert used
+    assert not used & {item.impath for item in theirs.test}
+    assert not {i.impath for i in ours.train_x} & {i.impath for i in ours.test}
+    assert len(ours.test) == 2 * (25 - tuning_sets.SHOTS + 10 - tuning_sets.VALIDATION)
