@@ -1,11 +1,10 @@
-"""Where the recipes of the bundled CLIPs come from: candidates, splits and seeds (docs/recipes.md)."""
+"""Where the recipes of the bundled CLIPs come from: splits, seeds, candidates (docs/recipes.md)."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from causalclip import plugin
