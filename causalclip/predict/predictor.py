@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ import causalclip.plugin  # noqa: F401  (before the first import of dassl)
 
 # isort: split
 from causalclip.engine.base import CLIPTrainer
-from causalclip.engine.prediction import Prediction
+from causalclip.engine.prediction import Evaluated, Prediction
 from causalclip.predict.abstain import Threshold, threshold_for
 from causalclip.predict.answer import Answer, answers
 from causalclip.predict.pictures import Broken, Source, found, shown
@@ -158,7 +159,7 @@ class Predictor:
                 f"{result.split} split alone: give the folder of its data set, {result.dataset}, "
                 "with --data, if it has a validation split"
             )
-        with torch.no_grad():
-            seen = self.trainer.collect(self.trainer.val_loader)
+        with torch.no_grad():  # alone, so this process has what all have seen
+            seen = cast(Evaluated, self.trainer.collect(self.trainer.val_loader))
         main = seen.prediction.main
         return main.uncertainty.numpy(), (main.probabilities.argmax(-1) == seen.labels).numpy()
