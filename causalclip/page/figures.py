@@ -22,7 +22,7 @@ MOST_CLASSES = 20
 """More make a matrix nobody can read: then the worst pairs stand in a table."""
 
 KINDS = {
-    "comparison": "every table: mean and 95 % interval of each method",
+    "comparison": "mean and 95 % interval of each method",
     "fewshot": "accuracy by training images a class",
     "training": "loss and accuracy of each epoch",
     "reliability": "accuracy against confidence of each reading",

@@ -13,7 +13,7 @@ from causalclip.files.atomic import replacing
 from causalclip.page.gallery import Answered, gallery
 from causalclip.page.run_view import RunView, view_of
 from causalclip.page.study import Run, Study
-from causalclip.page.study_view import Group, grouped, protocols, what_was_run
+from causalclip.page.study_view import Group, finished, grouped, protocols, what_was_run
 from causalclip.page.thumbnails import embedded_json
 from causalclip.report.predictions import PREDICTIONS_FILE
 from causalclip.report.results import RESULTS_FILE
@@ -44,18 +44,23 @@ class Renderer:
         """
         drawn = {run.file: self._draw(study, run) for run in progress(study.runs)}
         shown = gallery([part for _, part in drawn.values() if part], cap=self.images)
-        return environment().get_template("report.html.j2").render(
-            study=study,
-            written=datetime.datetime.now(datetime.timezone.utc).isoformat(" ", "minutes"),
-            refresh=refresh,
-            overview=what_was_run(study),
-            protocols=list(protocols(study)),
-            groups=[
-                Group(anchor, " · ".join(runs[0].group), [drawn[run.file][0] for run in runs])
-                for anchor, runs in grouped(study)
-            ],
-            gallery=shown,
-            gallery_json=Markup(embedded_json(shown)),  # noqa: S704 its `<` are escaped
+        return (
+            environment()
+            .get_template("report.html.j2")
+            .render(
+                study=study,
+                written=datetime.datetime.now(datetime.timezone.utc).isoformat(" ", "minutes"),
+                refresh=refresh,
+                finished=finished(study),
+                overview=what_was_run(study),
+                protocols=list(protocols(study)),
+                groups=[
+                    Group(anchor, " · ".join(runs[0].group), [drawn[run.file][0] for run in runs])
+                    for anchor, runs in grouped(study)
+                ],
+                gallery=shown,
+                gallery_json=Markup(embedded_json(shown)),  # noqa: S704 its `<` are escaped
+            )
         )
 
     def _draw(self, study: Study, run: Run) -> tuple[RunView, Answered | None]:

@@ -62,9 +62,7 @@ def view_of(study: Study, run: Run, answers: Answers | None) -> RunView:
 def drawing(figure: Figure, name: str) -> Drawing:
     """A figure as SVG; `name` is unlike any other figure's."""
     label = f"{figure.caption}; {figure.title}"
-    svg = inline_svg(
-        figure.draw, label=label, name=name, width=figure.width, height=figure.height
-    )
+    svg = inline_svg(figure.draw, label=label, name=name, width=figure.width, height=figure.height)
     return Drawing(figure.title, figure.caption, svg)
 
 

@@ -191,7 +191,18 @@ def what_was_run(study: Study) -> Table:
     """A row a group: what, with which seeds, when, and what its training has cost."""
     rows = [_group_row(anchor, runs) for anchor, runs in grouped(study)]
     columns = ["protocol", "data", "method", "backbone", "runs", "seeds", "finished", "training s"]
-    return of_rows("What was run", columns, rows)
+    return of_rows("Methods and data", columns, rows)
+
+
+def finished(study: Study) -> list[str]:
+    """When the first and the last result was written, once where they are the same minute."""
+    times = sorted(_minute(run.result.time) for run in study.runs)
+    return list(dict.fromkeys([times[0], times[-1]]))
+
+
+def _minute(time: str) -> str:
+    """2026-11-23 20:16 of an ISO time, which runs write in UTC."""
+    return time[:16].replace("T", " ")
 
 
 def _group_row(anchor: str, runs: list[Run]) -> list:
@@ -205,6 +216,6 @@ def _group_row(anchor: str, runs: list[Run]) -> list:
         ", ".join(sorted({run.result.backbone for run in runs})),
         len(runs),
         ", ".join(map(str, seeds)),
-        max(run.result.time for run in runs)[:16].replace("T", " "),
+        _minute(max(run.result.time for run in runs)),
         Cell(f"{seconds:,.1f}" if seconds else "-", float(seconds)),
     ]

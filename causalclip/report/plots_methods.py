@@ -25,7 +25,9 @@ def draw_templates(figure: Figure, members: Sequence[Mapping[str, float]], fused
     accuracies = [member["accuracy"] for member in members]
     bars = axes.bar(names, accuracies, color=colour(0), width=0.6)
     axes.bar_label(bars, fmt="%.1f", fontsize=6)
-    axes.axhline(fused, color=colour(1), linestyle="--", zorder=0, label=f"all together: {fused:.1f}")
+    axes.axhline(
+        fused, color=colour(1), linestyle="--", zorder=0, label=f"all together: {fused:.1f}"
+    )
     low = min([*accuracies, fused])
     # Bars are read by their ends: differences of a point between 80 and 90 are what is asked.
     axes.set(ylabel="accuracy (%)", xlabel="template", ylim=(max(0.0, low - 10), 100))
