@@ -54,7 +54,12 @@ class Table:
 
 
 def of_frame(
-    title: str, frame: pd.DataFrame, *, link: Link = lambda *_: "", lodo: bool = False, note=""
+    title: str,
+    frame: pd.DataFrame,
+    *,
+    link: Link = lambda *_: "",
+    lodo: bool = False,
+    note: str = "",
 ) -> Table:
     """A table of `causalclip.report.summarize.tables`: mean ± deviation, the interval on hover.
 
@@ -122,14 +127,12 @@ def _worst(row: pd.Series, columns: Sequence[str]) -> str:
 
 def of_metrics(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
     """The metrics of several readings, parts or members, a row each."""
-    frame = pd.DataFrame(
-        [{"method": name, **metrics} for name, metrics in rows.items()]
-    ).convert_dtypes(convert_floating=False, convert_integer=False)
+    frame = pd.DataFrame([{"method": name, **metrics} for name, metrics in rows.items()])
     names = [name for name in frame.columns if name != "method"]
-    cells = []
     best = {name: _best_metric(frame, name) for name in names}
-    for row in frame.to_dict("records"):
-        cells.append([Cell(str(row["method"]), str(row["method"])), *_metric_cells(row, best)])
+    cells = [
+        [_plain(str(row["method"])), *_metric_cells(row, best)] for row in frame.to_dict("records")
+    ]
     return Table(title, ["", *names], cells)
 
 

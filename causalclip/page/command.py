@@ -81,7 +81,8 @@ def write(renderer: Renderer, output: Path, path: Path, *, refresh: float = 0) -
     write_page(html, path)
     for problem in study.problems:
         print(f"not shown: {problem}", file=sys.stderr)
-    print(f"{len(study.runs)} results, {len(html.encode()) / 1e6:.1f} MB: {path}")
+    megabytes = len(html.encode()) / 1e6
+    print(f"wrote {path} ({len(study.runs)} results, {megabytes:.1f} MB): open it in a browser")
     return study
 
 

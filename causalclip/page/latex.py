@@ -18,8 +18,7 @@ SPECIAL = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
-    "−": "--",
-    "▼": "",
+    "\N{MINUS SIGN}": "--",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 

@@ -5,8 +5,8 @@
     causalclip plot all output --method CDC
     causalclip plot tables output
 
-Figures are in one style, in colours that colour-blind readers tell apart, with text that stays text,
-as wide as a column (3.35 inches) or a page (6.9) of a paper. Tables use booktabs.
+Figures are in one style, in colours that colour-blind readers tell apart, with text that stays
+text, as wide as a column (3.35 inches) or a page (6.9) of a paper. Tables use booktabs.
 """
 
 from __future__ import annotations

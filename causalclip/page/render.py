@@ -59,7 +59,7 @@ class Renderer:
                     for anchor, runs in grouped(study)
                 ],
                 gallery=shown,
-                gallery_json=Markup(embedded_json(shown)),  # noqa: S704 its `<` are escaped
+                gallery_json=Markup(embedded_json(shown)),
             )
         )
 
@@ -81,7 +81,7 @@ def _stamps(run: Run) -> list[tuple[str, int, int]]:
 
 
 def environment() -> Environment:
-    """The templates: everything put into them is escaped, and a name that is missing is an error."""
+    """The templates: what is put into them is escaped, and a missing name is an error."""
     found = Environment(
         loader=PackageLoader("causalclip.page"),
         autoescape=True,
@@ -89,7 +89,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    found.filters["drawn"] = lambda drawing: Markup(drawing.svg)  # noqa: S704 matplotlib escapes
+    found.filters["drawn"] = lambda drawing: Markup(drawing.svg)
     return found
 
 

@@ -151,7 +151,7 @@ def _compared(scores: pd.DataFrame, first: str, second: str) -> list[list]:
         return []
     return [
         [
-            f"{first} − {second}",
+            f"{first} \N{MINUS SIGN} {second}",
             *(row[name] for name in ("quantity", "pairs")),
             *(int(row[name]) for name in ("n", "wins", "ties", "losses")),
             Cell(f"{row['mean difference']:+.2f}", float(row["mean difference"])),
@@ -174,7 +174,9 @@ def _published(scores: pd.DataFrame) -> Iterator[Table]:
     """Ours beside the published figures, where any of ours is on the data of theirs."""
     for title, frame in against(scores):
         if frame["ours"].notna().any():
-            yield of_frame(title, frame, note="Mean over seeds; difference is ours − published.")
+            yield of_frame(
+                title, frame, note="Mean over seeds; difference is ours minus published."
+            )
 
 
 # Runs

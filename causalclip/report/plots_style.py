@@ -106,24 +106,27 @@ def inline_svg(draw: Draw, *, label: str, name: str, width: float, height: float
         file = io.StringIO()
         nothing = dict.fromkeys(["Date", "Creator", "Format", "Type"])
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return _embedded(file.getvalue(), label)
+    return _embedded(file.getvalue(), label, name)
 
 
-def _embedded(svg: str, label: str) -> str:
-    """The element alone: without prolog, size and the names of groups, in the page's colours."""
+def _embedded(svg: str, label: str, name: str) -> str:
+    """The element alone: without prolog and size, with ids of its own, in the page's colours."""
     from markupsafe import escape
 
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<g id=\"[^\"]*\">", "<g>", body)
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)  # the text again, for glyphs
+    body = re.sub(r"(<\w+ )id=\"", rf"\g<1>id=\"{name}-", body)
+    body = re.sub(r"(url\(|xlink:href=\")#", rf"\g<1>#{name}-", body)
     body = re.sub(r"\s*\n\s*", "\n", body)
     body = body.replace(INK, "currentColor").replace(FAINT, "var(--grid)")
     opening = re.match(r"<svg[^>]*>", body)
     assert opening, "matplotlib writes an svg element"
     box = re.search(r'viewBox="[^"]*"', opening[0])
     wide = re.search(r' width="([\d.]+)pt"', opening[0])
-    assert box and wide, "matplotlib says its size"
+    assert box, "matplotlib says its box"
+    assert wide, "and its size"
     head = (
         f'<svg {box[0]} role="img" aria-label="{escape(label)}" style="max-width:{wide[1]}pt" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'

@@ -102,12 +102,12 @@ def of_other_classes(runs: pd.DataFrame) -> Iterator[tuple[pd.Index, str]]:
         first, other = part.iloc[0], part[part.classnames != part.classnames.iloc[0]]
         if len(other):
             one, two = first.classnames, other.classnames.iloc[0]
-            yield (
-                other.index,
+            message = (
                 f"{first.path} and {other.path.iloc[0]} are of the same method and data and have "
                 f"other classes: {only_in(one, two)} against {only_in(two, one)}; "
-                "their mean would say nothing: move one of them away",
+                "their mean would say nothing: move one of them away"
             )
+            yield other.index, message
 
 
 def only_in(names: tuple[str, ...], others: tuple[str, ...]) -> str:
