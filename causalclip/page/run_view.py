@@ -81,7 +81,7 @@ def facts_of(result: Result, run: Run) -> list[tuple[str, str]]:
         *_cost(result),
         ("measured about itself", _numbers(result)),
         ("versions", ", ".join(f"{k} {v}" for k, v in result.versions.items() if v)),
-        ("command", shlex.join(result.command)),
+        ("command", " ".join([*result.command[:1], shlex.join(result.command[1:])])),
         ("folder", str(run.folder)),
     ]
     return [(name, text) for name, text in facts if text]

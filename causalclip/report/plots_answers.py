@@ -93,6 +93,8 @@ def draw_uncertainty(
 def draw_training(figure: Figure, curve: Mapping[str, Sequence[float]]) -> None:
     """Mean loss and accuracy of each epoch."""
     left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     how = {"marker": "o" if len(curve["epoch"]) < 30 else ""}
     left.plot(curve["epoch"], curve["loss"], color=colour(0), **how)
     left.set(xlabel="epoch", ylabel="loss")

@@ -15,7 +15,8 @@ MISSING = "no browser: apt-get install chromium"
 WATCH = """<script>
 window.problems = [];
 for (const kind of ["error", "unhandledrejection", "securitypolicyviolation"])
-  addEventListener(kind, (event) => window.problems.push(kind + ": " + (event.message || event.blockedURI || event.reason)));
+  addEventListener(kind, (event) => window.problems.push(
+    kind + ": " + (event.message || event.blockedURI || event.reason)));
 const complain = console.error;
 console.error = (...words) => { window.problems.push(words.join(" ")); complain(...words); };
 </script>"""
@@ -23,7 +24,8 @@ console.error = (...words) => { window.problems.push(words.join(" ")); complain(
 ACT = """<script>
 addEventListener("load", async () => {
   let found;
-  try { found = await (async () => { %s })(); } catch (error) { window.problems.push(String(error)); }
+  try { found = await (async () => { %s })(); }
+  catch (error) { window.problems.push(String(error)); }
   const requests = performance.getEntriesByType("resource").map((entry) => entry.name)
     .filter((name) => !name.startsWith("data:"));
   const report = document.createElement("pre");

@@ -22,7 +22,7 @@ def answers(seed, n, classes, *, templates=0):
     """Labels (n,) and arrays of predictions.npz about images that may not be there."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
-    logits = rng.normal(size=(max(templates, 1), n, classes)) + 2 * np.eye(classes)[labels]
+    logits = rng.normal(size=(max(templates, 1), n, classes)) + np.eye(classes)[labels]
     each = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     p = each.mean(0).astype(np.float32)
     arrays = {"label": labels, "probabilities": p, "prediction": p.argmax(-1)}

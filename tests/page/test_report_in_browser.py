@@ -14,8 +14,10 @@ SCRIPT = r"""
 const found = {};
 // Sorting
 const table = document.querySelector("#what").closest("section").querySelector("table");
-const place = [...table.tHead.rows[0].cells].findIndex((cell) => cell.innerText.startsWith("runs"));
-const column = () => [...table.tBodies[0].rows].map((row) => Number(row.cells[place].dataset.value));
+const headings = [...table.tHead.rows[0].cells];
+const place = headings.findIndex((cell) => cell.innerText === "runs");
+const rows = () => [...table.tBodies[0].rows];
+const column = () => rows().map((row) => Number(row.cells[place].dataset.value));
 const button = table.tHead.rows[0].cells[place].querySelector("button");
 button.click();
 found.down = column();
@@ -26,14 +28,18 @@ found.said = table.tHead.rows[0].cells[place].getAttribute("aria-sort");
 const field = document.getElementById("run-filter");
 field.value = "clip_icm photo";
 field.dispatchEvent(new Event("input"));
-found.runs = [...document.querySelectorAll(".run")].filter((run) => !run.hidden).map((run) => run.dataset.name);
+const shown = [...document.querySelectorAll(".run")].filter((run) => !run.hidden);
+found.runs = shown.map((run) => run.dataset.name);
 // A link opens its run
 location.hash = "#run2";
 await new Promise((resolve) => setTimeout(resolve, 100));
 found.opened = document.getElementById("run2").open;
 // The gallery
 const form = document.getElementById("gallery-controls");
-const change = (name, value) => { form[name].value = value; form[name].dispatchEvent(new Event("change", {bubbles: true})); };
+const change = (name, value) => {
+  form[name].value = value;
+  form[name].dispatchEvent(new Event("change", {bubbles: true}));
+};
 const tiles = () => [...document.querySelectorAll("#tiles li")];
 found.all = tiles().length;
 change("show", "wrong");
