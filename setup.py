@@ -25,6 +25,7 @@ setup(
         "causalclip": ["py.typed"],
         "causalclip.clip.assets": ["*.safetensors", "*.sha256", "*.md", "*.json"],
         "causalclip.configs": ["**/*.yaml"],
+        "causalclip.page": ["templates/*"],
         "causalclip.report": ["*.yaml"],
     },
 )

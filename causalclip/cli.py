@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   causalclip run lodo --methods CLIP_ICM --datasets causal_shapes --shots 16 OPTIM.MAX_EPOCH 5
   causalclip run fewshot --methods CoOp --datasets dtd --data /data --dry-run
   causalclip summarize output --protocol base2new --format latex
+  causalclip report output
   causalclip data list
 
 `causalclip COMMAND --help` explains each. Completion in bash:
@@ -66,6 +67,16 @@ COMMANDS = {
         "causalclip.predict.export_command",
         "class features and image tower of a trained run, for use elsewhere",
         "causalclip.predict.export_command:parser",
+    ),
+    "report": Command(
+        "causalclip.page.command",
+        "one HTML page of all results below a folder, with figures and images",
+        "causalclip.page.command:parser",
+    ),
+    "plot": Command(
+        "causalclip.page.plot_command",
+        "figures (pdf, png, svg) and LaTeX tables of the results below a folder",
+        "causalclip.page.plot_command:parser",
     ),
     "data": Command("causalclip.data.command", "list, check and download data sets"),
     "features": Command(

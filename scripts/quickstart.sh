@@ -9,7 +9,9 @@
 #      CoCoOp, MaPLe and CDC (--all: every method whose classes are named by text);
 #   2. leave one domain out on CausalShapes, 16 shots a class and domain, 5 epochs, seed 1, for
 #      ZeroshotCLIP, LinearProbe, CoOp, MaPLe, CDC and CLIP_ICM;
-# and prints one table for each. What is finished is skipped and said so: a second call only prints.
+# and prints one table for each, and writes them with figures and images as one HTML page,
+# $OUTPUT/report.html. What is finished is skipped and said so: a second call only prints, and
+# writes the page anew.
 # As many runs at a time as there are cores; log.txt beside each result has all that it printed.
 #
 # Environment: DATA=data, OUTPUT=output/quickstart, SEEDS="1 2 3", METHODS="..." and
@@ -43,6 +45,7 @@ if [ -n "$lodo_methods" ]; then
     protocol lodo --methods $lodo_methods --datasets causal_shapes --seeds 1 --shots 16 OPTIM.MAX_EPOCH 5
 fi
 echo
+python -m causalclip report "$output"
 echo "Finished in $((SECONDS - start)) s. Every run's log.txt, checkpoints, results.json and predictions.npz:"
 echo "  $output/base2new/{train_base,test_new}/handwritten_digits/shots_16/METHOD/CONFIG/seedN/"
 echo "  $output/lodo/causal_shapes/shots_16/DOMAIN/METHOD/CONFIG,MAX_EPOCH=5/seed1/"

@@ -335,6 +335,8 @@ class CLIPTrainer(CheckpointTrainer):
         record["identity"] = recorded_fingerprint(self.output_dir)
         write_predictions(self.output_dir, evaluated.arrays())
         write_results(self.output_dir, record)
+        for name, value in scalars_of(record).items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
         print(f"Results: {Path(self.output_dir) / 'results.json'}")
 
     def parts(self, evaluated: Evaluated) -> dict[str, Tensor]:
@@ -364,6 +366,15 @@ class CLIPTrainer(CheckpointTrainer):
     def details(self) -> dict[str, Any]:
         """Further facts about the fitted method for results.json (JSON values only)."""
         return {}
+
+
+def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers for TensorBoard beside those that Dassl's evaluator writes there.
+
+    How honest the method's own reading is, and the accuracy of every other reading.
+    """
+    own = {name: record["metrics"][name] for name in ("ece", "nll", "brier", "aurc")}
+    return {**own, **{f"{k}/accuracy": m["accuracy"] for k, m in record["variants"].items()}}
 
 
 def check_input_size(size: Iterable[int], expected: int, backbone: str) -> None:

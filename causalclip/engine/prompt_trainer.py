@@ -271,6 +271,7 @@ class PromptTrainer(Calibrated):
                 "images": len(self.dm.dataset.train_x),
                 "learnable_parameters": self.learned,
                 "peak_memory_mb": peak_memory_mb(self.device),
+                "curve": self._steps.curve.record(),
             }
         super().after_train()
 

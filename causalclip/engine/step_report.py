@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from causalclip.engine.training_curve import TrainingCurve
+
 
 class StepReport:
     """Sums the numbers of training steps where they are; reading them is what waits for a GPU."""
@@ -14,6 +16,7 @@ class StepReport:
     def __init__(self) -> None:
         self._sum: Tensor | None = None
         self._steps = 0
+        self.curve = TrainingCurve()
 
     def add(self, loss: Tensor, accuracy: Tensor) -> None:
         """Take in one step's loss and accuracy, tensors (...) of one element each."""
@@ -37,4 +40,5 @@ class StepReport:
         if not math.isfinite(loss):
             where = f"batch {batch}" if first == batch else f"batches {first} to {batch}"
             raise FloatingPointError(f"Loss is infinite or NaN! (epoch {epoch}, {where})")
+        self.curve.add(epoch, batch - first + 1, loss=loss, accuracy=accuracy)
         return {"loss": loss, "acc": accuracy}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,27 @@ def load_runs(root: Path) -> pd.DataFrame:
         ValueError: a results.json that cannot be read, or results of one method, data set and half
             whose classes differ; names the files.
     """
-    rows = []
-    for path in sorted(root.rglob(RESULTS_FILE)):
-        result = Result.read(path)
-        if result.protocol == "ablation":  # they have tables of their own
-            continue
-        rows += [run_row(result, path, variant) for variant in ("", *result.variants)]
-    if not rows:
-        return pd.DataFrame()
-    runs = name_methods(pd.DataFrame(rows))
+    found = {path: Result.read(path) for path in sorted(root.rglob(RESULTS_FILE))}
+    runs = table_of({path: result for path, result in found.items() if shows(result)})
+    if runs.empty:
+        return runs
     check_classes(runs)
     return runs
+
+
+def shows(result: Result) -> bool:
+    """Whether it belongs into the protocols' tables; an ablation's runs have tables of their own."""
+    return result.protocol != "ablation"
+
+
+def table_of(results: Mapping[Path, Result]) -> pd.DataFrame:
+    """One row per result and reading of the method, of results by file; empty without any."""
+    rows = [
+        run_row(result, path, variant)
+        for path, result in results.items()
+        for variant in ("", *result.variants)
+    ]
+    return name_methods(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 
 def run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
@@ -88,15 +99,24 @@ def name_methods(runs: pd.DataFrame) -> pd.DataFrame:
 
 def check_classes(runs: pd.DataFrame) -> None:
     """Raise ValueError where seeds of one method have been tested on other classes."""
+    for _, message in of_other_classes(runs):
+        raise ValueError(message)
+
+
+def of_other_classes(runs: pd.DataFrame) -> Iterator[tuple[pd.Index, str]]:
+    """The rows tested on other classes than the first of their seeds, and what to say of them."""
+    if runs.empty:
+        return
     for _, part in runs.groupby(SAME_BUT_SEED, sort=False):
         first, other = part.iloc[0], part[part.classnames != part.classnames.iloc[0]]
         if len(other):
             one, two = first.classnames, other.classnames.iloc[0]
-            raise ValueError(
+            message = (
                 f"{first.path} and {other.path.iloc[0]} are of the same method and data and have "
                 f"other classes: {only_in(one, two)} against {only_in(two, one)}; "
                 "their mean would say nothing: move one of them away"
             )
+            yield other.index, message
 
 
 def only_in(names: tuple[str, ...], others: tuple[str, ...]) -> str:

@@ -6,8 +6,9 @@ stands in and `quantity` in which column. What is compared between methods has a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -37,10 +38,18 @@ SCORE = ["protocol", "table", *METHOD, "dataset", "shots", "seed", "quantity", "
 BASE_TO_NOVEL = ["base", "new", "HM", "ECE base", "ECE new", "AUROC", "train s"]
 
 
-def scores(runs: pd.DataFrame, *, heldout: bool = False) -> pd.DataFrame:
-    """Every protocol's scores; `heldout` reads domains from the held-out part of the target."""
+def scores(
+    runs: pd.DataFrame, *, heldout: bool = False, without: Set[Path] = frozenset()
+) -> pd.DataFrame:
+    """Every protocol's scores.
+
+    Args:
+        runs: as `load_runs` gives them.
+        heldout: reads domains from the held-out part of the target.
+        without: results.json files that have no predictions to read: there is no AUROC of theirs.
+    """
     sections: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-        "base2new": base_to_novel,
+        "base2new": partial(base_to_novel, without=without),
         "xd": partial(across, protocol="xd"),
         "dg": partial(across, protocol="dg"),
         "fewshot": few_shot,
@@ -83,7 +92,7 @@ def titles(rows: pd.DataFrame, protocol: str, subject: str = "dataset") -> list[
 # Base-to-novel
 
 
-def base_to_novel(runs: pd.DataFrame) -> pd.DataFrame:
+def base_to_novel(runs: pd.DataFrame, *, without: Set[Path] = frozenset()) -> pd.DataFrame:
     """Base, new, HM, calibration errors and base-against-new AUROC of each pair of runs."""
     mine = runs[runs.protocol == "base2new"]
     keys = [*METHOD, "config", "dataset", "shots", "seed"]
@@ -93,7 +102,10 @@ def base_to_novel(runs: pd.DataFrame) -> pd.DataFrame:
         rows[half] = [metrics["accuracy"] for metrics in rows[f"metrics_{half}"]]
         rows[f"ECE {half}"] = [metrics["ece"] for metrics in rows[f"metrics_{half}"]]
     rows["HM"] = hmean(rows[["base", "new"]], axis=1)
-    rows["AUROC"] = [detection(row) for _, row in rows.iterrows()]
+    rows["AUROC"] = [
+        np.nan if without & {row["path_base"], row["path_new"]} else detection(row)
+        for _, row in rows.iterrows()
+    ]
     rows["train s"] = rows["seconds_base"]
     rows["table"] = titles(rows, "base2new")
     compare = {name: name for name in ("base", "new", "HM")}

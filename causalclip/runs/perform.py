@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from causalclip.data.catalogue import BUNDLED, CATALOGUE
+from causalclip.runs.best import Best
 from causalclip.runs.domains import domains_of
 from causalclip.runs.identity import described, has_result
 from causalclip.runs.local import Local
@@ -107,12 +108,14 @@ def perform(runs: Sequence[Run], engine: Engine | None = None) -> int:
 
 
 def _follow(outcomes: Iterator[Outcome], count: int, ended: list[Outcome]) -> None:
-    """Show each outcome, and how long the rest will take."""
+    """Show each outcome, the best so far where it was measured, and how long the rest will take."""
+    best = Best()
     with tqdm(total=count, unit="run", disable=count < 3) as bar:
         for outcome in outcomes:
             bar.write(line(outcome))
             if outcome.final:
                 ended.append(outcome)
+                bar.set_postfix_str(best.add(outcome.run.folder), refresh=False)
                 bar.update()
 
 

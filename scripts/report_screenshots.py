@@ -1,0 +1,79 @@
+"""The two pictures of docs/report.md, of the page of any study, in Debian's chromium.
+
+    causalclip report output/quickstart
+    python scripts/report_screenshots.py output/quickstart/report.html
+
+Each picture shows one section alone, 1280 pixels wide, in 64 colours so that it is small.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+FOLDER = Path(__file__).parents[1] / "docs" / "figures"
+ALONE = """<script>
+for (const each of document.querySelectorAll("main > section"))
+  if (!each.querySelector("%s")) each.remove();
+%s
+</script></body>"""
+OPEN = 'document.querySelector(".run").open = true;'
+MISTAKES = """
+const form = document.getElementById("gallery-controls");
+form.show.value = "wrong";
+form.dispatchEvent(new Event("change"));
+"""
+SHOTS = {
+    "report_run.png": ("#runs", OPEN, 1880),
+    "report_gallery.png": ("#tiles", MISTAKES, 1150),
+}
+"""File: what its section holds, what is done before, and pixels of height."""
+
+
+def shoot(page: Path, name: str) -> Path:
+    """Write one picture into docs/figures/; its path."""
+    holds, action, height = SHOTS[name]
+    target = FOLDER / name
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "page.html"
+        copy.write_text(page.read_text().replace("</body>", ALONE % (holds, action)))
+        subprocess.run(
+            [
+                *(browser(), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+                *(f"--window-size=1280,{height}", f"--screenshot={target}", copy.as_uri()),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+    with Image.open(target) as image:
+        image.convert("RGB").quantize(64).save(target, optimize=True)
+    return target
+
+
+def browser() -> str:
+    """The browser that is installed.
+
+    Raises:
+        FileNotFoundError: none is.
+    """
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    raise FileNotFoundError("no browser: apt-get install chromium")
+
+
+def main() -> int:
+    """Write both pictures and their sizes."""
+    for name in SHOTS:
+        path = shoot(Path(sys.argv[1]), name)
+        print(f"wrote {path} ({path.stat().st_size / 1000:.0f} kB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
