@@ -24,7 +24,7 @@ TEMPLATES = {
 
 
 def projected(gradient: Tensor, general: Tensor, lam: float) -> Tensor:
-    """The gradient without `lam` times its part against the general direction (equation 5).
+    """The gradient without `lam` times its part against the general direction (section 3.2).
 
         g - lam min(0, <g, u>) u,   u = general / |general|
 
@@ -121,7 +121,7 @@ class ProGrad(PromptTrainer):
         return F.cross_entropy(logits, labels), logits
 
     def distance(self, logits: Tensor, zero_shot: Tensor) -> Tensor:
-        """T^2 KL(zero-shot || learned) of logits (B, K), up to a constant (equation 3)."""
+        """T^2 KL(zero-shot || learned) of logits (B, K), up to a constant (section 3.2)."""
         temperature = self.settings.T
         targets = (zero_shot / temperature).softmax(-1)
         return temperature**2 * F.cross_entropy(logits / temperature, targets)

@@ -55,5 +55,6 @@ def test_a_key_that_binds_a_method_to_its_classes_is_the_one_its_trainer_reads(
 
 def test_prograd_projects_less_with_many_images_of_three_data_sets():
     less = ("TRAINER.PROGRAD.LAMBDA", "0.8")
-    for dataset, shots, expected in (("dtd", "8", less), ("dtd", "4", ()), ("caltech101", "16", ())):
-        assert few_shot_settings("ProGrad", dataset, shots, Context()) == expected
+    expected = {("dtd", "8"): less, ("dtd", "4"): (), ("caltech101", "16"): ()}
+    for cell, settings in expected.items():
+        assert few_shot_settings("ProGrad", *cell, Context()) == settings
