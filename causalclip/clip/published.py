@@ -162,6 +162,7 @@ BUILDERS = {
     "CoOp": _text,
     "CoCoOp": _conditional,
     "KgCoOp": _text,
+    "ProGrad": _text,
     "MaPLe": _coupled,
     "IVLP": _independent,
     "VPT": _independent,

@@ -1,4 +1,4 @@
-"""Convert a checkpoint of a published trainer (CoOp, CoCoOp, KgCoOp, MaPLe, VPT, IVLP, PromptSRC).
+"""Convert a checkpoint of a published trainer, CoOp's or ProGrad's for instance, into ours.
 
     python scripts/convert_checkpoint.py MaPLe ViT-B/16 theirs/model.pth.tar-5 output/converted
 

@@ -308,4 +308,5 @@ def settings_for(request: Request, method: str) -> tuple[str, ...]:
 def _recipe_settings(request: Request, cell: Cell) -> tuple[str, ...]:
     if request.protocol.name != "fewshot":
         return ()
-    return few_shot_settings(cell.method, cell.dataset, request.context.of(cell.recipe))
+    context = request.context.of(cell.recipe)
+    return few_shot_settings(cell.method, cell.dataset, cell.shots, context)

@@ -56,6 +56,7 @@ _COOP = "CoOp, arXiv 2109.01134"
 _COCOOP = "CoCoOp, arXiv 2203.05557"
 _MAPLE = "MaPLe, arXiv 2210.03117"
 _PROMPTSRC = "PromptSRC, arXiv 2307.06948"
+_PROGRAD = "ProGrad, arXiv 2205.14865"
 _CDC = "CDC, arXiv 2410.12816"
 _B2N, _FEW = ("base2new",), ("fewshot",)
 
@@ -78,12 +79,21 @@ RULES = (
     Rule("PromptSRC", "vit_b16_c2_ep50_batch4_4+4ctx_few_shot", _PROMPTSRC, _FEW),
     Rule("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets", _PROMPTSRC),
     Rule("KgCoOp", "vit_b16_ep100_ctxv1", "KgCoOp, arXiv 2303.13283"),
+    # As CoOp's epochs, but base-to-new 100.
+    Rule("ProGrad", "vit_b16_ep100", _PROGRAD, _B2N),
+    Rule("ProGrad", "vit_b16_ep50", _PROGRAD, _FEW, ("imagenet",)),
+    Rule("ProGrad", "vit_b16_ep50", _PROGRAD, _FEW, shots=("1",)),
+    Rule("ProGrad", "vit_b16_ep100", _PROGRAD, _FEW, shots=("2", "4")),
+    Rule("ProGrad", "vit_b16", _PROGRAD, _FEW),
+    Rule("ProGrad", "vit_b16_ep50", _PROGRAD),
     Rule("VPT", "vit_b16_c2_ep5_batch4_4", f"{_MAPLE}, its baseline"),
     Rule("IVLP", "vit_b16_c2_ep5_batch4_2+2ctx", f"{_MAPLE}, its baseline"),
 )
 
 FINE_GRAINED = ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat")
 """PromptSRC's few-shot runs weight the prompts of the last epochs more on these (its scripts)."""
+LESS_GENERAL = ("oxford_flowers", "dtd", "eurosat")
+"""ProGrad's few-shot runs of 8 and 16 images a class project less on these (its README)."""
 
 
 def names(folder: str) -> list[str]:
@@ -133,12 +143,14 @@ class Context:
         )
 
 
-def few_shot_settings(method: str, dataset: str, context: Context) -> tuple[str, ...]:
+def few_shot_settings(method: str, dataset: str, shots: str, context: Context) -> tuple[str, ...]:
     """KEY VALUE pairs of a method's few-shot runs beside its configuration."""
     if method == "CoOp":
         return context.settings
     if method == "PromptSRC" and dataset in FINE_GRAINED:
         return ("TRAINER.PROMPTSRC.GPA_MEAN", "45.", "TRAINER.PROMPTSRC.GPA_STD", "5.")
+    if method == "ProGrad" and dataset in LESS_GENERAL and shots in ("8", "16"):
+        return ("TRAINER.PROGRAD.LAMBDA", "0.8")
     return ()
 
 

@@ -20,7 +20,6 @@ from golden.cases import (
 from torch import nn
 
 from causalclip.clip.backbone import load_clip
-from causalclip.clip.prompts import embed_words
 from causalclip.clip.published import convert, our_name
 from causalclip.runs import convert as convert_checkpoint
 
@@ -40,14 +39,15 @@ def clip_files(tmp_path_factory) -> dict[str, str]:
 def published_state(method: str, case: str, clip) -> dict[str, torch.Tensor]:
     """The state dict that the published trainer saved at its golden start, key by key."""
     frozen = clip.state_dict()
-    keys = [str(key).split(" ") for key in golden_file(method)[f"{case}/published_keys"]]
+    golden = golden_file(method)
+    keys = [str(key).split(" ") for key in golden[f"{case}/published_keys"]]
     config = MANIFEST["methods"][method]["cases"][case]["config"]
     state = {}
     for name, sizes in (key if len(key) == 2 else (*key, "") for key in keys):
         shape = tuple(int(n) for n in sizes.split("x") if n)
         inner = name.removeprefix("prompt_learner.")
         if our_name(name) == "ctx" and config.get("CTX_INIT"):
-            state[name] = embed_words(clip, "a photo of a", shape[0])
+            state[name] = torch.from_numpy(golden[f"{case}/start/prompt_learner.ctx"])
         elif our_name(name):
             full = name if "." in name and "meta_net" not in name else f"prompt_learner.{inner}"
             state[name] = weights.learnable(full, shape)
@@ -136,7 +136,7 @@ def test_a_whole_model_of_another_size_is_refused(method, clip_files):
         convert(name, state, load_clip(clip_files["tiny"]), "tiny")
 
 
-@pytest.mark.parametrize("method", ["coop", "cocoop", "kgcoop"])
+@pytest.mark.parametrize("method", ["coop", "cocoop", "kgcoop", "prograd"])
 def test_a_prompt_learner_of_another_clip_of_the_same_size_is_refused(method, clip_files):
     clip = load_clip(clip_files["small"])
     case = next(case for m, case in SMALL if m == method)

@@ -16,6 +16,7 @@ UNFITTED = [
     ("ZeroshotCLIP2", []),
     ("CoOp", []),
     ("KgCoOp", []),
+    ("ProGrad", []),
     ("CoCoOp", []),
     ("CLIP_Adapter", []),
     ("IVLP", NO_VISUAL_PROMPTS),

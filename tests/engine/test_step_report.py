@@ -98,7 +98,10 @@ def test_waiting_operations_are_noticed():
     assert len(waits.seen) >= 3
 
 
-METHODS = ["CoOp", "CoCoOp", "KgCoOp", "MaPLe", "IVLP", "VPT", "PromptSRC", "CLIP_Adapter", "CDC"]
+METHODS = [
+    "CoOp", "CoCoOp", "KgCoOp", "ProGrad", "MaPLe", "IVLP", "VPT", "PromptSRC", "CLIP_Adapter",
+    "CDC",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", METHODS)

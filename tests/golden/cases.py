@@ -19,6 +19,7 @@ from causalclip.trainers.coop import CoOp
 from causalclip.trainers.ivlp import IVLP
 from causalclip.trainers.kgcoop import KgCoOp
 from causalclip.trainers.maple import MaPLe
+from causalclip.trainers.prograd import ProGrad
 from causalclip.trainers.promptsrc import PromptSRC
 from causalclip.trainers.vpt import VPT
 
@@ -34,6 +35,7 @@ TRAINERS = {
     "vpt": VPT,
     "ivlp": IVLP,
     "kgcoop": KgCoOp,
+    "prograd": ProGrad,
     "promptsrc": PromptSRC,
 }
 CASES = [(m, case) for m, spec in MANIFEST["methods"].items() for case in spec["cases"]]

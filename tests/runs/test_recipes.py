@@ -7,7 +7,15 @@ from dassl.engine import TRAINER_REGISTRY
 
 from causalclip import plugin
 from causalclip.runs.protocols import PROTOCOLS
-from causalclip.runs.recipes import CLASS_BOUND, CONFIGS, RULES, methods, recipe
+from causalclip.runs.recipes import (
+    CLASS_BOUND,
+    CONFIGS,
+    RULES,
+    Context,
+    few_shot_settings,
+    methods,
+    recipe,
+)
 
 
 @pytest.mark.parametrize("method", methods())
@@ -43,3 +51,10 @@ def test_a_key_that_binds_a_method_to_its_classes_is_the_one_its_trainer_reads(
     for method, key in CLASS_BOUND.items():
         if key:
             assert make_trainer(method, tmp_path, key, value).class_bound == value
+
+
+def test_prograd_projects_less_with_many_images_of_three_data_sets():
+    less = ("TRAINER.PROGRAD.LAMBDA", "0.8")
+    expected = {("dtd", "8"): less, ("dtd", "4"): (), ("caltech101", "16"): ()}
+    for cell, settings in expected.items():
+        assert few_shot_settings("ProGrad", *cell, Context()) == settings

@@ -22,6 +22,7 @@ from causalclip.trainers.coop import CoOp
 from causalclip.trainers.ivlp import IVLP
 from causalclip.trainers.kgcoop import TEMPLATES, KgCoOp
 from causalclip.trainers.maple import MaPLe
+from causalclip.trainers.prograd import ProGrad
 from causalclip.trainers.promptsrc import TEMPLATES as SIXTY
 from causalclip.trainers.promptsrc import PromptSRC, gaussian_weights
 from causalclip.trainers.tip_adapter import cache_logits, one_hot, search_grid
@@ -85,7 +86,7 @@ def test_cocoop_in_small_parts_is_the_same(clips, monkeypatch):
     torch.testing.assert_close(trainer.logits(IMAGES), together, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("trainer_class", [CoOp, KgCoOp, MaPLe, IVLP, PromptSRC, VPT])
+@pytest.mark.parametrize("trainer_class", [CoOp, KgCoOp, ProGrad, MaPLe, IVLP, PromptSRC, VPT])
 def test_text_kept_for_an_evaluation_is_the_text_of_each_batch(trainer_class, clips):
     trainer = build(trainer_class, clips["vit"])
     with torch.no_grad():
@@ -227,7 +228,14 @@ def test_fine_tuning_moves_the_keys_and_lowers_the_loss(make_trainer, tmp_path):
 
 @pytest.mark.parametrize(
     ("trainer_class", "settings"),
-    [(CoOp, {}), (CoCoOp, {}), (KgCoOp, {}), (IVLP, LANGUAGE_ONLY), (CLIP_Adapter, {})],
+    [
+        (CoOp, {}),
+        (CoCoOp, {}),
+        (KgCoOp, {}),
+        (ProGrad, {}),
+        (IVLP, LANGUAGE_ONLY),
+        (CLIP_Adapter, {}),
+    ],
 )
 def test_methods_without_visual_prompts_learn_on_a_resnet(trainer_class, settings, clips):
     trainer = build(trainer_class, clips["resnet"], **settings)

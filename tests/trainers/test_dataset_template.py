@@ -12,7 +12,7 @@ from causalclip.clip.zeroshot import class_features
 
 OWN = "a catalogue picture of {} on white."
 METHODS = [
-    "CDC", "CLIP_Adapter", "CLIP_ICM", "KgCoOp", "TipAdapter", "TipAdapterF", "VPT",
+    "CDC", "CLIP_Adapter", "CLIP_ICM", "KgCoOp", "ProGrad", "TipAdapter", "TipAdapterF", "VPT",
     "ZeroshotCLIP", "ZeroshotCLIP2",
 ]  # fmt: skip
 

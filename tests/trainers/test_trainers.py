@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "trainers"
 METHODS = sorted(path.name for path in CONFIGS.iterdir())
 PROMPTED = [
     name
-    for name in ("CoOp", "MaPLe", "CDC", "CoCoOp", "VPT", "IVLP", "KgCoOp", "PromptSRC")
+    for name in ("CoOp", "MaPLe", "CDC", "CoCoOp", "VPT", "IVLP", "KgCoOp", "ProGrad", "PromptSRC")
     if name in METHODS
 ]
 

@@ -1,0 +1,127 @@
+"""ProGrad: CoOp that takes no step against CLIP's own knowledge (arXiv 2205.14865)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from causalclip.clip.prompts import PromptSet, TextPrompts
+from causalclip.clip.zeroshot import class_features
+from causalclip.data.templates import dataset_template
+from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
+from causalclip.engine.settings import Flag, Number, Text
+
+# Where the published code differs from CoOp's: the class name comes last, behind the learned words.
+TEMPLATES = {
+    "OxfordPets": "a type of pet, a photo of a {}.",
+    "OxfordFlowers": "a type of flower, a photo of a {}.",
+    "FGVCAircraft": "a type of aircraft, a photo of a {}.",
+    "DescribableTextures": "a texture of {}.",
+    "EuroSAT": "a centered satellite photo of {}.",
+    "Food101": "a type of food, a photo of {}.",
+}
+
+
+def projected(gradient: Tensor, general: Tensor, lam: float) -> Tensor:
+    """The gradient without `lam` times its part against the general direction (section 3.2).
+
+        g - lam min(0, <g, u>) u,   u = general / |general|
+
+    Args:
+        gradient: g, of the cross-entropy; any shape.
+        general: gradient of the distance from zero-shot CLIP, same shape; zero changes nothing.
+        lam: lambda; 0 is CoOp.
+    """
+    unit = F.normalize(general.flatten(), dim=0)
+    against = (gradient.flatten() @ unit).clamp(max=0)
+    return gradient - lam * against * unit.view_as(gradient)
+
+
+class ProGrad(PromptTrainer):
+    """L = L_ce, its gradient projected wherever it works against that of KL(zero-shot || learned).
+
+    The published keys are COOP.N_CTX, COOP.CTX_INIT, LOSS.LAMBDA and LOSS.T.
+    """
+
+    config_node = "PROGRAD"
+    image_tower_untouched = True
+    defaults = {
+        "N_CTX": 16,
+        "CTX_INIT": True,  # start from the words of the template, behind zeros; False: at random
+        "LAMBDA": 1.0,
+        "T": 1.0,  # temperature of both sides of the KL
+        "TEMPLATE": "",  # of zero-shot CLIP; empty takes the data set's published template
+        "PREC": "fp32",
+        "PROJECTION": "",
+    }
+    constraints = {
+        "N_CTX": TOKENS,
+        "CTX_INIT": Flag(),
+        "LAMBDA": Number(0),
+        "T": Number(0, open_low=True),
+        "TEMPLATE": Text("{}"),
+    }
+
+    def template(self) -> str:
+        """The hand-crafted template that zero-shot CLIP reads and the context starts from."""
+        return self.settings.TEMPLATE or dataset_template(self.cfg, TEMPLATES)
+
+    def words(self) -> str:
+        """What the context starts from: the template up to the class name, or nothing."""
+        return self.template().partition("{}")[0].strip() if self.settings.CTX_INIT else ""
+
+    def padding(self) -> int:
+        """The learned tokens in front of the words.
+
+        Raises:
+            ValueError: more words than N_CTX.
+        """
+        words, n_ctx = self.words(), self.settings.N_CTX
+        if (count := len(words.split())) > n_ctx:
+            raise ValueError(
+                f"TRAINER.PROGRAD.N_CTX must be at least {count}, the words of {words!r} that the "
+                f"context starts from, got {n_ctx}"
+            )
+        return n_ctx - count
+
+    def context(self) -> Context:
+        """N_CTX tokens that end in the words of the template."""
+        if not (words := self.words()):
+            return Context(self.settings.N_CTX)
+        return Context(self.settings.N_CTX, " ".join(["X"] * self.padding() + [words]))
+
+    def build_prompts(self) -> nn.Module:
+        """One context for all classes, zero in front of its words as published."""
+        context, width = self.context(), self.clip.token_embedding.weight.shape[1]
+        self.handcrafted = class_features(self.clip, self.classnames, [self.template()])
+        if (start := context.start(self.clip)) is not None:
+            start[: self.padding()] = 0
+        return TextPrompts(context.n_ctx, width, init=start)
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy; its gradient for the context is `projected`.
+
+        Args:
+            images: (B, 3, H, W).
+            labels: (B,) int64.
+
+        Returns:
+            The loss, and the logits (B, K).
+        """
+        ctx = self.model().text[0].clone()  # a tensor of this step, so that its hook ends with it
+        prompts = PromptSet(text=(ctx,))
+        image_features = self.image_features(images, prompts)
+        logits = self.classify(image_features, self.text_features(prompts))
+        distance = self.distance(logits, self.classify(image_features, self.handcrafted))
+        # Scaled under amp against underflow; `projected` reads no more than its direction.
+        scaled = self.scaler.scale(distance)
+        (general,) = torch.autograd.grad(scaled, ctx, retain_graph=True)
+        ctx.register_hook(lambda gradient: projected(gradient, general, self.settings.LAMBDA))
+        return F.cross_entropy(logits, labels), logits
+
+    def distance(self, logits: Tensor, zero_shot: Tensor) -> Tensor:
+        """T^2 KL(zero-shot || learned) of logits (B, K), up to a constant (section 3.2)."""
+        temperature = self.settings.T
+        targets = (zero_shot / temperature).softmax(-1)
+        return temperature**2 * F.cross_entropy(logits / temperature, targets)
