@@ -40,7 +40,7 @@ def load_runs(root: Path) -> pd.DataFrame:
 
 
 def shows(result: Result) -> bool:
-    """Whether it belongs into the protocols' tables; an ablation's runs have tables of their own."""
+    """Whether it belongs into the protocols' tables; those of an ablation have their own."""
     return result.protocol != "ablation"
 
 
