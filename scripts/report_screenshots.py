@@ -3,7 +3,7 @@
     causalclip report output/quickstart
     python scripts/report_screenshots.py output/quickstart/report.html
 
-Each picture shows one section alone, 1280 pixels wide, in 64 colours so that it is small.
+Each picture shows one section alone, 1280 pixels wide, in 256 colours so that it is small.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def shoot(page: Path, name: str) -> Path:
             stderr=subprocess.DEVNULL,
         )
     with Image.open(target) as image:
-        image.convert("RGB").quantize(64).save(target, optimize=True)
+        image.convert("RGB").quantize(256).save(target, optimize=True)
     return target
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -65,8 +66,8 @@ def draw_confusion(figure: Figure, matrix: NDArray, names: Sequence[str]) -> Non
     axes.grid(visible=False)
     for i, j in zip(*np.nonzero(shares >= 0.5), strict=True):
         # Dark ink on full blue cannot be read, in either of the page's two modes.
-        ink = {"color": "white"} if shares[i, j] > 55 else {}
-        axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=6, **ink)
+        ink = "white" if shares[i, j] > 55 else rcParams["text.color"]
+        axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=6, color=ink)
 
 
 def draw_uncertainty(

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ DASHES = ("-", "--", "-.", ":")
 # Drawn in these two, and put in place by the page's own colours.
 INK, FAINT = "#010203", "#a1a2a3"
 
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib's own annotation is a list of all its names
     "font.size": 8,
     "font.family": "DejaVu Sans",  # matplotlib's own: the same everywhere
     "axes.spines.top": False,
@@ -117,8 +117,8 @@ def _embedded(svg: str, label: str, name: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<g id=\"[^\"]*\">", "<g>", body)
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)  # the text again, for glyphs
-    body = re.sub(r"(<\w+ )id=\"", rf"\g<1>id=\"{name}-", body)
-    body = re.sub(r"(url\(|xlink:href=\")#", rf"\g<1>#{name}-", body)
+    body = re.sub(r'(<\w+ )id="', rf'\g<1>id="{name}-', body)
+    body = re.sub(r'(url\(|xlink:href=")#', rf"\g<1>#{name}-", body)
     body = re.sub(r"\s*\n\s*", "\n", body)
     body = body.replace(INK, "currentColor").replace(FAINT, "var(--grid)")
     opening = re.match(r"<svg[^>]*>", body)

@@ -77,6 +77,13 @@ def test_figures_take_their_ink_from_the_page(page):
     assert "<metadata" not in svg
 
 
+def test_every_marker_and_clip_of_a_figure_is_in_the_same_figure(page):
+    for svg in re.findall(r"<svg.*?</svg>", page.read_text(), re.DOTALL):
+        used = re.findall(r'(?:url\(|xlink:href=")#([^")]+)', svg)
+        assert set(used) <= set(re.findall(r' id="([^"]+)"', svg))
+        assert used
+
+
 def test_a_folder_without_results_is_an_error(tmp_path, capsys):
     assert command.main([str(tmp_path)]) == 2
     assert f"no finished runs below {tmp_path}" in capsys.readouterr().err
