@@ -119,3 +119,17 @@ def test_a_step_between_two_lines_never_waits_for_a_device(
         for trainer.batch_idx in (1, 2):
             assert trainer.forward_backward(batch) is None
     assert waits.seen == []
+
+
+def test_the_curve_has_the_mean_of_each_epoch_whatever_was_printed():
+    report = StepReport()
+    for epoch, losses in ((1, (1.0, 2.0, 6.0)), (2, (4.0, 0.0, 2.0))):
+        for batch, loss in enumerate(losses, start=1):
+            report.add(torch.tensor(loss), torch.tensor([10 * loss]))
+            if batch != 1:  # the first two at once, then the third
+                report.read(epoch=epoch, batch=batch)
+    assert report.curve.record() == {
+        "epoch": [1, 2],
+        "loss": [3.0, 2.0],
+        "accuracy": [30.0, 20.0],
+    }
