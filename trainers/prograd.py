@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from causalclip.clip.prompts import PromptSet, TextPrompts
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
+from causalclip.engine.distributed import mean_over_all
 from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
 from causalclip.engine.settings import Flag, Number, Text
 
@@ -117,7 +118,13 @@ class ProGrad(PromptTrainer):
         # Scaled under amp against underflow; `projected` reads no more than its direction.
         scaled = self.scaler.scale(distance)
         (general,) = torch.autograd.grad(scaled, ctx, retain_graph=True)
-        ctx.register_hook(lambda gradient: projected(gradient, general, self.settings.LAMBDA))
+
+        def aligned(gradient: Tensor) -> Tensor:
+            # Of several processes, all project the gradients of the whole batch.
+            whole = mean_over_all(len(labels), gradient, general)
+            return projected(*whole, lam=self.settings.LAMBDA)
+
+        ctx.register_hook(aligned)
         return F.cross_entropy(logits, labels), logits
 
     def distance(self, logits: Tensor, zero_shot: Tensor) -> Tensor:

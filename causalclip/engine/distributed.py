@@ -170,13 +170,25 @@ def average(module: nn.Module, n_images: int, *numbers: Tensor) -> list[Tensor]:
     if world_size() == 1:
         return list(numbers)
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    parts = [*gradients, *(number.detach().float() for number in numbers)]
+    means = mean_over_all(n_images, *gradients, *(number.detach().float() for number in numbers))
+    for gradient, mean in zip(gradients, means, strict=False):
+        gradient.copy_(mean)
+    return means[len(gradients) :]
+
+
+def mean_over_all(n_images: int, *parts: Tensor) -> list[Tensor]:
+    """Means over the images of all processes, from those over each process's.
+
+    Args:
+        n_images: in this process's part of the batch.
+        parts: tensors of any shapes, the same in every process.
+    """
+    if world_size() == 1:
+        return list(parts)
     total = torch.cat([*(part.flatten() for part in parts), parts[0].new_ones(1)]) * n_images
     distributed.all_reduce(total)
-    means = (total / total[-1]).split([*(part.numel() for part in parts), 1])
-    for gradient, mean in zip(gradients, means, strict=False):
-        gradient.copy_(mean.view_as(gradient))
-    return list(means[len(gradients) : -1])
+    means = (total / total[-1])[:-1].split([part.numel() for part in parts])
+    return [mean.view_as(part) for mean, part in zip(means, parts, strict=True)]
 
 
 def in_order(mine: Sequence[T]) -> list[T]:

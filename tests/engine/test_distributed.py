@@ -22,7 +22,7 @@ from causalclip.engine import distributed
 from causalclip.runs import train
 
 ROOT = Path(__file__).parents[2]
-METHODS = ("CoOp", "MaPLe", "PromptSRC", "CDC")
+METHODS = ("CoOp", "ProGrad", "MaPLe", "PromptSRC", "CDC")
 SHARED = [
     *("DATALOADER.NUM_WORKERS", 0, "DATALOADER.TEST.BATCH_SIZE", 150),
     *("DATASET.NUM_SHOTS", 3, "OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1),
