@@ -168,3 +168,17 @@ def test_the_risk_coverage_curve_of_very_certain_images_goes_by_their_order(cert
     record = json.loads((folder / "results.json").read_text())
     assert record["metrics"]["aurc"] == pytest.approx(expected, rel=1e-9)
     assert record["variants"]["dempster"]["aurc"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_tensorboard_gets_what_dassls_evaluator_does_not_write_there():
+    from causalclip.engine.base import scalars_of
+
+    own = {"accuracy": 80.0, "ece": 5.0, "nll": 0.5, "brier": 0.2, "aurc": 0.1, "n": 10}
+    record = {"metrics": own, "variants": {"dempster": {"accuracy": 70.0, "ece": 9.0}}}
+    assert scalars_of(record) == {
+        "ece": 5.0,
+        "nll": 0.5,
+        "brier": 0.2,
+        "aurc": 0.1,
+        "dempster/accuracy": 70.0,
+    }
