@@ -166,10 +166,12 @@ def test_curves_are_written_as_png_and_pdf(few_shot, tmp_path):
 
 
 def test_a_curve_goes_through_the_means_over_seeds(few_shot):
-    from causalclip.report.curves import curve
+    from matplotlib.figure import Figure
 
-    rows = scores(load_runs(few_shot))
-    figure = curve(rows[rows.table == "Few-shot: A"], title="A")
+    from causalclip.report.plots_study import draw_fewshot
+
+    rows, figure = scores(load_runs(few_shot)), Figure()
+    draw_fewshot(figure, rows[rows.table == "Few-shot: A"])
     (container,) = figure.axes[0].containers
     x, y = container.lines[0].get_data()
     assert (list(x), list(y)) == ([1, 16], [2.5, 17.5])
