@@ -17,6 +17,7 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 
+from causalclip import plugin
 from causalclip.engine import feature_cache
 from causalclip.runs import train
 from causalclip.runs.identity import model_digest
@@ -156,10 +157,22 @@ def test_debug_shows_where_an_input_error_comes_from(call, images):
 # Being told to stop
 
 
+@pytest.fixture
+def signals_of_a_shell():
+    """As a process finds them that a shell has started, whatever a library has left."""
+    plain = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in plain.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_of_a_shell")
 @pytest.mark.parametrize(("number", "status", "saved"), [("SIGTERM", 143, 1), ("SIGINT", 130, 0)])
 def test_a_stop_is_one_line_that_says_what_is_saved_and_the_same_command_goes_on(
     call, images, monkeypatch, number, status, saved, capsys
 ):
+    plugin.register_all()
     method = TRAINER_REGISTRY.get("CoOp")
     learn = method.forward_backward
 
