@@ -3,7 +3,7 @@
     python benchmarks/recipes.py tuning [--methods CDC] [--worlds digits] [--photos DIR] [--jobs 2]
     python benchmarks/recipes.py test   [--photos DIR] [--jobs 2]
     python benchmarks/recipes.py tuning --table        # what recipes_tuning.csv holds, no run
-    python benchmarks/recipes.py test --table [--compare CDC MaPLe]
+    python benchmarks/recipes.py test --compare CDC MaPLe
 
 recipes.yaml has the worlds, the seeds of both looks, and the candidates. The tuning look never
 reads a test split (tuning_sets.py); the test look runs configs/trainers as they are. Each run is
@@ -15,6 +15,7 @@ left out.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from typing import Any
 import pandas as pd
 import yaml
 from PIL import Image, ImageOps
+from scipy.stats import hmean
 from tabulate import tabulate
 
 from causalclip.metrics import novelty_auroc
@@ -41,6 +43,7 @@ INSIDE = "in CLIP_ICM's subspace"
 FIGURES = ["base", "new", "HM", "ECE base", "ECE new", "AUROC"]
 
 
+@functools.cache
 def described() -> dict[str, Any]:
     """recipes.yaml."""
     return yaml.safe_load((HERE / "recipes.yaml").read_text(encoding="utf-8"))
@@ -112,7 +115,7 @@ class Job:
                 "seed": self.seed,
                 "base": base,
                 "new": new,
-                "HM": 2 * base * new / max(base + new, 1e-9),
+                "HM": float(hmean([base, new])),
                 "ECE base": found[0]["ece"],
                 "ECE new": found[1]["ece"],
                 "AUROC": novelty_auroc(*(one.uncertainty(reading) for one in answers)),
@@ -224,8 +227,11 @@ def read(look: str) -> pd.DataFrame:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is not done, write the CSV, print the table."""
-    args = parser().parse_args(argv)
-    if not args.table:
+    options = parser()
+    args = options.parse_args(argv)
+    if complaint := checked(args):
+        options.error(complaint)
+    if not args.table and not args.compare:
         status = run(args)
         if status:
             return status
@@ -233,7 +239,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = compared(rows, *args.compare) if args.compare else table(rows).reset_index()
     if "settings" in made:  # the tables are wide enough
         made["settings"] = made["settings"].str.replace(r"TRAINER\.[A-Z]+\.", "", regex=True)
-    shown = tabulate(made.to_dict("list"), headers="keys", tablefmt="github", floatfmt=".1f")
+    digits = ".2g" if args.compare else ".1f"  # p is small
+    shown = tabulate(made.to_dict("list"), headers="keys", tablefmt="github", floatfmt=digits)
     print(shown)
     return 0
 
@@ -241,9 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Do the runs of a look that are not done, and write their rows; perform's status."""
     facts, data = described(), Path(args.data)
-    worlds = args.worlds or [
-        name for name in facts["worlds"] if args.photos or not name.startswith("photos")
-    ]
+    worlds = args.worlds or [name for name in facts["worlds"] if args.photos or not _photos(name)]
     if args.photos and not (data / "photos_portrait").is_dir():
         make_photos(Path(args.photos, "photos200"), data)
     data.mkdir(parents=True, exist_ok=True)
@@ -252,9 +257,35 @@ def run(args: argparse.Namespace) -> int:
     planned = [run for job in jobs for run in job.runs(root, data, args.photos or "")]
     status = perform(planned, Local(jobs=args.jobs, show="runs"))
     if not status:
-        rows = pd.DataFrame([row for job in jobs for row in job.rows(root)])
-        rows.round(3).to_csv(csv_of(args.look), index=False)
+        keep(args.look, pd.DataFrame([row for job in jobs for row in job.rows(root)]).round(3))
     return status
+
+
+def keep(look: str, rows: pd.DataFrame) -> None:
+    """Put rows into the CSV of a look, in place of those of the same runs; the others stay."""
+    path = csv_of(look)
+    known = pd.concat([read(look), rows]) if path.is_file() else rows
+    which = ["method", "settings", "reading", "world", "seed"]
+    known.drop_duplicates(which, keep="last").to_csv(path, index=False)
+
+
+def _photos(world: str) -> bool:
+    return world.startswith("photos")
+
+
+def checked(args: argparse.Namespace) -> str:
+    """What is wrong with the arguments, or ""."""
+    if args.photos and not Path(args.photos, "photos200").is_dir():
+        return f"--photos must be a folder that holds photos200/, got {args.photos}"
+    asked = [name for name in args.worlds or () if _photos(name)]
+    if asked and not args.photos and not args.table:
+        return f"{' '.join(asked)} need --photos, the folder of the photographs and their CLIP"
+    if (args.table or args.compare) and not csv_of(args.look).is_file():
+        return f"no {csv_of(args.look)} yet: run the look without --table"
+    known = set(read(args.look).method) if args.compare else set()
+    if args.compare and (lost := [name for name in args.compare if name not in known]):
+        return f"--compare must name methods with rows ({' '.join(sorted(known))}), got {lost[0]}"
+    return ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -262,14 +293,15 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     add = made.add_argument
     add("look", choices=("tuning", "test"))
-    add("--methods", nargs="+", help="default: all of recipes.yaml")
-    add("--worlds", nargs="+", help="default: all whose data are there")
+    facts = described()
+    add("--methods", nargs="+", choices=list(facts["candidates"]), help="default: all")
+    add("--worlds", nargs="+", choices=list(facts["worlds"]), help="default: all that can be")
     add("--photos", help="folder that holds photos200/ and photos200_clip.pt")
     add("--data", default="data", help="where bundled data are drawn and photographs cut")
     add("--output", default="output/recipes", help="where the runs go")
     add("--jobs", type=int, default=2, help="runs at a time")
     add("--table", action="store_true", help="run nothing, print what the CSV holds")
-    add("--compare", nargs=2, metavar="METHOD", help="paired differences of HM of two methods")
+    add("--compare", nargs=2, metavar="METHOD", help="run nothing: paired differences of HM")
     return made
 
 

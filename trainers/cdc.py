@@ -16,7 +16,7 @@ Every part has a switch. Rows of an ablation; `+` goes on from the row above:
     multiple templates alone              LOSS cross_entropy, FUSED_LOSS False, FUSION logits,
                                           GAMMA 0, BETA 0
       + one template: IVLP's model        INIT_NOISE 0, N_TEMPLATES 1
-      + MaPLe, to the digit               VISION coupled
+      + MaPLe, to the digit               VISION coupled, N_CTX as MaPLe's
 """
 
 from __future__ import annotations
@@ -350,7 +350,7 @@ class CDC(PromptTrainer):
         )
 
     def details(self) -> dict[str, Any]:
-        """The offset of the evidence, the discount of the fusion, how alike templates are."""
+        """The evidence's offset (0: each image's own), the discount, how alike templates are."""
         return {
             "offset": self.model.get_buffer("offset").item(),
             "discount": self.model.get_buffer("discount").item(),

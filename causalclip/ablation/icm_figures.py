@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from causalclip.ablation.figure_style import COLOURS, MARKERS
 from causalclip.ablation.icm_scores import HEADS, choice_of, grid, heads_of
 from causalclip.ablation.planning import Row
 from causalclip.icm.projection import Estimator
 from causalclip.icm.selection import Choice, Scored
+from causalclip.report.plots_style import COLOURS, colour, marker
 from causalclip.report.results import RESULTS_FILE, Result
 from causalclip.runs.plan import Run
 
@@ -115,22 +115,22 @@ def spectra(rows: Sequence[Row], _split: str) -> Figures:
     heads = [head for head in HEADS.values() if head in heads_of(result_of(runs[0]))]
     figure, axes = plt.subplots(1, len(heads), figsize=(4.2 * len(heads), 3.2), squeeze=False)
     for ax, head in zip(axes[0], heads, strict=True):
-        for run, colour in zip(runs, COLOURS * len(runs), strict=False):
-            spectrum(ax, heads_of(result_of(run))[head], where(run), colour)
+        for number, run in enumerate(runs):
+            spectrum(ax, heads_of(result_of(run))[head], where(run), colour(number))
         ax.set(xlabel="eigenvector", ylabel="eigenvalue", title=head, xscale="log")
         ax.set_yscale("symlog", linthresh=1e-4)
         ax.legend(title="filled: kept", fontsize="small")
     return {"spectrum": figure}
 
 
-def spectrum(ax: Axes, found: Mapping, name: str, colour: str) -> None:
+def spectrum(ax: Axes, found: Mapping, name: str, ink: str) -> None:
     """The eigenvalues (D,) of one choice: those that are kept filled."""
     values, k = np.array(found["spectrum"]), found["choice"]["dim_inv"]
     places = np.arange(1, len(values) + 1)
     label = f"{name}: {found['choice']['estimator']}, {k} of {len(values)}"
-    ax.plot(places, values, color=colour, lw=0.8, label=label)
-    ax.plot(places[:k], values[:k], ".", color=colour)
-    ax.plot(places[k:], values[k:], ".", color=colour, markerfacecolor="none")
+    ax.plot(places, values, color=ink, lw=0.8, label=label)
+    ax.plot(places[:k], values[:k], ".", color=ink)
+    ax.plot(places[k:], values[k:], ".", color=ink, markerfacecolor="none")
 
 
 # Embeddings
@@ -161,6 +161,7 @@ def embeddings(rows: Sequence[Row], split: str) -> Figures:
 def scatter(ax: Axes, places: np.ndarray, names: np.ndarray) -> None:
     """Points (N, 2), coloured and marked by their names (N,)."""
     for number, name in enumerate(dict.fromkeys(sorted(names))):
-        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+        shifted = number + number // len(COLOURS)  # a repeated colour has another marker
+        style = {"color": colour(number), "marker": marker(shifted)}
         ax.scatter(*places[names == name].T, s=9, linewidths=0, alpha=0.7, label=name, **style)
     ax.set(xticks=[], yticks=[])

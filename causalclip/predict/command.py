@@ -16,6 +16,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from causalclip.runs.flags import add_imports
+
 if TYPE_CHECKING:
     from causalclip.predict.pictures import Broken, Source
     from causalclip.predict.predictor import Predictor
@@ -25,13 +27,8 @@ NAMED = 20  # broken images whose reasons are said; all are counted
 
 def parser() -> argparse.ArgumentParser:
     """What to predict, by which run, and how it is shown."""
-    p = argparse.ArgumentParser(
-        prog="causalclip predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    p = model_parser("predict", __doc__)
     add = p.add_argument
-    model_arguments(p)
     add("images", nargs="+", metavar="IMAGE", help="files, folders, or - for paths on stdin")
     add("--top", type=int, default=5, metavar="N", help="classes to show (default: 5)")
     silent = p.add_mutually_exclusive_group()
@@ -49,20 +46,19 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def model_arguments(p: argparse.ArgumentParser) -> None:
+def model_parser(command: str, description: str | None) -> argparse.ArgumentParser:
     """The arguments by which every command on a trained run finds its model."""
+    p = argparse.ArgumentParser(
+        prog=f"causalclip {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = p.add_argument
     add("model_dir", metavar="MODEL_DIR", help="output folder of a finished run")
     add("--classes", nargs="+", metavar="NAME", help="other class names, or a file, one a line")
     add("--backbone", default="", help="file of the run's CLIP, where it lies elsewhere now")
-    add(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module to import first, for trainers of your own; may be repeated",
-    )
+    add_imports(p)
+    return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,17 +12,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from causalclip.predict.command import explained, loaded, model_arguments
+from causalclip.predict.command import explained, loaded, model_parser
 
 
 def parser() -> argparse.ArgumentParser:
     """Whose answer about which picture is explained."""
-    p = argparse.ArgumentParser(
-        prog="causalclip explain",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    model_arguments(p)
+    p = model_parser("explain", __doc__)
     p.add_argument("image", metavar="IMAGE", help="the picture's file")
     p.add_argument("--class", dest="classname", default="", help="default: the predicted one")
     p.add_argument("--output", help="the PNG to write; default: IMAGE's name.explained.png here")

@@ -13,17 +13,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from causalclip.predict.command import explained, loaded, model_arguments
+from causalclip.predict.command import explained, loaded, model_parser
 
 
 def parser() -> argparse.ArgumentParser:
     """Which run, and where to."""
-    p = argparse.ArgumentParser(
-        prog="causalclip export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    model_arguments(p)
+    p = model_parser("export", __doc__)
     p.add_argument("--output", help="folder to write; default: MODEL_DIR/export")
     return p
 

@@ -71,6 +71,12 @@ def drawn(draw: Draw, *, width: float, height: float) -> Figure:
     return figure
 
 
+def on_paper() -> dict[Any, Any]:
+    """The style with black ink, the same file from every run."""
+    ink = {key: "black" for key, value in STYLE.items() if value == INK}
+    return {**STYLE, **ink, "grid.color": "#dddddd", "svg.hashsalt": "c"}
+
+
 def write_figure(draw: Draw, path: Path, *, width: Width = "column", ratio: float = 0.75) -> Path:
     """Draw into a file, pdf, png or svg by its suffix; without the date, so that it is the same.
 
@@ -81,8 +87,7 @@ def write_figure(draw: Draw, path: Path, *, width: Width = "column", ratio: floa
         ratio: height by width.
     """
     inches = WIDTHS[width]
-    ink = {key: "black" for key, value in STYLE.items() if value == INK}
-    with matplotlib.rc_context({**STYLE, **ink, "grid.color": "#dddddd", "svg.hashsalt": "c"}):
+    with matplotlib.rc_context(on_paper()):
         figure = drawn(draw, width=inches, height=inches * ratio)
         kind = path.suffix.removeprefix(".")
         undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)

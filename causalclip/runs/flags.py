@@ -42,14 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model-dir", default="", help="output folder of the training run to evaluate")
     add("--load-epoch", type=int, help="epoch to load (default: best, else last)")
     add("--no-train", action="store_true", help="build everything, do not train")
-    add(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module to import first, for your own trainers and data sets; may be repeated",
-    )
+    add_imports(p)
     add("--protocol", default="", help="the protocol this run belongs to, for results.json")
     add("--part", default="", help="its part of the protocol, for example train_base")
     add("--no-cache", action="store_true", help="do not keep or read image features on disk")
@@ -65,3 +58,15 @@ def parser() -> argparse.ArgumentParser:
     )
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, for example OPTIM.LR 0.002")
     return p
+
+
+def add_imports(p: argparse.ArgumentParser) -> None:
+    """The flag by which a command learns of trainers and data sets that are not ours."""
+    p.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module to import first, for your own trainers and data sets; may be repeated",
+    )

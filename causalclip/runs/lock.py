@@ -34,12 +34,8 @@ def holding(folder: Path) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
     with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in HELD:
-                raise
-            raise Busy(f"{folder} is at work: {_holder(file)}") from error
+        if not _locked(file):
+            raise Busy(f"{folder} is at work: {_holder(file)}")
         file.seek(0)
         died = bool(file.read())
         file.truncate(0)
@@ -57,13 +53,18 @@ def holder_of(folder: Path) -> str:
     if not path.is_file():
         return ""
     with open(path, "r+", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in HELD:
-                raise
-            return _holder(file)
-    return ""
+        return "" if _locked(file) else _holder(file)
+
+
+def _locked(file: TextIO) -> bool:
+    """Whether the lock is ours now; another process has it where not."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in HELD:
+            raise
+        return False
+    return True
 
 
 def _me() -> dict[str, str | int]:

@@ -12,6 +12,7 @@ REFUSED = (
     "INPUT.PIXEL_STD",
     "INPUT.SIZE",
     "TRAINER.CDC.EVIDENCE",
+    "TRAINER.CDC.EVIDENCE_OFFSET",
 )
 """With another of these a learned model is read as something that was never trained."""
 

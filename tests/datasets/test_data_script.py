@@ -415,7 +415,7 @@ def test_the_command_downloads_by_name_only_and_reports_what_is_left(
     ("files", "special"),
     [
         ({"../evil.txt": b""}, {}),
-        ({"/tmp/evil.txt": b""}, {}),
+        ({"/evil.txt": b""}, {}),
         ({"ok/../../evil.txt": b""}, {}),
         ({}, {"link": (tarfile.SYMTYPE, "../outside")}),
         ({}, {"link": (tarfile.SYMTYPE, "/etc/passwd")}),
@@ -437,7 +437,7 @@ def test_a_link_inside_the_folder_is_no_plain_file_either(tmp_path):
         unpack(archive, tmp_path / "target", most_bytes=1000)
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "/tmp/evil.txt", "..\\evil.txt", "C:\\evil.txt"])
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "..\\evil.txt", "C:\\evil.txt"])
 def test_a_zip_that_leaves_its_folder_is_refused_whole(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("first.txt", "")
