@@ -30,6 +30,8 @@ KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|USE_CUDA|VERBOSE")
 ABLATION = "ablation"
 """In place of a protocol: a command of its own, causalclip/ablation/."""
 
+SETTINGS = "for example OPTIM.LR 0.002; {dataset}, {seed}, {shots} and {target} are the run's"
+
 EXAMPLES = """examples:
   causalclip run base2new --methods ZeroshotCLIP CDC --datasets handwritten_digits --seeds 1
   causalclip run base2new --methods MaPLe CDC --data /data --dry-run
@@ -79,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         help="on the screen: all that a run prints, a line an epoch, or its end (log.txt has all)",
     )
     add("--no-table", action="store_true", help="print no table at the end")
-    add("settings", nargs="*", metavar="KEY VALUE", help="for example OPTIM.LR 0.002")
+    add("settings", nargs="*", metavar="KEY VALUE", help=SETTINGS)
     _complete(p)
     return p
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from causalclip.files.atomic import replacing
+from causalclip.files.download import file_digest
 
 SCHEMA = 1
 RUN_FILE = "run.json"
@@ -43,6 +44,9 @@ NO_MATTER = {
     "TEST.COMPUTE_CMAT": "one more file",
 }
 """The settings that do not change a result, each with its reason."""
+
+FILES = ("PROJECTION", "CAPTIONS", "INIT_WEIGHTS")
+"""Last words of the keys that name a file: what is in it counts, beside its path."""
 
 Settings = dict[str, Any]
 Difference = tuple[str, Any, Any]
@@ -96,8 +100,15 @@ def flat(tree: Mapping[str, Any], *, node: str = "", prefix: str = "") -> Settin
             if not (prefix == "TRAINER." and node and key != node):
                 found.update(flat(value, node=node, prefix=f"{name}."))
         elif name not in NO_MATTER:
-            found[name] = plain(value)
+            found[name] = counted(name, value)
     return found
+
+
+def counted(key: str, value: Any) -> Any:
+    """What counts of a value: of a file that a setting names, its path and its digest."""
+    if key.rpartition(".")[2] in FILES and value and Path(value).is_file():
+        return f"{value} (sha256 {file_digest(value)[:12]})"
+    return plain(value)
 
 
 def plain(value: Any) -> Any:
@@ -121,7 +132,7 @@ def asked_settings(files: Iterable[Path], pairs: Sequence[str]) -> Settings:
     for path in files:
         found.update(file_settings(str(path)))
     given = dict(zip(pairs[::2], map(parsed, pairs[1::2]), strict=True))
-    found.update({key: value for key, value in given.items() if key not in NO_MATTER})
+    found.update({k: counted(k, value) for k, value in given.items() if k not in NO_MATTER})
     return found
 
 

@@ -89,6 +89,12 @@ class Cell:
             **{**vars(self), "recipe": named},
         )
 
+    def of_this(self, value: str) -> str:
+        """A user's VALUE, in which {dataset}, {seed}, {shots} and {target} are this cell's."""
+        for name in ("dataset", "seed", "shots", "target"):
+            value = value.replace(f"{{{name}}}", getattr(self, name))
+        return value
+
 
 @dataclass(frozen=True)
 class Run:
@@ -253,7 +259,7 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
         *_model(request, trained),
         *(cell.fill(word, part.name) for word in part.settings),
         *_recipe_settings(request, cell),
-        *settings_for(request, cell.method),
+        *map(cell.of_this, settings_for(request, cell.method)),
     ]
     draws = _drawn(request, request.source if part.on_source else cell.dataset)
     return Run(protocol, part.name, folder, tuple(arguments), trained, draws)

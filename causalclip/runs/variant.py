@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from causalclip.runs.identity import NO_MATTER, Settings, parsed
+from causalclip.runs.identity import NO_MATTER, Settings, counted, parsed
 
 VAGUE = ("NAME",)
 """Last words of a key that say nothing alone."""
@@ -22,7 +22,7 @@ def variant(pairs: Sequence[str], known: Settings) -> str:
     mattering = {
         key: value
         for key, value in given.items()
-        if key not in NO_MATTER and known.get(key, _NOTHING) != parsed(value)
+        if key not in NO_MATTER and known.get(key, _NOTHING) != counted(key, parsed(value))
     }
     short = [_short(key) for key in mattering]
     named = (

@@ -12,6 +12,7 @@ from causalclip.runs import identity, perform, state
 from causalclip.runs.identity import (
     Identity,
     Recorded,
+    asked_settings,
     differences,
     flat,
     model_digest,
@@ -51,6 +52,22 @@ def test_the_fingerprint_follows_every_part_of_the_identity_and_no_order():
         Identity({"A": 1, "B": 2}, epoch=5, weights="w", model="m"),
     ]
     assert len({run.fingerprint for run in [first, *others]}) == 5
+
+
+def test_what_is_in_a_file_that_a_setting_names_counts_and_not_its_path_alone(tmp_path):
+    file = tmp_path / "projection.safetensors"
+    pairs = ["TRAINER.CDC.PROJECTION", str(file)]
+    file.write_bytes(b"one")
+    once = asked_settings((), pairs)
+    tree = {"TRAINER": {"NAME": "CDC", "CDC": {"PROJECTION": str(file)}}}
+    recorded = flat(tree, node="CDC")
+    assert recorded[pairs[0]] == once[pairs[0]]
+    assert variant(pairs, recorded) == ""
+    file.write_bytes(b"another")
+    again = asked_settings((), pairs)
+    assert differences(Recorded(Identity(once), once), again) == [
+        (pairs[0], once[pairs[0]], again[pairs[0]])
+    ]
 
 
 def test_differences_name_both_values_and_know_defaults():

@@ -52,6 +52,14 @@ def test_all_images_are_no_number_of_shots():
     assert value(first.arguments, "DATASET.NUM_SHOTS") == "16"
 
 
+def test_a_value_may_name_the_domain_that_is_left_out_and_the_seed():
+    settings = ("TRAINER.COOP.PROJECTION", "icm/{target}/seed{seed}/projection.safetensors")
+    first, second = plan(replace(LODO, settings=settings), lambda name: ["flat", "neon"])
+    assert value(first.arguments, settings[0]) == "icm/flat/seed1/projection.safetensors"
+    assert value(second.arguments, settings[0]) == "icm/neon/seed1/projection.safetensors"
+    assert first.folder.parent.name.endswith("PROJECTION=projection")
+
+
 def test_a_linear_probe_of_imagenet_is_tested_on_the_variants_with_its_classes():
     request = Request(PROTOCOLS["dg"], ("LinearProbe",), ("imagenetv2", "imagenet_sketch"))
     check(request)
