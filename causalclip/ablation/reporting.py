@@ -64,7 +64,8 @@ class Report:
 
         with styled():
             for name, figure in loaded(table.figure)(rows, self.split).items():
-                figure.suptitle(f"{table.title}: {self.place}, {SPLITS[self.split]} split")
+                # two lines: a column's width holds no more
+                figure.suptitle(f"{table.title}\n{self.place}, {SPLITS[self.split]} split")
                 for path in save(figure, self.folder, name):
                     print(f"wrote {path}")
 
