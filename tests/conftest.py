@@ -66,15 +66,11 @@ def make_cfg(data_root, random_clip):
         cfg = plugin.default_cfg()
         config = min((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))
         cfg.merge_from_file(str(config))
-        shallow = [
-            f"TRAINER.{node}.{key}"
-            for node in cfg.TRAINER
-            if node != "NAME"
-            for key in cfg.TRAINER[node]
-            if key.startswith("PROMPT_DEPTH")
-        ]
-        for key in shallow:  # the random CLIP has two blocks
-            cfg.merge_from_list([key, 2])
+        # The random CLIP has two blocks.
+        shallow = {"PROMPT_DEPTH": 2, "REP_LAYERS": [2], "ADAPTER_END": 2}
+        for node in (cfg.TRAINER[name] for name in cfg.TRAINER if name != "NAME"):
+            for key in node:
+                node[key] = next((v for k, v in shallow.items() if key.startswith(k)), node[key])
         cfg.merge_from_list(
             ["DATASET.ROOT", str(data_root), "DATASET.NAME", "HandwrittenDigits"]
             + ["OUTPUT_DIR", str(output_dir), "TRAINER.NAME", trainer, "SEED", 1]

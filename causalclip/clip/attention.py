@@ -28,15 +28,15 @@ def text_attention(
     return _merged(attn, _attend(scaled, k, v, layout, ends_only=ends_only))
 
 
-def image_attention(attn: nn.MultiheadAttention, x: Tensor, *, first_only: bool = False) -> Tensor:
+def image_attention(attn: nn.MultiheadAttention, x: Tensor, *, read: int | None = None) -> Tensor:
     """Return what attention gives for the tokens of images, (B, L, D).
 
     Args:
         attn: the module whose weights are used.
         x: (B, L, D), normalised tokens.
-        first_only: attend for the class token alone: (B, 1, D).
+        read: attend for the first `read` tokens alone: (B, read, D).
     """
-    q, k, v = _heads(attn, x[:, :1] if first_only else x, x)
+    q, k, v = _heads(attn, x[:, :read], x)
     return _merged(attn, F.scaled_dot_product_attention(q, k, v))
 
 

@@ -1,7 +1,7 @@
 """Prompts inside an unmodified CLIP, and nothing computed that is not read.
 
 A tower that is OpenAI's runs through our own forward, with its weights; any other through its own,
-with prompts in hooks and text cut behind its end. This is the only place with hooks.
+with prompts in hooks and text cut behind its end. Hooks are here and in additions.py alone.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
-from causalclip.clip.image_tower import encode_patches
+from causalclip.clip.additions import NOTHING, Additions, Args, check_additions, hooked
+from causalclip.clip.image_tower import encode_patches, projected, read_tokens
 from causalclip.clip.layout import TextLayout, text_layout
 from causalclip.clip.model import CLIPModel, Transformer, image_size, is_vit
 from causalclip.clip.plain import has_plain_image_tower, has_plain_text_tower
 from causalclip.clip.text_tower import encode_layout
 from causalclip.clip.texts import ClassTokens
-
-Args = tuple[Any, ...]  # of a module's forward, as its hooks get them
 
 _prompted_models: WeakSet[CLIPModel] = WeakSet()
 
@@ -46,7 +45,12 @@ def encode_text(model: CLIPModel, tokens: Tensor, *, truncate: bool = True) -> T
     return _encode_truncated(model, tokens)
 
 
-def encode_texts(model: CLIPModel, texts: ClassTokens, prompts: Sequence[Tensor]) -> Tensor:
+def encode_texts(
+    model: CLIPModel,
+    texts: ClassTokens,
+    prompts: Sequence[Tensor],
+    additions: Additions = NOTHING,
+) -> Tensor:
     """Return the features (G, K, E) of K texts under G sets of prompts, not normalised.
 
     What `encode_text` gives under `prompted` for each set, for less work.
@@ -56,43 +60,83 @@ def encode_texts(model: CLIPModel, texts: ClassTokens, prompts: Sequence[Tensor]
         texts: the K texts, with the places of the prompts.
         prompts: one tensor per depth, (G, n, D), or (G, K, n, D) where each text has its own; none
             for the texts as they read, with G = 1.
+        additions: to the blocks of the text tower.
 
     Raises:
-        ValueError: prompts that do not fit the tower or the texts, or a model under
+        ValueError: prompts or additions that do not fit the tower or the texts, or a model under
             nn.DataParallel.
         RuntimeError: prompts for a model that is prompted already.
     """
     _check_model(model)
-    _check_prompts("text", [depth[0] for depth in prompts], model.transformer)
+    _check_prompts("text", [depth[0] for depth in prompts], model.transformer, additions)
     _check_positions([depth[0] for depth in prompts], texts.positions)
     _check_classes(prompts, len(texts))
-    if prompts:
+    if prompts or additions:
         _refuse_prompted(model)
     texts = texts.to(model.positional_embedding.device)
-    if has_plain_text_tower(model):
-        return encode_layout(model, *_tabled(texts, prompts))
-    if not prompts:
-        return encode_text(model, texts.tokens).unsqueeze(0)
+    if has_plain_text_tower(model) and not additions.per_sample:
+        return encode_layout(model, *_tabled(texts, prompts), additions)
     positions, features = None if texts.leading else texts.positions, []
-    for own in zip(*prompts, strict=True):
-        with prompted(model, text=own, text_positions=positions):
+    for own in zip(*prompts, strict=True) if prompts else [()]:
+        with prompted(model, text=own, text_positions=positions, text_additions=additions):
             features.append(encode_text(model, texts.tokens))
     return torch.stack(features)
 
 
-def encode_image(model: CLIPModel, images: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
+def encode_image(
+    model: CLIPModel,
+    images: Tensor,
+    prompts: Sequence[Tensor] = (),
+    additions: Additions = NOTHING,
+) -> Tensor:
     """Return the image features (B, E) of `images` (B, 3, R, R), not normalised.
 
     Args:
         model: the CLIP.
         images: what the backbone reads.
         prompts: one tensor per depth, (n, D) or (B, n, D), as `prompted` takes them for images.
+        additions: to the blocks of the image tower.
 
     Raises:
-        ValueError: images that do not have the size the backbone reads, prompts that do not fit,
-            or a model under nn.DataParallel.
+        ValueError: images that do not have the size the backbone reads, prompts or additions that
+            do not fit, or a model under nn.DataParallel.
         RuntimeError: prompts for a model that is prompted already.
     """
+    _check_images(model, images, prompts, additions)
+    if not has_plain_image_tower(model):
+        with prompted(model, image=prompts, image_additions=additions):
+            return model.encode_image(images)
+    return encode_patches(model.visual, images.type(model.dtype), prompts, additions)
+
+
+def encode_image_tokens(
+    model: CLIPModel, images: Tensor, additions: Additions
+) -> tuple[Tensor, Tensor]:
+    """Return the image features (B, E), and the n tokens that entered midway, (B, n, D).
+
+    The tokens as they leave the last block and `ln_post`; the rest as `encode_image`.
+
+    Args:
+        model: the CLIP, a ViT.
+        images: (B, 3, R, R).
+        additions: to the blocks of the image tower, tokens among them.
+
+    Raises:
+        ValueError: as `encode_image`.
+        RuntimeError: a model that is prompted already.
+    """
+    _check_images(model, images, (), additions)
+    if has_plain_image_tower(model):
+        x = read_tokens(model.visual, images.type(model.dtype), (), additions)
+        return projected(model.visual, x), x[:, 1:]
+    with _claimed(model), hooked(model.visual.transformer, additions) as left:
+        features = model.encode_image(images)
+    return features, model.visual.ln_post(left[-1].transpose(0, 1))
+
+
+def _check_images(
+    model: CLIPModel, images: Tensor, prompts: Sequence[Tensor], additions: Additions
+) -> None:
     _check_model(model)
     size = image_size(model)
     if images.dim() != 4 or tuple(images.shape[1:]) != (3, size, size):
@@ -100,15 +144,17 @@ def encode_image(model: CLIPModel, images: Tensor, prompts: Sequence[Tensor] = (
             f"images must have shape (B, 3, {size}, {size}) for this backbone, "
             f"got {tuple(images.shape)}"
         )
-    if prompts:
+    if prompts or additions:
         _refuse_prompted(model)
-    if not has_plain_image_tower(model):
-        with prompted(model, image=prompts):
-            return model.encode_image(images)
-    _check_prompts("image", prompts, model.visual.transformer)
+        _check_image_tower(model, prompts, additions)
     for depth in prompts:
         _check_sets(depth, len(images))
-    return encode_patches(model.visual, images.type(model.dtype), prompts)
+
+
+def _check_image_tower(model: CLIPModel, prompts: Sequence[Tensor], additions: Additions) -> None:
+    if not is_vit(model):
+        raise ValueError("image prompts need a ViT backbone, got a ResNet; use text prompts only")
+    _check_prompts("image", prompts, model.visual.transformer, additions)
 
 
 @contextmanager
@@ -118,6 +164,8 @@ def prompted(
     text: Sequence[Tensor] = (),
     text_positions: Tensor | None = None,
     image: Sequence[Tensor] = (),
+    text_additions: Additions = NOTHING,
+    image_additions: Additions = NOTHING,
 ) -> Iterator[None]:
     """Run both towers of `model` with prompts while the context lasts.
 
@@ -131,21 +179,25 @@ def prompted(
         text: prompts of n tokens, each (n, D) or one set a text (N, n, D).
         text_positions: (n,) or one row a text (N, n); by default 1..n, behind the start token.
         image: prompts of n tokens, each (n, D) or one set an image (B, n, D).
+        text_additions: to the blocks of the text tower: tokens that enter midway, adapters.
+        image_additions: to those of the image tower.
 
     Raises:
-        ValueError: prompts that do not fit the towers, or a model under nn.DataParallel.
+        ValueError: prompts or additions that do not fit the towers, or a model under
+            nn.DataParallel.
         RuntimeError: a model that is prompted already.
     """
     _check_model(model)
-    _check_prompts("text", text, model.transformer)
+    _check_prompts("text", text, model.transformer, text_additions)
     _check_positions(text, text_positions)
-    if image and not is_vit(model):
-        raise ValueError("image prompts need a ViT backbone, got a ResNet; use text prompts only")
-    if image:
-        _check_prompts("image", image, model.visual.transformer)
+    if image or image_additions:
+        _check_image_tower(model, image, image_additions)
     with ExitStack() as stack:
-        if text or image:
+        if text or image or text_additions or image_additions:
             stack.enter_context(_claimed(model))
+        stack.enter_context(hooked(model.transformer, text_additions))
+        if image_additions:
+            stack.enter_context(hooked(model.visual.transformer, image_additions))
         for i, prompt in enumerate(text):
             stack.callback(_hook_text(model, i, prompt, text_positions).remove)
         for i, prompt in enumerate(image):
@@ -252,7 +304,8 @@ def _shortened_masks(model: CLIPModel, length: int) -> Iterator[None]:
 
     with ExitStack() as stack:
         for block in model.transformer.resblocks:
-            handle = block.attn.register_forward_pre_hook(shorten, with_kwargs=True)
+            # In front of what widens the mask again for tokens that enter midway.
+            handle = block.attn.register_forward_pre_hook(shorten, with_kwargs=True, prepend=True)
             stack.callback(handle.remove)
         yield
 
@@ -278,7 +331,12 @@ def _check_model(model: object) -> None:
         )
 
 
-def _check_prompts(kind: str, prompts: Sequence[Tensor], tower: Transformer) -> None:
+def _check_prompts(
+    kind: str, prompts: Sequence[Tensor], tower: Transformer, additions: Additions
+) -> None:
+    check_additions(kind, additions, tower)
+    if prompts and additions.tokens:
+        raise ValueError(f"{kind} prompts and tokens that enter midway do not go together")
     if len(prompts) > tower.layers:
         raise ValueError(
             f"{kind} prompt depth must be at most {tower.layers}, the depth of the {kind} tower, "

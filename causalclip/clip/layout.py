@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -48,6 +48,13 @@ class TextLayout:
         """Return the same layout on `device`."""
         tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return TextLayout(**{**vars(self), **tensors})
+
+    def behind(self, n: int) -> TextLayout:
+        """How the same texts lie behind n more tokens, the same for all, that follow the first.
+
+        For blocks alone: what is read in front of them, such as `ids`, stays.
+        """
+        return replace(self, n_shared=self.n_shared + n, ends=self.ends + n)
 
 
 def text_layout(

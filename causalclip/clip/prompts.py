@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from causalclip.clip.additions import NOTHING, Additions
 from causalclip.clip.injection import encode_image, encode_texts
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.openai_clip import token_ids
@@ -23,11 +24,19 @@ STD = 0.02  # of random starts, as published by all four methods
 class PromptSet:
     """Prompts of both towers, one tensor per depth; (n, D), with a leading M, B or K axis or none.
 
-    See `causalclip.clip.injection.prompted` for what each depth does.
+    See `causalclip.clip.injection.prompted` for what each depth does, and what the blocks of a
+    tower can get besides.
     """
 
     text: tuple[Tensor, ...] = ()
     image: tuple[Tensor, ...] = ()
+    text_additions: Additions = NOTHING
+    image_additions: Additions = NOTHING
+
+    @property
+    def touches_image_tower(self) -> bool:
+        """Whether the image tower holds anything of it."""
+        return bool(self.image or self.image_additions)
 
 
 def embed_words(model: CLIPModel, words: str, n_ctx: int) -> Tensor:
@@ -240,7 +249,8 @@ def encode_classes(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -> 
     Raises:
         ValueError: contexts that belong to another number of classes.
     """
-    return encode_texts(model, texts, [depth.unsqueeze(0) for depth in prompts.text])[0]
+    sets = [depth.unsqueeze(0) for depth in prompts.text]
+    return encode_texts(model, texts, sets, prompts.text_additions)[0]
 
 
 def encode_text_sets(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
+from causalclip.clip.adapters import CoupledAdapters, layers_of
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import (
     ConditionalPrompts,
@@ -16,6 +18,7 @@ from causalclip.clip.prompts import (
     IndependentPrompts,
     TextPrompts,
 )
+from causalclip.clip.representation import RepresentationTokens
 
 # Frozen tensors that tell one CLIP from another; a prompt learner alone saves the start token.
 FROZEN = {
@@ -24,22 +27,26 @@ FROZEN = {
     "text_encoder.positional_embedding": "positional_embedding",
     "text_encoder.text_projection": "text_projection",
 }
+INSIDE = {"image_encoder.VPT": "ctx_vision", "image_encoder.proj_rep": "proj_rep"}
 DEEP = re.compile(r"(image|text)_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow")
-LEARNED = re.compile(r"ctx|meta_net\..*|proj\..*|compound_prompts_text\..*|compound_prompt_proj.*")
+LEARNED = re.compile(
+    r"ctx|meta_net\..*|proj\..*|compound_prompts_text\..*|compound_prompt_proj.*"
+    r"|compound_rep_tokens.*|(text|visual|shared)_adapter\..*"
+)
 
 
 def our_name(published: str) -> str | None:
     """Our name of a published learnable tensor; None for buffers and the frozen CLIP.
 
     Independent prompts live inside the published encoders: `image_encoder.VPT`, and
-    `resblocks.i.VPT_shallow` for the tokens that enter block i >= 1.
+    `resblocks.i.VPT_shallow` for the tokens that enter block i >= 1; so does MMRL's projection.
     """
-    if published == "image_encoder.VPT":
-        return "ctx_vision"
+    if published in INSIDE:
+        return INSIDE[published]
     if deep := DEEP.fullmatch(published):
         tower = "vision" if deep[1] == "image" else "text"
         return f"deep_{tower}.{int(deep[2]) - 1}"
-    name = published.removeprefix("prompt_learner.")
+    name = published.removeprefix("prompt_learner.").removeprefix("representation_learner.")
     return name if LEARNED.fullmatch(name) else None
 
 
@@ -60,8 +67,8 @@ def check_backbone(state: Mapping[str, Tensor], clip: CLIPModel, backbone: str) 
     """
     ours = clip.state_dict()
     found = {name: (state[name], ours.get(FROZEN[name])) for name in FROZEN if name in state}
-    for name in ("token_prefix", "prompt_learner.token_prefix"):
-        if name in state:  # (K, 1, D): the start-of-text embedding, once per class
+    for name in ("token_prefix", "prompt_learner.token_prefix", "token_embedding"):
+        if name in state:  # (K, 1 or 77, D): the start-of-text embedding first, once per class
             found[name] = (state[name][0, 0], clip.token_embedding.weight[49406])
     for name, (theirs, mine) in found.items():
         if mine is None or theirs.shape != mine.shape:
@@ -102,7 +109,7 @@ def convert(trainer: str, state: Mapping[str, Tensor], clip: CLIPModel, backbone
     return module
 
 
-def configuration(trainer: str, module: nn.Module) -> dict[str, int | bool]:
+def configuration(trainer: str, module: nn.Module) -> dict[str, Any]:
     """The settings of our trainer that build a module of these sizes."""
     if isinstance(module, (TextPrompts, ConditionalPrompts)):
         csc = {"CSC": module.ctx.dim() == 3} if trainer == "CoOp" else {}
@@ -112,8 +119,14 @@ def configuration(trainer: str, module: nn.Module) -> dict[str, int | bool]:
             "N_CTX": module.ctx.shape[0],
             "PROMPT_DEPTH": 1 + len(module.compound_prompts_text),
         }
+    if isinstance(module, RepresentationTokens):
+        n_tokens, dim = module.compound_rep_tokens.shape
+        return {"N_REP_TOKENS": n_tokens, "REP_DIM": dim, "REP_LAYERS": f'"{list(module.layers)}"'}
+    if isinstance(module, CoupledAdapters):
+        layers = {"ADAPTER_START": module.layers[0], "ADAPTER_END": module.layers[-1]}
+        return {**layers, "ADAPTER_DIM": module.dim}
     assert isinstance(module, IndependentPrompts), "BUILDERS makes nothing else"
-    settings: dict[str, int | bool] = {
+    settings: dict[str, Any] = {
         "N_CTX_VISION": module.n_vision,
         "PROMPT_DEPTH_VISION": 1 + len(module.deep_vision) if module.n_vision else 0,
     }
@@ -154,6 +167,29 @@ def _independent(learned: dict[str, Tensor], clip: CLIPModel) -> nn.Module:
     )
 
 
+def _representation(learned: dict[str, Tensor], clip: CLIPModel) -> nn.Module:
+    """Of its layers the checkpoint says how many; they are taken to be the last ones."""
+    count, depth = _count(learned, "compound_rep_tokens_r2vproj.") // 2, clip.transformer.layers
+    n_tokens, dim = learned["compound_rep_tokens"].shape
+    vision_width, embed_dim = learned["proj_rep"].shape
+    return RepresentationTokens(
+        n_tokens,
+        dim,
+        range(depth - count + 1, depth + 1),
+        clip.transformer.width,
+        vision_width,
+        embed_dim,
+    )
+
+
+def _adapters(learned: dict[str, Tensor], clip: CLIPModel) -> nn.Module:
+    """Its scale is not in the checkpoint; 0.001 is the published one."""
+    layers = layers_of(learned)
+    dim, text_width = learned[f"text_adapter.{layers[0]}.down.0.weight"].shape
+    width = clip.visual.conv1.weight.shape[0]
+    return CoupledAdapters(layers[0], layers[-1], dim, text_width, width, scale=0.001)
+
+
 def _count(learned: Mapping[str, Tensor], prefix: str) -> int:
     return sum(name.startswith(prefix) for name in learned)
 
@@ -167,4 +203,6 @@ BUILDERS = {
     "IVLP": _independent,
     "VPT": _independent,
     "PromptSRC": _independent,
+    "MMRL": _representation,
+    "MMA": _adapters,
 }

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from causalclip.clip.additions import NOTHING, Additions
 from causalclip.clip.attention import text_attention
 from causalclip.clip.layout import TextLayout
 from causalclip.clip.model import Block, CLIPModel
@@ -19,7 +20,12 @@ from causalclip.clip.model import Block, CLIPModel
 AT_ONCE = 2**25
 
 
-def encode_layout(model: CLIPModel, layout: TextLayout, prompts: Sequence[Tensor] = ()) -> Tensor:
+def encode_layout(
+    model: CLIPModel,
+    layout: TextLayout,
+    prompts: Sequence[Tensor] = (),
+    additions: Additions = NOTHING,
+) -> Tensor:
     """Return the text features (G, N, E) of N texts under G sets of prompts, not normalised.
 
     Args:
@@ -27,16 +33,19 @@ def encode_layout(model: CLIPModel, layout: TextLayout, prompts: Sequence[Tensor
         layout: the N texts.
         prompts: one table (G, R, D) per depth; the first takes the place of token embeddings, the
             others of the activations that enter block 1, 2, ... Without prompts G is 1.
+        additions: to the blocks; the same tokens for all texts.
     """
     if not prompts:
-        return _encode(model, layout, ())
+        return _encode(model, layout, (), additions)
     hidden = len(layout.ids) * 4 * model.transformer.width
     step = max(1, AT_ONCE // hidden)
     parts = zip(*(depth.split(step) for depth in prompts), strict=True)
-    return torch.cat([_encode(model, layout, part) for part in parts])
+    return torch.cat([_encode(model, layout, part, additions) for part in parts])
 
 
-def _encode(model: CLIPModel, layout: TextLayout, prompts: Sequence[Tensor]) -> Tensor:
+def _encode(
+    model: CLIPModel, layout: TextLayout, prompts: Sequence[Tensor], additions: Additions
+) -> Tensor:
     x = model.token_embedding(layout.ids).type(model.dtype).unsqueeze(0)  # G S D
     if prompts:
         x = _placed(x.expand(len(prompts[0]), -1, -1), prompts[0], layout)
@@ -45,7 +54,11 @@ def _encode(model: CLIPModel, layout: TextLayout, prompts: Sequence[Tensor]) -> 
     for i, block in enumerate(blocks):
         if 0 < i < len(prompts):
             x = _placed(x, prompts[i], layout)
-        x = _block(block, x, layout, ends_only=i == len(blocks) - 1)
+        if i in additions.tokens and i == additions.first:
+            layout = layout.behind(additions.n_tokens)
+        x, last = additions.entered(x, i), i == len(blocks) - 1
+        read = x[:, layout.ends] if last else x
+        x = additions.adapted(_block(block, x, layout, ends_only=last), i, read, block.ln_1)
     return model.ln_final(x).type(model.dtype)[:, layout.unsorted] @ model.text_projection
 
 

@@ -93,6 +93,24 @@ def class_tokens(
     return ClassTokens(torch.stack(rows), where, leading=position == "end")
 
 
+def template_tokens(
+    classnames: Sequence[str], template: str, *, context_length: int = 77
+) -> ClassTokens:
+    """Tokenise a template for each class, without a learnable context.
+
+    Args:
+        classnames: K names, in which `_` reads as a space.
+        template: text with `{}` for the name.
+        context_length: L.
+
+    Raises:
+        ValueError: a text that is too long for the context length.
+    """
+    texts = [template.replace("{}", spoken(name)) for name in classnames]
+    nowhere = torch.empty(len(texts), 0, dtype=torch.long)
+    return ClassTokens(tokenize(texts, context_length), nowhere, leading=True)
+
+
 def check_count(what: str, value: int, *, least: int = 1) -> None:
     """Raise ValueError unless `value` is an int of at least `least` (0 or 1)."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

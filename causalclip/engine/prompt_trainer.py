@@ -78,8 +78,8 @@ class PromptTrainer(Calibrated):
 
     def build_method(self) -> None:
         """Build the prompts, what trains them, and the class tokens behind the context."""
-        if (context := self.context()) is not None:
-            self.class_tokens = self.tokens(context)
+        if (texts := self.texts(self.classnames)) is not None:
+            self.class_tokens = texts
         self._steps = StepReport()
         self.model = self.build_prompts()
         keep_temperature(self.model, fitted=self.calibrates)
@@ -111,14 +111,16 @@ class PromptTrainer(Calibrated):
         """
         raise NotImplementedError
 
-    def tokens(self, context: Context, names: Sequence[str] | None = None) -> ClassTokens:
-        """Token ids (K, L) of "<context> <class name>." for K class names, by default this run's.
+    def texts(self, names: Sequence[str]) -> ClassTokens | None:
+        """The texts of K class names that prompts change, (K, L); None where they change none.
 
         Raises:
             ValueError: a context that does not fit its words, or a class name that is too long.
         """
+        if (context := self.context()) is None:
+            return None
         tokens = class_tokens(
-            self.classnames if names is None else names,
+            names,
             n_ctx=context.n_ctx,
             prefix=context.words,
             position=context.position,
@@ -141,8 +143,8 @@ class PromptTrainer(Calibrated):
 
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
         """(B, E) of images (B, 3, H, W); without a graph when the image tower holds no prompts."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
-            return encode_image(self.clip, images, prompts.image)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and prompts.touches_image_tower):
+            return encode_image(self.clip, images, prompts.image, prompts.image_additions)
 
     def text_features(self, prompts: PromptSet) -> Tensor:
         """(K, E), the classes under the prompts."""
@@ -154,9 +156,9 @@ class PromptTrainer(Calibrated):
 
     def learned_text(self, names: Sequence[str]) -> Tensor | None:
         """Text features (K, E) of any class names, as learned; None where texts do not learn."""
-        if (context := self.context()) is None:
+        if (texts := self.texts(names)) is None:
             return None
-        return encode_classes(self.clip, self.tokens(context, names), self.model())
+        return encode_classes(self.clip, texts, self.model())
 
     def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
         """`logits` from the features (B, E) of an image tower that the method leaves alone."""

@@ -143,10 +143,20 @@ def answers_by_cosine(settings: CfgNode) -> bool:
 
 
 def prompts_of(trainer: CLIPTrainer) -> PromptSet:
-    """The learned prompts; none of a method that learns no image prompts."""
+    """The learned prompts; none of a method that learns no image prompts.
+
+    Raises:
+        ValueError: a method that learns inside the blocks of the image tower.
+    """
     if trainer.image_tower_untouched or not isinstance(trainer, PromptTrainer):
         return PromptSet()
-    return trainer.model()
+    prompts = trainer.model()
+    if prompts.image_additions:
+        raise ValueError(
+            f"{trainer.cfg.TRAINER.NAME} cannot be exported: it learns inside the blocks of the "
+            "image tower; causalclip predict and causalclip.Predictor answer with it"
+        )
+    return prompts
 
 
 def metadata(predictor: Predictor) -> dict[str, str]:

@@ -20,6 +20,7 @@ from causalclip.runs.recipes import (
     methods,
     names,
     recipe,
+    settings_of,
 )
 from causalclip.runs.variant import variant
 
@@ -312,7 +313,10 @@ def settings_for(request: Request, method: str) -> tuple[str, ...]:
 
 
 def _recipe_settings(request: Request, cell: Cell) -> tuple[str, ...]:
-    if request.protocol.name != "fewshot":
-        return ()
+    protocol = request.protocol
+    learned_on = request.source if protocol.transfers else cell.dataset
+    settings = settings_of(cell.method, protocol.name, learned_on)
+    if protocol.name != "fewshot":
+        return settings
     context = request.context.of(cell.recipe)
-    return few_shot_settings(cell.method, cell.dataset, cell.shots, context)
+    return settings + few_shot_settings(cell.method, cell.dataset, cell.shots, context)

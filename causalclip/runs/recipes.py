@@ -57,6 +57,7 @@ _COCOOP = "CoCoOp, arXiv 2203.05557"
 _MAPLE = "MaPLe, arXiv 2210.03117"
 _PROMPTSRC = "PromptSRC, arXiv 2307.06948"
 _PROGRAD = "ProGrad, arXiv 2205.14865"
+_MMRL = "MMRL, arXiv 2503.08497"
 _CDC = "CDC, arXiv 2410.12816"
 _B2N, _FEW = ("base2new",), ("fewshot",)
 
@@ -86,6 +87,11 @@ RULES = (
     Rule("ProGrad", "vit_b16_ep100", _PROGRAD, _FEW, shots=("2", "4")),
     Rule("ProGrad", "vit_b16", _PROGRAD, _FEW),
     Rule("ProGrad", "vit_b16_ep50", _PROGRAD),
+    Rule("MMRL", "vit_b16_imagenet", _MMRL, (*_B2N, *_FEW), ("imagenet",)),
+    Rule("MMRL", "vit_b16", _MMRL, _B2N),
+    Rule("MMRL", "vit_b16_few_shot", _MMRL, _FEW),
+    Rule("MMRL", "vit_b16_cross_datasets", _MMRL),
+    Rule("MMA", "vit_b16_ep5", "MMA, CVPR 2024"),
     Rule("VPT", "vit_b16_c2_ep5_batch4_4", f"{_MAPLE}, its baseline"),
     Rule("IVLP", "vit_b16_c2_ep5_batch4_2+2ctx", f"{_MAPLE}, its baseline"),
 )
@@ -94,6 +100,21 @@ FINE_GRAINED = ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "euro
 """PromptSRC's few-shot runs weight the prompts of the last epochs more on these (its scripts)."""
 LESS_GENERAL = ("oxford_flowers", "dtd", "eurosat")
 """ProGrad's few-shot runs of 8 and 16 images a class project less on these (its README)."""
+
+NEAR_CLIP = {
+    "imagenet": "0.5",
+    "caltech101": "0.5",
+    "oxford_pets": "0.2",
+    "stanford_cars": "7.0",
+    "oxford_flowers": "4.0",
+    "food101": "5.0",
+    "fgvc_aircraft": "6.0",
+    "sun397": "6.0",
+    "dtd": "6.0",
+    "eurosat": "0.01",
+    "ucf101": "3.0",
+}
+"""MMRL's weight of the distance from CLIP, base-to-novel and few-shot (its trainers/config.py)."""
 
 
 def names(folder: str) -> list[str]:
@@ -141,6 +162,19 @@ class Context:
             *("TRAINER.COOP.CSC", self.specific),
             *("TRAINER.COOP.CLASS_TOKEN_POSITION", self.position),
         )
+
+
+def settings_of(method: str, protocol: str, dataset: str) -> tuple[str, ...]:
+    """KEY VALUE pairs that a method learns a data set with beside its configuration.
+
+    Those of few-shot runs alone are `few_shot_settings`.
+    """
+    if method == "MMA" and dataset == "imagenet":
+        return ("DATALOADER.TRAIN_X.BATCH_SIZE", "128")
+    if method == "MMRL" and protocol in (*_B2N, *_FEW) and dataset in NEAR_CLIP:
+        wide = ("TRAINER.MMRL.REP_DIM", "2048") if dataset == "eurosat" else ()
+        return ("TRAINER.MMRL.REG_WEIGHT", NEAR_CLIP[dataset], *wide)
+    return ()
 
 
 def few_shot_settings(method: str, dataset: str, shots: str, context: Context) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from causalclip.trainers.coop import CoOp
 from causalclip.trainers.ivlp import IVLP
 from causalclip.trainers.kgcoop import KgCoOp
 from causalclip.trainers.maple import MaPLe
+from causalclip.trainers.mma import MMA
+from causalclip.trainers.mmrl import MMRL
 from causalclip.trainers.prograd import ProGrad
 from causalclip.trainers.promptsrc import PromptSRC
 from causalclip.trainers.vpt import VPT
@@ -37,6 +39,8 @@ TRAINERS = {
     "kgcoop": KgCoOp,
     "prograd": ProGrad,
     "promptsrc": PromptSRC,
+    "mmrl": MMRL,
+    "mma": MMA,
 }
 CASES = [(m, case) for m, spec in MANIFEST["methods"].items() for case in spec["cases"]]
 
@@ -96,7 +100,7 @@ def start_from_published(trainer, method: str, case: str) -> None:
     assert {our_name(name) for name in spec["learnable"]} == set(parameters)
     for name, shape in spec["learnable"].items():
         assert tuple(shape) == tuple(parameters[our_name(name)].shape), name
-        if name != "prompt_learner.ctx" or not settings_of(method, case)["CTX_INIT"]:
+        if name != "prompt_learner.ctx" or not settings_of(method, case).get("CTX_INIT"):
             parameters[our_name(name)].data.copy_(weights.learnable(name, tuple(shape)))
 
 

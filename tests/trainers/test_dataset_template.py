@@ -12,8 +12,8 @@ from causalclip.clip.zeroshot import class_features
 
 OWN = "a catalogue picture of {} on white."
 METHODS = [
-    "CDC", "CLIP_Adapter", "CLIP_ICM", "KgCoOp", "ProGrad", "TipAdapter", "TipAdapterF", "VPT",
-    "ZeroshotCLIP", "ZeroshotCLIP2",
+    "CDC", "CLIP_Adapter", "CLIP_ICM", "KgCoOp", "MMRL", "ProGrad", "TipAdapter", "TipAdapterF",
+    "VPT", "ZeroshotCLIP", "ZeroshotCLIP2",
 ]  # fmt: skip
 
 

@@ -17,10 +17,9 @@ from causalclip.engine.prompt_trainer import PromptTrainer
 CONFIGS = Path(__file__).parents[2] / "configs" / "trainers"
 METHODS = sorted(path.name for path in CONFIGS.iterdir())
 PROMPTED = [
-    name
-    for name in ("CoOp", "MaPLe", "CDC", "CoCoOp", "VPT", "IVLP", "KgCoOp", "ProGrad", "PromptSRC")
-    if name in METHODS
-]
+    "CoOp", "MaPLe", "CDC", "CoCoOp", "VPT", "IVLP", "KgCoOp", "ProGrad", "PromptSRC", "MMRL",
+    "MMA",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

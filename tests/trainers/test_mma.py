@@ -1,0 +1,101 @@
+"""MMA: its adapter written out, the gradient its small scale does not touch, what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from golden import weights
+from golden.cases import build as golden_build
+from golden.cases import write_clips
+
+from causalclip.clip.adapters import CoupledAdapters, Scaled
+from causalclip.runs.recipes import settings_of
+from causalclip.trainers.mma import MMA
+
+
+@pytest.fixture(scope="module")
+def adapters() -> CoupledAdapters:
+    torch.manual_seed(0)
+    return CoupledAdapters(2, 3, 4, text_width=6, vision_width=10, scale=0.01)
+
+
+def written_out(adapters: CoupledAdapters, tower: str, layer: int, x):
+    own, shared = adapters.get_submodule(f"{tower}.{layer}"), adapters.shared_adapter[str(layer)]
+    hidden = (x @ own["down"][0].weight.T + own["down"][0].bias).clamp(min=0)
+    hidden = (hidden @ shared[0].weight.T + shared[0].bias).clamp(min=0)
+    return 0.01 * (hidden @ own["up"].weight.T + own["up"].bias)
+
+
+@pytest.mark.parametrize(("tower", "width"), [("text_adapter", 6), ("visual_adapter", 10)])
+def test_an_adapter_is_its_formula_with_the_gradient_of_unscaled_weights(adapters, tower, width):
+    prompts = adapters()
+    added = prompts.text_additions if tower == "text_adapter" else prompts.image_additions
+    assert set(added.adapters) == {1, 2} and not added.tokens
+    x = torch.randn(2, 5, width, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    ours, oracle = added.adapters[1](x), written_out(adapters, tower, 2, x)
+    torch.testing.assert_close(ours, oracle)
+    learned = [
+        *adapters.get_submodule(f"{tower}.2").parameters(),
+        *adapters.shared_adapter["2"].parameters(),
+    ]
+    gradients = [torch.autograd.grad(y.square().sum(), [x, *learned]) for y in (ours, oracle)]
+    torch.testing.assert_close(gradients[0][0], gradients[1][0])  # what goes on is the true one
+    for one, other in zip(gradients[0][1:], gradients[1][1:], strict=True):
+        assert one.any()
+        torch.testing.assert_close(one, other / 0.01)
+
+
+def test_both_towers_share_the_middle(adapters):
+    with torch.no_grad():
+        outputs = []
+        for shift in (0.0, 1.0):
+            adapters.shared_adapter["2"][0].bias.add_(shift)
+            prompts = adapters()
+            outputs.append(prompts.text_additions.adapters[1](torch.ones(1, 6)))
+            outputs.append(prompts.image_additions.adapters[1](torch.ones(1, 10)))
+    assert not torch.allclose(outputs[0], outputs[2])
+    assert not torch.allclose(outputs[1], outputs[3])
+
+
+def test_a_scaled_number_has_two_factors():
+    x = torch.tensor([2.0], requires_grad=True)
+    y = Scaled.apply(x, 3.0, 5.0)
+    assert y.item() == 6 and torch.autograd.grad(y, x)[0].item() == 5
+
+
+def test_its_text_learns_and_is_kept_for_an_evaluation(tmp_path):
+    trainer = golden_build("mma", "small/all", write_clips(tmp_path))
+    with torch.no_grad():
+        text = trainer.evaluation_text()
+        images = weights.images(0)
+        assert torch.equal(trainer.logits(images, text), trainer.logits(images))
+        frozen = trainer.clip.encode_text(trainer.class_tokens.tokens)
+        assert not torch.allclose(text, frozen, atol=1e-3)
+        assert torch.equal(trainer.learned_text(list(weights.CLASSNAMES)), text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["ADAPTER_START", 2, "ADAPTER_END", 1], "ADAPTER_END must be at least 2, got 1"),
+        (["ADAPTER_START", 1, "ADAPTER_END", 3], "at most 2, the depth of the text tower, got 3"),
+        (["ADAPTER_SCALE", 0.0], "ADAPTER_SCALE must be a finite number > 0, got 0.0"),
+        (["ADAPTER_DIM", 0], r"ADAPTER_DIM must be an int in \[1, 10000\], got 0"),
+    ],
+)
+def test_a_wrong_setting_is_refused(make_trainer, tmp_path, options, message):
+    named = [o if isinstance(o, (int, float)) else f"TRAINER.MMA.{o}" for o in options]
+    with pytest.raises(ValueError, match=message):
+        make_trainer("MMA", tmp_path, *named)
+
+
+def test_a_template_of_the_data_set_comes_before_the_published_words(make_trainer, tmp_path):
+    trainer = make_trainer("MMA", tmp_path, "DATASET.TEMPLATE", "a scan of {}.")
+    assert isinstance(trainer, MMA)
+    one, other = trainer.texts(["cat"]), trainer.texts(["cat", "dog"])
+    assert torch.equal(one.tokens[0], other.tokens[0]) and one.tokens[0].argmax() == 6
+
+
+def test_batches_of_imagenet_are_larger_as_published():
+    assert settings_of("MMA", "xd", "imagenet") == ("DATALOADER.TRAIN_X.BATCH_SIZE", "128")
+    assert settings_of("MMA", "base2new", "dtd") == ()
