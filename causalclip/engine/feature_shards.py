@@ -139,18 +139,28 @@ class Shards:
                 yield rows[start : start + self.batch_size]
 
     def _write(self, number: int, features: np.ndarray) -> None:
-        with replacing(self.path(number)) as part, open(part, "wb") as out:
-            np.save(out, features)
+        with replacing(self.path(number)) as part:
+            with open(part, "wb") as out:
+                np.save(out, features)
+            seal(part)
 
     def _join(self, claims: Claims) -> bool:
         """Put the shards together, unless somebody else does it; whether the file is there."""
         number = len(self)
         if claims.take(number):
-            if not self.file.exists():
+            if not self.file.exists() and not self._drop_damaged_shards():
                 with replacing(self.file) as part:
                     self._copy(part)
             claims.release(number)
         return self.file.exists()
+
+    def _drop_damaged_shards(self) -> list[Path]:
+        """Remove the shards that are not what was written, so that they are encoded again."""
+        damaged = [path for path in map(self.path, range(len(self))) if not is_whole(path)]
+        for path in damaged:
+            print(f"Encoding again: {path} is damaged, its checksum differs")
+            path.unlink()
+        return damaged
 
     def _copy(self, part: Path) -> None:
         shape = (self.n_images, self.dim)

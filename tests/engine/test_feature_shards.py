@@ -134,6 +134,31 @@ def test_what_a_killed_worker_has_finished_is_not_encoded_again(encoder, paths, 
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("damage", ["one bit", "cut", "another length", "not sealed"])
+def test_a_damaged_shard_is_said_and_encoded_again(
+    damage, encoder, paths, alone, tmp_path, monkeypatch, capsys
+):
+    shared = encoder()
+    shards = Shards(shared.file_of(paths), COUNT, 12, 2)
+    with monkeypatch.context() as patch:  # all shards are there, and nobody has joined them yet
+        patch.setattr(Shards, "_join", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            shared.features(paths)
+    content = shards.path(4).read_bytes()
+    shards.path(4).write_bytes(
+        {
+            "one bit": content[:150] + bytes([content[150] ^ 1]) + content[151:],
+            "cut": content[:-40],
+            "another length": content + b"?",
+            "not sealed": content[:-32],
+        }[damage]
+    )
+    shared.features(paths)
+    assert shared.file_of(paths).read_bytes() == alone
+    assert f"{shards.path(4)} is damaged" in capsys.readouterr().out
+    assert {name for name, count in encoded(tmp_path).items() if count == 2} == {"8", "9"}
+
+
 def test_a_worker_takes_over_from_one_that_dies_beside_it(encoder, paths, alone, tmp_path):
     stuck = start(encoder(seconds=60), paths)
     folder = Shards(encoder().file_of(paths), COUNT, 12, 2).folder
