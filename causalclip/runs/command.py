@@ -126,6 +126,8 @@ def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     words, pairs, rest = [], [], iter(arguments)
     for word in rest:
         (pairs if KEY.fullmatch(word) else words).append(word)
+        if word == "--grid":  # a key behind it is a grid without values, and no pair
+            words.extend(itertools.islice(rest, 1))
         if KEY.fullmatch(word):
             value = next(rest, None)
             if value is None or value.startswith("--"):

@@ -39,8 +39,7 @@ class Local:
         """
         if self.jobs < 1 or (self.threads is not None and self.threads < 1):
             raise PlanError(f"--jobs and --threads must be positive, got {self.jobs, self.threads}")
-        if self.gpus_per_run < 0 or (self.gpus_per_run > 1 and self.gpus_per_run % 1):
-            raise PlanError(f"--gpus-per-run must be whole or below 1, got {self.gpus_per_run:g}")
+        check_share(self.gpus_per_run)
         per_gpu = int(1 / self.gpus_per_run) if 0 < self.gpus_per_run < 1 else 1
         needed = -(-self.jobs // per_gpu) * max(1, int(self.gpus_per_run))
         if self.gpus_per_run and needed > len(gpus()):
@@ -73,6 +72,17 @@ class Local:
             yield from work(Schedule(runs), pool, stop)
         finally:
             pool.end()
+
+
+def check_share(gpus_per_run: float) -> None:
+    """Raise for GPUs that no run can have.
+
+    Raises:
+        PlanError: neither whole GPUs nor a part of one.
+    """
+    if not (0 <= gpus_per_run <= 1 or (gpus_per_run > 0 and gpus_per_run % 1 == 0)):
+        said = "must be a whole number, or a part between 0 and 1"
+        raise PlanError(f"--gpus-per-run {said}, got {gpus_per_run:g}")
 
 
 def gpus() -> list[str]:

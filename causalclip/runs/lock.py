@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 LOCK_FILE = "run.lock"
 HELD = {errno.EACCES, errno.EAGAIN}
@@ -34,7 +34,7 @@ def holding(folder: Path) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
     with open(path, "a+", encoding="utf-8") as file:
-        if not _locked(file):
+        if not locked(file):
             raise Busy(f"{folder} is at work: {_holder(file)}")
         file.seek(0)
         died = bool(file.read())
@@ -53,10 +53,10 @@ def holder_of(folder: Path) -> str:
     if not path.is_file():
         return ""
     with open(path, "r+", encoding="utf-8") as file:
-        return "" if _locked(file) else _holder(file)
+        return "" if locked(file) else _holder(file)
 
 
-def _locked(file: TextIO) -> bool:
+def locked(file: IO[str]) -> bool:
     """Whether the lock is ours now; another process has it where not."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +72,7 @@ def _me() -> dict[str, str | int]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": now}
 
 
-def _holder(file: TextIO) -> str:
+def _holder(file: IO[str]) -> str:
     file.seek(0)
     try:
         said = json.load(file)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from causalclip.runs.errand import Answer, Errand, Parcels, do
+from causalclip.runs.local import check_share
+from causalclip.runs.lock import locked
 from causalclip.runs.parcel import deliver, packed
 from causalclip.runs.plan import PlanError, Run
 from causalclip.runs.recipes import CONFIGS
@@ -36,6 +38,8 @@ ANSWER_WITHIN = 30.0
 """Seconds for an address to answer in."""
 COUNT_EVERY = 2.0
 """Seconds between two looks at what machines there are."""
+MARK = ".ray-"
+"""How the name of a driver's file begins."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,7 @@ class Ray:
         for name, value in (("jobs", self.jobs), ("threads", self.threads)):
             if value is not None and value < 1:
                 raise PlanError(f"--{name} must be positive, got {value}")
-        if self.gpus_per_run < 0 or (self.gpus_per_run > 1 and self.gpus_per_run % 1):
-            raise PlanError(f"--gpus-per-run must be whole or below 1, got {self.gpus_per_run:g}")
+        check_share(self.gpus_per_run)
         if not ray.is_initialized():
             self._connect()
         if not self.room():
@@ -133,8 +136,16 @@ def check_answers(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=ANSWER_WITHIN).close()
         subprocess.run(check, timeout=ANSWER_WITHIN, check=True, capture_output=True)
     except (OSError, subprocess.SubprocessError) as error:
-        said = error if isinstance(error, OSError) else "it is not Ray, or does not take our token"
-        raise PlanError(f"no Ray cluster answers at {address}: {said}") from error
+        raise PlanError(f"no Ray cluster answers at {address}: {_silence(error)}") from error
+
+
+def _silence(error: OSError | subprocess.SubprocessError) -> OSError | str:
+    """Why nobody has answered."""
+    if isinstance(error, OSError):
+        return error
+    if b"AuthToken" in (getattr(error, "stderr", None) or b""):
+        return "it wants its token: RAY_AUTH_MODE=token, and its ~/.ray/auth_token here too"
+    return "it is not Ray"
 
 
 @contextmanager
@@ -142,8 +153,18 @@ def marked(folders: Sequence[Path]) -> Iterator[Path]:
     """A file above all folders, for as long as they are worked in: who sees it sees them."""
     above = Path(os.path.commonpath([folder.absolute().parent for folder in folders]))
     above.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=above, prefix=".ray-") as file:
+    for left in above.glob(f"{MARK}*"):
+        _remove_if_left(left)
+    with tempfile.NamedTemporaryFile("r+", dir=above, prefix=MARK) as file:
+        locked(file.file)
         yield Path(file.name)
+
+
+def _remove_if_left(mark: Path) -> None:
+    """Remove the mark of a driver that was killed: nobody holds it any more."""
+    with suppress(FileNotFoundError), open(mark, "r+", encoding="utf-8") as file:
+        if locked(file):
+            mark.unlink()
 
 
 class Tasks:

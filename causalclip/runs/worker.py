@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Literal, TextIO, cast
 
-from causalclip.report.results import reset_peak_memory
 from causalclip.runs.progress import BriefStream
 
 Show = Literal["all", "epochs", "runs"]
@@ -46,7 +45,9 @@ def serve(connection: Connection, show: Show) -> None:
 
 def one(main: Callable[[Sequence[str]], int], arguments: Sequence[str], show: Show) -> str:
     """One run; why it failed, or ""."""
-    import torch
+    import torch  # here: who only hands runs out needs neither
+
+    from causalclip.report.results import reset_peak_memory
 
     errors = io.StringIO()
     reset_peak_memory()

@@ -163,7 +163,9 @@ def test_gpus_are_handed_out_whole_and_in_parts(monkeypatch):
         ({"jobs": 0}, "must be positive"),
         ({"jobs": 3, "gpus_per_run": 2}, "3 jobs with 2 GPUs each need 6, there are 4"),
         ({"jobs": 9, "gpus_per_run": 0.5}, "9 jobs with 0.5 GPUs each need 5, there are 4"),
-        ({"gpus_per_run": 1.5}, "must be whole or below 1, got 1.5"),
+        ({"gpus_per_run": 1.5}, "must be a whole number, or a part between 0 and 1, got 1.5"),
+        ({"gpus_per_run": -1}, "must be a whole number, or a part .*, got -1"),
+        ({"gpus_per_run": float("nan")}, "must be a whole number, or a part .*, got nan"),
     ],
 )
 def test_more_than_there_is_is_refused(settings, said, monkeypatch):

@@ -117,6 +117,13 @@ def test_a_grid_of_nothing_is_refused(text, said):
         command.grid([text])
 
 
+def test_a_key_behind_grid_is_a_grid_without_values():
+    assert command.divided(["--grid", "OPTIM.LR", "OPTIM.LR", "0.1", "--grid"]) == (
+        ["--grid", "OPTIM.LR", "--grid"],
+        ["OPTIM.LR", "0.1"],
+    )
+
+
 def test_a_plan_ends_in_its_count(runs, tmp_path, capsys):
     perform.show(runs, tmp_path)
     *lines, count = capsys.readouterr().out.splitlines()

@@ -132,6 +132,38 @@ def test_an_address_where_nobody_is_or_somebody_else_is_refused(monkeypatch):
         ray_engine.check_answers("here")
 
 
+def test_a_cluster_that_wants_its_token_says_how_to_give_it(monkeypatch):
+    def refused(command, **_):
+        raise subprocess.CalledProcessError(1, command, stderr=b"RPC error: InvalidAuthToken: ...")
+
+    monkeypatch.setattr(ray_engine.subprocess, "run", refused)
+    with socket.socket() as mute, pytest.raises(PlanError, match="RAY_AUTH_MODE=token"):
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        ray_engine.check_answers(f"127.0.0.1:{mute.getsockname()[1]}")
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_mark_of_a_killed_driver_is_removed_and_that_of_another_at_work_stays(tmp_path):
+    (tmp_path / ".ray-left").touch()
+    held = tmp_path / ".ray-held"
+    command = [sys.executable, "-S", "-c", HOLD, str(held)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with ray_engine.marked([tmp_path / "1", tmp_path / "2"]) as mark:
+            assert set(tmp_path.iterdir()) == {mark, held}
+        other.stdin.close()
+    assert list(tmp_path.iterdir()) == [held]
+
+
 @pytest.mark.parametrize(
     ("settings", "machines", "room"),
     [
