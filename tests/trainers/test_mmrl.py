@@ -87,7 +87,8 @@ def test_its_texts_learn_and_are_kept_for_an_evaluation(trainer):
     with torch.no_grad():
         text = trainer.evaluation_text()
         assert torch.equal(trainer.logits(IMAGES, text), trainer.logits(IMAGES))
-        assert torch.equal(trainer.learned_text(NAMES[:2]), trainer.learned_text(NAMES)[:2])
+        # other shapes of a matrix product may round otherwise
+        torch.testing.assert_close(trainer.learned_text(NAMES[:2]), trainer.learned_text(NAMES)[:2])
         assert not torch.allclose(F.normalize(text, dim=-1), trainer.handcrafted, atol=1e-3)
 
 
