@@ -65,13 +65,22 @@ def settings_of(result: Result) -> Settings:
     if isinstance(trainers, dict):
         own = {name: node for name, node in trainers.items() if same_name(name, result.trainer)}
         config["TRAINER"] = own or trainers  # a host's method may have a node of any name
-    # A path may hold the seed of the run that wrote the file.
-    seed = re.compile(rf"\bseed{result.seed}\b")
+    settings = dict(flat(config))
+    domains = settings.get("DATASET.TARGET_DOMAINS")
+    domains = domains if isinstance(domains, list) else []
     return {
-        key: seed.sub("seed*", value) if isinstance(value, str) else value
-        for key, value in flat(config)
+        key: of_any_run(value, result.seed, domains) if isinstance(value, str) else value
+        for key, value in settings.items()
         if key not in IGNORED
     }
+
+
+def of_any_run(value: str, seed: int, domains: Sequence[str]) -> str:
+    """A value without the seed and the left-out domain that a path may hold: `*` in their place."""
+    if "/" not in value:
+        return value
+    value = re.sub(rf"\bseed{seed}\b", "seed*", value)
+    return "/".join("*" if part in domains else part for part in value.split("/"))
 
 
 def same_name(node: str, trainer: str) -> bool:

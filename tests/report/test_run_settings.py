@@ -94,6 +94,17 @@ def test_files_that_each_seed_has_its_own_of_leave_the_seeds_together(tmp_path, 
     assert rows_of(tmp_path) == {"CDC": 15}
 
 
+def test_files_that_each_left_out_domain_has_its_own_of_are_of_one_method():
+    of = {}
+    for domain in ("ink", "neon"):
+        more = config(TRAINER__CDC__PROJECTION=f"out/{domain}/seed1/projection.safetensors")
+        more = {**more, "DATASET": {"TARGET_DOMAINS": [domain]}}
+        record = {"backbone": "tiny", "dataset": "Set", "seed": 1, "shots": 1, "metrics": {}}
+        of[domain] = settings_of(Result(trainer="CDC", config=more, **record))
+    assert of["ink"] == of["neon"]
+    assert of["ink"]["TRAINER.CDC.PROJECTION"] == "out/*/seed*/projection.safetensors"
+
+
 def test_two_backbones_are_two_rows(tmp_path, write_run):
     for seed, backbone in ((1, "tiny"), (2, "ViT-B/16")):
         more = config(MODEL__BACKBONE__NAME=backbone)
