@@ -34,8 +34,8 @@ class CoupledAdapters(nn.Module):
         super().__init__()
         self.layers, self.dim, self.scale = tuple(range(start, end + 1)), dim, scale
         layers = list(map(str, self.layers))
-        self.text_adapter = nn.ModuleDict({i: _bottleneck(text_width, dim) for i in layers})
-        self.visual_adapter = nn.ModuleDict({i: _bottleneck(vision_width, dim) for i in layers})
+        self.text_adapter = nn.ModuleDict({i: Bottleneck(text_width, dim) for i in layers})
+        self.visual_adapter = nn.ModuleDict({i: Bottleneck(vision_width, dim) for i in layers})
         self.shared_adapter = nn.ModuleDict({i: _rectified(dim, dim) for i in layers})
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -52,12 +52,22 @@ class CoupledAdapters(nn.Module):
     def _additions(self, tower: nn.ModuleDict) -> Additions:
         return Additions(adapters={int(i) - 1: partial(self._adapted, tower[i], i) for i in tower})
 
-    def _adapted(self, own: nn.ModuleDict, layer: str, x: Tensor) -> Tensor:
+    def _adapted(self, own: nn.Module, layer: str, x: Tensor) -> Tensor:
         """What a layer's adapter makes of tokens (..., D)."""
-        x = x.to(own["up"].weight.dtype)
-        x = Scaled.apply(x, 1.0, self.scale)
-        x = own["up"](self.shared_adapter[layer](own["down"](x)))
+        x = own(Scaled.apply(x, 1.0, self.scale), self.shared_adapter[layer])
         return Scaled.apply(x, self.scale, 1.0)
+
+
+class Bottleneck(nn.Module):
+    """The part of an adapter that is a tower's own."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.down, self.up = _rectified(width, dim), nn.Linear(dim, width)
+
+    def forward(self, x: Tensor, shared: nn.Module) -> Tensor:
+        """up(shared(down(x))) of tokens (..., width), in the precision of the weights."""
+        return self.up(shared(self.down(x.to(self.up.weight.dtype))))
 
 
 class Scaled(torch.autograd.Function):
@@ -82,7 +92,3 @@ def layers_of(state: Mapping[str, Tensor]) -> list[int]:
 
 def _rectified(width: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, out), nn.ReLU())
-
-
-def _bottleneck(width: int, dim: int) -> nn.ModuleDict:
-    return nn.ModuleDict({"down": _rectified(width, dim), "up": nn.Linear(dim, width)})

@@ -128,8 +128,8 @@ def test_images_equal_the_transcription(model, images, blocks, adapters, encode)
     added, learned = additions(VISION, blocks=blocks, adapters=adapters)
     ours, oracle = encode(model, images, added), slow_image(model, images, added)
     assert ours[1].shape == (4, added.n_tokens, VISION)
-    joined = (torch.cat([part.flatten() for part in both]) for both in (ours, oracle))
-    assert_same_with_gradients(*joined, learned)
+    one, other = (torch.cat([part.flatten() for part in both]) for both in (ours, oracle))
+    assert_same_with_gradients(one, other, learned)
 
 
 def test_each_sample_has_its_own_tokens_and_no_others(model, images):

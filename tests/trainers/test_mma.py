@@ -20,10 +20,13 @@ def adapters() -> CoupledAdapters:
 
 
 def written_out(adapters: CoupledAdapters, tower: str, layer: int, x):
-    own, shared = adapters.get_submodule(f"{tower}.{layer}"), adapters.shared_adapter[str(layer)]
-    hidden = (x @ own["down"][0].weight.T + own["down"][0].bias).clamp(min=0)
-    hidden = (hidden @ shared[0].weight.T + shared[0].bias).clamp(min=0)
-    return 0.01 * (hidden @ own["up"].weight.T + own["up"].bias)
+    def linear(name, x):
+        weight, bias = (adapters.get_parameter(f"{name}.{kind}") for kind in ("weight", "bias"))
+        return x @ weight.T + bias
+
+    hidden = linear(f"{tower}.{layer}.down.0", x).clamp(min=0)
+    hidden = linear(f"shared_adapter.{layer}.0", hidden).clamp(min=0)
+    return 0.01 * linear(f"{tower}.{layer}.up", hidden)
 
 
 @pytest.mark.parametrize(("tower", "width"), [("text_adapter", 6), ("visual_adapter", 10)])
@@ -49,7 +52,7 @@ def test_both_towers_share_the_middle(adapters):
     with torch.no_grad():
         outputs = []
         for shift in (0.0, 1.0):
-            adapters.shared_adapter["2"][0].bias.add_(shift)
+            adapters.get_parameter("shared_adapter.2.0.bias").add_(shift)
             prompts = adapters()
             outputs.append(prompts.text_additions.adapters[1](torch.ones(1, 6)))
             outputs.append(prompts.image_additions.adapters[1](torch.ones(1, 10)))
