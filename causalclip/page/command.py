@@ -21,7 +21,7 @@ from tqdm import tqdm
 from causalclip.page.render import IMAGES, PAGE_FILE, Renderer, write_page
 from causalclip.page.study import Study
 from causalclip.report.predictions import PREDICTIONS_FILE
-from causalclip.report.results import RESULTS_FILE
+from causalclip.report.results import EXPLAINED_FOLDER, RESULTS_FILE
 
 NOTICE_SECONDS = 2.0
 """How often a watch looks for new results."""
@@ -106,8 +106,9 @@ def watch(renderer: Renderer, output: Path, path: Path, *, seconds: float) -> in
 
 
 def stamps(output: Path) -> dict[Path, int]:
-    """When each file of results below a folder was written."""
-    files = [*output.rglob(RESULTS_FILE), *output.rglob(PREDICTIONS_FILE)]
+    """When each file of results below a folder was written, and each explained picture."""
+    names = (RESULTS_FILE, PREDICTIONS_FILE, f"{EXPLAINED_FOLDER}/*.png")
+    files = [file for name in names for file in output.rglob(name)]
     return {file: file.stat().st_mtime_ns for file in files}
 
 

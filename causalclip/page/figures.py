@@ -21,6 +21,9 @@ from causalclip.report.plots_style import Draw
 MOST_CLASSES = 20
 """More make a matrix nobody can read: then the worst pairs stand in a table."""
 
+MOST_ROWS = 24
+"""Of more readings, a comparison shows the methods' own: the table has them all."""
+
 KINDS = {
     "comparison": "mean and 95 % interval of each method",
     "fewshot": "accuracy by training images a class",
@@ -64,11 +67,17 @@ def study_figures(scores: pd.DataFrame) -> Iterator[Figure]:
     """A comparison of each table that has several methods, and the few-shot curves."""
     for table, rows in by_name(scores, "table"):
         if rows["method"].nunique() > 1:
-            draw = partial(plots_study.draw_comparison, rows=rows)
-            yield Figure("comparison", table, draw, plots_study.figure_height(rows), 6.9)
+            shown = _comparable(rows)
+            draw = partial(plots_study.draw_comparison, rows=shown)
+            yield Figure("comparison", table, draw, plots_study.figure_height(shown), 6.9)
         few = rows[(rows.protocol == "fewshot") & (rows.shots > 0)]
         if few["shots"].nunique() > 1:
             yield Figure("fewshot", table, partial(plots_study.draw_fewshot, rows=few), 2.8, 4.2)
+
+
+def _comparable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows; without other readings than the methods' own where there were too many."""
+    return rows if rows["method"].nunique() <= MOST_ROWS else rows[rows.variant == ""]
 
 
 # Of a run
@@ -79,7 +88,7 @@ def run_figures(study: Study, run: Run, answers: Answers | None) -> Iterator[Fig
     curve = (run.result.training or {}).get("curve")
     if curve and curve["epoch"]:
         draw = partial(plots_answers.draw_training, curve=curve)
-        yield Figure("training", run.name, draw, 2.1, 5.0)
+        yield Figure("training", run.name, draw, 3.0)
     if answers is not None:
         yield from _of_answers(study, run, answers)
     yield from _of_templates(run, answers)

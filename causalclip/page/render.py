@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from causalclip.files.atomic import replacing
+from causalclip.page.explained import explanations
 from causalclip.page.gallery import Answered, gallery
 from causalclip.page.run_view import RunView, view_of
 from causalclip.page.study import Run, Study
@@ -58,6 +59,7 @@ class Renderer:
                     Group(anchor, " · ".join(runs[0].group), [drawn[run.file][0] for run in runs])
                     for anchor, runs in grouped(study)
                 ],
+                explained=explanations(study.runs),
                 gallery=shown,
                 gallery_json=Markup(embedded_json(shown)),
             )

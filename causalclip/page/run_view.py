@@ -16,6 +16,9 @@ from causalclip.report.plots_style import inline_svg
 from causalclip.report.results import Result
 from causalclip.report.tables import shots_name
 
+WIDE = 4.5
+"""Inches; a wider figure could not be read in one of three columns."""
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -24,6 +27,8 @@ class Drawing:
     title: str
     caption: str
     svg: str
+    wide: bool = False
+    """Whether it needs the room of two."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def drawing(figure: Figure, name: str) -> Drawing:
     """A figure as SVG; `name` is unlike any other figure's."""
     label = f"{figure.caption}; {figure.title}"
     svg = inline_svg(figure.draw, label=label, name=name, width=figure.width, height=figure.height)
-    return Drawing(figure.title, figure.caption, svg)
+    return Drawing(figure.title, figure.caption, svg, figure.width > WIDE)
 
 
 def facts_of(result: Result, run: Run) -> list[tuple[str, str]]:

@@ -192,7 +192,7 @@ def grouped(study: Study) -> Iterator[tuple[str, list[Run]]]:
 def what_was_run(study: Study) -> Table:
     """A row a group: what, with which seeds, when, and what its training has cost."""
     rows = [_group_row(anchor, runs) for anchor, runs in grouped(study)]
-    columns = ["protocol", "data", "method", "backbone", "runs", "seeds", "finished", "training s"]
+    columns = ["method", "data", "protocol", "backbone", "runs", "seeds", "finished", "training s"]
     return of_rows("Methods and data", columns, rows)
 
 
@@ -212,9 +212,9 @@ def _group_row(anchor: str, runs: list[Run]) -> list:
     seeds = sorted({run.result.seed for run in runs})
     seconds = sum(run.result.training_seconds or 0.0 for run in runs)
     return [
-        protocol,
-        data,
         Cell(method, method, link=f"#{anchor}"),
+        data,
+        protocol,
         ", ".join(sorted({run.result.backbone for run in runs})),
         len(runs),
         ", ".join(map(str, seeds)),

@@ -10,16 +10,21 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 SIDE = 96
-"""Pixels of the longer side; smaller images stay as they are."""
+"""Pixels of the longer side of a tile; smaller images stay as they are."""
 QUALITY = 75
 
 
-def thumbnail(path: str | Path) -> tuple[str, str]:
-    """A JPEG data URI, and an empty reason; or no URI, and why there is none."""
+def thumbnail(path: str | Path, *, side: int = SIDE) -> tuple[str, str]:
+    """A JPEG data URI, and an empty reason; or no URI, and why there is none.
+
+    Args:
+        path: of the image.
+        side: pixels of its longer side at most.
+    """
     try:
         with Image.open(path) as image:
             small = image.convert("RGB")
-        small.thumbnail((SIDE, SIDE))
+        small.thumbnail((side, side))
         file = io.BytesIO()
         small.save(file, "JPEG", quality=QUALITY)
     except FileNotFoundError:

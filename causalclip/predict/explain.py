@@ -2,15 +2,14 @@
 
 Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) at the input of the last block's attention,
 the only way by which patches still reach the class token, and with its sign (Shrikumar et al.,
-arXiv 1605.01713). Of a ResNet, at the last stage.
+arXiv 1605.01713). Of a ResNet, at the last stage. The other kind of map is in `attention`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,32 +17,55 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from causalclip.clip.model import CLIPModel, is_vit
-from causalclip.clip.plain import has_plain_image_tower
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.predict.answer import Answer, answers
+from causalclip.predict.attention import attention_maps
+from causalclip.predict.patches import cut, in_place, last_layer, tokens_of
 from causalclip.predict.pictures import Broken, Source, name_of, read
 from causalclip.predict.predictor import Predictor
 
 PROJECTED = "_icm"  # ends the names of CLIP_ICM's readings in the subspace
 
+Kind = Literal["gradient", "attention"]
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """An answer, and for each of its readings which patches speak for one class."""
+    """An answer, and maps of the picture that it is about."""
 
     answer: Answer
     classname: str
-    """The class that is explained."""
+    """The class that is explained; of `attention`, which knows no class, the answer's."""
     picture: NDArray[np.float32]
     """(R, R, 3) in [0, 1]: what the tower sees of the image."""
     maps: Mapping[str, NDArray[np.float32]]
-    """(h, w) by name, a number a patch: above 0 it speaks for the class, below 0 against it.
+    """(h, w) by name, a number a patch.
 
-    `answer` and, for CDC, `template 1`, ...; for CLIP_ICM before and after the projection.
+    Of `gradient` a map a reading, above 0 where a patch speaks for the class and below 0 against
+    it: `answer` and, for CDC, `template 1`, ...; for CLIP_ICM before and after the projection. Of
+    `attention` a map a prompt set, the share of the class token's attention.
     """
+    kind: Kind = "gradient"
+
+    @property
+    def subject(self) -> str:
+        """What the maps show, in words."""
+        if self.kind == "attention":
+            return "attention of the class token"
+        return f"what speaks for {self.classname}"
+
+    def __str__(self) -> str:
+        """The answer and what is shown, in a line."""
+        answer = self.answer
+        return (
+            f"{answer.classname}, p {answer.probability:.3f}, "
+            f"uncertainty {answer.uncertainty:.4g}; {self.subject}"
+        )
 
 
-def explain(predictor: Predictor, image: Source, *, classname: str = "") -> Explanation:
+def explain(
+    predictor: Predictor, image: Source, *, classname: str = "", kind: Kind = "gradient"
+) -> Explanation:
     """What speaks for the answer about one picture, or for another class.
 
         r_l = sum_d a_ld dS/da_ld,   S = log p_k - log sum_{j != k} p_j
@@ -54,30 +76,53 @@ def explain(predictor: Predictor, image: Source, *, classname: str = "") -> Expl
     Args:
         predictor: the trained method.
         image: a path, or a picture of Pillow's.
-        classname: the class k; empty for the predicted one.
+        classname: the class k of the gradient; empty for the predicted one.
+        kind: `gradient` for r_l, or `attention` for the weights of the class token.
 
     Raises:
         OSError: a picture that cannot be read.
-        ValueError: a class that is none of the predictor's.
+        ValueError: a class that is none of the predictor's, another kind, or attention for a class
+            or of a backbone that has none.
     """
-    if classname and classname not in predictor.classnames:
-        known = ", ".join(predictor.classnames)
-        raise ValueError(f"class must be one of {known}, got {classname!r}")
+    _check(predictor, classname, kind)
     picture = read(image)
     if isinstance(picture, Broken):
         raise OSError(f"cannot read the image {picture.image}: {picture.reason}")
     images = predictor.trainer.encoder.transform(picture).unsqueeze(0)
     (answer,) = answers(predictor.prediction(images), [name_of(image)], predictor.classnames)
     name = classname or answer.classname
-    label, clip = predictor.classnames.index(name), predictor.trainer.clip
+    if kind == "attention":
+        found = attention_maps(predictor, images)
+    else:
+        found = gradient_maps(predictor, images, predictor.classnames.index(name))
+    seen = unnormalised(images[0], predictor.trainer.cfg.INPUT)
+    maps = {reading: values.cpu().numpy() for reading, values in found.items()}
+    return Explanation(answer, name, seen, maps, kind)
+
+
+def _check(predictor: Predictor, classname: str, kind: str) -> None:
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+    if classname and classname not in predictor.classnames:
+        known = ", ".join(predictor.classnames)
+        raise ValueError(f"class must be one of {known}, got {classname!r}")
+    if classname and kind == "attention":
+        raise ValueError(f"attention is the same for all classes, got the class {classname!r}")
+
+
+# The gradient
+
+
+def gradient_maps(predictor: Predictor, images: Tensor, label: int) -> dict[str, Tensor]:
+    """A map (h, w) for each reading of one picture (1, 3, R, R): what speaks for class `label`."""
+    clip = predictor.trainer.clip
 
     def scores() -> dict[str, Tensor]:
         readings = named_readings(predictor.differentiable(images))
         return {reading: log_odds(found, label) for reading, found in readings.items()}
 
     found = relevance(last_layer(clip), scores)
-    maps = {reading: patch_map(clip, values).cpu().numpy() for reading, values in found.items()}
-    return Explanation(answer, name, unnormalised(images[0], predictor.trainer.cfg.INPUT), maps)
+    return {reading: patch_map(clip, values) for reading, values in found.items()}
 
 
 def named_readings(prediction: Prediction) -> dict[str, Reading]:
@@ -107,9 +152,6 @@ def log_odds(reading: Reading, label: int) -> Tensor:
     return (p[:, label].clamp_min(tiny).log() - others.clamp_min(tiny).log()).sum()
 
 
-# The gradient
-
-
 def relevance(layer: nn.Module, scores: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Activation times gradient of each score, in the shape (...) of what `layer` gives.
 
@@ -117,7 +159,7 @@ def relevance(layer: nn.Module, scores: Callable[[], Mapping[str, Tensor]]) -> d
         layer: is run once by `scores`; what lies before it gets no gradient.
         scores: computes scalars by name.
     """
-    with torch.enable_grad(), _cut(layer) as activations:
+    with torch.enable_grad(), cut(layer) as activations:
         named = scores()
     (activation,) = activations
     return {
@@ -125,29 +167,6 @@ def relevance(layer: nn.Module, scores: Callable[[], Mapping[str, Tensor]]) -> d
         * torch.autograd.grad(score, activation, retain_graph=True)[0].detach()
         for name, score in named.items()
     }
-
-
-@contextmanager
-def _cut(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Begin the graph at the output of a layer while the context lasts; gives that output."""
-    seen: list[Tensor] = []
-
-    def cut(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        seen.append(output.detach().requires_grad_())
-        return seen[-1]
-
-    handle = layer.register_forward_hook(cut)
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-def last_layer(clip: CLIPModel) -> nn.Module:
-    """Where patches are last seen apart: the last block's input of attention, or stage."""
-    if not is_vit(clip):
-        return clip.visual.layer4
-    return clip.visual.transformer.resblocks[-1].ln_1
 
 
 def patch_map(clip: CLIPModel, values: Tensor) -> Tensor:
@@ -160,10 +179,7 @@ def patch_map(clip: CLIPModel, values: Tensor) -> Tensor:
     """
     if not is_vit(clip):
         return values.sum(dim=(0, 1))
-    tokens = values if has_plain_image_tower(clip) else values.transpose(0, 1)
-    patches = len(clip.visual.positional_embedding) - 1
-    side = round(patches**0.5)
-    return tokens[:, 1 : 1 + patches].sum(dim=(0, 2)).unflatten(0, (side, side))
+    return in_place(clip, tokens_of(clip, values).sum(dim=(0, 2)))
 
 
 def unnormalised(image: Tensor, inputs: Any) -> NDArray[np.float32]:

@@ -1,18 +1,22 @@
-"""`causalclip explain`: which patches of a picture speak for its class.
+"""`causalclip explain`: which patches of a picture speak for its class, or are attended to.
 
     causalclip explain output/first my.png
     causalclip explain output/first my.png --class three --output why.png
+    causalclip explain output/first my.png --kind attention
 
-Orange patches speak for the class, purple ones against it; each map has a scale of its own.
+Orange patches speak for the class, purple ones against it; each map has a scale of its own. The PNG
+goes to MODEL_DIR/explained/, where `causalclip report` finds it.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from causalclip.predict.command import explained, loaded, model_parser
+from causalclip.report.results import EXPLAINED_FOLDER
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +24,13 @@ def parser() -> argparse.ArgumentParser:
     p = model_parser("explain", __doc__)
     p.add_argument("image", metavar="IMAGE", help="the picture's file")
     p.add_argument("--class", dest="classname", default="", help="default: the predicted one")
-    p.add_argument("--output", help="the PNG to write; default: IMAGE's name.explained.png here")
+    p.add_argument(
+        "--kind",
+        choices=("gradient", "attention"),
+        default="gradient",
+        help="what speaks for the class (default), or where the class token attends to",
+    )
+    p.add_argument("--output", help=f"the PNG to write; default: in MODEL_DIR/{EXPLAINED_FOLDER}/")
     return p
 
 
@@ -43,15 +53,17 @@ def perform(args: argparse.Namespace) -> int:
     image, *others = found([args.image])
     if others:
         raise ValueError(f"explain takes one picture, got a folder of {1 + len(others)}")
-    explanation = explain(loaded(args), image, classname=args.classname)
-    path = args.output or f"{Path(args.image).stem}.explained.png"
+    explanation = explain(loaded(args), image, classname=args.classname, kind=args.kind)
+    path = args.output or default_output(args)
     save(explanation, path)
-    answer = explanation.answer
-    print(
-        f"{answer.classname}, p {answer.probability:.3f}, uncertainty {answer.uncertainty:.4g}; "
-        f"what speaks for {explanation.classname}: {path}"
-    )
+    print(f"{explanation}: {path}")
     return 0
+
+
+def default_output(args: argparse.Namespace) -> Path:
+    """In the run's folder, by the picture, the kind, and the class that is asked for."""
+    parts = [Path(args.image).stem, args.kind, re.sub(r"[^\w-]+", "_", args.classname)]
+    return Path(args.model_dir) / EXPLAINED_FOLDER / f"{'.'.join(filter(None, parts))}.png"
 
 
 if __name__ == "__main__":

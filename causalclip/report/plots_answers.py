@@ -16,7 +16,7 @@ from causalclip.report.plots_numbers import (
     histogram_edges,
     thinned,
 )
-from causalclip.report.plots_style import FAINT, colour, dash, marker
+from causalclip.report.plots_style import FAINT, colour, dash, marker, plain
 
 SHORT = 14
 """Letters of a class name beside a matrix."""
@@ -93,21 +93,15 @@ def draw_uncertainty(
 
 def draw_training(figure: Figure, curve: Mapping[str, Sequence[float]]) -> None:
     """Mean loss and accuracy of each epoch."""
-    left, right = figure.subplots(1, 2)
-    for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    lower.xaxis.get_major_locator().set_params(integer=True)
     how = {"marker": "o" if len(curve["epoch"]) < 30 else ""}
-    left.plot(curve["epoch"], curve["loss"], color=colour(0), **how)
-    left.set(xlabel="epoch", ylabel="loss")
-    right.plot(curve["epoch"], curve["accuracy"], color=colour(1), **how)
-    right.set(xlabel="epoch", ylabel="accuracy (%)")
+    upper.plot(curve["epoch"], curve["loss"], color=colour(0), **how)
+    upper.set(ylabel="loss")
+    lower.plot(curve["epoch"], curve["accuracy"], color=colour(1), **how)
+    lower.set(xlabel="epoch", ylabel="accuracy (%)")
 
 
 def short(name: str) -> str:
     """A class name beside a matrix."""
     return plain(name if len(name) <= SHORT else name[: SHORT - 1] + "…")
-
-
-def plain(text: str) -> str:
-    """The text as it is: matplotlib would read a pair of $ as a formula."""
-    return text.replace("$", r"\$")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from causalclip.report.plots_answers import BLUES
 from causalclip.report.plots_style import FAINT, colour, marker
@@ -23,15 +24,19 @@ def draw_templates(figure: Figure, members: Sequence[Mapping[str, float]], fused
     axes = figure.subplots()
     names = [f"S{number}" for number in range(1, len(members) + 1)]
     accuracies = [member["accuracy"] for member in members]
+    low = max(0.0, min([*accuracies, fused]) - 10)
     bars = axes.bar(names, accuracies, color=colour(0), width=0.6)
-    axes.bar_label(bars, fmt="%.1f", fontsize=6)
-    axes.axhline(
-        fused, color=colour(1), linestyle="--", zorder=0, label=f"all together: {fused:.1f}"
-    )
-    low = min([*accuracies, fused])
+    for bar, value in zip(bars, accuracies, strict=True):  # at its foot, where no line crosses
+        axes.text(*_foot(bar, low), f"{value:.1f}", ha="center", color="white", fontsize=7)
+    axes.axhline(fused, color=colour(1), linestyle="--", label=f"all together: {fused:.1f}")
     # Bars are read by their ends: differences of a point between 80 and 90 are what is asked.
-    axes.set(ylabel="accuracy (%)", xlabel="template", ylim=(max(0.0, low - 10), 100))
-    axes.legend(loc="upper right")
+    axes.set(ylabel="accuracy (%)", xlabel="template", ylim=(low, 100))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0)
+
+
+def _foot(bar: Rectangle, low: float) -> tuple[float, float]:
+    """Where the text of a bar stands: near its lower end, for an axis from `low` to 100."""
+    return bar.get_x() + bar.get_width() / 2, low + 0.04 * (100 - low)
 
 
 # CLIP-ICM

@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from causalclip.report.groups import by_name
-from causalclip.report.plots_answers import plain
-from causalclip.report.plots_style import colour, marker
+from causalclip.report.plots_style import colour, marker, plain
 from causalclip.report.seeds import half_width
 
 NO_SCORES = ("train s", "AUROC", "ECE base", "ECE new")
 """Quantities that are no accuracy, and stand in no figure of accuracies."""
+LONG = 36
+"""Letters of a method's name beside an axis."""
 
 
 def draw_fewshot(figure: Figure, rows: pd.DataFrame) -> None:
@@ -26,7 +28,7 @@ def draw_fewshot(figure: Figure, rows: pd.DataFrame) -> None:
         axes.errorbar(
             mean.index, mean, yerr=sd, color=colour(number), marker=marker(number), capsize=2
         )
-        axes.plot([], [], color=colour(number), marker=marker(number), label=plain(method))
+        axes.plot([], [], color=colour(number), marker=marker(number), label=elided(method))
     shots = sorted(several["shots"].unique())
     if shots[-1] > 4 * shots[0]:
         axes.set_xscale("log", base=2)
@@ -45,7 +47,7 @@ def draw_comparison(figure: Figure, rows: pd.DataFrame) -> None:
     for axes, quantity in zip(panels, quantities, strict=True):
         _intervals(axes, shown[shown.quantity == quantity], methods)
         axes.set_title(plain(quantity))
-    panels[0].set_yticks(range(len(methods)), [plain(method) for method in methods])
+    panels[0].set_yticks(range(len(methods)), [elided(method) for method in methods])
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.supxlabel("accuracy (%)", fontsize=8)
 
@@ -58,6 +60,12 @@ def _intervals(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
             how = {"color": colour(number), "marker": marker(number), "capsize": 2}
             axes.errorbar(values.mean(), number, xerr=width, **how)
     axes.margins(x=0.15)
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+
+
+def elided(name: str) -> str:
+    """A method's name, of a long one with the settings in it the two ends."""
+    return plain(name if len(name) <= LONG else f"{name[: LONG - 16]}…{name[-15:]}")
 
 
 def figure_height(rows: pd.DataFrame) -> float:

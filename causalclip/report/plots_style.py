@@ -64,6 +64,11 @@ def dash(number: int) -> str:
     return DASHES[number % len(DASHES)]
 
 
+def plain(text: str) -> str:
+    """The text as it is: matplotlib would read a pair of $ as a formula."""
+    return text.replace("$", r"\$")
+
+
 def drawn(draw: Draw, *, width: float, height: float) -> Figure:
     """A figure of width x height inches in the style; call under `styled`."""
     figure = Figure(figsize=(width, height))

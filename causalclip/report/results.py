@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 RESULTS_FILE = "results.json"
+EXPLAINED_FOLDER = "explained"
+"""Where `causalclip explain` puts its pictures, beside a run's results."""
 RECORDED_PACKAGES = ("causalclip", "torch", "torchvision", "openai-clip", "numpy")
 MEASURED = ("metrics", "variants", "parts", "variant_parts", "members")
 

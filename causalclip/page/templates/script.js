@@ -50,8 +50,9 @@ field.addEventListener("input", () => {
   }
   document.getElementById("run-count").textContent = field.value ? `${count} runs` : "";
 });
+// Paper has nothing to click: all is open, but for the settings, which are long.
 addEventListener("beforeprint", () => {
-  for (const each of document.querySelectorAll("details")) each.open = true;
+  for (const each of document.querySelectorAll("details:not(.all-settings)")) each.open = true;
 });
 
 // A study that is still running.
@@ -116,7 +117,10 @@ const tile = (item) => {
   }
   made.append(element("p", `${item.right ? "✓" : "✗"} ${item.prediction} ${shortly(item.probability)}`));
   if (!item.right) made.append(element("p", `is ${item.label}`));
-  made.append(element("p", `u ${shortly(item.uncertainty)}` + (item.conflict === null ? "" : ` · conflict ${shortly(item.conflict)}`)));
+  const numbers = element("p");
+  numbers.append(element("span", `u ${shortly(item.uncertainty)}`));
+  if (item.conflict !== null) numbers.append(" · ", element("span", `conflict ${shortly(item.conflict)}`));
+  made.append(numbers);
   if (item.votes) {
     const several = new Set(item.votes.map(([vote]) => vote)).size > 1;
     const said = several ? item.votes.map(([vote, p]) => `${vote} ${p.toFixed(2)}`).join(", ") : `all ${item.votes.length}: ${item.votes.map(([, p]) => p.toFixed(2)).join(" ")}`;
@@ -134,7 +138,7 @@ const show = () => {
   kept.sort((a, b) => (rank(a) === "" || rank(b) === "" ? compared(rank(a), rank(b)) : sign * compared(rank(a), rank(b))));
   document.getElementById("tiles").replaceChildren(...kept.slice(0, limit).map(tile));
   document.getElementById("more").hidden = kept.length <= limit;
-  document.getElementById("gallery-count").textContent = `${kept.length} answers of ${items.length}` + (kept.length > limit ? `, the first ${limit} are shown` : "");
+  document.getElementById("gallery-count").textContent = `${kept.length} of ${items.length} answers of ${form.run.selectedOptions[0].text}` + (kept.length > limit ? `, the first ${limit} are shown` : "");
 };
 if (form) {
   options(form.run, [...data.runs.map((run) => [run.anchor, run.name]), ["", "every run"]]);
