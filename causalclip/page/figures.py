@@ -36,7 +36,7 @@ KINDS = {
     "conflict": "CDC: histograms of the templates' conflict, right and wrong",
     "spectrum": "CLIP-ICM: eigenvalues and what is kept",
     "energy": "CLIP-ICM: energy kept of features and interventions",
-    "choice": "CLIP-ICM: accuracy of every cell of the grid",
+    "choice": "CLIP-ICM: accuracy of every cell of the grid, the chosen one framed",
     "angles": "CLIP-ICM: how far resampled images turn the subspace",
 }
 """Every kind of figure, and what it shows."""
@@ -53,11 +53,13 @@ class Figure:
     height: float = 2.4
     """Inches, where it is `width` wide."""
     width: float = 3.4
+    part: str = ""
+    """Which of several of its kind."""
 
     @property
     def caption(self) -> str:
         """What it shows."""
-        return KINDS[self.kind]
+        return f"{KINDS[self.kind]} ({self.part})" if self.part else KINDS[self.kind]
 
 
 # Of a study
@@ -136,7 +138,7 @@ def _of_subspaces(run: Run) -> Iterator[Figure]:
     for name, head in heads.items():
         if head["grid"]:
             draw = partial(plots_methods.draw_choice, grid=head["grid"], chosen=head["choice"])
-            yield Figure("choice", f"{run.name} · {name}", draw, 2.6, 5.2)
+            yield Figure("choice", f"{run.name} · {name}", draw, 2.6, 5.2, name)
     certain = {name: head for name, head in heads.items() if "certainty" in head}
     if certain:
         angles = partial(plots_methods.draw_angles, heads=certain)

@@ -11,14 +11,23 @@ import pandas as pd
 from causalclip.files.atomic import replacing
 from causalclip.page.cells import Cell, Table, of_frame
 from causalclip.report.curves import slug
+from causalclip.report.plots_study import elided
 from causalclip.report.summarize import tables
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",  # what LaTeX's own fonts have at these places is ¡, ¿ and a dash
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # \\ takes these two for its own when a row begins with them
+    "*": "{*}",
     "±": r"$\pm$",
-    "\N{MINUS SIGN}": "--",
+    "\N{MINUS SIGN}": "$-$",
+    "→": r"$\rightarrow$",
+    "·": r"$\cdot$",
+    "…": r"\ldots{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 
@@ -36,28 +45,41 @@ def latex_tables(scores: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def latex(table: Table) -> str:
-    r"""A `table` environment; it needs \usepackage{booktabs} alone."""
+    r"""A `table` environment, made smaller where it is wider than the text.
+
+    It needs \usepackage{booktabs,graphicx} alone.
+    """
     columns = "".join("r" if numeric else "l" for numeric in table.numeric)
     seeds = "seeds" in table.columns
     caption = escaped(table.title) + (r" (mean $\pm$ standard deviation over seeds)" * seeds)
     return "\n".join(
         [
-            r"% \usepackage{booktabs}",
+            r"% \usepackage{booktabs,graphicx}",
+            *_warning(table),
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{caption}}}",
             rf"\label{{tab:{slug(table.title)}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
+            rf"\sbox0{{\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             _line([escaped(column) for column in table.columns]),
             r"\midrule",
             *(_line([_cell(cell) for cell in row]) for row in table.rows),
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}%",
+            r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
             r"\end{table}",
             "",
         ]
     )
+
+
+def _warning(table: Table) -> list[str]:
+    """A comment for letters that pdflatex has in no font of its own."""
+    texts = [table.title, *table.columns, *(cell.text for row in table.rows for cell in row)]
+    known = {*map(chr, range(0x100)), *SPECIAL, *"\u2013\u2014\u2018\u2019\u201c\u201d"}
+    other = sorted(set("".join(texts)) - known)
+    return [f"% for xelatex, with a font that has {''.join(other)}"] if other else []
 
 
 def escaped(text: str) -> str:
@@ -66,7 +88,7 @@ def escaped(text: str) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text = escaped(cell.text)
+    text = escaped(elided(cell.text))
     return rf"\textbf{{{text}}}" if cell.best else text
 
 

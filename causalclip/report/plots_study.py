@@ -28,7 +28,7 @@ def draw_fewshot(figure: Figure, rows: pd.DataFrame) -> None:
         axes.errorbar(
             mean.index, mean, yerr=sd, color=colour(number), marker=marker(number), capsize=2
         )
-        axes.plot([], [], color=colour(number), marker=marker(number), label=elided(method))
+        axes.plot([], [], color=colour(number), marker=marker(number), label=plain(elided(method)))
     shots = sorted(several["shots"].unique())
     if shots[-1] > 4 * shots[0]:
         axes.set_xscale("log", base=2)
@@ -47,7 +47,7 @@ def draw_comparison(figure: Figure, rows: pd.DataFrame) -> None:
     for axes, quantity in zip(panels, quantities, strict=True):
         _intervals(axes, shown[shown.quantity == quantity], methods)
         axes.set_title(plain(quantity))
-    panels[0].set_yticks(range(len(methods)), [elided(method) for method in methods])
+    panels[0].set_yticks(range(len(methods)), [plain(elided(method)) for method in methods])
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.supxlabel("accuracy (%)", fontsize=8)
 
@@ -65,7 +65,7 @@ def _intervals(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
 
 def elided(name: str) -> str:
     """A method's name, of a long one with the settings in it the two ends."""
-    return plain(name if len(name) <= LONG else f"{name[: LONG - 16]}…{name[-15:]}")
+    return name if len(name) <= LONG else f"{name[: LONG - 16]}…{name[-15:]}"
 
 
 def figure_height(rows: pd.DataFrame) -> float:
