@@ -9,16 +9,14 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
 import causalclip.plugin  # noqa: F401  (before the first import of dassl)
 
 # isort: split
-from causalclip.clip.image_tower import encode_patches
-from causalclip.clip.model import CLIPModel, VisionTransformer, image_size
-from causalclip.clip.plain import has_plain_image_tower
+from causalclip.clip.model import CLIPModel, image_size
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.engine.base import CLIPTrainer
@@ -26,12 +24,13 @@ from causalclip.engine.features import plain
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.files.atomic import replacing
+from causalclip.predict.image_side import FILES, Format, ImageSide, read, write
 from causalclip.predict.predictor import Predictor
 from causalclip.trainers.clip_icm import CLIP_ICM
 from causalclip.trainers.zeroshot_clip import ZeroshotCLIP
 
 FORMAT = "causalclip.classes/1"
-CLASSES_FILE, IMAGE_FILE = "classes.safetensors", "image.pt2"
+CLASSES_FILE = "classes.safetensors"
 CHECKED = (2, 5)  # pictures in the batches that are compared
 TOLERANCE = 1e-5  # of a probability
 
@@ -59,34 +58,8 @@ class Classes:
         return {name: t.cpu().contiguous() for name, t in named.items() if t is not None}
 
 
-class ImageSide(nn.Module):
-    """CLIP's image tower with learned prompts: images (B, 3, R, R) to features (B, E) in fp32.
-
-    (B, M, E) for prompts of M templates. The text tower is no part of it.
-    """
-
-    def __init__(self, visual: VisionTransformer, prompts: Sequence[Tensor]) -> None:
-        """Take the tower and prompts (n, D) or (M, n, D), one tensor a depth."""
-        super().__init__()
-        self.visual = visual
-        self.depth = len(prompts)
-        for i, prompt in enumerate(prompts):
-            self.register_buffer(f"prompt_{i}", prompt.detach().clone())
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The features of a batch of any size."""
-        prompts = [self.get_buffer(f"prompt_{i}") for i in range(self.depth)]
-        images = images.type(self.visual.conv1.weight.dtype)
-        if prompts[0].dim() == 2:
-            return encode_patches(self.visual, images, prompts).float()
-        batch, sets = images.shape[0], prompts[0].shape[0]
-        images = images.unsqueeze(1).expand(-1, sets, -1, -1, -1).flatten(0, 1)
-        tiled = [prompt.expand(batch, *prompt.shape).flatten(0, 1) for prompt in prompts]
-        return encode_patches(self.visual, images, tiled).float().unflatten(0, (batch, sets))
-
-
 @torch.no_grad()
-def export(predictor: Predictor, folder: str | Path) -> list[Path]:
+def export(predictor: Predictor, folder: str | Path, *, form: Format = "torch") -> list[Path]:
     """Write `classes.safetensors` and, where the image tower has prompts, `image.pt2`.
 
     What was written is read again and must answer as the predictor does.
@@ -94,8 +67,11 @@ def export(predictor: Predictor, folder: str | Path) -> list[Path]:
     Args:
         predictor: the trained method.
         folder: where the files go; made if it is not there.
+        form: `onnx` writes `image.onnx` in place of it, of every method: who reads ONNX need not
+            have a CLIP.
 
     Raises:
+        ImportError: ONNX without its packages.
         ValueError: a method whose answer is no cosine with fixed class features.
         RuntimeError: files that answer otherwise.
     """
@@ -105,10 +81,10 @@ def export(predictor: Predictor, folder: str | Path) -> list[Path]:
     paths = [folder / CLASSES_FILE]
     with replacing(paths[0]) as part:
         save_file(classes.tensors(), part, metadata(predictor))
-    if prompts.image:
-        paths.append(folder / IMAGE_FILE)
-        _export_image_side(trainer.clip, prompts, paths[1])
-    check(predictor, folder)
+    if prompts.image or form == "onnx":
+        paths.append(folder / FILES[form])
+        write(ImageSide.of(trainer.clip, prompts), _pictures(trainer.clip, 2), paths[1])
+    check(predictor, paths)
     return paths
 
 
@@ -181,16 +157,6 @@ def metadata(predictor: Predictor) -> dict[str, str]:
     }
 
 
-def _export_image_side(clip: CLIPModel, prompts: PromptSet, path: Path) -> None:
-    if not has_plain_image_tower(clip):
-        raise ValueError("only OpenAI's image tower can be exported with prompts")
-    side = ImageSide(clip.visual, prompts.image).eval()
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(side, (_pictures(clip, 2),), dynamic_shapes=({0: batch},))
-    with replacing(path) as part, open(part, "wb") as file:
-        torch.export.save(program, file)
-
-
 def _pictures(clip: CLIPModel, count: int) -> Tensor:
     """Noise as pictures (B, 3, R, R) on the model's device, the same every time."""
     size = image_size(clip)
@@ -201,23 +167,28 @@ def _pictures(clip: CLIPModel, count: int) -> Tensor:
 # The check
 
 
-def check(predictor: Predictor, folder: Path) -> None:
-    """Compare what the files in `folder` answer with the predictor's own answers.
+def check(predictor: Predictor, paths: Sequence[Path]) -> None:
+    """Compare what the files answer with the predictor's own answers.
+
+    Args:
+        predictor: what was exported.
+        paths: its class features, and its image side where that was written.
 
     Raises:
         RuntimeError: they differ; says by how much.
     """
-    classes = Classes(**load_file(folder / CLASSES_FILE))
-    path, clip = folder / IMAGE_FILE, predictor.trainer.clip
-    touched = bool(prompts_of(predictor.trainer).image)
-    side = torch.export.load(path).module() if touched else predictor.inputs
+    classes, *programs = paths
+    compared, clip = Classes(**load_file(classes)), predictor.trainer.clip
+    side = read(programs[0]) if programs else predictor.inputs
     for count in CHECKED:
         pictures = _pictures(clip, count)
-        logits = classes.logits(side(pictures).float().cpu())
+        logits = compared.logits(side(pictures).float().cpu())
         ours = predictor.prediction(pictures).main.probabilities
         apart = (probabilities_of(predictor.trainer, logits) - ours).abs().max().item()
         if not apart < TOLERANCE:
-            raise RuntimeError(f"{folder}: the exported files answer otherwise, by {apart:.2g}")
+            raise RuntimeError(
+                f"{classes.parent}: the exported files answer otherwise, by {apart:.2g}"
+            )
 
 
 def probabilities_of(trainer: CLIPTrainer, logits: Tensor) -> Tensor:

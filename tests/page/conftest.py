@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from causalclip.metrics import classification_metrics
 from causalclip.page.render import Renderer, write_page
@@ -107,6 +108,12 @@ def study_root(tmp_path_factory, write_one):
         details = {"heads": {"zeroshot": HEAD}}
         icm |= {"target_domains": [domain], "details": details}
         write_one(root, f"lodo/{domain}", n=30 + seed, pictures=pictures, **icm)
+    explained = root / "base" / "explained"
+    explained.mkdir()
+    said = PngInfo()
+    said.add_text("Description", f"x.png: {NASTY}, p 0.9; what speaks for it")
+    Image.new("RGB", (1980, 380), "white").save(explained / "x.gradient.png", pnginfo=said)
+    (explained / "y.gradient.png").write_bytes(b"cut")
     cut = write_one(root, "lodo_cut", protocol="lodo", target_domains=["art"], trainer="CoOp")
     file = cut / "predictions.npz"
     file.write_bytes(file.read_bytes()[:200])

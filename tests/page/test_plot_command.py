@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
 
-from causalclip.page import command, plot_command
-from causalclip.page.cells import Cell, Table
-from causalclip.page.latex import escaped, latex
+from causalclip.page import command, plot_command, run_view
+from causalclip.page.cells import Cell, Table, of_rows
+from causalclip.page.latex import escaped, latex, latex_tables
 from causalclip.page.study import Study
+
+INSTALL = "apt-get install texlive-latex-base texlive-latex-recommended"
 
 
 def test_a_figure_of_every_run_that_has_one_is_written(study_root, tmp_path, capsys):
@@ -51,6 +55,29 @@ def test_the_best_is_bold():
     assert r"a & \textbf{9.0 $\pm$ 1.0} \\" in latex(Table("t", ["method", "x"], [row]))
 
 
+NAMES = ["<b>", "a_b $x$ & 50 % #1 {y} \\z ~^|", "[a]", "* b", "é \u2013 “q” … → · ±", "l" * 90]
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason=f"no pdflatex: {INSTALL}")
+def test_tables_compile_and_fit_the_page(study, tmp_path):
+    nasty = of_rows("100 % of a_b", ["name", "x_1"], [[name, 1.0] for name in NAMES])
+    wide = of_rows("wide", [f"column {k}" for k in range(30)], [[1.0] * 30])
+    files = latex_tables(study.scores, tmp_path)
+    tables = [file.read_text() for file in files] + [latex(nasty), latex(wide)]
+    packages = tables[0].split()[1]
+    document = [r"\documentclass{article}", packages, r"\begin{document}", *tables]
+    (tmp_path / "all.tex").write_text("\n".join([*document, r"\end{document}"]))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert "Output written on all.pdf" in said, said[-1000:]
+    assert "Overfull" not in said
+
+
+def test_letters_that_pdflatex_lacks_are_said():
+    row = [[Cell("日本語 é", "日本語 é")]]
+    assert "\n% for xelatex, with a font that has 日本語\n" in latex(Table("t", ["a"], row))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -84,6 +111,7 @@ def test_a_watch_writes_again_only_what_is_new_and_rests_at_the_end(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(command.time, "sleep", sleep)
+    monkeypatch.setattr(run_view, "run_figures", lambda *_: [])  # of other tests
     assert command.main([str(tmp_path), "--watch", "5"]) == 0
     printed = capsys.readouterr().out
     assert "1 results" in printed

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import NASTY
+from PIL import Image
 
 from causalclip.page import command
+from causalclip.page.explained import explanations
 from causalclip.page.gallery import Answered, gallery
 from causalclip.page.settings import differences, said
 from causalclip.page.study import Study
+from causalclip.page.study_view import protocols
 from causalclip.page.thumbnails import embedded_json, thumbnail
 
 
@@ -106,11 +111,15 @@ def cells(outline):
     return [attributes for tag, attributes in outline.tags if tag == "td"]
 
 
-def test_the_worst_domain_is_marked_in_each_row(study):
-    from causalclip.page.study_view import protocols
+@pytest.fixture(scope="module")
+def table_of(study):
+    """A function name of a protocol -> its first table."""
+    tables = {view.name: view.tables[0] for view in protocols(study)}
+    return tables.__getitem__
 
-    (lodo,) = [view for view in protocols(study) if view.name == "lodo"]
-    table = lodo.tables[0]
+
+def test_the_worst_domain_is_marked_in_each_row(table_of):
+    table = table_of("lodo")
     for row in table.rows:
         marked = [cell for cell in row if cell.worst]
         pairs = zip(row, table.columns, strict=True)
@@ -120,11 +129,8 @@ def test_the_worst_domain_is_marked_in_each_row(study):
     assert any(cell.worst for row in table.rows for cell in row)
 
 
-def test_a_cell_leads_to_the_run_it_is_of(study):
-    from causalclip.page.study_view import protocols
-
-    (view,) = [view for view in protocols(study) if view.name == "base2new"]
-    table = view.tables[0]
+def test_a_cell_leads_to_the_run_it_is_of(study, table_of):
+    table = table_of("base2new")
     row = table.rows[0]
     by_anchor = {f"#{run.anchor}": run for run in study.runs}
     for half in ("base", "new"):
@@ -146,6 +152,30 @@ def test_settings_beside_the_recipe_come_with_both_values(study):
 def test_a_tuple_of_yaml_is_the_list_of_json():
     assert said("(32, 32)") == said([32, 32])
     assert said("1e-5") == said(1e-5)
+
+
+# Pictures explained
+
+
+def test_an_explained_picture_is_shown_with_what_it_says(outline, study_root):
+    said = f"x.png: {NASTY}, p 0.9; what speaks for it"
+    (shown,) = [a for tag, a in outline.tags if tag == "img" and a["alt"] == said]
+    assert shown["src"].startswith("data:image/jpeg")
+    assert shown["width"] == "990"  # six panels of 165
+    assert said in outline.text
+    broken = study_root / "base" / "explained" / "y.gradient.png"
+    assert f"{broken}: not readable" in outline.text
+
+
+def test_explained_pictures_are_capped_in_turn_and_the_others_counted(study, tmp_path):
+    runs = [replace(run, file=tmp_path / run.anchor / "results.json") for run in study.runs[:3]]
+    for run, count in zip(runs, (5, 2, 0), strict=True):
+        (run.folder / "explained").mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (9, 9)).save(run.folder / "explained" / f"{number}.png")
+    first, second = explanations(runs, most=4).values()  # the third has none
+    assert ([one.said for one in first.shown], first.left_out) == (["0.png", "1.png"], 3)
+    assert ([one.said for one in second.shown], second.left_out) == (["0.png", "1.png"], 0)
 
 
 # The gallery

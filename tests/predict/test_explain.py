@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from causalclip import Predictor
 from causalclip.engine.prediction import Reading
 from causalclip.predict import explain_command
+from causalclip.predict.attention import class_attention
 from causalclip.predict.explain import explain, last_layer, log_odds, relevance
 
 
@@ -110,6 +115,76 @@ def test_the_command_writes_a_png(run, pictures, tmp_path, capsys, monkeypatch):
     path = said.split("what speaks for two: ")[1].strip()
     with Image.open(tmp_path / path) as png:
         assert png.format == "PNG" and png.width > 4 * png.height
+
+
+def test_the_picture_lies_in_the_folder_of_its_run_and_says_what_it_shows(run, pictures):
+    folder = run("CoOp")
+    explain_command.main([str(folder), pictures[0], "--class", "two"])
+    explain_command.main([str(folder), pictures[0], "--kind", "attention"])
+    stem = Path(pictures[0]).stem
+    paths = sorted((folder / "explained").glob("*.png"))
+    assert [path.name for path in paths] == [f"{stem}.attention.png", f"{stem}.gradient.two.png"]
+    said = [Image.open(path).info["Description"] for path in paths]
+    assert said[0].startswith(f"{pictures[0]}: ") and "attention of the class token" in said[0]
+    assert said[1].endswith("what speaks for two")
+
+
+# Attention
+
+
+def test_attention_of_the_class_token_is_the_softmax_of_its_scores():
+    width, heads = 8, 2
+    with torch.random.fork_rng(devices=[]):
+        attn = torch.nn.MultiheadAttention(width, heads)
+    tokens = torch.randn(3, 6, width, generator=torch.Generator().manual_seed(1))
+    found = class_attention(attn, tokens)
+    q, k, _ = F.linear(tokens, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
+    each = [
+        (q[:, :1, part] @ k[..., part].mT / (width // heads) ** 0.5).softmax(-1)
+        for part in (slice(0, 4), slice(4, 8))
+    ]
+    torch.testing.assert_close(found, torch.stack(each).mean(0)[:, 0])
+
+
+def weights_inside(trainer, images) -> torch.Tensor:
+    """(B, L, L), of CLIP's own forward: the last block's attention, asked for its weights."""
+    attn = trainer.clip.visual.transformer.resblocks[-1].attn
+    forward, seen = attn.forward, []
+
+    def asked(*args, **options):
+        output, weights = forward(*args, **{**options, "need_weights": True})
+        seen.append(weights)
+        return output, weights
+
+    with patch.object(attn, "forward", asked), torch.no_grad():
+        trainer.clip.encode_image(images)
+    return seen[0]
+
+
+def test_a_map_of_attention_is_what_clip_itself_attends_to(run, pictures):
+    predictor = Predictor.load(run("CoOp"))
+    explanation = explain(predictor, pictures[0], kind="attention")
+    images = predictor.trainer.encoder.transform(Image.open(pictures[0]).convert("RGB"))[None]
+    weights = weights_inside(predictor.trainer, images)[0, 0]
+    (found,) = explanation.maps.values()
+    np.testing.assert_allclose(found.ravel(), weights[1:].numpy(), rtol=1e-4)
+    assert found.sum() + weights[0].item() == pytest.approx(1)
+    assert list(explanation.maps) == ["class token"]
+
+
+def test_each_set_of_prompts_has_its_attention(run, pictures):
+    maps = explain(Predictor.load(run("CDC")), pictures[0], kind="attention").maps
+    assert list(maps) == [f"template {m}" for m in range(1, 5)]
+    assert all(values.shape == (4, 4) and 0 < values.sum() < 1 for values in maps.values())
+    assert not np.allclose(maps["template 1"], maps["template 2"])
+
+
+def test_attention_is_for_no_class_and_other_kinds_are_refused(run, pictures):
+    predictor = Predictor.load(run("CoOp"))
+    with pytest.raises(ValueError, match="the same for all classes, got the class 'two'"):
+        explain(predictor, pictures[0], classname="two", kind="attention")
+    with pytest.raises(ValueError, match="kind must be one of gradient, attention, got 'x'"):
+        explain(predictor, pictures[0], kind="x")
 
 
 @pytest.mark.parametrize(

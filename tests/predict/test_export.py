@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -34,6 +35,17 @@ def facts_of(path) -> dict:
         return file.metadata()
 
 
+def probabilities_of(features: torch.Tensor, path) -> torch.Tensor:
+    """What docs/predict.md makes of image features (B, E), or (B, M, E) of CDC, and the classes."""
+    tensors, details = load_file(path), json.loads(facts_of(path)["details"])
+    z = features / features.norm(dim=-1, keepdim=True)
+    if features.dim() == 2:
+        return (tensors["logit_scale"] * z @ tensors["text"].T).softmax(-1)
+    logits = tensors["logit_scale"] * torch.einsum("bme,mke->bmk", z, tensors["text"])
+    evidence = evidence_from_logits(logits, logits.mean(-1, keepdim=True)).double()
+    return probabilities(fuse(evidence, discount=details["discount"]))
+
+
 @pytest.mark.parametrize(("method", "options"), [("CoOp", []), ("CLIP_ICM", ICM)])
 def test_class_features_are_all_a_text_method_needs(
     method, options, run, recorded, random_clip, tmp_path, capsys
@@ -60,17 +72,41 @@ def test_a_tower_with_deep_prompts_is_exported_as_a_program(run, recorded, tmp_p
     there = recorded(folder)
     paths = export(Predictor.load(folder), tmp_path)
     assert [path.name for path in paths] == ["classes.safetensors", "image.pt2"]
-    tensors, facts = (f(paths[0]) for f in (load_file, facts_of))
+    facts = facts_of(paths[0])
     image = json.loads(facts["image"])
     images = torch.cat([picture(path, image) for path in there["path"][:3]])
     features = torch.export.load(paths[1]).module()(images)  # (B, M, E)
-    z = features / features.norm(dim=-1, keepdim=True)
-    logits = tensors["logit_scale"] * torch.einsum("bme,mke->bmk", z, tensors["text"])
-    details, settings = json.loads(facts["details"]), json.loads(facts["settings"])
+    settings = json.loads(facts["settings"])
     assert (settings["EVIDENCE_OFFSET"], settings["FUSION"]) == ("image", "discounted")
-    evidence = evidence_from_logits(logits, logits.mean(-1, keepdim=True)).double()
-    p = probabilities(fuse(evidence, discount=details["discount"]))
+    p = probabilities_of(features, paths[0])
     np.testing.assert_allclose(p.numpy(), there["probabilities"][:3], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["CDC", "CoOp"])
+def test_in_onnx_the_image_side_of_any_method_needs_no_clip(
+    method, run, recorded, tmp_path, capsys
+):
+    pytest.importorskip("onnxscript", reason="no onnxscript: pip install causalclip[onnx]")
+    from onnx.reference import ReferenceEvaluator
+
+    folder = run(method)
+    there = recorded(folder)
+    assert export_command.main([str(folder), "--format", "onnx", "--output", str(tmp_path)]) == 0
+    assert "image.onnx: checked" in capsys.readouterr().out
+    facts = json.loads(facts_of(tmp_path / "classes.safetensors")["image"])
+    images = torch.cat([picture(path, facts) for path in there["path"][:3]])
+    program = ReferenceEvaluator(str(tmp_path / "image.onnx"))
+    features = torch.from_numpy(program.run(None, {"images": images.numpy()})[0])
+    p = probabilities_of(features, tmp_path / "classes.safetensors")
+    np.testing.assert_allclose(p.numpy(), there["probabilities"][:3], atol=1e-5)
+
+
+def test_onnx_without_its_packages_says_what_to_install(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert (
+        export_command.main([str(run("CoOp")), "--format", "onnx", "--output", str(tmp_path)]) == 2
+    )
+    assert "pip install 'causalclip[onnx]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["CoCoOp", "LinearProbe", "TipAdapter"])
