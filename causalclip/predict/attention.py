@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from causalclip.clip.model import is_vit
 from causalclip.engine.prediction import Prediction
+from causalclip.predict.image_side import prompts_of
 from causalclip.predict.patches import cut, in_place, last_layer, tokens_of
 from causalclip.predict.predictor import Predictor
 
@@ -39,7 +40,8 @@ def attention_maps(predictor: Predictor, images: Tensor) -> dict[str, Tensor]:
     with cut(last_layer(clip)) as seen, predictor.trainer.autocast():
         prediction = predictor.differentiable(images)
         weights = class_attention(attn, tokens_of(clip, seen[0]))
-    maps = in_place(clip, weights.float())
+    midway = prompts_of(predictor.trainer).image_additions.n_tokens
+    maps = in_place(clip, weights.float(), midway)
     return dict(zip(_names(prediction, len(maps)), maps, strict=True))
 
 

@@ -20,6 +20,7 @@ from causalclip.clip.model import CLIPModel, is_vit
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.predict.answer import Answer, answers
 from causalclip.predict.attention import attention_maps
+from causalclip.predict.image_side import prompts_of
 from causalclip.predict.patches import cut, in_place, last_layer, tokens_of
 from causalclip.predict.pictures import Broken, Source, name_of, read
 from causalclip.predict.predictor import Predictor
@@ -122,7 +123,8 @@ def gradient_maps(predictor: Predictor, images: Tensor, label: int) -> dict[str,
         return {reading: log_odds(found, label) for reading, found in readings.items()}
 
     found = relevance(last_layer(clip), scores)
-    return {reading: patch_map(clip, values) for reading, values in found.items()}
+    midway = prompts_of(predictor.trainer).image_additions.n_tokens
+    return {reading: patch_map(clip, values, midway) for reading, values in found.items()}
 
 
 def named_readings(prediction: Prediction) -> dict[str, Reading]:
@@ -156,12 +158,13 @@ def relevance(layer: nn.Module, scores: Callable[[], Mapping[str, Tensor]]) -> d
     """Activation times gradient of each score, in the shape (...) of what `layer` gives.
 
     Args:
-        layer: is run once by `scores`; what lies before it gets no gradient.
+        layer: is run by `scores`, and read where it runs first; what lies before it gets no
+            gradient.
         scores: computes scalars by name.
     """
     with torch.enable_grad(), cut(layer) as activations:
         named = scores()
-    (activation,) = activations
+    activation = activations[0]  # MMA's adapters read the layer again, each token for itself
     return {
         name: activation.detach()
         * torch.autograd.grad(score, activation, retain_graph=True)[0].detach()
@@ -169,17 +172,18 @@ def relevance(layer: nn.Module, scores: Callable[[], Mapping[str, Tensor]]) -> d
     }
 
 
-def patch_map(clip: CLIPModel, values: Tensor) -> Tensor:
+def patch_map(clip: CLIPModel, values: Tensor, midway: int = 0) -> Tensor:
     """One number a patch (h, w), of values at `last_layer` for one picture.
 
     Args:
         clip: the model.
         values: tokens (S, L, D) of S prompt sets, class token first and prompts last; (L, S, D)
             where the tower is not OpenAI's plain one; a stage (1, C, h, w) of a ResNet.
+        midway: how many tokens stand between class token and patches.
     """
     if not is_vit(clip):
         return values.sum(dim=(0, 1))
-    return in_place(clip, tokens_of(clip, values).sum(dim=(0, 2)))
+    return in_place(clip, tokens_of(clip, values).sum(dim=(0, 2)), midway)
 
 
 def unnormalised(image: Tensor, inputs: Any) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from causalclip.engine.features import plain
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.files.atomic import replacing
-from causalclip.predict.image_side import FILES, Format, ImageSide, read, write
+from causalclip.predict.image_side import FILES, Format, ImageSide, prompts_of, read, write
 from causalclip.predict.predictor import Predictor
 from causalclip.trainers.clip_icm import CLIP_ICM
 from causalclip.trainers.zeroshot_clip import ZeroshotCLIP
@@ -76,7 +76,7 @@ def export(predictor: Predictor, folder: str | Path, *, form: Format = "torch") 
         RuntimeError: files that answer otherwise.
     """
     trainer, folder = predictor.trainer, Path(folder)
-    classes, prompts = classes_of(trainer), prompts_of(trainer)
+    classes, prompts = classes_of(trainer), exported_prompts(trainer)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / CLASSES_FILE]
     with replacing(paths[0]) as part:
@@ -118,15 +118,13 @@ def answers_by_cosine(settings: CfgNode) -> bool:
     return settings.HEAD == "zeroshot" and settings.NORMALIZE_PROJECTED
 
 
-def prompts_of(trainer: CLIPTrainer) -> PromptSet:
-    """The learned prompts; none of a method that learns no image prompts.
+def exported_prompts(trainer: CLIPTrainer) -> PromptSet:
+    """The prompts that the image side has.
 
     Raises:
         ValueError: a method that learns inside the blocks of the image tower.
     """
-    if trainer.image_tower_untouched or not isinstance(trainer, PromptTrainer):
-        return PromptSet()
-    prompts = trainer.model()
+    prompts = prompts_of(trainer)
     if prompts.image_additions:
         raise ValueError(
             f"{trainer.cfg.TRAINER.NAME} cannot be exported: it learns inside the blocks of the "

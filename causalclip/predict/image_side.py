@@ -14,6 +14,8 @@ from causalclip.clip.image_tower import encode_patches
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.plain import has_plain_image_tower
 from causalclip.clip.prompts import PromptSet
+from causalclip.engine.base import CLIPTrainer
+from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.files.atomic import replacing
 
 Format = Literal["torch", "onnx"]
@@ -60,6 +62,13 @@ class ImageSide(nn.Module):
         images = images.unsqueeze(1).expand(-1, sets, -1, -1, -1).flatten(0, 1)
         tiled = [prompt.expand(batch, *prompt.shape).flatten(0, 1) for prompt in prompts]
         return encode_patches(self.visual, images, tiled).float().unflatten(0, (batch, sets))
+
+
+def prompts_of(trainer: CLIPTrainer) -> PromptSet:
+    """The learned prompts; none of a method that learns nothing in the image tower."""
+    if trainer.image_tower_untouched or not isinstance(trainer, PromptTrainer):
+        return PromptSet()
+    return trainer.model()
 
 
 def write(side: ImageSide, example: Tensor, path: Path) -> None:

@@ -40,8 +40,11 @@ def tokens_of(clip: CLIPModel, values: Tensor) -> Tensor:
     return values if has_plain_image_tower(clip) else values.transpose(0, 1)
 
 
-def in_place(clip: CLIPModel, tokens: Tensor) -> Tensor:
-    """The patches (..., h, w) of numbers a token (..., L): class token first, prompts last."""
+def in_place(clip: CLIPModel, tokens: Tensor, midway: int = 0) -> Tensor:
+    """The patches (..., h, w) of numbers a token (..., L).
+
+    Class token first, then those that entered `midway` (MMRL's), patches, and prompts last.
+    """
     patches = len(clip.visual.positional_embedding) - 1
     side = round(patches**0.5)
-    return tokens[..., 1 : 1 + patches].unflatten(-1, (side, side))
+    return tokens.narrow(-1, 1 + midway, patches).unflatten(-1, (side, side))

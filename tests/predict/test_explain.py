@@ -58,7 +58,14 @@ def odds(predictor, images, label: int) -> float:
     return (p[label].log() - (p.sum() - p[label]).log()).item()
 
 
-@pytest.mark.parametrize("method", ["CDC", "CoOp", "CLIP_ICM"])
+def test_of_a_layer_that_is_read_twice_the_first_time_counts():
+    layer, values = torch.nn.Identity(), torch.tensor([2.0, 3.0])
+    found = relevance(layer, lambda: {"one": layer(values).sum() + 9 * layer(values[:1]).sum()})
+    assert found["one"].tolist() == [2.0, 3.0]
+
+
+# MMRL's tokens stand between the class token and the patches.
+@pytest.mark.parametrize("method", ["CDC", "CoOp", "CLIP_ICM", "MMRL"])
 def test_a_map_says_how_the_odds_change_with_each_patch(method, run, pictures):
     options = ["TRAINER.CLIP_ICM.INTERVENTIONS", "BOTH"] if method == "CLIP_ICM" else []
     predictor = Predictor.load(run(method, *options))
@@ -67,11 +74,12 @@ def test_a_map_says_how_the_odds_change_with_each_patch(method, run, pictures):
     found = explanation.maps[name]
     images = predictor.trainer.encoder.transform(Image.open(pictures[0]).convert("RGB"))[None]
     layer, label = last_layer(predictor.trainer.clip), explanation.answer.label
+    first = 1 + predictor.trainer.settings.N_REP_TOKENS if method == "MMRL" else 1
 
     def with_patch(index: int, factor: float) -> float:
         def scale(_module, _inputs, output):
             changed = output.clone()
-            changed[:, 1 + index] *= factor
+            changed[:, first + index] *= factor
             return changed
 
         handle = layer.register_forward_hook(scale)
