@@ -30,6 +30,8 @@ class Answers:
     conflict: NDArray | None = None
     templates: NDArray | None = None
     """(N, M, K), what each member of an ensemble says."""
+    opinions: NDArray | None = None
+    """(N, M), how uncertain each is."""
 
     @classmethod
     def read(cls, path: Path, result: Result) -> Answers:
@@ -51,6 +53,7 @@ class Answers:
             _distinct(found.readings(), arrays),
             arrays.get("conflict"),
             arrays.get("template_probabilities"),
+            arrays.get("template_uncertainty"),
         )
 
     @property

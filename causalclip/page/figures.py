@@ -33,6 +33,7 @@ KINDS = {
     "confusion": "which classes were taken for which (up to 20 classes)",
     "uncertainty": "histograms for right, wrong and new classes",
     "templates": "CDC: accuracy of each template",
+    "opinions": "CDC: histograms of each template's uncertainty",
     "conflict": "CDC: histograms of the templates' conflict, right and wrong",
     "spectrum": "CLIP-ICM: eigenvalues and what is kept",
     "energy": "CLIP-ICM: energy kept of features and interventions",
@@ -122,6 +123,10 @@ def _of_templates(run: Run, answers: Answers | None) -> Iterator[Figure]:
         fused = run.result.metrics["accuracy"]
         draw = partial(plots_methods.draw_templates, members=members, fused=fused)
         yield Figure("templates", run.name, draw)
+    if answers is not None and answers.opinions is not None:
+        each = {f"S{number}": u for number, u in enumerate(answers.opinions.T, start=1)}
+        draw = partial(plots_answers.draw_uncertainty, groups=each)
+        yield Figure("opinions", run.name, draw)
     if answers is not None and answers.conflict is not None:
         groups = split(answers.conflict, answers.right)
         draw = partial(plots_answers.draw_uncertainty, groups=groups, label="conflict")

@@ -64,7 +64,8 @@ def test_every_kind_of_figure_is_drawn(outline):
     labels = " ".join(a["aria-label"] for tag, a in outline.tags if tag == "svg")
     wanted = ["epoch", "confidence", "coverage", "taken for which", "histograms for right", "each"]
     wanted += [
-        "template",
+        "accuracy of each template",
+        "each template's uncertainty",
         "conflict",
         "eigenvalues",
         "energy kept",
