@@ -89,6 +89,11 @@ COMMANDS = {
         "show or remove the image features that are kept on disk",
         "causalclip.engine.cache_command:parser",
     ),
+    "check": Command(
+        "causalclip.checks.command",
+        "whether a trainer, your own too, keeps what every run relies on",
+        "causalclip.checks.command:parser",
+    ),
     "convert": Command("causalclip.runs.convert", "read a checkpoint of a published trainer"),
 }
 HIDDEN = {"script": Command("causalclip.runs.scripts", "what scripts/*.sh call")}

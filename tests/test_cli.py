@@ -62,7 +62,7 @@ def test_every_command_explains_itself_under_its_name(name):
             ["rum"],
             (
                 "unknown command rum; known: train run summarize predict explain export report "
-                "plot data features cache convert; did you mean run"
+                "plot data features cache check convert; did you mean run"
             ),
         ),
         (["run", "base2nw"], "unknown protocol base2nw; known: base2new xd dg fewshot lodo open"),

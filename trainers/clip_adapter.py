@@ -56,7 +56,8 @@ class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
     def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
         """As `logits`, from image features (B, E)."""
         features = features.float()
-        blended = torch.lerp(features, self.model(features), self.settings.RATIO)
+        adapted = self.model(features).float()  # half of that under PREC amp
+        blended = torch.lerp(features, adapted, self.settings.RATIO)
         return self.classify(blended, self.handcrafted)
 
     def evaluation_text(self) -> None:

@@ -132,11 +132,9 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         """Encode the class names; refuse what the data or the backbone cannot give.
 
         Raises:
-            ValueError: one class, DIM_INV beyond the backbone's width, too few pairs, or no twins.
+            ValueError: DIM_INV beyond the backbone's width, too few pairs, or no twins.
         """
         super().build_method()
-        if len(self.classnames) < 2:
-            raise ValueError(f"CLIP_ICM needs two classes or more, got {self.classnames}")
         template = self.settings.TEMPLATE or dataset_template(self.cfg)
         self.text = class_features(self.clip, self.classnames, [template]).float()
         sources = self.sources

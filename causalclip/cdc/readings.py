@@ -5,6 +5,7 @@ An answer is class probabilities (..., K) and an uncertainty (...), larger where
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from causalclip.cdc.evidence import fuse, probabilities, uncertainty
@@ -19,7 +20,9 @@ def of_evidence(evidence: Tensor) -> Answer:
 
 def of_logits(logits: Tensor) -> Answer:
     """Softmax (..., K) and 1 - max p (...) of logits (..., K)."""
-    return of_probabilities(logits.softmax(-1))
+    # Logits may come in bf16 (PREC amp), in which 1 - max p would have two digits.
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    return of_probabilities(logits.softmax(-1, dtype=precise))
 
 
 def of_probabilities(mixed: Tensor) -> Answer:

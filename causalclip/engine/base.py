@@ -21,7 +21,11 @@ from causalclip.clip.injection import encode_image
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.data.templates import given_template
 from causalclip.engine.checkpoints import CheckpointTrainer
-from causalclip.engine.common_settings import check_common, check_domains_known
+from causalclip.engine.common_settings import (
+    check_common,
+    check_domains_known,
+    check_several_classes,
+)
 from causalclip.engine.distributed import (
     from_writer,
     is_writer,
@@ -99,10 +103,11 @@ class CLIPTrainer(CheckpointTrainer):
         """As Dassl's, with `train_views` as the training transforms and DATALOADER.DRAWS.
 
         Raises:
-            ValueError: a setting of the loader that is out of its range.
+            ValueError: a setting of the loader that is out of its range, or data of one class.
         """
         self.dm = DataManager(self.cfg, custom_tfm_train=self.train_views())
         check_domains_known(self.cfg, self.dm.dataset)
+        check_several_classes(self.cfg, self.dm.dataset)
         self.train_loader_x = training_loader(self.dm.train_loader_x, self.cfg)
         self.train_loader_u = self.dm.train_loader_u
         self.val_loader = self.dm.val_loader

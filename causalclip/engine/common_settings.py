@@ -56,6 +56,18 @@ def check_domains_known(cfg: CfgNode, dataset: Any) -> None:
         )
 
 
+def check_several_classes(cfg: CfgNode, dataset: Any) -> None:
+    """Refuse a data set of one class, whose answer is known before any work.
+
+    Raises:
+        ValueError: names the class.
+    """
+    if len(dataset.classnames) < 2:
+        raise ValueError(
+            f"{cfg.TRAINER.NAME} needs two classes or more, got {list(dataset.classnames)}"
+        )
+
+
 def _value(cfg: CfgNode, key: str) -> Any:
     node: Any = cfg
     for name in key.split("."):
