@@ -22,7 +22,7 @@ from causalclip.clip.openai_clip import (
 )
 from causalclip.clip.weights import random_tokens, read_weights, save_tiny, weights_digest
 from causalclip.files.caches import at_home
-from causalclip.files.download import fetch
+from causalclip.files.download import Known, fetch
 
 __all__ = [
     "BUNDLED",
@@ -167,7 +167,7 @@ def _weights_path(name: str, download_root: str | os.PathLike | None) -> Path:
     if name in RELEASED:
         url = RELEASED[name]
         folder = at_home(download_root or "~/.cache/clip", "HOME")
-        return fetch(url, folder, sha256=url.split("/")[-2])
+        return fetch(url, folder, known=Known(sha256=url.split("/")[-2]))
     path = Path(name).expanduser()
     if path.is_file():
         return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from causalclip.data.catalogue import Download, Facts, facts_of
 from causalclip.files.archives import merge, unpack
-from causalclip.files.download import fetch
+from causalclip.files.download import Known, fetch, require
 
 UNKNOWN_GB = 50.0  # where the catalogue does not say
 DRIVE = "https://drive.google.com/uc?id="
@@ -22,7 +23,7 @@ def download(
     """Fetch and unpack all files of a set below `root`; return what failed, one sentence each.
 
     Files that are there are not fetched again, and a broken connection is taken up where it ended.
-    What has no checksum is fetched with `trust` only.
+    What neither a checksum nor an exact size is known of is fetched with `trust` only.
     """
     folder = root / facts.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,22 +62,25 @@ def _install(item: Download, folder: Path, most: int) -> None:
 def _get(item: Download, folder: Path) -> Path:
     path = folder / item.file
     if item.url:
-        return fetch(item.url, folder, md5=item.md5 or None)
+        return fetch(item.url, folder, known=item.known)
     if item.drive and not path.is_file():
-        _get_from_drive(item.drive, path)
+        _get_from_drive(item.drive, path, item.known)
     return path
 
 
-def _get_from_drive(key: str, path: Path) -> None:
+def _get_from_drive(key: str, path: Path, known: Known) -> None:
     import gdown
     from gdown.exceptions import DownloadError
 
+    part = path.with_name(f"{path.name}.part")
     try:
-        arrived = gdown.download(id=key, output=str(path), resume=True)
+        arrived = gdown.download(id=key, output=str(part), resume=True)
     except (DownloadError, OSError) as error:  # the latter without a connection
         raise ConnectionError(_by_hand(key, path, error)) from error
     if arrived is None:
         raise ConnectionError(_by_hand(key, path, "no answer"))
+    require(known, part, f"{DRIVE}{key}")
+    os.replace(part, path)
 
 
 def _by_hand(key: str, path: Path, reason: object) -> str:
@@ -93,11 +97,11 @@ def most_bytes(facts: Facts) -> int:
 
 def unverified(item: Download, folder: Path) -> str:
     """Why a file must not be fetched without being asked for; "" for one that can be verified."""
-    if item.md5 or not (item.url or item.drive) or (folder / item.file).is_file():
+    if item.known or not (item.url or item.drive) or (folder / item.file).is_file():
         return ""
     return (
-        "its owner publishes no checksum, so nobody can tell whether what arrives is what was "
-        "published. Give --trust to fetch it all the same"
+        "its owner publishes no checksum and none is known, so nobody can tell whether what "
+        "arrives is what was published. Give --trust to fetch it all the same"
     )
 
 

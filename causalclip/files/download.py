@@ -8,6 +8,7 @@ import os
 import urllib.error
 import urllib.request
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,40 +19,65 @@ BLOCK = 1 << 20
 TIMEOUT = 30
 
 
-def fetch(
-    url: str,
-    folder: str | os.PathLike,
-    *,
-    sha256: str | None = None,
-    md5: str | None = None,
-) -> Path:
+@dataclass(frozen=True)
+class Known:
+    """What is published of a file's bytes: a digest, in hexadecimal, or at least how many."""
+
+    sha256: str = ""
+    md5: str = ""
+    size: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.sha256 or self.md5 or self.size)
+
+    def difference(self, path: Path) -> str:
+        """What the file has otherwise, and what was expected; "" for nothing."""
+        if self.size and path.stat().st_size != self.size:
+            return f"{path.stat().st_size:,} bytes, expected {self.size:,}"
+        for kind, expected in (("sha256", self.sha256), ("md5", self.md5)):
+            if expected and (found := file_digest(path, kind)) != expected:
+                return f"{kind} {found}, expected {expected}"
+        return ""
+
+
+NOTHING = Known()
+
+
+def fetch(url: str, folder: str | os.PathLike, *, known: Known = NOTHING) -> Path:
     """Return the local copy of `url` in `folder`, downloading it when it is missing.
 
     The bytes arrive in `<file>.part`, so a download that was interrupted continues, and take their
-    final name only after their digest, where one is known, is the expected one.
+    final name only after they are what is known of them.
 
     Raises:
         ConnectionError: the file cannot be reached; the message says how to put it there by hand.
         ValueError: the bytes that arrived are not the expected ones.
     """
     target = Path(folder) / url.rsplit("/", 1)[-1]
-    kind, expected = ("sha256", sha256) if sha256 else ("md5", md5)
     if target.is_file():
-        if expected is None or file_digest(target, kind) == expected:
+        if not (found := known.difference(target)):
             return target
-        warnings.warn(f"{target} is damaged (its {kind} differs); fetching it again", stacklevel=2)
+        warnings.warn(f"{target} is damaged ({found}); fetching it again", stacklevel=2)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     _fetch_part(url, part, target)
-    found = expected and file_digest(part, kind)
-    if found != expected:
-        part.unlink()
-        raise ValueError(
-            f"{url} has {kind} {found}, expected {expected}; the copy was deleted, try again (and "
-            "let only one process download at a time)"
-        )
+    require(known, part, url)
     os.replace(part, target)
     return target
+
+
+def require(known: Known, part: Path, url: str) -> None:
+    """Delete what has arrived if it is not what is known of it.
+
+    Raises:
+        ValueError: it was not; says what it has otherwise.
+    """
+    if found := known.difference(part):
+        part.unlink()
+        raise ValueError(
+            f"{url} has {found}; the copy was deleted, try again (and let only one process "
+            "download at a time)"
+        )
 
 
 def file_digest(path: str | os.PathLike, kind: str = "sha256") -> str:

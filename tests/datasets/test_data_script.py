@@ -25,6 +25,7 @@ from causalclip.data.catalogue import BUNDLED, CATALOGUE, DOMAINBED, Download, f
 from causalclip.data.checking import check
 from causalclip.data.download import download, sort_terra_incognita
 from causalclip.files.archives import unpack
+from causalclip.files.download import Known
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "data.py"
 
@@ -342,7 +343,7 @@ def food(server, drive):
             Download(
                 "food-101.tar.gz",
                 url=f"{server.url}/food-101.tar.gz",
-                md5=hashlib.md5(archive).hexdigest(),
+                known=Known(md5=hashlib.md5(archive).hexdigest()),
                 unpack=True,
                 move=(("food-101", "."),),
             ),
@@ -392,9 +393,40 @@ def test_what_cannot_be_verified_is_fetched_only_when_asked_for(food, tmp_path):
 
 def test_a_wrong_checksum_unpacks_nothing(food, tmp_path):
     archive, split = food.downloads
-    wrong = shrunk(food, downloads=(dataclasses.replace(archive, md5="0" * 32), split))
+    wrong = shrunk(food, downloads=(dataclasses.replace(archive, known=Known(md5="0" * 32)), split))
     (failure,) = download(wrong, tmp_path, trust=True)
     assert "has md5" in failure and not (tmp_path / "food-101" / "images").exists()
+
+
+def test_what_comes_from_drive_is_compared_as_well(food, tmp_path, drive):
+    archive, split = food.downloads
+    known = Known(sha256=hashlib.sha256(drive["SPLIT"]).hexdigest())
+    checked = shrunk(food, downloads=(archive, dataclasses.replace(split, known=known)))
+    content, drive["SPLIT"] = drive["SPLIT"], b"<html>virus warning</html>"
+    (failure,) = download(checked, tmp_path)  # without --trust: it can be verified
+    assert "uc?id=SPLIT has sha256" in failure and f"expected {known.sha256}" in failure
+    assert not list(tmp_path.rglob("split_zhou*"))
+    drive["SPLIT"] = content
+    assert download(checked, tmp_path) == []
+
+
+UNKNOWN = {
+    "classnames.txt",
+    "ImageNet-Sketch.zip",
+    "split_zhou_Food101.json",
+    "split_zhou_SUN397.json",
+    "UCF-101-midframes.zip",
+}
+
+
+def test_all_but_five_files_can_be_verified_and_what_comes_by_http_always():
+    fetched = [d for facts in CATALOGUE.values() for d in facts.downloads if d.url or d.drive]
+    assert {d.file for d in fetched if not d.known} == UNKNOWN
+    assert all(d.known.sha256 or d.known.md5 for d in fetched if d.url.startswith("http:"))
+    assert all(d.url.startswith("https:") for d in facts_of("DomainBedDomainNet").downloads)
+    for kind, digits in (("sha256", 64), ("md5", 32)):
+        digests = {getattr(d.known, kind) for d in fetched} - {""}
+        assert all(len(x) == digits and int(x, 16) for x in digests)
 
 
 def test_the_command_downloads_by_name_only_and_reports_what_is_left(

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from causalclip.data.catalogue.facts import Download, Facts
+from causalclip.files.download import Known
 
-VISDA = "http://csr.bu.edu/ftp/visda/2019/multi-source"
+# Of PACS, VLCS and Office-Home: github.com/LarsKue/context-aware-domain-generalization
+# (src/adaptive_dg/datasets), which fetches the same Drive files; Office-Home's is also that of the
+# owner's OfficeHomeDataset_10072016.zip in three more loaders.
+VISDA = "https://csr.bu.edu/ftp/visda/2019/multi-source"
 LILA = "https://storage.googleapis.com/public-datasets-lila/caltechcameratraps"
+# TensorFlow Datasets, image_classification/domainnet/checksums.tsv
+DOMAIN_NET = {
+    "groundtruth/clipart": "f8f248a3e8bbc9868c523ae24e6601b4c2ad102afc60c0efeb4f3255df22354d",
+    "infograph": "891e14f476317e97b6f06d6498c11d0a5b8d0c8b57210765ed9beb072da611fa",
+    "groundtruth/painting": "fa47e6d405503ea0286cabd767f176bd30e988b63ddd7b9db16cf030c9770015",
+    "quickdraw": "9f37df2a8c3733703dbb35ad9964202a65f675ca30137756457537536b485d84",
+    "real": "d7fe010b430c5b510f85d657d38c4a1924822695fabea4fef57bd00dba251d63",
+    "sketch": "23a7dbae7016b343e934399beaa8a68728fb5e570ebe2c71df9b75cf91c499fc",
+}
 PROTOCOLS = ("lodo", "openclass")
 
 DOMAINBED = (
@@ -27,6 +40,7 @@ DOMAINBED = (
             Download(
                 "PACS.zip",
                 drive="1JFr8f805nMUelQWWmfnJR3y4_SYoN5Pd",
+                known=Known(md5="fd5db817f7cdafeef3bfd525aaf9b42e"),
                 unpack=True,
                 move=(("kfold", "."),),
             ),
@@ -49,6 +63,7 @@ DOMAINBED = (
             Download(
                 "VLCS.tar.gz",
                 drive="1skwblH1_okBwxWxmRsp9_qi15hyPpxg8",
+                known=Known(md5="8870171eba660927d9668f4e515928e4"),
                 unpack=True,
                 move=(("VLCS", "."),),
             ),
@@ -71,6 +86,7 @@ DOMAINBED = (
             Download(
                 "office_home.zip",
                 drive="1uY0pj7oFsjMxRwaD3Sxy0jgel0fsYXLC",
+                known=Known(md5="b1c14819770c4448fd5b6d931031c91c"),
                 unpack=True,
                 move=(("OfficeHomeDataset_10072016", "."),),
             ),
@@ -104,10 +120,15 @@ DOMAINBED = (
             Download(
                 "eccv_18_all_images_sm.tar.gz",
                 url=f"{LILA}/eccv_18_all_images_sm.tar.gz",
+                # LILA publishes no checksum; sizes as two loaders on GitHub record them
+                known=Known(size=6_492_615_601),
                 unpack=True,
             ),
             Download(
-                "eccv_18_annotations.tar.gz", url=f"{LILA}/eccv_18_annotations.tar.gz", unpack=True
+                "eccv_18_annotations.tar.gz",
+                url=f"{LILA}/eccv_18_annotations.tar.gz",
+                known=Known(size=2_997_071),
+                unpack=True,
             ),
         ),
         by_hand=(
@@ -128,15 +149,13 @@ DOMAINBED = (
         licence="fair use, non-commercial research",
         page="http://ai.bu.edu/M3SDA/",
         downloads=tuple(
-            Download(f"{domain}.zip", url=f"{VISDA}/{folder}{domain}.zip", unpack=True)
-            for domain, folder in (
-                ("clipart", "groundtruth/"),
-                ("infograph", ""),
-                ("painting", "groundtruth/"),
-                ("quickdraw", ""),
-                ("real", ""),
-                ("sketch", ""),
+            Download(
+                f"{path.rpartition('/')[2]}.zip",
+                url=f"{VISDA}/{path}.zip",
+                known=Known(sha256=sha256),
+                unpack=True,
             )
+            for path, sha256 in DOMAIN_NET.items()
         ),
         by_hand=(
             "DomainBed removes duplicated pictures afterwards: get "

@@ -1,7 +1,8 @@
 """What a row of the catalogue says: facts only, for reading, checking and downloading a data set.
 
-Sizes are those of CoOp's appendix and of the sets' own papers; archives and checksums those of the
-owners' pages and of torchvision. Figures in gigabytes are rounded.
+Sizes are those of CoOp's appendix and of the sets' own papers; archives are those of the owners'
+pages, checksums torchvision's where no other source stands beside them. Figures in gigabytes are
+rounded.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from causalclip.files.download import Known
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -30,7 +33,8 @@ class Download:
     """Whether it is an archive to unpack into the set's folder."""
     move: tuple[tuple[str, str], ...] = ()
     """What to move afterwards, from and to, relative to the set's folder; "." is that folder."""
-    md5: str = ""
+    known: Known = field(default_factory=Known)
+    """What is published of its bytes; the source stands beside it."""
 
 
 @dataclass(frozen=True)

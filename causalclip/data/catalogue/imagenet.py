@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from causalclip.data.catalogue.facts import Download, Facts
+from causalclip.files.download import Known
 
 # CoOp's names of the classes; one file for all five.
 CLASSNAMES = Download("classnames.txt", drive="1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")
@@ -42,9 +43,14 @@ IMAGENET = (
         downloads=(
             Download(
                 "imagenetv2-matched-frequency.tar.gz",
+                # Where the owners' README points since their bucket is gone; the checksum is
+                # TensorFlow Datasets' (datasets/imagenet_v2/checksums.tsv) and the host's own.
                 url=(
-                    "https://s3-us-west-2.amazonaws.com/imagenetv2public/"
-                    "imagenetv2-matched-frequency.tar.gz"
+                    "https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/"
+                    "d626240be2538720e83103a0e1178d24aca8b12c/imagenetv2-matched-frequency.tar.gz"
+                ),
+                known=Known(
+                    sha256="f0c37fdf925916b19ea1323cd9a2208cdb6959ba2c32eef2a7fc393835c9ca7c"
                 ),
                 unpack=True,
             ),
@@ -89,7 +95,7 @@ IMAGENET = (
             Download(
                 "imagenet-a.tar",
                 url="https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar",
-                md5="c3e55429088dc681f30d81f4726b6595",
+                known=Known(md5="c3e55429088dc681f30d81f4726b6595"),
                 unpack=True,
             ),
             CLASSNAMES,
@@ -111,7 +117,7 @@ IMAGENET = (
             Download(
                 "imagenet-r.tar",
                 url="https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",
-                md5="a61312130a589d0ca1a8fca1f2bd3337",
+                known=Known(md5="a61312130a589d0ca1a8fca1f2bd3337"),
                 unpack=True,
             ),
             CLASSNAMES,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from causalclip.data.catalogue.facts import Download, Facts
+from causalclip.files.download import Known
 
+# CoOp publishes its small files on Google Drive, without checksums. Those beside them are of the
+# copies in github.com/linzhiqiu/cross_modal_adaptation (splits/, commit ac9077e); Caltech-101's and
+# DTD's are the same bytes in another repository. Food-101's and SUN397's could not be compared.
 VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 PROTOCOLS = ("base2new", "fewshot", "xd")
 
@@ -32,12 +36,18 @@ RECOGNITION = (
             Download(
                 "caltech-101.zip",
                 url="https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
-                md5="3138e1922a9193bfa496528edbbc45d0",
+                known=Known(md5="3138e1922a9193bfa496528edbbc45d0"),
                 unpack=True,
                 move=(("caltech-101", "."),),
             ),
             Download("101_ObjectCategories.tar.gz", unpack=True),  # was in the one above
-            Download("split_zhou_Caltech101.json", drive="1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
+            Download(
+                "split_zhou_Caltech101.json",
+                drive="1hyarUivQE36mY6jSomru6Fjd-JzwcCzN",
+                known=Known(
+                    sha256="52ce83205ff8ff8a1a18119aad6376120ae35c36e783a984bc560cbf10e73fa5"
+                ),
+            ),
         ),
     ),
     Facts(
@@ -58,16 +68,22 @@ RECOGNITION = (
             Download(
                 "images.tar.gz",
                 url=f"{VGG}/pets/data/images.tar.gz",
-                md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
+                known=Known(md5="5c4f3ee8e5d25df40f4fd59a7f44e54c"),
                 unpack=True,
             ),
             Download(
                 "annotations.tar.gz",
                 url=f"{VGG}/pets/data/annotations.tar.gz",
-                md5="95a8c909bbe2e81eed6a22bccdf3f68f",
+                known=Known(md5="95a8c909bbe2e81eed6a22bccdf3f68f"),
                 unpack=True,
             ),
-            Download("split_zhou_OxfordPets.json", drive="1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
+            Download(
+                "split_zhou_OxfordPets.json",
+                drive="1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs",
+                known=Known(
+                    sha256="d7f3ffe65b3919f95132e51422894ae18686b83c331fd8c0adcdc3dc2de6301e"
+                ),
+            ),
         ),
     ),
     Facts(
@@ -82,7 +98,13 @@ RECOGNITION = (
         licence="non-commercial research",
         page="https://ai.stanford.edu/~jkrause/cars/car_dataset.html (dead)",
         downloads=(
-            Download("split_zhou_StanfordCars.json", drive="1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
+            Download(
+                "split_zhou_StanfordCars.json",
+                drive="1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT",
+                known=Known(
+                    sha256="40acee7aa65c8e4727a32d90e884b7c3f8960b523422317e163f7af65432959d"
+                ),
+            ),
         ),
         by_hand=(
             "The owner's links are dead. Copies of the images are on Kaggle "
@@ -107,16 +129,28 @@ RECOGNITION = (
             Download(
                 "102flowers.tgz",
                 url=f"{VGG}/flowers/102/102flowers.tgz",
-                md5="52808999861908f626f3c1f4e79d11fa",
+                known=Known(md5="52808999861908f626f3c1f4e79d11fa"),
                 unpack=True,
             ),
             Download(
                 "imagelabels.mat",
                 url=f"{VGG}/flowers/102/imagelabels.mat",
-                md5="e0620be6f572b9609742df49c70aed4d",
+                known=Known(md5="e0620be6f572b9609742df49c70aed4d"),
             ),
-            Download("cat_to_name.json", drive="1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0"),
-            Download("split_zhou_OxfordFlowers.json", drive="1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
+            Download(
+                "cat_to_name.json",
+                drive="1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0",
+                known=Known(
+                    sha256="0469f1ad7fe0072d98155c49aa58649d998edbbe3326229003aa5f7228525236"
+                ),
+            ),
+            Download(
+                "split_zhou_OxfordFlowers.json",
+                drive="1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT",
+                known=Known(
+                    sha256="2f50c42fc1a17ca13c271cb4269b1347bdb43d2be672e34f74a4e4cbfbcca794"
+                ),
+            ),
         ),
     ),
     Facts(
@@ -137,7 +171,7 @@ RECOGNITION = (
             Download(
                 "food-101.tar.gz",
                 url="http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
-                md5="85eeb15f3717b99a5da872d97d918f87",
+                known=Known(md5="85eeb15f3717b99a5da872d97d918f87"),
                 unpack=True,
                 move=(("food-101", "."),),
             ),
@@ -162,6 +196,8 @@ RECOGNITION = (
             Download(
                 "fgvc-aircraft-2013b.tar.gz",
                 url=f"{VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+                # torchvision has none; ten other loaders on GitHub have this one
+                known=Known(md5="d4acdd33327262359767eeaa97a4f732"),
                 unpack=True,
                 move=(("fgvc-aircraft-2013b/data", "."),),
             ),
@@ -184,12 +220,16 @@ RECOGNITION = (
             Download(
                 "SUN397.tar.gz",
                 url="http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz",
-                md5="8ca2778205c41d23104230ba66911c7a",
+                known=Known(md5="8ca2778205c41d23104230ba66911c7a"),
                 unpack=True,
             ),
             Download(
                 "Partitions.zip",
                 url="https://vision.princeton.edu/projects/2010/SUN/download/Partitions.zip",
+                # torchvision 0.13, prototype/datasets/_builtin/sun397.py
+                known=Known(
+                    sha256="e3311ea5f812d4cc6faef194688343d1111f6cd6f70f2c62f393c2b8d6ba1ec9"
+                ),
                 unpack=True,
             ),
             Download("split_zhou_SUN397.json", drive="1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
@@ -213,12 +253,16 @@ RECOGNITION = (
             Download(
                 "dtd-r1.0.1.tar.gz",
                 url=f"{VGG}/dtd/download/dtd-r1.0.1.tar.gz",
-                md5="fff73e5086ae6bdbea199a49dfb8a4c1",
+                known=Known(md5="fff73e5086ae6bdbea199a49dfb8a4c1"),
                 unpack=True,
                 move=(("dtd", "."),),
             ),
             Download(
-                "split_zhou_DescribableTextures.json", drive="1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"
+                "split_zhou_DescribableTextures.json",
+                drive="1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x",
+                known=Known(
+                    sha256="f26ebeccd2b58e68d70f07a0dc39fe49bf7b69024bac34396b954dfd87969c38"
+                ),
             ),
         ),
     ),
@@ -255,10 +299,16 @@ RECOGNITION = (
                     "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
                     "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip"
                 ),
-                md5="c8fa014336c82ac7804f0398fcb19387",
+                known=Known(md5="c8fa014336c82ac7804f0398fcb19387"),
                 unpack=True,
             ),
-            Download("split_zhou_EuroSAT.json", drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
+            Download(
+                "split_zhou_EuroSAT.json",
+                drive="1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o",
+                known=Known(
+                    sha256="541503a77d0b26b735d85ec7a3e672804fe0aa466c2e5f07da772cc6c0af8ad2"
+                ),
+            ),
         ),
     ),
     Facts(
@@ -278,7 +328,13 @@ RECOGNITION = (
             Download(
                 "UCF-101-midframes.zip", drive="10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O", unpack=True
             ),
-            Download("split_zhou_UCF101.json", drive="1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"),
+            Download(
+                "split_zhou_UCF101.json",
+                drive="1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y",
+                known=Known(
+                    sha256="d78cb834f7c5792ceaff2c5ee2d7c76a9e4086e48a3a6b01232989d29cbefdd8"
+                ),
+            ),
         ),
     ),
 )
