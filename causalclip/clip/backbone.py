@@ -40,6 +40,7 @@ __all__ = [
     "token_ids",
     "tokenize",
     "weights_digest",
+    "weights_file",
 ]
 
 Precision = Literal["fp32", "fp16", "bf16", "amp"]
@@ -98,7 +99,7 @@ def load_clip(
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
-    path = _weights_path(str(name), download_root)
+    path = weights_file(str(name), download_root)
     model = _cast(_build(*read_weights(path, trust_torchscript=trust_torchscript), path), precision)
     return model.to(device).eval().requires_grad_(False)
 
@@ -156,7 +157,14 @@ def build_clip(
     return model.eval()
 
 
-def _weights_path(name: str, download_root: str | os.PathLike | None) -> Path:
+def weights_file(name: str, download_root: str | os.PathLike | None = None) -> Path:
+    """Where the weights of a name are, as `load_clip` takes it; released ones are fetched.
+
+    Raises:
+        ValueError: an unknown name, or what was fetched is not what was released.
+        FileNotFoundError: no file at the given path.
+        ConnectionError: released weights that are neither here nor reachable.
+    """
     if name in BUNDLED:
         path = BUNDLED[name]
         if not path.is_file():

@@ -3,20 +3,28 @@
     python scripts/convert_checkpoint.py MaPLe ViT-B/16 theirs/model.pth.tar-5 output/converted
 
 writes output/converted/<model name>/model.pth.tar-5, which our trainer of that name loads with
---model-dir output/converted, and prints the settings it needs. No code in the file is run.
+--model-dir output/converted, and prints the settings it needs. No code in the file is run. It is
+read in a child process that can write nothing, is cut off from the network where the system allows
+it, and is ended at --seconds or --gigabytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from causalclip import plugin
-from causalclip.clip.backbone import load_clip, weights_digest
+from causalclip.clip.backbone import load_clip, weights_digest, weights_file
 from causalclip.clip.published import BUILDERS, configuration, convert
 from causalclip.engine.checkpoint_file import read_checkpoint
+from causalclip.files.confined import Limits, confined
 
 # isort: split
 from dassl.engine import TRAINER_REGISTRY
@@ -37,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
         help="load a TorchScript backbone that OpenAI did not release: it runs as a program",
     )
     p.add_argument("output_dir", help="where the converted checkpoint goes")
+    p.add_argument("--seconds", type=float, default=Limits.seconds, help="that reading may take")
+    p.add_argument(
+        "--gigabytes", type=float, default=Limits.gigabytes, help="of memory that reading may take"
+    )
     return p
 
 
@@ -47,17 +59,33 @@ def convert_file(
     output_dir: str,
     *,
     trust_torchscript: bool = False,
+    limits: Limits | None = None,
 ) -> dict:
     """Write the converted checkpoint; the settings our trainer loads it with.
 
     Raises:
-        ValueError: a file that is no published checkpoint, or one of another method or backbone.
+        ValueError: a file that is no published checkpoint, or one of another method or backbone;
+            reading it reached one of the limits.
     """
+    weights_file(backbone)  # fetched here if need be: the child has no network
+    read = functools.partial(_converted, trainer, backbone, checkpoint, trust_torchscript)
+    try:
+        content = confined(read, limits or Limits())
+    except ValueError as error:
+        raise ValueError(f"reading {checkpoint} and {backbone}: {error}") from error
+    found = torch.load(io.BytesIO(content), weights_only=True)
+    model_name = TRAINER_REGISTRY.get(trainer).model_name
+    save_checkpoint(found["checkpoint"], str(Path(output_dir) / model_name))
+    return found["settings"]
+
+
+def _converted(trainer: str, backbone: str, checkpoint: str, trust_torchscript: bool) -> bytes:
+    """Our checkpoint and its settings, as a file of torch."""
     theirs = read_checkpoint(Path(checkpoint))
     clip = load_clip(backbone, trust_torchscript=trust_torchscript)
     module = convert(trainer, theirs["state_dict"], clip, backbone)
     identity = {"trainer": trainer, "backbone": backbone, "weights": weights_digest(clip)}
-    ours = {
+    ours: dict[str, Any] = {
         "state_dict": module.state_dict(),
         "epoch": theirs["epoch"],
         "optimizer": None,
@@ -65,9 +93,9 @@ def convert_file(
         "val_result": None,
         "identity": identity,
     }
-    model_name = TRAINER_REGISTRY.get(trainer).model_name
-    save_checkpoint(ours, str(Path(output_dir) / model_name))
-    return configuration(trainer, module)
+    content = io.BytesIO()
+    torch.save({"checkpoint": ours, "settings": configuration(trainer, module)}, content)
+    return content.getvalue()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.checkpoint,
             args.output_dir,
             trust_torchscript=args.trust_torchscript,
+            limits=Limits(args.seconds, args.gigabytes),
         )
     except (ValueError, OSError, RuntimeError) as error:
         print(f"convert_checkpoint.py: error: {error}", file=sys.stderr)

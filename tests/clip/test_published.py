@@ -176,6 +176,46 @@ def test_the_script_says_one_line_and_2_for_a_file_that_is_no_checkpoint(
     assert not (tmp_path / "ours").exists()
 
 
+class Hostile(nn.Module):
+    """A program whose weights are read by running it: it never ends, or takes 16 GB."""
+
+    def __init__(self, greed: bool):
+        super().__init__()
+        self.greed, self.kept = greed, torch.zeros(1)
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.greed, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[bool, bool]):
+        self.greed, self.training = state
+        self.kept = torch.zeros(1)
+        while True:
+            if self.greed:
+                self.kept = torch.ones([1 << 32])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize(
+    ("greed", "limit"), [(False, "longer than 0.5 seconds"), (True, "more than 1 GB of memory")]
+)
+def test_torchscript_that_never_ends_or_eats_memory_is_stopped_and_said(
+    greed, limit, clip_files, tmp_path, capsys
+):
+    state = published_state("coop", "small/end-csc", load_clip(clip_files["small"]))
+    file, script = write_published(tmp_path, state), str(tmp_path / "script.pt")
+    torch.jit.script(Hostile(greed)).save(script)
+    line = ["CoOp", script, str(file), str(tmp_path / "ours")]
+    assert convert_checkpoint.main(line) == 2
+    assert "script.pt is TorchScript, a program" in capsys.readouterr().err
+    limits = ["--gigabytes", "1"] if greed else ["--seconds", "0.5"]
+    assert convert_checkpoint.main([*line, "--trust-torchscript", *limits]) == 2
+    said = capsys.readouterr().err
+    assert f"{limit}" in said and "script.pt" in said and said.count("\n") == 1
+    assert not (tmp_path / "ours").exists()
+
+
 def test_every_trainer_here_has_a_golden_file():
     assert {spec["trainer"] for spec in MANIFEST["methods"].values()} == {
         trainer.__name__ for trainer in TRAINERS.values()
