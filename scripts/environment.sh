@@ -1,7 +1,8 @@
+# shellcheck shell=bash
 # Sourced by quickstart.sh and test.sh: a virtual environment with everything installed, once.
 # Uses the active environment (venv or conda) if there is one, else makes .venv beside setup.py.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
     if [ ! -x .venv/bin/python ]; then
@@ -16,6 +17,7 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
             exit 2
         }
     fi
+    # shellcheck source=/dev/null
     . .venv/bin/activate
 fi
 

@@ -37,11 +37,13 @@ protocol() { python -m causalclip run "$@" --data "$data" --output "$output" --j
 
 if [ -n "$methods" ]; then
     echo "=== base-to-novel: $methods ==="
+    # shellcheck disable=SC2086  # lists of words
     protocol base2new --methods $methods --datasets handwritten_digits --seeds ${SEEDS:-1 2 3}
 fi
 if [ -n "$lodo_methods" ]; then
     echo
     echo "=== leave one domain out: $lodo_methods ==="
+    # shellcheck disable=SC2086
     protocol lodo --methods $lodo_methods --datasets causal_shapes --seeds 1 --shots 16 OPTIM.MAX_EPOCH 5
 fi
 echo

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the protocol scripts: shows the help at the head of the calling script, or does what it
 # says (causalclip/runs/scripts.py), with the code of this checkout.
 #
@@ -15,6 +16,7 @@
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"; exit ;; esac
 root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f "$root/.venv/bin/activate" ]; then
+    # shellcheck source=/dev/null
     . "$root/.venv/bin/activate"
 fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

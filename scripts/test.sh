@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# All tests: ruff, pyright and pytest on every core, in the same environment as quickstart.sh. Arguments go to pytest.
+# All tests: ruff, pyright, shellcheck and pytest on every core, in the same environment as quickstart.sh. Arguments go to pytest.
 set -euo pipefail
 if [ "${1:-}" = --help ]; then sed -n '2,2s/^# //p' "$0"; exit; fi
 here="$(dirname "${BASH_SOURCE[0]}")"
 . "$here/environment.sh"
 ruff check .
 ruff format --check .
+shellcheck scripts/*.sh scripts/ray.sbatch benchmarks/*.sh .ci/run
 # Beside the tests: it takes one core for half a minute. What it found is said at the end.
 found="$(mktemp)"
 basedpyright --level warning > "$found" 2>&1 &
