@@ -23,9 +23,17 @@ fi
 
 # Installed again only when what is asked for has changed.
 stamp="$(python -c 'import sys; print(sys.prefix)')/causalclip-installed"
-wanted="$(cat requirements.txt pyproject.toml setup.py minidassl/setup.py | cksum) $PWD"
+asked="${LOCKED:+requirements.lock}"
+# shellcheck disable=SC2086  # a word or none
+wanted="$(cat requirements.txt pyproject.toml setup.py minidassl/setup.py $asked | cksum) $PWD"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "Installing (a few minutes: PyTorch is about 5 GB)"
-    python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt
+    install="python -m pip install --disable-pip-version-check --progress-bar off"
+    if [ -n "$asked" ]; then  # LOCKED=1, as CI: the versions and hashes of the lock, nothing else
+        $install --require-hashes -r requirements.lock
+        $install --no-deps --no-build-isolation -r requirements.txt
+    else
+        $install -r requirements.txt
+    fi
     echo "$wanted" > "$stamp"
 fi
