@@ -119,6 +119,8 @@ def spectra(rows: Sequence[Row], _split: str) -> Figures:
             spectrum(ax, heads_of(result_of(run))[head], where(run), colour(number))
         ax.set(xlabel="eigenvector", ylabel="eigenvalue", title=head, xscale="log")
         ax.set_yscale("symlog", linthresh=1e-4)
+        if all(min(heads_of(result_of(run))[head]["spectrum"]) >= 0 for run in runs):
+            ax.set_ylim(bottom=0)
         ax.legend(title="filled: kept", fontsize="small")
     return {"spectrum": figure}
 
@@ -129,8 +131,8 @@ def spectrum(ax: Axes, found: Mapping, name: str, ink: str) -> None:
     places = np.arange(1, len(values) + 1)
     label = f"{name}: {found['choice']['estimator']}, {k} of {len(values)}"
     ax.plot(places, values, color=ink, lw=0.8, label=label)
-    ax.plot(places[:k], values[:k], ".", color=ink)
-    ax.plot(places[k:], values[k:], ".", color=ink, markerfacecolor="none")
+    ax.plot(places[:k], values[:k], "o", color=ink, markersize=4)
+    ax.plot(places[k:], values[k:], "o", color=ink, markersize=3, mew=0.6, markerfacecolor="white")
 
 
 # Embeddings
