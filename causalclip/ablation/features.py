@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from causalclip.ablation.icm_scores import HEADS
 from causalclip.ablation.planning import configured
 from causalclip.icm import options
 from causalclip.icm.folds import pooled
@@ -26,6 +27,7 @@ from causalclip.icm.selection import (
     zeroshot_classifier,
 )
 from causalclip.runs.plan import Run
+from causalclip.trainers.clip_icm import PROJECTION_FILES
 
 if TYPE_CHECKING:
     from causalclip.trainers.clip_icm import CLIP_ICM
@@ -86,20 +88,27 @@ class Points:
 
 
 def embedded(run: Run, split: str) -> Points:
-    """A run's images before and after its projection for zero-shot, in two dimensions each."""
+    """A run's images before and after its projections, in two dimensions each.
+
+    A reading that keeps the plain features has no picture of its own, unless both do.
+    """
     trainer = trainer_of(run)
     items = list(trainer.dm.dataset.val or trainer.dm.dataset.train_x)
     items += list(trainer.dm.dataset.test) if split == "test" else []
     rng = np.random.default_rng(trainer.cfg.SEED)
     items = [items[i] for i in sorted(rng.permutation(len(items))[:MOST_POINTS])]
     features = torch.from_numpy(trainer.features(items))
-    projection = InvariantProjection.load(run.folder / "projection.safetensors")
-    spaces = {"before": features.numpy(), "after": projection(features).numpy()}
+    after = {
+        f"after, {name}": InvariantProjection.load(run.folder / PROJECTION_FILES[head])(features)
+        for name, head in HEADS.items()
+    }
+    smaller = {when: x for when, x in after.items() if x.shape[1] < features.shape[1]}
+    spaces = {"before": features, **(smaller or after)}
     domains = [*trainer.cfg.DATASET.SOURCE_DOMAINS, *trainer.cfg.DATASET.TARGET_DOMAINS]
     return Points(
         {
-            "pca": {when: pca(x) for when, x in spaces.items()},
-            "tsne": {when: tsne(x, trainer.cfg.SEED) for when, x in spaces.items()},
+            "pca": {when: pca(x.numpy()) for when, x in spaces.items()},
+            "tsne": {when: tsne(x.numpy(), trainer.cfg.SEED) for when, x in spaces.items()},
         },
         {
             "class": np.array([item.classname for item in items]),

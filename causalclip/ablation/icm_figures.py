@@ -139,7 +139,7 @@ def spectrum(ax: Axes, found: Mapping, name: str, ink: str) -> None:
 
 
 def embeddings(rows: Sequence[Row], split: str) -> Figures:
-    """Images before and after the projection, by class and by domain: PCA and t-SNE.
+    """Images before and after the projections, by class and by domain: PCA and t-SNE.
 
     Of the first domain left out: with val the sources' validation images, with test the target's as
     well.
@@ -149,7 +149,7 @@ def embeddings(rows: Sequence[Row], split: str) -> Figures:
     points = embedded(rows[0].runs[0], split)
     figures = {}
     for name, flat in points.flat.items():
-        figure, axes = plt.subplots(2, 2, figsize=(8, 6.4))
+        figure, axes = plt.subplots(len(flat), 2, figsize=(8, 3.2 * len(flat)))
         for line, (when, places) in zip(axes, flat.items(), strict=True):
             for ax, (what, names) in zip(line, points.named.items(), strict=True):
                 scatter(ax, places, names)
