@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip import plugin
+from causalclip.clip.additions import hooked
 from causalclip.clip.injection import prompted
 from causalclip.clip.prompts import PromptSet
 from causalclip.engine.prompt_trainer import PromptTrainer
@@ -57,11 +58,21 @@ CASES = (
     Case("MaPLe", 100, FOUR, 4, 11),
     Case("IVLP", 100, FOUR, 4, 11),
     Case("PromptSRC", 100, FOUR, 4, 11),
+    Case("MMRL", 100, FOUR, 4, 11),
+    Case("MMA", 100, FOUR, 4, 11),
     Case("CoOp", 1000, SIXTEEN, 32, 25),
     Case("MaPLe", 1000, FOUR, 4, 15),
 )
 METHODS = tuple(dict.fromkeys(case.method for case in CASES))
-EVALUATED = ("CoOp", "KgCoOp", "MaPLe", "IVLP", "PromptSRC")  # text independent of the image
+EVALUATED = (
+    "CoOp",
+    "KgCoOp",
+    "MaPLe",
+    "IVLP",
+    "PromptSRC",
+    "MMRL",
+    "MMA",
+)  # text independent of the image
 TEST_BATCH, TEST_BATCHES = 100, 3  # an evaluation of more batches gains more
 
 
@@ -74,12 +85,12 @@ class Plain:
 
     def text(self, prompts: PromptSet) -> Tensor:
         """Unit text features (K, E) from texts of full length."""
-        with prompted(self.clip, text=prompts.text):
+        with prompted(self.clip, text=prompts.text, text_additions=prompts.text_additions):
             return F.normalize(self.clip.encode_text(self.trainer.class_tokens.tokens), dim=-1)
 
     def image(self, images: Tensor, prompts: PromptSet) -> Tensor:
         """Unit image features (B, E)."""
-        with prompted(self.clip, image=prompts.image):
+        with prompted(self.clip, image=prompts.image, image_additions=prompts.image_additions):
             return F.normalize(self.clip.encode_image(images), dim=-1)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -87,6 +98,8 @@ class Plain:
         if self.trainer.cfg.TRAINER.NAME == "CoCoOp":
             return self.one_by_one(images)
         prompts = self.trainer.model()
+        if self.trainer.cfg.TRAINER.NAME == "MMRL":
+            return self.trainer.blended(*self.by_both(images, prompts, self.text(prompts))[1:])
         return self.scale * self.image(images, prompts) @ self.text(prompts).T
 
     def one_by_one(self, images: Tensor) -> Tensor:
@@ -100,6 +113,8 @@ class Plain:
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """The method's training loss on a batch (B, 3, H, W) with labels (B,)."""
         trainer = self.trainer
+        if trainer.cfg.TRAINER.NAME == "MMRL":
+            return self.four_terms(images, labels)
         extra = {"KgCoOp": self.near_text, "PromptSRC": self.near_teacher}
         if trainer.cfg.TRAINER.NAME not in extra:
             return F.cross_entropy(self.logits(images), labels)
@@ -108,6 +123,25 @@ class Plain:
         logits = self.scale * image @ text.T
         regular = extra[trainer.cfg.TRAINER.NAME](images, image, text, logits)
         return F.cross_entropy(logits, labels) + regular
+
+    def by_both(self, images: Tensor, prompts: PromptSet, text: Tensor) -> tuple[Tensor, ...]:
+        """MMRL's image features (B, E), and the logits (B, K) of class and token features."""
+        visual = self.clip.visual
+        with hooked(visual.transformer, prompts.image_additions) as left:
+            image = F.normalize(self.clip.encode_image(images), dim=-1)
+        tokens = self.trainer.model.features(visual.ln_post(left[0].transpose(0, 1)))
+        both = (image, F.normalize(tokens, dim=-1))
+        return image, *(self.scale * features @ text.T for features in both)
+
+    def four_terms(self, images: Tensor, labels: Tensor) -> Tensor:
+        """MMRL's loss on a batch (B, 3, H, W) with labels (B,)."""
+        prompts, trainer = self.trainer.model(), self.trainer
+        text, frozen = self.text(prompts), self.image(images, PromptSet())
+        image, *logits = self.by_both(images, prompts, text)
+        near = 1 - F.cosine_similarity(image, frozen, dim=-1).mean()
+        near = near + 1 - F.cosine_similarity(text, trainer.handcrafted, dim=-1).mean()
+        entropies = (F.cross_entropy(of, labels) for of in logits)
+        return trainer.blended(*entropies) + trainer.settings.REG_WEIGHT * near
 
     def near_text(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
         """KgCoOp's distance of the text features (K, E) from the hand-crafted ones."""
@@ -151,9 +185,10 @@ def trainer_of(
     node = TRAINER_REGISTRY.get(name).config_node
     cfg.TRAINER.NAME, cfg.USE_CUDA = name, setting.device == "cuda"
     cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = backbone, (size, size)
-    cfg.OPTIM.NAME, cfg.TRAINER[node].CTX_INIT = "sgd", words
-    cfg.TRAINER[node].PREC = setting.precision
+    cfg.OPTIM.NAME, cfg.TRAINER[node].PREC = "sgd", setting.precision
+    given = {"CTX_INIT": words, "REP_LAYERS": [2, 3, 4], "ADAPTER_START": 2, "ADAPTER_END": 4}
     for key in cfg.TRAINER[node]:
+        cfg.TRAINER[node][key] = given.get(key, cfg.TRAINER[node][key])
         if key.startswith("PROMPT_DEPTH"):
             cfg.TRAINER[node][key] = min(cfg.TRAINER[node][key], 4)
     kind = type(name, (WithoutData, TRAINER_REGISTRY.get(name)), {"names": classnames})

@@ -55,9 +55,9 @@ SETS = {
 }
 DOMAINS = {name: 6 if name.endswith("domain_net") else 4 for name in SETS if "domainbed" in name}
 
-IMAGE_PROMPTS = {"MaPLe", "IVLP", "PromptSRC", "VPT", "CDC"}
-TEXT_PROMPTS = {"CoOp", "KgCoOp", "CoCoOp", "MaPLe", "IVLP", "PromptSRC", "CDC"}
-FROZEN_PASSES = {"PromptSRC": 1}  # its teacher sees each image too
+IMAGE_PROMPTS = {"MaPLe", "IVLP", "PromptSRC", "VPT", "CDC", "MMRL", "MMA"}
+TEXT_PROMPTS = (IMAGE_PROMPTS - {"VPT"}) | {"CoOp", "KgCoOp", "ProGrad", "CoCoOp"}
+FROZEN_PASSES = {"PromptSRC": 1, "MMRL": 1}  # frozen CLIP sees each image too
 TEMPLATES = {"CDC": 4}
 
 

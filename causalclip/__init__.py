@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         diversity_loss,
         trusted_cross_entropy,
     )
+    from causalclip.clip.additions import Additions
     from causalclip.clip.backbone import available_models, load_clip
     from causalclip.clip.injection import encode_image, encode_text, prompted
     from causalclip.clip.openai_clip import tokenize
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Additions",
     "ImageIntervention",
     "InterventionMoments",
     "InvariantProjection",
@@ -73,6 +75,7 @@ _HOMES = {
     "cdc.evidence": "Opinion conflict evidence_from_logits fit_discount fuse opinion probabilities "
     "uncertainty",
     "cdc.losses": "consistency_loss dirichlet_kl diversity_loss trusted_cross_entropy",
+    "clip.additions": "Additions",
     "clip.backbone": "available_models load_clip",
     "clip.openai_clip": "tokenize",
     "clip.injection": "encode_image encode_text prompted",

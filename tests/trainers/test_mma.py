@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden import weights
-from golden.cases import build as golden_build
-from golden.cases import write_clips
 
 from causalclip.clip.adapters import CoupledAdapters, Scaled
+from causalclip.clip.backbone import tokenize
+from causalclip.predict.export import prompts_of
 from causalclip.runs.recipes import settings_of
 from causalclip.trainers.mma import MMA
 
@@ -66,17 +65,6 @@ def test_a_scaled_number_has_two_factors():
     assert y.item() == 6 and torch.autograd.grad(y, x)[0].item() == 5
 
 
-def test_its_text_learns_and_is_kept_for_an_evaluation(tmp_path):
-    trainer = golden_build("mma", "small/all", write_clips(tmp_path))
-    with torch.no_grad():
-        text = trainer.evaluation_text()
-        images = weights.images(0)
-        assert torch.equal(trainer.logits(images, text), trainer.logits(images))
-        frozen = trainer.clip.encode_text(trainer.class_tokens.tokens)
-        assert not torch.allclose(text, frozen, atol=1e-3)
-        assert torch.equal(trainer.learned_text(list(weights.CLASSNAMES)), text)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -92,11 +80,19 @@ def test_a_wrong_setting_is_refused(make_trainer, tmp_path, options, message):
         make_trainer("MMA", tmp_path, *named)
 
 
-def test_a_template_of_the_data_set_comes_before_the_published_words(make_trainer, tmp_path):
-    trainer = make_trainer("MMA", tmp_path, "DATASET.TEMPLATE", "a scan of {}.")
+def test_its_text_learns_and_is_kept_for_an_evaluation(make_trainer, tmp_path):
+    given = ("DATASET.TEMPLATE", "a scan of {}.", "TRAINER.MMA.ADAPTER_SCALE", 1.0)
+    trainer = make_trainer("MMA", tmp_path, "TRAINER.MMA.ADAPTER_START", 1, *given)
     assert isinstance(trainer, MMA)
-    one, other = trainer.texts(["cat"]), trainer.texts(["cat", "dog"])
-    assert torch.equal(one.tokens[0], other.tokens[0]) and one.tokens[0].argmax() == 6
+    scans = tokenize([f"a scan of {name}." for name in trainer.classnames])
+    assert torch.equal(trainer.class_tokens.tokens, scans)  # before the published words
+    with torch.no_grad():
+        text, images = trainer.evaluation_text(), torch.rand(2, 3, 32, 32)
+        assert torch.equal(trainer.logits(images, text), trainer.logits(images))
+        assert torch.equal(trainer.learned_text(trainer.classnames), text)
+        assert not torch.allclose(text, trainer.clip.encode_text(scans), atol=1e-3)
+    with pytest.raises(ValueError, match="MMA cannot be exported: it learns inside the blocks"):
+        prompts_of(trainer)
 
 
 def test_batches_of_imagenet_are_larger_as_published():
