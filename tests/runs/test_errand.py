@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,12 @@ def test_configurations_are_this_machines_own():
 def test_a_folder_that_stands_elsewhere_is_put_behind_its_flag():
     sent = ("--root", "a", "--output-dir", "a", "OPTIM.LR", "a")
     assert moved(sent, Path("/c"), {"--root": "b"}) == ["--root", "b", *sent[2:]]
+
+
+def test_a_process_imports_nothing_heavy_before_its_first_run():
+    code = (
+        "import sys; from causalclip.runs import errand, local;"
+        "print(*{'torch', 'numpy', 'dassl', 'PIL', 'ray'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
