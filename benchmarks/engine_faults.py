@@ -73,7 +73,7 @@ class Trial:
         raise AssertionError
 
 
-def killed_workers(trial: Trial) -> int:
+def killed_workers(trial: Trial) -> str:
     """Workers of the local engine are killed at random moments."""
     left = [trial.kills]
 
@@ -83,7 +83,8 @@ def killed_workers(trial: Trial) -> int:
             os.kill(trial.draw.choice(there), signal.SIGKILL)
             left[0] -= 1
 
-    return trial.until_done("--jobs", "2", disturb=kill_one)
+    calls = trial.until_done("--jobs", "2", disturb=kill_one)
+    return f"{trial.kills - left[0]} killed, {calls} calls"
 
 
 def workers(process: subprocess.Popen) -> list[int]:
@@ -92,7 +93,7 @@ def workers(process: subprocess.Popen) -> list[int]:
     return [int(pid) for pid in children.read_text().split()] if children.exists() else []
 
 
-def lost_node(trial: Trial) -> int:
+def lost_node(trial: Trial) -> str:
     """A node at work is taken away without grace once a first result is there, and not replaced."""
     with nodes([1, 1, 1]) as cluster:
 
@@ -101,10 +102,11 @@ def lost_node(trial: Trial) -> int:
                 cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
 
         ray = ("--engine", "ray", "--address", str(cluster.address))
-        return trial.until_done(*ray, disturb=take_one)
+        calls = trial.until_done(*ray, disturb=take_one)
+        return f"{2 - len(cluster.worker_nodes)} of 3 nodes lost, {calls} calls"
 
 
-def killed_driver(trial: Trial) -> int:
+def killed_driver(trial: Trial) -> str:
     """The driver is killed after its first and its third result, and called again."""
     with nodes([1, 1]) as cluster:
         marks = [1, 3]
@@ -115,16 +117,18 @@ def killed_driver(trial: Trial) -> int:
                 process.kill()
 
         ray = ("--engine", "ray", "--address", str(cluster.address))
-        return trial.until_done(*ray, disturb=kill)
+        calls = trial.until_done(*ray, disturb=kill)
+        return f"{2 - len(marks)} times killed, {calls} calls"
 
 
-def full_disk(trial: Trial) -> int:
+def full_disk(trial: Trial) -> str:
     """One training cannot write its files; then there is room again."""
     failed = trial.start(
         "--methods", trial.methods[0], "--seeds", "1", file_bytes=SMALL_DISK
     ).wait()
     assert failed == 1, f"a training without room for its files ended with status {failed}"
-    return 1 + trial.until_done("--jobs", "2", disturb=lambda _process: None)
+    calls = trial.until_done("--jobs", "2", disturb=lambda _process: None)
+    return f"1 training without room, {1 + calls} calls"
 
 
 def results(folder: Path) -> list[Path]:
@@ -174,9 +178,9 @@ def main() -> int:
 
     trial("alone").start("--jobs", "2").wait()
     for fault in args.faults:
-        calls = FAULTS[fault](trial(fault))
+        happened = FAULTS[fault](trial(fault))
         count = compared(args.folder / "alone", args.folder / fault)
-        print(f"{fault}: {calls} calls: {count}", flush=True)
+        print(f"{fault}: {happened}: {count}", flush=True)
         wrong += sum(count.values()) - count["equal"] + (not count["equal"])
     return int(bool(wrong))
 
