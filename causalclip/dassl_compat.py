@@ -269,8 +269,13 @@ def _check_sums(path: str) -> None:
 
 def _whole_save(state: Any, path: str) -> None:
     """torch.save to a neighbour that then takes the file's place: whole, or not at all."""
-    with replacing(path) as part:
-        torch.save(state, part)
+    with replacing(path) as part, open(part, "wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's word for a write that failed
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 # NumPy

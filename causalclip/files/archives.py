@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from causalclip.files.atomic import FULL
 from causalclip.files.unfinished import unfinished
 
 BLOCK = 1 << 20
@@ -69,6 +70,10 @@ def unpack(archive: Path, folder: Path, *, most_bytes: int) -> None:
         _write_all(archive, part, most_bytes)
         merge(part, folder)
     except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise OSError(
+                error.errno, f"No space left to unpack {archive} into {folder}; it is kept"
+            ) from error
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the archive's
             raise
         raise ValueError(

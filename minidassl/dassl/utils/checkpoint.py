@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import os.path as osp
 import pickle
 import shutil
@@ -76,6 +78,8 @@ def save_checkpoint(
         OSError: it cannot be written, as on a full disk; files written earlier stay whole.
     """
     mkdir_if_missing(save_dir)
+    for left in glob.glob(osp.join(glob.escape(save_dir), "model*.partial")):
+        os.remove(left)  # by a run that was killed as it wrote; one run at a time has the folder
     if remove_module_from_keys:
         state["state_dict"] = _without_module(state["state_dict"])
     fpath = osp.join(save_dir, model_name or f"model.pth.tar-{state['epoch']}")
@@ -99,9 +103,11 @@ def _write(state: dict, fpath: str) -> None:
     try:
         with replacing(fpath) as file:
             torch.save(state, file)
-    except (OSError, RuntimeError) as error:  # torch turns a short write into a RuntimeError
+    except (OSError, RuntimeError) as error:
+        # torch turns a failed write into a RuntimeError, which says nothing of a full disk.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise OSError(
-            f'could not write the checkpoint "{fpath}" ({error}); earlier checkpoints are whole'
+            f'could not write the checkpoint "{fpath}" ({reason}); earlier checkpoints are whole'
         ) from error
 
 
