@@ -5,6 +5,7 @@ Without one, only what does not need Dassl is tested.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import dassl
 import pytest
+import torch
 
+from causalclip import dassl_compat
 from causalclip.dassl_compat import mend
 
 CHECKOUT = os.environ.get("CAUSALCLIP_DASSL")
@@ -175,3 +178,16 @@ def test_the_contract_of_the_toolkit_holds_for_mended_dassl():
         timeout=600,
     )
     assert run.returncode == 0, run.stdout[-3000:]
+
+
+def test_a_full_disk_is_said_of_dassls_checkpoints_as_well(tmp_path, monkeypatch):
+    def save(state, file):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 640")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match=r"No space left to write .*model.pth; what stood there"):
+        dassl_compat._whole_save({}, str(tmp_path / "model.pth"))
+    assert os.listdir(tmp_path) == []

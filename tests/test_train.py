@@ -195,6 +195,30 @@ def test_a_stop_is_one_line_that_says_what_is_saved_and_the_same_command_goes_on
     assert files[-1] == "model.pth.tar-3"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the disk that is always full")
+def test_a_full_disk_of_the_log_is_one_line_that_says_what_is_saved(call, images, monkeypatch):
+    plugin.register_all()
+    method = TRAINER_REGISTRY.get("CoOp")
+    learn = method.forward_backward
+
+    def filled(self, batch):
+        if self.epoch == 1 and sys.stdout.file.name != "/dev/full":
+            sys.stdout.file = open("/dev/full", "w", buffering=1)
+        return learn(self, batch)
+
+    options = ["OPTIM.MAX_EPOCH", 2, "TRAIN.CHECKPOINT_FREQ", 1, "TRAIN.PRINT_FREQ", 1]
+    with monkeypatch.context() as patch:
+        patch.setattr(method, "forward_backward", filled)
+        status, (line,) = call("CoOp", *options)
+    assert status == 2 and "No space left on device" in line
+    if MINIDASSL:  # Dassl's own logger does not say which file
+        assert "/dev/full" in line
+    assert f"{images / 'out'} holds prompt_learner/model.pth.tar-1; the same command goes" in line
+    assert getattr(sys.stdout, "file", None) is None  # nothing is tried again as Python ends
+    monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+    assert call("CoOp", *options) == (0, [])
+
+
 def prompts(images: Path, epoch: int) -> list[float]:
     path = images / "out" / "prompt_learner" / f"model.pth.tar-{epoch}"
     return torch.load(path, weights_only=True)["state_dict"]["ctx"].flatten().tolist()

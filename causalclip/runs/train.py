@@ -7,7 +7,6 @@ import functools
 import importlib
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from causalclip import plugin
 from causalclip.engine.checkpoint_file import POINTER, last_written
 from causalclip.engine.distributed import is_writer, processes
 from causalclip.engine.stopping import Stopped, stoppable
+from causalclip.files.atomic import FULL
 from causalclip.runs.configuration_file import merge_file
 from causalclip.runs.flags import parser
 from causalclip.runs.identity import (
@@ -35,6 +35,7 @@ from causalclip.runs.identity import (
     write_run,
 )
 from causalclip.runs.lock import holding
+from causalclip.runs.run_log import end_log
 from causalclip.runs.tested_model import check_tested
 
 # isort: split
@@ -174,10 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except stage.errors as error:
         if args.debug:
             raise
-        if log := getattr(sys.stdout, "file", None):  # Dassl's logger is there
-            traceback.print_exception(error, file=log)
-            log.flush()  # what follows may be the end of the process
-        print(f"train.py: error: {sentence(error)}", file=sys.stderr)
+        end_log(error)
+        saved = _if_full(error, Path(args.output_dir or "."))
+        print(f"train.py: error: {sentence(error)}{saved}", file=sys.stderr)
         return 2
     return 0
 
@@ -288,6 +288,11 @@ def what_is_saved(folder: Path) -> str:
     )
     what = f"{folder} holds {', '.join(saved)}" if saved else f"nothing is saved in {folder} yet"
     return f"{what}; the same command goes on from there"
+
+
+def _if_full(error: BaseException, folder: Path) -> str:
+    """On a full disk, what is safe all the same."""
+    return f"; {what_is_saved(folder)}" if getattr(error, "errno", None) in FULL else ""
 
 
 def sentence(error: BaseException) -> str:

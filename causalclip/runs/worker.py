@@ -17,12 +17,12 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Literal, TextIO, cast
 
 from causalclip.runs.progress import BriefStream
+from causalclip.runs.run_log import end_log
 
 Show = Literal["all", "epochs", "runs"]
 """What is seen of a run: all it prints, one line an epoch, or its end alone."""
@@ -88,10 +88,7 @@ def _streams(show: Show, errors: TextIO) -> Iterator[None]:
     finally:
         if isinstance(shown, BriefStream):
             shown.finish()
-        if log := getattr(sys.stdout, "file", None):
-            if error := sys.exc_info()[1]:  # a mistake in the program, which ends the process
-                traceback.print_exception(error, file=log)
-            log.close()
+        end_log(sys.exc_info()[1])  # a mistake in the program ends the process
         sys.stdout, sys.stderr = stdout, stderr
         if not console.closed:
             console.close()

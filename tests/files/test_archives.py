@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import shutil
 import tarfile
 import zipfile
 import zlib
@@ -154,6 +156,18 @@ def test_an_archive_cut_anywhere_is_refused(content, refused):
     for cut in sorted({1, len(content) // 3, len(content) - 5, *range(512, len(content), 2560)}):
         if content[cut:].strip(b"\0"):  # more than a tar's filling is gone
             assert refused(content[:cut])
+
+
+def test_a_full_disk_is_said_with_both_names_and_nothing_is_left(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(plain_tar())
+    with pytest.raises(OSError, match=r"No space left to unpack .*a.tar.gz into .*target; it is k"):
+        unpack(archive, tmp_path / "target", most_bytes=10**6)
+    assert os.listdir(tmp_path) == ["a.tar.gz"]
 
 
 @settings(max_examples=60, deadline=None)

@@ -195,6 +195,31 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(saved, monkeypatch, ep
 
 
 @pytest.mark.minidassl
+def test_the_full_disk_is_said_where_torch_speaks_of_positions(saved, monkeypatch):
+    directory, path, content = saved
+
+    def save(state, file):
+        try:
+            disk_full()
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 640")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match=r"tar-2\" \(.Errno 28. No space left on device\); earlier"):
+        save_checkpoint({"state_dict": {}, "epoch": 2}, str(directory))
+    assert path.read_bytes() == content
+
+
+@pytest.mark.minidassl
+def test_what_a_killed_writer_has_left_goes_with_the_next_checkpoint(saved):
+    directory, _, _ = saved
+    (directory / "model.pth.tar-7.partial").write_bytes(b"half")
+    save_checkpoint({"state_dict": {}, "epoch": 2}, str(directory))
+    names = {path.name for path in directory.iterdir()}
+    assert names == {"checkpoint", "model.pth.tar-1", "model.pth.tar-2"}
+
+
+@pytest.mark.minidassl
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failure_at_the_last_moment_leaves_the_previous_checkpoint_whole(
     saved, monkeypatch, step

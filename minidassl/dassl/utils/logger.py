@@ -6,6 +6,8 @@ import os
 import os.path as osp
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from dassl.utils.files import mkdir_if_missing
@@ -34,17 +36,34 @@ class Logger:
         self.close()
 
     def write(self, msg: str) -> int:
-        """Write to the console and the file."""
+        """Write to the console and the file.
+
+        Raises:
+            OSError: the file cannot be written, as on a full disk; names it. It is given up.
+        """
+        written = self.console.write(msg)
         if self.file is not None:
-            self.file.write(msg)
-        return self.console.write(msg)
+            with self._given_up_on_failure(self.file):
+                self.file.write(msg)
+        return written
 
     def flush(self) -> None:
         """Bring both up to date, the file down to the disk."""
         self.console.flush()
         if self.file is not None:
-            self.file.flush()
-            os.fsync(self.file.fileno())
+            with self._given_up_on_failure(self.file):
+                self.file.flush()
+                os.fsync(self.file.fileno())
+
+    @contextmanager
+    def _given_up_on_failure(self, file: TextIO) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.file = None
+            with suppress(OSError):  # it still has what it could not write
+                file.close()
+            raise OSError(error.errno, error.strerror, file.name) from error
 
     def close(self) -> None:
         """Close the file and hand stdout back if this logger still holds it."""
