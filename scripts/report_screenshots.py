@@ -17,11 +17,11 @@ from pathlib import Path
 from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
-ALONE = """<script>
+ALONE = """<script>{ // a block: the page has names of its own
 for (const each of document.querySelectorAll("main > section"))
   if (!each.querySelector("%s")) each.remove();
 %s
-</script></body>"""
+}</script></body>"""
 OPEN = 'document.querySelector(".run").open = true;'
 MISTAKES = """
 const form = document.getElementById("gallery-controls");
@@ -29,7 +29,7 @@ form.show.value = "wrong";
 form.dispatchEvent(new Event("change"));
 """
 SHOTS = {
-    "report_run.png": ("#runs", OPEN, 1880),
+    "report_run.png": ("#runs", OPEN, 2580),
     "report_gallery.png": ("#tiles", MISTAKES, 1150),
 }
 """File: what its section holds, what is done before, and pixels of height."""

@@ -119,7 +119,7 @@ const tile = (item) => {
   if (!item.right) made.append(element("p", `is ${item.label}`));
   const numbers = element("p");
   numbers.append(element("span", `u ${shortly(item.uncertainty)}`));
-  if (item.conflict !== null) numbers.append(" · ", element("span", `conflict ${shortly(item.conflict)}`));
+  if (item.conflict !== null) numbers.append(" ", element("span", `conflict ${shortly(item.conflict)}`));
   made.append(numbers);
   if (item.votes) {
     const several = new Set(item.votes.map(([vote]) => vote)).size > 1;
