@@ -51,7 +51,9 @@ def shoot(page: Path, name: str) -> Path:
             stderr=subprocess.DEVNULL,
         )
     with Image.open(target) as image:
-        image.convert("RGB").quantize(256).save(target, optimize=True)
+        # The mean of a box of colours would be grey for a thin line: each stays near its own.
+        small = image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
+        small.save(target, optimize=True)
     return target
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import NASTY
 from PIL import Image
 
 from causalclip.page import command
@@ -159,7 +158,7 @@ def test_a_tuple_of_yaml_is_the_list_of_json():
 
 
 def test_an_explained_picture_is_shown_with_what_it_says(outline, study_root):
-    said = f"x.png: {NASTY}, p 0.9; what speaks for it"
+    said = 'x.png: <script>alert("1")</script>, p 0.9; what speaks for it'
     (shown,) = [a for tag, a in outline.tags if tag == "img" and a["alt"] == said]
     assert shown["src"].startswith("data:image/jpeg")
     assert shown["width"] == "990"  # six panels of 165
