@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 
+import pandas as pd
 import pytest
 
 from causalclip.page import command, plot_command, run_view
 from causalclip.page.cells import Cell, Table, of_rows
+from causalclip.page.figures import study_figures
 from causalclip.page.latex import escaped, latex, latex_tables
 from causalclip.page.study import Study
 
@@ -39,6 +41,23 @@ def test_sizes_are_those_of_a_column_and_a_page(study_root, tmp_path):
 def test_nothing_to_draw_is_said(study_root, capsys):
     assert plot_command.main(["fewshot", str(study_root)]) == 2
     assert "makes a figure of fewshot" in capsys.readouterr().err
+
+
+def test_few_shots_make_curves_beside_the_comparison(tmp_path, write_one):
+    for trainer in ("CDC", "CoOp"):
+        for shots in (1, 4):
+            few = {"trainer": trainer, "shots": shots, "protocol": "fewshot"}
+            write_one(tmp_path, f"{trainer}/{shots}", n=6, **few)
+    kinds = [figure.kind for figure in study_figures(Study.read(tmp_path).scores)]
+    assert kinds == ["comparison", "fewshot"]
+
+
+def test_a_comparison_of_very_many_readings_shows_the_methods_own(tmp_path, write_one):
+    write_one(tmp_path, "one")
+    scores = Study.read(tmp_path).scores
+    many = pd.concat([scores.assign(method=f"m{k}", variant="v" * (k > 1)) for k in range(30)])
+    (figure,) = study_figures(many)
+    assert figure.draw.keywords["rows"]["method"].unique().tolist() == ["m0", "m1"]
 
 
 def test_tables_have_the_rules_of_booktabs_and_escaped_names(study_root, tmp_path):
