@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         diversity_loss,
         trusted_cross_entropy,
     )
+    from causalclip.checks.trainer import check_trainer
     from causalclip.clip.additions import Additions
     from causalclip.clip.backbone import available_models, load_clip
     from causalclip.clip.injection import encode_image, encode_text, prompted
@@ -49,6 +50,7 @@ __all__ = [
     "PromptSet",
     "__version__",
     "available_models",
+    "check_trainer",
     "class_features",
     "classification_metrics",
     "conflict",
@@ -75,6 +77,7 @@ _HOMES = {
     "cdc.evidence": "Opinion conflict evidence_from_logits fit_discount fuse opinion probabilities "
     "uncertainty",
     "cdc.losses": "consistency_loss dirichlet_kl diversity_loss trusted_cross_entropy",
+    "checks.trainer": "check_trainer",
     "clip.additions": "Additions",
     "clip.backbone": "available_models load_clip",
     "clip.openai_clip": "tokenize",

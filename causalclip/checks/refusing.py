@@ -15,6 +15,7 @@ from causalclip.engine.base import SHARED, CLIPTrainer
 COMMON = (("OPTIM.LR", math.nan), ("OPTIM.MAX_EPOCH", 0), ("TRAIN.PRINT_FREQ", 0))
 PROBES = (-1, 0, -0.5, 10**15, 1e300, "nonsense", True, [])
 """Values of which most constraints refuse one."""
+ABSURD = -(10**15)
 
 
 def check_settings(subject: Subject) -> str:
@@ -30,11 +31,14 @@ def wrong_settings(kind: type[CLIPTrainer], node: str) -> Iterator[tuple[str, An
     """For each of a trainer's numbers a NaN, and for each key a value that is not allowed."""
     constraints = {**SHARED, **kind.constraints}
     for name, default in kind.defaults.items():
-        if isinstance(default, (int, float)) and not isinstance(default, bool):
+        number = isinstance(default, (int, float)) and not isinstance(default, bool)
+        if number:
             yield f"{node}.{name}", math.nan
-        refused = [v for v in PROBES if name in constraints and not constraints[name].allows(v)]
-        if refused:
-            yield f"{node}.{name}", refused[0]
+        if name in constraints:
+            refused = [value for value in PROBES if not constraints[name].allows(value)]
+            yield from ((f"{node}.{name}", value) for value in refused[:1])
+        elif number:  # one that may have any value has the constraint Number()
+            yield f"{node}.{name}", type(default)(ABSURD)
 
 
 def refuse(subject: Subject, key: str, value: Any) -> None:
@@ -56,7 +60,7 @@ def refuse(subject: Subject, key: str, value: Any) -> None:
 def check_nan(subject: Subject) -> str:
     """A NaN in what learns, or else in the features, ends the run; it leaves no result."""
     by_steps = subject.learns_by_steps()
-    trainer = subject.build()
+    trainer = subject.build("TEST.NO_TEST", by_steps)  # an evaluation of NaN would come too late
     spoil(trainer, what_learns=by_steps)
     try:
         trainer.train()

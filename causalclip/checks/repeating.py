@@ -77,6 +77,7 @@ def _reused(subject: Subject) -> str:
         raise CheckFailed("a finished fit of the same settings is fitted again")
 
     again = subject.build(folder=subject.whole.folder)
+    assert isinstance(again, FeatureTrainer)
     learned, again.fit = subject.whole.learned, refuse
     again.train()
     run = Run(again, subject.whole.folder)

@@ -82,7 +82,8 @@ class Subject:
         """Check the trainer `name` in a world that `make_world` has written.
 
         Raises:
-            ValueError: a trainer that is not on causalclip's `CLIPTrainer`.
+            ValueError: a trainer that is not on causalclip's `CLIPTrainer`, or a wrong file.
+            OSError: a configuration file that cannot be read.
         """
         self.name, self.world, self.files = name, world, files
         self.kind: type[CLIPTrainer] = TRAINER_REGISTRY.get(name)
@@ -91,6 +92,7 @@ class Subject:
                 f"the trainer must be a CLIPTrainer (PromptTrainer, FeatureTrainer), got {name}"
             )
         self._numbers = count()
+        self.cfg(folder=world)  # a mistake in the files is no finding
 
     @property
     def node(self) -> str:

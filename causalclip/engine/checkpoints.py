@@ -20,6 +20,7 @@ from causalclip.engine import stopping
 from causalclip.engine.checkpoint_file import last_written, read_checkpoint
 from causalclip.engine.distributed import in_order, is_writer, wait
 from causalclip.engine.random_state import random_state, set_random_state
+from causalclip.engine.resumed_parts import load_part, state_of
 from causalclip.report.results import TrainedOn, training_cost, training_facts
 
 
@@ -279,23 +280,3 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit this configuration: {error}") from error
-
-
-def load_part(part: Any, state: dict[str, Any], where: str) -> None:
-    """Load the state of an optimizer or schedule; `where` it stands is for the message.
-
-    Raises:
-        ValueError: it is another optimizer's, or damaged.
-    """
-    try:
-        part.load_state_dict(state)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(
-            f"{where} is not of this run's {type(part).__name__}: {error}; resume with its "
-            "settings, or choose another --output-dir"
-        ) from error
-
-
-def state_of(part: Any) -> dict[str, Any] | None:
-    """The state dict of an optimizer or schedule; None for a model without one."""
-    return None if part is None else part.state_dict()

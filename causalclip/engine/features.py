@@ -17,6 +17,7 @@ from causalclip.engine.checkpoints import check_identity, checkpoint_path, load_
 from causalclip.engine.distributed import from_writer, wait
 from causalclip.engine.fit import FitModule, FitT
 from causalclip.engine.prediction import Prediction
+from causalclip.report.json_types import plain
 from causalclip.report.results import peak_memory_mb
 
 # Which data set keys a fit does not depend on: where it lies, and what it is tested on.
@@ -154,12 +155,3 @@ class FeatureTrainer(CLIPTrainer, Generic[FitT]):
     def predictor(self) -> Callable[[Tensor], Prediction]:
         """As in CLIPTrainer, under PREC amp too in fp32: what was fitted is no network."""
         return torch.autocast(self.device.type, enabled=False)(self.predict_features)
-
-
-def plain(node: Any) -> Any:
-    """A configuration node as JSON values."""
-    if isinstance(node, dict):
-        return {key: plain(value) for key, value in node.items()}
-    if isinstance(node, (list, tuple)):
-        return [plain(value) for value in node]
-    return node

@@ -20,12 +20,12 @@ from causalclip.clip.model import CLIPModel, image_size
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.engine.base import CLIPTrainer
-from causalclip.engine.features import plain
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.files.atomic import replacing
 from causalclip.predict.image_side import FILES, Format, ImageSide, prompts_of, read, write
 from causalclip.predict.predictor import Predictor
+from causalclip.report.json_types import plain
 from causalclip.trainers.clip_icm import CLIP_ICM
 from causalclip.trainers.zeroshot_clip import ZeroshotCLIP
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -57,3 +58,12 @@ def nan_for_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [nan_for_nulls(item) for item in value]
     return math.nan if value is None else value
+
+
+def plain(node: Any) -> Any:
+    """A configuration node as JSON values, its keys in order."""
+    if isinstance(node, Mapping):
+        return {key: plain(node[key]) for key in sorted(node)}
+    if isinstance(node, (list, tuple)):
+        return [plain(value) for value in node]
+    return node

@@ -19,10 +19,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, get_type_hints
 
-import yaml
-
 from causalclip.files.atomic import replacing
-from causalclip.report.json_types import fits, nan_for_nulls, nulls_for_not_finite, type_name
+from causalclip.report.json_types import (
+    fits,
+    nan_for_nulls,
+    nulls_for_not_finite,
+    plain,
+    type_name,
+)
 from causalclip.report.predictions import Predictions
 from causalclip.report.protocols import inferred_protocol
 
@@ -222,7 +226,7 @@ def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, 
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": package_versions(),
         "command": sys.argv,
-        "config": yaml.safe_load(cfg.dump()),
+        "config": plain(cfg),
     }
 
 

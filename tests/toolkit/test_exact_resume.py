@@ -123,6 +123,28 @@ def test_the_same_weights_under_another_name_are_the_same_backbone(exact):
     assert other.resume_model_if_exist(str(exact.output)) == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        # torch itself takes each of these over: one ends in a KeyError in the first step, the
+        # others go on with numbers that mean something else.
+        (("NAME", "adam"), ("NAME", "sgd"), "optimizer is not of this run's SGD: it has .*betas"),
+        (("NAME", "adam"), ("NAME", "adamw"), "decoupled_weight_decay is False there, True here"),
+        (("MOMENTUM", 0.9), ("MOMENTUM", 0.5), "momentum is 0.9 there, 0.5 here"),
+        (("LR", 0.1), ("LR", 0.2), "initial_lr is 0.1 there, 0.2 here"),
+        (("LR_SCHEDULER", "cosine"), ("LR_SCHEDULER", "multi_step"), "scheduler .* it has .*T_max"),
+    ],
+    ids=lambda x: x[1] if isinstance(x, tuple) else "",
+)
+def test_another_optimizer_or_schedule_is_refused_by_name(exact, before, after, said):
+    common = ["TRAIN.CHECKPOINT_FREQ", 1, "OPTIM.NAME", "sgd", "OPTIM.STEPSIZE", (1, 2)]
+    exact.trainer(*common, f"OPTIM.{before[0]}", before[1], "OPTIM.MAX_EPOCH", 1).train()
+    exact.trainer(*common, f"OPTIM.{before[0]}", before[1], "OPTIM.MAX_EPOCH", 2).train()
+    other = exact.trainer(*common, f"OPTIM.{after[0]}", after[1], "OPTIM.MAX_EPOCH", 3)
+    with pytest.raises(ValueError, match=f"model.pth.tar-2: .*{said}.*choose another"):
+        other.train()
+
+
 def test_models_at_different_epochs_are_refused(exact):
     trainer = exact.trainer("OPTIM.MAX_EPOCH", 1)
     trainer.register_model("second", nn.Linear(2, 1))

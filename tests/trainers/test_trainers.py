@@ -1,4 +1,4 @@
-"""Every registered trainer on the bundled digits, with a small random CLIP."""
+"""Trainers on the bundled digits; what holds of all of them is in tests/checks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ import torch
 from dassl.engine import TRAINER_REGISTRY
 
 from causalclip.engine.checkpoints import check_identity
-from causalclip.engine.prompt_trainer import PromptTrainer
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "trainers"
 METHODS = sorted(path.name for path in CONFIGS.iterdir())
-PROMPTED = [
-    "CoOp", "MaPLe", "CDC", "CoCoOp", "VPT", "IVLP", "KgCoOp", "ProGrad", "PromptSRC", "MMRL",
-    "MMA",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -47,71 +42,25 @@ def test_every_configured_method_is_registered(make_cfg):
     assert set(METHODS) <= set(TRAINER_REGISTRY.registered_names())
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_run_leaves_results_and_predictions(name, trained):
-    _, folder = trained(name)
+def test_a_run_says_its_shots_and_its_toolkit(trained):
+    _, folder = trained("CoOp")
     record = json.loads((folder / "results.json").read_text())
-    assert (record["trainer"], record["seed"], record["shots"]) == (name, 1, 2)
+    assert (record["trainer"], record["seed"], record["shots"]) == ("CoOp", 1, 2)
     assert record["classnames"] == ["zero", "one", "two", "three", "four"]
     assert record["versions"]["dassl"] == dassl.__version__
-    predictions = np.load(folder / "predictions.npz")
-    n = record["metrics"]["n"]
-    assert predictions["probabilities"].shape == (n, 5)
-    np.testing.assert_allclose(predictions["probabilities"].sum(1), 1, atol=1e-5)
-    assert predictions["uncertainty"].shape == predictions["label"].shape == (n,)
-    right = predictions["prediction"] == predictions["label"]
-    assert record["metrics"]["accuracy"] == pytest.approx(100 * right.mean(), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", PROMPTED)
-def test_only_the_prompts_learn(name, trained):
-    trainer, _ = trained(name)
-    assert isinstance(trainer, PromptTrainer)
-    assert all(p.grad is None and not p.requires_grad for p in trainer.clip.parameters())
-    learned = dict(trainer.model.named_parameters())
-    assert [n for n, p in learned.items() if p.grad is None or not p.grad.any()] == []
-
-
-@pytest.mark.parametrize("name", PROMPTED)
-def test_learned_prompts_move_to_new_classes(name, trained, make_trainer, tmp_path):
-    _, folder = trained(name)
-    other = make_trainer(name, tmp_path, "DATASET.SUBSAMPLE_CLASSES", "new")
+def test_a_result_on_new_classes_says_on_which_the_model_was_trained(
+    trained, make_trainer, tmp_path
+):
+    _, folder = trained("CoOp")
+    other = make_trainer("CoOp", tmp_path, "DATASET.SUBSAMPLE_CLASSES", "new")
     other.load_model(str(folder))
     other.test()
     record = json.loads((tmp_path / "results.json").read_text())
     assert record["classnames"] == ["five", "six", "seven", "eight", "nine"]
     assert record["trained_on"]["classnames"][0] == "zero"
     assert record["training"] is None
-
-
-class Killed(Exception):
-    """Stands for the end of a process between two epochs."""
-
-
-@pytest.mark.parametrize("name", PROMPTED)
-def test_a_resumed_run_ends_in_the_same_weights(name, make_trainer, tmp_path, monkeypatch):
-    every_epoch = ["OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1]
-    whole = make_trainer(name, tmp_path / "whole", *every_epoch)
-    whole.train()
-
-    killed = make_trainer(name, tmp_path / "killed", *every_epoch)
-    after_epoch = killed.after_epoch
-
-    def die():
-        after_epoch()
-        if killed.epoch == 1:
-            raise Killed
-
-    monkeypatch.setattr(killed, "after_epoch", die)
-    with pytest.raises(Killed):
-        killed.train()
-    resumed = make_trainer(name, tmp_path / "killed", *every_epoch)
-    resumed.train()
-    assert resumed.start_epoch == 2
-    for (key, one), other in zip(
-        whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, other), key
 
 
 def test_cdc_tells_per_template_probabilities_conflict_and_five_readings(trained):
