@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return 1 if check_all(args) else 0
     except (ValueError, OSError, ImportError, KeyError) as error:
-        print(f"causalclip check: error: {error.args[0] if error.args else error}", file=sys.stderr)
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"causalclip check: error: {said}", file=sys.stderr)
         return 2
 
 

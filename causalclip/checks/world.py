@@ -15,13 +15,17 @@ IMAGES = {"train": 4, "val": 1, "test": 2}
 """Images of a class in each part."""
 
 
-def make_world(root: Path) -> Path:
-    """Write the CLIP and two data sets, of four classes and of one, below `root`; return it."""
-    # As deep as ViT-B/16, so that published depths of prompts hold, and as narrow as can be.
+def make_world(root: Path, *, blocks: int = 12) -> Path:
+    """Write the CLIP and two data sets, of four classes and of one, below `root`; return it.
+
+    Args:
+        root: an empty folder.
+        blocks: depth of both towers; 12 as in ViT-B/16, so that published depths of prompts hold.
+    """
     clip = build_clip(
-        vision_layers=12,
+        vision_layers=blocks,
         vision_patch_size=16,
-        transformer_layers=12,
+        transformer_layers=blocks,
         transformer_width=32,
         embed_dim=32,
         image_resolution=SIZE,

@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -135,14 +135,17 @@ class InvariantProjection:
         """Read a projection that `save` wrote.
 
         Raises:
-            ValueError: a safetensors file of something else.
+            ValueError: a safetensors file of something else, or a damaged one; names it.
         """
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"{path} must hold {FORMAT}, got {metadata.get('format')!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-        return cls(**tensors, settings=ProjectionSettings(**json.loads(metadata["settings"])))
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise ValueError(f"{path} must hold {FORMAT}, got {metadata.get('format')!r}")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+            return cls(**tensors, settings=ProjectionSettings(**json.loads(metadata["settings"])))
+        except (SafetensorError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
 
     def tensors(self) -> dict[str, Tensor]:
         """What is learned of it, by name: `basis`, `spectrum` and both energies."""

@@ -328,6 +328,13 @@ def test_unreadable_images_are_found_with_their_reason(tmp_path):
     assert "truncated" in found[str(bad[0])] and "cannot identify" in found[str(bad[1])]
 
 
+def test_an_image_of_too_many_pixels_is_one_that_skip_leaves_out(tmp_path, monkeypatch):
+    replicas.put_images(tmp_path, ["large.png"])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    (reason,) = unreadable([str(tmp_path / "large.png")]).values()
+    assert reason.startswith("DecompressionBombError")
+
+
 def test_skip_leaves_broken_images_out_and_counts_them(load, tmp_path, capsys):
     for part in ("train", "test"):
         fill(tmp_path / "mine" / part)
