@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -107,8 +107,8 @@ def installed_version() -> str:
         return "(a checkout, not installed)"
 
 
-def parser(*, complete: bool = False) -> argparse.ArgumentParser:
-    """The command line without what stands behind a sub-command; `complete` has that too."""
+def parser(complete: Collection[str] = ()) -> argparse.ArgumentParser:
+    """The command line; what stands behind a sub-command only for those to `complete`."""
     p = argparse.ArgumentParser(
         prog="causalclip",
         description="Causal adaptation of vision-language models: runs, tables and data.",
@@ -118,7 +118,7 @@ def parser(*, complete: bool = False) -> argparse.ArgumentParser:
     p.add_argument("--version", action="version", version=f"causalclip {installed_version()}")
     commands = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        inner = [_inner(command)] if complete and command.parser else []
+        inner = [_inner(command)] if name in complete and command.parser else []
         commands.add_parser(name, help=command.help, parents=inner, add_help=not inner)
     return p
 
@@ -142,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Hand the rest of the line to a sub-command; its exit status, 2 for an unknown one."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if "_ARGCOMPLETE" in os.environ:
-        argcomplete.autocomplete(parser(complete=True))
+        typed = os.environ.get("COMP_LINE", "").split()  # the others' parsers are not imported
+        argcomplete.autocomplete(parser(complete=typed))
     name = arguments[0] if arguments else ""
     command = {**COMMANDS, **HIDDEN}.get(name)
     if command is not None:

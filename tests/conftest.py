@@ -11,6 +11,7 @@ import torch
 
 from causalclip import plugin
 from causalclip.clip.backbone import build_clip, save_tiny
+from causalclip.engine.draws import generators_kept
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,3 +99,38 @@ def make_trainer(make_cfg):
 
     yield make
     torch.use_deterministic_algorithms(False)
+
+
+class Here:
+    """A crew of one, this process: nothing is started and nothing imported anew."""
+
+    def __init__(self) -> None:
+        self.run = None
+
+    def has_room(self) -> bool:
+        return self.run is None
+
+    is_idle = has_room
+
+    def begin(self, run) -> None:
+        self.run = run
+
+    def heard(self, schedule):
+        from causalclip.runs import train, worker
+
+        run, self.run = self.run, None
+        with generators_kept():
+            reason = worker.one(train.main, run.arguments, "runs")
+        yield schedule.ended(run, reason, 0.0)
+
+
+@pytest.fixture
+def runs_here(monkeypatch):
+    """The local engine does its runs in this process, one after the other."""
+    from causalclip.runs.local import Local
+    from causalclip.runs.schedule import Schedule, work
+
+    def engine(self, runs, stop):
+        return work(Schedule(runs), Here(), stop)
+
+    monkeypatch.setattr(Local, "__call__", engine)

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from causalclip import cli
-from causalclip.runs import command
+from causalclip.runs import command, perform
 from causalclip.runs.plan import PlanError
 
 
@@ -49,10 +49,12 @@ def test_the_version_is_that_of_the_distribution():
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_command_explains_itself_under_its_name(name):
-    done = call(name, "--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: causalclip {name}")
+def test_every_command_explains_itself_under_its_name(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", sys.argv)  # the command puts its own there
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: causalclip {name}")
 
 
 @pytest.mark.parametrize(
@@ -106,67 +108,85 @@ LINE = "run base2new --methods ZeroshotCLIP --datasets handwritten_digits --seed
 
 
 @pytest.fixture
-def started(data_root, random_clip, tmp_path):
-    """A function that starts four short runs, one after the other, below tmp_path."""
+def words(data_root, random_clip, tmp_path):
+    """A command of four short runs, one after the other, below tmp_path."""
     settings = ["MODEL.BACKBONE.NAME", random_clip, "USE_CUDA", "False"]
     folders = ["--data", str(data_root), "--output", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "causalclip", *LINE.split(), *folders, *settings]
+    return [*LINE.split(), *folders, *settings]
 
-    def start(out=subprocess.PIPE):
-        return subprocess.Popen(command, stderr=out, stdout=out, text=True)
 
-    return start
+@pytest.fixture
+def at_work(words, tmp_path):
+    """The command as a process of its own, with its first run begun; and who holds the folder."""
+    command = [sys.executable, "-m", "causalclip", *words]
+    with open(tmp_path / "said", "w", encoding="utf-8") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("log.txt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (folder,) = {path.parent for path in tmp_path.rglob("log.txt")}
+    with open(folder / "run.lock", encoding="utf-8") as file:
+        yield process, json.load(file)["pid"]
+    process.kill()
+    process.wait()
 
 
 def results(folder):
     return sorted(folder.rglob("results.json"))
 
 
-def wait_for_a_log(folder):
-    deadline = time.monotonic() + 120
-    while not list(folder.rglob("log.txt")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+@pytest.fixture
+def same_command(words, runs_here, monkeypatch, capfd):
+    """A function () -> (exit status, output) of the same command, done in this process."""
+
+    def call():
+        monkeypatch.setattr(sys, "argv", sys.argv)
+        status = cli.main(words)
+        return status, capfd.readouterr().out
+
+    return call
 
 
 @pytest.mark.slow
-def test_an_interrupted_command_ends_cleanly_and_the_same_command_goes_on(started, tmp_path):
-    process = started()
-    wait_for_a_log(tmp_path)
+def test_an_interrupted_command_ends_cleanly_and_the_same_command_goes_on(
+    at_work, same_command, tmp_path
+):
+    process, _ = at_work
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    assert process.returncode == 130
+    assert process.wait() == 130
+    said = (tmp_path / "said").read_text()
     done = len(results(tmp_path))
     assert 1 <= done < 4  # what was at work has ended, nothing new was begun
-    assert f"stopped with {4 - done} runs left: the same command goes on" in err
-    assert "Traceback" not in out + err
-    process = started()
-    out, err = process.communicate()
-    assert process.returncode == 0, err
+    assert f"stopped with {4 - done} runs left: the same command goes on" in said
+    assert "Traceback" not in said
+    status, out = same_command()
+    assert status == 0
     assert out.count("skip (finished): ") == done
     assert len(results(tmp_path)) == 4
 
 
 @pytest.mark.slow
 def test_of_two_commands_at_one_folder_one_works_and_the_other_says_who_has_it_and_waits(
-    started, tmp_path
+    at_work, same_command, tmp_path, monkeypatch
 ):
-    first = started(subprocess.DEVNULL)  # nobody reads it while the second is read
-    wait_for_a_log(tmp_path)
-    (folder,) = {path.parent for path in tmp_path.rglob("log.txt")}
-    with open(folder / "run.lock", encoding="utf-8") as file:
-        holder = json.load(file)["pid"]
+    process, holder = at_work
     os.kill(holder, signal.SIGSTOP)
+    heard = []
+
+    def line(outcome):
+        heard.append(outcome.reason)
+        if outcome.state == "busy":
+            os.kill(holder, signal.SIGCONT)
+        return told(outcome)
+
+    told = perform.line
+    monkeypatch.setattr(perform, "line", line)
     try:
-        second = started()
-        for line in second.stdout:
-            if "is at work" in line:
-                break
-        assert f"is at work: process {holder} on " in line
+        status, out = same_command()
     finally:
         os.kill(holder, signal.SIGCONT)
-        second.communicate()
-    first.wait()
-    assert first.returncode == second.returncode == 0  # each has done a part, or waited for it
+    assert f"is at work: process {holder} on " in out
+    assert process.wait() == status == 0  # each has done a part, or waited for it
     assert len(results(tmp_path)) == 4
 
 

@@ -18,17 +18,28 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import Registry
 
-NEWLY_REGISTERED = """
-import json
+ROOT = Path(__file__).parents[1]
+
+# One start, step by step: what each brings that is heavy, and what the plug-in registers.
+STARTED = """
+import json, sys
+HEAVY = {"sklearn", "pandas", "torchmetrics", "scipy.stats", "matplotlib.pyplot"}
+import causalclip.metrics, causalclip.icm.probe
+alone = set(sys.modules) & HEAVY
 from causalclip.dassl_compat import mend
 mend()
+import dassl.engine
+before = set(sys.modules)  # whatever Dassl itself imports
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 registries = TRAINER_REGISTRY, DATASET_REGISTRY
-before = [set(registry.registered_names()) for registry in registries]
+names = [set(registry.registered_names()) for registry in registries]
 import causalclip.plugin
-new = [set(r.registered_names()) - names for r, names in zip(registries, before)]
-print(json.dumps([sorted(names) for names in new]))
+new = [sorted(set(r.registered_names()) - taken) for r, taken in zip(registries, names)]
+from causalclip.runs import train
+train.plugin.register_all()
+everything = (set(sys.modules) - before) & HEAVY
+print(json.dumps({"registered": new, "alone": [*alone], "everything": [*everything]}))
 """
 
 
@@ -55,15 +66,21 @@ print(json.dumps({"unchanged": unchanged, "registered": sum(new, []), "modules":
 
 
 @pytest.fixture(scope="module")
-def newly_registered() -> list[list[str]]:
-    """Names of trainers and data sets that importing the plug-in adds, in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-c", NEWLY_REGISTERED]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def started() -> dict[str, list]:
+    """What STARTED finds, in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", STARTED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_plugin_registers_cdc_and_clip_icm_alone(newly_registered):
-    assert newly_registered == [["CDC", "CLIP_ICM"], []]
+def test_the_plugin_registers_cdc_and_clip_icm_alone(started):
+    assert started["registered"] == [["CDC", "CLIP_ICM"], []]
+
+
+@pytest.mark.parametrize("imported", ["alone", "everything"])
+def test_a_start_imports_nothing_heavy_that_it_may_not_need(imported, started):
+    """The metrics and a probe; then every trainer and data set."""
+    assert started[imported] == []
 
 
 def test_registering_everything_twice_takes_no_name_twice():
@@ -150,27 +167,3 @@ def test_every_data_set_of_ours_is_listed_by_its_module():
     }
     assert ours <= set(DATASET_REGISTRY.registered_names())
     assert {"Caltech101", "ImageNetA", "DomainBedPACS", "Table", "CausalShapes"} <= ours
-
-
-ROOT = Path(__file__).parents[1]
-HEAVY = {"sklearn", "pandas", "torchmetrics", "scipy.stats", "matplotlib.pyplot"}
-
-
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import causalclip.metrics, causalclip.icm.probe",
-        # Whatever Dassl itself imports, every trainer and data set of ours adds nothing heavy.
-        (
-            "from causalclip.dassl_compat import mend; mend(); import dassl.engine;"
-            "before = set(sys.modules); from causalclip.runs import train;"
-            "train.plugin.register_all()"
-        ),
-    ],
-)
-def test_a_start_imports_nothing_heavy_that_it_may_not_need(imports):
-    code = f"import sys; before = set(); {imports}; print(*set(sys.modules) - before)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert set(done.stdout.split()) & HEAVY == set()
