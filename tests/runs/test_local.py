@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -56,13 +57,24 @@ def same(a, b) -> bool:
     return a == b
 
 
+# Forked after the imports and before anything else: each run has a process that has done nothing.
+ALONE = """
+import json, os, sys
+from causalclip.runs import train
+for arguments in json.loads(sys.argv[1]):
+    if not os.fork():
+        os._exit(train.main(arguments))
+    assert os.wait()[1] == 0, arguments
+"""
+
+
 @pytest.mark.slow
 def test_results_are_those_of_separate_processes_to_the_bit(runs, tmp_path):
     alone = runs("alone")
+    arguments = json.dumps([run.arguments for run in alone])
+    command = [sys.executable, "-c", ALONE, arguments]
     environment = Local(threads=1).environment(0)
-    for run in alone:
-        command = [sys.executable, "-m", "causalclip", "train", *run.arguments]
-        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     together = runs("together")
     ended = outcomes(Local(jobs=2, threads=1, show="runs"), together)
     assert [outcome.state for outcome in ended] == ["finished"] * 4
@@ -78,7 +90,9 @@ def test_results_are_those_of_separate_processes_to_the_bit(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_replaced_and_its_run_done_once_more(runs, monkeypatch):
+def test_a_killed_worker_is_replaced_a_failure_is_one_sentence_and_the_rest_goes_on(
+    runs, monkeypatch
+):
     started = []
     start = local.start_worker
 
@@ -96,21 +110,16 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_done_once_more(runs, mo
 
     monkeypatch.setattr(local, "start_worker", start_and_kill_the_first)
     (run,) = runs("out", "CoOp")[:1]
-    again, ended = outcomes(Local(show="runs"), [run])
-    assert (again.state, ended.state) == ("again", "finished")
-    assert "SIGKILL" in again.reason
-    assert len(started) == 2
-    assert (run.folder / "results.json").is_file()
-
-
-@pytest.mark.slow
-def test_a_failure_is_one_sentence_and_the_rest_goes_on(runs):
     bad, *_ = runs("bad", "CoOp")
     bad = replace(bad, arguments=(*bad.arguments, "TRAINER.COOP.PREC", "half"))
     good, *_ = runs("good", "ZeroshotCLIP")
-    failed, ended = outcomes(Local(show="runs"), [bad, good])
+    again, ended, failed, last = outcomes(Local(show="runs"), [run, bad, good])
+    assert (again.state, ended.state) == ("again", "finished")
+    assert again.run == ended.run == run and "SIGKILL" in again.reason
+    assert len(started) == 2
+    assert (run.folder / "results.json").is_file()
     assert failed.state == "failed" and "TRAINER.COOP.PREC must be one of" in failed.reason
-    assert ended.state == "finished"
+    assert last.state == "finished"
 
 
 def test_a_worker_ends_soon_after_who_started_it(tmp_path):
