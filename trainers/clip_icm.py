@@ -33,7 +33,6 @@ from causalclip.icm.pairs import Against
 from causalclip.icm.projection import Estimator, Keep
 from causalclip.icm.sources import Sources
 from causalclip.icm.standard_error import Rule
-from causalclip.icm.subspace import InterventionMoments
 
 PROJECTION_FILES = {
     "zeroshot": "projection.safetensors",  # what TRAINER.CDC.PROJECTION and its like can read
@@ -51,6 +50,9 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
     defaults = {
         "INTERVENTIONS": "IMAGE",  # or TEXT, BOTH, CROSS (image and caption), FIGURE (IMAGE, CROSS)
         "TEXT_WEIGHT": 0.5,  # [ours] of pairs with a text under BOTH and FIGURE
+        # whether pairs with a text count for the probe's subspace too; False: images alone, where
+        # there are pairs of them [ours, docs/clip_icm.md]
+        "PROBE_TEXTS": True,
         "REMOVE_GAP": False,  # the mean difference of image and text out of CROSS pairs
         "CAPTIONS": "",  # JSON of captions and rewrites; empty: a grid of classes and attributes
         "CAPTIONS_TOO_LONG": "error",  # error | cut: at the context length, with a count printed
@@ -88,6 +90,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
     constraints = {
         "INTERVENTIONS": OneOf(options.INTERVENTIONS),
         "TEXT_WEIGHT": Number(0, 1, open_low=True, open_high=True),
+        "PROBE_TEXTS": Flag(),
         "REMOVE_GAP": Flag(),
         "CAPTIONS": Text(),
         "CAPTIONS_TOO_LONG": OneOf(("error", "cut")),
@@ -201,22 +204,24 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
             ValueError: features or captions that cannot be used; names them.
         """
         settings, folds = self.settings, self.sources.folds(self.captions())
-        moments = pooled(folds, text_weight=settings.TEXT_WEIGHT)
         heads = options.HEADS if settings.PROBE else options.HEADS[:1]
-        chosen = {head: self.choose(head, folds, moments) for head in heads}
+        read = {head: options.folds_for(settings, head, folds) for head in heads}
+        chosen = {head: self.choose(head, read[head]) for head in heads}
         probes = {}
         if settings.PROBE:
             how = {"c": settings.C, "max_iter": settings.MAX_ITER}
             inside = chosen["linear_probe"].projection
             probes = probes_of(folds, inside, len(self.classnames), **how)
-        facts = {"folds": [fold.name for fold in folds], "pairs": moments.n_pairs}
+        pairs = pooled(folds, text_weight=settings.TEXT_WEIGHT).n_pairs
+        facts = {"folds": [fold.name for fold in folds], "pairs": pairs}
         exact = self.sources.exact_moments()
         twins = {} if exact is None else compared_all(chosen, exact)
         return FittedICM.of(chosen, probes, facts, twins=twins)
 
-    def choose(self, head: str, folds: Sequence[Fold], moments: InterventionMoments) -> Chosen:
+    def choose(self, head: str, folds: Sequence[Fold]) -> Chosen:
         """The subspace for a reading; also written into the output folder."""
         text, seed = self.text.cpu(), self.cfg.SEED
+        moments = pooled(folds, text_weight=self.settings.TEXT_WEIGHT)
         chosen = options.subspace_for(self.settings, head, folds, moments, text, seed=seed)
         if is_writer():
             chosen.projection.save(Path(self.output_dir) / PROJECTION_FILES[head])

@@ -35,7 +35,7 @@ def strengths(_: Reference) -> list[Variant]:
 
 def pairs(_: Reference) -> list[Variant]:
     """What is held against what."""
-    plain = {"TWINS": False, "REMOVE_GAP": False}
+    plain = {"TWINS": False, "REMOVE_GAP": False, "PROBE_TEXTS": True}
     rows = {
         "images": {"INTERVENTIONS": "IMAGE"},
         "texts": {"INTERVENTIONS": "TEXT"},

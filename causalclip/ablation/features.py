@@ -54,7 +54,8 @@ def on_target(run: Run, head: str) -> list[Scored]:
     choice.
     """
     trainer = trainer_of(run)
-    settings, folds = trainer.settings, trainer.sources.folds(trainer.captions())
+    settings = trainer.settings
+    folds = options.folds_for(settings, head, trainer.sources.folds(trainer.captions()))
     n_classes = len(trainer.classnames)
     if head == "zeroshot":
         normalize = settings.NORMALIZE_PROJECTED

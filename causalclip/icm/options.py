@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -66,14 +67,28 @@ def check_data(options: Mapping[str, Any], images: int, draws: int, dim: int) ->
     if options["SELECT"] == "fixed" and not 1 <= chosen <= dim:
         raise ValueError(f"TRAINER.CLIP_ICM.DIM_INV must be in [1, {dim}], got {chosen}")
     pairs = images * pairs_an_image(draws, options["AGAINST"])
-    if options["INTERVENTIONS"] == "IMAGE" and pairs < dim:
+    kind = options["INTERVENTIONS"]
+    alone = kind == "IMAGE" or (
+        options["PROBE"] and not options["PROBE_TEXTS"] and kind not in TEXTS_ONLY
+    )
+    if alone and pairs < dim:
         raise ValueError(
             f"{images} images and {draws} intervention{'s' * (draws > 1)} each give "
             f"{pairs} pairs for {dim} dimensions, too few to tell which of them vary: "
-            "use more images, TRAINER.CLIP_ICM.DRAWS 0, or INTERVENTIONS BOTH"
+            "use more images, TRAINER.CLIP_ICM.DRAWS 0, or INTERVENTIONS BOTH and PROBE_TEXTS True"
         )
     if options["BOOTSTRAP"]:
         check_images(images)
+
+
+def folds_for(options: Mapping[str, Any], head: str, folds: Sequence[Fold]) -> Sequence[Fold]:
+    """The folds with those pairs that a reading's subspace is taken of.
+
+    Without PROBE_TEXTS the probe's is taken of pairs of images alone, where there are some.
+    """
+    if head == "zeroshot" or options["PROBE_TEXTS"] or options["INTERVENTIONS"] in TEXTS_ONLY:
+        return folds
+    return [replace(fold, texts=None) for fold in folds]
 
 
 def subspace_for(

@@ -17,6 +17,9 @@ from causalclip.predict import explain_command
 from causalclip.predict.attention import class_attention
 from causalclip.predict.explain import explain, last_layer, log_odds, relevance
 
+# pairs from few images
+ICM = ["TRAINER.CLIP_ICM.INTERVENTIONS", "BOTH", "TRAINER.CLIP_ICM.PROBE_TEXTS", "True"]
+
 
 @pytest.fixture
 def pictures(run, recorded):
@@ -67,8 +70,7 @@ def test_of_a_layer_that_is_read_twice_the_first_time_counts():
 # MMRL's tokens stand between the class token and the patches.
 @pytest.mark.parametrize("method", ["CDC", "CoOp", "CLIP_ICM", "MMRL"])
 def test_a_map_says_how_the_odds_change_with_each_patch(method, run, pictures):
-    options = ["TRAINER.CLIP_ICM.INTERVENTIONS", "BOTH"] if method == "CLIP_ICM" else []
-    predictor = Predictor.load(run(method, *options))
+    predictor = Predictor.load(run(method, *(ICM if method == "CLIP_ICM" else [])))
     explanation = explain(predictor, pictures[0])
     name = "after the projection" if method == "CLIP_ICM" else "answer"
     found = explanation.maps[name]
@@ -105,7 +107,7 @@ def test_each_reading_has_its_map(run, pictures):
     assert all(values.shape == (4, 4) for values in explanation.maps.values())
     assert explanation.picture.shape == (32, 32, 3)
     assert not np.allclose(explanation.maps["template 1"], explanation.maps["template 2"])
-    icm = Predictor.load(run("CLIP_ICM", "TRAINER.CLIP_ICM.INTERVENTIONS", "BOTH"))
+    icm = Predictor.load(run("CLIP_ICM", *ICM))
     maps = explain(icm, pictures[0]).maps
     assert list(maps) == ["before the projection", "after the projection"]
 

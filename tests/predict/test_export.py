@@ -19,7 +19,7 @@ from causalclip.predict import export as exporting
 from causalclip.predict import export_command
 from causalclip.predict.export import export
 
-ICM = ["TRAINER.CLIP_ICM.INTERVENTIONS", "BOTH"]
+ICM = ["TRAINER.CLIP_ICM.INTERVENTIONS", "BOTH", "TRAINER.CLIP_ICM.PROBE_TEXTS", "True"]
 
 
 def picture(path: str, facts: dict) -> torch.Tensor:

@@ -19,7 +19,9 @@ from causalclip.runs.identity import Identity, Recorded, write_run
 
 SHOWN = 6
 METHODS = ["ZeroshotCLIP", "CoOp", "CoCoOp", "CDC", "CLIP_ICM", "LinearProbe", "TipAdapter"]
-FEW = {"CLIP_ICM": ["TRAINER.CLIP_ICM.INTERVENTIONS", "BOTH"]}  # pairs from few images
+# pairs from few images
+ICM = ["TRAINER.CLIP_ICM.INTERVENTIONS", "BOTH", "TRAINER.CLIP_ICM.PROBE_TEXTS", "True"]
+FEW = {"CLIP_ICM": ICM}
 
 
 @pytest.mark.parametrize("method", METHODS)

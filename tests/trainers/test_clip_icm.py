@@ -137,6 +137,7 @@ def test_the_published_codes_arithmetic_with_its_end_of_the_spectrum(make_traine
     lam, k = 1000.0, 12
     options = ["SELECT", "fixed", "ESTIMATOR", "difference", "LAM", lam, "DIM_INV", k]
     options += ["KEEP", "reference", "NORMALIZE", False, "NORMALIZE_PROJECTED", False]
+    options += ["INTERVENTIONS", "IMAGE"]
     keys = [f"TRAINER.CLIP_ICM.{v}" if i % 2 == 0 else v for i, v in enumerate(options)]
     trainer = run(make_trainer, tmp_path, *keys)
     groups, encode = trainer.sources.groups, trainer.encoder.features

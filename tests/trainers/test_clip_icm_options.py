@@ -29,6 +29,7 @@ def run(make_trainer, small_clip, tmp_path):
     """Train with options below TRAINER.CLIP_ICM; gives the trainer and its results."""
 
     def run(**options):
+        options = {"INTERVENTIONS": "IMAGE", "PROBE_TEXTS": True, **options}  # the code's defaults
         keys = [value for key in options for value in (f"TRAINER.CLIP_ICM.{key}", options[key])]
         backbone = ["MODEL.BACKBONE.NAME", small_clip]
         trainer = make_trainer("CLIP_ICM", tmp_path, *backbone, *FEW, *keys)
@@ -48,6 +49,18 @@ def test_images_are_paired_with_texts_alone_or_beside_pairs_of_images(run):
     _, centred = run(INTERVENTIONS="CROSS", REMOVE_GAP=True, **fixed)
     spectra = [r["details"]["heads"]["zeroshot"]["spectrum"] for r in (crossed, figure, centred)]
     assert spectra[0] != spectra[1] != spectra[2] != spectra[0]
+
+
+def test_the_probes_subspace_may_be_of_pairs_of_images_alone(run):
+    fixed = {"SELECT": "fixed", "DIM_INV": 8, "DRAWS": 1}
+    found = {}
+    for kind, texts in (("IMAGE", True), ("FIGURE", True), ("FIGURE", False)):
+        trainer, _ = run(INTERVENTIONS=kind, PROBE_TEXTS=texts, **fixed)
+        found[kind, texts] = trainer.fitted.projections
+    mixed, images, figure = found["FIGURE", False], found["IMAGE", True], found["FIGURE", True]
+    assert torch.equal(mixed["zeroshot"].basis, figure["zeroshot"].basis)
+    assert torch.equal(mixed["linear_probe"].basis, images["linear_probe"].basis)
+    assert not torch.equal(mixed["linear_probe"].basis, figure["linear_probe"].basis)
 
 
 def test_draws_against_draws_are_pairs_of_the_changed_pictures_alone(run):
