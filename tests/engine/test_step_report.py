@@ -100,7 +100,7 @@ def test_waiting_operations_are_noticed():
 
 METHODS = [
     "CoOp", "CoCoOp", "KgCoOp", "ProGrad", "MaPLe", "IVLP", "VPT", "PromptSRC", "CLIP_Adapter",
-    "CDC",
+    "CDC", "MMRL", "MMA",
 ]  # fmt: skip
 
 
