@@ -211,6 +211,21 @@ def test_the_full_disk_is_said_where_torch_speaks_of_positions(saved, monkeypatc
 
 
 @pytest.mark.minidassl
+def test_a_disk_that_is_full_but_for_the_checkpoint_itself_is_said_as_well(saved, monkeypatch):
+    directory, _, _ = saved
+    sync = os.fsync
+
+    def only_one(handle, seen=[]):  # noqa: B006 (counts)
+        seen.append(handle)
+        return disk_full() if len(seen) > 1 else sync(handle)
+
+    monkeypatch.setattr(os, "fsync", only_one)
+    with pytest.raises(OSError, match=f'write "{directory}/checkpoint" .*No space.* are whole'):
+        save_checkpoint({"state_dict": {}, "epoch": 2}, str(directory))
+    assert (directory / "checkpoint").read_text() == "model.pth.tar-1\n"
+
+
+@pytest.mark.minidassl
 def test_what_a_killed_writer_has_left_goes_with_the_next_checkpoint(saved):
     directory, _, _ = saved
     (directory / "model.pth.tar-7.partial").write_bytes(b"half")

@@ -9,6 +9,8 @@ import pickle
 import shutil
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -83,13 +85,15 @@ def save_checkpoint(
     if remove_module_from_keys:
         state["state_dict"] = _without_module(state["state_dict"])
     fpath = osp.join(save_dir, model_name or f"model.pth.tar-{state['epoch']}")
-    _write(state, fpath)
+    with _named(fpath), replacing(fpath) as file:
+        torch.save(state, file)
     print(f"Checkpoint saved to {fpath}")
-    with replacing(osp.join(save_dir, "checkpoint"), "w", encoding="utf-8") as file:
+    pointer = osp.join(save_dir, "checkpoint")
+    with _named(pointer), replacing(pointer, "w", encoding="utf-8") as file:
         file.write(f"{osp.basename(fpath)}\n")
     if is_best:
         best = osp.join(save_dir, "model-best.pth.tar")
-        with open(fpath, "rb") as source, replacing(best) as target:
+        with _named(best), open(fpath, "rb") as source, replacing(best) as target:
             shutil.copyfileobj(source, target)
         print(f'Best checkpoint saved to "{best}"')
 
@@ -99,10 +103,10 @@ def _without_module(state_dict: dict) -> OrderedDict:
     return OrderedDict((key.removeprefix("module."), value) for key, value in state_dict.items())
 
 
-def _write(state: dict, fpath: str) -> None:
+@contextmanager
+def _named(fpath: str) -> Iterator[None]:
     try:
-        with replacing(fpath) as file:
-            torch.save(state, file)
+        yield
     except (OSError, RuntimeError) as error:
         # torch turns a failed write into a RuntimeError, which says nothing of a full disk.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
