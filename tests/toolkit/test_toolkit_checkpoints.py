@@ -220,7 +220,7 @@ def test_a_disk_that_is_full_but_for_the_checkpoint_itself_is_said_as_well(saved
         return disk_full() if len(seen) > 1 else sync(handle)
 
     monkeypatch.setattr(os, "fsync", only_one)
-    with pytest.raises(OSError, match=f'write "{directory}/checkpoint" .*No space.* are whole'):
+    with pytest.raises(OSError, match=f'checkpoint "{directory}/checkpoint" .*No space.* whole'):
         save_checkpoint({"state_dict": {}, "epoch": 2}, str(directory))
     assert (directory / "checkpoint").read_text() == "model.pth.tar-1\n"
 
