@@ -43,33 +43,52 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def run(folder: Path, data_root: Path, clip: str, out: str, classes: str, *flags: str) -> dict:
-    """One run of the command line in a process of its own; its results.json."""
-    command = [sys.executable, ROOT / "train.py", "--import", "my_method", "--trainer", "MyMethod"]
-    command += ["--root", data_root, "--output-dir", folder / out, "--backbone", clip]
-    command += ["--config-file", folder / "tiny.yaml", "--seed", "1", *flags]
-    command += ["DATASET.NAME", "HandwrittenDigits", "DATASET.NUM_SHOTS", "2", "USE_CUDA", "False"]
-    command += ["DATASET.SUBSAMPLE_CLASSES", classes]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads((folder / out / "results.json").read_text())
+# As `python train.py ...` twice: each in a process of its own, forked after what both import.
+TRAIN = """
+import json, os, runpy, sys
+script, *lines = json.loads(sys.argv[1])
+sys.path[0] = os.path.dirname(script)
+import causalclip.runs.train
+for line in lines:
+    if not os.fork():
+        sys.argv = [script, *line]
+        runpy.run_path(script, run_name="__main__")
+    assert os.wait()[1] == 0, line
+"""
+
+
+def arguments(folder: Path, data_root: Path, clip: str, out: str, *flags: str) -> list[str]:
+    """The words after train.py; `out` are the classes and the folder of the run."""
+    words = ["--import", "my_method", "--trainer", "MyMethod"]
+    words += ["--root", data_root, "--output-dir", folder / out, "--backbone", clip]
+    words += ["--config-file", folder / "tiny.yaml", "--seed", "1", *flags]
+    words += ["DATASET.NAME", "HandwrittenDigits", "DATASET.NUM_SHOTS", "2", "USE_CUDA", "False"]
+    return [str(word) for word in (*words, "DATASET.SUBSAMPLE_CLASSES", out)]
 
 
 @pytest.fixture(scope="module")
-def trained(folder, data_root, random_clip) -> dict:
-    return run(folder, data_root, random_clip, "base", "base")
+def records(folder, data_root, random_clip) -> dict[str, dict]:
+    """results.json of a training on the base classes and of its test on the new ones."""
+    there = folder, data_root, random_clip
+    evaluation = ("--eval-only", "--model-dir", str(folder / "base"))
+    lines = [arguments(*there, "base"), arguments(*there, "new", *evaluation)]
+    given = json.dumps([str(ROOT / "train.py"), *lines])
+    command = [sys.executable, "-c", TRAIN, given]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {out: json.loads((folder / out / "results.json").read_text()) for out in ("base", "new")}
 
 
-def test_the_method_trains_with_its_own_settings_and_leaves_results(trained):
+def test_the_method_trains_with_its_own_settings_and_leaves_results(records):
+    trained = records["base"]
     assert trained["trainer"] == "MyMethod"
     assert trained["config"]["TRAINER"]["MYMETHOD"]["N_CTX"] == 3
     assert trained["training"]["learnable_parameters"] == 3 * 64  # N_CTX x the text width
 
 
-def test_its_checkpoint_serves_new_classes(trained, folder, data_root, random_clip):
-    flags = ("--eval-only", "--model-dir", str(folder / "base"))
-    record = run(folder, data_root, random_clip, "new", "new", *flags)
+def test_its_checkpoint_serves_new_classes(records):
+    record = records["new"]
     assert record["classnames"] == ["five", "six", "seven", "eight", "nine"]
     assert record["metrics"]["n"] > 0
 
