@@ -55,7 +55,8 @@ from dassl.engine import TRAINER_REGISTRY
 registries = TRAINER_REGISTRY, DATASET_REGISTRY
 before = [set(registry.registered_names()) for registry in registries]
 walk = pkgutil.walk_packages(causalclip.__path__, "causalclip.")
-starts = ("causalclip.plugin", "causalclip.runs", "causalclip.predict", "causalclip.__main__")
+rooms = "plugin", "runs", "predict", "checks", "__main__"
+starts = tuple(f"causalclip.{room}" for room in rooms)
 modules = [info.name for info in walk if not info.name.startswith(starts)]
 for name in modules:
     importlib.import_module(name)
