@@ -32,6 +32,7 @@ from causalclip.clip.additions import hooked
 from causalclip.clip.injection import prompted
 from causalclip.clip.prompts import PromptSet
 from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.trainers.prograd import projected
 from causalclip.trainers.promptsrc import mean_kl
 
 # isort: split
@@ -54,6 +55,8 @@ FOUR, SIXTEEN = "a photo of a", " ".join(["X"] * 16)
 CASES = (
     Case("CoOp", 100, FOUR, 8, 16),
     Case("KgCoOp", 100, FOUR, 8, 15),
+    Case("ProGrad", 100, SIXTEEN, 8, 15),
+    Case("TCP", 100, FOUR, 8, 15),
     Case("CoCoOp", 100, FOUR, 8, 14),
     Case("MaPLe", 100, FOUR, 4, 11),
     Case("IVLP", 100, FOUR, 4, 11),
@@ -67,6 +70,8 @@ METHODS = tuple(dict.fromkeys(case.method for case in CASES))
 EVALUATED = (
     "CoOp",
     "KgCoOp",
+    "ProGrad",
+    "TCP",
     "MaPLe",
     "IVLP",
     "PromptSRC",
@@ -113,9 +118,11 @@ class Plain:
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """The method's training loss on a batch (B, 3, H, W) with labels (B,)."""
         trainer = self.trainer
-        if trainer.cfg.TRAINER.NAME == "MMRL":
-            return self.four_terms(images, labels)
-        extra = {"KgCoOp": self.near_text, "PromptSRC": self.near_teacher}
+        whole = {"MMRL": self.four_terms, "ProGrad": self.aligned}
+        if trainer.cfg.TRAINER.NAME in whole:
+            return whole[trainer.cfg.TRAINER.NAME](images, labels)
+        near = {"KgCoOp": self.near_text, "TCP": self.near_text}
+        extra = {**near, "PromptSRC": self.near_teacher}
         if trainer.cfg.TRAINER.NAME not in extra:
             return F.cross_entropy(self.logits(images), labels)
         prompts = trainer.model()
@@ -123,6 +130,16 @@ class Plain:
         logits = self.scale * image @ text.T
         regular = extra[trainer.cfg.TRAINER.NAME](images, image, text, logits)
         return F.cross_entropy(logits, labels) + regular
+
+    def aligned(self, images: Tensor, labels: Tensor) -> Tensor:
+        """ProGrad's cross-entropy, its gradient projected; zero-shot CLIP reads the images anew."""
+        trainer, ctx = self.trainer, self.trainer.model().text[0].clone()
+        logits = self.scale * self.image(images, PromptSet()) @ self.text(PromptSet((ctx,))).T
+        zero_shot = self.scale * self.image(images, PromptSet()) @ trainer.handcrafted.T
+        distance = trainer.distance(logits, zero_shot)
+        (general,) = torch.autograd.grad(distance, ctx, retain_graph=True)
+        ctx.register_hook(lambda own: projected(own, general, trainer.settings.LAMBDA))
+        return F.cross_entropy(logits, labels)
 
     def by_both(self, images: Tensor, prompts: PromptSet, text: Tensor) -> tuple[Tensor, ...]:
         """MMRL's image features (B, E), and the logits (B, K) of class and token features."""
@@ -144,7 +161,7 @@ class Plain:
         return trainer.blended(*entropies) + trainer.settings.REG_WEIGHT * near
 
     def near_text(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
-        """KgCoOp's distance of the text features (K, E) from the hand-crafted ones."""
+        """KgCoOp's and TCP's distance of the text features (K, E) from the hand-crafted ones."""
         distance = 1 - F.cosine_similarity(text, self.trainer.handcrafted, dim=-1).mean()
         return self.trainer.settings.W * distance
 
@@ -186,6 +203,7 @@ def trainer_of(
     cfg.TRAINER.NAME, cfg.USE_CUDA = name, setting.device == "cuda"
     cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = backbone, (size, size)
     cfg.OPTIM.NAME, cfg.TRAINER[node].PREC = "sgd", setting.precision
+    # ProGrad's CTX_INIT is a flag: with words, those of its template behind zeros.
     given = {"CTX_INIT": words, "REP_LAYERS": [2, 3, 4], "ADAPTER_START": 2, "ADAPTER_END": 4}
     for key in cfg.TRAINER[node]:
         cfg.TRAINER[node][key] = given.get(key, cfg.TRAINER[node][key])

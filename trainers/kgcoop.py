@@ -29,6 +29,7 @@ class KgCoOp(PromptTrainer):
         "PROJECTION": "",
     }
     constraints = {"N_CTX": TOKENS, "CTX_INIT": Text(), "W": Number(0)}
+    templates = TEMPLATES
 
     def context(self) -> Context:
         """The words that are learned, from N_CTX or CTX_INIT."""
@@ -42,7 +43,7 @@ class KgCoOp(PromptTrainer):
 
     def template(self) -> str:
         """The hand-crafted template that the learned text is held near."""
-        return self.settings.TEMPLATE or dataset_template(self.cfg, TEMPLATES)
+        return self.settings.TEMPLATE or dataset_template(self.cfg, self.templates)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy plus W times the mean distance of the class texts from the hand-crafted.

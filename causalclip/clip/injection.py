@@ -21,7 +21,7 @@ from causalclip.clip.image_tower import encode_patches, projected, read_tokens
 from causalclip.clip.layout import TextLayout, text_layout
 from causalclip.clip.model import CLIPModel, Transformer, image_size, is_vit
 from causalclip.clip.plain import has_plain_image_tower, has_plain_text_tower
-from causalclip.clip.text_tower import encode_layout
+from causalclip.clip.text_tower import Apart, encode_layout
 from causalclip.clip.texts import ClassTokens
 
 _prompted_models: WeakSet[CLIPModel] = WeakSet()
@@ -48,7 +48,7 @@ def encode_text(model: CLIPModel, tokens: Tensor, *, truncate: bool = True) -> T
 def encode_texts(
     model: CLIPModel,
     texts: ClassTokens,
-    prompts: Sequence[Tensor],
+    prompts: Sequence[Tensor | None],
     additions: Additions = NOTHING,
 ) -> Tensor:
     """Return the features (G, K, E) of K texts under G sets of prompts, not normalised.
@@ -58,8 +58,8 @@ def encode_texts(
     Args:
         model: the CLIP.
         texts: the K texts, with the places of the prompts.
-        prompts: one tensor per depth, (G, n, D), or (G, K, n, D) where each text has its own; none
-            for the texts as they read, with G = 1.
+        prompts: one tensor per depth, (G, n, D), or (G, K, n, D) where each text has its own, or
+            None at a depth that is left as it is; none for the texts as they read, with G = 1.
         additions: to the blocks of the text tower.
 
     Raises:
@@ -68,8 +68,9 @@ def encode_texts(
         RuntimeError: prompts for a model that is prompted already.
     """
     _check_model(model)
-    _check_prompts("text", [depth[0] for depth in prompts], model.transformer, additions)
-    _check_positions([depth[0] for depth in prompts], texts.positions)
+    of_first_set = _of_set(prompts, 0)
+    _check_prompts("text", of_first_set, model.transformer, additions)
+    _check_positions(of_first_set, texts.positions)
     _check_classes(prompts, len(texts))
     if prompts or additions:
         _refuse_prompted(model)
@@ -77,7 +78,8 @@ def encode_texts(
     if has_plain_text_tower(model) and not additions.per_sample:
         return encode_layout(model, *_tabled(texts, prompts), additions)
     positions, features = None if texts.leading else texts.positions, []
-    for own in zip(*prompts, strict=True) if prompts else [()]:
+    for g in range(len(_first(prompts)) if prompts else 1):
+        own = _of_set(prompts, g)
         with prompted(model, text=own, text_positions=positions, text_additions=additions):
             features.append(encode_text(model, texts.tokens))
     return torch.stack(features)
@@ -161,7 +163,7 @@ def _check_image_tower(model: CLIPModel, prompts: Sequence[Tensor], additions: A
 def prompted(
     model: CLIPModel,
     *,
-    text: Sequence[Tensor] = (),
+    text: Sequence[Tensor | None] = (),
     text_positions: Tensor | None = None,
     image: Sequence[Tensor] = (),
     text_additions: Additions = NOTHING,
@@ -176,7 +178,8 @@ def prompted(
 
     Args:
         model: the CLIP, left as it is.
-        text: prompts of n tokens, each (n, D) or one set a text (N, n, D).
+        text: prompts of n tokens, each (n, D) or one set a text (N, n, D); None, not at first,
+            leaves a block as it is.
         text_positions: (n,) or one row a text (N, n); by default 1..n, behind the start token.
         image: prompts of n tokens, each (n, D) or one set an image (B, n, D).
         text_additions: to the blocks of the text tower: tokens that enter midway, adapters.
@@ -199,7 +202,8 @@ def prompted(
         if image_additions:
             stack.enter_context(hooked(model.visual.transformer, image_additions))
         for i, prompt in enumerate(text):
-            stack.callback(_hook_text(model, i, prompt, text_positions).remove)
+            if prompt is not None:
+                stack.callback(_hook_text(model, i, prompt, text_positions).remove)
         for i, prompt in enumerate(image):
             stack.callback(_hook_image(model, i, prompt).remove)
         yield
@@ -258,14 +262,41 @@ def _per_sample(prompt: Tensor, x: Tensor, *, axis: int) -> Tensor:
     return prompt if axis == 1 else prompt.transpose(0, 1)
 
 
-def _tabled(texts: ClassTokens, prompts: Sequence[Tensor]) -> tuple[TextLayout, list[Tensor]]:
-    """The layout of the texts, and each depth's prompts as one table (G, R, D)."""
+def _tabled(
+    texts: ClassTokens, prompts: Sequence[Tensor | None]
+) -> tuple[TextLayout, list[Tensor | None], Apart | None]:
+    """The layout of the texts, each depth's prompts as one table (G, R, D), what is of each text.
+
+    Up to the first prompts that each text has for itself, the context is shared.
+    """
     if not prompts:
-        return texts.layout_of_words, []
-    if all(depth.dim() == 3 for depth in prompts):
-        return texts.layout, list(prompts)
-    own = [p if p.dim() == 4 else p.unsqueeze(1).expand(-1, len(texts), -1, -1) for p in prompts]
-    return texts.layout_per_class, [depth.flatten(1, 2) for depth in own]
+        return texts.layout_of_words, [], None
+    own = [i for i, depth in enumerate(prompts) if depth is not None and depth.dim() == 4]
+    if not own:
+        return texts.layout, list(prompts), None
+    first, classes = own[0], len(texts)
+    tables = [*prompts[:first], *(p if p is None else _table(p, classes) for p in prompts[first:])]
+    if first == 0:
+        return texts.layout_per_class, tables, None
+    return texts.layout, tables, Apart(first, texts.layout_per_class)
+
+
+def _table(prompt: Tensor, classes: int) -> Tensor:
+    """(G, K n, D) of one depth's prompts, which all classes have in common or each its own."""
+    own = prompt if prompt.dim() == 4 else prompt.unsqueeze(1).expand(-1, classes, -1, -1)
+    return own.flatten(1, 2)
+
+
+def _of_set(prompts: Sequence[Tensor | None], g: int) -> list[Tensor | None]:
+    """The prompts of every depth of one set."""
+    return [depth if depth is None else depth[g] for depth in prompts]
+
+
+def _first(prompts: Sequence[Tensor | None]) -> Tensor:
+    """The prompts of the first depth, which are always there."""
+    first = prompts[0]
+    assert first is not None, "_check_prompts refuses it"
+    return first
 
 
 def _refuse_prompted(model: CLIPModel) -> None:
@@ -332,7 +363,7 @@ def _check_model(model: object) -> None:
 
 
 def _check_prompts(
-    kind: str, prompts: Sequence[Tensor], tower: Transformer, additions: Additions
+    kind: str, prompts: Sequence[Tensor | None], tower: Transformer, additions: Additions
 ) -> None:
     check_additions(kind, additions, tower)
     if prompts and additions.tokens:
@@ -342,14 +373,17 @@ def _check_prompts(
             f"{kind} prompt depth must be at most {tower.layers}, the depth of the {kind} tower, "
             f"got {len(prompts)}"
         )
-    for i, prompt in enumerate(prompts):
+    if prompts and prompts[0] is None:
+        raise ValueError(f"{kind}[0] must be prompts: they make the places of the deeper ones")
+    given = {i: prompt for i, prompt in enumerate(prompts) if prompt is not None}
+    for i, prompt in given.items():
         n, width = prompt.shape[-2:] if prompt.dim() in (2, 3) else (0, 0)
         if n < 1 or width != tower.width:
             raise ValueError(
                 f"{kind}[{i}] must have shape (n, {tower.width}) or (N, n, {tower.width}) with "
                 f"n >= 1, got {tuple(prompt.shape)}"
             )
-    if len({prompt.shape[-2] for prompt in prompts}) > 1:
+    if len({prompt.shape[-2] for prompt in given.values()}) > 1:
         raise ValueError(f"{kind} prompts of all depths must have the same number of tokens")
 
 
@@ -360,18 +394,18 @@ def _check_sets(prompt: Tensor, samples: int) -> None:
         )
 
 
-def _check_classes(prompts: Sequence[Tensor], classes: int) -> None:
+def _check_classes(prompts: Sequence[Tensor | None], classes: int) -> None:
     for depth in prompts:
-        if depth.dim() == 4 and depth.shape[1] != classes:
+        if depth is not None and depth.dim() == 4 and depth.shape[1] != classes:
             raise ValueError(
                 f"class-specific contexts of {depth.shape[1]} classes cannot encode {classes} "
                 "classes; they do not transfer (CoOp, section 3.1)"
             )
 
 
-def _check_positions(text: Sequence[Tensor], positions: Tensor | None) -> None:
-    if text and positions is not None and positions.shape[-1] != text[0].shape[-2]:
+def _check_positions(text: Sequence[Tensor | None], positions: Tensor | None) -> None:
+    if text and positions is not None and positions.shape[-1] != (n := _first(text).shape[-2]):
         raise ValueError(
-            f"text_positions must name {text[0].shape[-2]} positions, one per prompt token, "
+            f"text_positions must name {n} positions, one per prompt token, "
             f"got {positions.shape[-1]}"
         )

@@ -44,6 +44,13 @@ class TextLayout:
     runs: tuple[Run, ...]
     """The sorted texts by length."""
 
+    def spread(self, other: TextLayout) -> Tensor:
+        """(S',) where the tokens of a layout of the same texts that shares less stand in this."""
+        token = torch.arange(len(other.ids), device=other.ends.device)
+        text = torch.searchsorted(other.ends, token)
+        own = self.ends[text] - (other.ends[text] - token)  # as far from the end token
+        return torch.where(other.places < self.n_shared, other.places, own)
+
     def to(self, device: str | torch.device) -> TextLayout:
         """Return the same layout on `device`."""
         tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}

@@ -1,4 +1,4 @@
-"""The learnable numbers: prompts of CoOp, CoCoOp, MaPLe, IVLP, VPT, and M sets of any of them."""
+"""The learnable numbers: prompts of CoOp, CoCoOp, TCP, MaPLe, IVLP, VPT, and M sets of them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ STD = 0.02  # of random starts, as published by all four methods
 class PromptSet:
     """Prompts of both towers, one tensor per depth; (n, D), with a leading M, B or K axis or none.
 
-    See `causalclip.clip.injection.prompted` for what each depth does, and what the blocks of a
-    tower can get besides.
+    None at a depth of the text leaves it as it is. See `causalclip.clip.injection.prompted` for
+    what each depth does, and what the blocks of a tower can get besides.
     """
 
-    text: tuple[Tensor, ...] = ()
+    text: tuple[Tensor | None, ...] = ()
     image: tuple[Tensor, ...] = ()
     text_additions: Additions = NOTHING
     image_additions: Additions = NOTHING
@@ -103,6 +103,65 @@ class ConditionalPrompts(nn.Module):
         """Return text prompts (B, n_ctx, width) for normalised image features (B, E)."""
         shift = self.meta_net(image_features.to(self.ctx.dtype))
         return PromptSet(text=(self.ctx + shift.unsqueeze(1),))
+
+
+class ClassAwarePrompts(nn.Module):
+    """TCP: tokens made of what CLIP knows of each class (Yao et al., CVPR 2024).
+
+    A context that all classes share stands in front of the names; on entering one block, tokens of
+    each class take its place. They are the meta-net's reading of the class's frozen text feature,
+    through a bottleneck of a quarter of its width:
+
+        T_k = W2 gelu(W1 w_k + b1) + b2,   gelu(x) = x sigmoid(1.702 x)
+
+    Args:
+        n_ctx: number of tokens, of the context and of each class.
+        depth: the block that the class's tokens enter, counted from 1; at least 2.
+        width: width of the text tower.
+        class_features: (K, E) unit text features w_k of the classes; no part of a checkpoint.
+        init: (n_ctx, width) start of the context, by default N(0, 0.02).
+
+    Raises:
+        ValueError: a count or depth that is none, or features of fewer than 4 numbers.
+    """
+
+    class_features: Tensor
+
+    def __init__(
+        self,
+        n_ctx: int,
+        depth: int,
+        width: int,
+        class_features: Tensor,
+        *,
+        init: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if depth < 2:
+            raise ValueError(f"depth must be an int of at least 2, got {depth!r}")
+        self.skipped = depth - 2
+        self.ctx = _tokens(n_ctx, width, init)
+        embed_dim = class_features.shape[1]
+        hidden = embed_dim // 4
+        if hidden < 1:
+            raise ValueError(f"class_features must have at least 4 numbers each, got {embed_dim}")
+        self.meta_net = nn.ModuleDict(
+            OrderedDict(
+                linear1=nn.Linear(embed_dim, hidden),
+                linear2=nn.Linear(hidden, n_ctx * width),
+            )
+        )
+        self.register_buffer("class_features", class_features, persistent=False)
+
+    def forward(self, class_features: Tensor | None = None) -> PromptSet:
+        """Return the context and the tokens (K, n_ctx, width) of the classes, or of others (K', E).
+
+        The blocks between them are left as they are.
+        """
+        known = self.class_features if class_features is None else class_features
+        hidden = self.meta_net["linear1"](known.to(self.ctx.dtype))
+        own = self.meta_net["linear2"](hidden * torch.sigmoid(1.702 * hidden))
+        return PromptSet((self.ctx, *[None] * self.skipped, own.unflatten(-1, self.ctx.shape)))
 
 
 class CoupledPrompts(nn.Module):
@@ -244,13 +303,13 @@ class DecoupledPrompts(nn.Module):
 def encode_classes(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -> Tensor:
     """Return the text features (K, E) of all classes under one prompt set, not normalised.
 
-    Text prompts are (n, D), or (K, n, D) for class-specific contexts.
+    Text prompts are (n, D), or (K, n, D) for class-specific ones.
 
     Raises:
         ValueError: contexts that belong to another number of classes.
     """
-    sets = [depth.unsqueeze(0) for depth in prompts.text]
-    return encode_texts(model, texts, sets, prompts.text_additions)[0]
+    one_set = [depth if depth is None else depth.unsqueeze(0) for depth in prompts.text]
+    return encode_texts(model, texts, one_set, prompts.text_additions)[0]
 
 
 def encode_text_sets(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -> Tensor:
@@ -293,7 +352,8 @@ def encode_image_sets(model: CLIPModel, images: Tensor, prompts: PromptSet) -> T
 
 
 def _count_sets(prompts: PromptSet) -> int:
-    sets = {len(depth) if depth.dim() > 2 else 0 for depth in (*prompts.text, *prompts.image)}
+    given = [depth for depth in (*prompts.text, *prompts.image) if depth is not None]
+    sets = {len(depth) if depth.dim() > 2 else 0 for depth in given}
     if len(sets) != 1 or sets == {0}:
         raise ValueError("prompts must have one leading axis of M sets in every tensor")
     return sets.pop()

@@ -13,6 +13,7 @@ from torch.nn.utils import parameters_to_vector
 from causalclip.clip.adapters import CoupledAdapters, layers_of
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import (
+    ClassAwarePrompts,
     ConditionalPrompts,
     CoupledPrompts,
     IndependentPrompts,
@@ -111,7 +112,7 @@ def convert(trainer: str, state: Mapping[str, Tensor], clip: CLIPModel, backbone
 
 def configuration(trainer: str, module: nn.Module) -> dict[str, Any]:
     """The settings of our trainer that build a module of these sizes."""
-    if isinstance(module, (TextPrompts, ConditionalPrompts)):
+    if isinstance(module, (TextPrompts, ConditionalPrompts, ClassAwarePrompts)):
         csc = {"CSC": module.ctx.dim() == 3} if trainer == "CoOp" else {}
         return {"N_CTX": module.ctx.shape[-2], **csc}
     if isinstance(module, CoupledPrompts):
@@ -146,6 +147,11 @@ def _conditional(learned: dict[str, Tensor], _clip: CLIPModel) -> nn.Module:
     embed_dim = learned["meta_net.linear1.weight"].shape[1]
     n_ctx, width = learned["ctx"].shape
     return ConditionalPrompts(n_ctx, width, embed_dim)
+
+
+def _class_aware(learned: dict[str, Tensor], _clip: CLIPModel) -> nn.Module:
+    (n_ctx, width), embed_dim = learned["ctx"].shape, learned["meta_net.linear1.weight"].shape[1]
+    return ClassAwarePrompts(n_ctx, 2, width, learned["ctx"].new_empty(0, embed_dim))
 
 
 def _coupled(learned: dict[str, Tensor], _clip: CLIPModel) -> nn.Module:
@@ -199,6 +205,7 @@ BUILDERS = {
     "CoCoOp": _conditional,
     "KgCoOp": _text,
     "ProGrad": _text,
+    "TCP": _class_aware,
     "MaPLe": _coupled,
     "IVLP": _independent,
     "VPT": _independent,

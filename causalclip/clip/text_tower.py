@@ -6,6 +6,7 @@ The weights are the model's own modules'; the arithmetic is theirs too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,10 +21,19 @@ from causalclip.clip.model import Block, CLIPModel
 AT_ONCE = 2**25
 
 
+class Apart(NamedTuple):
+    """Where texts that shared their context go on with one of each."""
+
+    block: int
+    layout: TextLayout
+    """From this block on; of the same texts, and shares less."""
+
+
 def encode_layout(
     model: CLIPModel,
     layout: TextLayout,
-    prompts: Sequence[Tensor] = (),
+    prompts: Sequence[Tensor | None] = (),
+    apart: Apart | None = None,
     additions: Additions = NOTHING,
 ) -> Tensor:
     """Return the text features (G, N, E) of N texts under G sets of prompts, not normalised.
@@ -32,28 +42,38 @@ def encode_layout(
         model: OpenAI's CLIP, unchanged.
         layout: the N texts.
         prompts: one table (G, R, D) per depth; the first takes the place of token embeddings, the
-            others of the activations that enter block 1, 2, ... Without prompts G is 1.
+            others of the activations that enter block 1, 2, ..., which None leaves as they are.
+            Without prompts G is 1.
+        apart: where the tables begin to be of another layout.
         additions: to the blocks; the same tokens for all texts.
     """
     if not prompts:
-        return _encode(model, layout, (), additions)
-    hidden = len(layout.ids) * 4 * model.transformer.width
+        return _encode(model, layout, (), None, additions)
+    assert prompts[0] is not None, "encode_texts checks it"
+    hidden = len((apart.layout if apart else layout).ids) * 4 * model.transformer.width
     step = max(1, AT_ONCE // hidden)
-    parts = zip(*(depth.split(step) for depth in prompts), strict=True)
-    return torch.cat([_encode(model, layout, part, additions) for part in parts])
+    starts = range(0, len(prompts[0]), step)
+    parts = ([p if p is None else p[i : i + step] for p in prompts] for i in starts)
+    return torch.cat([_encode(model, layout, part, apart, additions) for part in parts])
 
 
 def _encode(
-    model: CLIPModel, layout: TextLayout, prompts: Sequence[Tensor], additions: Additions
+    model: CLIPModel,
+    layout: TextLayout,
+    prompts: Sequence[Tensor | None],
+    apart: Apart | None,
+    additions: Additions,
 ) -> Tensor:
     x = model.token_embedding(layout.ids).type(model.dtype).unsqueeze(0)  # G S D
-    if prompts:
+    if prompts and prompts[0] is not None:
         x = _placed(x.expand(len(prompts[0]), -1, -1), prompts[0], layout)
     x = x + model.positional_embedding.type(model.dtype)[layout.places]
     blocks = model.transformer.resblocks
     for i, block in enumerate(blocks):
-        if 0 < i < len(prompts):
-            x = _placed(x, prompts[i], layout)
+        if apart is not None and i == apart.block:
+            x, layout = x[:, layout.spread(apart.layout)], apart.layout
+        if 0 < i < len(prompts) and (table := prompts[i]) is not None:
+            x = _placed(x, table, layout)
         if i in additions.tokens and i == additions.first:
             layout = layout.behind(additions.n_tokens)
         x, last = additions.entered(x, i), i == len(blocks) - 1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from causalclip.clip.layout import TextLayout, text_layout
-from causalclip.clip.openai_clip import token_ids, tokenize
+from causalclip.clip.openai_clip import n_tokens, token_ids, tokenize
 from causalclip.clip.templates import spoken
 
 Position = Literal["end", "middle", "front"]
@@ -60,6 +60,7 @@ def class_tokens(
     n_ctx: int,
     prefix: str = "",
     position: Position = "end",
+    template: str = "{}.",
     context_length: int = 77,
 ) -> ClassTokens:
     """Tokenise "<prefix> <name>." for each class and say where the context goes.
@@ -67,9 +68,11 @@ def class_tokens(
     With position `end` the context takes the first `n_ctx` tokens of the prefix (MaPLe keeps four
     words and learns two). `middle` puts half of it in front of the name and half behind, `front`
     all of it behind the name (CoOp, section 3.1). Without a prefix, `n_ctx` placeholders stand in.
+    Another `template` puts words around the name: "{}, a type of pet." (TCP's).
 
     Raises:
-        ValueError: no class, a prefix that does not fit `n_ctx`, or a class name too long for the
+        ValueError: no class, a prefix that does not fit `n_ctx`, a template without one {}, or not
+            beginning with it where the position is not `end`, or a class name too long for the
             context length; the message names the class.
     """
     if position not in get_args(Position):
@@ -79,14 +82,16 @@ def class_tokens(
     check_count("n_ctx", n_ctx, least=0)
     prefix = spoken(prefix) or " ".join(["X"] * n_ctx)
     _check_prefix(prefix, n_ctx, position)
+    _check_template(template, position)
     names = [spoken(name) for name in classnames]
-    for name in names:
-        if (length := len(token_ids(f"{prefix} {name}.")) + 2) > context_length:
+    texts = [f"{prefix} {template.replace('{}', name)}" for name in names]
+    for name, text in zip(names, texts, strict=True):
+        if (length := n_tokens(text)) > context_length:
             raise ValueError(
                 f"class name {name!r} with its context takes {length} tokens, more than the "
                 f"context length {context_length}"
             )
-    tokens = tokenize([f"{prefix} {name}." for name in names], context_length)
+    tokens = tokenize(texts, context_length)
     positions = [_context_positions(name, n_ctx, position) for name in names]
     rows = [_reorder(row, where) for row, where in zip(tokens, positions, strict=True)]
     where = torch.tensor(positions, dtype=torch.long)
@@ -126,6 +131,12 @@ def _check_prefix(prefix: str, n_ctx: int, position: Position) -> None:
             f"prefix {prefix!r} must have {need} tokens for n_ctx {n_ctx} and position "
             f"{position!r}, got {found}"
         )
+
+
+def _check_template(template: str, position: Position) -> None:
+    if template.count("{}") != 1 or (position != "end" and not template.startswith("{}")):
+        where = "hold" if position == "end" else "begin with"
+        raise ValueError(f"template must {where} one {{}} for the class name, got {template!r}")
 
 
 def _context_positions(name: str, n_ctx: int, position: Position) -> list[int]:

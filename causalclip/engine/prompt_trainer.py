@@ -54,6 +54,8 @@ class Context:
     words: str = ""
     """Where they start; without words they start at random."""
     position: Position = "end"
+    template: str = "{}."
+    """What stands behind the words: the class name, perhaps with more words around it."""
 
     @classmethod
     def of_words(cls, settings: CfgNode, *, position: Position = "end") -> Context:
@@ -124,6 +126,7 @@ class PromptTrainer(Calibrated):
             n_ctx=context.n_ctx,
             prefix=context.words,
             position=context.position,
+            template=context.template,
             context_length=self.clip.context_length,
         )
         return tokens.to(self.device)

@@ -57,6 +57,7 @@ _COCOOP = "CoCoOp, arXiv 2203.05557"
 _MAPLE = "MaPLe, arXiv 2210.03117"
 _PROMPTSRC = "PromptSRC, arXiv 2307.06948"
 _PROGRAD = "ProGrad, arXiv 2205.14865"
+_TCP = "TCP, arXiv 2311.18231"
 _MMRL = "MMRL, arXiv 2503.08497"
 _CDC = "CDC, arXiv 2410.12816"
 _B2N, _FEW = ("base2new",), ("fewshot",)
@@ -87,6 +88,8 @@ RULES = (
     Rule("ProGrad", "vit_b16_ep100", _PROGRAD, _FEW, shots=("2", "4")),
     Rule("ProGrad", "vit_b16", _PROGRAD, _FEW),
     Rule("ProGrad", "vit_b16_ep50", _PROGRAD),
+    Rule("TCP", "vit_b16_ep25", _TCP, datasets=("imagenet", "sun397")),
+    Rule("TCP", "vit_b16_ep50", _TCP),
     Rule("MMRL", "vit_b16_imagenet", _MMRL, (*_B2N, *_FEW), ("imagenet",)),
     Rule("MMRL", "vit_b16", _MMRL, _B2N),
     Rule("MMRL", "vit_b16_few_shot", _MMRL, _FEW),

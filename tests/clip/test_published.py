@@ -139,7 +139,7 @@ def test_a_whole_model_of_another_size_is_refused(method, clip_files):
         convert(name, state, load_clip(clip_files["tiny"]), "tiny")
 
 
-@pytest.mark.parametrize("method", ["coop", "cocoop", "kgcoop", "prograd", "mma"])
+@pytest.mark.parametrize("method", ["coop", "cocoop", "kgcoop", "prograd", "tcp", "mma"])
 def test_a_prompt_learner_of_another_clip_of_the_same_size_is_refused(method, clip_files):
     clip = load_clip(clip_files["small"])
     case = next(case for m, case in SMALL if m == method)

@@ -63,6 +63,38 @@ def test_deep_prompts_of_all_classes_behind_a_context_of_each(model):
     assert_equal_in_value_and_gradient(model, texts, text)
 
 
+def written_out(model, texts, context, own):
+    """(K, E): all 77 tokens, the context at first, and at block 2 the classes' own in its place."""
+    x = model.token_embedding(texts.tokens)
+    x = torch.cat([x[:, :1], context.expand(len(x), -1, -1), x[:, 1 + len(context) :]], dim=1)
+    x = (x + model.positional_embedding).transpose(0, 1)
+    for i, block in enumerate(model.transformer.resblocks):
+        if i == 2:
+            x = torch.cat([x[:1], own.transpose(0, 1), x[1 + len(context) :]])
+        x = block(x)
+    ends = x.transpose(0, 1)[range(len(texts)), texts.tokens.argmax(dim=-1)]
+    return model.ln_final(ends) @ model.text_projection
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_block_without_prompts_is_left_as_it_is(hooked):
+    """TCP: one context, a block that is skipped, tokens of each class (fast path and hooks)."""
+    model, texts = exact_clip(), class_tokens(NAMES, n_ctx=2)
+    (context,), (own,) = prompts(1, 2, depth=1), prompts(1, len(NAMES), 2, depth=1, seed=5)
+    full = written_out(model, texts, context[0], own[0])
+    if hooked:
+        model.transformer.resblocks[0].register_forward_hook(lambda *_: None)
+    ours = encode_texts(model, texts, [context, None, own])[0]
+    for output, other in zip(*(gradients(f, context, own) for f in (ours, full)), strict=True):
+        torch.testing.assert_close(output, other, rtol=1e-10, atol=1e-11)
+    assert not torch.allclose(encode_texts(model, texts, [context])[0], full)
+
+
+def gradients(features, *prompts):
+    """The features, and the gradients of their squares."""
+    return features, *torch.autograd.grad(features.square().sum(), prompts)
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -182,6 +214,14 @@ def test_shared_tokens_are_computed_once_and_the_last_block_reads_the_ends(model
     ]  # fmt: skip
 
 
+def test_a_context_is_shared_up_to_the_block_that_each_class_enters_for_itself(model):
+    texts = class_tokens(["cat", "double decker bus"], n_ctx=16)
+    (context,), (own,) = prompts(1, 16, depth=1), prompts(1, 2, 16, depth=1)
+    names = (1 + 1 + 1) + (3 + 1 + 1)  # the name, the dot, the end
+    counted = count_tokens(model, lambda: encode_texts(model, texts, [context, own]))
+    assert counted == [17 + names, 1 + 2 * 16 + names, 2]
+
+
 def test_many_sets_run_in_parts_of_bounded_size(model, monkeypatch):
     texts, text = class_tokens(NAMES, n_ctx=2), prompts(5, 2, depth=2)
     whole = encode_texts(model, texts, text)
@@ -227,6 +267,7 @@ def test_without_prompts_the_placeholders_are_words(model):
         (prompts(1, 2, depth=4), "text prompt depth must be at most 3"),
         (prompts(1, 3, depth=1), "text_positions must name 3 positions"),
         (prompts(1, 4, 2, depth=1), "contexts of 4 classes cannot encode 6 classes"),
+        ([None, *prompts(1, 2, depth=1)], r"text\[0\] must be prompts"),
         ([torch.zeros(1, 2, 8)], r"text\[0\] must have shape \(n, 24\)"),
     ],
 )

@@ -17,6 +17,7 @@ UNFITTED = [
     ("CoOp", []),
     ("KgCoOp", []),
     ("ProGrad", []),
+    ("TCP", []),
     ("CoCoOp", []),
     ("CLIP_Adapter", []),
     ("IVLP", NO_VISUAL_PROMPTS),

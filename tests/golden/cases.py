@@ -23,6 +23,7 @@ from causalclip.trainers.mma import MMA
 from causalclip.trainers.mmrl import MMRL
 from causalclip.trainers.prograd import ProGrad
 from causalclip.trainers.promptsrc import PromptSRC
+from causalclip.trainers.tcp import TCP
 from causalclip.trainers.vpt import VPT
 
 # isort: split
@@ -39,6 +40,7 @@ TRAINERS = {
     "kgcoop": KgCoOp,
     "prograd": ProGrad,
     "promptsrc": PromptSRC,
+    "tcp": TCP,
     "mmrl": MMRL,
     "mma": MMA,
 }
@@ -72,7 +74,7 @@ def golden_file(method: str) -> dict[str, np.ndarray]:
 def settings_of(method: str, case: str) -> dict:
     """The published settings of a case, those that our trainer has too."""
     config = dict(MANIFEST["methods"][method]["cases"][case]["config"])
-    if method == "kgcoop" and config["CTX_INIT"]:
+    if method in ("kgcoop", "tcp") and config["CTX_INIT"]:
         config["CTX_INIT"] = "a photo of a"  # there CTX_INIT True means these words
     return {key: value for key, value in config.items() if key in TRAINERS[method].defaults}
 

@@ -25,6 +25,7 @@ from causalclip.trainers.maple import MaPLe
 from causalclip.trainers.prograd import ProGrad
 from causalclip.trainers.promptsrc import TEMPLATES as SIXTY
 from causalclip.trainers.promptsrc import PromptSRC, gaussian_weights
+from causalclip.trainers.tcp import TCP
 from causalclip.trainers.tip_adapter import cache_logits, one_hot, search_grid
 from causalclip.trainers.vpt import VPT
 from causalclip.trainers.zeroshot_clip import ZeroshotCLIP
@@ -86,7 +87,7 @@ def test_cocoop_in_small_parts_is_the_same(clips, monkeypatch):
     torch.testing.assert_close(trainer.logits(IMAGES), together, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("trainer_class", [CoOp, KgCoOp, ProGrad, MaPLe, IVLP, PromptSRC, VPT])
+@pytest.mark.parametrize("trainer_class", [CoOp, KgCoOp, ProGrad, TCP, MaPLe, IVLP, PromptSRC, VPT])
 def test_text_kept_for_an_evaluation_is_the_text_of_each_batch(trainer_class, clips):
     trainer = build(trainer_class, clips["vit"])
     with torch.no_grad():
@@ -233,6 +234,7 @@ def test_fine_tuning_moves_the_keys_and_lowers_the_loss(make_trainer, tmp_path):
         (CoCoOp, {}),
         (KgCoOp, {}),
         (ProGrad, {}),
+        (TCP, {}),
         (IVLP, LANGUAGE_ONLY),
         (CLIP_Adapter, {}),
     ],

@@ -12,7 +12,8 @@ from causalclip.clip.zeroshot import class_features
 
 OWN = "a catalogue picture of {} on white."
 METHODS = [
-    "CDC", "CLIP_Adapter", "CLIP_ICM", "KgCoOp", "MMRL", "ProGrad", "TipAdapter", "TipAdapterF",
+    "CDC", "CLIP_Adapter", "CLIP_ICM", "KgCoOp", "MMRL", "ProGrad", "TCP", "TipAdapter",
+    "TipAdapterF",
     "VPT", "ZeroshotCLIP", "ZeroshotCLIP2",
 ]  # fmt: skip
 

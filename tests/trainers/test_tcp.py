@@ -1,0 +1,97 @@
+"""TCP: its tokens against the formula, its texts against the published ones, its settings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from golden import weights
+from golden.cases import build as golden_build
+from golden.cases import write_clips
+from scipy.special import expit
+from torch.nn import functional as F
+
+from causalclip.clip.backbone import tokenize
+from causalclip.trainers.tcp import BEHIND, TCP, TEMPLATES
+
+NAMES = [name.replace("_", " ") for name in weights.CLASSNAMES]
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory) -> TCP:
+    """A golden case: four blocks, the classes' tokens enter the third."""
+    return golden_build("tcp", "tiny/random", write_clips(tmp_path_factory.mktemp("clip")))
+
+
+def test_the_tokens_of_a_class_are_the_nets_reading_of_its_frozen_text(trainer):
+    with torch.no_grad():
+        texts = [f"a photo of a {name}, a type of pet." for name in NAMES]
+        known = F.normalize(trainer.clip.encode_text(tokenize(texts)), dim=-1).numpy()
+        learned = {name: p.detach().numpy() for name, p in trainer.model.named_parameters()}
+        first, skipped, tokens = trainer.model().text
+    w1, b1, w2, b2 = (
+        learned[f"meta_net.linear{i}.{kind}"] for i in (1, 2) for kind in ("weight", "bias")
+    )
+    hidden = known @ w1.T + b1
+    expected = (hidden * expit(1.702 * hidden)) @ w2.T + b2
+    np.testing.assert_allclose(tokens.numpy().reshape(5, -1), expected, atol=1e-5)
+    assert torch.equal(first, trainer.model.get_parameter("ctx")) and skipped is None
+    assert len(w1) == known.shape[1] // 4
+
+
+@pytest.mark.parametrize(
+    ("dataset", "text"),
+    [
+        ("OxfordPets", "X X X X zebra, a type of pet."),
+        ("DescribableTextures", "X X X X zebra texture."),
+        ("StanfordCars", "X X X X zebra, a type of car"),
+        ("UCF101", "X X X X person doing zebra."),
+        ("EuroSAT", "X X X X zebra."),
+    ],
+)
+def test_the_texts_are_the_published_ones(trainer, monkeypatch, dataset, text):
+    monkeypatch.setattr(trainer, "cfg", trainer.cfg.clone())
+    trainer.cfg.DATASET.NAME = dataset
+    texts = trainer.texts(weights.CLASSNAMES)
+    assert torch.equal(texts.tokens[3], tokenize([text])[0])
+    assert texts.positions.tolist() == [[1, 2, 3, 4]] * 5
+
+
+def test_every_published_text_has_one_place_for_the_name():
+    assert all(text.count("{}") == 1 for text in (*BEHIND.values(), *TEMPLATES.values()))
+
+
+def test_other_class_names_get_tokens_of_their_own(trainer):
+    with torch.no_grad():
+        own = trainer.evaluation_text()
+        turned = trainer.learned_text(weights.CLASSNAMES[::-1])
+    torch.testing.assert_close(turned.flip(0), own, rtol=1e-5, atol=1e-5)
+
+
+def test_without_its_weight_the_loss_is_the_cross_entropy(trainer, monkeypatch):
+    images, labels = weights.images(0), weights.labels(0)
+    weighed, logits = trainer.loss(images, labels)
+    monkeypatch.setitem(trainer.settings, "W", 0.0)
+    torch.testing.assert_close(trainer.loss(images, labels)[0], F.cross_entropy(logits, labels))
+    assert weighed > trainer.loss(images, labels)[0]
+
+
+@pytest.mark.parametrize(("optimizer", "epsilon"), [("adam", 1e-3), ("sgd", None)])
+def test_adam_has_the_published_epsilon(make_trainer, tmp_path, optimizer, epsilon):
+    trainer = make_trainer("TCP", tmp_path, "OPTIM.NAME", optimizer)
+    assert [group.get("eps") for group in trainer.optim.param_groups] == [epsilon]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("PROMPT_DEPTH", 1, r"PROMPT_DEPTH must be an int in \[2, 100\], got 1"),
+        ("PROMPT_DEPTH", 3, "at most 2, the depth of the text tower, got 3"),
+        ("W", -1.0, "W must be a finite number >= 0, got -1.0"),
+        ("ADAM_EPS", 0.0, "ADAM_EPS must be a finite number > 0, got 0.0"),
+        ("TEMPLATE", "a photo", "TEMPLATE must be text with one {}, or empty, got 'a photo'"),
+    ],
+)
+def test_a_wrong_setting_is_refused(make_trainer, tmp_path, key, value, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer("TCP", tmp_path, f"TRAINER.TCP.{key}", value)
