@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))  # the folder benchmarks/ is imported as the tool 
 from benchmarks import recipes, tuning_sets  # noqa: E402
 
 FACTS = recipes.described()
+plugin.register_all()
 
 
 @pytest.fixture(scope="module", autouse=True)
