@@ -53,5 +53,5 @@ def saved_clip(shape: str, folder: str) -> tuple[str, int]:
     """The file of a random CLIP, and the side of its images in pixels."""
     torch.manual_seed(0)
     model, file = build_clip(**SHAPES[shape]), Path(folder) / "clip.safetensors"
-    save_file(model.state_dict(), file)
+    save_file(model.state_dict(), file, metadata={"activation": "quick_gelu"})
     return str(file), image_size(model)

@@ -46,6 +46,8 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
     _add(cfg, {"FEATURE_CACHE": True})  # keep image features on disk, and read them there
     _add(cfg.TRAIN, {"CHECKPOINT_MINUTES": 10.0})  # beside CHECKPOINT_FREQ; 0.0: never
     _add(cfg.MODEL.BACKBONE, {"TRUST_TORCHSCRIPT": False})  # whether weights may be a program
+    # quick_gelu | gelu, of weights that neither we nor OpenAI released; empty: the file is known
+    _add(cfg.MODEL.BACKBONE, {"ACTIVATION": ""})
     _add(cfg.TEST, {"CALIBRATION": False})  # softmax methods: read after temperature and DAC too
     _add(cfg.DATASET, {"SUBSAMPLE_CLASSES": "all", "TEMPLATE": ""})
     for dataset in registered(DATASET_REGISTRY):

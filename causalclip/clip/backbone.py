@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from causalclip.clip.activation import Activation, activation_of_file, check_activation, use_gelu
 from causalclip.clip.model import CLIPModel, image_size, is_vit
 from causalclip.clip.openai_clip import (
     CLIP,
@@ -80,6 +81,7 @@ def load_clip(
     precision: Precision = "fp32",
     download_root: str | os.PathLike | None = None,
     trust_torchscript: bool = False,
+    activation: str = "",
 ) -> CLIPModel:
     """Load a frozen CLIP in evaluation mode.
 
@@ -91,17 +93,23 @@ def load_clip(
             embeddings stay fp32); `amp` keeps fp32 weights for autocast.
         download_root: the folder of released weights, by default `~/.cache/clip` as OpenAI's.
         trust_torchscript: whether a TorchScript archive may run that OpenAI did not release.
+        activation: `quick_gelu` or `gelu`, which a file learned with that neither this package nor
+            OpenAI wrote.
 
     Raises:
-        ValueError: an unknown name or precision, or a file that holds no CLIP.
+        ValueError: an unknown name, precision or activation, or a file that holds no CLIP.
         FileNotFoundError: no file at the given path.
         ConnectionError: released weights that are neither here nor reachable.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
+    check_activation(activation)
     path = weights_file(str(name), download_root)
-    model = _cast(_build(*read_weights(path, trust_torchscript=trust_torchscript), path), precision)
-    return model.to(device).eval().requires_grad_(False)
+    state, architecture = read_weights(path, trust_torchscript=trust_torchscript)
+    model = _build(state, architecture, path)
+    if _activation(name, path, activation, bundled_format=architecture is not None) == "gelu":
+        use_gelu(model)
+    return _cast(model, precision).to(device).eval().requires_grad_(False)
 
 
 def build_clip(
@@ -187,6 +195,16 @@ def weights_file(name: str, download_root: str | os.PathLike | None = None) -> P
         f"unknown CLIP {name!r}; nearest names: {', '.join(known[n] for n in near) or 'none'}; "
         f"all names: {', '.join(available_models())}; or give the path of a weights file"
     )
+
+
+def _activation(name: str, path: Path, given: str, *, bundled_format: bool) -> Activation:
+    if name not in RELEASED:
+        return activation_of_file(path, given, bundled_format=bundled_format)
+    if given == "gelu":
+        raise ValueError(
+            f"MODEL.BACKBONE.ACTIVATION must be quick_gelu or empty for {name}, got 'gelu'"
+        )
+    return "quick_gelu"
 
 
 def _build(state: dict[str, Tensor], architecture: dict[str, int] | None, path: Path) -> CLIPModel:

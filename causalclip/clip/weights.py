@@ -16,11 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from causalclip.clip.activation import is_released, uses_gelu
 from causalclip.clip.model import CLIPModel, is_vit
-from causalclip.clip.openai_clip import RELEASED
 from causalclip.files.atomic import replacing
 from causalclip.files.digests import is_vouched_for, require_vouched_for
-from causalclip.files.download import file_digest
 
 # What safetensors, torch and zipfile raise on damaged bytes.
 DAMAGE = (
@@ -41,8 +40,11 @@ TOKEN_STD = 0.02  # CLIP's own initialisation of the token embedding
 
 
 def weights_digest(model: CLIPModel) -> str:
-    """Return the sha256, in hexadecimal, of all weights: names, types, shapes and values."""
-    digest = hashlib.sha256()
+    """Return the sha256, in hexadecimal, of all weights: names, types, shapes and values.
+
+    And of GELU, where a model of OpenAI's classes has it: the same weights, other features.
+    """
+    digest = hashlib.sha256(b"gelu" if uses_gelu(model) else b"")
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
@@ -64,7 +66,7 @@ def save_tiny(
     others again, so the loaded model equals the saved one bit for bit.
 
     Raises:
-        ValueError: a ResNet tower, or a row outside `token_rows` that is not as it was drawn.
+        ValueError: a ResNet tower, GELU, or a row outside `token_rows` that is not as it was drawn.
     """
     if not is_vit(model):
         raise ValueError("save_tiny stores ViT models only, got a ResNet image tower")
@@ -79,6 +81,8 @@ def save_tiny(
             f"fill_seed {fill_seed}"
         )
     state |= {"token_embedding.rows": rows, "token_embedding.values": table[rows]}
+    if uses_gelu(model):
+        raise ValueError("save_tiny stores QuickGELU models only, got one with GELU")
     header = {"architecture": json.dumps(_architecture(model)), "fill_seed": str(fill_seed)}
     with replacing(path) as part:
         save_file(state, part, metadata={**(metadata or {}), **header})
@@ -140,7 +144,7 @@ def require_trusted(path: Path, trust: bool) -> None:
     Raises:
         ValueError: it is neither; says how to get at its weights.
     """
-    if trust or file_digest(path) in {url.split("/")[-2] for url in RELEASED.values()}:
+    if trust or is_released(path):
         return
     raise ValueError(
         f"{path} is TorchScript, a program that runs when it is loaded, and none that OpenAI "

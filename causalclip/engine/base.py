@@ -137,6 +137,7 @@ class CLIPTrainer(CheckpointTrainer):
             device=self.device,
             precision=self.settings.PREC,
             trust_torchscript=cfg.MODEL.BACKBONE.get("TRUST_TORCHSCRIPT", False),
+            activation=cfg.MODEL.BACKBONE.get("ACTIVATION", ""),
         )
         check_input_size(cfg.INPUT.SIZE, image_size(self.clip), cfg.MODEL.BACKBONE.NAME)
         self.digest = weights_digest(self.clip)

@@ -21,6 +21,7 @@ SETTINGS: Mapping[str, Constraint] = {
     "INPUT.PIXEL_MEAN": ListOf(Number(), least=3),
     "INPUT.PIXEL_STD": ListOf(Number(0, open_low=True), least=3),
     "INPUT.SIZE": ListOf(Whole(1, 10_000), least=2),
+    "MODEL.BACKBONE.ACTIVATION": OneOf(("", "quick_gelu", "gelu")),
     "OPTIM.LR": Number(0),
     "OPTIM.MAX_EPOCH": Whole(1, 1_000_000),
     "TEST.FINAL_MODEL": OneOf(("last_step", "best_val")),

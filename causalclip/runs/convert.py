@@ -16,11 +16,12 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from causalclip import plugin
+from causalclip.clip.activation import Activation
 from causalclip.clip.backbone import load_clip, weights_digest, weights_file
 from causalclip.clip.published import BUILDERS, configuration, convert
 from causalclip.engine.checkpoint_file import read_checkpoint
@@ -44,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="load a TorchScript backbone that OpenAI did not release: it runs as a program",
     )
+    p.add_argument(
+        "--activation",
+        choices=get_args(Activation),
+        default="",
+        help="what a backbone's file learned with that OpenAI did not release",
+    )
     p.add_argument("output_dir", help="where the converted checkpoint goes")
     p.add_argument("--seconds", type=float, default=Limits.seconds, help="that reading may take")
     p.add_argument(
@@ -60,6 +67,7 @@ def convert_file(
     *,
     trust_torchscript: bool = False,
     limits: Limits | None = None,
+    activation: str = "",
 ) -> dict:
     """Write the converted checkpoint; the settings our trainer loads it with.
 
@@ -68,7 +76,9 @@ def convert_file(
             reading it reached one of the limits.
     """
     weights_file(backbone)  # fetched here if need be: the child has no network
-    read = functools.partial(_converted, trainer, backbone, checkpoint, trust_torchscript)
+    read = functools.partial(
+        _converted, trainer, backbone, checkpoint, trust_torchscript, activation
+    )
     try:
         content = confined(read, limits or Limits())
     except ValueError as error:
@@ -79,10 +89,12 @@ def convert_file(
     return found["settings"]
 
 
-def _converted(trainer: str, backbone: str, checkpoint: str, trust_torchscript: bool) -> bytes:
+def _converted(
+    trainer: str, backbone: str, checkpoint: str, trust_torchscript: bool, activation: str
+) -> bytes:
     """Our checkpoint and its settings, as a file of torch."""
     theirs = read_checkpoint(Path(checkpoint))
-    clip = load_clip(backbone, trust_torchscript=trust_torchscript)
+    clip = load_clip(backbone, trust_torchscript=trust_torchscript, activation=activation)
     module = convert(trainer, theirs["state_dict"], clip, backbone)
     identity = {"trainer": trainer, "backbone": backbone, "weights": weights_digest(clip)}
     ours: dict[str, Any] = {
@@ -110,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.output_dir,
             trust_torchscript=args.trust_torchscript,
             limits=Limits(args.seconds, args.gigabytes),
+            activation=args.activation,
         )
     except (ValueError, OSError, RuntimeError) as error:
         print(f"convert_checkpoint.py: error: {error}", file=sys.stderr)

@@ -53,7 +53,7 @@ def test_building_and_loading_leave_the_global_generator_alone(state_file):
     expected = torch.rand(3)
     torch.manual_seed(5)
     build_clip(**SMALL, seed=9)
-    load_clip(str(state_file))
+    load_clip(str(state_file), activation="quick_gelu")
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -89,7 +89,7 @@ def test_every_file_format_gives_the_weights_bit_for_bit(model, state_file, tmp_
     torch.save({"state_dict": model.state_dict(), "epoch": 3}, nested)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tensors)
     for path in (state_file, nested, tensors):
-        assert_same_weights(load_clip(str(path)), model)
+        assert_same_weights(load_clip(str(path), activation="quick_gelu"), model)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
@@ -100,7 +100,7 @@ def test_a_torchscript_archive_in_half_precision_loads_as_the_released_ones(mode
     images, tokens = torch.zeros(1, 3, 32, 32), tokenize("a")
     path = tmp_path / "script.pt"
     torch.jit.trace(half, (images, tokens), check_trace=False).save(str(path))
-    loaded = load_clip(str(path), trust_torchscript=True)
+    loaded = load_clip(str(path), trust_torchscript=True, activation="quick_gelu")
     expected = {k: v.float() for k, v in half.state_dict().items() if k != "input_resolution"}
     for name, value in loaded.state_dict().items():
         assert value.dtype == torch.float32
@@ -110,7 +110,7 @@ def test_a_torchscript_archive_in_half_precision_loads_as_the_released_ones(mode
 def load_clip_from(model, folder, precision):
     path = folder / f"{precision}.pt"
     torch.save(model.state_dict(), path)
-    return load_clip(str(path), precision=precision)
+    return load_clip(str(path), precision=precision, activation="quick_gelu")
 
 
 def test_a_resnet_model_loads_from_its_state_dict(tmp_path):
@@ -119,7 +119,7 @@ def test_a_resnet_model_loads_from_its_state_dict(tmp_path):
 
 
 def test_loaded_models_are_frozen_and_in_evaluation_mode(state_file):
-    model = load_clip(str(state_file))
+    model = load_clip(str(state_file), activation="quick_gelu")
     assert not model.training
     assert not any(weight.requires_grad for weight in model.parameters())
 

@@ -61,7 +61,8 @@ def write_clips(folder: Path) -> dict[str, str]:
     """One safetensors file per CLIP shape, with the numbers the published trainers had."""
     for shape, sizes in weights.CLIP_SHAPES.items():
         names = {name: value.shape for name, value in build_clip(**sizes).state_dict().items()}
-        save_file(weights.clip_state(names), folder / f"{shape}.safetensors")
+        path, said = folder / f"{shape}.safetensors", {"activation": "quick_gelu"}
+        save_file(weights.clip_state(names), path, metadata=said)
     return {shape: str(folder / f"{shape}.safetensors") for shape in weights.CLIP_SHAPES}
 
 

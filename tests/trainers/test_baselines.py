@@ -47,7 +47,8 @@ def clips(tmp_path_factory) -> dict[str, str]:
     kinds = {"vit": {"vision_layers": 3}, "resnet": resnet}
     for kind, shape in kinds.items():
         model = build_clip(embed_dim=48, **shape)
-        save_file(model.state_dict(), folder / f"{kind}.safetensors")
+        said = {"activation": "quick_gelu"}
+        save_file(model.state_dict(), folder / f"{kind}.safetensors", metadata=said)
     return {kind: str(folder / f"{kind}.safetensors") for kind in kinds}
 
 
