@@ -48,6 +48,7 @@ def extend_cfg(cfg: CfgNode) -> CfgNode:
     _add(cfg.MODEL.BACKBONE, {"TRUST_TORCHSCRIPT": False})  # whether weights may be a program
     # quick_gelu | gelu, of weights that neither we nor OpenAI released; empty: the file is known
     _add(cfg.MODEL.BACKBONE, {"ACTIVATION": ""})
+    _add(cfg.INPUT, {"RESIZE_MODE": "shortest"})  # of test images; squash loses the aspect
     _add(cfg.TEST, {"CALIBRATION": False})  # softmax methods: read after temperature and DAC too
     _add(cfg.DATASET, {"SUBSAMPLE_CLASSES": "all", "TEMPLATE": ""})
     for dataset in registered(DATASET_REGISTRY):

@@ -216,8 +216,7 @@ class CDC(PromptTrainer):
                 n_vision=context.n_ctx,
                 vision_depth=depth,
             )
-        width = self.clip.token_embedding.weight.shape[1]
-        return TextPrompts(context.n_ctx, width, init=context.start(self.clip))
+        return TextPrompts(context.n_ctx, self.text_width, init=context.start(self.clip))
 
     # The model
 

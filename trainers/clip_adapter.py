@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
@@ -36,7 +37,7 @@ class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
         """
         template = self.settings.TEMPLATE or dataset_template(self.cfg)
         self.handcrafted = class_features(self.clip, self.classnames, [template])
-        width = self.clip.text_projection.shape[1]
+        width = backbone_of(self.clip).embed_dim
         if (reduction := self.settings.REDUCTION) > width:
             raise ValueError(
                 f"TRAINER.CLIP_ADAPTER.REDUCTION must be at most {width}, the width of the "

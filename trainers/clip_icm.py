@@ -15,7 +15,7 @@ from typing import get_args
 from torch import Tensor
 from yacs.config import CfgNode
 
-from causalclip.clip.openai_clip import n_tokens
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.zeroshot import class_features, text_features
 from causalclip.data.templates import dataset_template
 from causalclip.engine.distributed import is_writer
@@ -189,8 +189,9 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """Text features (N, D) of N captions in fp32, on the CPU."""
-        cut, length = self.settings.CAPTIONS_TOO_LONG == "cut", self.clip.context_length
-        if cut and (too_long := sum(n_tokens(caption) > length for caption in captions)):
+        cut, backbone = self.settings.CAPTIONS_TOO_LONG == "cut", backbone_of(self.clip)
+        count, length = backbone.tokenizer.count, backbone.context_length
+        if cut and (too_long := sum(count(caption) > length for caption in captions)):
             print(f"Cut {too_long} of {len(captions)} captions at {length} tokens")
         with self.autocast():
             return text_features(self.clip, captions, cut=cut)

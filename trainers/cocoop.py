@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.prompts import ConditionalPrompts, PromptSet, encode_text_sets
 from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
 from causalclip.engine.settings import Text
@@ -27,8 +28,8 @@ class CoCoOp(PromptTrainer):
         context = self.context()
         return ConditionalPrompts(
             context.n_ctx,
-            self.clip.token_embedding.weight.shape[1],
-            self.clip.text_projection.shape[1],
+            self.text_width,
+            backbone_of(self.clip).embed_dim,
             init=context.start(self.clip),
         )
 

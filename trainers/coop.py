@@ -46,7 +46,7 @@ class CoOp(PromptTrainer):
         context = self.context()
         return TextPrompts(
             context.n_ctx,
-            self.clip.token_embedding.weight.shape[1],
+            self.text_width,
             init=context.start(self.clip),
             n_classes=len(self.classnames) if self.settings.CSC else None,
         )

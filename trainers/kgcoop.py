@@ -37,7 +37,7 @@ class KgCoOp(PromptTrainer):
 
     def build_prompts(self) -> nn.Module:
         """One context for all classes."""
-        context, width = self.context(), self.clip.token_embedding.weight.shape[1]
+        context, width = self.context(), self.text_width
         self.handcrafted = class_features(self.clip, self.classnames, [self.template()])
         return TextPrompts(context.n_ctx, width, init=context.start(self.clip))
 

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from torch import nn
 
 from causalclip.clip.adapters import CoupledAdapters
+from causalclip.clip.kinds import openai_model
 from causalclip.clip.templates import spoken
 from causalclip.clip.texts import ClassTokens, template_tokens
 from causalclip.data.templates import given_template
-from causalclip.engine.prompt_trainer import DEPTH, PromptTrainer, check_depth
+from causalclip.engine.prompt_trainer import DEPTH, PromptTrainer, tower_widths
 from causalclip.engine.settings import Number, Text, Whole
 
 
@@ -50,13 +51,13 @@ class MMA(PromptTrainer):
         start, end = settings.ADAPTER_START, settings.ADAPTER_END
         if start > end:
             raise ValueError(f"TRAINER.MMA.ADAPTER_END must be at least {start}, got {end}")
-        check_depth(clip, text=end, vision=end)
+        text_width, image_width = tower_widths(openai_model(clip, "MMA"), text=end, vision=end)
         return CoupledAdapters(
             start,
             end,
             settings.ADAPTER_DIM,
-            clip.transformer.width,
-            clip.visual.transformer.width,
+            text_width,
+            image_width,
             scale=settings.ADAPTER_SCALE,
         )
 

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalclip.clip.injection import encode_image_tokens
+from causalclip.clip.kinds import openai_model
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.representation import RepresentationTokens
 from causalclip.clip.texts import ClassTokens, template_tokens
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
-from causalclip.engine.prompt_trainer import DEPTH, TOKENS, PromptTrainer, check_depth
+from causalclip.engine.prompt_trainer import DEPTH, TOKENS, PromptTrainer, tower_widths
 from causalclip.engine.settings import ListOf, Number, OneOf, Text, Whole
 
 
@@ -60,14 +61,16 @@ class MMRL(PromptTrainer):
         layers, clip = self.settings.REP_LAYERS, self.clip
         if list(layers) != sorted(set(layers)):
             raise ValueError(f"TRAINER.MMRL.REP_LAYERS must rise, got {list(layers)}")
-        check_depth(clip, text=layers[-1], vision=layers[-1])
+        text_width, image_width = tower_widths(
+            openai_model(clip, "MMRL"), text=layers[-1], vision=layers[-1]
+        )
         self.handcrafted = class_features(clip, self.classnames, [self.template()])
         return RepresentationTokens(
             self.settings.N_REP_TOKENS,
             self.settings.REP_DIM,
             layers,
-            clip.transformer.width,
-            clip.visual.transformer.width,
+            text_width,
+            image_width,
             clip.text_projection.shape[1],
         )
 

@@ -94,7 +94,7 @@ class ProGrad(PromptTrainer):
 
     def build_prompts(self) -> nn.Module:
         """One context for all classes, zero in front of its words as published."""
-        context, width = self.context(), self.clip.token_embedding.weight.shape[1]
+        context, width = self.context(), self.text_width
         self.handcrafted = class_features(self.clip, self.classnames, [self.template()])
         if (start := context.start(self.clip)) is not None:
             start[: self.padding()] = 0

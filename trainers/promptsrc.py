@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from causalclip.clip.injection import encode_text
-from causalclip.clip.openai_clip import tokenize
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.templates import IMAGENET_TEMPLATES, spoken
 from causalclip.engine.prompt_trainer import (
@@ -84,8 +84,10 @@ class PromptSRC(PromptTrainer):
         """(K, E): mean of CLIP's raw features over 60 templates, then normalised [code]."""
         names = [spoken(name) for name in self.classnames]
         total = torch.zeros((), device=self.device)
+        backbone = backbone_of(self.clip)
         for template in TEMPLATES:
-            tokens = tokenize([template.format(name) for name in names], self.clip.context_length)
+            texts = [template.format(name) for name in names]
+            tokens = backbone.tokenizer(texts, backbone.context_length)
             total = total + encode_text(self.clip, tokens.to(self.device)).float()
         return F.normalize(total, dim=-1)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from causalclip.clip.model import Block, Transformer
+from causalclip.clip.protocol import Tower
 
 Args = tuple[Any, ...]  # of a module's forward, as its hooks get them
 Adapter = Callable[[Tensor], Tensor]
@@ -82,7 +83,7 @@ class Additions:
 NOTHING = Additions()
 
 
-def check_additions(kind: str, additions: Additions, tower: Transformer) -> None:
+def check_additions(kind: str, additions: Additions, tower: Tower) -> None:
     """Refuse what the blocks of a tower cannot get.
 
     Raises:

@@ -6,13 +6,14 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from causalclip.clip.activation import Activation, activation_of_file, check_activation, use_gelu
 from causalclip.clip.model import CLIPModel, image_size, is_vit
+from causalclip.clip.open_clip_loading import PREFIX, load_open_clip, preprocessing
 from causalclip.clip.openai_clip import (
     CLIP,
     RELEASED,
@@ -21,7 +22,13 @@ from causalclip.clip.openai_clip import (
     token_ids,
     tokenize,
 )
-from causalclip.clip.weights import random_tokens, read_weights, save_tiny, weights_digest
+from causalclip.clip.weights import (
+    WEIGHT_SUFFIXES,
+    random_tokens,
+    read_weights,
+    save_tiny,
+    weights_digest,
+)
 from causalclip.files.caches import at_home
 from causalclip.files.download import Known, fetch
 
@@ -54,7 +61,6 @@ _ASSETS = Path(__file__).parent / "assets"
 BUNDLED: Mapping[str, Path] = {
     name: _ASSETS / f"{name}.safetensors" for name in ("tiny", "tiny-coloured")
 }
-WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 # The released key layout, and what the TorchScript archives add to it.
 _SCRIPT_ONLY_KEYS = ("input_resolution", "context_length", "vocab_size")
@@ -86,8 +92,9 @@ def load_clip(
     """Load a frozen CLIP in evaluation mode.
 
     Args:
-        name: a released or bundled name (`available_models()`), or the path of a TorchScript
-            archive, a state dict or a safetensors file in the released key layout.
+        name: a released or bundled name (`available_models()`), the path of a TorchScript archive,
+            a state dict or a safetensors file in the released key layout, or a model of open_clip,
+            `open_clip:MODEL/TAG`, `open_clip:MODEL/FILE`.
         device: where the model goes.
         precision: `fp32`; `fp16` and `bf16` cast the weights CLIP itself casts (its LayerNorms and
             embeddings stay fp32); `amp` keeps fp32 weights for autocast.
@@ -104,12 +111,25 @@ def load_clip(
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
     check_activation(activation)
+    if str(name).startswith(PREFIX):
+        model = load_open_clip(name, device=device, precision=precision, activation=activation)
+        return cast(CLIPModel, model)  # whatever reads more than the protocol asks for OpenAI's
     path = weights_file(str(name), download_root)
     state, architecture = read_weights(path, trust_torchscript=trust_torchscript)
     model = _build(state, architecture, path)
     if _activation(name, path, activation, bundled_format=architecture is not None) == "gelu":
         use_gelu(model)
     return _cast(model, precision).to(device).eval().requires_grad_(False)
+
+
+def preprocessing_of(name: str) -> dict[str, Any]:
+    """What a model's images were in training, by the keys of INPUT; empty where it does not say.
+
+    Raises:
+        ValueError: an unknown model of open_clip's; names the nearest.
+        FileNotFoundError: no file of weights at the path.
+    """
+    return preprocessing(name) if name.startswith(PREFIX) else {}
 
 
 def build_clip(

@@ -6,21 +6,22 @@ with prompts in hooks and text cut behind its end. Hooks are here and in additio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from causalclip.clip.additions import NOTHING, Additions, Args, check_additions, hooked
 from causalclip.clip.image_tower import encode_patches, projected, read_tokens
+from causalclip.clip.kinds import backbone_of, openai_model
 from causalclip.clip.layout import TextLayout, text_layout
-from causalclip.clip.model import CLIPModel, Transformer, image_size, is_vit
+from causalclip.clip.model import CLIPModel
 from causalclip.clip.plain import has_plain_image_tower, has_plain_text_tower
+from causalclip.clip.protocol import Tower
 from causalclip.clip.text_tower import Apart, encode_layout
 from causalclip.clip.texts import ClassTokens
 
@@ -30,19 +31,19 @@ _prompted_models: WeakSet[CLIPModel] = WeakSet()
 def encode_text(model: CLIPModel, tokens: Tensor, *, truncate: bool = True) -> Tensor:
     """Return the text features (N, E) of `tokens` (N, L), not normalised.
 
-    Under the causal mask nothing after the end-of-text token reaches it, and a common start has the
+    Under a causal mask nothing after the end-of-text token reaches it, and a common start has the
     same states in all texts. So by default neither padding nor a start that was computed already is
-    computed: the same features and gradients for less work.
+    computed: the same features and gradients for less work. Without the mask all is computed.
 
     Raises:
         ValueError: a model under nn.DataParallel.
     """
     _check_model(model)
     if not truncate:
-        return model.encode_text(tokens)
+        return backbone_of(model).encode_text(tokens)
     if has_plain_text_tower(model):
         return encode_layout(model, text_layout(tokens))[0]
-    return _encode_truncated(model, tokens)
+    return backbone_of(model).encode_text_cut(tokens)
 
 
 def encode_texts(
@@ -69,12 +70,13 @@ def encode_texts(
     """
     _check_model(model)
     of_first_set = _of_set(prompts, 0)
-    _check_prompts("text", of_first_set, model.transformer, additions)
+    if prompts or additions:
+        _check_prompts("text", of_first_set, _tower(model, "text", additions), additions)
     _check_positions(of_first_set, texts.positions)
     _check_classes(prompts, len(texts))
     if prompts or additions:
         _refuse_prompted(model)
-    texts = texts.to(model.positional_embedding.device)
+    texts = texts.to(model.logit_scale.device)
     if has_plain_text_tower(model) and not additions.per_sample:
         return encode_layout(model, *_tabled(texts, prompts), additions)
     positions, features = None if texts.leading else texts.positions, []
@@ -107,7 +109,7 @@ def encode_image(
     _check_images(model, images, prompts, additions)
     if not has_plain_image_tower(model):
         with prompted(model, image=prompts, image_additions=additions):
-            return model.encode_image(images)
+            return backbone_of(model).encode_image(images)
     return encode_patches(model.visual, images.type(model.dtype), prompts, additions)
 
 
@@ -140,7 +142,7 @@ def _check_images(
     model: CLIPModel, images: Tensor, prompts: Sequence[Tensor], additions: Additions
 ) -> None:
     _check_model(model)
-    size = image_size(model)
+    size = backbone_of(model).image_size
     if images.dim() != 4 or tuple(images.shape[1:]) != (3, size, size):
         raise ValueError(
             f"images must have shape (B, 3, {size}, {size}) for this backbone, "
@@ -148,15 +150,9 @@ def _check_images(
         )
     if prompts or additions:
         _refuse_prompted(model)
-        _check_image_tower(model, prompts, additions)
+        _check_prompts("image", prompts, _tower(model, "image", additions), additions)
     for depth in prompts:
         _check_sets(depth, len(images))
-
-
-def _check_image_tower(model: CLIPModel, prompts: Sequence[Tensor], additions: Additions) -> None:
-    if not is_vit(model):
-        raise ValueError("image prompts need a ViT backbone, got a ResNet; use text prompts only")
-    _check_prompts("image", prompts, model.visual.transformer, additions)
 
 
 @contextmanager
@@ -175,12 +171,13 @@ def prompted(
     same positions on entering text block i. `image[0]` is appended to the patches behind the
     positional embedding and before `ln_pre`; `image[i]` replaces these last tokens on entering
     image block i (MaPLe, section 3). Prompts are cast to the activations' type where they enter.
+    A tower that pools its patches pools them alone; rotary positions turn no prompt.
 
     Args:
         model: the CLIP, left as it is.
         text: prompts of n tokens, each (n, D) or one set a text (N, n, D); None, not at first,
             leaves a block as it is.
-        text_positions: (n,) or one row a text (N, n); by default 1..n, behind the start token.
+        text_positions: (n,) or one row a text (N, n); by default behind the start token, 1..n.
         image: prompts of n tokens, each (n, D) or one set an image (B, n, D).
         text_additions: to the blocks of the text tower: tokens that enter midway, adapters.
         image_additions: to those of the image tower.
@@ -191,64 +188,108 @@ def prompted(
         RuntimeError: a model that is prompted already.
     """
     _check_model(model)
-    _check_prompts("text", text, model.transformer, text_additions)
+    towers, start = {}, backbone_of(model).tokenizer.start
+    for kind, prompts, additions in (
+        ("text", text, text_additions),
+        ("image", image, image_additions),
+    ):
+        if prompts or additions:
+            towers[kind] = _tower(model, kind, additions)
+            _check_prompts(kind, prompts, towers[kind], additions)
     _check_positions(text, text_positions)
-    if image or image_additions:
-        _check_image_tower(model, image, image_additions)
     with ExitStack() as stack:
         if text or image or text_additions or image_additions:
             stack.enter_context(_claimed(model))
-        stack.enter_context(hooked(model.transformer, text_additions))
+        if text_additions:
+            stack.enter_context(hooked(model.transformer, text_additions))
         if image_additions:
             stack.enter_context(hooked(model.visual.transformer, image_additions))
-        for i, prompt in enumerate(text):
-            if prompt is not None:
-                stack.callback(_hook_text(model, i, prompt, text_positions).remove)
+        for handle in _hook_texts(towers, text, text_positions, start):
+            stack.callback(handle.remove)
         for i, prompt in enumerate(image):
-            stack.callback(_hook_image(model, i, prompt).remove)
+            stack.callback(_hook_image(towers["image"], i, prompt).remove)
+        if image:
+            for handle in _hooks_around(towers["image"], image[0].shape[-2]):
+                stack.callback(handle.remove)
         yield
 
 
+def _hook_texts(
+    towers: Mapping[str, Tower],
+    prompts: Sequence[Tensor | None],
+    positions: Tensor | None,
+    start: int,
+) -> Iterator[RemovableHandle]:
+    for i, prompt in enumerate(prompts):
+        if prompt is not None:
+            yield _hook_text(towers["text"], i, prompt, positions, start)
+
+
 def _hook_text(
-    model: CLIPModel, i: int, prompt: Tensor, positions: Tensor | None
+    tower: Tower, i: int, prompt: Tensor, positions: Tensor | None, start: int
 ) -> RemovableHandle:
     if i == 0:
 
         def hook(_module: nn.Module, _args: Args, output: Tensor) -> Tensor:  # N L D
-            return _replace(output, prompt, positions, axis=1)
+            return _replace(output, prompt, positions, start, axis=1)
 
-        return model.token_embedding.register_forward_hook(hook)
+        return tower.entry.register_forward_hook(hook)
 
-    def pre_hook(_module: nn.Module, args: Args) -> Args:  # L N D
-        return (_replace(args[0], prompt, positions, axis=0), *args[1:])
+    def pre_hook(_module: nn.Module, args: Args) -> Args:
+        return (_replace(args[0], prompt, positions, start, axis=tower.axis), *args[1:])
 
-    return model.transformer.resblocks[i].register_forward_pre_hook(pre_hook)
+    return tower.blocks[i].register_forward_pre_hook(pre_hook)
 
 
-def _hook_image(model: CLIPModel, i: int, prompt: Tensor) -> RemovableHandle:
+def _hook_image(tower: Tower, i: int, prompt: Tensor) -> RemovableHandle:
     if i == 0:
 
         def append(_module: nn.Module, args: Args) -> Tensor:  # N L D
             x = args[0]
             return torch.cat([x, _per_sample(prompt, x, axis=1)], dim=1)
 
-        return model.visual.ln_pre.register_forward_pre_hook(append)
+        return tower.entry.register_forward_pre_hook(append)
 
-    def replace(_module: nn.Module, args: Args) -> Args:  # L N D
-        x = args[0]
-        return (torch.cat([x[: -prompt.shape[-2]], _per_sample(prompt, x, axis=0)]), *args[1:])
+    def replace(_module: nn.Module, args: Args) -> Args:
+        x = _without_last(args[0], prompt.shape[-2], tower.axis)
+        own = _per_sample(prompt, x, axis=tower.axis)
+        return (torch.cat([x, own], dim=tower.axis), *args[1:])
 
-    return model.visual.transformer.resblocks[i].register_forward_pre_hook(replace)
+    return tower.blocks[i].register_forward_pre_hook(replace)
 
 
-def _replace(x: Tensor, prompt: Tensor, positions: Tensor | None, *, axis: int) -> Tensor:
-    """Put prompts into `x` along its token axis (1: N L D, 0: L N D)."""
+def _hooks_around(tower: Tower, n: int) -> Iterator[RemovableHandle]:
+    """What n appended prompts ask of a tower that pools its patches or turns them."""
+
+    def pool_without(_module: nn.Module, _args: Args, output: Tensor) -> Tensor:
+        return _without_last(output, n, tower.axis)
+
+    def turn_none(_module: nn.Module, args: Args, kwargs: dict[str, Any]) -> tuple[Args, dict]:
+        sin, cos = kwargs["rope"].chunk(2, dim=-1)  # (L', d) each
+        still = sin.new_zeros(*sin.shape[:-2], n, sin.shape[-1])
+        rope = torch.cat([torch.cat([sin, still], -2), torch.cat([cos, still + 1], -2)], -1)
+        return args, {**kwargs, "rope": rope}
+
+    if tower.reads_all:
+        yield tower.blocks[-1].register_forward_hook(pool_without)
+    for block in tower.blocks if tower.rotary else ():
+        yield block.register_forward_pre_hook(turn_none, with_kwargs=True)
+
+
+def _without_last(x: Tensor, n: int, axis: int) -> Tensor:
+    return x.narrow(axis, 0, x.shape[axis] - n)
+
+
+def _replace(
+    x: Tensor, prompt: Tensor, positions: Tensor | None, start: int, *, axis: int
+) -> Tensor:
+    """Put prompts into `x` along its token axis (1: N L D, 0: L N D), by default at `start`."""
     prompt = _per_sample(prompt, x, axis=axis)
     n = prompt.shape[axis]
     if positions is None:
-        start = x.narrow(axis, 0, 1)
-        rest = x.narrow(axis, 1 + n, x.shape[axis] - 1 - n)
-        return torch.cat([start, prompt, rest], dim=axis)
+        before = x.narrow(axis, 0, start)
+        behind = x.narrow(axis, start + n, x.shape[axis] - start - n)
+        return torch.cat([before, prompt, behind], dim=axis)
     index = positions.expand(x.shape[1 - axis], -1)
     index = index if axis == 1 else index.T
     return x.scatter(axis, index.unsqueeze(-1).expand_as(prompt), prompt)
@@ -314,42 +355,12 @@ def _claimed(model: CLIPModel) -> Iterator[None]:
         _prompted_models.discard(model)
 
 
-def _encode_truncated(model: CLIPModel, tokens: Tensor) -> Tensor:
-    """Text features by the model's own forward, up to the longest text of the batch."""
-    length = int(tokens.argmax(dim=-1).max()) + 1  # the end token has the largest id
-    positions = {"clip.positional_embedding": model.positional_embedding[:length]}
-    with _shortened_masks(model, length):
-        return functional_call(
-            _TextTower(model), positions, (tokens[:, :length],), tie_weights=False
-        )
-
-
-@contextmanager
-def _shortened_masks(model: CLIPModel, length: int) -> Iterator[None]:
-    """Cut the causal mask to `length` as each attention receives it; the blocks keep theirs."""
-
-    def shorten(
-        _module: nn.Module, args: Args, kwargs: dict[str, Any]
-    ) -> tuple[Args, dict[str, Any]]:
-        return args, {**kwargs, "attn_mask": kwargs["attn_mask"][:length, :length]}
-
-    with ExitStack() as stack:
-        for block in model.transformer.resblocks:
-            # In front of what widens the mask again for tokens that enter midway.
-            handle = block.attn.register_forward_pre_hook(shorten, with_kwargs=True, prepend=True)
-            stack.callback(handle.remove)
-        yield
-
-
-class _TextTower(nn.Module):
-    """CLIP's text side as a `forward`, for functional_call."""
-
-    def __init__(self, clip: CLIPModel) -> None:
-        super().__init__()
-        self.clip = clip
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.clip.encode_text(tokens)
+def _tower(model: CLIPModel, kind: str, additions: Additions) -> Tower:
+    """The tower that gets prompts or additions; the latter read more than the protocol has."""
+    if additions:
+        openai_model(model, "an addition to blocks")
+    backbone = backbone_of(model)
+    return backbone.text_tower() if kind == "text" else backbone.image_tower()
 
 
 def _check_model(model: object) -> None:
@@ -363,7 +374,7 @@ def _check_model(model: object) -> None:
 
 
 def _check_prompts(
-    kind: str, prompts: Sequence[Tensor | None], tower: Transformer, additions: Additions
+    kind: str, prompts: Sequence[Tensor | None], tower: Tower, additions: Additions
 ) -> None:
     check_additions(kind, additions, tower)
     if prompts and additions.tokens:

@@ -23,9 +23,9 @@ def has_plain_text_tower(model: CLIPModel) -> bool:
 
 def has_plain_image_tower(model: CLIPModel) -> bool:
     """Tell whether the image tower is OpenAI's ViT, without hooks where our forward passes by."""
-    visual = model.visual
-    if type(model) is not CLIP or type(visual) is not VisionTransformer:
+    if type(model) is not CLIP or type(model.visual) is not VisionTransformer:
         return False
+    visual = model.visual
     blocks = visual.transformer.resblocks
     return _unhooked([visual, visual.transformer, blocks]) and _are_plain(blocks)
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from causalclip.clip.additions import NOTHING, Additions
 from causalclip.clip.injection import encode_image, encode_texts
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel
-from causalclip.clip.openai_clip import token_ids
 from causalclip.clip.templates import spoken
 from causalclip.clip.texts import ClassTokens, check_count
 
@@ -43,12 +43,13 @@ def embed_words(model: CLIPModel, words: str, n_ctx: int) -> Tensor:
     """Return the token embeddings (n_ctx, D) of the first `n_ctx` tokens of `words`.
 
     Raises:
-        ValueError: words that have fewer tokens than `n_ctx`.
+        ValueError: words that have fewer tokens than `n_ctx`, or a text tower without prompts.
     """
-    ids = token_ids(spoken(words))
+    backbone = backbone_of(model)
+    ids = backbone.tokenizer.ids(spoken(words))
     if len(ids) < n_ctx:
         raise ValueError(f"{words!r} has {len(ids)} tokens, fewer than n_ctx {n_ctx}")
-    return model.token_embedding.weight[ids[:n_ctx]].detach().clone()
+    return backbone.text_tower().entry.weight[ids[:n_ctx]].detach().clone()
 
 
 class TextPrompts(nn.Module):

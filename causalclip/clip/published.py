@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
 from causalclip.clip.adapters import CoupledAdapters, layers_of
+from causalclip.clip.kinds import openai_model
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import (
     ClassAwarePrompts,
@@ -66,7 +67,7 @@ def check_backbone(state: Mapping[str, Tensor], clip: CLIPModel, backbone: str) 
     Compared by direction, because the published files round them to fp16 (and PromptSRC averages
     them as well).
     """
-    ours = clip.state_dict()
+    ours = openai_model(clip, "a published checkpoint").state_dict()
     found = {name: (state[name], ours.get(FROZEN[name])) for name in FROZEN if name in state}
     for name in ("token_prefix", "prompt_learner.token_prefix", "token_embedding"):
         if name in state:  # (K, 1 or 77, D): the start-of-text embedding first, once per class

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from causalclip.clip.layout import TextLayout, text_layout
-from causalclip.clip.openai_clip import n_tokens, token_ids, tokenize
+from causalclip.clip.openai_backbone import OPENAI_TOKENIZER
+from causalclip.clip.protocol import Tokenizer
 from causalclip.clip.templates import spoken
 
 Position = Literal["end", "middle", "front"]
@@ -62,6 +63,7 @@ def class_tokens(
     position: Position = "end",
     template: str = "{}.",
     context_length: int = 77,
+    tokenizer: Tokenizer = OPENAI_TOKENIZER,
 ) -> ClassTokens:
     """Tokenise "<prefix> <name>." for each class and say where the context goes.
 
@@ -71,9 +73,9 @@ def class_tokens(
     Another `template` puts words around the name: "{}, a type of pet." (TCP's).
 
     Raises:
-        ValueError: no class, a prefix that does not fit `n_ctx`, a template without one {}, or not
-            beginning with it where the position is not `end`, or a class name too long for the
-            context length; the message names the class.
+        ValueError: no class, a prefix that does not fit `n_ctx` or is read otherwise in front of a
+            name, a template without one {}, or not beginning with it where the position is not
+            `end`, or a class name too long for the context length; the message names the class.
     """
     if position not in get_args(Position):
         raise ValueError(f"position must be one of {get_args(Position)}, got {position!r}")
@@ -81,25 +83,30 @@ def class_tokens(
         raise ValueError("class_tokens needs at least one class name")
     check_count("n_ctx", n_ctx, least=0)
     prefix = spoken(prefix) or " ".join(["X"] * n_ctx)
-    _check_prefix(prefix, n_ctx, position)
+    _check_prefix(prefix, n_ctx, position, tokenizer)
     _check_template(template, position)
-    names = [spoken(name) for name in classnames]
+    names, start = [spoken(name) for name in classnames], tokenizer.start
     texts = [f"{prefix} {template.replace('{}', name)}" for name in names]
     for name, text in zip(names, texts, strict=True):
-        if (length := n_tokens(text)) > context_length:
+        if (length := tokenizer.count(text)) > context_length:
             raise ValueError(
                 f"class name {name!r} with its context takes {length} tokens, more than the "
                 f"context length {context_length}"
             )
-    tokens = tokenize(texts, context_length)
-    positions = [_context_positions(name, n_ctx, position) for name in names]
-    rows = [_reorder(row, where) for row, where in zip(tokens, positions, strict=True)]
+        _check_read_alike(prefix, name, text, tokenizer)
+    tokens = tokenizer(texts, context_length)
+    positions = [_context_positions(prefix, name, n_ctx, position, tokenizer) for name in names]
+    rows = [_reorder(row, where, start) for row, where in zip(tokens, positions, strict=True)]
     where = torch.tensor(positions, dtype=torch.long)
-    return ClassTokens(torch.stack(rows), where, leading=position == "end")
+    return ClassTokens(torch.stack(rows), where, leading=position == "end" and start == 1)
 
 
 def template_tokens(
-    classnames: Sequence[str], template: str, *, context_length: int = 77
+    classnames: Sequence[str],
+    template: str,
+    *,
+    context_length: int = 77,
+    tokenizer: Tokenizer = OPENAI_TOKENIZER,
 ) -> ClassTokens:
     """Tokenise a template for each class, without a learnable context.
 
@@ -107,13 +114,14 @@ def template_tokens(
         classnames: K names, in which `_` reads as a space.
         template: text with `{}` for the name.
         context_length: L.
+        tokenizer: of the text tower.
 
     Raises:
         ValueError: a text that is too long for the context length.
     """
     texts = [template.replace("{}", spoken(name)) for name in classnames]
     nowhere = torch.empty(len(texts), 0, dtype=torch.long)
-    return ClassTokens(tokenize(texts, context_length), nowhere, leading=True)
+    return ClassTokens(tokenizer(texts, context_length), nowhere, leading=True)
 
 
 def check_count(what: str, value: int, *, least: int = 1) -> None:
@@ -123,8 +131,8 @@ def check_count(what: str, value: int, *, least: int = 1) -> None:
         raise ValueError(f"{what} must be {kind}, got {value!r}")
 
 
-def _check_prefix(prefix: str, n_ctx: int, position: Position) -> None:
-    found = len(token_ids(prefix))
+def _check_prefix(prefix: str, n_ctx: int, position: Position, tokenizer: Tokenizer) -> None:
+    found = len(tokenizer.ids(prefix))
     if found < n_ctx or (position != "end" and found != n_ctx):
         need = f"at least {n_ctx}" if position == "end" else f"exactly {n_ctx}"
         raise ValueError(
@@ -139,17 +147,28 @@ def _check_template(template: str, position: Position) -> None:
         raise ValueError(f"template must {where} one {{}} for the class name, got {template!r}")
 
 
-def _context_positions(name: str, n_ctx: int, position: Position) -> list[int]:
+def _check_read_alike(prefix: str, name: str, text: str, tokenizer: Tokenizer) -> None:
+    first = tokenizer.ids(prefix)
+    if tokenizer.ids(text)[: len(first)] != first:
+        raise ValueError(
+            f"the tokenizer reads {prefix!r} otherwise in front of class name {name!r} than alone"
+        )
+
+
+def _context_positions(
+    prefix: str, name: str, n_ctx: int, position: Position, tokenizer: Tokenizer
+) -> list[int]:
     """Where the context stands: behind the start token, the name in its middle or before it."""
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
-    after = 1 + before + len(token_ids(name))
-    return [*range(1, 1 + before), *range(after, after + n_ctx - before)]
+    start = tokenizer.start
+    after = start + before + len(tokenizer.ids(f"{prefix} {name}")) - len(tokenizer.ids(prefix))
+    return [*range(start, start + before), *range(after, after + n_ctx - before)]
 
 
-def _reorder(row: Tensor, positions: list[int]) -> Tensor:
-    """Move the context, which tokenising put at 1..n, to `positions`; the rest keeps its order."""
-    context = row[1 : 1 + len(positions)]
-    rest = torch.cat([row[:1], row[1 + len(positions) :]])
+def _reorder(row: Tensor, positions: list[int], start: int) -> Tensor:
+    """Move the context from `start`, where tokenising put it; the rest keeps its order."""
+    context = row[start : start + len(positions)]
+    rest = torch.cat([row[:start], row[start + len(positions) :]])
     moved = torch.empty_like(row)
     others = torch.ones(len(row), dtype=torch.bool)
     others[positions] = False

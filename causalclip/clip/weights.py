@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from causalclip.clip.activation import is_released, uses_gelu
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel, is_vit
 from causalclip.files.atomic import replacing
 from causalclip.files.digests import is_vouched_for, require_vouched_for
@@ -35,6 +36,7 @@ DAMAGE = (
     OverflowError,
     AssertionError,
 )
+WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 LARGEST = 1 << 20  # of a vocabulary or a width
 TOKEN_STD = 0.02  # CLIP's own initialisation of the token embedding
 
@@ -42,9 +44,9 @@ TOKEN_STD = 0.02  # CLIP's own initialisation of the token embedding
 def weights_digest(model: CLIPModel) -> str:
     """Return the sha256, in hexadecimal, of all weights: names, types, shapes and values.
 
-    And of GELU, where a model of OpenAI's classes has it: the same weights, other features.
+    And of what its features follow from beside them, such as the activation.
     """
-    digest = hashlib.sha256(b"gelu" if uses_gelu(model) else b"")
+    digest = hashlib.sha256(backbone_of(model).architecture.encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip.clip.injection import encode_text
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel
-from causalclip.clip.openai_clip import tokenize
 from causalclip.clip.templates import spoken
 
 TEXTS_AT_ONCE = 256  # bounds the memory of encoding many texts; no effect on the result
@@ -45,9 +45,11 @@ def text_features(model: CLIPModel, texts: Sequence[str], *, cut: bool = False) 
     """
     if not texts:
         raise ValueError("text_features needs at least one text")
-    device, length = model.positional_embedding.device, model.context_length
+    backbone, device = backbone_of(model), model.logit_scale.device
     parts = [texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE)]
-    tokens = (tokenize(part, length, cut=cut).to(device) for part in parts)
+    tokens = (
+        backbone.tokenizer(part, backbone.context_length, cut=cut).to(device) for part in parts
+    )
     return torch.cat([encode_text(model, part).float().cpu() for part in tokens])
 
 
@@ -72,5 +74,6 @@ def _features(model: CLIPModel, classnames: Sequence[str], template: str) -> Ten
     if "{}" not in template:
         raise ValueError(f"a template must contain {{}} for the class name, got {template!r}")
     texts = [template.replace("{}", spoken(name)) for name in classnames]
-    tokens = tokenize(texts, model.context_length).to(model.positional_embedding.device)
+    backbone = backbone_of(model)
+    tokens = backbone.tokenizer(texts, backbone.context_length).to(model.logit_scale.device)
     return F.normalize(encode_text(model, tokens), dim=-1)

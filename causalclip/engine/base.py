@@ -16,10 +16,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import image_size, load_clip, weights_digest
+from causalclip.clip.backbone import load_clip, weights_digest
 from causalclip.clip.injection import encode_image
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.data.templates import given_template
+from causalclip.engine.backbone_input import as_the_backbone_reads, image_transform
 from causalclip.engine.checkpoints import CheckpointTrainer
 from causalclip.engine.common_settings import (
     check_common,
@@ -102,10 +104,16 @@ class CLIPTrainer(CheckpointTrainer):
     def build_data_loader(self) -> None:
         """As Dassl's, with `train_views` as the training transforms and DATALOADER.DRAWS.
 
+        INPUT becomes what the backbone learned with, where it says so.
+
         Raises:
-            ValueError: a setting of the loader that is out of its range, or data of one class.
+            ValueError: a setting of the loader that is out of its range, data of one class, or an
+                unknown backbone.
         """
-        self.dm = DataManager(self.cfg, custom_tfm_train=self.train_views())
+        self.cfg = as_the_backbone_reads(self.cfg)
+        self.dm = DataManager(
+            self.cfg, custom_tfm_train=self.train_views(), custom_tfm_test=image_transform(self.cfg)
+        )
         check_domains_known(self.cfg, self.dm.dataset)
         check_several_classes(self.cfg, self.dm.dataset)
         self.train_loader_x = training_loader(self.dm.train_loader_x, self.cfg)
@@ -139,7 +147,7 @@ class CLIPTrainer(CheckpointTrainer):
             trust_torchscript=cfg.MODEL.BACKBONE.get("TRUST_TORCHSCRIPT", False),
             activation=cfg.MODEL.BACKBONE.get("ACTIVATION", ""),
         )
-        check_input_size(cfg.INPUT.SIZE, image_size(self.clip), cfg.MODEL.BACKBONE.NAME)
+        check_input_size(cfg.INPUT.SIZE, backbone_of(self.clip).image_size, cfg.MODEL.BACKBONE.NAME)
         self.digest = weights_digest(self.clip)
         self.projection = self._load_projection()
         self.training_cost = None
@@ -150,7 +158,7 @@ class CLIPTrainer(CheckpointTrainer):
         if not path:
             return None
         projection = InvariantProjection.load(path).to(self.device)
-        width = self.clip.text_projection.shape[1]
+        width = backbone_of(self.clip).embed_dim
         if projection.basis.shape[0] != width:
             raise ValueError(
                 f"{path}: projection of {projection.basis.shape[0]}-d features, "
@@ -168,7 +176,7 @@ class CLIPTrainer(CheckpointTrainer):
         """CLIP's own image tower behind the test transform, with its cache on disk."""
         return Encoder(
             encode=self._encode,
-            dim=self.clip.text_projection.shape[1],
+            dim=backbone_of(self.clip).embed_dim,
             identity=f"{self.digest} {self.settings.PREC} {self.device.type}",
             transform=shown_by(self.test_loader).transform,
             root=self.cfg.DATASET.ROOT,

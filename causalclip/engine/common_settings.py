@@ -20,6 +20,7 @@ SETTINGS: Mapping[str, Constraint] = {
     "INPUT.NO_TRANSFORM": Fixed(False),  # these methods read tensors
     "INPUT.PIXEL_MEAN": ListOf(Number(), least=3),
     "INPUT.PIXEL_STD": ListOf(Number(0, open_low=True), least=3),
+    "INPUT.RESIZE_MODE": OneOf(("shortest", "squash")),
     "INPUT.SIZE": ListOf(Whole(1, 10_000), least=2),
     "MODEL.BACKBONE.ACTIVATION": OneOf(("", "quick_gelu", "gelu")),
     "OPTIM.LR": Number(0),

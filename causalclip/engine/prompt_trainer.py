@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import is_vit
 from causalclip.clip.injection import encode_image
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import (
     CoupledPrompts,
@@ -121,15 +121,26 @@ class PromptTrainer(Calibrated):
         """
         if (context := self.context()) is None:
             return None
+        backbone = backbone_of(self.clip)
         tokens = class_tokens(
             names,
             n_ctx=context.n_ctx,
             prefix=context.words,
             position=context.position,
             template=context.template,
-            context_length=self.clip.context_length,
+            context_length=backbone.context_length,
+            tokenizer=backbone.tokenizer,
         )
         return tokens.to(self.device)
+
+    @property
+    def text_width(self) -> int:
+        """D of the text tower, for the prompts that go there.
+
+        Raises:
+            ValueError: a text tower that takes none; says why.
+        """
+        return backbone_of(self.clip).text_tower().width
 
     # One forward
 
@@ -285,14 +296,14 @@ def coupled_prompts(clip: CLIPModel, context: Context, *, depth: int) -> Coupled
     """MaPLe's prompts for a CLIP.
 
     Raises:
-        ValueError: prompts deeper than a tower, a ResNet, or fewer words than the context has.
+        ValueError: prompts deeper than a tower, no ViT, or fewer words than the context has.
     """
-    check_depth(clip, text=depth, vision=depth)
+    text, vision = tower_widths(clip, text=depth, vision=depth)
     return CoupledPrompts(
         context.n_ctx,
         depth,
-        clip.transformer.width,
-        clip.visual.transformer.width,
+        text,
+        vision,
         init=context.start(clip),
     )
 
@@ -303,35 +314,42 @@ def independent_prompts(
     """Prompts of IVLP's kind for a CLIP; a tower of 0 tokens and depth 0 has none.
 
     Raises:
-        ValueError: prompts deeper than a tower, image prompts on a ResNet, tokens without depth or
+        ValueError: prompts deeper than a tower or on one that takes none, tokens without depth or
             depth without tokens, or fewer words than the context has.
     """
-    check_depth(clip, text=text_depth, vision=vision_depth)
+    text, vision = tower_widths(clip, text=text_depth, vision=vision_depth)
     return IndependentPrompts(
         context.n_ctx,
         n_vision,
         text_depth,
         vision_depth,
-        clip.transformer.width,
-        clip.visual.transformer.width if is_vit(clip) else 0,  # a ResNet has text prompts alone
+        text,
+        vision,
         init=context.start(clip),
     )
 
 
-def check_depth(clip: CLIPModel, *, text: int, vision: int) -> None:
-    """Refuse prompts deeper than the towers, and image prompts on a ResNet, before any work.
+def tower_widths(clip: CLIPModel, *, text: int, vision: int) -> tuple[int, int]:
+    """D of the text and the image tower; 0 of one that gets no prompts.
+
+    Refuses prompts deeper than a tower, and those that a tower cannot take, before any work.
+
+    Args:
+        clip: the CLIP.
+        text: depth of the text prompts, 0 for none.
+        vision: depth of the image prompts, 0 for none.
 
     Raises:
         ValueError: names the tower, its depth and what came.
     """
-    if vision and not is_vit(clip):
-        raise ValueError("image prompts need a ViT backbone, got a ResNet: use a text-only method")
-    towers = [("text", text, clip.transformer)]
-    if vision:
-        towers.append(("image", vision, clip.visual.transformer))
+    backbone = backbone_of(clip)
+    asked = (("text", text, backbone.text_tower), ("image", vision, backbone.image_tower))
+    towers = [(name, depth, tower() if depth else None) for name, depth, tower in asked]
     for name, depth, tower in towers:
-        if depth > tower.layers:
+        if tower and depth > tower.layers:
             raise ValueError(
                 f"prompt depth must be at most {tower.layers}, the depth of the {name} tower, "
                 f"got {depth}"
             )
+    text_width, image_width = (tower.width if tower else 0 for _, _, tower in towers)
+    return text_width, image_width

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from causalclip.clip.kinds import openai_model
 from causalclip.clip.model import is_vit
 from causalclip.engine.prediction import Prediction
 from causalclip.predict.image_side import prompts_of
@@ -30,7 +31,7 @@ def attention_maps(predictor: Predictor, images: Tensor) -> dict[str, Tensor]:
     Raises:
         ValueError: a backbone whose last block is no attention of torch's.
     """
-    clip = predictor.trainer.clip
+    clip = openai_model(predictor.trainer.clip, "a map of attention")
     if not is_vit(clip):
         raise ValueError("attention needs a ViT backbone, got a ResNet: explain by the gradient")
     attn = clip.visual.transformer.resblocks[-1].attn

@@ -16,7 +16,8 @@ from yacs.config import CfgNode
 import causalclip.plugin  # noqa: F401  (before the first import of dassl)
 
 # isort: split
-from causalclip.clip.model import CLIPModel, image_size
+from causalclip.clip.kinds import backbone_of
+from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.engine.base import CLIPTrainer
@@ -140,6 +141,7 @@ def metadata(predictor: Predictor) -> dict[str, str]:
     image = {
         "size": list(inputs.SIZE),
         "interpolation": inputs.INTERPOLATION,
+        "resize": inputs.RESIZE_MODE,
         "mean": list(inputs.PIXEL_MEAN),
         "std": list(inputs.PIXEL_STD),
     }
@@ -157,9 +159,9 @@ def metadata(predictor: Predictor) -> dict[str, str]:
 
 def _pictures(clip: CLIPModel, count: int) -> Tensor:
     """Noise as pictures (B, 3, R, R) on the model's device, the same every time."""
-    size = image_size(clip)
+    size = backbone_of(clip).image_size
     pictures = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
-    return pictures.to(clip.visual.conv1.weight.device)
+    return pictures.to(clip.logit_scale.device)
 
 
 # The check

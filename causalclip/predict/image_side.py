@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from causalclip.clip.image_tower import encode_patches
+from causalclip.clip.kinds import openai_model
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.plain import has_plain_image_tower
 from causalclip.clip.prompts import PromptSet
@@ -48,7 +49,7 @@ class ImageSide(nn.Module):
         """
         if prompts.image and not has_plain_image_tower(clip):
             raise ValueError("only OpenAI's image tower can be exported with prompts")
-        return cls(clip.visual, prompts.image).eval()
+        return cls(openai_model(clip, "an exported image tower").visual, prompts.image).eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """The features of a batch of any size."""

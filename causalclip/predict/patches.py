@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from causalclip.clip.kinds import openai_model
 from causalclip.clip.model import CLIPModel, is_vit
 from causalclip.clip.plain import has_plain_image_tower
 
 
 def last_layer(clip: CLIPModel) -> nn.Module:
     """Where patches are last seen apart: the last block's input of attention, or stage."""
-    if not is_vit(clip):
+    if not is_vit(openai_model(clip, "a map of patches")):
         return clip.visual.layer4
     return clip.visual.transformer.resblocks[-1].ln_1
 

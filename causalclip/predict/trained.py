@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 
 from causalclip import plugin
 from causalclip.clip.templates import spoken
+from causalclip.engine.backbone_input import image_transform
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.draws import generators_kept
 from causalclip.report.results import RESULTS_FILE, Result
@@ -179,7 +180,7 @@ class _WithoutData(CLIPTrainer):
     def build_data_loader(self) -> None:
         """What a method asks of its data set before it predicts; nothing can be iterated over."""
         names, images = self.known
-        transform = build_transform(self.cfg, is_train=False)
+        transform = image_transform(self.cfg) or build_transform(self.cfg, is_train=False)
         if transform is None:
             raise ValueError("INPUT.NO_TRANSFORM must be False to predict from pictures, got True")
         # CLIP_ICM counts its images before it predicts; what they were does not matter any more.
