@@ -36,7 +36,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--dataset-config-file", default="", help="configuration of the data set")
     add("--trainer", default="", help="name of the method, for example CDC")
-    add("--backbone", default="", help="CLIP to use: tiny, ViT-B/16, ..., or a file")
+    add(
+        "--backbone",
+        default="",
+        help="CLIP to use: tiny, ViT-B/16, open_clip:MODEL/TAG, ..., or a file",
+    )
     add("--head", default="", help="unused by CLIP methods; kept for Dassl's command line")
     add("--eval-only", action="store_true", help="load --model-dir and evaluate")
     add("--model-dir", default="", help="output folder of the training run to evaluate")
