@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from causalclip.clip.prompts import ClassAwarePrompts, encode_classes
 from causalclip.clip.zeroshot import class_features
-from causalclip.engine.prompt_trainer import TOKENS, Context, check_depth
+from causalclip.engine.prompt_trainer import TOKENS, Context, tower_widths
 from causalclip.engine.settings import Number, Text, Whole
 from causalclip.trainers.kgcoop import KgCoOp
 
@@ -79,9 +79,8 @@ class TCP(KgCoOp):
             ValueError: a block that the text tower does not have.
         """
         context, depth = self.context(), self.settings.PROMPT_DEPTH
-        check_depth(self.clip, text=depth, vision=0)
+        width, _ = tower_widths(self.clip, text=depth, vision=0)
         self.handcrafted = self.known(self.classnames)
-        width = self.clip.token_embedding.weight.shape[1]
         start = context.start(self.clip)
         return ClassAwarePrompts(context.n_ctx, depth, width, self.handcrafted, init=start)
 
