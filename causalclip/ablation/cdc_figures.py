@@ -27,7 +27,7 @@ def over_epochs(rows: Sequence[Row], split: str) -> Figures:
         (line,) = axes.plot(epochs, mean, label=f"{half} classes")
         axes.fill_between(epochs, mean - sd, mean + sd, color=line.get_color(), alpha=0.2, lw=0)
     axes.set(xlabel="epoch", ylabel="accuracy (%)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.legend()
     return {"epochs": figure}
 
@@ -53,7 +53,7 @@ def template_cosines(rows: Sequence[Row], split: str) -> Figures:
         axes.plot(epochs, over.mean(1), marker="o", markersize=3, label="mean over pairs")
         axes.legend()
     axes.set(xlabel="epoch", ylabel="cosine between templates")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     return {"cosines": figure}
 
 
