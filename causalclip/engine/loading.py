@@ -6,6 +6,7 @@ One set of workers serves all epochs, and decoded images are kept.
 from __future__ import annotations
 
 import secrets
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
@@ -199,11 +200,19 @@ class Epochs:
 
 
 class _Chained(Sampler):
-    """The batches of several epochs, drawn one epoch at a time."""
+    """The batches of several epochs, drawn one epoch at a time, while somebody wants them.
+
+    It does not keep `Epochs`, which keep the pass that it is read by: such a circle would leave the
+    workers of an abandoned pass to the garbage collector, where torch waits five seconds for each.
+    """
 
     def __init__(self, batches: Epochs, epochs: range) -> None:
-        self.drawn, self.epochs = batches._drawn, epochs
+        self.drawn, self.epochs = weakref.WeakMethod(batches._drawn), epochs
 
     def __iter__(self) -> Iterator[list[Place]]:
         for epoch in self.epochs:
-            yield from self.drawn(epoch)
+            yield from self._of(epoch)
+
+    def _of(self, epoch: int) -> list[list[Place]]:
+        drawn = self.drawn()
+        return drawn(epoch) if drawn else []

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-CHANGES = {"params", "lr", "verbose"}
-"""What differs in a checkpoint of the same settings: by the schedule, and by torch's version."""
+CHANGES = {"params", "lr", "verbose", "cons_lr", "min_lr"}
+"""What differs in a checkpoint of the same settings: by the schedule, by torch's version, by the
+toolkit (the last two are of Dassl's warm-ups)."""
 
 
 def state_of(part: Any) -> dict[str, Any] | None:

@@ -41,6 +41,16 @@ def world(tmp_path_factory) -> Path:
     return make_world(tmp_path_factory.mktemp("world"), blocks=4)
 
 
+@pytest.fixture(autouse=True)
+def _registered_for_one_test_alone():
+    name = (
+        "_objects" if hasattr(TRAINER_REGISTRY, "_objects") else "_obj_map"
+    )  # minidassl's, Dassl's
+    before = dict(getattr(TRAINER_REGISTRY, name))
+    yield
+    setattr(TRAINER_REGISTRY, name, before)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_registered_trainer_passes(name, world, tmp_path):
     files = [min((CONFIGS / name).glob("tiny*.yaml"))]

@@ -3,6 +3,7 @@ resumed."""
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -219,6 +220,20 @@ def test_any_epoch_can_be_gone_to(epochs):
     other.epoch = 1
     (index, image) = seen(other, count=1)
     assert torch.equal(index, both[0][8:]) and torch.equal(image, both[1][8:])
+
+
+def test_the_workers_of_an_abandoned_pass_end_with_it(epochs):
+    others = set(multiprocessing.active_children())
+    loader = epochs(Everything(), "DATALOADER.NUM_WORKERS", 2)
+    list(seen(loader, count=1))
+    workers = set(multiprocessing.active_children()) - others
+    assert len(workers) == 2
+    gc.disable()
+    try:
+        del loader
+        assert not [worker for worker in workers if worker.is_alive()]
+    finally:
+        gc.enable()
 
 
 def test_epochs_behind_the_last_can_be_had(epochs):

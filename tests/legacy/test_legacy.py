@@ -40,8 +40,8 @@ def test_an_old_checkpoint_predicts_what_it_predicted(toolkit, old_run, make_tra
 
 @written_by
 def test_an_old_run_goes_on_as_it_went_on(toolkit, old_run, make_trainer, capsys):
-    drawn = ("DATALOADER.DRAWS", "dassl")  # as every run did then
-    trainer = make_trainer("CoOp", old_run(toolkit), *TWO_EPOCHS, *drawn)
+    then = ("DATALOADER.DRAWS", "dassl", "OPTIM.LR", 0.002)  # as every run drew, and the recipe's
+    trainer = make_trainer("CoOp", old_run(toolkit), *TWO_EPOCHS, *then)
     trainer.train()
     out = capsys.readouterr().out
     assert "(epoch=1)" in out and "no random state" not in out

@@ -7,7 +7,7 @@ import torch
 
 from causalclip.clip.adapters import CoupledAdapters, Scaled
 from causalclip.clip.backbone import tokenize
-from causalclip.predict.export import prompts_of
+from causalclip.predict.export import exported_prompts
 from causalclip.runs.recipes import settings_of
 from causalclip.trainers.mma import MMA
 
@@ -92,7 +92,7 @@ def test_its_text_learns_and_is_kept_for_an_evaluation(make_trainer, tmp_path):
         assert torch.equal(trainer.learned_text(trainer.classnames), text)
         assert not torch.allclose(text, trainer.clip.encode_text(scans), atol=1e-3)
     with pytest.raises(ValueError, match="MMA cannot be exported: it learns inside the blocks"):
-        prompts_of(trainer)
+        exported_prompts(trainer)
 
 
 def test_batches_of_imagenet_are_larger_as_published():
