@@ -28,7 +28,7 @@ METHODS = sorted(
 CONFIGS = Path(__file__).parents[2] / "configs" / "trainers"
 REFUSES_OTHER_CLASSES = {"LinearProbe", "TipAdapter", "TipAdapterF"}
 FEWER = {  # choices to try than in the method's own configuration
-    "CLIP_ICM": "GRID_LAMS: [1.0], GRID_EPS: [0.3], GRID_DIMS: [0.5, 1.0], KINDS: [blur, invert]",
+    "CLIP_ICM": "SELECT: fixed, DIM_INV: 16, DRAWS: 4",
     "TipAdapter": "AUGMENT_EPOCHS: 2, SEARCH_STEP: [5, 5]",
     "TipAdapterF": "AUGMENT_EPOCHS: 2, SEARCH_STEP: [5, 5]",
 }
