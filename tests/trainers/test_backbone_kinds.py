@@ -42,6 +42,7 @@ METHODS = {
     "CoCoOp": [],
     "KgCoOp": [],
     "ProGrad": [],
+    "TCP": [],
     "CDC, text alone": ["TRAINER.CDC.VISION", "none", "TRAINER.CDC.N_TEMPLATES", 2],
     "VPT": [],
     "IVLP": [],
