@@ -44,7 +44,8 @@ def answered(run: Run) -> str:
 def check_frozen(subject: Subject) -> str:
     """CLIP is after a training what it was, and everything that should learn has a gradient."""
     trainer = subject.whole.trainer
-    before = subject.build().clip.state_dict()
+    fresh = subject.build()
+    before = fresh.clip.state_dict()
     moved = [k for k, v in trainer.clip.state_dict().items() if not v.equal(before[k])]
     require(not moved, f"the training has moved CLIP's {', '.join(moved[:3])}")
     reached = [
@@ -59,8 +60,12 @@ def check_frozen(subject: Subject) -> str:
         for key, p in model.named_parameters()
         if p.requires_grad
     ]
-    # a zero is no fault: a ReLU of few units may be shut for all of so few images
-    idle = [key for key, p in learning if p.grad is None]
-    some = any(p.grad is not None and bool(p.grad.any()) for _, p in learning)
-    require(some and not idle, f"no gradient for {', '.join(idle[:3]) or 'anything'}")
+    # a zero at the end is no fault of what has moved: a ReLU of few units may be shut by then
+    start = {
+        f"{name}.{key}": p for name, m in fresh._models.items() for key, p in m.named_parameters()
+    }
+    idle = [
+        key for key, p in learning if p.grad is None or (not p.grad.any() and p.equal(start[key]))
+    ]
+    require(bool(learning) and not idle, f"no gradient for {', '.join(idle[:3]) or 'anything'}")
     return f"CLIP is as it was, {len(learning)} tensors learn"

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from causalclip.report.results import Result
+from causalclip.runs.identity import FILES
 
 Settings = dict[str, Any]
 """Dotted keys of the configuration and their values."""
@@ -50,7 +51,6 @@ IGNORED = {
 """Settings that results may differ in and still be seeds of one method, each with the reason."""
 
 OF_THE_MODEL = ("TRAINER.", "MODEL.")
-FILES = ("PROJECTION", "CAPTIONS", "INIT_WEIGHTS")
 # A model's own settings hold for all that it is tested on: base and new, targets, domains.
 SAME_MODEL = ["protocol", "source", "shots"]
 # The others may belong to the data set. Those of a training are not read by an evaluation, and the
