@@ -1,11 +1,9 @@
-"""What every trainer shares: the frozen CLIP, the check of its settings, and evaluation."""
+"""What every method shares: the frozen CLIP, its features, classifying, the check of settings."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ import torch
 from dassl.data import DataManager
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from yacs.config import CfgNode
 
 from causalclip.clip.backbone import load_clip, weights_digest
@@ -22,32 +19,18 @@ from causalclip.clip.kinds import backbone_of
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.data.templates import given_template
 from causalclip.engine.backbone_input import as_the_backbone_reads, image_transform
-from causalclip.engine.checkpoints import CheckpointTrainer
 from causalclip.engine.common_settings import (
     check_common,
     check_domains_known,
     check_several_classes,
 )
-from causalclip.engine.distributed import (
-    from_writer,
-    is_writer,
-    own,
-    own_batches,
-    to_writer,
-    world_size,
-)
+from causalclip.engine.distributed import own, world_size
+from causalclip.engine.evaluation import EvaluatedTrainer
 from causalclip.engine.feature_cache import Change, Encoder, feature_home
 from causalclip.engine.loading import Epochs, shown_by, training_loader
-from causalclip.engine.prediction import Evaluated, Prediction, Reading
+from causalclip.engine.prediction import Prediction
 from causalclip.engine.settings import Constraint, OneOf, Text, check_settings
 from causalclip.icm.subspace import InvariantProjection
-from causalclip.metrics import classification_metrics
-from causalclip.report.results import (
-    run_record,
-    write_predictions,
-    write_results,
-)
-from causalclip.runs.identity import recorded_fingerprint
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 
@@ -59,7 +42,7 @@ SHARED: Mapping[str, Constraint] = {
 }
 
 
-class CLIPTrainer(CheckpointTrainer):
+class CLIPTrainer(EvaluatedTrainer):
     """A method on a frozen CLIP: subclasses say what they learn and how they predict.
 
     A subclass sets `config_node` (its node below `cfg.TRAINER`), `defaults` (that node's
@@ -243,10 +226,7 @@ class CLIPTrainer(CheckpointTrainer):
         raise NotImplementedError
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
-        """What answers about the batches of one evaluation, as `test_batches` gives them.
-
-        It holds what is the same for all of them.
-        """
+        """As in EvaluatedTrainer."""
         return self.predict_features if self.image_tower_untouched else self.predict
 
     def model_inference(self, images: Tensor) -> Tensor:
@@ -258,76 +238,14 @@ class CLIPTrainer(CheckpointTrainer):
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.settings.PREC == "amp")
 
-    # Evaluation
-
-    @torch.no_grad()
-    def test(self, split: str | None = None) -> float:
-        """Evaluate on a split, write results.json and predictions.npz, return the accuracy.
-
-        Raises:
-            ValueError: the data set has no such split, or an empty one.
-        """
-        chosen: str = split or self.cfg.TEST.SPLIT
-        loader = self._loader(chosen)
-        print(f"Evaluate on the *{chosen}* set")
-        start = time.perf_counter()
-        self.set_model_mode("eval")
-        evaluated = self.collect(loader)
-        seconds = time.perf_counter() - start
-        return from_writer(self._judged(chosen, evaluated, seconds) if evaluated else 0.0)
-
-    def _judged(self, split: str, evaluated: Evaluated, seconds: float) -> float:
-        self.evaluator.reset()
-        self.evaluator.process(evaluated.prediction.main.probabilities, evaluated.labels)
-        results = self.evaluator.evaluate()
-        for key, value in results.items():
-            self.write_scalar(f"{split}/{key}", value, self.epoch)
-        # A val pass that only selects a checkpoint leaves no file.
-        if split == self.cfg.TEST.SPLIT:
-            self.report(split, evaluated, seconds)
-        return next(iter(results.values()))
-
-    def init_writer(self, log_dir: str) -> None:
-        """TensorBoard's, as Dassl's; of several processes, the one that writes has it."""
-        if is_writer():
-            super().init_writer(log_dir)
-
-    def _loader(self, split: str) -> DataLoader:
-        if split == "val":
-            if self.val_loader is None:
-                raise ValueError(
-                    f"{self.cfg.DATASET.NAME} has no validation split to evaluate on: use "
-                    "TEST.SPLIT test, and TEST.FINAL_MODEL last_step"
-                )
-            return self.val_loader
-        return self.test_loader
-
-    def collect(self, loader: DataLoader) -> Evaluated | None:
-        """What the method answers about every image of a loader, batch by batch.
-
-        Several processes share the batches; the one that writes has them all, the others None.
-        """
-        predict, answers = self.predictor(), []
-        for inputs, labels, paths in self.test_batches(loader):
-            with self.autocast():
-                prediction = Prediction.joined([predict(inputs)])  # off the GPU at once
-            answers.append(Evaluated(prediction, labels.cpu(), tuple(map(str, paths))))
-        everyones = to_writer(answers)
-        return None if everyones is None else Evaluated.joined(everyones)
-
     def test_batches(self, loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, Sequence[str]]]:
-        """This process's batches of a loader, on the device, with labels (B,) and paths.
+        """As in EvaluatedTrainer; where the method leaves the image tower alone, the features.
 
-        They are images (B, 3, H, W); where the method leaves the image tower alone, the features
-        (B, E) of the same images, in the same batches.
+        They are (B, E), of the same images in the same batches.
         """
         if self.image_tower_untouched:
-            yield from self._feature_batches(shown_by(loader).data_source)
-            return
-        batches = own_batches(loader)
-        for batch in tqdm(batches, desc="evaluate", leave=False, disable=not is_writer()):
-            images, labels = self.parse_batch_test(batch)
-            yield images, labels, batch["impath"]
+            return self._feature_batches(shown_by(loader).data_source)
+        return super().test_batches(loader)
 
     def _feature_batches(self, items: Sequence) -> Iterator[tuple[Tensor, Tensor, Sequence[str]]]:
         features, labels = self.labelled(items, desc="evaluate")
@@ -337,58 +255,6 @@ class CLIPTrainer(CheckpointTrainer):
             part = slice(start, start + size)
             # A copy: a view that is sent to another process takes all labels along.
             yield features[part].to(self.device), labels[part].clone(), paths[part]
-
-    def report(self, split: str, evaluated: Evaluated, seconds: float) -> None:
-        """Write results.json and predictions.npz of one evaluation into OUTPUT_DIR."""
-        record = run_record(self.cfg, classnames=self.classnames, split=split)
-        record.update(metrics_record(evaluated, self.parts(evaluated)))
-        record["training"] = self.training_cost
-        record["trained_on"] = self.trained_on
-        record["evaluation"] = {"seconds": seconds, "images": len(evaluated.labels)}
-        record["details"] = self.details()
-        record["identity"] = recorded_fingerprint(self.output_dir)
-        write_predictions(self.output_dir, evaluated.arrays())
-        write_results(self.output_dir, record)
-        for name, value in scalars_of(record).items():
-            self.write_scalar(f"{split}/{name}", value, self.epoch)
-        print(f"Results: {Path(self.output_dir) / 'results.json'}")
-
-    def parts(self, evaluated: Evaluated) -> dict[str, Tensor]:
-        """Named subsets of the test set, boolean rows (N,), that are reported beside the whole.
-
-        They are `heldout` of the target domain; `base` and `open` for a model that was trained on
-        some of this run's classes.
-        """
-        named = {}
-        heldout = getattr(self.dm.dataset, "heldout_test", None)
-        if heldout:
-            named["heldout"] = torch.tensor([path in heldout for path in evaluated.paths])
-        known = self.known_classes()
-        if known:
-            named["base"] = torch.isin(evaluated.labels, torch.tensor(known))
-            named["open"] = ~named["base"]
-        return {name: rows for name, rows in named.items() if rows.any()}
-
-    def known_classes(self) -> list[int]:
-        """Labels of the classes the loaded model was trained on, where there are others too."""
-        if self.trained_on is None or self.trained_on["dataset"] != self.cfg.DATASET.NAME:
-            return []
-        trained = self.trained_on["classnames"]
-        known = [label for label, name in enumerate(self.classnames) if name in trained]
-        return known if len(known) < len(self.classnames) else []
-
-    def details(self) -> dict[str, Any]:
-        """Further facts about the fitted method for results.json (JSON values only)."""
-        return {}
-
-
-def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers for TensorBoard beside those that Dassl's evaluator writes there.
-
-    How honest the method's own reading is, and the accuracy of every other reading.
-    """
-    own = {name: record["metrics"][name] for name in ("ece", "nll", "brier", "aurc")}
-    return {**own, **{f"{k}/accuracy": m["accuracy"] for k, m in record["variants"].items()}}
 
 
 def check_input_size(size: Iterable[int], expected: int, backbone: str) -> None:
@@ -401,37 +267,3 @@ def check_input_size(size: Iterable[int], expected: int, backbone: str) -> None:
         raise ValueError(
             f"INPUT.SIZE must be ({expected}, {expected}) for {backbone}, got {tuple(size)}"
         )
-
-
-def metrics_record(evaluated: Evaluated, parts: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What results.json says of an evaluation's readings; each is measured once on each part.
-
-    Args:
-        evaluated: the answers about N images.
-        parts: boolean rows (N,) by name.
-    """
-    prediction, labels = evaluated.prediction, evaluated.labels
-    whole = {reading: metrics_of(reading, labels) for reading in prediction.distinct()}
-    on_parts = {
-        reading: {name: metrics_of(reading, labels, rows) for name, rows in parts.items()}
-        for reading in whole
-    }
-    return {
-        "metrics": whole[prediction.main],
-        "variants": {name: whole[reading] for name, reading in prediction.readings.items()},
-        "parts": on_parts[prediction.main],
-        "variant_parts": {name: on_parts[reading] for name, reading in prediction.readings.items()},
-        "members": {
-            name: [metrics_of(member, labels) for member in members.each()]
-            for name, members in prediction.members.items()
-        },
-    }
-
-
-def metrics_of(
-    reading: Reading, labels: Tensor, rows: Tensor | slice = slice(None)
-) -> dict[str, float]:
-    """The metrics of a reading of N images with labels (N,), on the chosen rows."""
-    return classification_metrics(
-        reading.probabilities[rows], labels[rows], reading.uncertainty[rows]
-    )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from causalclip.engine import base
+from causalclip.engine import evaluation
 from causalclip.engine.prediction import Evaluated, Prediction, Reading
 
 
@@ -80,11 +80,11 @@ def test_every_reading_is_measured_once_on_the_whole_and_on_each_part(monkeypatc
         counted.append(len(labels))
         return {"n": len(labels)}
 
-    monkeypatch.setattr(base, "classification_metrics", count)
+    monkeypatch.setattr(evaluation, "classification_metrics", count)
     named = {"a": reading(5), "b": reading(5, 1)}
     evaluated = Evaluated(Prediction(named["a"], named), torch.zeros(5, dtype=torch.int64), ())
     rows = torch.tensor([True, True, False, False, False])
-    record = base.metrics_record(evaluated, {"base": rows})
+    record = evaluation.metrics_record(evaluated, {"base": rows})
     assert sorted(counted) == [2, 2, 5, 5]  # two readings, not three
     assert record == {
         "metrics": {"n": 5},
@@ -114,7 +114,7 @@ def test_the_members_of_an_ensemble_are_joined_kept_once_and_measured_one_by_one
     np.testing.assert_array_equal(arrays["template_probabilities"], probabilities)
     assert arrays["template_uncertainty"].shape == (5, 4)
     labels = torch.tensor([0, 1, 2, 0, 1])
-    record = base.metrics_record(Evaluated(whole, labels, ()), {})
+    record = evaluation.metrics_record(Evaluated(whole, labels, ()), {})
     right = (probabilities.argmax(-1) == labels[:, None]).float().mean(0)
     found = [metrics["accuracy"] for metrics in record["members"]["template"]]
     np.testing.assert_allclose(found, 100 * right, rtol=1e-5)
@@ -171,11 +171,9 @@ def test_the_risk_coverage_curve_of_very_certain_images_goes_by_their_order(cert
 
 
 def test_tensorboard_gets_what_dassls_evaluator_does_not_write_there():
-    from causalclip.engine.base import scalars_of
-
     own = {"accuracy": 80.0, "ece": 5.0, "nll": 0.5, "brier": 0.2, "aurc": 0.1, "n": 10}
     record = {"metrics": own, "variants": {"dempster": {"accuracy": 70.0, "ece": 9.0}}}
-    assert scalars_of(record) == {
+    assert evaluation.scalars_of(record) == {
         "ece": 5.0,
         "nll": 0.5,
         "brier": 0.2,
