@@ -28,13 +28,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from selftest_writers import (
-    WRITERS,
-    four_at_a_lock,
-    four_at_once,
-    killed_at,
-    on_full_disk,
-)
+from selftest_faults import four_at_a_lock, four_at_once, killed_at, on_full_disk
+from selftest_writers import WRITERS
 
 from causalclip import plugin
 from causalclip.data.splits import check_labels, read_split_rows

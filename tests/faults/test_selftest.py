@@ -28,6 +28,11 @@ def writers(selftest):
     return importlib.import_module("selftest_writers")
 
 
+@pytest.fixture
+def faults(selftest):
+    return importlib.import_module("selftest_faults")
+
+
 def test_damaged_inputs_are_answered_or_refused_and_kills_leave_a_whole_file(selftest):
     seed = random.randrange(10**6)
     count = selftest.run(270, seed)
@@ -74,28 +79,32 @@ def outcomes(trial, folder):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork beside torch's threads
-def test_a_kill_at_any_file_operation_leaves_the_old_file_or_the_new_one(writers, tmp_path):
+def test_a_kill_at_any_file_operation_leaves_the_old_file_or_the_new_one(writers, faults, tmp_path):
     kind = writers.WRITERS["run"]
-    found = outcomes(lambda folder, n: writers.killed_at(kind, folder, n), tmp_path)
+    found = outcomes(lambda folder, n: faults.killed_at(kind, folder, n), tmp_path)
     assert len(found) > 5 and found[0] == "old" and found[-1] == "new"
     assert found == sorted(found, reverse=True)  # all old, then all new
     unsafe = writers.Writer(bare, read)
     (tmp_path / "bare").mkdir()
-    found = outcomes(lambda folder, n: writers.killed_at(unsafe, folder, n), tmp_path / "bare")
+    found = outcomes(lambda folder, n: faults.killed_at(unsafe, folder, n), tmp_path / "bare")
     assert any("traceback: JSONDecodeError" in outcome for outcome in found)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_four_processes_at_one_folder_see_whole_files_and_one_holds_a_lock(writers, tmp_path):
+def test_four_processes_at_one_folder_see_whole_files_and_one_holds_a_lock(
+    writers, faults, tmp_path
+):
     draw = random.Random(0)
-    assert writers.four_at_once(writers.WRITERS["result"], tmp_path, draw) == "fine"
-    assert writers.four_at_a_lock(tmp_path) == "fine"
+    assert faults.four_at_once(writers.WRITERS["result"], tmp_path, draw) == "fine"
+    assert faults.four_at_a_lock(tmp_path) == "fine"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 @pytest.mark.parametrize("kind", ["split", "checkpoint", "unpacked archive"])
-def test_a_full_disk_is_said_with_the_file_and_leaves_what_was_there(writers, tmp_path, kind):
+def test_a_full_disk_is_said_with_the_file_and_leaves_what_was_there(
+    writers, faults, tmp_path, kind
+):
     full = random.Random(0)
     full.randrange = lambda *_: 9_000  # bytes that are left
-    said = writers.on_full_disk(writers.WRITERS[kind], tmp_path, full)
+    said = faults.on_full_disk(writers.WRITERS[kind], tmp_path, full)
     assert said == "said, old"
