@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from causalclip.clip.backbone import load_clip, tokenize, weights_digest
+from causalclip.clip.backbone import BUNDLED, load_clip, tokenize, weights_digest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -20,7 +20,13 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 def P():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPTS)  # as Python does for a script
-        return importlib.import_module("pretrain_tiny")
+        importlib.import_module("pretrain_tiny")  # the command finds all that it is made of
+        return importlib.import_module("tiny_training")
+
+
+@pytest.fixture(scope="module")
+def cards(P):
+    return importlib.import_module("tiny_card")
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +81,12 @@ def test_training_lowers_the_loss(P, recipe, pool, numbers):
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
 
 
-def test_the_written_model_is_the_trained_one_and_has_a_card(P, recipe, pool, numbers, tmp_path):
+def test_the_written_model_is_the_trained_one_and_has_a_card(
+    P, cards, recipe, pool, numbers, tmp_path
+):
     run, _ = trained(P, recipe, pool, numbers, 2)
     path = tmp_path / "small.safetensors"
-    P.write_files(run, path, {"test, 10 classes": 12.3})
+    cards.write_files(run, path, {"test, 10 classes": 12.3})
     assert weights_digest(load_clip(str(path))) == weights_digest(P.whole_vocabulary(run))
     card = path.with_suffix(".md").read_text(encoding="utf-8")
     assert "| test, 10 classes | 12.3 |" in card and "{" not in card.split("```json")[0]
@@ -178,11 +186,11 @@ def test_the_looks_keep_their_own_colours_in_the_other_world(P):
     assert not any("colour" in factors for factors in told)
 
 
-def test_each_bundled_clip_has_its_digits_and_says_so_in_its_card(P):
-    assert set(P.world.DIGITS) == set(P.BUNDLED)
+def test_each_bundled_clip_has_its_digits_and_says_so_in_its_card(P, cards):
+    assert set(P.world.DIGITS) == set(BUNDLED)
     for name, digits in P.world.DIGITS.items():
-        card = P.BUNDLED[name].with_suffix(".md").read_text(encoding="utf-8")
-        assert P.digit_confounder(digits) in card
+        card = BUNDLED[name].with_suffix(".md").read_text(encoding="utf-8")
+        assert cards.digit_confounder(digits) in card
         assert card.startswith(f"# {name}\n")
 
 
