@@ -12,8 +12,6 @@ from causalclip.report.predictions import PREDICTIONS_FILE, Predictions
 from causalclip.report.results import RESULTS_FILE, Metrics, Result
 from causalclip.runs.plan import Run
 
-MEMBER = "template"
-
 
 def quantities(runs: Sequence[Run], reading: str, split: str) -> dict[str, float]:
     """The quantities of one seed by name: per cent, milliseconds, images a second, MiB.

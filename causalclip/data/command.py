@@ -177,7 +177,3 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:  # an unknown name
         print(error, file=sys.stderr)
         return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

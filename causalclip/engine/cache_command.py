@@ -62,7 +62,3 @@ def row(entry: Entry) -> list[str | int]:
         images, size = "damaged", ""
     used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
     return [entry.path.stem[:12], images, size, f"{entry.n_bytes / 1e6:.1f}", used]
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

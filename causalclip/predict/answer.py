@@ -61,11 +61,15 @@ def answers(
     prediction: Prediction, images: Sequence[str], classnames: Sequence[str]
 ) -> list[Answer]:
     """One answer a row of a prediction about B pictures, named `images`, in K classes."""
-    arrays = _Rows(classnames)
-    main = arrays.votes(prediction.main)
-    readings = {name: arrays.votes(reading) for name, reading in prediction.readings.items()}
+
+    def votes_of(reading: Reading) -> list[Vote]:
+        rows = zip(reading.probabilities.numpy(), reading.uncertainty.tolist(), strict=True)
+        return [Vote(classnames, probabilities, u) for probabilities, u in rows]
+
+    main = votes_of(prediction.main)
+    readings = {name: votes_of(reading) for name, reading in prediction.readings.items()}
     members = {
-        name: list(zip(*map(arrays.votes, reading.each()), strict=True))
+        name: list(zip(*map(votes_of, reading.each()), strict=True))
         for name, reading in prediction.members.items()
     }
     return [
@@ -80,12 +84,3 @@ def answers(
         )
         for row, image in enumerate(images)
     ]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    classnames: Sequence[str]
-
-    def votes(self, reading: Reading) -> list[Vote]:
-        rows = zip(reading.probabilities.numpy(), reading.uncertainty.tolist(), strict=True)
-        return [Vote(self.classnames, probabilities, u) for probabilities, u in rows]

@@ -80,7 +80,7 @@ def explained(name: str, perform: Callable[[Any], int], args: argparse.Namespace
 
 
 def loaded(args: argparse.Namespace, *, data: str = "") -> Predictor:
-    """The predictor that `model_arguments` ask for."""
+    """The predictor that the arguments of `model_parser` ask for."""
     import importlib
 
     from causalclip import plugin
@@ -186,7 +186,3 @@ def name_broken(broken: Sequence[Broken]) -> None:
         print(f"  {ascii(image.image)[1:-1]}: {ascii(image.reason)[1:-1]}", file=sys.stderr)
     if len(broken) > NAMED:
         print(f"  and {len(broken) - NAMED} more", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

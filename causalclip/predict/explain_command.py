@@ -64,7 +64,3 @@ def default_output(args: argparse.Namespace) -> Path:
     """In the run's folder, by the picture, the kind, and the class that is asked for."""
     parts = [Path(args.image).stem, args.kind, re.sub(r"[^\w-]+", "_", args.classname)]
     return Path(args.model_dir) / EXPLAINED_FOLDER / f"{'.'.join(filter(None, parts))}.png"
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -48,7 +48,3 @@ def perform(args: argparse.Namespace) -> int:
     for path in export(predictor, folder, form=args.format):
         print(f"{path}: checked, answers as the run does")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

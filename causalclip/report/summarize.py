@@ -223,7 +223,3 @@ def plot(found: pd.DataFrame, folder: Path) -> list[Path]:
     from causalclip.report.curves import draw_curves
 
     return draw_curves(found, folder)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -134,7 +134,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"--eval-only --model-dir {args.output_dir} ... {options}"
     )
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 
@@ -28,14 +27,6 @@ class Epochs:
         """The line that is still held back."""
         held, self.last = self.last, ""
         return [held] if held else []
-
-
-def brief(lines: Iterable[str]) -> Iterator[str]:
-    """The lines of whole runs that are worth showing."""
-    epochs = Epochs()
-    for line in lines:
-        yield from epochs.shown(line)
-    yield from epochs.rest()
 
 
 class BriefStream(io.TextIOBase):

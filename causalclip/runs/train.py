@@ -301,7 +301,3 @@ def sentence(error: BaseException) -> str:
     if said.startswith("Caught ") and "DataLoader worker" in said:
         said = said.strip().splitlines()[-1].partition(": ")[2]  # the end of its traceback
     return said or type(error).__name__
-
-
-if __name__ == "__main__":
-    sys.exit(main())
