@@ -14,6 +14,7 @@ import pytest
 
 from causalclip import cli
 from causalclip.runs import command, perform
+from causalclip.runs.pairs import parse
 from causalclip.runs.plan import PlanError
 
 
@@ -89,18 +90,18 @@ def test_a_mistake_is_said_in_a_line_before_any_work(
 
 def test_settings_may_stand_anywhere_and_no_list_takes_them():
     line = "lodo --methods CDC CLIP_ICM --seeds 1 2 OPTIM.LR -1 TRAINER.CDC.BETA 2. --jobs 3"
-    args = command.parse(line.split())
+    args = parse(line.split(), command.parser())
     assert (args.methods, args.seeds, args.jobs) == (["CDC", "CLIP_ICM"], ["1", "2"], 3)
     assert args.settings == ["OPTIM.LR", "-1", "TRAINER.CDC.BETA", "2."]
     with pytest.raises(PlanError, match="begin with a key, got 16"):
-        command.parse(["lodo", "16"])
+        parse(["lodo", "16"], command.parser())
 
 
 def test_bundled_data_are_built_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATA", raising=False)
     words = ["lodo", "--methods", "CDC", "--datasets", "causal_shapes"]
-    asked = command.with_data(command.request(command.parse(words)), None)
+    asked = perform.with_data(command.request(parse(words, command.parser())), None)
     assert asked.data.resolve() == tmp_path / "data" and asked.data.is_dir()
 
 

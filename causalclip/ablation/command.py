@@ -13,7 +13,8 @@ from causalclip.ablation.planning import Planner, Row, distinct
 from causalclip.ablation.variants import Ablation
 from causalclip.runs.local import Local
 from causalclip.runs.nearest import unknown
-from causalclip.runs.perform import INTERRUPTED, perform, show
+from causalclip.runs.pairs import divided
+from causalclip.runs.perform import INTERRUPTED, perform, show, with_data
 from causalclip.runs.plan import PlanError, Request, check
 from causalclip.runs.recipes import recipe
 
@@ -106,8 +107,6 @@ def chosen(args: argparse.Namespace) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run an ablation; 2 for what cannot be run, 1 where a run failed."""
-    from causalclip.runs.command import divided, with_data
-
     try:
         words, settings = divided(arguments)
         args = parser().parse_args(words)

@@ -21,9 +21,10 @@ from typing import Any
 
 from causalclip.engine.cache_size import entries, features_folder
 from causalclip.files.caches import cache_home
-from causalclip.runs.command import parse, with_data
 from causalclip.runs.domains import domains_of
 from causalclip.runs.local import gpus
+from causalclip.runs.pairs import parse
+from causalclip.runs.perform import with_data
 from causalclip.runs.plan import PlanError, Request, Run, check, plan
 from causalclip.runs.protocols import PROTOCOLS
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -16,17 +15,16 @@ from typing import TYPE_CHECKING
 from causalclip.runs.identity import flat
 from causalclip.runs.local import Local
 from causalclip.runs.nearest import unknown
-from causalclip.runs.perform import INTERRUPTED, perform, planned, show, table
+from causalclip.runs.pairs import KEY, parse
+from causalclip.runs.perform import INTERRUPTED, perform, planned, show, table, with_data
 from causalclip.runs.plan import PlanError, Request, Run, check
 from causalclip.runs.protocols import PROTOCOLS
-from causalclip.runs.recipes import BUNDLED_DATA, methods, names
+from causalclip.runs.recipes import methods, names
 from causalclip.runs.worker import Show
 
 if TYPE_CHECKING:
     from causalclip.runs.ray_engine import Ray
 
-KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|USE_CUDA|VERBOSE")
-"""A key of the configuration: CDC is a method, TRAINER.CDC.M a key."""
 ABLATION = "ablation"
 """In place of a protocol: a command of its own, causalclip/ablation/."""
 
@@ -103,39 +101,6 @@ def _complete(p: argparse.ArgumentParser) -> None:
             setattr(action, "completer", _names(known[action.dest]))  # noqa: B010 argcomplete's
 
 
-def parse(arguments: Sequence[str], p: argparse.ArgumentParser | None = None) -> argparse.Namespace:
-    """Read the command line; KEY VALUE pairs may stand anywhere, no list takes them for its own.
-
-    Raises:
-        PlanError: a key without its value, or a word that belongs to nothing.
-    """
-    words, pairs = divided(arguments)
-    args = (p or parser()).parse_args(words)
-    if args.settings:
-        raise PlanError(f"KEY VALUE pairs begin with a key, got {' '.join(args.settings)}")
-    args.settings = pairs
-    return args
-
-
-def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words of a command line and its KEY VALUE pairs, wherever they stand.
-
-    Raises:
-        PlanError: a key without its value.
-    """
-    words, pairs, rest = [], [], iter(arguments)
-    for word in rest:
-        (pairs if KEY.fullmatch(word) else words).append(word)
-        if word == "--grid":  # a key behind it is a grid without values, and no pair
-            words.extend(itertools.islice(rest, 1))
-        if KEY.fullmatch(word):
-            value = next(rest, None)
-            if value is None or value.startswith("--"):
-                raise PlanError(f"options must come as KEY VALUE pairs, got {word} alone")
-            pairs.append(value)
-    return words, pairs
-
-
 def request(args: argparse.Namespace) -> Request:
     """What the command line asks for.
 
@@ -160,25 +125,6 @@ def request(args: argparse.Namespace) -> Request:
         load_epoch=args.load_epoch,
         settings=tuple(args.settings),
     )
-
-
-def with_data(asked: Request, data: Path | None) -> Request:
-    """The data's folder: as given, or $DATA; the bundled sets are built in ./data without one.
-
-    Raises:
-        PlanError: it is not given, or no folder.
-    """
-    source = (asked.source,) if asked.protocol.transfers else ()
-    bundled = all(name.startswith(BUNDLED_DATA) for name in (*source, *asked.datasets))
-    given = data or (Path(os.environ["DATA"]) if os.environ.get("DATA") else None)
-    if given is None and not bundled:
-        raise PlanError("where are the data sets? Give --data FOLDER, or set DATA")
-    if given is None:
-        Path("data").mkdir(exist_ok=True)
-    folder = given or Path("data")
-    if not folder.is_dir():
-        raise PlanError(f"the folder of the data sets, {folder}, is not there")
-    return replace(asked, data=folder)
 
 
 def engine_of(args: argparse.Namespace) -> Local | Ray:
@@ -257,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return ablate(arguments[1:])
     try:
-        args = parse(arguments)
+        args = parse(arguments, parser())
         asked = request(args)
         check(asked)
         asked = asked if args.dry_run else with_data(asked, args.data)

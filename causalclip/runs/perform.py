@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,6 +18,7 @@ from causalclip.runs.domains import domains_of
 from causalclip.runs.identity import described, has_result
 from causalclip.runs.local import Local
 from causalclip.runs.plan import PlanError, Request, Run, check, plan, wanted_parts
+from causalclip.runs.recipes import BUNDLED_DATA
 from causalclip.runs.schedule import Outcome
 from causalclip.runs.state import Estimate, State, conflicts, finished, state_of
 from causalclip.runs.stop import Stop
@@ -48,6 +51,25 @@ def planned(request: Request, *, dry: bool = False) -> list[Run]:
     return runs
 
 
+def with_data(asked: Request, data: Path | None) -> Request:
+    """The data's folder: as given, or $DATA; the bundled sets are built in ./data without one.
+
+    Raises:
+        PlanError: it is not given, or no folder.
+    """
+    source = (asked.source,) if asked.protocol.transfers else ()
+    bundled = all(name.startswith(BUNDLED_DATA) for name in (*source, *asked.datasets))
+    given = data or (Path(os.environ["DATA"]) if os.environ.get("DATA") else None)
+    if given is None and not bundled:
+        raise PlanError("where are the data sets? Give --data FOLDER, or set DATA")
+    if given is None:
+        Path("data").mkdir(exist_ok=True)
+    folder = given or Path("data")
+    if not folder.is_dir():
+        raise PlanError(f"the folder of the data sets, {folder}, is not there")
+    return replace(asked, data=folder)
+
+
 def check_trained(request: Request, runs: Sequence[Run]) -> None:
     """Raise for a test whose training is neither there nor planned."""
     folders = {run.folder for run in runs}
@@ -67,7 +89,7 @@ def check_data(request: Request) -> None:
     if missing:
         raise PlanError(
             f"not in DATA={request.data}: {' '.join(missing)}. Get them (causalclip data download "
-            "NAME), or name those to run: DATASETS=..."
+            "NAME), or name those to run (--datasets, of a script DATASETS)"
         )
 
 

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from causalclip.runs import command, perform
+from causalclip.runs.pairs import divided, parse
 from causalclip.runs.perform import duration
 from causalclip.runs.plan import PlanError, Request, plan
 from causalclip.runs.protocols import PROTOCOLS
@@ -81,7 +82,8 @@ def test_a_grid_is_every_combination_in_a_folder_of_its_own(tmp_path):
     points = command.grid(["TRAINER.CDC.N_TEMPLATES=1,2", "OPTIM.LR=0.1,0.2,0.3"])
     assert len(points) == 6
     line = ["lodo", "--methods", "CDC", "--datasets", "causal_shapes", "--output", str(tmp_path)]
-    found = command.sweep(command.request(command.parse(line)), points, dry=True)
+    asked = command.request(parse(line, command.parser()))
+    found = command.sweep(asked, points, dry=True)
     names = {run.folder.parent.name for run in found}
     assert len(names) == 6 and "tiny_m4,LR=0.3,N_TEMPLATES=1" in names
     assert len({run.folder for run in found}) == len(found) == 6 * 4 * 3
@@ -118,7 +120,7 @@ def test_a_grid_of_nothing_is_refused(text, said):
 
 
 def test_a_key_behind_grid_is_a_grid_without_values():
-    assert command.divided(["--grid", "OPTIM.LR", "OPTIM.LR", "0.1", "--grid"]) == (
+    assert divided(["--grid", "OPTIM.LR", "OPTIM.LR", "0.1", "--grid"]) == (
         ["--grid", "OPTIM.LR", "--grid"],
         ["OPTIM.LR", "0.1"],
     )
