@@ -8,12 +8,13 @@ import numpy as np
 
 from causalclip.checks.outcome import require
 from causalclip.checks.subject import Run, Subject
+from causalclip.report.results import RESULTS_FILE
 
 
 def check_answers(subject: Subject) -> str:
     """A run leaves results.json and predictions.npz, which agree."""
     run = subject.whole
-    record = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+    record = json.loads((run.folder / RESULTS_FILE).read_text(encoding="utf-8"))
     said = (record["trainer"], record["seed"], record["classnames"])
     expected = (subject.name, 1, run.trainer.classnames)
     require(said == expected, f"results.json says {said}, expected {expected}")

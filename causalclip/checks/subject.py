@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 from causalclip import plugin
 from causalclip.checks.world import IMAGES, SIZE
 from causalclip.engine.base import CLIPTrainer
+from causalclip.report.predictions import PREDICTIONS_FILE
 from causalclip.runs.configuration_file import merge_file
 from causalclip.runs.flags import parser
 from causalclip.runs.train import identify
@@ -46,7 +47,7 @@ class Run:
     @cached_property
     def answers(self) -> dict[str, np.ndarray]:
         """What predictions.npz holds, N rows each."""
-        with np.load(self.folder / "predictions.npz") as arrays:
+        with np.load(self.folder / PREDICTIONS_FILE) as arrays:
             return dict(arrays)
 
     @property

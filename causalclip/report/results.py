@@ -28,7 +28,7 @@ from causalclip.report.json_types import (
     type_name,
 )
 from causalclip.report.predictions import Predictions
-from causalclip.report.protocols import inferred_protocol
+from causalclip.report.protocols import VARIANTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,6 +169,22 @@ class Result:
             source_domains=self.source_domains,
             classnames=self.classnames,
         )
+
+
+def inferred_protocol(result: Result) -> str:
+    """The protocol of a result of schema 1, which did not say it; empty for one that is of none."""
+    if "open" in result.parts:
+        return "openclass"
+    if result.target_domains:
+        return "lodo" if result.subsample_classes == "all" else ""
+    if result.subsample_classes != "all":
+        return "base2new"
+    trained_on = result.trained_on
+    if trained_on is None:
+        return "fewshot"
+    if trained_on["dataset"] == result.dataset or trained_on["subsample_classes"] != "all":
+        return ""  # the same run evaluated again, or base classes tested on all
+    return "dg" if result.dataset in VARIANTS else "xd"
 
 
 def check_schema(schema: object) -> None:

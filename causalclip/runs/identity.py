@@ -19,10 +19,10 @@ import yaml
 
 from causalclip.files.atomic import replacing
 from causalclip.files.download import file_digest
+from causalclip.report.results import RESULTS_FILE
 
 SCHEMA = 1
 RUN_FILE = "run.json"
-RESULTS_FILE = "results.json"
 
 NO_MATTER = {
     "OUTPUT_DIR": "where, not what",

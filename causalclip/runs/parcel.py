@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 from causalclip.files.atomic import replacing
-from causalclip.runs.identity import RESULTS_FILE
+from causalclip.report.results import RESULTS_FILE
 from causalclip.runs.lock import LOCK_FILE, holding
 
 

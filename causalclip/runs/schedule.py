@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from causalclip.report.results import RESULTS_FILE
 from causalclip.runs.lock import holder_of
 from causalclip.runs.plan import Run
 from causalclip.runs.state import State, finished, state_of
@@ -82,7 +83,7 @@ class Schedule:
             return Outcome(run, "skipped", state.value)
         if state is State.OTHER:
             return Outcome(run, "failed", state.value)
-        if run.trained is not None and not (run.trained / "results.json").is_file():
+        if run.trained is not None and not (run.trained / RESULTS_FILE).is_file():
             return Outcome(run, "waiting", f"nothing trained in {run.trained}")
         self.at_work[run.folder] = run
         self.attempts[run.folder] = self.attempts.get(run.folder, 0) + 1
