@@ -19,6 +19,7 @@ from causalclip.clip.kinds import backbone_of
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.data.templates import given_template
 from causalclip.engine.backbone_input import as_the_backbone_reads, image_transform
+from causalclip.engine.cache_size import feature_home
 from causalclip.engine.common_settings import (
     check_common,
     check_domains_known,
@@ -26,7 +27,7 @@ from causalclip.engine.common_settings import (
 )
 from causalclip.engine.distributed import own, world_size
 from causalclip.engine.evaluation import EvaluatedTrainer
-from causalclip.engine.feature_cache import Change, Encoder, feature_home
+from causalclip.engine.feature_cache import Change, Encoder
 from causalclip.engine.loading import Epochs, shown_by, training_loader
 from causalclip.engine.prediction import Prediction
 from causalclip.engine.settings import Constraint, OneOf, Text, check_settings

@@ -1,4 +1,4 @@
-"""How large the cache of image features may grow: what was used least recently goes first."""
+"""The cache of image features: where it is, and how large it may grow before the oldest go."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from causalclip.files.caches import cache_home
 from causalclip.files.unfinished import remove_abandoned
 
 LIMIT_GB = 20.0  # without CAUSALCLIP_CACHE_GB; ImageNet's 50,000 test images are 0.1
@@ -21,6 +22,12 @@ class Entry:
     n_bytes: int
     used: float
     """Seconds since the epoch; a file system need not note readings, so `touch` does."""
+
+
+def feature_home() -> Path | None:
+    """The cache folder; None where the user has set CAUSALCLIP_NO_CACHE."""
+    off = os.environ.get("CAUSALCLIP_NO_CACHE", "") not in ("", "0")
+    return None if off else cache_home()
 
 
 def features_folder(cache: Path) -> Path:

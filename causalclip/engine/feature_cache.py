@@ -25,19 +25,12 @@ from causalclip.engine.cache_size import features_folder, limit_bytes, touch, tr
 from causalclip.engine.distributed import is_writer
 from causalclip.engine.feature_shards import Encode, Shards
 from causalclip.files.atomic import replacing, reserve
-from causalclip.files.caches import cache_home
 from causalclip.files.checked import is_whole, seal
 
 EDITION = 2  # part of every key: raise it when the same key would mean other features
 
 Change = Callable[[Image.Image, str], Image.Image]
 """Changes a picture, given its key; must be picklable, deterministic, and say all in its repr."""
-
-
-def feature_home() -> Path | None:
-    """The cache folder; None where the user has set CAUSALCLIP_NO_CACHE."""
-    off = os.environ.get("CAUSALCLIP_NO_CACHE", "") not in ("", "0")
-    return None if off else cache_home()
 
 
 @dataclass(frozen=True)

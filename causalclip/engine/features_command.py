@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from causalclip.engine.cache_size import entries, features_folder
+from causalclip.engine.cache_size import entries, feature_home, features_folder
 from causalclip.files.caches import cache_home
 from causalclip.runs.domains import domains_of
 from causalclip.runs.local import gpus
@@ -86,7 +86,7 @@ def request(args: argparse.Namespace) -> Request:
     """
     if args.workers < 1:
         raise PlanError(f"--workers must be positive, got {args.workers}")
-    if os.environ.get("CAUSALCLIP_NO_CACHE", "") not in ("", "0"):
+    if feature_home() is None:
         raise PlanError("CAUSALCLIP_NO_CACHE is set: no feature would be kept")
     asked = Request(
         PROTOCOLS[args.protocol],

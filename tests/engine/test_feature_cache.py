@@ -13,7 +13,8 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from causalclip.engine.feature_cache import Encoder, batches, feature_home
+from causalclip.engine.cache_size import feature_home
+from causalclip.engine.feature_cache import Encoder, batches
 
 
 class Counted:

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from causalclip.clip.backbone import build_clip, save_tiny
-from causalclip.engine.feature_cache import Encoder, feature_home
+from causalclip.engine.cache_size import feature_home
+from causalclip.engine.feature_cache import Encoder
 from causalclip.files.atomic import replacing
 from causalclip.files.caches import store_json
 from causalclip.icm.subspace import InterventionMoments
