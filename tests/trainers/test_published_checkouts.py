@@ -1,6 +1,7 @@
 """Trainers of published checkouts, unmodified, on minidassl and beside ours; skipped without them.
 
     CAUSALCLIP_TCP=/path/to/Textual-based_Class-aware_prompt_tuning \\
+    CAUSALCLIP_MMA=/path/to/VLM-MultiModalAdapter CAUSALCLIP_MMRL=/path/to/MMRL \\
         python -m pytest tests/trainers/test_published_checkouts.py
 
 The images are real ones of Caltech101 (caltech101_mini.tar, in the folder CAUSALCLIP_TEST_DATA).
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,6 @@ from causalclip.clip.backbone import build_clip
 from causalclip.runs import convert, train
 
 ROOT = Path(__file__).parents[2]
-TCP = os.environ.get("CAUSALCLIP_TCP", "")
 IMAGES = Path(os.environ.get("CAUSALCLIP_TEST_DATA", ROOT / ".." / "shared" / "data"))
 ARCHIVE = IMAGES / "caltech101_mini.tar"
 CLASSES = ("Faces", "Leopards", "Motorbikes", "accordion", "airplanes", "anchor")
@@ -32,36 +33,84 @@ SETTINGS = [
     *("INPUT.SIZE", "(32, 32)", "DATASET.NUM_SHOTS", "4", "OPTIM.MAX_EPOCH", "2"),
     *("DATALOADER.NUM_WORKERS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", "4"),
 ]
-PUBLISHED = [
-    *("TRAINER.COOP.N_CTX", "4", "TRAINER.COOP.PREC", "fp32", "TRAINER.COCOOP.PREC", "fp32"),
-    *("DATALOADER.TEST.BATCH_SIZE", "50"),
-]
+PUBLISHED = ["DATALOADER.TEST.BATCH_SIZE", "50"]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not TCP, reason="set CAUSALCLIP_TCP to a checkout of TCP to run this"),
     pytest.mark.skipif(not ARCHIVE.is_file(), reason=f"no {ARCHIVE}"),
 ]
 
 # The process around their train.py: a CPU that stays in fp32, and a CLIP that is not downloaded.
 AROUND = """
-    import runpy, sys
+    import importlib, runpy, sys
     import torch
-    checkout, weights, *arguments = sys.argv[1:]
+    checkout, own_clip, weights, *arguments = sys.argv[1:]
     for kind in (torch.Tensor, torch.nn.Module):
         kind.half = kind.cuda = lambda self, *args, **options: self
     sys.path.insert(0, checkout)
-    from trainers.clip_text import clip
+    clip = importlib.import_module(own_clip)
     clip._MODELS["small"], clip._download = weights, lambda url: url
     sys.argv = ["train.py", *arguments]
     runpy.run_path(checkout + "/train.py", run_name="__main__")
 """
 
 
+@dataclass(frozen=True)
+class Published:
+    """A published repository, and what it needs on a small CLIP without a GPU."""
+
+    method: str
+    """Our name of it; CAUSALCLIP_<method> names the checkout."""
+    trainer: str
+    clip: str
+    """The module of its own copy of CLIP."""
+    config: str
+    """Its configuration, below configs/trainers."""
+    recipe: str
+    """Ours of the same protocol."""
+    learned: str
+    """The folder of its checkpoints."""
+    theirs: tuple[str, ...]
+    ours: tuple[str, ...] = ()
+    on_base: tuple[str, ...] = ()
+    """What ours must be told because the checkpoint does not say its classes."""
+
+    @property
+    def checkout(self) -> str:
+        """Where it is, or ""."""
+        return os.environ.get(f"CAUSALCLIP_{self.method}", "")
+
+
+PUBLISHED_CODE = [
+    Published(
+        *("TCP", "TCP", "trainers.clip_text.clip", "TCP/vit_b16_ep100_ctxv1", "vit_b16_ep50"),
+        "prompt_learner",
+        theirs=("TRAINER.COOP.N_CTX", "4", "TRAINER.COOP.PREC", "fp32")
+        + ("TRAINER.COCOOP.PREC", "fp32"),
+    ),
+    Published(
+        *("MMA", "MultiModalAdapter", "clip.clip", "MultiModalAdapter/vit_b16_ep5", "vit_b16_ep5"),
+        "adapter_learner",
+        theirs=("TRAINER.MMADAPTER.ADAPTER_START", "1", "TRAINER.MMADAPTER.ADAPTER_END", "2")
+        + ("TRAINER.MMADAPTER.PREC", "fp32"),
+        ours=("TRAINER.MMA.ADAPTER_START", "1", "TRAINER.MMA.ADAPTER_END", "2")
+        + ("TRAINER.MMA.PREC", "fp32"),
+    ),
+    Published(
+        *("MMRL", "MMRL", "clip.clip", "MMRL/vit_b16", "vit_b16"),
+        "MultiModalRepresentationLearner",
+        theirs=("TRAINER.MMRL.REP_LAYERS", "[1, 2]", "TRAINER.MMRL.PREC", "fp32", "TASK", "B2N"),
+        ours=("TRAINER.MMRL.REP_LAYERS", "[1, 2]", "TRAINER.MMRL.PREC", "fp32"),
+        on_base=("TRAINER.MMRL.INFERENCE", "both"),
+    ),
+]
+
+
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory) -> str:
-    """A CLIP with what TCP's code has as constants: a text tower of width 512, a ninth block."""
+    """A CLIP that their code takes: texts of width 512 and a ninth block (TCP), as many blocks for
+    images (MMA)."""
     text = {"transformer_width": 512, "transformer_heads": 8, "transformer_layers": 9}
-    model = build_clip(embed_dim=32, vision_layers=1, **text)
+    model = build_clip(embed_dim=32, vision_layers=9, **text)
     path = tmp_path_factory.mktemp("clip") / "small.pt"
     torch.save(model.state_dict(), path)
     return str(path)
@@ -77,17 +126,17 @@ def data(tmp_path_factory) -> str:
     return str(root)
 
 
-def theirs(weights: str, data: str, output: Path, *arguments: str) -> int:
+def theirs(code: Published, weights: str, data: str, output: Path, *arguments: str) -> int:
     """Run their train.py; how many test images it got right."""
-    checkout = Path(TCP)
-    configs = checkout / "configs"
+    configs = Path(code.checkout, "configs")
     done = subprocess.run(
         [
             *(sys.executable, "-W", "ignore", "-c", textwrap.dedent(AROUND)),
-            *(str(checkout), weights, "--root", data, "--seed", "1", "--trainer", "TCP"),
+            *(code.checkout, code.clip, weights, "--root", data, "--seed", "1"),
+            *("--trainer", code.trainer, "--backbone", "small"),
             *("--dataset-config-file", str(configs / "datasets" / "caltech101.yaml")),
-            *("--config-file", str(configs / "trainers" / "TCP" / "vit_b16_ep100_ctxv1.yaml")),
-            *("--backbone", "small", "--output-dir", str(output), *arguments),
+            *("--config-file", str(configs / "trainers" / f"{code.config}.yaml")),
+            *("--output-dir", str(output), *arguments, *SETTINGS, *PUBLISHED, *code.theirs),
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT / "minidassl")},
         capture_output=True,
@@ -98,14 +147,17 @@ def theirs(weights: str, data: str, output: Path, *arguments: str) -> int:
     return int(re.findall(r"\* correct: ([\d,]+)", done.stdout)[-1].replace(",", ""))
 
 
-def ours(weights: str, data: str, output: Path, *arguments: str) -> int:
+def ours(code: Published, weights: str, data: str, output: Path, *arguments: str) -> int:
     """Run our train.py; how many test images it got right."""
+    configs = ROOT / "configs"
+    recipe = configs / "trainers" / code.method / f"{code.recipe}.yaml"
     status = train.main(
         [
-            *("--root", data, "--seed", "1", "--trainer", "TCP", "--backbone", weights),
-            *("--dataset-config-file", str(ROOT / "configs" / "datasets" / "caltech101.yaml")),
-            *("--config-file", str(ROOT / "configs" / "trainers" / "TCP" / "vit_b16_ep50.yaml")),
-            *("--output-dir", str(output), *arguments, "USE_CUDA", "False"),
+            *("--root", data, "--seed", "1", "--trainer", code.method, "--backbone", weights),
+            *("--dataset-config-file", str(configs / "datasets" / "caltech101.yaml")),
+            *("--config-file", str(recipe), "--output-dir", str(output)),
+            *(*arguments, *SETTINGS, *code.ours, "USE_CUDA", "False"),
+            *("MODEL.BACKBONE.ACTIVATION", "quick_gelu"),
         ]
     )
     assert status == 0
@@ -113,21 +165,23 @@ def ours(weights: str, data: str, output: Path, *arguments: str) -> int:
     return round(metrics["accuracy"] * metrics["n"] / 100)
 
 
-def test_tcp_trains_and_evaluates_unmodified_and_ours_reads_what_it_learned(
-    weights_file, data, tmp_path
+@pytest.mark.parametrize("code", PUBLISHED_CODE, ids=lambda code: code.method)
+def test_it_trains_and_evaluates_unmodified_and_ours_reads_what_it_learned(
+    code, weights_file, data, tmp_path
 ):
+    if not code.checkout:
+        pytest.skip(f"set CAUSALCLIP_{code.method} to a checkout of {code.method} to run this")
     base, new = (["DATASET.SUBSAMPLE_CLASSES", half] for half in ("base", "new"))
     learned, converted = tmp_path / "theirs", tmp_path / "converted"
     tested = ["--eval-only", "--load-epoch", "2", "--model-dir"]
-    on_base = theirs(weights_file, data, learned, *SETTINGS, *PUBLISHED, *base)
-    on_new = theirs(
-        weights_file, data, tmp_path / "new", *tested, str(learned), *SETTINGS, *PUBLISHED, *new
-    )
-    file = learned / "prompt_learner" / "model.pth.tar-2"
-    assert convert.main(["TCP", weights_file, str(file), str(converted)]) == 0
-    for half, right in ((base, on_base), (new, on_new)):
+    on_base = theirs(code, weights_file, data, learned, *base)
+    on_new = theirs(code, weights_file, data, tmp_path / "new", *tested, str(learned), *new)
+    file = learned / code.learned / "model.pth.tar-2"
+    arguments = [code.method, weights_file, str(file), str(converted)]
+    assert convert.main([*arguments, "--activation", "quick_gelu"]) == 0
+    for half, right in (([*base, *code.on_base], on_base), (new, on_new)):
         output = tmp_path / f"ours_{half[1]}"
-        assert right == ours(weights_file, data, output, *tested, str(converted), *SETTINGS, *half)
+        assert right == ours(code, weights_file, data, output, *tested, str(converted), *half)
     trained = tmp_path / "trained"
-    assert ours(weights_file, data, trained, *SETTINGS, *base) > 0
-    assert (trained / "prompt_learner" / "model.pth.tar-2").is_file()
+    assert ours(code, weights_file, data, trained, *base) > 0
+    assert (trained / code.learned / "model.pth.tar-2").is_file()
