@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
-from causalclip import plugin
-from causalclip.clip.backbone import build_clip, save_tiny
-from causalclip.engine.draws import generators_kept
+# What needs torch is imported in functions: the process that only hands out the tests reads this
+# file too, and the others start after it.
 
 ROOT = Path(__file__).parents[1]
+SHALLOW = {"PROMPT_DEPTH": 2, "REP_LAYERS": [2], "ADAPTER_END": 2}  # of random_clip, by the prefix
+
+
+def pytest_sessionstart(session):
+    """Mend Dassl before any module of tests imports it."""
+    if not session.config.pluginmanager.hasplugin("dsession"):  # of xdist: it runs no test itself
+        importlib.import_module("causalclip.plugin")
 
 
 def pytest_collection_modifyitems(items):
@@ -51,6 +58,8 @@ def signals_left_as_found():
 @pytest.fixture(scope="session")
 def random_clip(tmp_path_factory) -> str:
     """File of a small random CLIP: two blocks a tower, 32-pixel images."""
+    from causalclip.clip.backbone import build_clip, save_tiny
+
     # 128 features: a meta-net of a sixteenth of them has enough units that some are not dead.
     model = build_clip(vision_layers=2, transformer_layers=2, embed_dim=128)
     path = tmp_path_factory.mktemp("clip") / "random.safetensors"
@@ -61,17 +70,21 @@ def random_clip(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def make_cfg(data_root, random_clip):
     """A function (trainer, output_dir, KEY, VALUE, ...) -> frozen configuration on digits."""
+    from causalclip import plugin
+
     plugin.register_all()
 
-    def make(trainer: str, output_dir: Path, *options):
+    @cache
+    def recipe(trainer: str):
         cfg = plugin.default_cfg()
-        config = min((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))
-        cfg.merge_from_file(str(config))
-        # The random CLIP has two blocks.
-        shallow = {"PROMPT_DEPTH": 2, "REP_LAYERS": [2], "ADAPTER_END": 2}
+        cfg.merge_from_file(str(min((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))))
         for node in (cfg.TRAINER[name] for name in cfg.TRAINER if name != "NAME"):
             for key in node:
-                node[key] = next((v for k, v in shallow.items() if key.startswith(k)), node[key])
+                node[key] = next((v for k, v in SHALLOW.items() if key.startswith(k)), node[key])
+        return cfg
+
+    def make(trainer: str, output_dir: Path, *options):
+        cfg = recipe(trainer).clone()
         cfg.merge_from_list(
             ["DATASET.ROOT", str(data_root), "DATASET.NAME", "HandwrittenDigits"]
             + ["OUTPUT_DIR", str(output_dir), "TRAINER.NAME", trainer, "SEED", 1]
@@ -88,6 +101,7 @@ def make_cfg(data_root, random_clip):
 @pytest.fixture
 def make_trainer(make_cfg):
     """As make_cfg, but returns the trainer, built under the configuration's seed."""
+    import torch
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
 
@@ -116,6 +130,7 @@ class Here:
         self.run = run
 
     def heard(self, schedule):
+        from causalclip.engine.draws import generators_kept
         from causalclip.runs import train, worker
 
         run, self.run = self.run, None

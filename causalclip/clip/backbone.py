@@ -22,6 +22,7 @@ from causalclip.clip.openai_clip import (
     token_ids,
     tokenize,
 )
+from causalclip.clip.undrawn import undrawn
 from causalclip.clip.weights import (
     WEIGHT_SUFFIXES,
     random_tokens,
@@ -232,7 +233,7 @@ def _build(state: dict[str, Tensor], architecture: dict[str, int] | None, path: 
     state = {key: value for key, value in state.items() if key not in _SCRIPT_ONLY_KEYS}
     _check_keys(state, path)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), undrawn():
             # build_model rounds to fp16, which is exact for released weights only.
             model = CLIP(**architecture) if architecture else build_model(dict(state))
         model.float().load_state_dict(state)

@@ -35,7 +35,7 @@ def merge_file(cfg: CfgNode, path: str) -> None:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold KEY: VALUE pairs, got a {type(content).__name__}")
     try:
-        cfg.merge_from_file(path)
+        cfg.merge_from_other_cfg(type(cfg)(content))
     except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
         said = error.args[0] if error.args else type(error).__name__
         raise ValueError(f"{path}: {said}") from error

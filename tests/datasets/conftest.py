@@ -8,10 +8,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from dassl.config import get_cfg_default
-from dassl.data.datasets import DATASET_REGISTRY
 
 from causalclip import plugin
+
+# isort: split
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY
 
 plugin.register_all()
 
