@@ -24,8 +24,7 @@ def read_names(folder: Path) -> dict[str, str]:
         path = folder.parent / "imagenet" / "classnames.txt"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder / 'classnames.txt'} is missing; "
-            "`python scripts/data.py download ImageNet` gets it"
+            f"{folder / 'classnames.txt'} is missing; `causalclip data download ImageNet` gets it"
         )
     names = imagenet_names(path)
     say_shared_names(names.values(), where=str(path))
@@ -39,7 +38,7 @@ def class_folders(folder: Path) -> list[str]:
         FileNotFoundError: if `folder` is missing or holds no class folder.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing; `python scripts/data.py check` says more")
+        raise FileNotFoundError(f"{folder} is missing; `causalclip data check` says more")
     folders = subfolders(folder)
     if not folders:
         raise FileNotFoundError(

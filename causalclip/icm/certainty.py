@@ -70,48 +70,12 @@ def check_images(n_images: int) -> None:
 
 
 def bootstrap(
-    z: Tensor, z_do: Tensor, solve: Solve, *, normalize: bool = True, n: int = 100, seed: int = 0
-) -> Certainty:
-    """Estimate the subspace again from images drawn with replacement, `n` times.
-
-    Images are drawn and not pairs, since the interventions of one image are not independent.
-
-    Args:
-        z: (N, D) features of the images.
-        z_do: (N, D) or (N, R, D), features under one or R interventions of each.
-        solve: the estimator, from moments to the projection.
-        normalize: as in `InterventionMoments`.
-        n: resamples.
-        seed: of the draws.
-
-    Raises:
-        ValueError: fewer images than `LEAST_IMAGES`, or features that do not match.
-    """
-    if z_do.dim() == 2:
-        z_do = z_do.unsqueeze(1)
-    if z_do.dim() != 3 or z_do.shape[::2] != z.shape:
-        raise ValueError(
-            "z must have shape (N, D) and z_do (N, D) or (N, R, D), "
-            f"got {tuple(z.shape)} and {tuple(z_do.shape)}"
-        )
-    check_images(len(z))
-
-    def moments(rows: Tensor) -> InterventionMoments:
-        changed = z_do[rows]
-        before = z[rows].unsqueeze(1).expand_as(changed)
-        return InterventionMoments(z.shape[1], normalize=normalize).update(before, changed)
-
-    generator = torch.Generator().manual_seed(seed)
-    draws = (torch.randint(len(z), (len(z),), generator=generator) for _ in range(n))
-    return resampled(moments(torch.arange(len(z))), map(moments, draws), solve)
-
-
-def bootstrap_folds(
     folds: Sequence[Fold], solve: Solve, *, text_weight: float = 0.5, n: int = 100, seed: int = 0
 ) -> Certainty:
-    """As `bootstrap`, of the images of all folds: each fold's are drawn from its own.
+    """Estimate the subspace again from images drawn with replacement, each fold's from its own.
 
-    Pairs of texts stay as they are: they are not a sample of anything.
+    Images are drawn and not pairs, since the interventions of one image are not independent. Pairs
+    of texts stay as they are: they are not a sample of anything.
 
     Args:
         folds: with `intervened`, what their moments were taken of.

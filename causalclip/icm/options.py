@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from causalclip.icm.certainty import bootstrap_folds, check_images
+from causalclip.icm.certainty import bootstrap, check_images
 from causalclip.icm.fitted import Chosen
 from causalclip.icm.folds import Fold
 from causalclip.icm.pairs import pairs_an_image
@@ -117,7 +117,7 @@ def subspace_for(
     solve, certainty = partial(found.choice.solve, keep=options["KEEP"]), None
     if options["BOOTSTRAP"]:
         how = {"text_weight": options["TEXT_WEIGHT"], "n": options["BOOTSTRAP"]}
-        certainty = bootstrap_folds(folds, solve, seed=seed, **how)
+        certainty = bootstrap(folds, solve, seed=seed, **how)
     return Chosen(found.choice, solve(moments), found.scored, found.gain, certainty)
 
 
