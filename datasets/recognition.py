@@ -62,14 +62,14 @@ class RecognitionSet(SplitSet):
         name = type(self).__name__
         print(
             f"{folder / split_file} is missing: making another split from the annotations. Figures "
-            f"are not comparable with published ones; `python scripts/data.py download {name}` "
+            f"are not comparable with published ones; `causalclip data download {name}` "
             "gets the published split"
         )
         try:
             parts = type(self).create(folder, Path(self.image_dir))
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"{name} needs {split_file} in {folder} (`python scripts/data.py download {name}`),"
+                f"{name} needs {split_file} in {folder} (`causalclip data download {name}`),"
                 f" or the owners' annotations, but: {error}"
             ) from None
         return write_split(*parts, folder / split_file, self.image_dir)

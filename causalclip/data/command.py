@@ -90,7 +90,7 @@ def check_sets(names: list[str], root: Path, *, decode: bool) -> int:
 def _remedy(facts: Facts, root: Path) -> str:
     if facts.layout == "drawn":
         return f"  Remove {root / facts.folder} to have it drawn again"
-    lines = [f"  `python scripts/data.py download {facts.name}` gets what can be fetched"]
+    lines = [f"  `causalclip data download {facts.name}` gets what can be fetched"]
     if facts.by_hand:
         lines.append(f"  By hand: {facts.by_hand}")
     return "\n".join(lines)

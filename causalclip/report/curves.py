@@ -21,7 +21,7 @@ def draw_curves(scores: pd.DataFrame, folder: Path) -> list[Path]:
     """
     rows = scores[(scores.protocol == "fewshot") & (scores.shots > 0)]
     if rows.empty:
-        raise ValueError("no few-shot result to plot: run scripts/fewshot.sh first")
+        raise ValueError("no few-shot result to plot: `causalclip run fewshot` makes some")
     return [
         write_figure(partial(draw_fewshot, rows=part), folder / f"{slug(table)}.{suffix}")
         for table, part in by_name(rows, "table")

@@ -1,6 +1,6 @@
 """Convert a checkpoint of a published trainer, CoOp's or ProGrad's for instance, into ours.
 
-    python scripts/convert_checkpoint.py MaPLe ViT-B/16 theirs/model.pth.tar-5 output/converted
+    causalclip convert MaPLe ViT-B/16 theirs/model.pth.tar-5 output/converted
 
 writes output/converted/<model name>/model.pth.tar-5, which our trainer of that name loads with
 --model-dir output/converted, and prints the settings it needs. No code in the file is run. It is

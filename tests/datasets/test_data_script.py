@@ -121,7 +121,7 @@ def test_counts_that_differ_from_the_published_are_named(load, tmp_path, main, c
     assert main(["--root", str(tmp_path), "check", "Caltech101"]) == 1
     said = capsys.readouterr().out
     assert "5 classes, published 100" in said and "test images, published 2,465" in said
-    assert "data.py download Caltech101" in said
+    assert "data download Caltech101" in said
 
 
 NAMED_BY_PATH = [facts.name for facts in CATALOGUE.values() if facts.name_in_path]

@@ -106,7 +106,7 @@ def test_a_variant_without_its_copy_of_the_names_takes_imagenets(load, tmp_path)
 def test_missing_names_say_how_to_get_them(load, tmp_path):
     replicas.LAYOUTS["ImageNetA"](tmp_path)
     (tmp_path / "imagenet-adversarial" / "classnames.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="data.py download ImageNet"):
+    with pytest.raises(FileNotFoundError, match="data download ImageNet"):
         load("ImageNetA", tmp_path)
 
 

@@ -59,7 +59,7 @@ def test_a_made_split_says_that_figures_are_not_comparable(load, tmp_path, capsy
     replicas.dtd(tmp_path)
     load("DescribableTextures", tmp_path)
     said = capsys.readouterr().out
-    assert "not comparable" in said and "data.py download DescribableTextures" in said
+    assert "not comparable" in said and "data download DescribableTextures" in said
 
 
 def test_every_coop_set_is_registered_and_has_a_template():

@@ -47,7 +47,7 @@ BUNDLED = (
         looks=("flat", "sketch", "neon", "watercolour"),
         pictures=2400,
         licence="MIT, drawn by this repository",
-        page="docs/",
+        page="docs/datasets.md",
         by_hand=SCANS.by_hand,
     ),
 )
