@@ -81,13 +81,27 @@ def aurc(uncertainty: ArrayLike | Tensor, correct: ArrayLike | Tensor) -> float:
     Raises:
         ValueError: an empty, NaN or not one-dimensional input, or two different lengths.
     """
+    return float(risk_coverage(uncertainty, correct)[1].mean())
+
+
+def risk_coverage(
+    uncertainty: ArrayLike | Tensor, correct: ArrayLike | Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coverage (N,) and error rate (N,) of the i least uncertain of N samples, i = 1..N.
+
+    Arguments, ties and source as in `aurc`.
+
+    Raises:
+        ValueError: an empty, NaN or not one-dimensional input, or two different lengths.
+    """
     u, right = _vector(uncertainty, "uncertainty"), _vector(correct, "correct")
     if len(u) != len(right):
         raise ValueError(f"uncertainty and correct must match, got {len(u)} and {len(right)}")
     # Over all orders of a tie, each of its places holds the tie's mean error; unique() sorts.
     _, tie, size = np.unique(u, return_inverse=True, return_counts=True)
     error = np.repeat(np.bincount(tie, weights=1 - right) / size, size)
-    return float((error.cumsum() / np.arange(1, len(u) + 1)).mean())
+    count = np.arange(1, len(u) + 1)
+    return count / len(u), error.cumsum() / count
 
 
 def _calibration_error(p: NDArray[np.float64], y: NDArray[np.int64]) -> float:

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from causalclip.metrics import risk_coverage
 from causalclip.page.answers import Answers
 from causalclip.page.study import Run, Study
 from causalclip.report import plots_answers, plots_methods, plots_study
 from causalclip.report.groups import by_name
-from causalclip.report.plots_numbers import confusion, reliability, risk_coverage
+from causalclip.report.plots_numbers import confusion, reliability
 from causalclip.report.plots_style import Draw
 
 MOST_CLASSES = 20

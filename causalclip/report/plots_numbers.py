@@ -37,18 +37,6 @@ def reliability(
     return Reliability(mean, accuracy)
 
 
-def risk_coverage(uncertainty: NDArray, right: NDArray) -> tuple[Array, Array]:
-    """Coverage (N,) and error rate (N,) of the i least uncertain of N images (Geifman et al.).
-
-    Images of equal uncertainty count as the mean over their orders: the mean of the error rates is
-    `causalclip.metrics.aurc`.
-    """
-    _, tie, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
-    error = np.repeat(np.bincount(tie, weights=1.0 - right) / size, size)
-    count = np.arange(1, len(error) + 1)
-    return count / len(error), error.cumsum() / count
-
-
 def thinned(x: Array, y: Array, *, points: int = 200) -> tuple[Array, Array]:
     """At most `points` of a curve's points (N,), evenly spread, the last one among them."""
     keep = np.unique(np.linspace(0, len(x) - 1, min(points, len(x))).round().astype(int))

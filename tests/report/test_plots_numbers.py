@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from causalclip.metrics import aurc, classification_metrics
+from causalclip.metrics import aurc, classification_metrics, risk_coverage
 from causalclip.report.plots_numbers import (
     confusion,
     histogram,
     histogram_edges,
     reliability,
-    risk_coverage,
     thinned,
     worst_pairs,
 )
