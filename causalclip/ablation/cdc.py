@@ -33,7 +33,7 @@ COMPONENTS = (
     ),
     Part("trusted loss and fusion", off=PLAIN, on=TRUSTED, told_by=("LOSS",)),
 )
-"""[ours] The weights of `on` are method.md's exploration; a recipe that has a part has its own."""
+"""The weights of `on` are ours, for a recipe without the part; one that has it has its own."""
 
 
 def components(reference: Reference) -> list[Variant]:
