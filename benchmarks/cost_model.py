@@ -56,7 +56,8 @@ SETS = {
 DOMAINS = {name: 6 if name.endswith("domain_net") else 4 for name in SETS if "domainbed" in name}
 
 IMAGE_PROMPTS = {"MaPLe", "IVLP", "PromptSRC", "VPT", "CDC", "MMRL", "MMA"}
-TEXT_PROMPTS = (IMAGE_PROMPTS - {"VPT"}) | {"CoOp", "KgCoOp", "ProGrad", "CoCoOp"}
+TEXT_PROMPTS = (IMAGE_PROMPTS - {"VPT"}) | {"CoOp", "KgCoOp", "TCP", "ProGrad", "CoCoOp"}
+TEXT_PASSES = {"ProGrad": 3}  # a gradient of each of its two terms
 FROZEN_PASSES = {"PromptSRC": 1, "MMRL": 1}  # frozen CLIP sees each image too
 TEMPLATES = {"CDC": 4}
 
@@ -106,7 +107,7 @@ def step_work(size: Size, tokens: float) -> float:
     """Multiply-adds of a training step whose texts have so many tokens in all."""
     method = size.method
     texts = TEMPLATES.get(method, 1) * (size.batch if method == "CoCoOp" else 1)
-    text = 2 * texts * tokens * TOKEN if method in TEXT_PROMPTS else 0
+    text = TEXT_PASSES.get(method, 2) * texts * tokens * TOKEN if method in TEXT_PROMPTS else 0
     passes = (2 if method in IMAGE_PROMPTS else 1) * TEMPLATES.get(method, 1)
     return text + size.batch * IMAGE * (passes + FROZEN_PASSES.get(method, 0))
 

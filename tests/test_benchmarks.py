@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from causalclip import plugin, trainers
+from causalclip.engine.prompt_trainer import PromptTrainer
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 # What the scripts share has no main of its own.
@@ -53,6 +56,14 @@ def test_every_documented_command_names_a_benchmark_and_its_options(command, hel
     options = {word for word in arguments if word.startswith("--")}
     if name in SCRIPTS and options:
         assert options <= set(re.findall(r"--[\w-]+", helped(name)))
+
+
+def test_the_cost_model_counts_every_method_that_learns_in_a_tower():
+    facts = runpy.run_path(str(BENCHMARKS / "cost_model.py"))
+    everything = [cls for m in plugin.modules_of(trainers) for cls in plugin.methods_of(m)]
+    learners = {cls.__name__ for cls in everything if issubclass(cls, PromptTrainer)}
+    on_features = {"CLIP_Adapter"}
+    assert facts["TEXT_PROMPTS"] | facts["IMAGE_PROMPTS"] == learners - on_features
 
 
 def test_the_tables_of_a_gpu_end_in_one_line_where_there_is_none():
