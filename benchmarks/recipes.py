@@ -141,12 +141,14 @@ def world_settings(world: str, look: str, method: str) -> list[str]:
     return [str(x) for x in ("DATASET.NAME", name, *facts["settings"], *own, *calibrated)]
 
 
-def jobs_of(look: str, worlds: Sequence[str], methods: Sequence[str]) -> list[Job]:
+def jobs_of(
+    look: str, worlds: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
+) -> list[Job]:
     """Every candidate (of the test look: every recipe) in every world with every seed."""
     facts = described()
     both = look == "test" and {"CDC", "CLIP_ICM"} <= set(methods)
     jobs = []
-    for seed in facts["seeds"][look]:
+    for seed in seeds:
         for world in worlds:
             for method in methods:
                 tried = candidates(method) if look == "tuning" else [[]]
@@ -252,7 +254,8 @@ def run(args: argparse.Namespace) -> int:
     if args.photos and not (data / "photos_portrait").is_dir():
         make_photos(Path(args.photos, "photos200"), data)
     data.mkdir(parents=True, exist_ok=True)
-    jobs = jobs_of(args.look, worlds, args.methods or list(facts["candidates"]))
+    seeds = args.seeds or facts["seeds"][args.look]
+    jobs = jobs_of(args.look, worlds, args.methods or list(facts["candidates"]), seeds)
     root = Path(args.output)
     planned = [run for job in jobs for run in job.runs(root, data, args.photos or "")]
     status = perform(planned, Local(jobs=args.jobs, show="runs"))
@@ -277,6 +280,9 @@ def checked(args: argparse.Namespace) -> str:
     """What is wrong with the arguments, or ""."""
     if args.photos and not Path(args.photos, "photos200").is_dir():
         return f"--photos must be a folder that holds photos200/, got {args.photos}"
+    allowed = described()["seeds"][args.look]
+    if foreign := sorted(set(args.seeds or ()) - set(allowed)):
+        return f"--seeds of the {args.look} look must be of {allowed}, got {foreign[0]}"
     asked = [name for name in args.worlds or () if _photos(name)]
     if asked and not args.photos and not args.table:
         return f"{' '.join(asked)} need --photos, the folder of the photographs and their CLIP"
@@ -296,6 +302,7 @@ def parser() -> argparse.ArgumentParser:
     facts = described()
     add("--methods", nargs="+", choices=list(facts["candidates"]), help="default: all")
     add("--worlds", nargs="+", choices=list(facts["worlds"]), help="default: all that can be")
+    add("--seeds", nargs="+", type=int, help="default: all of the look")
     add("--photos", help="folder that holds photos200/ and photos200_clip.pt")
     add("--data", default="data", help="where bundled data are drawn and photographs cut")
     add("--output", default="output/recipes", help="where the runs go")
