@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from causalclip import plugin
 from causalclip.clip.additions import hooked
 from causalclip.clip.injection import prompted
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.prompts import PromptSet
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.trainers.prograd import projected
@@ -144,7 +145,8 @@ class Plain:
     def by_both(self, images: Tensor, prompts: PromptSet, text: Tensor) -> tuple[Tensor, ...]:
         """MMRL's image features (B, E), and the logits (B, K) of class and token features."""
         visual = self.clip.visual
-        with hooked(visual.transformer, prompts.image_additions) as left:
+        tower = backbone_of(self.clip).image_tower()
+        with hooked(tower, prompts.image_additions) as left:
             image = F.normalize(self.clip.encode_image(images), dim=-1)
         tokens = self.trainer.model.features(visual.ln_post(left[0].transpose(0, 1)))
         both = (image, F.normalize(tokens, dim=-1))

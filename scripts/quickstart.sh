@@ -8,7 +8,7 @@
 #   1. base-to-novel on HandwrittenDigits (real scans), 16 shots, seeds 1 2 3, for ZeroshotCLIP, CoOp,
 #      CoCoOp, MaPLe and CDC (--all: every method whose classes are named by text);
 #   2. leave one domain out on CausalShapes, 16 shots a class and domain, 5 epochs, seed 1, for
-#      ZeroshotCLIP, LinearProbe, CoOp, MaPLe, CDC and CLIP_ICM (--all: ProGrad and TCP too);
+#      ZeroshotCLIP, LinearProbe, CoOp, MaPLe, CDC and CLIP_ICM (--all: ProGrad, TCP, MMRL and MMA too);
 # and prints one table for each, and writes them with figures and images as one HTML page,
 # $OUTPUT/report.html. What is finished is skipped and said so: a second call only prints, and
 # writes the page anew.
@@ -23,8 +23,8 @@ lodo="ZeroshotCLIP LinearProbe CoOp MaPLe CDC CLIP_ICM"
 case "${1:-}" in
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     --all)
-        methods="ZeroshotCLIP ZeroshotCLIP2 CoOp CoCoOp KgCoOp ProGrad TCP VPT IVLP MaPLe PromptSRC CLIP_Adapter CDC"
-        lodo="$lodo ProGrad TCP" ;;
+        methods="ZeroshotCLIP ZeroshotCLIP2 CoOp CoCoOp KgCoOp ProGrad TCP VPT IVLP MaPLe PromptSRC MMRL MMA CLIP_Adapter CDC"
+        lodo="$lodo ProGrad TCP MMRL MMA" ;;
     "") ;;
     *) echo "quickstart.sh: unknown argument $1 (--help explains)" >&2; exit 2 ;;
 esac

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from causalclip.clip.adapters import CoupledAdapters
-from causalclip.clip.kinds import openai_model
+from causalclip.clip.kinds import backbone_of
 from causalclip.clip.templates import spoken
 from causalclip.clip.texts import ClassTokens, template_tokens
 from causalclip.data.templates import given_template
@@ -47,11 +47,11 @@ class MMA(PromptTrainer):
         Raises:
             ValueError: layers that a tower does not have, or none; a ResNet.
         """
-        settings, clip = self.settings, self.clip
+        settings = self.settings
         start, end = settings.ADAPTER_START, settings.ADAPTER_END
         if start > end:
             raise ValueError(f"TRAINER.MMA.ADAPTER_END must be at least {start}, got {end}")
-        text_width, image_width = tower_widths(openai_model(clip, "MMA"), text=end, vision=end)
+        text_width, image_width = tower_widths(self.clip, text=end, vision=end)
         return CoupledAdapters(
             start,
             end,
@@ -64,5 +64,7 @@ class MMA(PromptTrainer):
     def texts(self, names: Sequence[str]) -> ClassTokens:
         """The same template for all data sets as published, with K class names, (K, L)."""
         template = given_template(self.cfg) or f"{spoken(self.settings.TEXT_CTX_INIT)} {{}}."
-        length = self.clip.context_length
-        return template_tokens(names, template, context_length=length).to(self.device)
+        backbone = backbone_of(self.clip)
+        length, tokenizer = backbone.context_length, backbone.tokenizer
+        texts = template_tokens(names, template, context_length=length, tokenizer=tokenizer)
+        return texts.to(self.device)

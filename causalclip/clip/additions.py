@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causalclip.clip.model import Block, Transformer
 from causalclip.clip.protocol import Tower
 
 Args = tuple[Any, ...]  # of a module's forward, as its hooks get them
@@ -106,8 +105,8 @@ def check_additions(kind: str, additions: Additions, tower: Tower) -> None:
 
 
 @contextmanager
-def hooked(tower: Transformer, additions: Additions) -> Iterator[list[Tensor]]:
-    """Run a tower of tokens (L, N, D) with additions while the context lasts.
+def hooked(tower: Tower, additions: Additions) -> Iterator[list[Tensor]]:
+    """Run a tower with additions while the context lasts; with tokens one of (L, N, D).
 
     The tokens (n, N, D) that entered midway leave into the list that the context gives; it holds
     those of the last forward.
@@ -117,23 +116,23 @@ def hooked(tower: Transformer, additions: Additions) -> Iterator[list[Tensor]]:
 
     def leave(_module: nn.Module, _args: Args, x: Tensor) -> Tensor:
         left[:] = [x[1 : 1 + n]]
-        return torch.cat([x[:1], x[1 + n :]])
+        return torch.cat([x[:1], x[1 + n :]]) if n else x
 
     with ExitStack() as stack:
-        for i, block in enumerate(tower.resblocks):
-            for handle in _hook_block(block, additions, i):
+        for i, block in enumerate(tower.blocks):
+            for handle in _hook_block(block, additions, i, tower.norm):
                 stack.callback(handle.remove)
         if additions:
-            stack.callback(tower.register_forward_hook(leave).remove)
+            stack.callback(tower.blocks[-1].register_forward_hook(leave).remove)
         yield left
 
 
-def _hook_block(block: Block, additions: Additions, i: int) -> Iterator[Any]:
+def _hook_block(block: Any, additions: Additions, i: int, norm: str) -> Iterator[Any]:
     def enter(_module: nn.Module, args: Args) -> Args:
         return (additions.entered(args[0], i, axis=0), *args[1:])
 
     def adapt(_module: nn.Module, args: Args, output: Tensor) -> Tensor:
-        return additions.adapted(output, i, args[0], block.ln_1)
+        return additions.adapted(output, i, args[0], getattr(block, norm))
 
     if i in additions.tokens:
         yield block.register_forward_pre_hook(enter)

@@ -133,7 +133,8 @@ def encode_image_tokens(
     if has_plain_image_tower(model):
         x = read_tokens(model.visual, images.type(model.dtype), (), additions)
         return projected(model.visual, x), x[:, 1:]
-    with _claimed(model), hooked(model.visual.transformer, additions) as left:
+    tower = _tower(model, "image", additions)
+    with _claimed(model), hooked(tower, additions) as left:
         features = model.encode_image(images)
     return features, model.visual.ln_post(left[-1].transpose(0, 1))
 
@@ -201,9 +202,9 @@ def prompted(
         if text or image or text_additions or image_additions:
             stack.enter_context(_claimed(model))
         if text_additions:
-            stack.enter_context(hooked(model.transformer, text_additions))
+            stack.enter_context(hooked(towers["text"], text_additions))
         if image_additions:
-            stack.enter_context(hooked(model.visual.transformer, image_additions))
+            stack.enter_context(hooked(towers["image"], image_additions))
         for handle in _hook_texts(towers, text, text_positions, start):
             stack.callback(handle.remove)
         for i, prompt in enumerate(image):
@@ -356,9 +357,9 @@ def _claimed(model: CLIPModel) -> Iterator[None]:
 
 
 def _tower(model: CLIPModel, kind: str, additions: Additions) -> Tower:
-    """The tower that gets prompts or additions; the latter read more than the protocol has."""
-    if additions:
-        openai_model(model, "an addition to blocks")
+    """The tower that gets prompts or additions; tokens ask more of it than the protocol has."""
+    if additions.tokens:
+        openai_model(model, "a token that enters midway")
     backbone = backbone_of(model)
     return backbone.text_tower() if kind == "text" else backbone.image_tower()
 

@@ -7,6 +7,7 @@ position or at a class token behind it; image towers are open_clip's own, timm's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -157,9 +158,8 @@ class OpenCLIP(nn.Module):
                 f"image prompts need a ViT backbone, {self.name} has a {type(trunk).__name__}: use "
                 "a method with text prompts alone"
             )
-        return Tower(
-            trunk.embed_dim, trunk.blocks, trunk.norm_pre, axis=1, reads_all=True, rotary=rotary
-        )
+        tower = Tower(trunk.embed_dim, trunk.blocks, trunk.norm_pre, axis=1, norm="norm1")
+        return replace(tower, reads_all=True, rotary=rotary)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Features (B, E) of images (B, 3, R, R), not normalised."""

@@ -55,6 +55,8 @@ class Tower:
     """Whether more is read behind the last block than the class token: prompts must go there."""
     rotary: bool = False
     """Whether a block gets rotary positions as `rope`, (L', 2 d) for the L' patches."""
+    norm: str = "ln_1"
+    """What its blocks call the normalisation in front of their attention."""
 
     @property
     def layers(self) -> int:

@@ -8,6 +8,7 @@ import open_clips
 import pytest
 import torch
 
+from causalclip.clip.additions import Additions
 from causalclip.clip.backbone import build_clip, load_clip, preprocessing_of, weights_digest
 from causalclip.clip.injection import encode_image, encode_text, encode_texts, prompted
 from causalclip.clip.kinds import backbone_of
@@ -89,6 +90,18 @@ def test_image_prompts_give_the_same_through_both_packages(both, images, shape):
     assert torch.allclose(ours, theirs, **CLOSE)
 
 
+def test_adapters_give_the_same_through_both_packages(both, images):
+    weights = [w.requires_grad_() for w in prompts(64, 64)]
+    added = Additions(adapters={i: lambda x, w=w: torch.tanh(x @ w) for i, w in enumerate(weights)})
+    found = []
+    for model in both:
+        text = encode_texts(model, texts_for(model), (), added)[0]
+        features = torch.cat([text, encode_image(model, images, (), added)])
+        found.append([features, *torch.autograd.grad(features.square().sum(), weights)])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).abs().max() < 1e-5 * ours.abs().max()
+
+
 # What each kind needs
 
 
@@ -113,8 +126,11 @@ def test_text_is_cut_only_under_a_causal_mask_and_where_its_end_is_read(kind, cu
     assert seen == [cut]
 
 
-def written_out(visual, images, given):
-    """A timm tower with prompts behind its prefix token, which rotary positions leave out."""
+def written_out(visual, images, given, adapted=None):
+    """A timm tower with prompts behind its prefix token, which rotary positions leave out.
+
+    `adapted` is what the adapters of all blocks make of tokens.
+    """
     trunk, n = visual.trunk, given[0].shape[0]
     x = trunk._pos_embed(trunk.patch_embed(images))
     x, rope = x if isinstance(x, tuple) else (x, None)
@@ -123,11 +139,12 @@ def written_out(visual, images, given):
         own = given[i].expand(len(x), -1, -1)
         behind = x[:, prefix:] if i == 0 else x[:, prefix + n :]
         x = torch.cat([x[:, :prefix], own, behind], dim=1)
+        beside = 0 if adapted is None else adapted(block.norm1(x))
         if rope is None:
-            x = block(x)
+            x = block(x) + beside
             continue
         block.attn.num_prefix_tokens += n
-        x = block(x, rope=rope)
+        x = block(x, rope=rope) + beside
         block.attn.num_prefix_tokens -= n
     x = torch.cat([x[:, :prefix], x[:, prefix + n :]], dim=1)
     return visual.head(trunk.forward_head(trunk.norm(x)))
@@ -139,6 +156,11 @@ def test_deep_image_prompts_are_read_by_patches_and_pooled_by_none(kind, models,
     found = encode_image(models[kind], images, given)
     assert torch.allclose(found, written_out(models[kind].model.visual, images, given), **CLOSE)
     assert not torch.allclose(found, encode_image(models[kind], images), atol=1e-3)
+    added = Additions(adapters=dict.fromkeys((0, 1), torch.tanh))
+    found = encode_image(models[kind], images, given, added)
+    slow = written_out(models[kind].model.visual, images, given, torch.tanh)
+    assert torch.allclose(found, slow, **CLOSE)
+    assert not torch.allclose(found, encode_image(models[kind], images, given), atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["vit", "map", "eva", "coca"])
@@ -149,7 +171,9 @@ def test_prompts_leave_no_trace_and_learn_on_every_tower(kind, models, images):
     features = encode_texts(model, texts_for(model), [p.unsqueeze(0) for p in text])[0]
     features = features.sum() + encode_image(model, images, image).square().sum()
     assert all(g.abs().max() > 0 for g in torch.autograd.grad(features, [*text, *image]))
-    with pytest.raises(ZeroDivisionError), prompted(model, text=text, image=image):
+    added = Additions(adapters={0: torch.tanh})
+    both = {"text_additions": added, "image_additions": added}
+    with pytest.raises(ZeroDivisionError), prompted(model, text=text, image=image, **both):
         raise ZeroDivisionError
     assert torch.equal(encode_image(model, images), before)
 
@@ -240,6 +264,12 @@ def test_unknown_models_and_tags_are_answered_with_the_nearest(name, error, mess
 
 
 def test_what_needs_openais_classes_says_so(models):
+    tokens = Additions({0: torch.zeros(2, 64)})
+    with (
+        pytest.raises(ValueError, match="a token that enters midway needs .*seam-vit/"),
+        prompted(models["vit"], image_additions=tokens),
+    ):
+        pass
     with pytest.raises(ValueError, match="a map of patches needs .*got open_clip:seam-vit/"):
         last_layer(models["vit"])
     with pytest.raises(ValueError, match="a published checkpoint needs .*got open_clip:seam-vit/"):
