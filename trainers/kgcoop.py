@@ -46,15 +46,7 @@ class KgCoOp(PromptTrainer):
         return self.settings.TEMPLATE or dataset_template(self.cfg, self.templates)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy plus W times the mean distance of the class texts from the hand-crafted.
-
-        Args:
-            images: (B, 3, H, W).
-            labels: (B,) int64.
-
-        Returns:
-            The loss, and the logits (B, K).
-        """
+        """Cross-entropy plus W times the mean distance of the class texts from the hand-crafted."""
         prompts = self.model()
         text_features = self.text_features(prompts)
         logits = self.classify(self.image_features(images, prompts), text_features)

@@ -118,15 +118,7 @@ class MMRL(PromptTrainer):
         return not set(targets) <= set(sources)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Both cross-entropies, and both distances from frozen CLIP.
-
-        Args:
-            images: (B, 3, H, W).
-            labels: (B,) int64.
-
-        Returns:
-            The loss, and the logits (B, K) of both features.
-        """
+        """Both cross-entropies and both distances from frozen CLIP; the logits of both features."""
         prompts, weight = self.model(), self.settings.REG_WEIGHT
         text = self.text_features(prompts)
         features, of_tokens = self.both_features(images, prompts)

@@ -101,15 +101,7 @@ class ProGrad(PromptTrainer):
         return TextPrompts(context.n_ctx, width, init=start)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy; its gradient for the context is `projected`.
-
-        Args:
-            images: (B, 3, H, W).
-            labels: (B,) int64.
-
-        Returns:
-            The loss, and the logits (B, K).
-        """
+        """Cross-entropy; its gradient for the context is `projected`."""
         ctx = self.model().text[0].clone()  # a tensor of this step, so that its hook ends with it
         prompts = PromptSet(text=(ctx,))
         image_features = self.image_features(images, prompts)

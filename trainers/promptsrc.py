@@ -92,15 +92,7 @@ class PromptSRC(PromptTrainer):
         return F.normalize(total, dim=-1)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy plus the three distances from frozen CLIP: text, image and logits.
-
-        Args:
-            images: (B, 3, H, W).
-            labels: (B,) int64.
-
-        Returns:
-            The loss, and the logits (B, K).
-        """
+        """Cross-entropy plus the three distances from frozen CLIP: text, image and logits."""
         prompts, settings = self.model(), self.settings
         text = F.normalize(self.text_features(prompts).float(), dim=-1)
         image = F.normalize(self.image_features(images, prompts).float(), dim=-1)

@@ -225,7 +225,7 @@ class PromptTrainer(Calibrated):
         """The training loss and the class scores (B, K) its accuracy is printed of.
 
         Args:
-            images: what `parse_batch_train` delivers.
+            images: what `parse_batch_train` delivers; (B, 3, H, W) but for CDC's views.
             labels: (B,) int64.
         """
         logits = self.logits(images)
