@@ -51,7 +51,8 @@ def call(images, random_clip, monkeypatch, capsys):
         flags += ["--seed", 1, "--dataset-config-file", images / "mine.yaml"]
         flags += ["--config-file", CONFIGS / "trainers" / trainer / config]
         options = ["MODEL.BACKBONE.NAME", random_clip, "USE_CUDA", False, "OPTIM.MAX_EPOCH", 1]
-        split = next((i for i, word in enumerate(more) if "." in str(word)), len(more))
+        keys = (i for i, word in enumerate(more) if "." in str(word) and str(word).isupper())
+        split = next(keys, len(more))  # KEY VALUE pairs end the flags
         status = train.main([str(x) for x in (*flags, *more[:split], *options, *more[split:])])
         if stopped:
             return status, sum(stopped in line for line in capsys.readouterr().err.splitlines())
