@@ -83,21 +83,14 @@ def configured(run: Run) -> CfgNode:
     Raises:
         PlanError: a setting that does not exist, or of another type.
     """
-    from causalclip import plugin  # here: it brings torch along
+    from causalclip import plugin  # here: they bring torch along
+    from causalclip.runs.train import UserError, asked_cfg, sentence
 
     plugin.register_all()
-    args, cfg = parser().parse_args(run.arguments), plugin.default_cfg()
     try:
-        for path in (args.dataset_config_file, *args.config_file):
-            cfg.merge_from_file(path)
-        cfg.merge_from_list(args.opts)
-    except (KeyError, ValueError, AssertionError) as error:
-        raise PlanError(str(error.args[0] if error.args else error)) from error
-    cfg.DATASET.ROOT, cfg.OUTPUT_DIR, cfg.SEED = args.root, args.output_dir, args.seed
-    cfg.TRAINER.NAME = args.trainer
-    cfg.DATASET.SOURCE_DOMAINS = args.source_domains or []
-    cfg.DATASET.TARGET_DOMAINS = args.target_domains or []
-    return cfg
+        return asked_cfg(parser().parse_args(run.arguments))
+    except (UserError, KeyError, ValueError, AssertionError) as error:
+        raise PlanError(sentence(error)) from error
 
 
 def check_settings(cfg: CfgNode, method: str) -> None:

@@ -299,13 +299,7 @@ def coupled_prompts(clip: CLIPModel, context: Context, *, depth: int) -> Coupled
         ValueError: prompts deeper than a tower, no ViT, or fewer words than the context has.
     """
     text, vision = tower_widths(clip, text=depth, vision=depth)
-    return CoupledPrompts(
-        context.n_ctx,
-        depth,
-        text,
-        vision,
-        init=context.start(clip),
-    )
+    return CoupledPrompts(context.n_ctx, depth, text, vision, init=context.start(clip))
 
 
 def independent_prompts(
@@ -317,16 +311,9 @@ def independent_prompts(
         ValueError: prompts deeper than a tower or on one that takes none, tokens without depth or
             depth without tokens, or fewer words than the context has.
     """
-    text, vision = tower_widths(clip, text=text_depth, vision=vision_depth)
-    return IndependentPrompts(
-        context.n_ctx,
-        n_vision,
-        text_depth,
-        vision_depth,
-        text,
-        vision,
-        init=context.start(clip),
-    )
+    widths = tower_widths(clip, text=text_depth, vision=vision_depth)
+    sizes = (context.n_ctx, n_vision, text_depth, vision_depth)
+    return IndependentPrompts(*sizes, *widths, init=context.start(clip))
 
 
 def tower_widths(clip: CLIPModel, *, text: int, vision: int) -> tuple[int, int]:

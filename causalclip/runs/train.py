@@ -64,7 +64,19 @@ BUILD_ERRORS = (*INPUT_ERRORS, KeyError, AssertionError, ImportError)
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """Defaults, then data set file, method file, flags and KEY VALUE pairs; frozen.
+    """What the command line asks for, frozen.
+
+    Raises:
+        UserError: as `asked_cfg`, an unknown trainer or data set, or no folder of data.
+    """
+    cfg = asked_cfg(args)
+    cfg.freeze()
+    check_names(cfg)
+    return cfg
+
+
+def asked_cfg(args: argparse.Namespace) -> CfgNode:
+    """Defaults, then data set file, method file, flags and KEY VALUE pairs.
 
     Raises:
         UserError: a file that is not there, or options that are no pairs.
@@ -81,8 +93,6 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     if len(args.opts) % 2:
         raise UserError(f"options must come as KEY VALUE pairs, got {' '.join(args.opts)}")
     cfg.merge_from_list(args.opts)
-    cfg.freeze()
-    check_names(cfg)
     return cfg
 
 
