@@ -147,7 +147,7 @@ coverage from the patch tokens. AdamW, cosine. Made with {versions}.
 {recipe}
 ```
 
-## Zero-shot accuracy (per cent; templates of `causalclip.clip.templates`)
+## Zero-shot accuracy (per cent; templates of `causalclip.data.templates`)
 
 {figures}
 """
