@@ -27,10 +27,8 @@ _mended: list[str] | None = None
 _libraries: list[torch.library.Library] = []  # operators live as long as these
 
 
-def mend(*, required: bool = True) -> list[str]:
+def mend() -> list[str]:
     """Mend what is broken and return what that was; safe to call first thing, and again.
-
-    Without any `dassl` that is [] if it is not `required`.
 
     Raises:
         ImportError: no `dassl` is installed; says how to get one.
@@ -38,8 +36,6 @@ def mend(*, required: bool = True) -> list[str]:
     global _mended
     if _mended is None:
         if find_spec("dassl") is None:
-            if not required:
-                return []
             raise ImportError(
                 "no module named dassl: install the embedded toolkit (pip install ./minidassl) "
                 "or Dassl itself (https://github.com/KaiyangZhou/Dassl.pytorch)"
