@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +19,7 @@ from causalclip.ablation.planning import configured
 from causalclip.icm import options
 from causalclip.icm.folds import pooled
 from causalclip.icm.projection import InvariantProjection
-from causalclip.icm.selection import (
-    Choice,
-    LogisticClassifier,
-    RidgeClassifier,
-    Scored,
-    zeroshot_classifier,
-)
+from causalclip.icm.selection import Scored, told_right
 from causalclip.runs.plan import Run
 from causalclip.trainers.clip_icm import PROJECTION_FILES
 
@@ -56,26 +50,13 @@ def on_target(run: Run, head: str) -> list[Scored]:
     trainer = trainer_of(run)
     settings = trainer.settings
     folds = options.folds_for(settings, head, trainer.sources.folds(trainer.captions()))
-    n_classes = len(trainer.classnames)
-    if head == "zeroshot":
-        normalize = settings.NORMALIZE_PROJECTED
-        classifier = zeroshot_classifier(trainer.text.cpu(), normalize=normalize)
-    elif settings.SELECT_PROBE == "logistic":
-        classifier = LogisticClassifier(n_classes, settings.C, settings.MAX_ITER)
-    else:
-        classifier = RidgeClassifier(folds, n_classes)
+    classifier = options.classifier_for(settings, head, folds, trainer.text.cpu())
     features, labels = trainer.labelled(trainer.dm.dataset.test)
     moments = pooled(folds, text_weight=settings.TEXT_WEIGHT)
     search = options.search_of(settings, trainer.encoder.dim)
-    solved: dict[Choice, InvariantProjection] = {}  # cells that differ in dim_inv share one
-    scored = []
-    for choice in search.grid:
-        widest = replace(choice, dim_inv=moments.dim)
-        if widest not in solved:
-            solved[widest] = widest.solve(moments, keep=search.keep)
-        told = classifier(solved[widest].first(choice.dim_inv), folds, features)
-        scored.append(Scored(choice, (100 * (told == labels).double().mean().item(),)))
-    return scored
+    asked = (features, labels, folds, moments, search.grid, classifier)
+    cells = zip(search.grid, told_right(*asked, keep=search.keep), strict=True)
+    return [Scored(choice, (100 * right.double().mean().item(),)) for choice, right in cells]
 
 
 @dataclass(frozen=True)

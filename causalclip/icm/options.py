@@ -16,6 +16,7 @@ from causalclip.icm.pairs import pairs_an_image
 from causalclip.icm.search import Found, Search
 from causalclip.icm.selection import (
     Choice,
+    Classifier,
     LogisticClassifier,
     RidgeClassifier,
     cells,
@@ -126,12 +127,25 @@ def cell_for(options: Mapping[str, Any], head: str, folds: Sequence[Fold], text:
     if options["SELECT"] == "fixed":
         return Found(fixed_choice(options))
     search = search_of(options, text.shape[1])
+    classifier = classifier_for(options, head, folds, text)
+    stands_in = isinstance(classifier, RidgeClassifier)
+    return search(folds, classifier, judge=probe_of(options, text) if stands_in else None)
+
+
+def classifier_for(
+    options: Mapping[str, Any], head: str, folds: Sequence[Fold], text: Tensor
+) -> Classifier:
+    """What a reading's cells are scored by, texts being (K, D): for the probe what stands in."""
     if head == "zeroshot":
-        return search(folds, zeroshot_classifier(text, normalize=options["NORMALIZE_PROJECTED"]))
-    probe = LogisticClassifier(len(text), options["C"], options["MAX_ITER"])
+        return zeroshot_classifier(text, normalize=options["NORMALIZE_PROJECTED"])
     if options["SELECT_PROBE"] == "logistic":
-        return search(folds, probe)
-    return search(folds, RidgeClassifier(folds, len(text)), judge=probe)
+        return probe_of(options, text)
+    return RidgeClassifier(folds, len(text))
+
+
+def probe_of(options: Mapping[str, Any], text: Tensor) -> LogisticClassifier:
+    """The linear probe itself, of as many classes as there are texts (K, D)."""
+    return LogisticClassifier(len(text), options["C"], options["MAX_ITER"])
 
 
 def fixed_choice(options: Mapping[str, Any]) -> Choice:

@@ -142,9 +142,11 @@ def held_out(
 
     Its subspace is estimated on the other folds; arguments as in `leave_one_out`.
     """
-    rest = [fold for fold in folds if fold is not folds[number]]
+    held = folds[number]
+    rest = [fold for fold in folds if fold is not held]
     moments = pooled(rest, text_weight=text_weight)
-    return _right(folds[number], rest, moments, grid, classifier, keep)
+    asked = (held.held_features, held.held_labels)
+    return told_right(*asked, rest, moments, grid, classifier, keep=keep)
 
 
 def best(scored: Sequence[Scored]) -> Scored:
@@ -152,15 +154,27 @@ def best(scored: Sequence[Scored]) -> Scored:
     return max(scored, key=lambda cell: (round(cell.mean, 6), cell.choice.dim_inv))
 
 
-def _right(
-    held: Fold,
+def told_right(
+    features: Tensor,
+    labels: Tensor,
     rest: Sequence[Fold],
     moments: InterventionMoments,
     grid: Sequence[Choice],
     classifier: Classifier,
+    *,
     keep: Keep,
 ) -> list[Tensor]:
-    """Which of the held-out features (H,) each cell tells right."""
+    """Which of the features (H, D) with labels (H,) each cell tells right, (H,) bools a cell.
+
+    Args:
+        features: of images that had no part in the folds.
+        labels: their classes.
+        rest: the folds that the classifier may read.
+        moments: of these folds, which the subspaces are taken of.
+        grid: the cells.
+        classifier: as in `leave_one_out`.
+        keep: which end of the spectrum, as in `solve`.
+    """
     solved: dict[Choice, InvariantProjection] = {}
     right = []
     for choice in grid:
@@ -168,7 +182,7 @@ def _right(
         if widest not in solved:
             solved[widest] = widest.solve(moments, keep=keep)
         projection = solved[widest].first(choice.dim_inv)
-        right.append(classifier(projection, rest, held.held_features) == held.held_labels)
+        right.append(classifier(projection, rest, features) == labels)
     return right
 
 
