@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from causalclip.checks.outcome import CheckFailed, NotApplicable, require
 from causalclip.checks.subject import EPOCHS, Run, Subject, different
@@ -54,7 +55,7 @@ def check_resume(subject: Subject) -> str:
     return same(subject.whole, resumed, "a kill after epoch 1")
 
 
-def _killed(subject: Subject, folder: Any) -> None:
+def _killed(subject: Subject, folder: Path) -> None:
     trainer = subject.build(folder=folder)
     after_epoch = trainer.after_epoch
 
@@ -73,7 +74,7 @@ def _killed(subject: Subject, folder: Any) -> None:
 def _reused(subject: Subject) -> str:
     """A finished fit is taken as it is, in its own folder, and only by the same settings."""
 
-    def refuse() -> Any:
+    def refuse() -> NoReturn:
         raise CheckFailed("a finished fit of the same settings is fitted again")
 
     again = subject.build(folder=subject.whole.folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dassl.data.datasets import DatasetBase
 from yacs.config import CfgNode
 
 from causalclip.engine.settings import Constraint, Fixed, ListOf, Number, OneOf, Whole
@@ -44,7 +45,7 @@ def check_common(cfg: CfgNode) -> None:
             raise ValueError(f"{key} must be {constraint.words}, got {value!r}")
 
 
-def check_domains_known(cfg: CfgNode, dataset: Any) -> None:
+def check_domains_known(cfg: CfgNode, dataset: DatasetBase) -> None:
     """Refuse domains for a data set that has none, which would ignore them.
 
     Raises:
@@ -58,7 +59,7 @@ def check_domains_known(cfg: CfgNode, dataset: Any) -> None:
         )
 
 
-def check_several_classes(cfg: CfgNode, dataset: Any) -> None:
+def check_several_classes(cfg: CfgNode, dataset: DatasetBase) -> None:
     """Refuse a data set of one class, whose answer is known before any work.
 
     Raises:

@@ -113,7 +113,7 @@ def own_batches(loader: DataLoader) -> DataLoader:
     )
 
 
-def divided(loader: Any) -> Any:
+def divided(loader: DataLoader | Epochs) -> DataLoader | Epochs:
     """A training loader of this process's part of every batch; of one process alone, as it is.
 
     Raises:

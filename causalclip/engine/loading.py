@@ -31,7 +31,9 @@ Place = tuple[int, int]
 """An epoch and an image's index."""
 
 
-def training_loader(loader: DataLoader, cfg: CfgNode, *, epochs: int | None = None) -> Any:
+def training_loader(
+    loader: DataLoader, cfg: CfgNode, *, epochs: int | None = None
+) -> DataLoader | Epochs:
     """What gives the batches of a loader of Dassl's as DATALOADER.DRAWS asks for.
 
     Args:
