@@ -91,8 +91,7 @@ class CLIPTrainer(EvaluatedTrainer):
         INPUT becomes what the backbone learned with, where it says so.
 
         Raises:
-            ValueError: a setting of the loader that is out of its range, data of one class, or an
-                unknown backbone.
+            ValueError: data of one class, domains of data that have none, or an unknown backbone.
         """
         self.cfg = as_the_backbone_reads(self.cfg)
         self.dm = DataManager(

@@ -8,11 +8,14 @@ from typing import Any
 from dassl.data.datasets import DatasetBase
 from yacs.config import CfgNode
 
+from causalclip.engine.loading import DRAWS
 from causalclip.engine.settings import Constraint, Fixed, ListOf, Number, OneOf, Whole
 
 ABSENT = CfgNode()  # a host's configuration may lack ours
 BATCH = Whole(1, 1_000_000)
 SETTINGS: Mapping[str, Constraint] = {
+    "DATALOADER.DECODED_MB": Number(0),
+    "DATALOADER.DRAWS": OneOf(DRAWS),
     "DATALOADER.K_TRANSFORMS": Whole(1, 100),
     "DATALOADER.NUM_WORKERS": Whole(0, 1024),
     "DATALOADER.TEST.BATCH_SIZE": BATCH,

@@ -43,23 +43,15 @@ def training_loader(
 
     Returns:
         `loader` itself, or `Epochs` over its images.
-
-    Raises:
-        ValueError: a setting out of its range.
     """
     settings = {**DEFAULTS, **cfg.DATALOADER}  # a host's configuration may lack ours
-    draws, decoded_mb = settings["DRAWS"], settings["DECODED_MB"]
-    if draws not in DRAWS:
-        raise ValueError(f"DATALOADER.DRAWS must be one of {', '.join(DRAWS)}, got {draws!r}")
-    if decoded_mb < 0:
-        raise ValueError(f"DATALOADER.DECODED_MB must not be negative, got {decoded_mb}")
-    if draws == "dassl":
+    if settings["DRAWS"] == "dassl":
         return loader
     return Epochs(
         loader,
         seed=cfg.SEED if cfg.SEED >= 0 else secrets.randbits(63),  # below 0: another every time
         last=cfg.OPTIM.MAX_EPOCH if epochs is None else epochs,
-        decoded_bytes=int(decoded_mb * 2**20),
+        decoded_bytes=int(settings["DECODED_MB"] * 2**20),
     )
 
 

@@ -205,7 +205,7 @@ class PromptTrainer(Calibrated):
         """As in CLIPTrainer; of several processes, each loads its part of every batch.
 
         Raises:
-            ValueError: a setting out of its range, or one that several processes cannot share.
+            ValueError: as in CLIPTrainer, or a setting that several processes cannot share.
         """
         super().build_data_loader()
         self.train_loader_x = divided(self.train_loader_x)

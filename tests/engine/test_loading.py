@@ -247,18 +247,6 @@ def test_without_a_seed_every_run_draws_others(epochs):
     assert not torch.equal(one[1], other[1])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["DATALOADER.DRAWS", "both"], "DRAWS must be one of dassl, item, got 'both'"),
-        (["DATALOADER.DECODED_MB", -1], "DECODED_MB must not be negative, got -1"),
-    ],
-)
-def test_a_wrong_setting_is_refused(options, message, make_trainer, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        make_trainer("CoOp", tmp_path, *options)
-
-
 # Decoded pictures
 
 
