@@ -208,8 +208,8 @@ def trainer_of(
     # ProGrad's CTX_INIT is a flag: with words, those of its template behind zeros.
     given = {"CTX_INIT": words, "REP_LAYERS": [2, 3, 4], "ADAPTER_START": 2, "ADAPTER_END": 4}
     for key in cfg.TRAINER[node]:
-        own = cfg.TRAINER[node][key]
-        cfg.TRAINER[node][key] = type(own)(given.get(key, own))
+        if key in given:
+            cfg.TRAINER[node][key] = type(cfg.TRAINER[node][key])(given[key])
         if key.startswith("PROMPT_DEPTH"):
             cfg.TRAINER[node][key] = min(cfg.TRAINER[node][key], 4)
     kind = type(name, (WithoutData, TRAINER_REGISTRY.get(name)), {"names": classnames})

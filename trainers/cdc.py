@@ -40,6 +40,7 @@ from causalclip.clip.prompts import (
     PromptSet,
     TextPrompts,
     encode_image_sets,
+    encode_image_sets_twice,
     encode_text_sets,
 )
 from causalclip.clip.zeroshot import class_features
@@ -262,23 +263,26 @@ class CDC(PromptTrainer):
             The loss, and what the templates say together (B, K).
         """
         prompts, objective = self.model(), self.objective
-        image_features = self.image_features(images, prompts)
+        image_features, frozen = self.learned_and_frozen(images, prompts)
         text_features = self.text_features(prompts)
         logits = self.classify(image_features, text_features)  # (B, M, K)
         evidence = self.evidence(logits)
         loss = objective.classification(logits, evidence, labels, epoch=self.epoch + 1)
         loss = loss + objective.regularisers(
-            text_features,
-            image_features,
-            handcrafted=self.handcrafted,
-            frozen=self.frozen_features(images, prompts) if objective.gamma_image else None,
+            text_features, image_features, handcrafted=self.handcrafted, frozen=frozen
         )
         return loss, fused_scores(logits, evidence, objective.fusion)
 
-    @torch.no_grad()
-    def frozen_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """(B, M, E) of the views (B, M, 3, H, W) in the image tower without prompts."""
-        return encode_image_sets(self.clip, images, PromptSet(text=prompts.text))
+    def learned_and_frozen(
+        self, images: Tensor, prompts: PromptSet
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, M, E) of the views (B, M, 3, H, W) under each template, and what L_con holds them at.
+
+        The latter are those of the image tower without prompts; None where nothing reads them.
+        """
+        if self.objective.gamma_image:
+            return encode_image_sets_twice(self.clip, images, prompts)
+        return self.image_features(images, prompts), None
 
     # Calibration
 

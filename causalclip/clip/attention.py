@@ -23,29 +23,42 @@ def text_attention(
         layout: where each text lies among the S tokens.
         ends_only: attend for the N end tokens alone, in the sorted order: (G, N, D).
     """
-    q, k, v = _heads(attn, x[:, layout.ends] if ends_only else x, x)
+    queries = queries_of(attn, x[:, layout.ends] if ends_only else x)
+    q, k, v = _by_head(attn, queries, keys_values_of(attn, x))
     scaled = q * q.shape[-1] ** -0.5
     return _merged(attn, _attend(scaled, k, v, layout, ends_only=ends_only))
 
 
-def image_attention(attn: nn.MultiheadAttention, x: Tensor, *, read: int | None = None) -> Tensor:
-    """Return what attention gives for the tokens of images, (B, L, D).
+def image_attention(attn: nn.MultiheadAttention, queries: Tensor, keys_values: Tensor) -> Tensor:
+    """Return what attention gives for tokens of images, (B, Q, D).
 
     Args:
         attn: the module whose weights are used.
-        x: (B, L, D), normalised tokens.
-        read: attend for the first `read` tokens alone: (B, read, D).
+        queries: (B, Q, D), of the tokens that are attended for.
+        keys_values: (B, S, 2 D), of all that they see.
     """
-    q, k, v = _heads(attn, x[:, :read], x)
+    q, k, v = _by_head(attn, queries, keys_values)
     return _merged(attn, F.scaled_dot_product_attention(q, k, v))
 
 
-def _heads(attn: nn.MultiheadAttention, queries: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values by head, (..., H, S, d), of tokens (..., S, D)."""
-    width, weight, bias = attn.embed_dim, attn.in_proj_weight, attn.in_proj_bias
-    q = F.linear(queries, weight[:width], bias[:width])
-    k, v = F.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
-    return tuple(t.unflatten(-1, (attn.num_heads, -1)).transpose(-3, -2) for t in (q, k, v))
+def queries_of(attn: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
+    """The queries (..., D) of normalised tokens (..., D)."""
+    width = attn.embed_dim
+    return F.linear(tokens, attn.in_proj_weight[:width], attn.in_proj_bias[:width])
+
+
+def keys_values_of(attn: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
+    """The keys and, behind them, the values (..., 2 D) of normalised tokens (..., D)."""
+    width = attn.embed_dim
+    return F.linear(tokens, attn.in_proj_weight[width:], attn.in_proj_bias[width:])
+
+
+def _by_head(
+    attn: nn.MultiheadAttention, queries: Tensor, keys_values: Tensor
+) -> tuple[Tensor, ...]:
+    """Queries, keys and values, (..., H, S, d) each."""
+    parts = (queries, *keys_values.chunk(2, dim=-1))
+    return tuple(t.unflatten(-1, (attn.num_heads, -1)).transpose(-3, -2) for t in parts)
 
 
 def _merged(attn: nn.MultiheadAttention, read: Tensor) -> Tensor:

@@ -1,18 +1,38 @@
-"""CLIP's Vision Transformer, its last block for the tokens that are read: the class token alone.
+"""CLIP's Vision Transformer, computed for the tokens that are read.
 
-The weights are the model's own modules'; the arithmetic is theirs too.
+Of the last block that is the class token alone; of a prompt whose place another takes in the next
+block, its keys and values. The weights are the model's own modules'; the arithmetic is theirs too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from causalclip.clip.additions import NOTHING, Additions
-from causalclip.clip.attention import image_attention
+from causalclip.clip.attention import image_attention, keys_values_of, queries_of
 from causalclip.clip.model import Block, VisionTransformer
+
+
+class Seen(NamedTuple):
+    """What a block's attention works on."""
+
+    queries: Tensor
+    """(B, Q, D), of the tokens that are read behind the block."""
+    keys_values: Tensor
+    """(B, S, 2 D), of all that they see."""
+
+
+class Entered(NamedTuple):
+    """Images in front of the first block, the same whatever prompts will stand beside them."""
+
+    tokens: Tensor
+    """(B, 1 + L, D), the class token and the patches behind `ln_pre`."""
+    seen: Seen | None = None
+    """Of the first block, where more than one forward will ask for it."""
 
 
 def encode_patches(
@@ -23,6 +43,20 @@ def encode_patches(
 ) -> Tensor:
     """Return the image features (B, E), not normalised; arguments as of `read_tokens`."""
     return projected(visual, read_tokens(visual, images, prompts, additions))
+
+
+def encode_patches_twice(
+    visual: VisionTransformer, images: Tensor, prompts: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return what `encode_patches` gives with prompts and, without a graph, with none: (B, E) each.
+
+    All that comes in front of the first attention is the same for both, and is computed once.
+    """
+    x, block = _entered(visual, images), visual.transformer.resblocks[0]
+    entered = Entered(x, _seen(block, x, None))
+    with torch.no_grad():
+        plain = projected(visual, _through_blocks(visual, entered))
+    return projected(visual, _through_blocks(visual, entered, prompts)), plain
 
 
 def projected(visual: VisionTransformer, tokens: Tensor) -> Tensor:
@@ -45,23 +79,55 @@ def read_tokens(
             `ln_pre`, the others replace these last tokens on entering block 1, 2, ...
         additions: to the blocks.
     """
+    return _through_blocks(visual, Entered(_entered(visual, images)), prompts, additions)
+
+
+def _entered(visual: VisionTransformer, images: Tensor) -> Tensor:
+    """The class token and the patches (B, 1 + L, D) behind `ln_pre`."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)  # B L D
     # shape[0], not len(): a number that torch.export can leave open
     first = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
     x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+    return visual.ln_pre(x)
+
+
+def _through_blocks(
+    visual: VisionTransformer,
+    entered: Entered,
+    prompts: Sequence[Tensor] = (),
+    additions: Additions = NOTHING,
+) -> Tensor:
+    """The tokens that are read, (B, 1 + n, D); see `read_tokens`."""
+    x = entered.tokens
     tokens = [prompt.to(x.dtype).expand(x.shape[0], -1, -1) for prompt in prompts]  # B n D each
-    x = visual.ln_pre(torch.cat([x, *tokens[:1]], dim=1))
+    tokens[:1] = [visual.ln_pre(first) for first in tokens[:1]]
     blocks = visual.transformer.resblocks
     for i, block in enumerate(blocks):
-        if 0 < i < len(tokens):
-            x = torch.cat([x[:, : -tokens[i].shape[1]], tokens[i]], dim=1)
+        last, beside = i == len(blocks) - 1, tokens[i] if i < len(tokens) else None
+        if beside is not None and i == len(tokens) - 1 and not last:
+            x, beside = torch.cat([x, beside], dim=1), None  # nothing takes their place
         x = additions.entered(x, i)
-        read = 1 + additions.n_tokens if i == len(blocks) - 1 else None
-        x = additions.adapted(_block(block, x, read), i, x[:, :read], block.ln_1)
+        read = 1 + additions.n_tokens if last else None
+        seen = entered.seen if entered.seen and x is entered.tokens else _seen(block, x, read)
+        x = additions.adapted(_block(block, x, seen, read, beside), i, x[:, :read], block.ln_1)
     return visual.ln_post(x)
 
 
-def _block(block: Block, x: Tensor, read: int | None) -> Tensor:
-    """A residual block on the tokens (B, L, D); in the last one only the first `read` go on."""
-    x = x[:, :read] + image_attention(block.attn, block.ln_1(x), read=read)
+def _seen(block: Block, x: Tensor, read: int | None) -> Seen:
+    """Of the tokens (B, L, D) that enter a block, the first `read` of which are read behind it."""
+    x = block.ln_1(x)
+    return Seen(queries_of(block.attn, x[:, :read]), keys_values_of(block.attn, x))
+
+
+def _block(block: Block, x: Tensor, seen: Seen, read: int | None, beside: Tensor | None) -> Tensor:
+    """A residual block on the tokens (B, L, D), for the first `read` of them.
+
+    Prompts `beside` them (B, n, D) are seen and not read: the next block has others in their place.
+    """
+    queries, keys_values = seen
+    if beside is not None:
+        # A product of their own: where the patches need no gradient, none is computed.
+        own = keys_values_of(block.attn, block.ln_1(beside))
+        keys_values = torch.cat([keys_values, own], dim=1)
+    x = x[:, :read] + image_attention(block.attn, queries[:, :read], keys_values)
     return x + block.mlp(block.ln_2(x))

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from causalclip.clip.additions import NOTHING, Additions, Args, check_additions, hooked
-from causalclip.clip.image_tower import encode_patches, projected, read_tokens
+from causalclip.clip.image_tower import (
+    encode_patches,
+    encode_patches_twice,
+    projected,
+    read_tokens,
+)
 from causalclip.clip.kinds import backbone_of, openai_model
 from causalclip.clip.layout import TextLayout, text_layout
 from causalclip.clip.model import CLIPModel
@@ -111,6 +116,28 @@ def encode_image(
         with prompted(model, image=prompts, image_additions=additions):
             return backbone_of(model).encode_image(images)
     return encode_patches(model.visual, images.type(model.dtype), prompts, additions)
+
+
+def encode_image_twice(
+    model: CLIPModel, images: Tensor, prompts: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return `encode_image` with prompts and, without a graph, with none; (B, E) each.
+
+    Args:
+        model: the CLIP.
+        images: (B, 3, R, R).
+        prompts: one tensor per depth, as in `encode_image`.
+
+    Raises:
+        ValueError: as `encode_image`.
+        RuntimeError: as `encode_image`.
+    """
+    if has_plain_image_tower(model):
+        _check_images(model, images, prompts, NOTHING)
+        return encode_patches_twice(model.visual, images.type(model.dtype), prompts)
+    with torch.no_grad():
+        plain = encode_image(model, images)
+    return encode_image(model, images, prompts), plain
 
 
 def encode_image_tokens(

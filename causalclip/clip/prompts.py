@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from causalclip.clip.additions import NOTHING, Additions
-from causalclip.clip.injection import encode_image, encode_texts
+from causalclip.clip.injection import encode_image, encode_image_twice, encode_texts
 from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.templates import spoken
@@ -341,15 +341,44 @@ def encode_image_sets(model: CLIPModel, images: Tensor, prompts: PromptSet) -> T
         ValueError: other views than sets.
     """
     sets = _count_sets(prompts)
-    if images.dim() == 5 and images.shape[1] != sets:
-        raise ValueError(f"images must have {sets} views, one per template, got {images.shape[1]}")
     if images.dim() == 4 and not prompts.image:
         return encode_image(model, images).unsqueeze(1).expand(-1, sets, -1)
+    views, tiled = _tiled(images, prompts, sets)
+    return encode_image(model, views, tiled).unflatten(0, (-1, sets))
+
+
+def encode_image_sets_twice(
+    model: CLIPModel, views: Tensor, prompts: PromptSet
+) -> tuple[Tensor, Tensor]:
+    """Return `encode_image_sets` of views, and without a graph what they are without prompts.
+
+    Args:
+        model: the CLIP.
+        views: (B, M, 3, R, R), one for each set.
+        prompts: the M sets.
+
+    Returns:
+        Features (B, M, E) under the sets, and of the same views in the tower as it is; neither
+        normalised.
+
+    Raises:
+        ValueError: other views than sets.
+    """
+    sets = _count_sets(prompts)
+    both = encode_image_twice(model, *_tiled(views, prompts, sets))
+    prompted, plain = (features.unflatten(0, (-1, sets)) for features in both)
+    return prompted, plain
+
+
+def _tiled(images: Tensor, prompts: PromptSet, sets: int) -> tuple[Tensor, list[Tensor]]:
+    """B * M images, in the order b * M + m, and image prompts (B * M, n, D) for each depth."""
+    if images.dim() == 5 and images.shape[1] != sets:
+        raise ValueError(f"images must have {sets} views, one per template, got {images.shape[1]}")
     if images.dim() == 4:
         images = images.unsqueeze(1).expand(-1, sets, -1, -1, -1)
     batch = len(images)
-    tiled = tuple(depth.expand(batch, *depth.shape).flatten(0, 1) for depth in prompts.image)
-    return encode_image(model, images.flatten(0, 1), tiled).unflatten(0, (batch, sets))
+    tiled = [depth.expand(batch, *depth.shape).flatten(0, 1) for depth in prompts.image]
+    return images.flatten(0, 1), tiled
 
 
 def _count_sets(prompts: PromptSet) -> int:

@@ -7,7 +7,7 @@ import torch
 from exact import exact_clip, random_prompts
 
 from causalclip.clip.backbone import build_clip
-from causalclip.clip.injection import encode_image, prompted
+from causalclip.clip.injection import encode_image, encode_image_twice, prompted
 
 SHAPE = {"vision_width": 128, "vision_layers": 3, "transformer_layers": 1}
 
@@ -57,16 +57,57 @@ def test_a_learning_tower_gets_the_gradients_of_its_own_forward(images):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
 
 
-def test_the_last_block_reads_the_class_tokens_alone(model, images):
+@pytest.mark.parametrize(("depth", "tokens"), [(0, 17), (1, 19), (2, 19), (3, 17)])
+def test_nothing_behind_attention_is_computed_for_tokens_that_are_not_read(
+    model, images, depth, tokens
+):
     seen = []
     handles = [
         block.mlp.c_fc.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
         for block in model.visual.transformer.resblocks
     ]
-    encode_image(model, images, random_prompts(2, depth=3, width=128))
+    encode_image(model, images, random_prompts(2, depth=depth, width=128))
     for handle in handles:
         handle.remove()
-    assert seen == [(4, 16 + 1 + 2, 128)] * 2 + [(4, 1, 128)]
+    # the first block's prompts go on if no others take their place, the second's likewise
+    first = 19 if depth == 1 else 17
+    assert seen == [(4, first, 128), (4, tokens, 128), (4, 1, 128)]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_prompted_and_plain_at_once_are_each_alone(images, layers, depth):
+    model = exact_clip(**{**SHAPE, "vision_layers": layers})
+    image = random_prompts(4, 2, depth=min(depth, layers), width=128)
+    both = encode_image_twice(model, images, image)
+    for ours, alone in zip(both, (image, ()), strict=True):
+        torch.testing.assert_close(ours, encode_image(model, images, alone), rtol=0, atol=1e-12)
+    assert not both[1].requires_grad
+    if image:
+        pairs = [
+            torch.autograd.grad(features.square().sum(), image)
+            for features in (both[0], own_forward(model, images, image))
+        ]
+        for one, other in zip(*pairs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_what_stands_in_front_of_the_prompts_is_computed_once_for_both(model, images):
+    seen = []
+    handle = model.visual.ln_pre.register_forward_pre_hook(lambda module, args: seen.append(args))
+    encode_image_twice(model, images, random_prompts(2, depth=3, width=128))
+    handle.remove()
+    assert [len(args[0][0]) for args in seen] == [17, 2]
+
+
+def test_a_tower_with_something_on_a_block_gives_both_by_its_own_forward(model, images):
+    image = random_prompts(2, depth=3, width=128)
+    handle = model.visual.transformer.resblocks[0].register_forward_hook(lambda *_: None)
+    learned, plain = encode_image_twice(model, images, image)
+    handle.remove()
+    assert torch.equal(learned, own_forward(model, images, image))
+    assert torch.equal(plain, model.encode_image(images))
+    assert not plain.requires_grad
 
 
 @pytest.mark.parametrize("block", [0, 2])

@@ -19,6 +19,7 @@ from causalclip.clip.prompts import (
     embed_words,
     encode_classes,
     encode_image_sets,
+    encode_image_sets_twice,
     encode_text_sets,
 )
 from causalclip.clip.texts import class_tokens
@@ -276,10 +277,20 @@ def test_image_only_templates_share_the_text(model):
     torch.testing.assert_close(features, expected)
 
 
+def test_sets_beside_the_plain_tower_are_those_alone(model):
+    views, prompts = torch.randn(2, 3, 3, 32, 32), DecoupledPrompts(lambda: coupled(model), 3)()
+    learned, plain = encode_image_sets_twice(model, views, prompts)
+    torch.testing.assert_close(learned, encode_image_sets(model, views, prompts))
+    alone = encode_image(model, views.flatten(0, 1)).unflatten(0, (2, 3))
+    torch.testing.assert_close(plain, alone)
+
+
 def test_images_with_another_number_of_views_are_refused(model):
     prompts = DecoupledPrompts(lambda: coupled(model), 4)()
     with pytest.raises(ValueError, match="images must have 4 views, one per template, got 3"):
         encode_image_sets(model, torch.zeros(2, 3, 3, 32, 32), prompts)
+    with pytest.raises(ValueError, match="images must have 4 views, one per template, got 3"):
+        encode_image_sets_twice(model, torch.zeros(2, 3, 3, 32, 32), prompts)
 
 
 def test_a_plain_prompt_set_is_no_family_of_sets(model, images):
