@@ -4,10 +4,10 @@
         [--only step|evaluation] [--methods CoOp ...] [--classes 100 1000]
         [--device cuda] [--precision fp32|fp16|bf16|amp] [--compile]
 
-The plain path does what the published code does: every text 77 tokens long, the text features anew
-for each batch of an evaluation, CoCoOp's images one by one. Both run alternately in one process on
-the same random CLIP, and must give the same loss, gradients and logits. Beside their times stand
-images per second and the peak of the memory taken.
+The plain path does what the published code does (plain.py): every text 77 tokens long, the text
+features anew for each batch of an evaluation, CoCoOp's images and CDC's templates one by one. Both
+run alternately in one process on the same random CLIP, and must give the same loss, gradients and
+logits. Beside their times stand images per second and the peak of the memory taken.
 """
 
 from __future__ import annotations
@@ -21,20 +21,14 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import torch
+from plain import Plain
 from setting import Setting, add_options
 from shapes import IMAGENET, NAMES, SHAPES, saved_clip
 from timing import Ratio, ratio
 from torch import Tensor
-from torch.nn import functional as F
 
 from causalclip import plugin
-from causalclip.clip.additions import hooked
-from causalclip.clip.injection import prompted
-from causalclip.clip.kinds import backbone_of
-from causalclip.clip.prompts import PromptSet
 from causalclip.engine.prompt_trainer import PromptTrainer
-from causalclip.trainers.prograd import projected
-from causalclip.trainers.promptsrc import mean_kl
 
 # isort: split
 from dassl.config import get_cfg_default
@@ -62,6 +56,7 @@ CASES = (
     Case("MaPLe", 100, FOUR, 4, 11),
     Case("IVLP", 100, FOUR, 4, 11),
     Case("PromptSRC", 100, FOUR, 4, 11),
+    Case("CDC", 100, FOUR, 4, 11),
     Case("MMRL", 100, FOUR, 4, 11),
     Case("MMA", 100, FOUR, 4, 11),
     Case("CoOp", 1000, SIXTEEN, 32, 25),
@@ -80,103 +75,6 @@ EVALUATED = (
     "MMA",
 )  # text independent of the image
 TEST_BATCH, TEST_BATCHES = 100, 3  # an evaluation of more batches gains more
-
-
-class Plain:
-    """The published arithmetic around one of our trainers' prompts."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer, self.clip = trainer, trainer.clip
-        self.scale = self.clip.logit_scale.exp()
-
-    def text(self, prompts: PromptSet) -> Tensor:
-        """Unit text features (K, E) from texts of full length."""
-        with prompted(self.clip, text=prompts.text, text_additions=prompts.text_additions):
-            return F.normalize(self.clip.encode_text(self.trainer.class_tokens.tokens), dim=-1)
-
-    def image(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """Unit image features (B, E)."""
-        with prompted(self.clip, image=prompts.image, image_additions=prompts.image_additions):
-            return F.normalize(self.clip.encode_image(images), dim=-1)
-
-    def logits(self, images: Tensor) -> Tensor:
-        """(B, K)."""
-        if self.trainer.cfg.TRAINER.NAME == "CoCoOp":
-            return self.one_by_one(images)
-        prompts = self.trainer.model()
-        if self.trainer.cfg.TRAINER.NAME == "MMRL":
-            return self.trainer.blended(*self.by_both(images, prompts, self.text(prompts))[1:])
-        return self.scale * self.image(images, prompts) @ self.text(prompts).T
-
-    def one_by_one(self, images: Tensor) -> Tensor:
-        """CoCoOp's logits (B, K), every image with texts of its own."""
-        features = self.image(images, PromptSet())
-        (context,) = self.trainer.model(features).text
-        texts = [self.text(PromptSet(text=(own,))) for own in context]
-        pairs = zip(features, texts, strict=True)
-        return torch.stack([self.scale * image @ text.T for image, text in pairs])
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The method's training loss on a batch (B, 3, H, W) with labels (B,)."""
-        trainer = self.trainer
-        whole = {"MMRL": self.four_terms, "ProGrad": self.aligned}
-        if trainer.cfg.TRAINER.NAME in whole:
-            return whole[trainer.cfg.TRAINER.NAME](images, labels)
-        near = {"KgCoOp": self.near_text, "TCP": self.near_text}
-        extra = {**near, "PromptSRC": self.near_teacher}
-        if trainer.cfg.TRAINER.NAME not in extra:
-            return F.cross_entropy(self.logits(images), labels)
-        prompts = trainer.model()
-        image, text = self.image(images, prompts), self.text(prompts)
-        logits = self.scale * image @ text.T
-        regular = extra[trainer.cfg.TRAINER.NAME](images, image, text, logits)
-        return F.cross_entropy(logits, labels) + regular
-
-    def aligned(self, images: Tensor, labels: Tensor) -> Tensor:
-        """ProGrad's cross-entropy, its gradient projected; zero-shot CLIP reads the images anew."""
-        trainer, ctx = self.trainer, self.trainer.model().text[0].clone()
-        logits = self.scale * self.image(images, PromptSet()) @ self.text(PromptSet((ctx,))).T
-        zero_shot = self.scale * self.image(images, PromptSet()) @ trainer.handcrafted.T
-        distance = trainer.distance(logits, zero_shot)
-        (general,) = torch.autograd.grad(distance, ctx, retain_graph=True)
-        ctx.register_hook(lambda own: projected(own, general, trainer.settings.LAMBDA))
-        return F.cross_entropy(logits, labels)
-
-    def by_both(self, images: Tensor, prompts: PromptSet, text: Tensor) -> tuple[Tensor, ...]:
-        """MMRL's image features (B, E), and the logits (B, K) of class and token features."""
-        visual = self.clip.visual
-        tower = backbone_of(self.clip).image_tower()
-        with hooked(tower, prompts.image_additions) as left:
-            image = F.normalize(self.clip.encode_image(images), dim=-1)
-        tokens = self.trainer.model.features(visual.ln_post(left[0].transpose(0, 1)))
-        both = (image, F.normalize(tokens, dim=-1))
-        return image, *(self.scale * features @ text.T for features in both)
-
-    def four_terms(self, images: Tensor, labels: Tensor) -> Tensor:
-        """MMRL's loss on a batch (B, 3, H, W) with labels (B,)."""
-        prompts, trainer = self.trainer.model(), self.trainer
-        text, frozen = self.text(prompts), self.image(images, PromptSet())
-        image, *logits = self.by_both(images, prompts, text)
-        near = 1 - F.cosine_similarity(image, frozen, dim=-1).mean()
-        near = near + 1 - F.cosine_similarity(text, trainer.handcrafted, dim=-1).mean()
-        entropies = (F.cross_entropy(of, labels) for of in logits)
-        return trainer.blended(*entropies) + trainer.settings.REG_WEIGHT * near
-
-    def near_text(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
-        """KgCoOp's and TCP's distance of the text features (K, E) from the hand-crafted ones."""
-        distance = 1 - F.cosine_similarity(text, self.trainer.handcrafted, dim=-1).mean()
-        return self.trainer.settings.W * distance
-
-    def near_teacher(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
-        """PromptSRC's distances of features (B, E), (K, E) and logits (B, K) from frozen CLIP's."""
-        trainer, settings = self.trainer, self.trainer.settings
-        teacher = self.image(images, PromptSet())
-        teacher_text = trainer.teacher_text.to(teacher.dtype)
-        return (
-            settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, teacher_text)
-            + settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, teacher)
-            + mean_kl(logits, self.scale * teacher @ teacher_text.T)
-        )
 
 
 class WithoutData:
@@ -217,6 +115,13 @@ def trainer_of(
         return cast("type[PromptTrainer]", kind)(cfg)
 
 
+def batch_of(trainer: Any, n: int, size: int) -> tuple[Tensor, Tensor]:
+    """Random images (n, 3, R, R), or (n, M, 3, R, R) where each template has a view, and labels."""
+    views = (trainer.settings.N_TEMPLATES,) if trainer.cfg.TRAINER.NAME == "CDC" else ()
+    images = torch.randn(n, *views, 3, size, size, device=trainer.device)
+    return images, torch.randint(len(trainer.classnames), (n,), device=trainer.device)
+
+
 class Peak(NamedTuple):
     """Memory taken by the published way and by ours, in bytes."""
 
@@ -237,8 +142,7 @@ def step_ratio(
 ) -> str:
     """Forward and backward of the training loss, plain against ours, and how far apart."""
     plain, own = Plain(trainer), setting.compiled(trainer.loss)
-    images = torch.randn(case.batch, 3, size, size, device=trainer.device)
-    labels = torch.randint(len(trainer.classnames), (len(images),), device=trainer.device)
+    images, labels = batch_of(trainer, case.batch, size)
     trainer.set_model_mode("train")
 
     def step(loss: Callable[[], Tensor]) -> Tensor:

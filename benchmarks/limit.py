@@ -1,15 +1,17 @@
 """How close a training step is to what its arithmetic needs on this machine.
 
-    python benchmarks/limit.py [--shapes tiny vit-b16] [--methods CoOp CoCoOp MaPLe]
+    python benchmarks/limit.py [--shapes tiny vit-b16] [--methods CoOp CoCoOp MaPLe CDC]
         [--classes 10 100 1000] [--repeats 3] [--run-at-most 2e12]
         [--device cuda] [--precision fp32|fp16|bf16|amp] [--compile]
 
 Needed: the multiply-adds of the tokens that are read, forward and, as far as prompts learn,
 backward. Limit: the time they take at the rate of a matrix product of that width, measured in the
 same run. Published and ours: steps timed in turn, CPU seconds of one core (on a GPU, seconds). The
-batches are the published ones (32, 1 and 4 images). A published step of more than `--run-at-most`
-multiply-adds is counted, not run. The last columns are ours in images per second, and the peak of
-the memory taken in MiB.
+batches are the published ones (32, 1 and 4 images; CDC's as MaPLe's, each image in M views). Of CDC
+no step is published: its column counts what the code of its kin would do, 77 tokens of every text
+for each template, and all tokens of each view, with prompts and for L_con without. A published step
+of more than `--run-at-most` multiply-adds is counted, not run. The last columns are ours in images
+per second, and the peak of the memory taken in MiB.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from baselines import Plain, trainer_of
+from baselines import batch_of, trainer_of
+from plain import Plain
 from setting import Setting, add_options
 from shapes import NAMES, SHAPES, saved_clip
 from timing import seconds
@@ -33,9 +36,20 @@ from causalclip import plugin
 from causalclip.clip.backbone import image_size
 from causalclip.clip.layout import TextLayout
 
-BATCHES = {"CoOp": 32, "CoCoOp": 1, "MaPLe": 4}
+BATCHES = {"CoOp": 32, "CoCoOp": 1, "MaPLe": 4, "CDC": 4}
 # Rows of the matrix product whose rate is measured: enough to fill the device.
 TOKENS = {"cpu": 1024, "cuda": 65536}
+
+
+class Replaced(NamedTuple):
+    """Prompts that give a block keys and values alone, counted once for each such block."""
+
+    tokens: int
+    pairs: int
+    """Of their queries, which nothing reads, and the keys they would see."""
+
+
+NONE = Replaced(0, 0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,13 @@ class Tower:
     out: int
 
     def work(
-        self, tokens: int, pairs: int, read: int, read_pairs: int, learn: int | None = None
+        self,
+        tokens: int,
+        pairs: int,
+        read: int,
+        read_pairs: int,
+        learn: int | None = None,
+        replaced: Replaced = NONE,
     ) -> int:
         """Multiply-adds of a pass.
 
@@ -57,16 +77,23 @@ class Tower:
             read: tokens that the last block is computed for.
             read_pairs: their pairs.
             learn: tokens that enter with a gradient; None for a forward pass alone.
+            replaced: what is not computed of prompts that the next block has others in place of.
         """
         square = self.width**2
-        attention = 2 * self.width * ((self.layers - 1) * pairs + read_pairs)
-        linear = square * ((self.layers - 1) * 12 * tokens + 2 * tokens + 10 * read)
-        forward = linear + attention + read * self.width * self.out
+        seen = (self.layers - 1) * pairs - replaced.pairs + read_pairs
+        attention = 2 * self.width * seen
+        # All but keys and values: a block's queries, the projection behind, the MLP.
+        linear = (self.layers - 1) * 12 * tokens - 10 * replaced.tokens + 2 * tokens + 10 * read
+        forward = square * linear + attention + read * self.width * self.out
         if learn is None:
             return forward
         # Weights are frozen: the gradient of a product costs one more, of attention two; the first
         # block's queries, keys and values of words and patches lead nowhere.
-        return 2 * forward + attention - 3 * square * (tokens - learn)
+        return 2 * forward + attention - self.first_products(tokens - learn)
+
+    def first_products(self, tokens: int) -> int:
+        """Multiply-adds of the first block's queries, keys and values."""
+        return 3 * self.width**2 * tokens
 
 
 class Step(NamedTuple):
@@ -76,43 +103,58 @@ class Step(NamedTuple):
     needed: int
 
 
-def text_step(tower: Tower, layout: TextLayout, groups: int) -> Step:
-    """The text tower of a step with `groups` sets of prompts."""
+def text_step(tower: Tower, layout: TextLayout, groups: int, depth: int = 1) -> Step:
+    """The text tower of a step with `groups` sets of prompts in `depth` blocks."""
     texts, full, start = len(layout.ends), 77, layout.n_shared
     runs = layout.runs
     pairs = start * (start + 1) // 2
     pairs += sum(n * (length * start + length * (length + 1) // 2) for n, length in runs)
     ends = sum(n * (start + length) for n, length in runs)
-    own = tower.work(len(layout.ids), pairs, texts, ends, learn=len(layout.prompted))
+    learn, times = len(layout.prompted), depth - 1
+    seen = int((layout.places[layout.prompted] + 1).sum())
+    replaced = Replaced(times * learn, times * seen)
+    own = tower.work(len(layout.ids), pairs, texts, ends, learn, replaced)
     plain = tower.work(full * texts, full**2 * texts, full * texts, full**2 * texts, full * texts)
     return Step(groups * plain, groups * own)
 
 
-def image_step(tower: Tower, images: int, patches: int, prompts: int) -> Step:
+def image_step(tower: Tower, images: int, patches: int, prompts: int, depth: int = 1) -> Step:
     """The image tower of a step; without prompts nothing learns in it."""
     length = 1 + patches + prompts
     tokens, learn = images * length, images * prompts if prompts else None
-    own = tower.work(tokens, tokens * length, images, images * length, learn=learn)
+    times = min(depth, tower.layers) - 1
+    replaced = Replaced(times * images * prompts, times * images * prompts * length)
+    own = tower.work(tokens, tokens * length, images, images * length, learn, replaced)
     all_learn = None if learn is None else tokens
-    plain = tower.work(tokens, tokens * length, tokens, tokens * length, learn=all_learn)
+    plain = tower.work(tokens, tokens * length, tokens, tokens * length, all_learn)
     return Step(plain, own)
+
+
+def frozen_step(tower: Tower, images: int, patches: int) -> Step:
+    """The image tower once more, for what L_con holds images at.
+
+    The first block's queries, keys and values are those beside the prompts.
+    """
+    alone = image_step(tower, images, patches, 0)
+    return Step(alone.published, alone.needed - tower.first_products(images * (1 + patches)))
 
 
 def step_of(trainer: Any, method: str) -> Step:
     """What a step of this trainer costs."""
-    clip, batch = trainer.clip, BATCHES[method]
+    clip, settings = trainer.clip, trainer.settings
     visual, out = clip.visual, clip.text_projection.shape[1]
     text = Tower(clip.transformer.width, clip.transformer.layers, out)
     image = Tower(visual.transformer.width, visual.transformer.layers, out)
+    patches, sets = len(visual.positional_embedding) - 1, settings.get("N_TEMPLATES", 1)
+    deep, images = settings.get("PROMPT_DEPTH", 1), BATCHES[method] * sets
+    groups = BATCHES[method] if method == "CoCoOp" else sets
+    prompts = settings.N_CTX if method in ("MaPLe", "CDC") else 0
     parts = [
-        text_step(text, trainer.class_tokens.layout, batch if method == "CoCoOp" else 1),
-        image_step(
-            image,
-            batch,
-            len(visual.positional_embedding) - 1,
-            trainer.settings.N_CTX if method == "MaPLe" else 0,
-        ),
+        text_step(text, trainer.class_tokens.layout, groups, deep),
+        image_step(image, images, patches, prompts, deep),
     ]
+    if method == "CDC":
+        parts.append(frozen_step(image, images, patches))
     return Step(*(sum(work) for work in zip(*parts, strict=True)))
 
 
@@ -140,8 +182,7 @@ class Found(NamedTuple):
 def measure(trainer: Any, method: str, repeats: int, setting: Setting, run_at_most: float) -> Found:
     """The work of a step, the seconds and the memory of each way."""
     size, plain, ours = image_size(trainer.clip), Plain(trainer), setting.compiled(trainer.loss)
-    images = torch.randn(BATCHES[method], 3, size, size, device=setting.device)
-    labels = torch.randint(len(trainer.classnames), (len(images),), device=setting.device)
+    images, labels = batch_of(trainer, BATCHES[method], size)
     work, width = step_of(trainer, method), trainer.clip.transformer.width
     trainer.set_model_mode("train")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import runpy
@@ -10,8 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from causalclip import plugin, trainers
+from causalclip.clip.backbone import build_clip
+from causalclip.clip.injection import encode_image
 from causalclip.engine.prompt_trainer import PromptTrainer
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +69,21 @@ def test_the_cost_model_counts_every_method_that_learns_in_a_tower():
     learners = {cls.__name__ for cls in everything if issubclass(cls, PromptTrainer)}
     on_features = {"CLIP_Adapter"}
     assert facts["TEXT_PROMPTS"] | facts["IMAGE_PROMPTS"] == learners - on_features
+
+
+@pytest.mark.parametrize(("n", "depth"), [(0, 1), (2, 1), (4, 3), (4, 4)])
+def test_the_limit_counts_the_image_towers_products(n, depth, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    limit, shapes = importlib.import_module("limit"), importlib.import_module("shapes")
+    clip = build_clip(**shapes.SHAPES["tiny"]).requires_grad_(False)
+    prompts = [torch.randn(n, 128, requires_grad=True) for _ in range(depth * bool(n))]
+    with FlopCounterMode(display=False) as counter:
+        features = encode_image(clip, torch.randn(4, 3, 32, 32), prompts)
+        if prompts:
+            features.sum().backward()
+    needed = limit.image_step(limit.Tower(128, 4, 64), 4, 16, n, depth).needed
+    # above it: the patches' own embedding, and attention's gradient for what does not learn
+    assert needed < counter.get_total_flops() / 2 < 1.06 * needed
 
 
 def test_the_tables_of_a_gpu_end_in_one_line_where_there_is_none():
