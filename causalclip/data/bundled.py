@@ -19,6 +19,7 @@ from yacs.config import CfgNode
 from causalclip.data.domain_folders import check_domains
 from causalclip.data.fewshot import fewshot_split
 from causalclip.data.splits import Items, halves, subsample_classes
+from causalclip.files.json_file import NotJSONError, read_json
 from causalclip.files.unfinished import unfinished
 
 MARKER = "causalclip.json"
@@ -72,8 +73,8 @@ def build_once(
 def _stored_edition(marker: Path) -> object:
     """What a built folder says it is; None where it says nothing that can be read."""
     try:
-        said = json.loads(marker.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        said = read_json(marker)
+    except (FileNotFoundError, NotJSONError):
         return None
     return said.get("edition") if isinstance(said, dict) else None
 

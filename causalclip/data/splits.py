@@ -6,7 +6,6 @@ seed gives one split in all code bases of the family.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
@@ -22,6 +21,7 @@ from yacs.config import CfgNode
 
 from causalclip.data.listing import listed, relative, require_files
 from causalclip.files.caches import store_json
+from causalclip.files.json_file import NotJSONError, read_json
 
 Items = Sequence[Datum]
 Subsample = Literal["all", "base", "new"]
@@ -66,8 +66,8 @@ def read_split_rows(path: str | os.PathLike) -> dict[str, list]:
         ValueError: if it is no split file; names the malformed row.
     """
     try:
-        split = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        split = read_json(Path(path))
+    except NotJSONError as error:
         raise ValueError(f"{path} must be a JSON split file, got {error}") from None
     if not isinstance(split, dict) or not all(isinstance(split.get(p), list) for p in PARTS):
         raise ValueError(f"{path} must hold an object with the lists train, val and test")

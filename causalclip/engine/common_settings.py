@@ -9,26 +9,53 @@ from dassl.data.datasets import DatasetBase
 from yacs.config import CfgNode
 
 from causalclip.engine.loading import DRAWS
-from causalclip.engine.settings import Constraint, Fixed, ListOf, Number, OneOf, Whole
+from causalclip.engine.settings import (
+    Constraint,
+    Fixed,
+    Interval,
+    ListOf,
+    Number,
+    OneOf,
+    Text,
+    Whole,
+)
 
 ABSENT = CfgNode()  # a host's configuration may lack ours
 BATCH = Whole(1, 1_000_000)
 SETTINGS: Mapping[str, Constraint] = {
-    "DATALOADER.DECODED_MB": Number(0),
+    "DATALOADER.DECODED_MB": Whole(0, 10_000_000),
     "DATALOADER.DRAWS": OneOf(DRAWS),
     "DATALOADER.K_TRANSFORMS": Whole(1, 100),
     "DATALOADER.NUM_WORKERS": Whole(0, 1024),
     "DATALOADER.TEST.BATCH_SIZE": BATCH,
     "DATALOADER.TRAIN_X.BATCH_SIZE": BATCH,
+    "DATALOADER.TRAIN_X.N_INS": Whole(),
+    "DATASET.UNREADABLE": OneOf(("error", "skip")),
+    "INPUT.CROP_PADDING": Whole(0, 10_000),
+    "INPUT.CUTOUT_LEN": Whole(0, 10_000),
+    "INPUT.CUTOUT_N": Whole(0, 1000),
+    "INPUT.GB_K": Whole(1, 1001),  # pixels of a kernel, whose memory is their square
+    "INPUT.GB_P": Number(0, 1),
+    "INPUT.GN_STD": Number(0),
     "INPUT.INTERPOLATION": OneOf(("bilinear", "bicubic", "nearest")),
     "INPUT.NO_TRANSFORM": Fixed(False),  # these methods read tensors
     "INPUT.PIXEL_MEAN": ListOf(Number(), least=3),
     "INPUT.PIXEL_STD": ListOf(Number(0, open_low=True), least=3),
+    "INPUT.RANDAUGMENT_M": Whole(0, 30),
+    "INPUT.RANDAUGMENT_N": Whole(0, 100),
     "INPUT.RESIZE_MODE": OneOf(("shortest", "squash")),
+    "INPUT.RGS_P": Number(0, 1),
+    "INPUT.RRCROP_SCALE": Interval(Number(0, 1, open_low=True)),
     "INPUT.SIZE": ListOf(Whole(1, 10_000), least=2),
+    "INPUT.TRANSFORMS": ListOf(Text(), least=0),
     "MODEL.BACKBONE.ACTIVATION": OneOf(("", "quick_gelu", "gelu")),
+    "OPTIM.GAMMA": Number(0),
     "OPTIM.LR": Number(0),
     "OPTIM.MAX_EPOCH": Whole(1, 1_000_000),
+    "OPTIM.MOMENTUM": Number(0, 1),
+    "OPTIM.STEPSIZE": ListOf(Whole(-1)),
+    "OPTIM.WARMUP_EPOCH": Whole(-1),
+    "OPTIM.WEIGHT_DECAY": Number(0),
     "TEST.FINAL_MODEL": OneOf(("last_step", "best_val")),
     "TEST.SPLIT": OneOf(("test", "val")),
     "TRAIN.CHECKPOINT_MINUTES": Number(0),

@@ -160,6 +160,23 @@ class ListOf:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """Two numbers, the first no larger, that another constraint allows."""
+
+    each: Constraint
+
+    def allows(self, value: Any) -> bool:
+        """It is a list or tuple of two such numbers."""
+        two = isinstance(value, (list, tuple)) and len(value) == 2
+        return two and all(map(self.each.allows, value)) and value[0] <= value[1]
+
+    @property
+    def words(self) -> str:
+        """Names what each must be."""
+        return f"two numbers in ascending order, each {self.each.words}"
+
+
+@dataclass(frozen=True)
 class Maybe:
     """None, or what another constraint allows."""
 

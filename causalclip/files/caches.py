@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from causalclip.files.atomic import replacing
+from causalclip.files.json_file import NotJSONError, read_json
 
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -57,8 +58,8 @@ def load_json(path: str | os.PathLike) -> Any:
     if place is None:
         return None
     try:
-        return json.loads(place.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return read_json(place)
+    except NotJSONError as error:
         print(f"Making {str(place)!a} again, which is not JSON: {error}")
         return None
 

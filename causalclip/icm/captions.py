@@ -6,13 +6,13 @@ A grid of classes and attributes [ours], or a file of captions by any captioner 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from causalclip.clip.templates import spoken
+from causalclip.files.json_file import NotJSONError, read_json
 
 # Variant factors of a picture and some of their values, each a caption around the class name.
 TEXT_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
@@ -113,8 +113,8 @@ def load_captions(
             caption as a rewrite, or captions for images that are not in `images`.
     """
     try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # of the encoding or of the JSON; both say where
+        rows = read_json(Path(path))
+    except NotJSONError as error:
         raise ValueError(f"{path} must be a UTF-8 JSON file: {error}") from error
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path} must hold a non-empty JSON list, got {type(rows).__name__}")

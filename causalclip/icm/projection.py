@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip.files.atomic import replacing
+from causalclip.files.json_file import NotJSONError, parse_json
 
 Estimator = Literal["difference", "generalized"]
 Keep = Literal["invariant", "reference"]
@@ -143,8 +144,8 @@ class InvariantProjection:
                 if metadata.get("format") != FORMAT:
                     raise ValueError(f"{path} must hold {FORMAT}, got {metadata.get('format')!r}")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-            return cls(**tensors, settings=ProjectionSettings(**json.loads(metadata["settings"])))
-        except (SafetensorError, TypeError, KeyError) as error:
+            return cls(**tensors, settings=ProjectionSettings(**parse_json(metadata["settings"])))
+        except (SafetensorError, TypeError, KeyError, NotJSONError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
     def tensors(self) -> dict[str, Tensor]:

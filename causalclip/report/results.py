@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, get_type_hints
 
 from causalclip.files.atomic import replacing
+from causalclip.files.json_file import NotJSONError, parse_json
 from causalclip.report.json_types import (
     fits,
     nan_for_nulls,
@@ -40,6 +41,8 @@ RESULTS_FILE = "results.json"
 EXPLAINED_FOLDER = "explained"
 """Where `causalclip explain` puts its pictures, beside a run's results."""
 RECORDED_PACKAGES = ("causalclip", "torch", "torchvision", "openai-clip", "numpy")
+CURVE = ("epoch", "loss", "accuracy")
+MOST_SHOTS = 10**9
 MEASURED = ("metrics", "variants", "parts", "variant_parts", "members")
 
 Metrics = dict[str, float]
@@ -119,8 +122,11 @@ class Result:
             if not fits(value, kinds[name]):
                 kind = type_name(kinds[name])
                 raise ValueError(f"{name} must be of type {kind}, got {value!r:.80}")
-        if "accuracy" not in given["metrics"]:
-            raise ValueError(f"metrics lacks accuracy, got {sorted(given['metrics'])}")
+        if given["shots"] > MOST_SHOTS:
+            raise ValueError(f"shots must be at most {MOST_SHOTS:,}, got {given['shots']}")
+        for name, metrics in {"metrics": given["metrics"], **given.get("variants", {})}.items():
+            _check_accuracy(metrics, name)
+        _check_training(given.get("training") or {})
         result = cls(**{**given, "schema": SCHEMA})
         protocol = result.protocol or inferred_protocol(result)
         return dataclasses.replace(result, protocol=protocol)
@@ -136,11 +142,11 @@ class Result:
         if not text.strip():
             raise ValueError(f"{path}: empty; remove it and run that evaluation again")
         try:
-            record = json.loads(text)
+            record = parse_json(text)
             if not isinstance(record, dict):
                 raise ValueError(f"must be a JSON object, got a {type(record).__name__}")
             return cls.of_record(record)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except NotJSONError as error:
             raise ValueError(f"{path}: cut or damaged, not JSON: {error}") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
@@ -185,6 +191,24 @@ def inferred_protocol(result: Result) -> str:
     if trained_on["dataset"] == result.dataset or trained_on["subsample_classes"] != "all":
         return ""  # the same run evaluated again, or base classes tested on all
     return "dg" if result.dataset in VARIANTS else "xd"
+
+
+def _check_accuracy(metrics: Metrics, name: str) -> None:
+    if "accuracy" not in metrics:
+        raise ValueError(f"{name} lacks accuracy, got {sorted(metrics)}")
+    accuracy = metrics["accuracy"]
+    if accuracy < 0 or accuracy > 100:  # neither for NaN
+        raise ValueError(f"accuracy of {name} must be per cent, got {accuracy:g}")
+
+
+def _check_training(training: Mapping[str, Any]) -> None:
+    kinds = {"seconds": float | None, "curve": dict[str, list[float | None]] | None}
+    for name, kind in kinds.items():
+        if not fits(training.get(name), kind):
+            raise ValueError(f"training.{name} must be of type {kind}, got {training[name]!r:.80}")
+    curve = training.get("curve") or {name: [] for name in CURVE}
+    if not set(CURVE) <= set(curve) or len({len(curve[name]) for name in CURVE}) > 1:
+        raise ValueError(f"training.curve must hold {', '.join(CURVE)}, of one length each")
 
 
 def check_schema(schema: object) -> None:

@@ -210,6 +210,8 @@ def few_shot(runs: pd.DataFrame) -> pd.DataFrame:
     mine = mine.sort_values("shots", key=lambda s: s.where(s > 0, np.inf), kind="stable")
     mine["quantity"] = [shots_name(shots) for shots in mine.shots]
     mine["value"], mine["compared"] = accuracies(mine), "accuracy"
+    subjects = [part_of_dataset(run) for _, run in mine.iterrows()]
+    mine["dataset"] = pd.Series(subjects, index=mine.index, dtype=object)  # text, none of them too
     mine["table"] = "Few-shot: " + mine.dataset
     rows = mine.sort_values("dataset", kind="stable")[SCORE]
     count = rows.dataset.nunique()
@@ -222,6 +224,12 @@ def few_shot(runs: pd.DataFrame) -> pd.DataFrame:
         if part.dataset.nunique() == count
     ]
     return stacked([rows, *means])
+
+
+def part_of_dataset(run: pd.Series) -> str:
+    """The data set of a run, with the domain and the half of its classes where it is not all."""
+    half = "" if run.subsample == "all" else f"{run.subsample} classes"
+    return ", ".join(filter(None, [run.dataset, run.domain, half]))
 
 
 def shots_name(shots: int) -> str:

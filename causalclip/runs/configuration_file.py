@@ -30,6 +30,8 @@ def merge_file(cfg: CfgNode, path: str) -> None:
         raise ValueError(f"{path} must be UTF-8: {error}") from error
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, a day that is none
+        raise ValueError(f"{path}: {error}") from error
     if content is None:
         return
     if not isinstance(content, dict):
@@ -37,5 +39,7 @@ def merge_file(cfg: CfgNode, path: str) -> None:
     try:
         cfg.merge_from_other_cfg(type(cfg)(content))
     except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
-        said = error.args[0] if error.args else type(error).__name__
-        raise ValueError(f"{path}: {said}") from error
+        said = " ".join(str(error.args[0]).split()) if error.args else type(error).__name__
+        raise ValueError(f"{path}: {said:.500}") from error
+    except RecursionError:  # an alias of what it stands in
+        raise ValueError(f"{path} holds a mapping that holds itself") from None

@@ -19,6 +19,7 @@ import yaml
 
 from causalclip.files.atomic import replacing
 from causalclip.files.download import file_digest
+from causalclip.files.json_file import NotJSONError, read_json
 from causalclip.report.results import RESULTS_FILE
 
 SCHEMA = 1
@@ -207,10 +208,9 @@ def read_run(folder: Path) -> Recorded | None:
     Raises:
         ValueError: a newer schema, or a file that is damaged.
     """
-    content = _json(folder / RUN_FILE)
-    if content is None:
+    said = _object(folder / RUN_FILE)
+    if said is None:
         return None
-    said = content if isinstance(content, dict) else {}
     if said.get("schema") != SCHEMA:
         raise ValueError(f"{folder / RUN_FILE}: schema {said.get('schema')}, known is {SCHEMA}")
     try:
@@ -219,31 +219,51 @@ def read_run(folder: Path) -> Recorded | None:
         raise ValueError(f"{folder / RUN_FILE} is damaged: {error}") from error
     if not all(isinstance(x, dict) for x in (recorded.configuration, recorded.identity.settings)):
         raise ValueError(f"{folder / RUN_FILE} is damaged: settings must be KEY: VALUE pairs")
+    if said.get("fingerprint") != recorded.identity.fingerprint:
+        raise ValueError(f"{folder / RUN_FILE} is damaged: its fingerprint is of other settings")
     return recorded
+
+
+def read_result(folder: Path) -> Recorded | None:
+    """What results.json says of the settings, for a folder without `run.json`; None for nothing."""
+    try:
+        config = (_object(folder / RESULTS_FILE) or {}).get("config")
+    except ValueError:
+        return None
+    return Recorded(Identity({}), flat(config)) if isinstance(config, dict) else None
 
 
 def recorded_fingerprint(folder: str | Path) -> str | None:
     """The fingerprint of the run in a folder, for its results.json; None without `run.json`."""
-    return (_json(Path(folder) / RUN_FILE) or {}).get("fingerprint")
+    return (_object(Path(folder) / RUN_FILE) or {}).get("fingerprint")
 
 
 def read_seconds(folder: Path) -> float | None:
-    """How long the run took, start included; None for one that has not ended."""
-    return (_json(folder / RUN_FILE) or {}).get("seconds")
+    """How long the run took, start included; None for one that has not ended.
+
+    Raises:
+        ValueError: a `run.json` that is damaged.
+    """
+    seconds = (_object(folder / RUN_FILE) or {}).get("seconds")
+    return seconds if isinstance(seconds, (int, float)) else None
 
 
 def has_result(folder: Path) -> bool:
     """Whether results.json is there and whole: an empty or cut one is no result."""
     try:
-        return bool(_json(folder / RESULTS_FILE))
+        return "metrics" in (_object(folder / RESULTS_FILE) or {})
     except ValueError:
         return False
 
 
-def _json(path: Path) -> Any:
+def _object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None without the file."""
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = read_json(path)
+    except NotJSONError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it must be an object, got a {type(content).__name__}")
+    return content

@@ -33,7 +33,7 @@ def holding(folder: Path) -> Iterator[bool]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
-    with open(path, "a+", encoding="utf-8") as file:
+    with open(path, "a+", encoding="utf-8", errors="replace") as file:
         if not locked(file):
             raise Busy(f"{folder} is at work: {_holder(file)}")
         file.seek(0)
@@ -52,7 +52,7 @@ def holder_of(folder: Path) -> str:
     path = folder / LOCK_FILE
     if not path.is_file():
         return ""
-    with open(path, "r+", encoding="utf-8") as file:
+    with open(path, "r+", encoding="utf-8", errors="replace") as file:
         return "" if locked(file) else _holder(file)
 
 
@@ -76,6 +76,6 @@ def _holder(file: IO[str]) -> str:
     file.seek(0)
     try:
         said = json.load(file)
-    except ValueError:  # it is just being written
+        return f"process {said['pid']} on {said['host']} since {said['since']}"
+    except (ValueError, TypeError, KeyError):  # it is just being written, or damaged
         return "another process"
-    return f"process {said['pid']} on {said['host']} since {said['since']}"

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from causalclip.data.catalogue import BUNDLED, CATALOGUE
 from causalclip.runs.best import Best
 from causalclip.runs.domains import domains_of
-from causalclip.runs.identity import described, has_result
+from causalclip.runs.identity import described, has_result, read_run
 from causalclip.runs.local import Local
 from causalclip.runs.plan import PlanError, Request, Run, check, plan, wanted_parts
 from causalclip.runs.recipes import BUNDLED_DATA
@@ -44,6 +44,7 @@ def planned(request: Request, *, dry: bool = False) -> list[Run]:
         runs = plan(request, lambda name: domains_of(name, None if dry else request.data))
     except (ValueError, FileNotFoundError) as error:
         raise PlanError(str(error)) from error
+    check_readable(runs)
     if not dry:
         check_trained(request, runs)
         check_data(request)
@@ -68,6 +69,19 @@ def with_data(asked: Request, data: Path | None) -> Request:
     if not folder.is_dir():
         raise PlanError(f"the folder of the data sets, {folder}, is not there")
     return replace(asked, data=folder)
+
+
+def check_readable(runs: Sequence[Run]) -> None:
+    """Raise for a folder that does not say what it holds.
+
+    Raises:
+        PlanError: names the file, and what is wrong with it.
+    """
+    for run in runs:
+        try:
+            read_run(run.folder)
+        except ValueError as error:
+            raise PlanError(f"{error}; choose another --output, or delete its folder") from error
 
 
 def check_trained(request: Request, runs: Sequence[Run]) -> None:

@@ -78,7 +78,10 @@ class Schedule:
         return any(run.draws == data for run in self.at_work.values())
 
     def _begin(self, run: Run) -> Run | Outcome:
-        state = state_of(run)
+        try:
+            state = state_of(run)
+        except ValueError as error:
+            return Outcome(run, "failed", str(error))
         if finished(state):
             return Outcome(run, "skipped", state.value)
         if state is State.OTHER:

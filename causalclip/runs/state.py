@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from statistics import mean
@@ -35,7 +36,11 @@ class State(Enum):
 
 
 def state_of(run: Run) -> State:
-    """What a run's folder holds, by its `run.json` and results.json."""
+    """What a run's folder holds, by its `run.json` and results.json.
+
+    Raises:
+        ValueError: a `run.json` that is damaged or of a newer schema.
+    """
     there = read_run(run.folder)
     if there is None:
         return State.OLD if has_result(run.folder) else State.TO_RUN
@@ -91,11 +96,14 @@ class Estimate:
     def __init__(self, root: Path) -> None:
         self._seen: dict[tuple[str, ...], list[float]] = defaultdict(list)
         for path in root.rglob(RUN_FILE):
-            seconds = read_seconds(path.parent)
-            there = read_run(path.parent)
-            if there is not None and seconds is not None:
-                for kind in _kinds(there.configuration):
-                    self._seen[kind].append(seconds)
+            with suppress(ValueError):  # one that is damaged says nothing
+                self._add(path.parent)
+
+    def _add(self, folder: Path) -> None:
+        seconds, there = read_seconds(folder), read_run(folder)
+        if there is not None and seconds is not None:
+            for kind in _kinds(there.configuration):
+                self._seen[kind].append(seconds)
 
     def seconds(self, run: Run) -> float | None:
         """Of the same method, data and part; else of the method and part; None if never run."""
@@ -112,6 +120,6 @@ class Estimate:
 
 def _kinds(settings: Settings) -> list[tuple[str, ...]]:
     """What a run's time depends on, the closest first."""
-    method, part = settings.get("TRAINER.NAME", ""), settings.get("PROTOCOL_PART", "")
-    shots = str(settings.get("DATASET.NUM_SHOTS", ""))
-    return [(method, part, settings.get("DATASET.NAME", ""), shots), (method, part)]
+    keys = ("TRAINER.NAME", "PROTOCOL_PART", "DATASET.NAME", "DATASET.NUM_SHOTS")
+    kind = tuple(str(settings.get(key, "")) for key in keys)
+    return [kind, kind[:2]]

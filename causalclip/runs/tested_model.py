@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from causalclip.runs.identity import Difference, Recorded, described, read_run
 
@@ -16,6 +17,10 @@ REFUSED = (
     "TRAINER.CDC.EVIDENCE_OFFSET",
 )
 """With another of these a learned model is read as something that was never trained."""
+
+TRANSFORMS = "INPUT.TRANSFORMS"
+NORMALISATIONS = {"normalize", "instance_norm"}
+"""Of INPUT.TRANSFORMS, what test images go through as well; the others change training images."""
 
 SAID = ("SEED", "TRAINER.")
 """Beginnings of what may differ on purpose, as another fusion of the same templates."""
@@ -31,7 +36,7 @@ def check_tested(folder: Path, mine: Recorded) -> str:
     """
     there = read_run(folder)
     found = _differences(there, mine) if there else []
-    refused = [difference for difference in found if difference[0] in REFUSED]
+    refused = [difference for difference in found if difference[0] in (*REFUSED, TRANSFORMS)]
     if refused:
         raise ValueError(
             f"{folder} was trained with other settings, and tested with these it is another "
@@ -44,7 +49,11 @@ def _differences(there: Recorded, mine: Recorded) -> list[Difference]:
     return [
         (key, there.configuration[key], value)
         for key, value in mine.configuration.items()
-        if key.startswith((*SAID, *REFUSED))
+        if key.startswith((*SAID, *REFUSED, TRANSFORMS))
         and key in there.configuration
-        and there.configuration[key] != value
+        and _counted(key, there.configuration[key]) != _counted(key, value)
     ]
+
+
+def _counted(key: str, value: Any) -> Any:
+    return NORMALISATIONS & set(value) if key == TRANSFORMS else value

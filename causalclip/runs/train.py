@@ -31,6 +31,7 @@ from causalclip.runs.identity import (
     differences,
     flat,
     model_digest,
+    read_result,
     read_run,
     write_run,
 )
@@ -263,7 +264,9 @@ def check_folder(folder: Path, mine: Recorded) -> None:
         ValueError: names the settings, with both values.
     """
     there = read_run(folder)
-    if there is None:  # empty, or from before runs had an identity: taken as it is
+    if there is None:  # lost, or from before runs had an identity; nothing, where it is empty
+        there, mine = read_result(folder), replace(mine, identity=Identity({}))
+    if there is None:
         return
     known = {k: v for k, v in mine.configuration.items() if k in there.configuration}
     found = differences(there, {**known, **mine.identity.settings})

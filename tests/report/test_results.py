@@ -110,6 +110,15 @@ def test_a_result_of_a_newer_schema_is_refused_by_name(read):
             "trained_on must be of type .*TrainedOn",
         ),
         ({**FACTS, "schema": 2, "classnames": [1]}, r"classnames must be of type list\[str\]"),
+        (
+            {**FACTS, "schema": 2, "metrics": {"accuracy": 101.0}},
+            "accuracy of metrics must be per cent, got 101",
+        ),
+        ({**FACTS, "schema": 2, "variants": {"mean": {"ece": 1.0}}}, "mean lacks accuracy"),
+        ({**FACTS, "schema": 2, "shots": 10**25}, "shots must be at most 1,000,000,000"),
+        ({**FACTS, "schema": 2, "training": {"seconds": "long"}}, "training.seconds must be"),
+        ({**FACTS, "schema": 2, "training": {"curve": {"epoch": [1]}}}, "training.curve must hold"),
+        ("[" * 200_000, "cut or damaged, not JSON: it is nested too deeply"),
     ],
 )
 def test_an_empty_cut_or_malformed_file_is_named_with_what_is_wrong(read, content, said, tmp_path):

@@ -25,6 +25,17 @@ def only_row(root) -> pd.Series:
     return row
 
 
+def test_domains_and_halves_of_few_shot_runs_are_tables_of_their_own(tmp_path, write_run):
+    more = {"protocol": "fewshot"}
+    write_run("whole", 40.0, **more)
+    write_run("half", 60.0, subsample="base", **more)
+    write_run("domain", 80.0, target=["sketch"], seed=2, **more)
+    means = {name: table["16 shots"].tolist() for name, table in tables(tmp_path).items()}
+    assert means["Few-shot: Set"] == [40]
+    assert means["Few-shot: Set, base classes"] == [60]
+    assert means["Few-shot: Set, sketch"] == [80]
+
+
 # Base-to-novel
 
 

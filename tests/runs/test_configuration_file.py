@@ -35,6 +35,8 @@ def test_a_file_overrides_what_it_names(tmp_path):
         ("a: !!python/object/apply:os.system ['true']\n", "line 1: no YAML"),
         ("\t", "no YAML"),
         ("[" * 5000, "nested too deeply|no YAML"),
+        ("OPTIM: &x\n  LR: *x", "holds itself"),
+        (f"SEED: {'9' * 5000}", "4300 digits"),
     ],
 )
 def test_a_mistake_is_said_with_its_file(content, said, tmp_path):

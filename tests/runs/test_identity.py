@@ -21,7 +21,9 @@ from causalclip.runs.identity import (
 )
 from causalclip.runs.plan import PlanError, Request, plan
 from causalclip.runs.protocols import PROTOCOLS
+from causalclip.runs.schedule import Outcome, Schedule
 from causalclip.runs.state import State, state_of
+from causalclip.runs.train import check_folder
 from causalclip.runs.variant import variant
 
 # What counts
@@ -192,12 +194,40 @@ def test_a_newer_run_file_is_refused_by_name(pair):
         '{"schema": 1, "identity": 3, "configuration": {}}',
         '{"schema": 1, "identity": {"settings": [], "other": 1}, "configuration": {}}',
         '{"schema": 1, "identity": {"settings": []}, "configuration": {}}',
+        '{"schema": 1, "identity": {"settings": {}}, "configuration": {}, "fingerprint": "other"}',
+        "[" * 200_000,
     ],
+    ids=range(7),
 )
-def test_a_damaged_run_file_is_named(content, tmp_path):
+def test_a_damaged_run_file_is_named_and_a_plan_stops_at_it(content, pair, tmp_path):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(ValueError, match="run.json"):
         read_run(tmp_path)
+    train, _ = pair
+    train.folder.mkdir(parents=True)
+    (train.folder / "run.json").write_text(content)
+    with pytest.raises(PlanError, match=r"run\.json.*choose another --output"):
+        perform.check_readable([train])
+    outcome = Schedule([train]).next()
+    assert isinstance(outcome, Outcome)
+    assert (outcome.state, "run.json" in outcome.reason) == ("failed", True)
+    assert state.Estimate(tmp_path).seconds(train) is None  # a stranger's stands in nobody's way
+
+
+@pytest.mark.parametrize("content", ["", "3", "[]", '{"schema": 2}', "[" * 200_000], ids=range(5))
+def test_a_damaged_result_is_no_result(content, tmp_path):
+    (tmp_path / "results.json").write_text(content)
+    assert not identity.has_result(tmp_path)
+    assert identity.read_result(tmp_path) is None
+
+
+def test_a_folder_that_has_lost_its_run_file_is_compared_by_its_result(tmp_path):
+    settings = {"OPTIM": {"LR": 0.5}, "SEED": 1}
+    (tmp_path / "results.json").write_text(json.dumps({"metrics": {}, "config": settings}))
+    mine = Recorded(Identity({"A.NEW.KEY": 3}), {"OPTIM.LR": 0.5, "SEED": 1, "A.NEW.KEY": 3})
+    check_folder(tmp_path, mine)
+    with pytest.raises(ValueError, match="holds another run: SEED is 1 there, 2 here"):
+        check_folder(tmp_path, Recorded(mine.identity, {**mine.configuration, "SEED": 2}))
 
 
 def test_the_time_of_a_plan_is_estimated_from_past_runs_of_its_kind(pair, tmp_path):
