@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import argcomplete
 
+import causalclip
 from causalclip.runs.nearest import unknown
 
 EXAMPLES = """examples:
@@ -80,9 +80,9 @@ COMMANDS = {
     ),
     "data": Command("causalclip.data.command", "list, check and download data sets"),
     "features": Command(
-        "causalclip.engine.features_command",
+        "causalclip.runs.features_command",
         "encode images ahead of the runs that read their features",
-        "causalclip.engine.features_command:parser",
+        "causalclip.runs.features_command:parser",
     ),
     "cache": Command(
         "causalclip.engine.cache_command",
@@ -99,14 +99,6 @@ COMMANDS = {
 HIDDEN = {"script": Command("causalclip.runs.scripts", "what scripts/*.sh call")}
 
 
-def installed_version() -> str:
-    """The distribution's; of a checkout that is only on the path, that it is one."""
-    try:
-        return version("causalclip")
-    except PackageNotFoundError:
-        return "(a checkout, not installed)"
-
-
 def parser(complete: Collection[str] = ()) -> argparse.ArgumentParser:
     """The command line; what stands behind a sub-command only for those to `complete`."""
     p = argparse.ArgumentParser(
@@ -115,7 +107,7 @@ def parser(complete: Collection[str] = ()) -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--version", action="version", version=f"causalclip {installed_version()}")
+    p.add_argument("--version", action="version", version=f"causalclip {causalclip.__version__}")
     commands = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         inner = [_inner(command)] if name in complete and command.parser else []

@@ -6,7 +6,7 @@ import pytest
 
 from causalclip import cli
 from causalclip.engine import base
-from causalclip.engine.features_command import built, main, parser, request
+from causalclip.runs.features_command import built, main, parser, request
 from causalclip.runs.pairs import parse
 from causalclip.runs.perform import with_data
 from causalclip.runs.plan import plan
