@@ -13,6 +13,7 @@ basedpyright --level warning > "$found" 2>&1 &
 pyright=$!
 trap 'kill "$pyright" 2> /dev/null || true; rm -f "$found"' EXIT
 export OMP_NUM_THREADS=1  # one thread a process and several processes, not the product
+unset PYTHONDONTWRITEBYTECODE  # else every process compiles what all of them import
 status=0
 # In the order of tests/conftest.py: the modules that take longest first.
 python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder "$@" || status=$?

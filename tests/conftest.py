@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import signal
@@ -39,10 +40,16 @@ def feature_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory) -> Path:
-    """A data root in which the bundled data sets are built on first use, by one worker for all."""
+    """A data root for all workers: with the digits, drawn by one of them; others on first use."""
+    from causalclip.data.bundled import build_once
+    from causalclip.datasets import handwritten_digits as digits
+
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "data"
     folder.mkdir(exist_ok=True)
+    with open(folder.with_name("data.lock"), "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        build_once(folder, digits.FACTS.folder, digits.write_digits, edition=digits.EDITION)
     return folder
 
 

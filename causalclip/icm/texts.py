@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from causalclip.icm.captions import CaptionedImage, caption_pairs, text_pairs
@@ -61,7 +61,13 @@ class TextPairs:
             return None
         options = {"normalize": self.normalize, "remove_gap": self.remove_gap}
         features = self.encode_images(group.paths, desc=group.name)
-        return cross_moments(features, pairs, self.encode_texts, **options)
+        return cross_moments(features, pairs, self._encode_again, **options)
+
+    @cached_property
+    def _encode_again(self) -> EncodeTexts:
+        """`encode_texts`, once where every group asks for the same: a grid of classes."""
+        last = lru_cache(maxsize=1)(self.encode_texts)
+        return lambda texts: last(tuple(texts))
 
     def _rewrites(self, key: str, label: int) -> Sequence[str]:
         """The texts an image goes by: its own rewrites, or its class with every attribute."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -57,17 +58,18 @@ def test_an_old_checkpoint_of_other_classes_is_still_refused(toolkit, old_run, m
         trainer.train()
 
 
-def test_an_old_few_shot_set_is_used_and_not_drawn_again(make_cfg, tmp_path, capsys):
+def test_an_old_few_shot_set_is_used_and_not_drawn_again(make_cfg, data_root, tmp_path, capsys):
     from dassl.data.datasets import build_dataset
 
     options = ("DATASET.ROOT", str(tmp_path), "DATASET.SUBSAMPLE_CLASSES", "all")
-    build_dataset(make_cfg("CoOp", tmp_path, *options, "DATASET.NUM_SHOTS", -1))
+    folder = tmp_path / "handwritten_digits"
+    unused = shutil.ignore_patterns("split_fewshot")
+    shutil.copytree(data_root / folder.name, folder, copy_function=os.link, ignore=unused)
     (stored,) = HERE.rglob("causalclip_shot_2-seed_1.json")
     content = json.loads(stored.read_text(encoding="utf-8"))
     content["train"].reverse()  # an order that no draw gives
-    folder = tmp_path / "handwritten_digits" / "split_fewshot"
-    folder.mkdir()
-    (folder / stored.name).write_text(json.dumps(content), encoding="utf-8")
+    (folder / "split_fewshot").mkdir()
+    (folder / "split_fewshot" / stored.name).write_text(json.dumps(content), encoding="utf-8")
     dataset = build_dataset(make_cfg("CoOp", tmp_path, *options))
     assert "Loading preprocessed few-shot data" in capsys.readouterr().out
     names = [Path(path).name for path, _, _ in content["train"]]

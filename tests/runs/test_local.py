@@ -60,6 +60,7 @@ def same(a, b) -> bool:
 # Forked after the imports and before anything else: each run has a process that has done nothing.
 ALONE = """
 import json, os, sys
+import sklearn.metrics, torchmetrics  # which a run imports for its figures
 from causalclip.runs import train
 for arguments in json.loads(sys.argv[1]):
     if not os.fork():

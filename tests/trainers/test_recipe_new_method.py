@@ -48,7 +48,7 @@ TRAIN = """
 import json, os, runpy, sys
 script, *lines = json.loads(sys.argv[1])
 sys.path[0] = os.path.dirname(script)
-import causalclip.runs.train
+import sklearn.metrics, torchmetrics, causalclip.runs.train
 for line in lines:
     if not os.fork():
         sys.argv = [script, *line]
