@@ -11,7 +11,7 @@ batches are the published ones (32, 1 and 4 images; CDC's as MaPLe's, each image
 no step is published: its column counts what the code of its kin would do, 77 tokens of every text
 for each template, and all tokens of each view, with prompts and for L_con without. A published step
 of more than `--run-at-most` multiply-adds is counted, not run. The last columns are ours in images
-per second, and the peak of the memory taken in MiB.
+per second, and the peak of the memory taken in MiB. Below the table, CDC's step in MaPLe's.
 """
 
 from __future__ import annotations
@@ -139,23 +139,26 @@ def frozen_step(tower: Tower, images: int, patches: int) -> Step:
     return Step(alone.published, alone.needed - tower.first_products(images * (1 + patches)))
 
 
-def step_of(trainer: Any, method: str) -> Step:
-    """What a step of this trainer costs."""
+def parts_of(trainer: Any, method: str) -> dict[str, Step]:
+    """What a step of this trainer costs, by what is encoded."""
     clip, settings = trainer.clip, trainer.settings
     visual, out = clip.visual, clip.text_projection.shape[1]
     text = Tower(clip.transformer.width, clip.transformer.layers, out)
     image = Tower(visual.transformer.width, visual.transformer.layers, out)
     patches, sets = len(visual.positional_embedding) - 1, settings.get("N_TEMPLATES", 1)
-    deep, images = settings.get("PROMPT_DEPTH", 1), BATCHES[method] * sets
+    depth, images = settings.get("PROMPT_DEPTH", 1), BATCHES[method] * sets
     groups = BATCHES[method] if method == "CoCoOp" else sets
     prompts = settings.N_CTX if method in ("MaPLe", "CDC") else 0
-    parts = [
-        text_step(text, trainer.class_tokens.layout, groups, deep),
-        image_step(image, images, patches, prompts, deep),
-    ]
-    if method == "CDC":
-        parts.append(frozen_step(image, images, patches))
-    return Step(*(sum(work) for work in zip(*parts, strict=True)))
+    parts = {
+        "texts": text_step(text, trainer.class_tokens.layout, groups, depth),
+        "images": image_step(image, images, patches, prompts, depth),
+    }
+    return {**parts, "frozen": frozen_step(image, images, patches)} if method == "CDC" else parts
+
+
+def total(parts: dict[str, Step]) -> Step:
+    """All parts of a step."""
+    return Step(*(sum(work) for work in zip(*parts.values(), strict=True)))
 
 
 def rate(width: int, setting: Setting, repeats: int = 20) -> float:
@@ -172,18 +175,24 @@ def rate(width: int, setting: Setting, repeats: int = 20) -> float:
 class Found(NamedTuple):
     """What is measured of a method's step."""
 
-    work: Step
+    parts: dict[str, Step]
     times: dict[str, float]
     """Median seconds of `ours`, the `limit` and, if it was run, `published`."""
     peaks: dict[str, int]
     """Bytes of the ways that were run."""
+
+    @property
+    def work(self) -> Step:
+        """All parts of the step."""
+        return total(self.parts)
 
 
 def measure(trainer: Any, method: str, repeats: int, setting: Setting, run_at_most: float) -> Found:
     """The work of a step, the seconds and the memory of each way."""
     size, plain, ours = image_size(trainer.clip), Plain(trainer), setting.compiled(trainer.loss)
     images, labels = batch_of(trainer, BATCHES[method], size)
-    work, width = step_of(trainer, method), trainer.clip.transformer.width
+    parts, width = parts_of(trainer, method), trainer.clip.transformer.width
+    work = total(parts)
     trainer.set_model_mode("train")
 
     def step(loss: Callable[[], torch.Tensor]) -> None:
@@ -202,7 +211,7 @@ def measure(trainer: Any, method: str, repeats: int, setting: Setting, run_at_mo
         for name, run in runs.items():
             times[name].append(seconds(run, setting.clock))
         times["limit"].append(work.needed / rate(width, setting))
-    return Found(work, {name: statistics.median(t) for name, t in times.items()}, peaks)
+    return Found(parts, {name: statistics.median(t) for name, t in times.items()}, peaks)
 
 
 def line_of(method: str, classes: int, found: Found) -> str:
@@ -218,6 +227,16 @@ def line_of(method: str, classes: int, found: Found) -> str:
         f"| {work.needed / 1e9:.2f} | {work.published / work.needed:.1f}x | {seconds} "
         f"| {1e3 * times['ours']:.0f} | {1e3 * times['limit']:.0f} | {faster} "
         f"| {times['ours'] / times['limit']:.1f} | {batch / times['ours']:.1f} | {mib} |"
+    )
+
+
+def against_maple(classes: int, cdc: Found, maple: Found) -> str:
+    """A CDC step in MaPLe steps: what its parts need, and what both take."""
+    one = maple.work.needed
+    parts = ", ".join(f"{name} {part.needed / one:.1f}" for name, part in cdc.parts.items())
+    return (
+        f"A CDC step of {classes:,} classes in MaPLe steps: {cdc.work.needed / one:.1f} needed "
+        f"({parts}), {cdc.times['ours'] / maple.times['ours']:.1f} taken"
     )
 
 
@@ -240,11 +259,16 @@ def main() -> None:
               + "---|" * 13)  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             backbone, size = saved_clip(shape, folder)
+            rows = {}
             for method in args.methods:
                 for classes in args.classes:
                     trainer = trainer_of(method, NAMES[classes], backbone, size, setting)
                     found = measure(trainer, method, args.repeats, setting, args.run_at_most)
                     print(line_of(method, classes, found), flush=True)
+                    rows[method, classes] = found
+            for classes in args.classes:
+                if {("CDC", classes), ("MaPLe", classes)} <= rows.keys():
+                    print(against_maple(classes, rows["CDC", classes], rows["MaPLe", classes]))
 
 
 if __name__ == "__main__":
