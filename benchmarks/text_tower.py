@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip.clip.backbone import load_clip
-from causalclip.clip.injection import encode_text, prompted
+from causalclip.clip.encode import encode_text
+from causalclip.clip.injection import prompted
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import PromptSet, TextPrompts, encode_classes
 from causalclip.clip.texts import ClassTokens, class_tokens

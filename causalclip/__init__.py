@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from causalclip.checks.trainer import check_trainer
     from causalclip.clip.additions import Additions
     from causalclip.clip.backbone import available_models, load_clip
-    from causalclip.clip.injection import encode_image, encode_text, prompted
+    from causalclip.clip.encode import encode_image, encode_text
+    from causalclip.clip.injection import prompted
     from causalclip.clip.openai_clip import tokenize
     from causalclip.clip.prompts import PromptSet
     from causalclip.clip.zeroshot import class_features, cosine_logits
@@ -81,7 +82,8 @@ _HOMES = {
     "clip.additions": "Additions",
     "clip.backbone": "available_models load_clip",
     "clip.openai_clip": "tokenize",
-    "clip.injection": "encode_image encode_text prompted",
+    "clip.encode": "encode_image encode_text",
+    "clip.injection": "prompted",
     "clip.prompts": "PromptSet",
     "clip.zeroshot": "class_features cosine_logits",
     "icm.interventions": "ImageIntervention",

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from causalclip.clip.backbone import CLIP, CLIP_MEAN, CLIP_STD, build_clip, tokenize
-from causalclip.clip.injection import encode_text
+from causalclip.clip.encode import encode_text
 from causalclip.data import rendering as R
 from causalclip.files.atomic import replacing
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from causalclip import plugin, trainers
 from causalclip.clip.backbone import build_clip
-from causalclip.clip.injection import encode_image
+from causalclip.clip.encode import encode_image
 from causalclip.engine.prompt_trainer import PromptTrainer
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causalclip.clip.injection import encode_image_tokens
+from causalclip.clip.encode import encode_image_tokens
 from causalclip.clip.kinds import openai_model
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.representation import RepresentationTokens

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from causalclip.clip.injection import encode_text
+from causalclip.clip.encode import encode_text
 from causalclip.clip.kinds import backbone_of
 from causalclip.clip.prompts import PromptSet
 from causalclip.clip.templates import IMAGENET_TEMPLATES, spoken

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from causalclip.clip.additions import NOTHING, Additions
-from causalclip.clip.injection import encode_image, encode_image_twice, encode_texts
+from causalclip.clip.encode import encode_image, encode_image_twice, encode_texts
 from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.templates import spoken

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalclip.clip.injection import encode_text
+from causalclip.clip.encode import encode_text
 from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.templates import spoken

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from causalclip.clip.backbone import load_clip, weights_digest
-from causalclip.clip.injection import encode_image
+from causalclip.clip.encode import encode_image
 from causalclip.clip.kinds import backbone_of
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.data.templates import given_template

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.clip.injection import encode_image
+from causalclip.clip.encode import encode_image
 from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.prompts import (

@@ -9,7 +9,7 @@ from torch import nn
 
 from causalclip.clip import activation
 from causalclip.clip.backbone import BUNDLED, build_clip, load_clip, save_tiny, tokenize
-from causalclip.clip.injection import encode_image, encode_text
+from causalclip.clip.encode import encode_image, encode_text
 from causalclip.clip.weights import weights_digest
 from causalclip.files.download import file_digest
 

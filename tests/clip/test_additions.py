@@ -8,13 +8,8 @@ from exact import exact_clip, random_prompts
 
 from causalclip.clip.additions import Additions
 from causalclip.clip.backbone import build_clip, tokenize
-from causalclip.clip.injection import (
-    encode_image,
-    encode_image_tokens,
-    encode_text,
-    encode_texts,
-    prompted,
-)
+from causalclip.clip.encode import encode_image, encode_image_tokens, encode_text, encode_texts
+from causalclip.clip.injection import prompted
 from causalclip.clip.texts import class_tokens, template_tokens
 
 NAMES = ["zero", "double decker bus", "cat"]

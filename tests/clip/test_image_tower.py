@@ -7,7 +7,8 @@ import torch
 from exact import exact_clip, random_prompts
 
 from causalclip.clip.backbone import build_clip
-from causalclip.clip.injection import encode_image, encode_image_twice, prompted
+from causalclip.clip.encode import encode_image, encode_image_twice
+from causalclip.clip.injection import prompted
 
 SHAPE = {"vision_width": 128, "vision_layers": 3, "transformer_layers": 1}
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from causalclip.clip.backbone import build_clip, tokenize
-from causalclip.clip.injection import encode_image, encode_text, encode_texts, prompted
+from causalclip.clip.encode import encode_image, encode_text, encode_texts
+from causalclip.clip.injection import prompted
 from causalclip.clip.texts import class_tokens
 
 # Neither 512 nor 768: nothing may be hard-coded.

@@ -10,7 +10,8 @@ import torch
 
 from causalclip.clip.additions import Additions
 from causalclip.clip.backbone import build_clip, load_clip, preprocessing_of, weights_digest
-from causalclip.clip.injection import encode_image, encode_text, encode_texts, prompted
+from causalclip.clip.encode import encode_image, encode_text, encode_texts
+from causalclip.clip.injection import prompted
 from causalclip.clip.kinds import backbone_of
 from causalclip.clip.open_clip_backbone import OpenCLIPTokenizer
 from causalclip.clip.published import check_backbone

@@ -8,7 +8,8 @@ from torch import nn
 
 from causalclip.clip import text_tower
 from causalclip.clip.backbone import build_clip, tokenize
-from causalclip.clip.injection import encode_image, encode_text, prompted
+from causalclip.clip.encode import encode_image, encode_text
+from causalclip.clip.injection import prompted
 from causalclip.clip.prompts import (
     ConditionalPrompts,
     CoupledPrompts,

@@ -8,9 +8,10 @@ from exact import SHAPE, exact_clip, random_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from causalclip.clip import injection, text_tower
+from causalclip.clip import plain, text_tower
 from causalclip.clip.backbone import build_clip, tokenize
-from causalclip.clip.injection import encode_text, encode_texts, prompted
+from causalclip.clip.encode import encode_text, encode_texts
+from causalclip.clip.injection import prompted
 from causalclip.clip.texts import class_tokens
 
 NAMES = ["cat", "double_decker bus", "dog", "car", "a very long name of a thing", "cat"]
@@ -248,7 +249,7 @@ def test_a_tower_with_something_on_it_runs_through_its_own_forward(hang):
     else:
         forward = block.forward
         block.forward = lambda x: seen.append(1) or forward(x)
-    assert not injection.has_plain_text_tower(model)
+    assert not plain.has_plain_text_tower(model)
     ours = encode_texts(model, texts, text)
     assert seen
     torch.testing.assert_close(ours, full_texts(model, texts, text), rtol=0, atol=1e-12)

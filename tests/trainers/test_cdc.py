@@ -10,7 +10,7 @@ import torch
 
 from causalclip.cdc.evidence import fuse, probabilities
 from causalclip.clip.backbone import build_clip, save_tiny
-from causalclip.clip.injection import encode_image
+from causalclip.clip.encode import encode_image
 
 NODE = "TRAINER.CDC."
 # 10 images in batches of 8, the last one dropped: an epoch is one step.
