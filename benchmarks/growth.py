@@ -22,7 +22,7 @@ from timing import seconds
 from causalclip.clip.backbone import build_clip
 from causalclip.clip.injection import prompted
 from causalclip.clip.model import CLIPModel
-from causalclip.clip.prompts import PromptSet, encode_text_sets
+from causalclip.clip.prompt_set import PromptSet, encode_text_sets
 from causalclip.clip.texts import class_tokens
 
 matplotlib.use("Agg")

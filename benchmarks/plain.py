@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from causalclip.clip.additions import hooked
 from causalclip.clip.injection import prompted
 from causalclip.clip.kinds import backbone_of
-from causalclip.clip.prompts import PromptSet
+from causalclip.clip.prompt_set import PromptSet
 from causalclip.trainers.prograd import projected
 from causalclip.trainers.promptsrc import mean_kl
 

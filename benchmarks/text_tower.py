@@ -27,7 +27,8 @@ from causalclip.clip.backbone import load_clip
 from causalclip.clip.encode import encode_text
 from causalclip.clip.injection import prompted
 from causalclip.clip.model import CLIPModel
-from causalclip.clip.prompts import PromptSet, TextPrompts, encode_classes
+from causalclip.clip.prompt_set import PromptSet, encode_classes
+from causalclip.clip.prompts import TextPrompts
 from causalclip.clip.texts import ClassTokens, class_tokens
 
 Way = Callable[[], Tensor]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from causalclip.clip.encode import encode_image, encode_text
     from causalclip.clip.injection import prompted
     from causalclip.clip.openai_clip import tokenize
-    from causalclip.clip.prompts import PromptSet
+    from causalclip.clip.prompt_set import PromptSet
     from causalclip.clip.zeroshot import class_features, cosine_logits
     from causalclip.icm.interventions import ImageIntervention
     from causalclip.icm.subspace import InterventionMoments, InvariantProjection
@@ -84,7 +84,7 @@ _HOMES = {
     "clip.openai_clip": "tokenize",
     "clip.encode": "encode_image encode_text",
     "clip.injection": "prompted",
-    "clip.prompts": "PromptSet",
+    "clip.prompt_set": "PromptSet",
     "clip.zeroshot": "class_features cosine_logits",
     "icm.interventions": "ImageIntervention",
     "icm.subspace": "InterventionMoments InvariantProjection",

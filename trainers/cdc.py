@@ -35,14 +35,13 @@ from causalclip.cdc.exclusions import excluded
 from causalclip.cdc.objective import Fusion, Loss, Objective, Reduction, fused_scores
 from causalclip.cdc.readings import fused, of_evidence, of_logits
 from causalclip.cdc.views import AS_CONFIGURED, FAMILIES, template_views
-from causalclip.clip.prompts import (
-    DecoupledPrompts,
+from causalclip.clip.prompt_set import (
     PromptSet,
-    TextPrompts,
     encode_image_sets,
     encode_image_sets_twice,
     encode_text_sets,
 )
+from causalclip.clip.prompts import DecoupledPrompts, TextPrompts
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
 from causalclip.engine.feature_cache import batches

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from causalclip.clip.kinds import backbone_of
-from causalclip.clip.prompts import PromptSet
+from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
 from causalclip.engine.prompt_trainer import PromptTrainer

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalclip.clip.kinds import backbone_of
-from causalclip.clip.prompts import ConditionalPrompts, PromptSet, encode_text_sets
+from causalclip.clip.prompt_set import PromptSet, encode_text_sets
+from causalclip.clip.prompts import ConditionalPrompts
 from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
 from causalclip.engine.settings import Text
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from causalclip.clip.encode import encode_image_tokens
 from causalclip.clip.kinds import openai_model
-from causalclip.clip.prompts import PromptSet
+from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.representation import RepresentationTokens
 from causalclip.clip.texts import ClassTokens, template_tokens
 from causalclip.clip.zeroshot import class_features

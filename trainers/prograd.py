@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causalclip.clip.prompts import PromptSet, TextPrompts
+from causalclip.clip.prompt_set import PromptSet
+from causalclip.clip.prompts import TextPrompts
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
 from causalclip.engine.distributed import mean_over_all

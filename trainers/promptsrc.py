@@ -11,7 +11,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from causalclip.clip.encode import encode_text
 from causalclip.clip.kinds import backbone_of
-from causalclip.clip.prompts import PromptSet
+from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.templates import IMAGENET_TEMPLATES, spoken
 from causalclip.engine.prompt_trainer import (
     MAYBE_DEPTH,

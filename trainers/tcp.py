@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from causalclip.clip.prompts import ClassAwarePrompts, encode_classes
+from causalclip.clip.prompt_set import encode_classes
+from causalclip.clip.prompts import ClassAwarePrompts
 from causalclip.clip.zeroshot import class_features
 from causalclip.engine.prompt_trainer import TOKENS, Context, tower_widths
 from causalclip.engine.settings import Number, Text, Whole

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from causalclip.clip.prompts import PromptSet
+from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.templates import spoken
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import given_template

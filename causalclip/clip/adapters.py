@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from causalclip.clip.additions import Additions
-from causalclip.clip.prompts import PromptSet
+from causalclip.clip.prompt_set import PromptSet
 
 
 class CoupledAdapters(nn.Module):

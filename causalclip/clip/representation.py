@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from causalclip.clip.additions import Additions
-from causalclip.clip.prompts import STD, PromptSet
+from causalclip.clip.prompt_set import PromptSet
+from causalclip.clip.prompts import STD
 
 
 class RepresentationTokens(nn.Module):

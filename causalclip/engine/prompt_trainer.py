@@ -19,13 +19,8 @@ from yacs.config import CfgNode
 from causalclip.clip.encode import encode_image
 from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel
-from causalclip.clip.prompts import (
-    CoupledPrompts,
-    IndependentPrompts,
-    PromptSet,
-    embed_words,
-    encode_classes,
-)
+from causalclip.clip.prompt_set import PromptSet, encode_classes
+from causalclip.clip.prompts import CoupledPrompts, IndependentPrompts, embed_words
 from causalclip.clip.templates import spoken
 from causalclip.clip.texts import ClassTokens, Position, class_tokens
 from causalclip.engine.calibrated import Calibrated, keep_temperature

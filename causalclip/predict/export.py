@@ -18,7 +18,7 @@ import causalclip.plugin  # noqa: F401  (before the first import of dassl)
 # isort: split
 from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel
-from causalclip.clip.prompts import PromptSet
+from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.prediction import Prediction, Reading

@@ -14,7 +14,7 @@ from causalclip.clip.image_tower import encode_patches
 from causalclip.clip.kinds import openai_model
 from causalclip.clip.model import CLIPModel
 from causalclip.clip.plain import has_plain_image_tower
-from causalclip.clip.prompts import PromptSet
+from causalclip.clip.prompt_set import PromptSet
 from causalclip.engine.base import CLIPTrainer
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.files.atomic import replacing

@@ -10,18 +10,20 @@ from causalclip.clip import text_tower
 from causalclip.clip.backbone import build_clip, tokenize
 from causalclip.clip.encode import encode_image, encode_text
 from causalclip.clip.injection import prompted
+from causalclip.clip.prompt_set import (
+    PromptSet,
+    encode_classes,
+    encode_image_sets,
+    encode_image_sets_twice,
+    encode_text_sets,
+)
 from causalclip.clip.prompts import (
     ConditionalPrompts,
     CoupledPrompts,
     DecoupledPrompts,
     IndependentPrompts,
-    PromptSet,
     TextPrompts,
     embed_words,
-    encode_classes,
-    encode_image_sets,
-    encode_image_sets_twice,
-    encode_text_sets,
 )
 from causalclip.clip.texts import class_tokens
 
