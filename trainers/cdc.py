@@ -27,14 +27,14 @@ from typing import Any, get_args
 import torch
 from dassl.data.transforms import build_transform
 from torch import Tensor, nn
-from torch.nn import functional as F
 from yacs.config import CfgNode
 
 from causalclip.cdc.evidence import EvidenceKind, conflict, evidence_from_logits, fit_discount
 from causalclip.cdc.exclusions import excluded
-from causalclip.cdc.objective import Fusion, Loss, Objective, Reduction, fused_scores
+from causalclip.cdc.losses import template_cosines
+from causalclip.cdc.objective import Fusion, Loss, Reduction, fused_scores, objective_of
 from causalclip.cdc.readings import fused, of_evidence, of_logits
-from causalclip.cdc.views import AS_CONFIGURED, FAMILIES, template_views
+from causalclip.cdc.views import AS_CONFIGURED, FAMILIES, family_view
 from causalclip.clip.prompt_set import (
     PromptSet,
     encode_image_sets,
@@ -163,17 +163,7 @@ class CDC(PromptTrainer):
         """
         if family == AS_CONFIGURED:
             return build_transform(self.cfg, is_train=True)
-        inputs, settings = self.cfg.INPUT, self.settings
-        (transform,) = template_views(
-            [family],
-            tuple(inputs.SIZE),
-            interpolation=inputs.INTERPOLATION,
-            mean=inputs.PIXEL_MEAN,
-            std=inputs.PIXEL_STD,
-            crop_scale=tuple(inputs.RRCROP_SCALE),
-            crop_all=settings.CROP_ALL_VIEWS,
-        )
-        return transform
+        return family_view(family, self.cfg.INPUT, crop_all=self.settings.CROP_ALL_VIEWS)
 
     def context(self) -> Context:
         """The words that are learned, from N_CTX or CTX_INIT."""
@@ -262,7 +252,7 @@ class CDC(PromptTrainer):
             The loss, and what the templates say together (B, K).
         """
         prompts, objective = self.model(), self.objective
-        image_features, frozen = self.learned_and_frozen(images, prompts)
+        image_features, frozen = self.with_frozen(images, prompts)
         text_features = self.text_features(prompts)
         logits = self.classify(image_features, text_features)  # (B, M, K)
         evidence = self.evidence(logits)
@@ -272,13 +262,8 @@ class CDC(PromptTrainer):
         )
         return loss, fused_scores(logits, evidence, objective.fusion)
 
-    def learned_and_frozen(
-        self, images: Tensor, prompts: PromptSet
-    ) -> tuple[Tensor, Tensor | None]:
-        """(B, M, E) of the views (B, M, 3, H, W) under each template, and what L_con holds them at.
-
-        The latter are those of the image tower without prompts; None where nothing reads them.
-        """
+    def with_frozen(self, images: Tensor, prompts: PromptSet) -> tuple[Tensor, Tensor | None]:
+        """`image_features` of the views, and (B, M, E) in the tower without prompts for L_con."""
         if self.objective.gamma_image:
             return encode_image_sets_twice(self.clip, images, prompts)
         return self.image_features(images, prompts), None
@@ -353,33 +338,10 @@ class CDC(PromptTrainer):
 
     def details(self) -> dict[str, Any]:
         """The evidence's offset (0: each image's own), the discount, how alike templates are."""
+        with torch.no_grad():
+            texts = self.text_features(self.model())
         return {
             "offset": self.model.get_buffer("offset").item(),
             "discount": self.model.get_buffer("discount").item(),
-            "template_cosines": self.template_cosines().tolist(),
+            "template_cosines": template_cosines(texts).tolist(),
         }
-
-    @torch.no_grad()
-    def template_cosines(self) -> Tensor:
-        """Mean over this run's classes of the cosine between two templates' texts, (M, M)."""
-        unit = F.normalize(self.text_features(self.model()).float(), dim=-1)
-        return torch.einsum("mke,nke->mn", unit, unit) / unit.shape[1]
-
-
-def objective_of(settings: CfgNode) -> Objective:
-    """The objective that the settings describe."""
-    prompted = settings.VISION != "none"  # else the image features are CLIP's own
-    beta_image = settings.BETA if settings.BETA_IMAGE is None else settings.BETA_IMAGE
-    gamma_image = settings.GAMMA if settings.GAMMA_IMAGE is None else settings.GAMMA_IMAGE
-    return Objective(
-        loss=settings.LOSS,
-        reduction=settings.LOSS_REDUCTION,
-        fused=settings.FUSED_LOSS,
-        fusion=settings.FUSION,
-        kl_weight=settings.KL_WEIGHT,
-        kl_epochs=settings.KL_EPOCHS,
-        beta=settings.BETA,
-        beta_image=beta_image if prompted else 0.0,
-        gamma=settings.GAMMA,
-        gamma_image=gamma_image if prompted else 0.0,
-    )

@@ -56,6 +56,12 @@ def diversity_loss(features: Tensor) -> Tensor:
     return ((all_pairs - diagonal) / (n_templates * (n_templates - 1))).mean()
 
 
+def template_cosines(features: Tensor) -> Tensor:
+    """Mean cosine of two templates' features (M, K, D) of the same classes, (M, M)."""
+    unit = F.normalize(features.float(), dim=-1)
+    return torch.einsum("mke,nke->mn", unit, unit) / unit.shape[1]
+
+
 def consistency_loss(features: Tensor, reference: Tensor) -> Tensor:
     """L_con: mean of 1 - cos(f^m_x, f^0_x) over templates and what they describe.
 

@@ -6,8 +6,9 @@ Every part has a switch; which of them the paper has is said in docs/method.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -144,3 +145,24 @@ def fused_log_probabilities(logits: Tensor, evidence: Tensor, fusion: Fusion) ->
     if fusion == "probabilities":  # of the softmaxes; in logarithms, where none underflows
         return logits.log_softmax(-1).logsumexp(-2) - math.log(logits.shape[-2])
     return probabilities(fused_scores(logits, evidence, fusion)).log()
+
+
+def objective_of(settings: Mapping[str, Any]) -> Objective:
+    """The objective that a method's settings describe, by their names."""
+    prompted = settings["VISION"] != "none"  # else the image features are CLIP's own
+    of_image = {
+        key: settings[key] if settings[f"{key}_IMAGE"] is None else settings[f"{key}_IMAGE"]
+        for key in ("BETA", "GAMMA")
+    }
+    return Objective(
+        loss=settings["LOSS"],
+        reduction=settings["LOSS_REDUCTION"],
+        fused=settings["FUSED_LOSS"],
+        fusion=settings["FUSION"],
+        kl_weight=settings["KL_WEIGHT"],
+        kl_epochs=settings["KL_EPOCHS"],
+        beta=settings["BETA"],
+        beta_image=of_image["BETA"] if prompted else 0.0,
+        gamma=settings["GAMMA"],
+        gamma_image=of_image["GAMMA"] if prompted else 0.0,
+    )

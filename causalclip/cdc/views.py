@@ -6,7 +6,8 @@ are is not published. The four families here are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 from torchvision import transforms as T
@@ -55,3 +56,21 @@ def template_views(
         steps = [*sized, *on_image, T.ToTensor(), T.Normalize(mean, std), *on_tensor]
         views.append(T.Compose(steps))
     return views
+
+
+def family_view(family: str, inputs: Mapping[str, Any], *, crop_all: bool) -> T.Compose:
+    """The view of one family for images as the settings below INPUT describe them.
+
+    Raises:
+        ValueError: a family that does not exist.
+    """
+    (transform,) = template_views(
+        [family],
+        tuple(inputs["SIZE"]),
+        interpolation=inputs["INTERPOLATION"],
+        mean=inputs["PIXEL_MEAN"],
+        std=inputs["PIXEL_STD"],
+        crop_scale=tuple(inputs["RRCROP_SCALE"]),
+        crop_all=crop_all,
+    )
+    return transform

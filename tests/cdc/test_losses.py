@@ -13,6 +13,7 @@ from causalclip.cdc.losses import (
     consistency_loss,
     dirichlet_kl,
     diversity_loss,
+    template_cosines,
     trusted_cross_entropy,
 )
 
@@ -109,6 +110,15 @@ def test_diversity_has_its_stated_range():
 
 def test_a_single_template_has_no_diversity_to_lose():
     assert diversity_loss(sample(1, 3, 8)) == 0
+
+
+def test_the_templates_cosines_are_those_of_each_pair():
+    features = sample(3, 4, 8)
+    found = template_cosines(features)
+    for m in range(3):
+        for n in range(3):
+            mean = F.cosine_similarity(features[m], features[n], dim=-1).mean()
+            assert found[m, n].item() == pytest.approx(mean.item(), abs=1e-6)
 
 
 def test_consistency_is_the_mean_distance_to_the_frozen_template():
