@@ -63,10 +63,10 @@ def model_parser(command: str, description: str | None) -> argparse.ArgumentPars
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict and show; 1 where images were broken, 2 for a mistake in the input."""
-    return explained("predict", perform, parser().parse_args(argv))
+    return exit_status("predict", perform, parser().parse_args(argv))
 
 
-def explained(name: str, perform: Callable[[Any], int], args: argparse.Namespace) -> int:
+def exit_status(name: str, perform: Callable[[Any], int], args: argparse.Namespace) -> int:
     """The exit status of a command; 2, and the error in a line, for a mistake in the input."""
     from causalclip.runs.train import INPUT_ERRORS, sentence
 

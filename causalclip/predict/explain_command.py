@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from causalclip.predict.command import explained, loaded, model_parser
+from causalclip.predict.command import exit_status, loaded, model_parser
 from causalclip.report.results import EXPLAINED_FOLDER
 
 
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Explain and draw; 2 for a mistake in the input."""
-    return explained("explain", perform, parser().parse_args(argv))
+    return exit_status("explain", perform, parser().parse_args(argv))
 
 
 def perform(args: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from causalclip.predict.command import explained, loaded, model_parser
+from causalclip.predict.command import exit_status, loaded, model_parser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the files and say where; 2 for a mistake in the input."""
-    return explained("export", perform, parser().parse_args(argv))
+    return exit_status("export", perform, parser().parse_args(argv))
 
 
 def perform(args: argparse.Namespace) -> int:
