@@ -79,19 +79,19 @@ def load(root: Path, shots: int) -> tuple[Sequence, tuple[float, float]]:
 
 def start_training(root: Path) -> tuple[Sequence, tuple[float, float]]:
     """Do all that train.py does before it trains."""
-    repository = Path(__file__).parents[1]
-    sys.path.insert(0, str(repository))
     clock = Clock()
-    train = importlib.import_module("train")
-    train.plugin.register_all()
-    configs = repository / "configs"
-    files = ["--dataset-config-file", configs / "datasets" / "imagenet.yaml"]
-    files += ["--config-file", configs / "trainers" / "CoOp" / "tiny.yaml"]
-    flags = ["--trainer", "CoOp", "--seed", "1", "--root", root, *files]
-    arguments = map(str, [*flags, "DATASET.NUM_SHOTS", 16])
+    from causalclip import plugin
+    from causalclip.runs import flags, train
+    from causalclip.runs.recipes import CONFIGS
+
+    plugin.register_all()
+    words = ["--trainer", "CoOp", "--seed", "1", "--root", root]
+    words += ["--dataset-config-file", CONFIGS / "datasets" / "imagenet.yaml"]
+    words += ["--config-file", CONFIGS / "trainers" / "CoOp" / "tiny.yaml"]
     with tempfile.TemporaryDirectory() as output:  # for the log
-        flags = ["--output-dir", output, *arguments]
-        trainer = train.prepare(train.parser().parse_args(flags))
+        arguments = [*words, "--output-dir", output, "DATASET.NUM_SHOTS", 16]
+        args = flags.parser().parse_args([str(word) for word in arguments])
+        trainer = train.prepare(args, train.configure(args))
     return trainer.dm.dataset.train_x, clock.passed()
 
 
