@@ -120,14 +120,18 @@ def _inner(command: Command) -> argparse.ArgumentParser:
     return getattr(importlib.import_module(module), function)()
 
 
-def _performed(command: Command, arguments: Sequence[str]) -> int:
+def _performed(name: str, command: Command, arguments: Sequence[str]) -> int:
     """A sub-command's exit status; 141, as elsewhere, where its reader (`head`) went away."""
+    # argparse's name in help and errors, and what results.json calls the command.
+    before, sys.argv = sys.argv, [f"causalclip {name}", *arguments]
     try:
         return importlib.import_module(command.module).main(arguments)
     except BrokenPipeError:
         # What is left in the buffer has no reader either, and the interpreter flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    finally:
+        sys.argv = before
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,9 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = arguments[0] if arguments else ""
     command = {**COMMANDS, **HIDDEN}.get(name)
     if command is not None:
-        # argparse's name in help and errors, and what results.json calls the command.
-        sys.argv = [f"causalclip {name}", *arguments[1:]]
-        return _performed(command, arguments[1:])
+        return _performed(name, command, arguments[1:])
     if name and not name.startswith("-"):
         print(f"causalclip: {unknown('command', name, COMMANDS)}", file=sys.stderr)
         return 2

@@ -51,8 +51,7 @@ def test_the_version_is_that_of_the_distribution():
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_command_explains_itself_under_its_name(name, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", sys.argv)  # the command puts its own there
+def test_every_command_explains_itself_under_its_name(name, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([name, "--help"])
     assert ended.value.code == 0
@@ -70,6 +69,7 @@ def test_every_command_explains_itself_under_its_name(name, monkeypatch, capsys)
             ),
         ),
         (["run", "base2nw"], "unknown protocol base2nw; known: base2new xd dg fewshot lodo open"),
+        (["train", "--trainer", "CoOpp"], "causalclip train: error: unknown trainer 'CoOpp'"),
         (["run", "lodo"], "--methods must name one or more of CDC CLIP_Adapter"),
         (["run", "lodo", "--methods", "CDCC"], "did you mean CDC"),
         (["run", "base2new", "--methods", "TipAdapter"], "TipAdapter cannot name the classes"),
@@ -138,11 +138,10 @@ def results(folder):
 
 
 @pytest.fixture
-def same_command(words, runs_here, monkeypatch, capfd):
+def same_command(words, runs_here, capfd):
     """A function () -> (exit status, output) of the same command, done in this process."""
 
     def call():
-        monkeypatch.setattr(sys, "argv", sys.argv)
         status = cli.main(words)
         return status, capfd.readouterr().out
 

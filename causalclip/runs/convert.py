@@ -26,6 +26,7 @@ from causalclip.clip.backbone import load_clip, weights_digest, weights_file
 from causalclip.clip.published import BUILDERS, configuration, convert
 from causalclip.engine.checkpoint_file import read_checkpoint
 from causalclip.files.confined import Limits, confined
+from causalclip.runs.flags import called
 
 # isort: split
 from dassl.engine import TRAINER_REGISTRY
@@ -125,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             activation=args.activation,
         )
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"convert_checkpoint.py: error: {error}", file=sys.stderr)
+        print(f"{called('convert_checkpoint.py')}: error: {error}", file=sys.stderr)
         return 2
     node = TRAINER_REGISTRY.get(args.trainer).config_node
     options = " ".join(f"TRAINER.{node}.{key} {value}" for key, value in settings.items())

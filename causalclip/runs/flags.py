@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 EXAMPLE = """example:
   causalclip train --trainer CDC --root data --output-dir output/first --seed 1 \\
@@ -62,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, for example OPTIM.LR 0.002")
     return p
+
+
+def called(script: str) -> str:
+    """What the user has called, as errors begin: `causalclip COMMAND`, or the script instead."""
+    return sys.argv[0] if sys.argv[0].startswith("causalclip ") else script
 
 
 def add_imports(p: argparse.ArgumentParser) -> None:

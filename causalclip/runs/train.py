@@ -23,7 +23,7 @@ from causalclip.engine.distributed import is_writer, processes
 from causalclip.engine.stopping import Stopped, stoppable
 from causalclip.files.atomic import FULL
 from causalclip.runs.configuration_file import merge_file
-from causalclip.runs.flags import parser
+from causalclip.runs.flags import called, parser
 from causalclip.runs.identity import (
     Identity,
     Recorded,
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one training or evaluation; 2 for a mistake in the input, which is said in one line."""
     args = parser().parse_args(argv)
     plugin.register_all()
-    stage = Stage()
+    name, stage = called("train.py"), Stage()
     try:
         cfg = configure(args)
         gpu = torch.cuda.is_available() and cfg.USE_CUDA
@@ -181,14 +181,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_once(args, cfg, stage)
     except Stopped as stop:
         if is_writer():
-            print(f"train.py: {stop}: {what_is_saved(Path(cfg.OUTPUT_DIR))}", file=sys.stderr)
+            print(f"{name}: {stop}: {what_is_saved(Path(cfg.OUTPUT_DIR))}", file=sys.stderr)
         return 128 + stop.number
     except stage.errors as error:
         if args.debug:
             raise
         end_log(error)
         saved = _if_full(error, Path(args.output_dir or "."))
-        print(f"train.py: error: {sentence(error)}{saved}", file=sys.stderr)
+        print(f"{name}: error: {sentence(error)}{saved}", file=sys.stderr)
         return 2
     return 0
 
