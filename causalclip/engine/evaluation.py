@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -110,10 +109,10 @@ class EvaluatedTrainer(CheckpointTrainer):
         record["details"] = self.details()
         record["identity"] = recorded_fingerprint(self.output_dir)
         write_predictions(self.output_dir, evaluated.arrays())
-        write_results(self.output_dir, record)
+        path = write_results(self.output_dir, record)
         for name, value in scalars_of(record).items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
-        print(f"Results: {Path(self.output_dir) / 'results.json'}")
+        print(f"Results: {path}")
 
     def parts(self, evaluated: Evaluated) -> dict[str, Tensor]:
         """Named subsets of the test set, boolean rows (N,), that are reported beside the whole.
