@@ -5,6 +5,7 @@ Both are named in a short YAML; `DATASET.PATH` is the folder, below `DATASET.ROO
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -112,14 +113,17 @@ def require_disjoint(*parts: Items, where: str) -> None:
         ValueError: names an image that is not, and both parts.
     """
     part_of: dict[str, str] = {}
+    real = functools.cache(os.path.realpath)  # links among folders are other spellings of a path
     for part, items in zip(PARTS, parts, strict=True):
         for item in items:
-            if item.impath in part_of:
+            folder, file = os.path.split(item.impath)
+            path = os.path.join(real(folder), file)
+            if path in part_of:
                 raise ValueError(
                     f"{where}: an image must be listed once, {item.impath!a} is in "
-                    f"{part_of[item.impath]} and in {part}"
+                    f"{part_of[path]} and in {part}"
                 )
-            part_of[item.impath] = part
+            part_of[path] = part
 
 
 def order_by_name(items: Items, root: Path) -> Items:

@@ -114,7 +114,7 @@ def label_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     Raises:
         ValueError: for a value that is not allowed; names the row, the column and the value.
     """
-    frame = frame.astype(dict.fromkeys(frame.columns, str))
+    frame = frame.astype(object).where(frame.notna(), "").astype(str)  # Parquet has gaps
     _require_rows(frame["split"].isin(PARTS), frame["split"], "split", "train, val or test", path)
     frame = _named(frame, path)
     named = frame["classname"].str.strip() != ""

@@ -237,9 +237,17 @@ def _build(state: dict[str, Tensor], architecture: dict[str, int] | None, path: 
             # build_model rounds to fp16, which is exact for released weights only.
             model = CLIP(**architecture) if architecture else build_model(dict(state))
         model.float().load_state_dict(state)
+        _require_floats(model, state)
     except (RuntimeError, AssertionError, ZeroDivisionError) as error:
         raise ValueError(f"{path} holds no CLIP in the released layout: {error}") from error
     return model
+
+
+def _require_floats(model: CLIPModel, state: Mapping[str, Tensor]) -> None:
+    """Whole numbers in place of weights are codes of some quantisation, and mean nothing here."""
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not state[name].is_floating_point():
+            raise RuntimeError(f"{name} must be of a floating type, got {state[name].dtype}")
 
 
 def _check_keys(state: Mapping[str, Tensor], path: Path) -> None:

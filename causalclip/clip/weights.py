@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,7 @@ from causalclip.clip.kinds import backbone_of
 from causalclip.clip.model import CLIPModel, is_vit
 from causalclip.files.atomic import replacing
 from causalclip.files.digests import is_vouched_for, require_vouched_for
+from causalclip.files.json_file import parse_json
 
 # What safetensors, torch and zipfile raise on damaged bytes.
 DAMAGE = (
@@ -138,8 +140,7 @@ def read_weights(
         else:
             state = _read_pickle(path)
     except DAMAGE as error:
-        reason = code_in(error) or error
-        raise ValueError(f"{path} cannot be read as weights: {reason}") from error
+        raise ValueError(f"{path} cannot be read as weights: {_reason(error)}") from error
     if not (vouched or path.suffix == ".safetensors" or zipfile.is_zipfile(path)):
         require_vouched_for(path)
     _require_finite(state, path)
@@ -161,6 +162,14 @@ def require_trusted(path: Path, trust: bool) -> None:
     )
 
 
+def _reason(error: BaseException) -> str:
+    """What an error says, without torch's advice to read the file with its code."""
+    said = str(error)
+    if "Weights only load failed" in said:
+        return code_in(error) or "it is a pickle of something else than tensors"
+    return said or "it is empty"
+
+
 def code_in(error: BaseException) -> str:
     """What an error of torch's reader says of code in a pickle; "" where it is another error."""
     said = str(error)
@@ -175,6 +184,8 @@ def _require_finite(state: Mapping[str, Tensor], path: Path) -> None:
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{path}: {name} must be a tensor, got a {type(value).__name__}")
+        if value.is_complex():
+            raise ValueError(f"{path}: {name} must be real numbers, got {value.dtype}")
         if value.is_floating_point() and value.numel() and not _bounded(value):
             raise ValueError(f"{path} is damaged: {name} holds NaN or infinity")
 
@@ -191,16 +202,39 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int] | N
     if "token_embedding.rows" not in state:
         return state, None
     try:
-        architecture = json.loads(header["architecture"])
+        architecture = parse_json(header["architecture"])
+        _require_sizes(architecture, state)
         size = architecture["vocab_size"], architecture["transformer_width"]
-        if not all(isinstance(n, int) and 0 < n <= LARGEST for n in size):
-            raise ValueError(f"a token embedding of {size[0]} x {size[1]}")
         table = random_tokens(*size, int(header["fill_seed"]))
         table[state.pop("token_embedding.rows")] = state.pop("token_embedding.values")
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: its header or token rows: {error}") from error
     state["token_embedding.weight"] = table
     return state, architecture
+
+
+def _require_sizes(architecture: Any, state: Mapping[str, Tensor]) -> None:
+    """The header decides what is built, so it must say what the tensors are."""
+    columns, width = state["visual.conv1.weight"], state["text_projection"].shape[0]
+    allowed = {
+        "embed_dim": state["text_projection"].shape[1],
+        "vision_layers": _blocks(state, "visual.transformer.resblocks."),
+        "vision_width": columns.shape[0],
+        "vision_patch_size": columns.shape[-1],
+        "context_length": state["positional_embedding"].shape[0],
+        "transformer_width": width,
+        "transformer_layers": _blocks(state, "transformer.resblocks."),
+    }
+    for name in (*allowed, "image_resolution", "vocab_size", "transformer_heads"):
+        size = architecture[name]
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= LARGEST:
+            raise ValueError(f"{name} must be an int in [1, {LARGEST}], got {size!r:.80}")
+        if size != allowed.get(name, size):
+            raise ValueError(f"{name} must be {allowed[name]}, as its tensors are, got {size}")
+
+
+def _blocks(state: Mapping[str, Tensor], start: str) -> int:
+    return len({name.removeprefix(start).split(".")[0] for name in state if name.startswith(start)})
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from causalclip.data.catalogue import Download, Facts, facts_of
+from causalclip.data.splits import is_plain
 from causalclip.files.archives import merge, unpack
 from causalclip.files.download import Known, fetch, require
 
@@ -114,7 +115,10 @@ def sort_terra_incognita(folder: Path) -> None:
     for image, name in _terra_images(annotations):
         target = folder / _terra_domain(image) / name
         target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(images / image["file_name"], target / image["file_name"])
+        file = image["file_name"]
+        if not is_plain(file):
+            raise ValueError(f"{annotations} must name images below {images}, got {file!r}")
+        shutil.copyfile(images / file, target / file)
     shutil.rmtree(images)
     shutil.rmtree(annotations)
 

@@ -7,6 +7,7 @@ family; a set that CoOp or MaPLe has stored is used as it is.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 from collections.abc import Collection, Mapping, Sequence
@@ -57,14 +58,14 @@ def fewshot_split(
         return published
     path = Path(cache_dir, f"causalclip_{name}.json")
     digest = split_digest(train, val, root=root)
-    stored = _stored_fewshot(path, digest)
-    if stored is not None:
+    if (stored := _stored_fewshot(path, digest)) is not None:
         return _pick(stored["train"], train, root), _pick(stored["val"], val, root)
     train = dataset.generate_fewshot_dataset(train, num_shots=num_shots)
     if val:
         val = dataset.generate_fewshot_dataset(val, num_shots=min(num_shots, 4))
-    content = {"digest": digest, "train": list(rows_of(train, root))}
+    content: dict[str, Any] = {"digest": digest, "train": list(rows_of(train, root))}
     content["val"] = list(rows_of(val, root))
+    content["sha256"] = _sum_of(content)
     print(f"Saving preprocessed few-shot data to {store_json(path, content)}")
     return train, val
 
@@ -84,15 +85,20 @@ def _stored_fewshot(path: Path, digest: str) -> dict | None:
 
 
 def _is_whole(stored: Any) -> bool:
-    """Whether stored JSON has the shape that `fewshot_split` writes."""
+    """Whether stored JSON is what `fewshot_split` writes; without a checksum, by its shape."""
     if not isinstance(stored, dict) or "digest" not in stored:
         return False
     parts = [stored.get("train"), stored.get("val")]
-    return all(
+    return stored.get("sha256", _sum_of(stored)) == _sum_of(stored) and all(
         isinstance(part, list)
         and all(isinstance(row, list) and row and isinstance(row[0], str) for row in part)
         for part in parts
     )
+
+
+def _sum_of(stored: Mapping[str, Any]) -> str:
+    rows = json.dumps([stored.get("train"), stored.get("val")])
+    return hashlib.sha256(rows.encode()).hexdigest()
 
 
 def split_digest(*parts: Items, root: str | os.PathLike) -> str:

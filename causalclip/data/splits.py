@@ -6,6 +6,7 @@ seed gives one split in all code bases of the family.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
@@ -121,11 +122,13 @@ def check_labels(rows: Mapping[str, Sequence], where: str) -> dict[int, str]:
                     f"got {names[int(label)]!r} and {classname!r}"
                 )
     trained = {int(row[1]) for row in rows["train"]}
-    without = sorted(set(range(max(names, default=-1) + 1)) - trained)
-    if without:
-        shown = ", ".join(f"{y} ({names.get(y, 'no name')})" for y in without[:5])
+    count = max(names, default=-1) + 1
+    if len(trained) < count:
+        without = itertools.islice((y for y in range(count) if y not in trained), 5)
+        shown = ", ".join(f"{y} ({names.get(y, 'no name')})" for y in without)
         raise ValueError(
-            f"{where}: every label must have a training image, {len(without)} have none: {shown}"
+            f"{where}: every label must have a training image, {count - len(trained)} have none: "
+            f"{shown}"
         )
     return names
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dassl.utils import load_checkpoint
+from torch import Tensor
 
 from causalclip.files.digests import is_vouched_for, require_vouched_for
 
@@ -28,12 +29,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     else:
         is_vouched_for(path)  # where a digest stands beside it, it must be its own
     found = checkpoint if isinstance(checkpoint, dict) else {}
-    if not isinstance(found.get("state_dict"), dict) or not isinstance(found.get("epoch"), int):
+    if not isinstance(found.get("state_dict"), dict) or not _is_epoch(found.get("epoch")):
         raise ValueError(
             f"{path} is no checkpoint, it lacks state_dict or epoch; it holds "
             f"{', '.join(map(str, list(found)[:5])) or type(checkpoint).__name__}"
         )
+    _require_learned_numbers(found["state_dict"], path)
+    _require_identity(found.get("identity"), path)
     return found
+
+
+def _is_epoch(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _require_learned_numbers(state: dict[Any, Any], path: Path) -> None:
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.is_complex():
+            raise ValueError(
+                f"{path} is no checkpoint, its state_dict holds {name!r:.80}, {value!r:.80}"
+            )
+
+
+def _require_identity(identity: Any, path: Path) -> None:
+    """Who it is of: nothing in a file of another code base."""
+    if identity and not (isinstance(identity, dict) and isinstance(identity.get("trainer"), str)):
+        raise ValueError(f"{path} is no checkpoint, its identity is {identity!r:.80}")
 
 
 def last_written(directory: Path) -> str:
@@ -44,7 +65,7 @@ def last_written(directory: Path) -> str:
     """
     pointer = directory / POINTER
     name = pointer.read_bytes().decode("utf-8", errors="replace").strip()
-    if not name or "\0" in name or Path(name).name != name:
+    if not name.isprintable() or not name or Path(name).name != name:
         raise ValueError(
             f"{pointer} must hold the name of a checkpoint beside it, got {name!r:.80}; "
             f"there are: {', '.join(sorted(p.name for p in directory.glob('model*'))) or 'none'}"

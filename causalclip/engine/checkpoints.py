@@ -170,11 +170,18 @@ class ExactResume(TrainerX):
             if part is not None and checkpoint.get(key) is not None:
                 load_part(part, checkpoint[key], f"{path}: {key}")
         if "training_state" in checkpoint:
-            self.load_training_state(checkpoint["training_state"])
+            self._load_training_state(checkpoint["training_state"], path)
         else:
             print("Note: the checkpoint has no random state; the run continues with other draws")
         print(f"Resume {name} from {path} (epoch={checkpoint['epoch']})")
         return checkpoint["epoch"]
+
+    def _load_training_state(self, state: dict[str, Any], path: Path) -> None:
+        try:
+            self.load_training_state(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{path}: training_state is damaged: {said}") from error
 
     def check_classes(self, checkpoint: dict[str, Any], path: Path, why: str) -> None:
         """Compare the classes of a checkpoint with this run's.

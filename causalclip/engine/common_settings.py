@@ -20,6 +20,7 @@ from causalclip.engine.settings import (
     Whole,
 )
 
+END_TOKENS = ("<|startoftext|>", "<|endoftext|>")  # as OpenAI's tokenizer takes them
 ABSENT = CfgNode()  # a host's configuration may lack ours
 BATCH = Whole(1, 1_000_000)
 SETTINGS: Mapping[str, Constraint] = {
@@ -90,7 +91,7 @@ def check_domains_known(cfg: CfgNode, dataset: DatasetBase) -> None:
 
 
 def check_several_classes(cfg: CfgNode, dataset: DatasetBase) -> None:
-    """Refuse a data set of one class, whose answer is known before any work.
+    """Refuse a data set of one class, whose answer is known before any work, and bad names.
 
     Raises:
         ValueError: names the class.
@@ -99,6 +100,19 @@ def check_several_classes(cfg: CfgNode, dataset: DatasetBase) -> None:
         raise ValueError(
             f"{cfg.TRAINER.NAME} needs two classes or more, got {list(dataset.classnames)}"
         )
+    for name in dataset.classnames:
+        if not _can_be_said(name):
+            raise ValueError(
+                f"the class names of {cfg.DATASET.NAME} must be printed text in UTF-8 without "
+                f"{' and '.join(END_TOKENS)}, got {name!r:.80}"
+            )
+
+
+def _can_be_said(name: Any) -> bool:
+    """Whether a prompt can hold a class name: behind an end token no word of it is read."""
+    if not isinstance(name, str) or not name.strip() or any(token in name for token in END_TOKENS):
+        return False
+    return all(letter >= " " and not "\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _value(cfg: CfgNode, key: str) -> Any:

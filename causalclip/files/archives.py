@@ -132,7 +132,8 @@ def _members(archive: Path) -> Iterator[Member]:
     try:
         file = tarfile.open(archive, tarinfo=_ShortHeader)  # noqa: SIM115 (closed below)
     except tarfile.TarError as error:
-        raise ValueError(f"{archive} must be a .zip or .tar archive ({error})") from error
+        said = str(error).splitlines()[-1]  # what each kind of compression says, one a line
+        raise ValueError(f"{archive} must be a .zip or .tar archive ({said})") from error
     with file:
         yield from _tar_members(file, archive)
         _require_end(file)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from causalclip.clip import activation, backbone
@@ -180,3 +184,39 @@ def test_torchscript_that_openai_did_not_release_is_not_loaded_unless_trusted(
     monkeypatch.setattr(activation, "RELEASED", {"a": url})
     with pytest.raises(ValueError, match="holds no CLIP"):
         load_clip(str(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "size"),
+    [
+        ("transformer_layers", 10**9),  # would be built one by one, for hours and without end
+        ("vision_layers", 3),
+        ("embed_dim", "64"),
+        ("image_resolution", 10**30),
+        ("transformer_heads", True),
+    ],
+)
+def test_a_header_of_other_sizes_than_the_tensors_is_refused_before_any_work(key, size, tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    save_tiny(build_clip(**SMALL), [], path)
+    with safe_open(path, framework="pt") as file:
+        said = file.metadata()
+    said["architecture"] = json.dumps({**json.loads(said["architecture"]), key: size})
+    save_file(load_file(path), path, metadata=said)
+    with pytest.raises(ValueError, match=f"tiny.safetensors is damaged: .*{key} must be"):
+        load_clip(str(path))
+
+
+@pytest.mark.parametrize(("kind", "said"), [("int8", "of a floating type"), ("complex64", "real")])
+def test_numbers_that_are_no_weights_are_refused_by_name(kind, said, tmp_path):
+    state = build_clip(**SMALL).state_dict()
+    state["text_projection"] = state["text_projection"].to(getattr(torch, kind))
+    torch.save(state, tmp_path / "clip.pt")
+    with pytest.raises(ValueError, match=f"clip.pt.*text_projection must be {said}"):
+        load_clip(str(tmp_path / "clip.pt"), activation="quick_gelu")
+
+
+def test_the_advice_to_run_the_code_of_a_pickle_is_not_passed_on(tmp_path):
+    (tmp_path / "list.pt").write_bytes(pickle.dumps({"a": 1}, protocol=4))
+    with pytest.raises(ValueError, match=r"list.pt cannot be read as weights: it is a pickle of"):
+        load_clip(str(tmp_path / "list.pt"))

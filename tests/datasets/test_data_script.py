@@ -507,3 +507,14 @@ def test_terra_incognita_is_sorted_by_location_and_class(tmp_path):
     found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.jpg"))
     assert found == ["location_38/bobcat/a.jpg"]
     assert [p.name for p in tmp_path.iterdir()] == ["location_38"]  # folders count as domains
+
+
+def test_terra_incognitas_annotations_name_images_of_its_folder_only(tmp_path):
+    content = {
+        "categories": [{"id": 1, "name": "bobcat"}],
+        "images": [{"id": "a", "location": 38, "file_name": "../../a.jpg"}],
+        "annotations": [{"image_id": "a", "category_id": 1}],
+    }
+    replicas.put(tmp_path / "set" / "eccv_18_annotation_files" / "t.json", json.dumps(content))
+    with pytest.raises(ValueError, match=r"must name images below .*, got '\.\./\.\./a.jpg'"):
+        sort_terra_incognita(tmp_path / "set")

@@ -174,6 +174,11 @@ def test_our_stored_set_is_drawn_again_when_the_split_changes(load, small, capsy
     assert gone not in names(again.train_x) and len(again.train_x) == 10
 
 
+def exchanged(stored):
+    """As a flipped bit leaves it: another image of the split, which nothing but a sum can tell."""
+    return {**stored, "train": [stored["train"][1], *stored["train"][1:]]}
+
+
 def test_our_stored_set_is_made_again_when_damaged(load, small, capsys):
     load("Caltech101", small, NUM_SHOTS=2)
     stored = small / "caltech-101" / "split_fewshot" / "causalclip_shot_2-seed_1.json"
@@ -181,7 +186,13 @@ def test_our_stored_set_is_made_again_when_damaged(load, small, capsys):
     assert len(load("Caltech101", small, NUM_SHOTS=2).train_x) == 10
     assert "which is not JSON" in capsys.readouterr().out
     whole = json.loads(stored.read_text())
-    for damaged in ([], {**whole, "train": None}, {**whole, "train": [1]}, {"digest": 1}):
+    for damaged in (
+        [],
+        {**whole, "train": None},
+        {**whole, "train": [1]},
+        {"digest": 1},
+        exchanged(whole),
+    ):
         stored.write_text(json.dumps(damaged))
         assert len(load("Caltech101", small, NUM_SHOTS=2).train_x) == 10
         assert f"Drawing again: {stored} is damaged" in capsys.readouterr().out

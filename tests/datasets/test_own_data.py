@@ -131,7 +131,9 @@ def test_a_split_file_is_taken_as_it_is(load, tmp_path):
     [
         ("test", ["zebra/0.jpg", 2, "zebra"], "once, .*zebra/0.jpg' is in train and in test"),
         ("test", ["/zebra\\0.jpg", 2, "zebra"], "once, .*zebra/0.jpg' is in train and in test"),
+        ("test", ["link/0.jpg", 2, "zebra"], "once, .*link/0.jpg' is in train and in test"),
         ("test", ["zebra/../zebra/0.jpg", 2, "zebra"], r"test\[9\] .* in its one spelling"),
+        ("test", ["zebra/9.jpg", 9_999_999, "x"], r"9999996 have none: 3 \(no name\), 4"),
         ("train", ["zebra/9.jpg", 3, "zebra"], "labels 2 and 3 are both 'zebra'"),
     ],
 )
@@ -140,6 +142,7 @@ def test_a_split_of_your_own_shares_neither_images_nor_names(load, tmp_path, par
     write_split(tmp_path / "mine")
     split = json.loads((tmp_path / "mine" / "split.json").read_text())
     split[part].append(row)
+    (tmp_path / "mine" / "link").symlink_to("zebra")
     write_split(tmp_path / "mine", **split)
     with pytest.raises(ValueError, match=message):
         load("SplitJSON", tmp_path, PATH="mine")
@@ -241,6 +244,14 @@ def test_a_malformed_table_names_row_and_column(load, tmp_path, edit, drop, mess
     write_table(tmp_path, rows, drop=("domain", *drop))
     with pytest.raises(ValueError, match=message):
         load("Table", tmp_path, TABLE="mine.csv")
+
+
+def test_a_gap_in_a_parquet_table_is_named_by_its_row(load, tmp_path):
+    rows = list(table_rows())
+    rows[2]["classname"] = None
+    write_table(tmp_path, rows, "mine.parquet", drop=("domain",))
+    with pytest.raises(ValueError, match="row 3: classname must be text, got ''"):
+        load("Table", tmp_path, TABLE="mine.parquet")
 
 
 def test_missing_images_of_a_table_are_counted(load, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from causalclip.engine.common_settings import SETTINGS, check_common
+from causalclip.engine.common_settings import SETTINGS, check_common, check_several_classes
 
 WRONG = [
     ("OPTIM.MAX_EPOCH", 0),
@@ -43,6 +45,13 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_is_allowed(key, value, m
     wrong = make_cfg("CoOp", tmp_path, key, value)
     with pytest.raises(ValueError, match=f"{key} must be {SETTINGS[key].words[:9]}.*, got "):
         check_common(wrong)
+
+
+@pytest.mark.parametrize("name", [5, "", " ", "cat\n", "a\0b", "<|endoftext|>cat", "\ud800"])
+def test_a_class_name_that_no_prompt_can_hold_is_refused(name, make_cfg, tmp_path):
+    dataset = SimpleNamespace(classnames=["dog", name])
+    with pytest.raises(ValueError, match="class names of .* must be printed text"):
+        check_several_classes(make_cfg("CoOp", tmp_path), dataset)
 
 
 def test_every_trainer_checks_them(make_trainer, tmp_path):

@@ -168,7 +168,7 @@ def _check_sums(fpath: str) -> None:
 
 def _unreadable(fpath: str, error: Exception) -> str:
     message = f'Unable to load checkpoint from "{fpath}": '
-    if "Unsupported global" in str(error):
+    if "unsupported global" in str(error).lower():  # one that is blocked is said in capitals
         name = str(error).split("GLOBAL ", 1)[-1].split(" ", 1)[0]
         return message + (
             f"it holds a pickled {name}, which could run code; only tensors, numbers and text are "
