@@ -133,7 +133,7 @@ def test_a_split_file_is_taken_as_it_is(load, tmp_path):
         ("test", ["/zebra\\0.jpg", 2, "zebra"], "once, .*zebra/0.jpg' is in train and in test"),
         ("test", ["link/0.jpg", 2, "zebra"], "once, .*link/0.jpg' is in train and in test"),
         ("test", ["zebra/../zebra/0.jpg", 2, "zebra"], r"test\[9\] .* in its one spelling"),
-        ("test", ["zebra/9.jpg", 9_999_999, "x"], r"9999996 have none: 3 \(no name\), 4"),
+        ("test", ["zebra/9.jpg", 9_999_999, "x"], r"9999997 have none: 3 \(no name\), 4"),
         ("train", ["zebra/9.jpg", 3, "zebra"], "labels 2 and 3 are both 'zebra'"),
     ],
 )
