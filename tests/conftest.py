@@ -40,16 +40,18 @@ def feature_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory) -> Path:
-    """A data root for all workers: with the digits, drawn by one of them; others on first use."""
-    from causalclip.data.bundled import build_once
-    from causalclip.datasets import handwritten_digits as digits
+    """A data root for all workers, made by the first use: one of them draws the digits."""
+    from causalclip import plugin
+    from causalclip.datasets.handwritten_digits import HandwrittenDigits
 
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "data"
-    folder.mkdir(exist_ok=True)
+    plugin.register_all()
+    cfg = plugin.default_cfg()
+    cfg.DATASET.ROOT = str(folder)
     with open(folder.with_name("data.lock"), "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        build_once(folder, digits.FACTS.folder, digits.write_digits, edition=digits.EDITION)
+        HandwrittenDigits(cfg)
     return folder
 
 

@@ -108,12 +108,7 @@ class Subject:
 
     def cfg(self, *options: Any, folder: Path | None = None) -> CfgNode:
         """Its configuration, KEY, VALUE, ... last; frozen."""
-        cfg = plugin.default_cfg()
-        cfg.PROTOCOL = cfg.PROTOCOL_PART = ""
-        cfg.merge_from_list(BEFORE)
-        for path in self.files:
-            merge_file(cfg, path)
-        cfg.CONFIG_NAME = "+".join(Path(path).stem for path in self.files)
+        cfg = self._configured.clone()
         here = ["DATASET.ROOT", str(self.world), "OUTPUT_DIR", str(folder or self.new_folder())]
         clip = [
             "TRAINER.NAME",
@@ -123,6 +118,17 @@ class Subject:
         ]
         cfg.merge_from_list([*BEHIND, *here, *clip, *options])
         cfg.freeze()
+        return cfg
+
+    @cached_property
+    def _configured(self) -> CfgNode:
+        """Its configuration as far as the files say it."""
+        cfg = plugin.default_cfg()
+        cfg.PROTOCOL = cfg.PROTOCOL_PART = ""
+        cfg.merge_from_list(BEFORE)
+        for path in self.files:
+            merge_file(cfg, path)
+        cfg.CONFIG_NAME = "+".join(Path(path).stem for path in self.files)
         return cfg
 
     def build(self, *options: Any, folder: Path | None = None) -> CLIPTrainer:

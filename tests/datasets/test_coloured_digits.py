@@ -16,14 +16,9 @@ from causalclip.datasets.coloured_digits import draw_coloured
 DOMAINS = {"SOURCE_DOMAINS": ["ink", "chalk", "neon"], "TARGET_DOMAINS": ["noisy_paper"]}
 
 
-@pytest.fixture(scope="session")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("coloured")
-
-
 @pytest.fixture
-def coloured(load, root):
-    return lambda **settings: load("ColouredDigits", root, **settings)
+def coloured(load, data_root):
+    return lambda **settings: load("ColouredDigits", data_root, **settings)
 
 
 def picture(item):
@@ -47,11 +42,11 @@ def seen_colour(item, counts):
     return int(((chroma(palette) - chroma(stroke)) ** 2).sum(1).argmin())
 
 
-def test_every_domain_holds_every_scan_once_under_its_label(coloured, root):
+def test_every_domain_holds_every_scan_once_under_its_label(coloured, data_root):
     coloured()
     truth = load_digits().target
     for domain in DIGIT_DOMAINS:
-        files = list((root / "coloured_digits" / domain).glob("*/*.png"))
+        files = list((data_root / "coloured_digits" / domain).glob("*/*.png"))
         assert sorted(int(f.stem.split("_")[1]) for f in files) == list(range(1797))
         assert all(DIGIT_NAMES[truth[int(f.stem.split("_")[1])]] == f.parent.name for f in files)
 

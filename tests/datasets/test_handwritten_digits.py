@@ -22,14 +22,9 @@ from causalclip.datasets.handwritten_digits import SPLIT_FILE, HandwrittenDigits
 SOURCES = {"SOURCE_DOMAINS": ["ink", "chalk", "neon"], "TARGET_DOMAINS": ["noisy_paper"]}
 
 
-@pytest.fixture(scope="session")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("data") / "made_by_the_first_use"
-
-
 @pytest.fixture
-def digits(load, root):
-    return lambda **settings: load("HandwrittenDigits", root, **settings)
+def digits(load, data_root):
+    return lambda **settings: load("HandwrittenDigits", data_root, **settings)
 
 
 def scan_number(item):
@@ -66,12 +61,12 @@ def test_the_split_is_stratified_50_10_40_and_disjoint(digits):
     assert len(set.union(*paths)) == sum(map(len, paths)) == 1797
 
 
-def test_the_split_file_is_coops_and_does_not_depend_on_the_seed(digits, root):
+def test_the_split_file_is_coops_and_does_not_depend_on_the_seed(digits, data_root):
     first = digits()
-    split = json.loads((root / "handwritten_digits" / SPLIT_FILE).read_text())
+    split = json.loads((data_root / "handwritten_digits" / SPLIT_FILE).read_text())
     assert set(split) == {"train", "val", "test"}
     path, label, name = split["test"][0]
-    assert (root / "handwritten_digits" / path).is_file() and DIGIT_NAMES[label] == name
+    assert (data_root / "handwritten_digits" / path).is_file() and DIGIT_NAMES[label] == name
     assert [i.impath for i in first.train_x] == [i.impath for i in digits(seed=7).train_x]
 
 
@@ -148,10 +143,10 @@ def test_wrong_domains_are_refused_with_the_right_ones(digits, settings, message
         digits(**settings)
 
 
-def test_every_domain_holds_every_scan_once(root, digits):
+def test_every_domain_holds_every_scan_once(data_root, digits):
     digits()
     for domain in DIGIT_DOMAINS:
-        files = list((root / "handwritten_digits" / domain).glob("*/*.png"))
+        files = list((data_root / "handwritten_digits" / domain).glob("*/*.png"))
         assert len(files) == len({f.stem for f in files}) == 1797
 
 

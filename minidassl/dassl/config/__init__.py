@@ -10,7 +10,7 @@ __all__ = ["CfgNode", "clean_cfg", "get_cfg_default"]
 
 def get_cfg_default() -> CfgNode:
     """Return a fresh, unfrozen configuration with Dassl 0.6.3's keys and values."""
-    return CfgNode(DEFAULTS).clone()
+    return CfgNode(DEFAULTS)
 
 
 def clean_cfg(cfg: CfgNode, trainer: str) -> None:
