@@ -15,6 +15,10 @@ import pytest
 # file too, and the others start after it.
 
 ROOT = Path(__file__).parents[1]
+LONG = {  # ten seconds and more by many tests, none of which is slow
+    *("test_checks.py", "test_clip_icm.py", "test_distributed.py", "test_evaluation_cache.py"),
+    *("test_explain.py", "test_parity.py", "test_published.py", "test_recipe_new_method.py"),
+}
 SHALLOW = {"PROMPT_DEPTH": 2, "REP_LAYERS": [2], "ADAPTER_END": 2}  # of random_clip, by the prefix
 
 
@@ -25,9 +29,9 @@ def pytest_sessionstart(session):
 
 
 def pytest_collection_modifyitems(items):
-    """Modules with slow tests come first: what ends on one core alone should be short."""
+    """Long modules come first: what ends on one core alone should be short."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: item.path not in slow and item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from golden.cases import (
 
 from causalclip.clip.backbone import CLIP, load_clip
 from causalclip.clip.published import our_name
+from causalclip.engine import base
 
 AT_ONCE = 1e-5  # relative to a tensor's largest entry: logits, losses, gradients
 AFTER_STEPS = 1e-4  # the same after three optimiser steps
@@ -27,6 +30,13 @@ AFTER_STEPS = 1e-4  # the same after three optimiser steps
 @pytest.fixture(scope="module")
 def clip_files(tmp_path_factory) -> dict[str, str]:
     return write_clips(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_clip_loaded_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "load_clip", functools.cache(load_clip))
+        yield
 
 
 @pytest.fixture(scope="module")
