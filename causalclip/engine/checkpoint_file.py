@@ -45,6 +45,8 @@ def _is_epoch(value: Any) -> bool:
 
 def _require_learned_numbers(state: dict[Any, Any], path: Path) -> None:
     for name, value in state.items():
+        if str(name).endswith("_extra_state"):  # torch's name of what a module adds to its tensors
+            continue
         if not isinstance(name, str) or not isinstance(value, Tensor) or value.is_complex():
             raise ValueError(
                 f"{path} is no checkpoint, its state_dict holds {name!r:.80}, {value!r:.80}"

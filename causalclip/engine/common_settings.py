@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dassl.data.datasets import DatasetBase
@@ -100,11 +100,20 @@ def check_several_classes(cfg: CfgNode, dataset: DatasetBase) -> None:
         raise ValueError(
             f"{cfg.TRAINER.NAME} needs two classes or more, got {list(dataset.classnames)}"
         )
-    for name in dataset.classnames:
+    check_sayable(dataset.classnames, f"the class names of {cfg.DATASET.NAME}")
+
+
+def check_sayable(names: Iterable[Any], what: str) -> None:
+    """Refuse class names that no prompt can hold.
+
+    Raises:
+        ValueError: names the first; `what` they are is for the message.
+    """
+    for name in names:
         if not _can_be_said(name):
             raise ValueError(
-                f"the class names of {cfg.DATASET.NAME} must be printed text in UTF-8 without "
-                f"{' and '.join(END_TOKENS)}, got {name!r:.80}"
+                f"{what} must be printed text in UTF-8 without {' and '.join(END_TOKENS)}, "
+                f"got {name!r:.80}"
             )
 
 

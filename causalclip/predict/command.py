@@ -10,6 +10,7 @@ The data set of the run need not be there; --risk alone reads its validation spl
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -113,6 +114,10 @@ def perform(args: argparse.Namespace) -> int:
 
     if args.top < 1:
         raise ValueError(f"--top must be a positive number, got {args.top}")
+    if args.abstain is not None and not 0 <= args.abstain <= 1:
+        raise ValueError(f"--abstain must be an uncertainty in [0, 1], got {args.abstain:g}")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     images, count, width = sources(args.images)
     predictor = loaded(args, data=args.data if args.risk is not None else "")
     shown = Shown(args.top, threshold(args, predictor), width)

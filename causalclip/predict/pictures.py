@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from dassl.utils import read_image
 from PIL import Image
 from torch import Tensor
 
@@ -78,13 +79,17 @@ def name_of(source: Source) -> str:
 def read(source: Source) -> Image.Image | Broken:
     """A picture in RGB, as evaluations read it, or why it cannot be read."""
     try:
-        if isinstance(source, Image.Image):
-            return source.convert("RGB")
-        with Image.open(source) as image:
-            return image.convert("RGB")
+        return _in_memory(source) if isinstance(source, Image.Image) else read_image(str(source))
     # What Pillow raises for broken files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Broken(name_of(source), str(error) or type(error).__name__)
+        cause = error.__cause__ or error  # the error names the file, and so does what is broken
+        return Broken(name_of(source), str(cause) or type(cause).__name__)
+
+
+def _in_memory(picture: Image.Image) -> Image.Image:
+    if picture.mode[0] in "FI":  # Pillow cuts off what is outside of 0..255
+        raise ValueError(f"its pixels ({picture.mode}) have no known range: give 8 bits a channel")
+    return picture.convert("RGB")
 
 
 def shown(

@@ -15,6 +15,7 @@ from causalclip import plugin
 from causalclip.clip.templates import spoken
 from causalclip.engine.backbone_input import image_transform
 from causalclip.engine.base import CLIPTrainer
+from causalclip.engine.common_settings import check_sayable
 from causalclip.engine.draws import generators_kept
 from causalclip.report.results import RESULTS_FILE, Result
 from causalclip.runs.identity import read_run
@@ -95,6 +96,7 @@ def check_classnames(classnames: Sequence[str]) -> list[str]:
         raise ValueError(f"class names must differ, given twice: {', '.join(sorted(twice))}")
     if len(names) < 2 or not all(read):
         raise ValueError(f"there must be two class names or more, none of them empty, got {names}")
+    check_sayable(names, "class names")
     return names
 
 

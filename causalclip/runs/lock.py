@@ -38,13 +38,19 @@ def holding(folder: Path) -> Iterator[bool]:
             raise Busy(f"{folder} is at work: {_holder(file)}")
         file.seek(0)
         died = bool(file.read())
-        file.truncate(0)
-        json.dump(_me(), file)
-        file.flush()
+        _sign(file)
         try:
             yield died
         finally:  # what ends by an error that it says has not died
             file.truncate(0)  # the file stays, whoever waits may have it open
+
+
+def _sign(file: IO[str]) -> None:
+    file.truncate(0)
+    try:
+        os.write(file.fileno(), json.dumps(_me()).encode())  # unbuffered: closing writes nothing
+    except OSError as error:  # which does not name the file
+        raise OSError(error.errno, f"{error.strerror}, to write {file.name}") from error
 
 
 def holder_of(folder: Path) -> str:

@@ -109,6 +109,8 @@ def test_mistakes_are_said_in_a_line(call, paths, tmp_path, monkeypatch):
         (["-", paths[0]], "stands alone"),
         ([paths[0], "--top", 0], "--top must be a positive number, got 0"),
         ([paths[0], "--classes", "cat", "cat"], "given twice: cat"),
+        ([paths[0], "--classes", "cat", "<|endoftext|>dog"], "got '<|endoftext|>dog'"),
+        ([paths[0], "--abstain", "nan"], "--abstain must be an uncertainty in [0, 1], got nan"),
         ([paths[0], "--import", "no_such_module"], "no_such_module"),
     ]:
         status, out, err = call("ZeroshotCLIP", *arguments)

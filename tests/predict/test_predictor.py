@@ -14,7 +14,7 @@ import causalclip
 from causalclip import Predictor
 from causalclip.clip.backbone import load_clip
 from causalclip.clip.openai_clip import tokenize
-from causalclip.predict.pictures import Broken
+from causalclip.predict.pictures import Broken, read
 from causalclip.runs.identity import Identity, Recorded, write_run
 
 SHOWN = 6
@@ -277,3 +277,14 @@ def test_a_risk_without_validation_predictions_is_refused(run):
         Predictor.load(run("CoOp"), classes=["a", "b"]).threshold(5)
     with pytest.raises(ValueError, match="give other classes or data"):
         Predictor.load(run("CoOp"), classes=["a", "b"], data="data")
+
+
+def test_pixels_without_a_known_range_are_broken_and_16_bit_grey_is_none(tmp_path):
+    """Pillow's own conversion makes floats black and 16 bits white."""
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "float.tiff")
+    Image.fromarray(np.full((4, 4), 0x8000, np.uint16)).save(tmp_path / "grey.png")
+    for source in (str(tmp_path / "float.tiff"), Image.new("F", (4, 4)), Image.new("I;16", (4, 4))):
+        broken = read(source)
+        assert isinstance(broken, Broken) and "range" in broken.reason
+    grey = read(str(tmp_path / "grey.png"))
+    assert isinstance(grey, Image.Image) and grey.getpixel((0, 0)) == (128, 128, 128)
