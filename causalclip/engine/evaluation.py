@@ -16,7 +16,8 @@ from causalclip.engine.checkpoints import CheckpointTrainer
 from causalclip.engine.distributed import from_writer, is_writer, own_batches, to_writer
 from causalclip.engine.prediction import Evaluated, Prediction, Reading
 from causalclip.metrics import classification_metrics
-from causalclip.report.results import run_record, write_predictions, write_results
+from causalclip.report.predictions import Predictions
+from causalclip.report.results import Result, run_record
 from causalclip.runs.identity import recorded_fingerprint
 
 
@@ -108,8 +109,8 @@ class EvaluatedTrainer(CheckpointTrainer):
         record["evaluation"] = {"seconds": seconds, "images": len(evaluated.labels)}
         record["details"] = self.details()
         record["identity"] = recorded_fingerprint(self.output_dir)
-        write_predictions(self.output_dir, evaluated.arrays())
-        path = write_results(self.output_dir, record)
+        Predictions(evaluated.arrays()).write(self.output_dir)
+        path = Result.of_record(record).write(self.output_dir)
         for name, value in scalars_of(record).items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         print(f"Results: {path}")

@@ -28,11 +28,9 @@ from causalclip.report.json_types import (
     plain,
     type_name,
 )
-from causalclip.report.predictions import Predictions
 from causalclip.report.protocols import VARIANTS
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from yacs.config import CfgNode
 
@@ -268,20 +266,6 @@ def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, 
         "command": sys.argv,
         "config": plain(cfg),
     }
-
-
-def write_results(directory: str | Path, record: Mapping[str, Any]) -> Path:
-    """Write the result of `run_record` and what was measured; the path of results.json.
-
-    Raises:
-        ValueError: a key that is missing, or of the wrong type.
-    """
-    return Result.of_record(record).write(directory)
-
-
-def write_predictions(directory: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write predictions.npz: arrays (N, ...), one row a test image; returns its path."""
-    return Predictions(arrays).write(directory)
 
 
 def training_facts(directory: str | Path) -> TrainedOn | None:

@@ -8,7 +8,8 @@ import pytest
 from causalclip.ablation.command import ABLATIONS, parser, request
 from causalclip.ablation.planning import Planner, Row
 from causalclip.ablation.variants import Variant
-from causalclip.report.results import write_predictions, write_results
+from causalclip.report.predictions import Predictions
+from causalclip.report.results import Result
 from causalclip.runs.plan import Run
 
 
@@ -61,8 +62,7 @@ def made_row(tmp_path):
             half = part.rpartition("_")[2]
             told = {"accuracy": accuracy, "ece": accuracy / 10}
             training = {"seconds": 4.0, "steps": 200, "learnable_parameters": 5000}
-            write_results(
-                folder,
+            Result.of_record(
                 {
                     **RECORD,
                     "protocol": "ablation",
@@ -74,19 +74,18 @@ def made_row(tmp_path):
                     "training": {**training, "peak_memory_mb": 300.0},
                     "evaluation": {"images": 30, "seconds": 0.5},
                     "details": {"template_cosines": [list(line) for line in cosines]},
-                },
-            )
+                }
+            ).write(folder)
             of = np.array(uncertainty[half])
-            write_predictions(
-                folder,
+            Predictions(
                 {
                     "uncertainty": of,
                     "dempster/uncertainty": of[::-1].copy(),
                     "template_uncertainty": np.stack([-of, of], axis=1),
                     "prediction": np.array([0, 1, 1]),
                     "label": np.array([0, 1, 0]),
-                },
-            )
+                }
+            ).write(folder)
             runs.append(Run("ablation", part, folder, ()))
         return Row(Variant(name, reading=reading, epoch=epoch), tuple(runs))
 

@@ -15,7 +15,7 @@ from causalclip.ablation.features import on_target, pca
 from causalclip.ablation.planning import Planner
 from causalclip.clip.backbone import build_clip, save_tiny
 from causalclip.icm.selection import Choice, Scored
-from causalclip.report.results import Result, write_results
+from causalclip.report.results import Result
 from causalclip.runs import train
 from causalclip.runs.plan import Run
 
@@ -41,16 +41,15 @@ def made_run(tmp_path):
         head = {"grid": grid, "choice": grid[0], "spectrum": [3.0] * 8}
         head["intervention_energy_kept"] = 0.25
         variants = {"zeroshot": zeroshot, "zeroshot_icm": inside}
-        write_results(
-            tmp_path / target / "seed1",
+        Result.of_record(
             {
                 **RECORD,
                 "target_domains": [target],
                 "metrics": {"accuracy": inside},
                 "variants": {name: {"accuracy": value} for name, value in variants.items()},
                 "details": {"heads": {"zeroshot": head}},
-            },
-        )
+            }
+        ).write(tmp_path / target / "seed1")
         return Run("ablation", "train", tmp_path / target / "seed1", ())
 
     return make

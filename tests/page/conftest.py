@@ -13,7 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 from causalclip.metrics import classification_metrics
 from causalclip.page.render import Renderer, write_page
 from causalclip.page.study import Study
-from causalclip.report.results import write_predictions, write_results
+from causalclip.report.predictions import Predictions
+from causalclip.report.results import Result
 
 NASTY = '<script>alert("1")</script>'
 NAMES = [NASTY, 'o\'clock & "co"', "a_b $x$"]
@@ -67,8 +68,8 @@ def write_one():
             **more,
         }
         directory = root / folder
-        write_results(directory, record)
-        write_predictions(directory, arrays)
+        Result.of_record(record).write(directory)
+        Predictions(arrays).write(directory)
         return directory
 
     return write

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from causalclip.report.results import write_predictions, write_results
+from causalclip.report.predictions import Predictions
+from causalclip.report.results import Result
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def write_run(tmp_path):
             **more,
         }
         directory = tmp_path / folder / trainer / made["config_name"] / f"seed{seed}"
-        write_results(directory, {"schema": 2, **made})
+        Result.of_record({"schema": 2, **made}).write(directory)
         uncertainty = np.linspace(0, 1, 5) + (2 if subsample == "new" else 0)
-        write_predictions(directory, {"uncertainty": uncertainty})
+        Predictions({"uncertainty": uncertainty}).write(directory)
         return directory
 
     return write

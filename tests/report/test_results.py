@@ -22,7 +22,6 @@ from causalclip.report.results import (
     reset_peak_memory,
     run_record,
     training_facts,
-    write_results,
 )
 
 LEGACY = Path(__file__).parents[1] / "legacy" / "report"
@@ -166,7 +165,7 @@ def test_a_run_records_what_its_configuration_says(tmp_path):
     cfg.merge_from_list(["TRAINER.NAME", "CDC", "DATASET.NAME", "Set", "DATASET.NUM_SHOTS", "4"])
     cfg.SEED = 1
     record = run_record(cfg, classnames=["a", "b"], split="val")
-    result = Result.read(write_results(tmp_path, {**record, "metrics": {"accuracy": 1.0}}))
+    result = Result.read(Result.of_record({**record, "metrics": {"accuracy": 1.0}}).write(tmp_path))
     assert (result.trainer, result.dataset, result.shots, result.split) == ("CDC", "Set", 4, "val")
     assert result.config["DATASET"]["NUM_SHOTS"] == 4
     assert result.versions["python"] == ".".join(map(str, sys.version_info[:3]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from causalclip.report.results import write_results
+from causalclip.report.results import Result
 from causalclip.runs.best import Best
 
 
@@ -10,7 +10,7 @@ def test_the_best_is_kept_for_each_half_and_a_broken_result_is_none(tmp_path):
     def run(name, trainer, accuracy, half):
         made = {"schema": 2, "trainer": trainer, "backbone": "tiny", "dataset": "Set", "seed": 1}
         made |= {"shots": 16, "subsample_classes": half, "metrics": {"accuracy": accuracy}}
-        write_results(tmp_path / name, made)
+        Result.of_record(made).write(tmp_path / name)
         return tmp_path / name
 
     best = Best()
