@@ -215,9 +215,8 @@ def test_thirty_three_runs_with_ten_thousand_images_stay_below_20_mb(tmp_path, w
     from causalclip.page.run_view import view_of
 
     names = [f"class {k}" for k in range(10)]
-    write_one(
-        tmp_path, "one", n=10_000, templates=4, names=names, training={"curve": {"epoch": []}}
-    )
+    training = {"curve": {"epoch": [], "loss": [], "accuracy": []}}
+    write_one(tmp_path, "one", n=10_000, templates=4, names=names, training=training)
     study = Study.read(tmp_path)
     (run,) = study.runs
     answers = run.answers()
