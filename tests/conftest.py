@@ -81,6 +81,14 @@ def random_clip(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
+def clip_files(tmp_path_factory) -> dict[str, str]:
+    """Files of the CLIPs that the golden tensors were made with, by their shape's name."""
+    from golden.cases import write_clips
+
+    return write_clips(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.fixture(scope="session")
 def make_cfg(data_root, random_clip):
     """A function (trainer, output_dir, KEY, VALUE, ...) -> frozen configuration on digits."""
     from causalclip import plugin

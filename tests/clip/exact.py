@@ -26,6 +26,12 @@ def exact_clip(**options):
     return model.double()
 
 
+def exact_images():
+    """Four pictures (4, 3, 32, 32) of noise, always the same."""
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64)
+
+
 def random_prompts(*shape, depth, width, seed=0):
     """`depth` prompts (*shape, width) that learn, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from exact import exact_clip, random_prompts
+from exact import exact_clip, exact_images, random_prompts
 
 from causalclip.clip.additions import Additions
 from causalclip.clip.backbone import build_clip, tokenize
@@ -25,8 +25,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images():
-    generator = torch.Generator().manual_seed(2)
-    return torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64)
+    return exact_images()
 
 
 def additions(width, *sets, blocks=(1, 2), adapters=(0, 2)) -> tuple[Additions, list]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from exact import exact_clip, random_prompts
+from exact import exact_clip, exact_images, random_prompts
 
 from causalclip.clip.backbone import build_clip
 from causalclip.clip.encode import encode_image, encode_image_twice
@@ -20,8 +20,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images():
-    generator = torch.Generator().manual_seed(2)
-    return torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64)
+    return exact_images()
 
 
 def own_forward(model, images, image):

@@ -15,7 +15,6 @@ from golden.cases import (
     build,
     golden_file,
     logits_of,
-    write_clips,
 )
 from torch import nn
 
@@ -29,11 +28,6 @@ SMALL = [
     for case in spec["cases"]
     if case.startswith("small/")
 ]
-
-
-@pytest.fixture(scope="module")
-def clip_files(tmp_path_factory) -> dict[str, str]:
-    return write_clips(tmp_path_factory.mktemp("clip"))
 
 
 def published_state(method: str, case: str, clip) -> dict[str, torch.Tensor]:

@@ -43,6 +43,7 @@ CLIP_SHAPES = {
     },
 }
 CLASSNAMES = ["forest_path", "grand piano", "T-shirt", "zebra", "hot_air_balloon"]
+SPOKEN = [name.replace("_", " ") for name in CLASSNAMES]  # as they stand in a text
 LABELS = [0, 3, 1, 4]
 LOGIT_SCALE = math.log(10.0)  # moderate, so that rounding in the logits stays small in gradients
 LEARNABLE = "first"  # begins the names of their streams; chosen so that no gradient nearly cancels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from golden import weights
-from golden.cases import assert_close, golden_file, logits_of, write_clips
+from golden.cases import assert_close, golden_file, logits_of
 from golden.cases import build as golden_build
 from torch.nn import functional as F
 
@@ -19,8 +19,8 @@ NAMES = list(weights.CLASSNAMES)
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory) -> MMRL:
-    return golden_build("mmrl", CASE, write_clips(tmp_path_factory.mktemp("clip")))
+def trainer(clip_files) -> MMRL:
+    return golden_build("mmrl", CASE, clip_files)
 
 
 def test_new_classes_are_read_by_the_class_feature_alone_as_published(trainer, monkeypatch):

@@ -16,7 +16,6 @@ from golden.cases import (
     build,
     golden_file,
     logits_of,
-    write_clips,
 )
 
 from causalclip.clip.backbone import CLIP, load_clip
@@ -25,11 +24,6 @@ from causalclip.engine import base
 
 AT_ONCE = 1e-5  # relative to a tensor's largest entry: logits, losses, gradients
 AFTER_STEPS = 1e-4  # the same after three optimiser steps
-
-
-@pytest.fixture(scope="module")
-def clip_files(tmp_path_factory) -> dict[str, str]:
-    return write_clips(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module", autouse=True)

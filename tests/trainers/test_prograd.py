@@ -7,7 +7,6 @@ import pytest
 import torch
 from golden import weights
 from golden.cases import build as golden_build
-from golden.cases import write_clips
 from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,13 +14,7 @@ from torch.nn import functional as F
 from causalclip.clip.backbone import tokenize
 from causalclip.trainers.prograd import TEMPLATES, ProGrad, projected
 
-NAMES = [name.replace("_", " ") for name in weights.CLASSNAMES]
 PETS = "a type of pet, a photo of a"
-
-
-@pytest.fixture(scope="module")
-def clip_files(tmp_path_factory) -> dict[str, str]:
-    return write_clips(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +32,7 @@ def set_to(trainer: ProGrad, monkeypatch, **settings) -> None:
 def gradients(trainer: ProGrad, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """The cross-entropy, its gradient, and that of T^2 KL(zero-shot || learned), by torch alone."""
     with torch.no_grad():
-        texts = trainer.clip.encode_text(tokenize([f"{PETS} {name}." for name in NAMES]))
+        texts = trainer.clip.encode_text(tokenize([f"{PETS} {name}." for name in weights.SPOKEN]))
         image = F.normalize(trainer.clip.encode_image(weights.images(0)), dim=-1)
         zero_shot = trainer.logit_scale * image @ F.normalize(texts, dim=-1).T
     logits = trainer.logits(weights.images(0))

@@ -7,25 +7,22 @@ import pytest
 import torch
 from golden import weights
 from golden.cases import build as golden_build
-from golden.cases import write_clips
 from scipy.special import expit
 from torch.nn import functional as F
 
 from causalclip.clip.backbone import tokenize
 from causalclip.trainers.tcp import BEHIND, TCP, TEMPLATES
 
-NAMES = [name.replace("_", " ") for name in weights.CLASSNAMES]
-
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory) -> TCP:
+def trainer(clip_files) -> TCP:
     """A golden case: four blocks, the classes' tokens enter the third."""
-    return golden_build("tcp", "tiny/random", write_clips(tmp_path_factory.mktemp("clip")))
+    return golden_build("tcp", "tiny/random", clip_files)
 
 
 def test_the_tokens_of_a_class_are_the_nets_reading_of_its_frozen_text(trainer):
     with torch.no_grad():
-        texts = [f"a photo of a {name}, a type of pet." for name in NAMES]
+        texts = [f"a photo of a {name}, a type of pet." for name in weights.SPOKEN]
         known = F.normalize(trainer.clip.encode_text(tokenize(texts)), dim=-1).numpy()
         learned = {name: p.detach().numpy() for name, p in trainer.model.named_parameters()}
         first, skipped, tokens = trainer.model().text
