@@ -160,13 +160,9 @@ def check_text(name: str, what: str) -> None:
 
 def missing_files(paths: Iterable[str]) -> list[str]:
     """Return those of `paths` that are no files, in order; each folder is listed once."""
-    paths = list(paths)
-    by_folder = defaultdict(set)
-    for path in paths:
-        folder, file = os.path.split(path)
-        by_folder[folder].add(file)
-    present = {folder: _files_of(folder) for folder in by_folder}
-    absent = [p for p in paths if os.path.basename(p) not in present[os.path.dirname(p)]]
+    places = [(path, *os.path.split(path)) for path in paths]
+    present = {folder: _files_of(folder) for folder in {folder for _, folder, _ in places}}
+    absent = [path for path, folder, file in places if file not in present[folder]]
     # Asked once more one by one: some file systems do not mind upper and lower case.
     return [path for path in absent if not os.path.isfile(path)]
 
