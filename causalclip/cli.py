@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import argcomplete
 
 import causalclip
+from causalclip.files.atomic import FULL
 from causalclip.runs.nearest import unknown
 
 EXAMPLES = """examples:
@@ -121,17 +122,32 @@ def _inner(command: Command) -> argparse.ArgumentParser:
 
 
 def _performed(name: str, command: Command, arguments: Sequence[str]) -> int:
-    """A sub-command's exit status; 141, as elsewhere, where its reader (`head`) went away."""
+    """A sub-command's exit status; 141, as elsewhere, where its reader (`head`) went away.
+
+    2 where the disk is full that it writes to, stdout's too.
+    """
     # argparse's name in help and errors, and what results.json calls the command.
     before, sys.argv = sys.argv, [f"causalclip {name}", *arguments]
     try:
-        return importlib.import_module(command.module).main(arguments)
+        status = importlib.import_module(command.module).main(arguments)
+        sys.stdout.flush()  # here, where an error can be said
+        return status
     except BrokenPipeError:
-        # What is left in the buffer has no reader either, and the interpreter flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return 141
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _discard_stdout()
+        print(f"causalclip {name}: error: {error}", file=sys.stderr)
+        return 2
     finally:
         sys.argv = before
+
+
+def _discard_stdout() -> None:
+    """What is left in the buffer goes nowhere, and the interpreter flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -214,3 +216,11 @@ def test_a_reader_that_goes_away_is_no_traceback():
     command = f"{sys.executable} -m causalclip data list | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_behind_stdout_is_said_in_a_line():
+    command = f"{sys.executable} -m causalclip data list > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch("causalclip data: error: .*No space left on device\n", done.stderr)

@@ -14,7 +14,7 @@ matplotlib.use("Agg")  # no display is needed to write files
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from causalclip.report.plots_style import COLOURS, on_paper
+from causalclip.report.plots_style import COLOURS, on_paper, save_figure
 
 
 @contextmanager
@@ -31,9 +31,8 @@ def styled() -> Iterator[None]:
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write NAME.png and NAME.svg, and close the figure; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
     for path in paths:
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
+        save_figure(figure, path, metadata={"Date": None} if path.suffix == ".svg" else {})
     plt.close(figure)
     return paths

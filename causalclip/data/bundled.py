@@ -19,6 +19,7 @@ from yacs.config import CfgNode
 from causalclip.data.domain_folders import check_domains
 from causalclip.data.fewshot import fewshot_split
 from causalclip.data.splits import Items, halves, subsample_classes
+from causalclip.files.atomic import FULL
 from causalclip.files.json_file import NotJSONError, read_json
 from causalclip.files.unfinished import unfinished
 
@@ -87,6 +88,12 @@ def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:
         write(part)
         (part / MARKER).write_text(json.dumps({"edition": edition}), encoding="utf-8")
         _publish(part, folder)
+    except OSError as error:  # Pillow does not say which file, nor a disk that is full
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            error.errno, f"No space left to draw {folder}; nothing of it stays"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

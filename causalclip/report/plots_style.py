@@ -11,6 +11,8 @@ from typing import Any, Literal
 import matplotlib
 from matplotlib.figure import Figure
 
+from causalclip.files.atomic import replacing
+
 Width = Literal["column", "page"]
 WIDTHS: dict[str, float] = {"column": 3.35, "page": 6.9}
 """Inches, of a paper in two columns."""
@@ -96,9 +98,20 @@ def write_figure(draw: Draw, path: Path, *, width: Width = "column", ratio: floa
         figure = drawn(draw, width=inches, height=inches * ratio)
         kind = path.suffix.removeprefix(".")
         undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=300, metadata=undated)
+        save_figure(figure, path, dpi=300, metadata=undated)
     return path
+
+
+def save_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Write a figure, whole or not at all; `options` are matplotlib's.
+
+    Raises:
+        OSError: it cannot be written. matplotlib's own writers end in other errors on a full disk.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix("."), **options)
+    with replacing(path) as part:
+        part.write_bytes(content.getvalue())
 
 
 def inline_svg(draw: Draw, *, label: str, name: str, width: float, height: float) -> str:
