@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -30,12 +31,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Show or remove what is kept; 0.
+    """Show or remove what is kept; 2 where it cannot be, which is said in one line."""
+    args = parser().parse_args(argv)
+    try:
+        perform(args)
+    except (ValueError, OSError) as error:
+        print(f"causalclip cache: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def perform(args: argparse.Namespace) -> None:
+    """Show or remove what is kept.
 
     Raises:
-        ValueError: a CAUSALCLIP_CACHE_GB that is no number.
+        ValueError: a CAUSALCLIP_CACHE_GB that is no number, or a user without a home folder.
+        OSError: a file that cannot be removed.
     """
-    args = parser().parse_args(argv)
     folder = features_folder(args.folder or cache_home())
     kept = entries(folder)
     begun = unfinished(folder)
@@ -51,7 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{folder}: {len(kept)} files, {size} of {limit_bytes() / 1e9:g} GB{left}")
         if kept:
             print(tabulate(map(row, kept), headers=["features", "images", "size", "MB", "used"]))
-    return 0
 
 
 def row(entry: Entry) -> list[str | int]:

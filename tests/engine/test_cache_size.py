@@ -123,3 +123,9 @@ def test_the_command_removes_features_and_nothing_else(folder, tmp_path, monkeyp
     assert entries(folder) == [] and (tmp_path / "other").exists()
     assert main(["list"]) == 0
     assert "0 files" in capsys.readouterr().out
+
+
+def test_a_limit_that_is_no_number_is_said_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", "many")
+    assert main(["list", "--folder", str(tmp_path)]) == 2
+    assert "causalclip cache: error: " in capsys.readouterr().err
