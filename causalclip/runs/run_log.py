@@ -20,6 +20,7 @@ def end_log(error: BaseException | None) -> None:
     stdout.file = None
     with contextlib.suppress(OSError):
         if error is not None:
-            traceback.print_exception(error, file=log)
+            said = "".join(traceback.format_exception(error))
+            log.write(said.encode(errors="backslashreplace").decode())  # a name may be no text
     with contextlib.suppress(OSError):  # what is still to be written is tried once more
         log.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 
 from causalclip.runs.identity import NO_MATTER, Settings, counted, parsed
 
+LONGEST = 220
+"""Bytes: file systems take 255, and the recipe's name stands before it."""
 VAGUE = ("NAME",)
 """Last words of a key that say nothing alone."""
 
@@ -29,7 +32,16 @@ def variant(pairs: Sequence[str], known: Settings) -> str:
         f"{key if short.count(_short(key)) > 1 else _short(key)}={_printable(value)}"
         for key, value in mattering.items()
     )
-    return ",".join(sorted(named))
+    return _bounded(",".join(sorted(named)))
+
+
+def _bounded(name: str) -> str:
+    """A name that a folder can have; the end of a longer one is its digest."""
+    content = name.encode()
+    if len(content) <= LONGEST:
+        return name
+    digest = hashlib.sha256(content).hexdigest()[:10]
+    return f"{content[: LONGEST - len(digest) - 1].decode(errors='ignore')}-{digest}"
 
 
 _NOTHING = object()

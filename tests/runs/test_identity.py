@@ -214,6 +214,12 @@ def test_a_damaged_run_file_is_named_and_a_plan_stops_at_it(content, pair, tmp_p
     assert state.Estimate(tmp_path).seconds(train) is None  # a stranger's stands in nobody's way
 
 
+def test_settings_whose_names_fill_more_than_a_folders_name_end_in_a_digest():
+    names = {variant(["TRAINER.COOP.CTX_INIT", f"{'long ' * 200}{end}"], {}) for end in "ab"}
+    assert len(names) == 2
+    assert all(len(name.encode()) <= 220 and name.startswith("CTX_INIT=long") for name in names)
+
+
 @pytest.mark.parametrize("content", ["", "3", "[]", '{"schema": 2}', "[" * 200_000], ids=range(5))
 def test_a_damaged_result_is_no_result(content, tmp_path):
     (tmp_path / "results.json").write_text(content)
