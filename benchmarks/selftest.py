@@ -39,7 +39,7 @@ from causalclip.files.atomic import replacing
 from causalclip.files.digests import is_vouched_for
 from causalclip.report.results import Result
 from causalclip.runs.configuration_file import merge_file
-from causalclip.runs.identity import read_run
+from causalclip.runs.identity import Identity, read_run
 
 SLOW = 60.0  # seconds
 FINE = {"answered", "refused", "old", "new", "fine", "said, old", "said, new", "room, new"}
@@ -80,6 +80,7 @@ SPLIT = {part: [[f"a/{n}.jpg", n % 2, "ab"[n % 2]] for n in range(4)] for part i
 RESULT = {"schema": 2, "trainer": "CoOp", "backbone": "tiny", "dataset": "X", "seed": 1}
 RESULT |= {"shots": 2, "metrics": {"accuracy": 0.5}, "config": {"OPTIM": {"LR": 0.1}}}
 RUN = {"schema": 1, "identity": {"settings": {"OPTIM.LR": 0.1}}, "configuration": {}}
+RUN["fingerprint"] = Identity({"OPTIM.LR": 0.1}).fingerprint
 
 
 def _pointer(path: Path) -> object:

@@ -19,7 +19,8 @@ LONG = {  # ten seconds and more by many tests, none of which is slow
     *("test_checks.py", "test_clip_icm.py", "test_distributed.py", "test_evaluation_cache.py"),
     *("test_explain.py", "test_parity.py", "test_published.py", "test_recipe_new_method.py"),
 }
-SHALLOW = {"PROMPT_DEPTH": 2, "REP_LAYERS": [2], "ADAPTER_END": 2}  # of random_clip, by the prefix
+# Of random_clip, by the prefix.
+SHALLOW = {"PROMPT_DEPTH": 2, "REP_LAYERS": [2], "ADAPTER_START": 1, "ADAPTER_END": 2}
 
 
 def pytest_sessionstart(session):

@@ -87,7 +87,7 @@ def unpack(archive: Path, folder: Path, *, most_bytes: int) -> None:
 def _write_all(archive: Path, part: Path, most_bytes: int) -> None:
     taken = 0
     for number, member in enumerate(_members(archive)):
-        path = part / _inside(member.name, archive)
+        path = part / inside(member.name, archive)
         taken += member.size
         if taken > most_bytes or number >= MOST_MEMBERS:
             raise ValueError(
@@ -112,8 +112,12 @@ def _write(member: Member, path: Path) -> None:
         shutil.copyfileobj(source, target, BLOCK)
 
 
-def _inside(name: str, archive: Path) -> PurePosixPath:
-    """A member's path below the folder that it goes to."""
+def inside(name: str, archive: Path | str) -> PurePosixPath:
+    """A member's path below the folder that it goes to.
+
+    Raises:
+        ValueError: it leaves the folder; names the archive.
+    """
     path = PurePosixPath(name.replace("\\", "/"))
     drive = bool(path.parts) and ":" in path.parts[0]
     if path.is_absolute() or drive or ".." in path.parts or "\0" in name:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
-import numpy as np
-
 
 def fits(value: object, hint: Any) -> bool:
     """Whether a JSON value is of the annotated type.
@@ -46,7 +44,7 @@ def nulls_for_not_finite(value: Any) -> Any:
         return {key: nulls_for_not_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [nulls_for_not_finite(item) for item in value]
-    if isinstance(value, np.generic):
+    if hasattr(value, "item"):  # NumPy's, whose import no command waits for here
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -6,6 +6,7 @@ import io
 import tarfile
 from pathlib import Path
 
+from causalclip.files.archives import inside
 from causalclip.files.atomic import replacing
 from causalclip.report.results import RESULTS_FILE
 from causalclip.runs.lock import LOCK_FILE, holding
@@ -16,7 +17,7 @@ def packed(folder: Path) -> bytes:
     if not folder.is_dir():
         return b""
     content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
+    with tarfile.open(fileobj=content, mode="w", dereference=True) as tar:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and path.name != LOCK_FILE:
                 tar.add(path, str(path.relative_to(folder)))
@@ -24,15 +25,21 @@ def packed(folder: Path) -> bytes:
 
 
 def unpack(parcel: bytes, folder: Path) -> None:
-    """Write what was packed: each file whole, the result last."""
+    """Write what was packed: each file whole, the result last.
+
+    Raises:
+        ValueError: a name that leaves the folder, before anything is written; or no file.
+    """
     if not parcel:
         return
     with tarfile.open(fileobj=io.BytesIO(parcel)) as tar:
-        for member in sorted(tar.getmembers(), key=lambda file: file.name == RESULTS_FILE):
-            inside = tarfile.data_filter(member, str(folder))  # raises for ../ and the like
-            content = tar.extractfile(inside)
-            assert content is not None  # files alone were packed
-            with replacing(folder / inside.name) as part:
+        # Not tarfile's own filter, which Python 3.11 has from its fourth release on.
+        members = {inside(member.name, "a run's parcel"): member for member in tar}
+        for path, member in sorted(members.items(), key=lambda item: item[0].name == RESULTS_FILE):
+            content = tar.extractfile(member) if member.isreg() else None
+            if content is None:
+                raise ValueError(f"a run's parcel must hold files alone, {path} is none")
+            with replacing(folder / path) as part:
                 part.write_bytes(content.read())
 
 

@@ -38,9 +38,21 @@ def test_a_name_outside_of_the_folder_is_refused(tmp_path):
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("../elsewhere"))
-    with pytest.raises(tarfile.FilterError):
+    with pytest.raises(ValueError, match="must stay in its folder"):
         unpack(content.getvalue(), tmp_path / "home")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_link_in_a_parcel_is_refused_and_one_in_a_folder_travels_as_its_file(run, tmp_path):
+    (run / "best").symlink_to("prompt/model.pth.tar-1")
+    unpack(packed(run), tmp_path / "home")
+    assert (tmp_path / "home" / "best").read_bytes() == bytes(range(256))
+    content, link = io.BytesIO(), tarfile.TarInfo("best")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        tar.addfile(link)
+    with pytest.raises(ValueError, match="files alone, best is none"):
+        unpack(content.getvalue(), tmp_path / "other")
 
 
 def test_a_cut_delivery_leaves_no_result(run, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import tarfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,15 @@ from PIL import Image
 
 def labels_of(items):
     return [item.label for item in items]
+
+
+def test_a_python_that_cannot_keep_a_tar_in_its_folder_is_said_before_the_download(
+    monkeypatch, tmp_path
+):
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    data = DatasetBase(train_x=[], test=[])
+    with pytest.raises(RuntimeError, match=r"set\.tar\.gz needs Python 3\.10\.12, 3\.11\.4 or"):
+        data.download_data("http://nowhere.invalid/set", str(tmp_path / "set.tar.gz"), False)
 
 
 def test_a_datum_is_read_only(image_root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path as osp
+import platform
 import random
 import shutil
 import tarfile
@@ -191,7 +192,16 @@ class DatasetBase:
                 )
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download the archive `url` to `dst` (.zip, .tar, .tar.gz) and unpack it beside itself."""
+        """Download the archive `url` to `dst` (.zip, .tar, .tar.gz) and unpack it beside itself.
+
+        Raises:
+            RuntimeError: a .tar under a Python whose tarfile keeps nothing in its folder.
+        """
+        if ".tar" in osp.basename(dst) and not hasattr(tarfile, "data_filter"):
+            raise RuntimeError(
+                f"unpacking {dst} needs Python 3.10.12, 3.11.4 or a later one (tarfile's filters), "
+                f"got {platform.python_version()}"
+            )
         mkdir_if_missing(osp.dirname(dst))
         if from_gdrive:
             _download_from_drive(url, dst)
