@@ -24,7 +24,7 @@ def test_a_python_that_cannot_keep_a_tar_in_its_folder_is_said_before_the_downlo
     monkeypatch, tmp_path
 ):
     monkeypatch.delattr(tarfile, "data_filter", raising=False)
-    data = DatasetBase(train_x=[], test=[])
+    data = object.__new__(DatasetBase)
     with pytest.raises(RuntimeError, match=r"set\.tar\.gz needs Python 3\.10\.12, 3\.11\.4 or"):
         data.download_data("http://nowhere.invalid/set", str(tmp_path / "set.tar.gz"), False)
 
