@@ -1,6 +1,7 @@
 """Makes whichever `dassl` is installed run on current torch, without touching its files.
 
-Dassl 0.6.3 (2022) breaks in five places on the torch of today; the embedded toolkit in none.
+Dassl 0.6.3 (2022) breaks in five places on the torch of today, and its log closes the stdout of
+who called; the embedded toolkit does neither.
 A torchvision built for another torch (no `nms` operator) is mended for both.
 """
 
@@ -74,6 +75,8 @@ def _mend_dassl() -> list[str]:
     _mend_warm_up()
     _mend_checkpoints()
     done.append("checkpoints that pickle the scheduler")
+    importlib.import_module("dassl.utils.logger").Logger.close = _close_log
+    done.append("a log that closes the stdout of who called")
     return done + _mend_numpy_names()
 
 
@@ -119,6 +122,16 @@ class _NoWriter:
 
     def close(self) -> None:
         pass
+
+
+# The log
+
+
+def _close_log(self: Any) -> None:
+    if self.file is not None:
+        self.file.close()
+    if sys.stdout is self:
+        sys.stdout = self.console
 
 
 # Schedules
@@ -250,8 +263,11 @@ def _safe_load(path: str, map_location: Any = None, **_options: Any) -> Any:
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(path, map_location=map_location, weights_only=True)
     except _DAMAGE as error:
+        from causalclip.clip.weights import code_in  # not before torchvision is mended
+
         said = str(error).rpartition("WeightsUnpickler error: ")[2].strip()  # before it, advice
-        reason = said.splitlines()[0].split(". ")[0] if said else type(error).__name__
+        plain = said.splitlines()[0].split(". ")[0] if said else type(error).__name__
+        reason = code_in(error) or plain
         raise ValueError(f'unable to load checkpoint from "{path}": {reason}') from error
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-CHANGES = {"params", "lr", "verbose", "cons_lr", "min_lr"}
+CHANGES = {"params", "lr", "verbose", "cons_lr", "min_lr", "kind", "start_lr"}
 """What differs in a checkpoint of the same settings: by the schedule, by torch's version, by the
-toolkit (the last two are of Dassl's warm-ups)."""
+toolkit (two are of Dassl's warm-ups, the last two of minidassl's)."""
 
 
 def state_of(part: Any) -> dict[str, Any] | None:

@@ -42,9 +42,9 @@ CASES = {
 
 TWO = """
 import json, os, signal, sys, torch
+from causalclip import plugin  # mends Dassl where it is not minidassl
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
-from causalclip import plugin
 from causalclip.engine.distributed import processes, rank, wait
 from causalclip.engine.stopping import Stopped, stoppable
 from yacs.config import CfgNode

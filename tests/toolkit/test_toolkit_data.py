@@ -20,6 +20,7 @@ def labels_of(items):
     return [item.label for item in items]
 
 
+@pytest.mark.minidassl
 def test_a_python_that_cannot_keep_a_tar_in_its_folder_is_said_before_the_download(
     monkeypatch, tmp_path
 ):
