@@ -318,6 +318,7 @@ def test_a_model_is_tested_as_it_was_trained_and_what_differs_is_said(call, imag
     status, (line,) = call(*test, "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]")
     assert status == 2 and "INPUT.PIXEL_MEAN is [0.48" in line and "[0.5, 0.5, 0.5] here" in line
     assert call(*test, "SEED", 2) == (0, [])
+    sys.stdout.flush()  # Dassl's log keeps the last lines until its process ends
     note = next(
         x for x in (images / "out" / "log.txt").read_text().splitlines() if "Note: the" in x
     )
