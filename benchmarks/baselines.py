@@ -83,7 +83,7 @@ class WithoutData:
     names: Sequence[str]
 
     def build_data_loader(self) -> None:
-        """Names in place of data."""
+        """Put names in place of data."""
         self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=self.names))
         self.lab2cname = dict(enumerate(self.names))
         self.train_loader_x = self.val_loader = self.test_loader = None
@@ -97,13 +97,13 @@ def trainer_of(
     setting: Setting,
     words: str = FOUR,
 ) -> PromptTrainer:
-    """Our trainer with its own defaults, prompts in at most as many blocks as there are."""
+    """Return our trainer with its own defaults, prompts in at most as many blocks as there are."""
     cfg = plugin.extend_cfg(get_cfg_default())
     node = TRAINER_REGISTRY.get(name).config_node
     cfg.TRAINER.NAME, cfg.USE_CUDA = name, setting.device == "cuda"
     cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = backbone, (size, size)
     cfg.OPTIM.NAME, cfg.TRAINER[node].PREC = "sgd", setting.precision
-    # ProGrad's CTX_INIT is a flag: with words, those of its template behind zeros.
+    # ProGrad's CTX_INIT is a flag: with words, those of its template after zeros.
     given = {"CTX_INIT": words, "REP_LAYERS": [2, 3, 4], "ADAPTER_START": 2, "ADAPTER_END": 4}
     for key in cfg.TRAINER[node]:
         if key in given:
@@ -116,7 +116,7 @@ def trainer_of(
 
 
 def batch_of(trainer: Any, n: int, size: int) -> tuple[Tensor, Tensor]:
-    """Random images (n, 3, R, R), or (n, M, 3, R, R) where each template has a view, and labels."""
+    """Return random images (n, 3, R, R), or (n, M, 3, R, R) with a view a template, and labels."""
     views = (trainer.settings.N_TEMPLATES,) if trainer.cfg.TRAINER.NAME == "CDC" else ()
     images = torch.randn(n, *views, 3, size, size, device=trainer.device)
     return images, torch.randint(len(trainer.classnames), (n,), device=trainer.device)
@@ -133,14 +133,14 @@ class Peak(NamedTuple):
 
 
 def per_second(images: int, found: Ratio) -> str:
-    """Images per second of both ways."""
+    """Return the images per second of both ways."""
     return f"{images / found.plain:.0f} and {images / found.fast:.0f} images/s"
 
 
 def step_ratio(
     trainer: PromptTrainer, case: Case, size: int, repeats: int, setting: Setting
 ) -> str:
-    """Forward and backward of the training loss, plain against ours, and how far apart."""
+    """Compare forward and backward of the training loss, plain against ours, and the results."""
     plain, own = Plain(trainer), setting.compiled(trainer.loss)
     images, labels = batch_of(trainer, case.batch, size)
     trainer.set_model_mode("train")
@@ -172,7 +172,7 @@ def step_ratio(
 
 @torch.no_grad()
 def evaluation_ratio(trainer: PromptTrainer, size: int, repeats: int, setting: Setting) -> str:
-    """Logits of a few test batches, plain against ours."""
+    """Compare the logits of a few test batches, plain against ours."""
     plain, logits, answers = Plain(trainer), {}, setting.compiled(trainer.logits)
     batches = torch.randn(TEST_BATCHES, TEST_BATCH, 3, size, size, device=trainer.device)
 

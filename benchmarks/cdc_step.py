@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from causalclip import plugin
+from causalclip.runs.configuration import merge_file
 
 # isort: split
 from dassl.engine import build_trainer
@@ -27,10 +28,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def trainer_of(name: str, config: str, folder: Path) -> Any:
-    """The trainer of a bundled configuration, ready to step."""
+    """Return the trainer of a bundled configuration, ready to step."""
     cfg = plugin.default_cfg()
-    cfg.merge_from_file(str(ROOT / "configs/datasets/handwritten_digits.yaml"))
-    cfg.merge_from_file(str(ROOT / f"configs/trainers/{name}/{config}.yaml"))
+    merge_file(cfg, str(ROOT / "configs/datasets/handwritten_digits.yaml"))
+    merge_file(cfg, str(ROOT / f"configs/trainers/{name}/{config}.yaml"))
     cfg.merge_from_list(
         ["DATASET.ROOT", str(folder), "OUTPUT_DIR", str(folder / name), "TRAINER.NAME", name]
         + ["DATASET.NUM_SHOTS", 16, "DATASET.SUBSAMPLE_CLASSES", "base", "SEED", 1]
@@ -40,7 +41,7 @@ def trainer_of(name: str, config: str, folder: Path) -> Any:
 
 
 def seconds_per_step(trainer: Any) -> float:
-    """Median over one epoch of the CPU time of forward, backward and update."""
+    """Return the median CPU time over one epoch of forward, backward and update."""
     trainer.set_model_mode("train")
     trainer.epoch, trainer.num_batches = 0, len(trainer.train_loader_x) + 1
     times = []

@@ -1,4 +1,4 @@
-"""What the published tables cost, by plan and arithmetic: every protocol, method, set and seed.
+"""Cost of the published tables, by plan and arithmetic: every protocol, method, set and seed.
 
     python benchmarks/cost_model.py [--devices 1 8 64] [--rate 35e12] [--step-ms 20]
         [--images-per-second 1000] [--start 15]
@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from causalclip.runs.plan import PlanError, Request, Run, check, plan
+from causalclip.runs.configuration import planned_settings
+from causalclip.runs.plan import Run, plan
 from causalclip.runs.protocols import PROTOCOLS, Protocol
 from causalclip.runs.recipes import methods
-from causalclip.runs.state import settings_of
+from causalclip.runs.request import PlanError, Request, check
 
 IMAGE = 17.5e9  # multiply-adds of ViT-B/16's image tower, forward
 TOKEN = 12 * 12 * 512**2  # of a token in its text tower
@@ -55,7 +56,7 @@ SETS = {
 }
 DOMAINS = {name: 6 if name.endswith("domain_net") else 4 for name in SETS if "domainbed" in name}
 
-IMAGE_PROMPTS = {"MaPLe", "IVLP", "PromptSRC", "VPT", "CDC", "MMRL", "MMA"}
+IMAGE_PROMPTS = {"MaPLe", "IVLP", "PromptSRC", "VPT", "CDC", "MMRL", "MMA", "CLIP_LoRA"}
 TEXT_PROMPTS = (IMAGE_PROMPTS - {"VPT"}) | {"CoOp", "KgCoOp", "TCP", "ProGrad", "CoCoOp"}
 TEXT_PASSES = {"ProGrad": 3}  # a gradient of each of its two terms
 FROZEN_PASSES = {"PromptSRC": 1, "MMRL": 1}  # frozen CLIP sees each image too
@@ -64,7 +65,7 @@ TEMPLATES = {"CDC": 4}
 
 @dataclass(frozen=True)
 class Device:
-    """What a device does in a second, and what is assumed beside it."""
+    """The speed of a device, and the other assumptions."""
 
     rate: float
     step: float
@@ -74,7 +75,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Size:
-    """What a run works through."""
+    """The size of a run."""
 
     method: str
     classes: float
@@ -85,8 +86,8 @@ class Size:
 
 
 def size_of(run: Run) -> Size:
-    """The classes, images and batch of a run."""
-    settings = settings_of(run.arguments)
+    """Return the classes, images and batch of a run."""
+    settings = planned_settings(run.arguments)
     word = run.arguments[run.arguments.index("--dataset-config-file") + 1]
     dataset, method = Path(word).stem, settings["TRAINER.NAME"]
     classes, images = SETS[dataset]
@@ -104,7 +105,7 @@ def size_of(run: Run) -> Size:
 
 
 def step_work(size: Size, tokens: float) -> float:
-    """Multiply-adds of a training step whose texts have so many tokens in all."""
+    """Return the multiply-adds of a training step whose texts have so many tokens in all."""
     method = size.method
     texts = TEMPLATES.get(method, 1) * (size.batch if method == "CoCoOp" else 1)
     text = TEXT_PASSES.get(method, 2) * texts * tokens * TOKEN if method in TEXT_PROMPTS else 0
@@ -113,14 +114,14 @@ def step_work(size: Size, tokens: float) -> float:
 
 
 def test_work(size: Size, tokens: float, *, again: bool) -> float:
-    """Multiply-adds of an evaluation; texts `again` for each batch of 100, or once."""
+    """Return the multiply-adds of an evaluation; texts `again` for each batch of 100, or once."""
     per_image = size.method == "CoCoOp"
     texts = size.tested if per_image else size.tested / 100 if again else 1
     return size.tested * IMAGE + texts * tokens * TOKEN
 
 
 def seconds(size: Size, device: Device, *, published: bool) -> float:
-    """Seconds of a run."""
+    """Return the seconds of a run."""
     tokens = PADDED * size.classes if published else START + NAME * size.classes
     steps = size.trained / size.batch
     step = max(step_work(size, tokens) / device.rate, device.step, size.batch / device.loaded)
@@ -129,7 +130,7 @@ def seconds(size: Size, device: Device, *, published: bool) -> float:
 
 
 def makespan(runs: Sequence[Run], each: dict[Path, float], devices: int) -> float:
-    """Seconds until all runs are done, given out in the plan's order, trainings first."""
+    """Return the seconds until all runs are done, started in the plan's order, trainings first."""
     free, ended = [0.0] * devices, {}
     for run in sorted(runs, key=lambda run: run.trained is not None):
         begin = max(heapq.heappop(free), ended.get(run.trained, 0.0))
@@ -139,7 +140,7 @@ def makespan(runs: Sequence[Run], each: dict[Path, float], devices: int) -> floa
 
 
 def runs_of(protocol: Protocol) -> list[Run]:
-    """The plan of a protocol for every method that can do it."""
+    """Return the plan of a protocol for every method that can do it."""
     runs = {}
     for method in methods():
         request = Request(protocol, (method,), protocol.datasets, ("1", "2", "3"))

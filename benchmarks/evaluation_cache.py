@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from causalclip import plugin
+from causalclip.runs.configuration import merge_file
 
 # isort: split
 from dassl.config import get_cfg_default
@@ -33,10 +34,10 @@ REPEATS = 5
 
 
 def trainer_of(name: str, folder: Path) -> Any:
-    """The trainer of a bundled configuration on all digits."""
+    """Return the trainer of a bundled configuration on all digits."""
     cfg = plugin.extend_cfg(get_cfg_default())
-    cfg.merge_from_file(str(ROOT / "configs/datasets/handwritten_digits.yaml"))
-    cfg.merge_from_file(str(ROOT / f"configs/trainers/{name}/tiny.yaml"))
+    merge_file(cfg, str(ROOT / "configs/datasets/handwritten_digits.yaml"))
+    merge_file(cfg, str(ROOT / f"configs/trainers/{name}/tiny.yaml"))
     cfg.merge_from_list(
         ["DATASET.ROOT", str(folder), "OUTPUT_DIR", str(folder / name), "TRAINER.NAME", name]
         + ["DATASET.NUM_SHOTS", 1, "SEED", 1]

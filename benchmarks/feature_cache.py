@@ -20,6 +20,7 @@ from pathlib import Path
 from torch import Tensor
 
 from causalclip import plugin
+from causalclip.runs.configuration import merge_file
 
 # isort: split
 from dassl.config import get_cfg_default
@@ -34,10 +35,10 @@ SWEEPS = [
 
 
 def fitted(folder: Path, number: int, options: list) -> tuple[float, int, int]:
-    """Seconds of a fit with its test, images that went through the tower, images in use."""
+    """Return seconds of a fit with its test, images that went through the tower, images in use."""
     cfg = plugin.extend_cfg(get_cfg_default())
-    cfg.merge_from_file(str(ROOT / "configs/datasets/handwritten_digits.yaml"))
-    cfg.merge_from_file(str(ROOT / "configs/trainers/CLIP_ICM/tiny.yaml"))
+    merge_file(cfg, str(ROOT / "configs/datasets/handwritten_digits.yaml"))
+    merge_file(cfg, str(ROOT / "configs/trainers/CLIP_ICM/tiny.yaml"))
     cfg.merge_from_list(
         ["DATASET.ROOT", str(folder), "OUTPUT_DIR", str(folder / f"run{number}")]
         + ["TRAINER.NAME", "CLIP_ICM", "SEED", 1, "DATASET.NUM_SHOTS", 32]

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
-
-from causalclip.icm.planted import World, explained
+from planted import World, explained
 
 LAMS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 EPS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -30,13 +29,13 @@ Curve = tuple[Sequence[float], list[float]]
 
 
 def curve(values: Sequence[float], measured: Callable[[float, int], float], seeds: int) -> Curve:
-    """The mean of `measured(value, seed)` over seeds, for each value."""
+    """Return the mean of `measured(value, seed)` over seeds, for each value."""
     means = [sum(measured(value, seed) for seed in range(seeds)) / seeds for value in values]
     return values, means
 
 
 def strengths(seeds: int) -> dict[str, Curve]:
-    """The angle over lambda and eps, of raw and of normalised features."""
+    """Return the angle over lambda and eps, of raw and of normalised features."""
     curves = {}
     for name, normalize in (("raw", False), ("normalised", True)):
         curves[f"lambda, {name}"] = curve(
@@ -51,7 +50,7 @@ def strengths(seeds: int) -> dict[str, Curve]:
 
 
 def over(field: str, values: Sequence[float], seeds: int, **world: Any) -> dict[str, Curve]:
-    """The angle of both estimators over one field of the world."""
+    """Return the angle of both estimators over one field of the world."""
     return {
         name: curve(
             values,
@@ -63,7 +62,7 @@ def over(field: str, values: Sequence[float], seeds: int, **world: Any) -> dict[
 
 
 def rank(seeds: int) -> dict[str, Curve]:
-    """R squared of the factors inside the subspace, over how many variant ones are moved."""
+    """Return R squared of the factors inside the subspace, over how many variant ones are moved."""
     moved = (8, 16, 24, 32, 40, 44, 48)
 
     def r2(count: float, seed: int, part: slice) -> float:

@@ -71,7 +71,7 @@ def ours(paths: list[str], cfg: CfgNode) -> list[torch.Tensor]:
 
 
 def configuration(size: int) -> CfgNode:
-    """Dassl's configuration for images of this size."""
+    """Return Dassl's configuration for images of this size."""
     cfg = plugin.extend_cfg(get_cfg_default())
     cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION = (size, size), "bicubic"
     cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = list(CLIP_MEAN), list(CLIP_STD)
@@ -100,7 +100,7 @@ def an_image_at_a_time(paths: list[str], cfg: CfgNode, size: int) -> None:
 def seconds_an_epoch(
     paths: list[str], cfg: CfgNode, way: dict, workers: int
 ) -> tuple[float, float]:
-    """Elapsed and CPU seconds of all processes, means over a training from a new loader on."""
+    """Return elapsed and CPU seconds of all processes an epoch, means over a training."""
     cfg = cfg.clone()
     cfg.DATALOADER.update(way, NUM_WORKERS=workers)
     with redirect_stdout(StringIO()):
@@ -116,7 +116,7 @@ def seconds_an_epoch(
 
 
 def cpu_seconds() -> float:
-    """Of this process and of its workers that have ended: what else runs does not count."""
+    """Return the CPU seconds of this process and of its workers that have ended."""
     return sum(os.times()[:4])
 
 

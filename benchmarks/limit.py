@@ -33,7 +33,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from causalclip import plugin
-from causalclip.clip.backbone import image_size
+from causalclip.clip.interface import backbone_of
 from causalclip.clip.layout import TextLayout
 
 BATCHES = {"CoOp": 32, "CoCoOp": 1, "MaPLe": 4, "CDC": 4}
@@ -69,7 +69,7 @@ class Tower:
         learn: int | None = None,
         replaced: Replaced = NONE,
     ) -> int:
-        """Multiply-adds of a pass.
+        """Return the multiply-adds of a pass.
 
         Args:
             tokens: computed in all blocks but the last; there they give keys and values.
@@ -82,7 +82,7 @@ class Tower:
         square = self.width**2
         seen = (self.layers - 1) * pairs - replaced.pairs + read_pairs
         attention = 2 * self.width * seen
-        # All but keys and values: a block's queries, the projection behind, the MLP.
+        # All but keys and values: a block's queries, the projection after it, the MLP.
         linear = (self.layers - 1) * 12 * tokens - 10 * replaced.tokens + 2 * tokens + 10 * read
         forward = square * linear + attention + read * self.width * self.out
         if learn is None:
@@ -92,7 +92,7 @@ class Tower:
         return 2 * forward + attention - self.first_products(tokens - learn)
 
     def first_products(self, tokens: int) -> int:
-        """Multiply-adds of the first block's queries, keys and values."""
+        """Return the multiply-adds of the first block's queries, keys and values."""
         return 3 * self.width**2 * tokens
 
 
@@ -104,14 +104,14 @@ class Step(NamedTuple):
 
 
 def text_step(tower: Tower, layout: TextLayout, groups: int, depth: int = 1) -> Step:
-    """The text tower of a step with `groups` sets of prompts in `depth` blocks."""
+    """Return the text tower's work in a step with `groups` sets of prompts in `depth` blocks."""
     texts, full, start = len(layout.ends), 77, layout.n_shared
-    runs = layout.runs
+    runs = layout.groups
     pairs = start * (start + 1) // 2
     pairs += sum(n * (length * start + length * (length + 1) // 2) for n, length in runs)
     ends = sum(n * (start + length) for n, length in runs)
     learn, times = len(layout.prompted), depth - 1
-    seen = int((layout.places[layout.prompted] + 1).sum())
+    seen = int((layout.positions[layout.prompted] + 1).sum())
     replaced = Replaced(times * learn, times * seen)
     own = tower.work(len(layout.ids), pairs, texts, ends, learn, replaced)
     plain = tower.work(full * texts, full**2 * texts, full * texts, full**2 * texts, full * texts)
@@ -119,7 +119,7 @@ def text_step(tower: Tower, layout: TextLayout, groups: int, depth: int = 1) -> 
 
 
 def image_step(tower: Tower, images: int, patches: int, prompts: int, depth: int = 1) -> Step:
-    """The image tower of a step; without prompts nothing learns in it."""
+    """Return the work of the image tower in a step; without prompts nothing learns in it."""
     length = 1 + patches + prompts
     tokens, learn = images * length, images * prompts if prompts else None
     times = min(depth, tower.layers) - 1
@@ -131,16 +131,16 @@ def image_step(tower: Tower, images: int, patches: int, prompts: int, depth: int
 
 
 def frozen_step(tower: Tower, images: int, patches: int) -> Step:
-    """The image tower once more, for what L_con holds images at.
+    """Return the work of the image tower once more, for what L_con holds images at.
 
-    The first block's queries, keys and values are those beside the prompts.
+    The first block's queries, keys and values are those of other tokens than the prompts.
     """
     alone = image_step(tower, images, patches, 0)
     return Step(alone.published, alone.needed - tower.first_products(images * (1 + patches)))
 
 
 def parts_of(trainer: Any, method: str) -> dict[str, Step]:
-    """What a step of this trainer costs, by what is encoded."""
+    """Return the work of a step of this trainer, by what is encoded."""
     clip, settings = trainer.clip, trainer.settings
     visual, out = clip.visual, clip.text_projection.shape[1]
     text = Tower(clip.transformer.width, clip.transformer.layers, out)
@@ -157,12 +157,12 @@ def parts_of(trainer: Any, method: str) -> dict[str, Step]:
 
 
 def total(parts: dict[str, Step]) -> Step:
-    """All parts of a step."""
+    """Return all parts of a step."""
     return Step(*(sum(work) for work in zip(*parts.values(), strict=True)))
 
 
 def rate(width: int, setting: Setting, repeats: int = 20) -> float:
-    """Multiply-adds a second of the largest product of a block, the better half's median."""
+    """Return multiply-adds a second of a block's largest product, the better half's median."""
     tokens, kind = TOKENS[setting.device], {"device": setting.device, "dtype": setting.dtype}
     layer = nn.Linear(width, 4 * width, **kind).requires_grad_(False)
     x = torch.randn(tokens, width, **kind)
@@ -173,7 +173,7 @@ def rate(width: int, setting: Setting, repeats: int = 20) -> float:
 
 
 class Found(NamedTuple):
-    """What is measured of a method's step."""
+    """The measurements of a method's step."""
 
     parts: dict[str, Step]
     times: dict[str, float]
@@ -183,13 +183,17 @@ class Found(NamedTuple):
 
     @property
     def work(self) -> Step:
-        """All parts of the step."""
+        """Return all parts of the step."""
         return total(self.parts)
 
 
 def measure(trainer: Any, method: str, repeats: int, setting: Setting, run_at_most: float) -> Found:
-    """The work of a step, the seconds and the memory of each way."""
-    size, plain, ours = image_size(trainer.clip), Plain(trainer), setting.compiled(trainer.loss)
+    """Return the work of a step, the seconds and the memory of each way."""
+    size, plain, ours = (
+        backbone_of(trainer.clip).image_size,
+        Plain(trainer),
+        setting.compiled(trainer.loss),
+    )
     images, labels = batch_of(trainer, BATCHES[method], size)
     parts, width = parts_of(trainer, method), trainer.clip.transformer.width
     work = total(parts)
@@ -215,7 +219,7 @@ def measure(trainer: Any, method: str, repeats: int, setting: Setting, run_at_mo
 
 
 def line_of(method: str, classes: int, found: Found) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     work, times, batch = found.work, found.times, BATCHES[method]
     memory = [found.peaks.get(name) for name in ("published", "ours")]
     mib = " | ".join("-" if peak is None else f"{peak / 2**20:.0f}" for peak in memory)
@@ -231,7 +235,7 @@ def line_of(method: str, classes: int, found: Found) -> str:
 
 
 def against_maple(classes: int, cdc: Found, maple: Found) -> str:
-    """A CDC step in MaPLe steps: what its parts need, and what both take."""
+    """Return a CDC step in MaPLe steps: what its parts need, and what both take."""
     one = maple.work.needed
     parts = ", ".join(f"{name} {part.needed / one:.1f}" for name, part in cdc.parts.items())
     return (
@@ -241,7 +245,7 @@ def against_maple(classes: int, cdc: Found, maple: Found) -> str:
 
 
 def main() -> None:
-    """Print the work of a step and its times beside the limit."""
+    """Print the work of a step, its times and the limit."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["tiny", "vit-b16"])
     parser.add_argument("--methods", nargs="+", choices=BATCHES, default=list(BATCHES))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalclip.clip.additions import hooked
-from causalclip.clip.injection import prompted
-from causalclip.clip.kinds import backbone_of
+from causalclip.cdc.losses import classification_loss, regularisers
+from causalclip.clip.injection import prompted, with_additions
+from causalclip.clip.interface import backbone_of
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.trainers.prograd import projected
 from causalclip.trainers.promptsrc import mean_kl
@@ -28,17 +28,17 @@ class Plain:
         self.scale = self.clip.logit_scale.exp()
 
     def text(self, prompts: PromptSet) -> Tensor:
-        """Unit text features (K, E) from texts of full length."""
+        """Return the unit text features (K, E) from texts of full length."""
         with prompted(self.clip, text=prompts.text, text_additions=prompts.text_additions):
             return F.normalize(self.clip.encode_text(self.trainer.class_tokens.tokens), dim=-1)
 
     def image(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """Unit image features (B, E)."""
+        """Return the unit image features (B, E)."""
         with prompted(self.clip, image=prompts.image, image_additions=prompts.image_additions):
             return F.normalize(self.clip.encode_image(images), dim=-1)
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, K)."""
+        """Return the logits (B, K)."""
         if self.trainer.cfg.TRAINER.NAME == "CoCoOp":
             return self.one_by_one(images)
         prompts = self.trainer.model()
@@ -47,7 +47,7 @@ class Plain:
         return self.scale * self.image(images, prompts) @ self.text(prompts).T
 
     def one_by_one(self, images: Tensor) -> Tensor:
-        """CoCoOp's logits (B, K), every image with texts of its own."""
+        """Return CoCoOp's logits (B, K), every image with texts of its own."""
         features = self.image(images, PromptSet())
         (context,) = self.trainer.model(features).text
         texts = [self.text(PromptSet(text=(own,))) for own in context]
@@ -55,7 +55,7 @@ class Plain:
         return torch.stack([self.scale * image @ text.T for image, text in pairs])
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The method's training loss on a batch (B, 3, H, W) with labels (B,)."""
+        """Return the method's training loss on a batch (B, 3, H, W) with labels (B,)."""
         trainer = self.trainer
         whole = {"MMRL": self.four_terms, "ProGrad": self.aligned, "CDC": self.decoupled}
         if trainer.cfg.TRAINER.NAME in whole:
@@ -71,7 +71,7 @@ class Plain:
         return F.cross_entropy(logits, labels) + regular
 
     def aligned(self, images: Tensor, labels: Tensor) -> Tensor:
-        """ProGrad's cross-entropy, its gradient projected; zero-shot CLIP reads the images anew."""
+        """Return ProGrad's cross-entropy, its gradient projected; zero-shot CLIP reads anew."""
         trainer, ctx = self.trainer, self.trainer.model().text[0].clone()
         logits = self.scale * self.image(images, PromptSet()) @ self.text(PromptSet((ctx,))).T
         zero_shot = self.scale * self.image(images, PromptSet()) @ trainer.handcrafted.T
@@ -81,17 +81,17 @@ class Plain:
         return F.cross_entropy(logits, labels)
 
     def by_both(self, images: Tensor, prompts: PromptSet, text: Tensor) -> tuple[Tensor, ...]:
-        """MMRL's image features (B, E), and the logits (B, K) of class and token features."""
+        """Return MMRL's image features (B, E) and logits (B, K) of class and token features."""
         visual = self.clip.visual
         tower = backbone_of(self.clip).image_tower()
-        with hooked(tower, prompts.image_additions) as left:
+        with with_additions(tower, prompts.image_additions) as left:
             image = F.normalize(self.clip.encode_image(images), dim=-1)
         tokens = self.trainer.model.features(visual.ln_post(left[0].transpose(0, 1)))
         both = (image, F.normalize(tokens, dim=-1))
         return image, *(self.scale * features @ text.T for features in both)
 
     def four_terms(self, images: Tensor, labels: Tensor) -> Tensor:
-        """MMRL's loss on a batch (B, 3, H, W) with labels (B,)."""
+        """Return MMRL's loss on a batch (B, 3, H, W) with labels (B,)."""
         prompts, trainer = self.trainer.model(), self.trainer
         text, frozen = self.text(prompts), self.image(images, PromptSet())
         image, *logits = self.by_both(images, prompts, text)
@@ -101,18 +101,19 @@ class Plain:
         return trainer.blended(*entropies) + trainer.settings.REG_WEIGHT * near
 
     def decoupled(self, views: Tensor, labels: Tensor) -> Tensor:
-        """CDC's loss on views (B, M, 3, H, W) with labels (B,), template by template."""
-        trainer, objective = self.trainer, self.trainer.objective
+        """Return CDC's loss on views (B, M, 3, H, W) with labels (B,), template by template."""
+        trainer, config = self.trainer, self.trainer.config
         sets = [template() for template in trainer.model.templates]
         image = [
             self.image(own, prompts) for own, prompts in zip(views.unbind(1), sets, strict=True)
         ]
         text = torch.stack([self.text(prompts) for prompts in sets])
-        logits = trainer.classify(torch.stack(image, dim=1), text)
+        logits = trainer.backbone.classify(torch.stack(image, dim=1), text)
         evidence = trainer.evidence(logits)
-        loss = objective.classification(logits, evidence, labels, epoch=trainer.epoch + 1)
+        loss = classification_loss(config, logits, evidence, labels, epoch=trainer.epoch + 1)
         frozen = [self.image(own, PromptSet()) for own in views.unbind(1)]
-        return loss + objective.regularisers(
+        return loss + regularisers(
+            config,
             text,
             torch.stack(image, dim=1),
             handcrafted=trainer.handcrafted,
@@ -120,12 +121,12 @@ class Plain:
         )
 
     def near_text(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
-        """KgCoOp's and TCP's distance of the text features (K, E) from the hand-crafted ones."""
+        """Return KgCoOp's and TCP's distance of text features (K, E) from the hand-crafted."""
         distance = 1 - F.cosine_similarity(text, self.trainer.handcrafted, dim=-1).mean()
         return self.trainer.settings.W * distance
 
     def near_teacher(self, images: Tensor, image: Tensor, text: Tensor, logits: Tensor) -> Tensor:
-        """PromptSRC's distances of features (B, E), (K, E) and logits (B, K) from frozen CLIP's."""
+        """Return PromptSRC's distances of features and logits from those of frozen CLIP."""
         trainer, settings = self.trainer, self.trainer.settings
         teacher = self.image(images, PromptSet())
         teacher_text = trainer.teacher_text.to(teacher.dtype)

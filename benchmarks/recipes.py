@@ -7,7 +7,7 @@
 
 recipes.yaml has the worlds, the seeds of both looks, and the candidates. The tuning look never
 reads a test split (tuning_sets.py); the test look runs configs/trainers as they are. Each run is
-base-to-novel with 16 shots; a row of the CSV beside this file is one of them. --photos names a
+base-to-novel with 16 shots; a row of the CSV in this folder is one of them. --photos names a
 folder with photographs and their CLIP, which are not ours to give: without it, their worlds are
 left out.
 """
@@ -30,10 +30,10 @@ from scipy.stats import hmean
 from tabulate import tabulate
 
 from causalclip.metrics import novelty_auroc
-from causalclip.report.predictions import PREDICTIONS_FILE, Predictions
-from causalclip.report.results import RESULTS_FILE, Result
+from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
+from causalclip.records.results import RESULTS_FILE, Result
 from causalclip.report.seeds import signed_rank
-from causalclip.runs.local import Local
+from causalclip.runs.executor import LocalPool
 from causalclip.runs.perform import perform
 from causalclip.runs.plan import Run
 from causalclip.runs.recipes import CONFIGS
@@ -45,7 +45,7 @@ FIGURES = ["base", "new", "HM", "ECE base", "ECE new", "AUROC"]
 
 @functools.cache
 def described() -> dict[str, Any]:
-    """recipes.yaml."""
+    """Return the content of recipes.yaml."""
     return yaml.safe_load((HERE / "recipes.yaml").read_text(encoding="utf-8"))
 
 
@@ -56,14 +56,14 @@ class Job:
     look: str
     method: str
     settings: tuple[str, ...]
-    """KEY VALUE pairs of a candidate, beside the method's configuration."""
+    """KEY VALUE pairs of a candidate, in addition to the method's configuration."""
     world: str
     seed: int
     inside: bool = False
     """Whether it classifies inside the subspace that CLIP-ICM finds on the same images."""
 
     def folder(self, root: Path, part: str) -> Path:
-        """Where a part's results go."""
+        """Return the folder of a part's results."""
         short = [key.rsplit(".", 1)[-1] for key in self.settings[::2]]
         pairs = zip(short, self.settings[1::2], strict=True)
         name = ",".join(f"{key}={value.replace('/', '-')}" for key, value in pairs) or "recipe"
@@ -71,14 +71,14 @@ class Job:
         return root / self.look / self.world / method / name / f"seed{self.seed}" / part
 
     def subspace(self, root: Path) -> tuple[str, ...]:
-        """The setting that names the subspace of the CLIP_ICM run of this world and seed."""
+        """Return the setting that names the subspace of the CLIP_ICM run of this world and seed."""
         if not self.inside:
             return ()
         found = Job(self.look, "CLIP_ICM", (), self.world, self.seed).folder(root, "train_base")
         return f"TRAINER.{self.method}.PROJECTION", str(found / "projection.safetensors")
 
     def runs(self, root: Path, data: Path, photos: str) -> Iterator[Run]:
-        """The training and the test; `photos` is the folder of the photographs' CLIP."""
+        """Return the training and the test; `photos` is the folder of the photographs' CLIP."""
         trained = self.folder(root, "train_base")
         for part, half in (("train_base", "base"), ("test_new", "new")):
             tests = part == "test_new"
@@ -100,7 +100,7 @@ class Job:
             yield Run("base2new", part, folder, arguments, trained if tests else None)
 
     def rows(self, root: Path) -> Iterator[dict[str, Any]]:
-        """The figures of each reading, per cent."""
+        """Return the figures of each reading, per cent."""
         folders = [self.folder(root, part) for part in ("train_base", "test_new")]
         halves = [Result.read(folder / RESULTS_FILE) for folder in folders]
         answers = [Predictions.read(folder / PREDICTIONS_FILE) for folder in folders]
@@ -123,17 +123,17 @@ class Job:
 
     @property
     def named(self) -> str:
-        """The candidate's settings as one text."""
+        """Return the candidate's settings as one text."""
         return INSIDE if self.inside else " ".join(self.settings)
 
 
 def recipe_file(method: str) -> Path:
-    """The configuration of a method on the bundled CLIPs."""
+    """Return the configuration of a method on the bundled CLIPs."""
     return CONFIGS / "trainers" / method / ("tiny_m4.yaml" if method == "CDC" else "tiny.yaml")
 
 
 def world_settings(world: str, look: str, method: str) -> list[str]:
-    """KEY VALUE pairs of a world: its data, its CLIP, and how long is trained."""
+    """Return KEY VALUE pairs of a world: its data, its CLIP, and how long is trained."""
     facts = described()["worlds"][world]
     name = ("Tuning" if look == "tuning" else "") + facts["dataset"]
     own = facts.get("methods", {}).get(method, [])
@@ -144,7 +144,7 @@ def world_settings(world: str, look: str, method: str) -> list[str]:
 def jobs_of(
     look: str, worlds: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
 ) -> list[Job]:
-    """Every candidate (of the test look: every recipe) in every world with every seed."""
+    """Return every candidate (of the test look: every recipe) in every world with every seed."""
     facts = described()
     both = look == "test" and {"CDC", "CLIP_ICM"} <= set(methods)
     jobs = []
@@ -159,7 +159,7 @@ def jobs_of(
 
 
 def candidates(method: str) -> list[list[str]]:
-    """KEY VALUE pairs of each candidate: the grid of its keys, or the list that is written out."""
+    """Return KEY VALUE pairs of each candidate: the grid of its keys, or the list."""
     facts = described()["candidates"].get(method, {})
     if "list" in facts:
         return [[str(x) for x in settings] for settings in facts["list"]]
@@ -175,7 +175,7 @@ def candidates(method: str) -> list[list[str]]:
 
 
 def make_photos(source: Path, data: Path) -> None:
-    """Every fifth class of photos200 twice below `data`: square, and cut to 3:4.
+    """Write every fifth class of photos200 twice below `data`: square, and cut to 3:4.
 
     Both with channels rotated (g, b, r), the second posterised to three bits too: a shift that was
     fixed before any method was looked at.
@@ -198,7 +198,7 @@ def make_photos(source: Path, data: Path) -> None:
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """HM in each world (means over seeds) and every figure's mean over worlds, best HM first."""
+    """Return HM in each world (mean over seeds) and each figure's mean over worlds, by HM."""
     who = ["method", "settings", "reading"]
     per_world = rows.groupby([*who, "world"])[FIGURES].mean()
     means = per_world.groupby(who).mean()
@@ -208,7 +208,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """Paired differences of HM, over worlds and seeds, and over worlds alone."""
+    """Return paired differences of HM, over worlds and seeds, and over worlds alone."""
     mine = rows[(rows.reading == "") & (rows.settings == "")]
     wide = mine.pivot_table(index=["world", "seed"], columns="method", values="HM")
     difference = (wide[first] - wide[second]).dropna()
@@ -218,12 +218,12 @@ def compared(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
 
 
 def csv_of(look: str) -> Path:
-    """The file of a look's rows."""
+    """Return the file of a look's rows."""
     return HERE / f"recipes_{look}.csv"
 
 
 def read(look: str) -> pd.DataFrame:
-    """The rows of a look."""
+    """Return the rows of a look."""
     return pd.read_csv(csv_of(look), keep_default_na=False, dtype={"settings": str})
 
 
@@ -248,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the runs of a look that are not done, and write their rows; perform's status."""
+    """Do the runs of a look that are not done, and write their rows; return perform's status."""
     facts, data = described(), Path(args.data)
     worlds = args.worlds or [name for name in facts["worlds"] if args.photos or not _photos(name)]
     if args.photos and not (data / "photos_portrait").is_dir():
@@ -258,7 +258,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = jobs_of(args.look, worlds, args.methods or list(facts["candidates"]), seeds)
     root = Path(args.output)
     planned = [run for job in jobs for run in job.runs(root, data, args.photos or "")]
-    status = perform(planned, Local(jobs=args.jobs, show="runs"))
+    status = perform(planned, LocalPool(jobs=args.jobs))
     if not status:
         keep(args.look, pd.DataFrame([row for job in jobs for row in job.rows(root)]).round(3))
     return status
@@ -277,7 +277,7 @@ def _photos(world: str) -> bool:
 
 
 def checked(args: argparse.Namespace) -> str:
-    """What is wrong with the arguments, or ""."""
+    """Return what is wrong with the arguments, or ""."""
     if args.photos and not Path(args.photos, "photos200").is_dir():
         return f"--photos must be a folder that holds photos200/, got {args.photos}"
     allowed = described()["seeds"][args.look]
@@ -295,7 +295,7 @@ def checked(args: argparse.Namespace) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the options."""
     made = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     add = made.add_argument
     add("look", choices=("tuning", "test"))

@@ -1,4 +1,4 @@
-"""What a benchmark runs on: device, precision and torch.compile; its clock and its memory."""
+"""The setting of a benchmark: device, precision and torch.compile; its clock and its memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Setting:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Setting:
-        """What the options of `add_options` say."""
+        """Return the setting that the options of `add_options` ask for."""
         return cls(args.device, args.precision, args.compile)
 
     def __str__(self) -> str:
@@ -36,32 +36,32 @@ class Setting:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the matrix products; amp is fp16 on a GPU and bf16 on a CPU, as in the trainers."""
+        """Return the type of the matrix products; amp is fp16 on a GPU and bf16 on a CPU."""
         types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
         return types.get(self.precision, types["fp16" if self.device == "cuda" else "bf16"])
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision under amp, otherwise nothing."""
+        """Return mixed precision under amp, otherwise nothing."""
         return torch.autocast(self.device, self.dtype, enabled=self.precision == "amp")
 
     def compiled(self, function: Callable[Given, Answer]) -> Callable[Given, Answer]:
-        """The function through torch.compile, if asked for; nothing is left of those before."""
+        """Return the function through torch.compile, if asked for, after a reset."""
         if not self.compile:
             return function
         torch.compiler.reset()  # else one method's graphs count towards the next one's limit
         return torch.compile(function)
 
     def clock(self) -> float:
-        """CPU time on a CPU, so that a busy machine gives the same ratio; wall time on a GPU."""
+        """Return the CPU time on a CPU, which other work hardly changes; wall time on a GPU."""
         return time.process_time() if self.device == "cpu" else time.perf_counter()
 
     def peak_bytes(self, run: Callable[[], object]) -> int:
-        """The most memory that tensors made by `run` took at one time."""
+        """Return the most memory that tensors made by `run` took at one time."""
         return _peak_on_cpu(run) if self.device == "cpu" else _peak_on_gpu(run)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options for the three parts of a setting."""
+    """Add options for the three parts of a setting."""
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="fp32", choices=get_args(Precision))
     parser.add_argument("--compile", action="store_true", help="ours through torch.compile")

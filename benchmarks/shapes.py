@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import ResNet18_Weights
 
-from causalclip.clip.backbone import build_clip, image_size
+from causalclip.clip.backbone import build_clip
+from causalclip.clip.interface import backbone_of
 
 SHAPES = {
     "tiny": {
@@ -50,8 +51,8 @@ NAMES = {10: DIGITS, 100: CALTECH, 1000: IMAGENET}
 
 
 def saved_clip(shape: str, folder: str) -> tuple[str, int]:
-    """The file of a random CLIP, and the side of its images in pixels."""
+    """Return the file of a random CLIP, and the side of its images in pixels."""
     torch.manual_seed(0)
     model, file = build_clip(**SHAPES[shape]), Path(folder) / "clip.safetensors"
     save_file(model.state_dict(), file, metadata={"activation": "quick_gelu"})
-    return str(file), image_size(model)
+    return str(file), backbone_of(model).image_size

@@ -1,4 +1,4 @@
-"""The text tower alone, forward and backward: published, cut behind the longest text, and ours.
+"""The text tower alone, forward and backward: published, cut after the longest text, and ours.
 
     python benchmarks/text_tower.py [--shape tiny|vit-b32|vit-b16] [--classes 100 1000]
         [--words 4 16] [--repeats 3] [--device cuda] [--precision fp32|fp16|bf16|amp] [--compile]
@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip.clip.backbone import load_clip
-from causalclip.clip.encode import encode_text
+from causalclip.clip.encode import encode_classes, encode_text
 from causalclip.clip.injection import prompted
-from causalclip.clip.model import CLIPModel
-from causalclip.clip.prompt_set import PromptSet, encode_classes
+from causalclip.clip.openai_clip import CLIPModel
+from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.prompts import TextPrompts
 from causalclip.clip.texts import ClassTokens, class_tokens
 
@@ -35,7 +35,7 @@ Way = Callable[[], Tensor]
 
 
 def ways(model: CLIPModel, texts: ClassTokens, ctx: Tensor, setting: Setting) -> dict[str, Way]:
-    """Three ways to the same features (K, E)."""
+    """Return three ways to the same features (K, E)."""
 
     def published() -> Tensor:
         with prompted(model, text=[ctx]):
@@ -53,7 +53,7 @@ def ways(model: CLIPModel, texts: ClassTokens, ctx: Tensor, setting: Setting) ->
 
 
 def step(way: Way, ctx: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
-    """Features and the gradient of something that depends on all of them."""
+    """Return the features and the gradient of something that depends on all of them."""
     with setting.autocast():
         features = way().float()
     half = features.shape[-1] // 2
@@ -62,7 +62,7 @@ def step(way: Way, ctx: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
 
 
 def apart(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> str:
-    """Relative distances of two pairs of values and gradients."""
+    """Return relative distances of two pairs of values and gradients."""
     value, gradient = (((a - b).norm() / b.norm()).item() for a, b in zip(one, other, strict=True))
     return f"values {value:.0e}, gradients {gradient:.0e}"
 

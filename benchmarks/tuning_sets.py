@@ -1,6 +1,6 @@
 """The bundled data and folders of images, cut for choosing recipes: no test image is in them.
 
-What the sets call their training part is halved: one half to train on, the other to choose by. Few
+The training part of each set is halved: one half to train on, the other to choose by. Few
 shots are drawn from the first half, and the few that validate (the discount of CDC is fitted on
 them) from the validation part as always. `python benchmarks/recipes.py` names them to
 `causalclip train --import`.
@@ -17,9 +17,13 @@ from yacs.config import CfgNode
 from causalclip.data.fewshot import fewshot_split
 from causalclip.data.splits import Items
 from causalclip.datasets.causal_shapes import CausalShapes
-from causalclip.datasets.coloured_digits import ColouredDigits
 from causalclip.datasets.folders import ImageFolder, Parts
-from causalclip.datasets.handwritten_digits import PLAIN, HandwrittenDigits, digit_items
+from causalclip.datasets.handwritten_digits import (
+    PLAIN,
+    ColouredDigits,
+    HandwrittenDigits,
+    digit_items,
+)
 
 SHOTS = 16
 """Images a class of a folder that are trained on; its others choose."""
@@ -28,7 +32,7 @@ VALIDATION = 4
 
 
 def trains(item: Datum) -> bool:
-    """Whether a bundled picture is in the half to train on: the one of even numbers.
+    """Return whether a bundled picture is in the half to train on: the one of even numbers.
 
     Pictures of one scan or instance have one number in all looks and styles, so none of them is
     seen in the other half under another look.
@@ -70,7 +74,7 @@ class TuningImageFolder(ImageFolder):
     """A folder of images without its test part."""
 
     def read(self, settings: CfgNode) -> tuple[Path, Parts]:
-        """As `ImageFolder.read`, the test part put together from the others."""
+        """Read as `ImageFolder.read`, the test part put together from the others."""
         folder, (train, val, _) = super().read(settings)
         first, rest = _cut(train, SHOTS)
         validation, others = _cut(val, VALIDATION)
@@ -78,7 +82,7 @@ class TuningImageFolder(ImageFolder):
 
 
 def _cut(items: Items, count: int) -> tuple[list[Datum], list[Datum]]:
-    """The first `count` items of every class, and the others."""
+    """Return the first `count` items of every class, and the others."""
     seen: dict[int, int] = {}
     parts: tuple[list[Datum], list[Datum]] = [], []
     for item in items:

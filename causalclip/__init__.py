@@ -5,7 +5,9 @@ The names below are loaded when they are first asked for, so that `import causal
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +29,17 @@ if TYPE_CHECKING:
         trusted_cross_entropy,
     )
     from causalclip.checks.trainer import check_trainer
-    from causalclip.clip.additions import Additions
     from causalclip.clip.backbone import available_models, load_clip
     from causalclip.clip.encode import encode_image, encode_text
     from causalclip.clip.injection import prompted
-    from causalclip.clip.openai_clip import tokenize
-    from causalclip.clip.prompt_set import PromptSet
+    from causalclip.clip.interface import tokenize
+    from causalclip.clip.prompt_set import Additions, PromptSet
     from causalclip.clip.zeroshot import class_features, cosine_logits
     from causalclip.icm.interventions import ImageIntervention
     from causalclip.icm.subspace import InterventionMoments, InvariantProjection
     from causalclip.metrics import classification_metrics, novelty_auroc
     from causalclip.predict.predictor import Predictor
+    from causalclip.predict.training import train
 
     __version__: str
 
@@ -70,6 +72,7 @@ __all__ = [
     "probabilities",
     "prompted",
     "tokenize",
+    "train",
     "trusted_cross_entropy",
     "uncertainty",
 ]
@@ -79,17 +82,17 @@ _HOMES = {
     "uncertainty",
     "cdc.losses": "consistency_loss dirichlet_kl diversity_loss trusted_cross_entropy",
     "checks.trainer": "check_trainer",
-    "clip.additions": "Additions",
     "clip.backbone": "available_models load_clip",
-    "clip.openai_clip": "tokenize",
     "clip.encode": "encode_image encode_text",
     "clip.injection": "prompted",
-    "clip.prompt_set": "PromptSet",
+    "clip.interface": "tokenize",
+    "clip.prompt_set": "Additions PromptSet",
     "clip.zeroshot": "class_features cosine_logits",
     "icm.interventions": "ImageIntervention",
     "icm.subspace": "InterventionMoments InvariantProjection",
     "metrics": "classification_metrics novelty_auroc",
     "predict.predictor": "Predictor",
+    "predict.training": "train",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -121,7 +124,7 @@ def _version() -> str:
 
 def _require_links() -> None:
     """Say what to do where git wrote the links to the top-level folders as files of text."""
-    for name in ("trainers", "datasets", "configs"):
+    for name in ("trainers", "datasets", "configs", "minidassl"):
         if (link := Path(__file__).with_name(name)).is_file():
             raise ImportError(
                 f"{link} must be a link to the folder {name}/, got a file: this checkout has no "
@@ -130,4 +133,14 @@ def _require_links() -> None:
             )
 
 
+def _provide_dassl() -> None:
+    """Add minidassl's `dassl` at the end of the import path where no `dassl` is installed."""
+    if "dassl" in sys.modules:
+        return
+    spec = find_spec("dassl")
+    if spec is None or spec.origin is None:  # no origin: a folder of that name without __init__.py
+        sys.path.append(str(Path(__file__).with_name("minidassl")))
+
+
 _require_links()
+_provide_dassl()

@@ -9,11 +9,10 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import argcomplete
-
 import causalclip
+from causalclip.errors import unknown
 from causalclip.files.atomic import FULL
-from causalclip.runs.nearest import unknown
+from causalclip.files.text import print_any_text
 
 EXAMPLES = """examples:
   causalclip run base2new --methods ZeroshotCLIP CDC --datasets handwritten_digits --seeds 1
@@ -23,7 +22,7 @@ EXAMPLES = """examples:
   causalclip report output
   causalclip data list
 
-`causalclip COMMAND --help` explains each. Completion in bash:
+`causalclip COMMAND --help` prints the options of a command. Completion in bash:
   eval "$(register-python-argcomplete causalclip)"
 """
 
@@ -33,6 +32,7 @@ class Command:
     """A sub-command: the module that has its `main(arguments)`, and what it does."""
 
     module: str
+    """Or MODULE:FUNCTION, if it is another function than `main`."""
     help: str
     parser: str = ""
     """MODULE:FUNCTION that makes its parser, for completion; empty for none."""
@@ -41,67 +41,98 @@ class Command:
 COMMANDS = {
     "train": Command(
         "causalclip.runs.train",
-        "one training or evaluation: the flags of the family's train.py",
+        "run one training or evaluation, with the flags of CoOp's and MaPLe's train.py",
         "causalclip.runs.flags:parser",
     ),
     "run": Command(
         "causalclip.runs.command",
-        "a protocol for methods, data sets and seeds, and its table",
+        "run a protocol for lists of methods, data sets and seeds; print its table",
         "causalclip.runs.command:parser",
+    ),
+    "methods": Command(
+        "causalclip.runs.methods_command",
+        "list methods or settings",
+        "causalclip.runs.methods_command:parser",
     ),
     "summarize": Command(
         "causalclip.report.summarize",
-        "tables from the results below a folder",
+        "print tables of the results below a folder",
         "causalclip.report.summarize:parser",
     ),
+    "fuse": Command(
+        "causalclip.report.fuse",
+        "one result of several trained runs: opinions, conflict, and how much the runs differ",
+        "causalclip.report.fuse:parser",
+    ),
     "predict": Command(
-        "causalclip.predict.command",
-        "a trained run on pictures of your own",
-        "causalclip.predict.command:parser",
+        "causalclip.predict.commands:predict_main",
+        "classify images with a trained run",
+        "causalclip.predict.commands:predict_parser",
     ),
     "explain": Command(
-        "causalclip.predict.explain_command",
-        "which patches of a picture speak for its class, as a PNG",
-        "causalclip.predict.explain_command:parser",
+        "causalclip.predict.commands:explain_main",
+        "draw which patches of an image speak for a class",
+        "causalclip.predict.commands:explain_parser",
     ),
     "export": Command(
-        "causalclip.predict.export_command",
-        "class features and image tower of a trained run, for use elsewhere",
-        "causalclip.predict.export_command:parser",
+        "causalclip.predict.commands:export_main",
+        "write class features and image tower of a trained run",
+        "causalclip.predict.commands:export_parser",
+    ),
+    "detect": Command(
+        "causalclip.predict.commands:detect_main",
+        "how well a run tells images of another data set from its own",
+        "causalclip.predict.commands:detect_parser",
     ),
     "report": Command(
         "causalclip.page.command",
-        "one HTML page of all results below a folder, with figures and images",
-        "causalclip.page.command:parser",
+        "write an HTML page of the results below a folder",
+        "causalclip.page.options:report_parser",
     ),
     "plot": Command(
         "causalclip.page.plot_command",
-        "figures (pdf, png, svg) and LaTeX tables of the results below a folder",
-        "causalclip.page.plot_command:parser",
+        "write figures and LaTeX tables of the results below a folder",
+        "causalclip.page.options:plot_parser",
     ),
-    "data": Command("causalclip.data.command", "list, check and download data sets"),
+    "data": Command("causalclip.data.command", "list, check, download and export data sets"),
+    "tune": Command(
+        "causalclip.runs.tune",
+        "choose a method's settings on training and validation images",
+        "causalclip.runs.tune:parser",
+    ),
     "features": Command(
         "causalclip.runs.features_command",
-        "encode images ahead of the runs that read their features",
+        "precompute image features",
         "causalclip.runs.features_command:parser",
     ),
     "cache": Command(
-        "causalclip.engine.cache_command",
-        "show or remove the image features that are kept on disk",
-        "causalclip.engine.cache_command:parser",
+        "causalclip.engine.cache_size",
+        "list or clear the feature cache",
+        "causalclip.engine.cache_size:parser",
     ),
     "check": Command(
         "causalclip.checks.command",
-        "whether a trainer, your own too, keeps what every run relies on",
+        "check that a trainer follows the contract of the runs",
         "causalclip.checks.command:parser",
     ),
-    "convert": Command("causalclip.runs.convert", "read a checkpoint of a published trainer"),
+    "digest": Command("causalclip.files.digests", "print the sha256 of files"),
+    "convert": Command(
+        "causalclip.runs.convert",
+        "convert a checkpoint of a published trainer",
+        "causalclip.runs.convert:parser",
+    ),
 }
-HIDDEN = {"script": Command("causalclip.runs.scripts", "what scripts/*.sh call")}
+HIDDEN = {
+    "run ablation": Command(
+        "causalclip.ablation.command", "change the parts of a method one at a time"
+    ),
+    "data splits": Command("causalclip.runs.splits_command", "write split files with checksums"),
+    "script": Command("causalclip.runs.scripts", "what scripts/*.sh call"),
+}
 
 
 def parser(complete: Collection[str] = ()) -> argparse.ArgumentParser:
-    """The command line; what stands behind a sub-command only for those to `complete`."""
+    """Return the command line, with the options of the sub-commands to `complete` only."""
     p = argparse.ArgumentParser(
         prog="causalclip",
         description="Causal adaptation of vision-language models: runs, tables and data.",
@@ -124,14 +155,20 @@ def _inner(command: Command) -> argparse.ArgumentParser:
 def _performed(name: str, command: Command, arguments: Sequence[str]) -> int:
     """A sub-command's exit status; 141, as elsewhere, where its reader (`head`) went away.
 
-    2 where the disk is full that it writes to, stdout's too.
+    130 after Ctrl-C; 2 where the disk is full that it writes to, stdout's too.
     """
     # argparse's name in help and errors, and what results.json calls the command.
+    print_any_text()
     before, sys.argv = sys.argv, [f"causalclip {name}", *arguments]
     try:
-        status = importlib.import_module(command.module).main(arguments)
+        if command.parser and arguments[:1] in (["-h"], ["--help"]):  # without its imports
+            _inner(command).parse_args(arguments)
+        module, _, function = command.module.partition(":")
+        status = getattr(importlib.import_module(module), function or "main")(arguments)
         sys.stdout.flush()  # here, where an error can be said
         return status
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         _discard_stdout()
         return 141
@@ -146,7 +183,7 @@ def _performed(name: str, command: Command, arguments: Sequence[str]) -> int:
 
 
 def _discard_stdout() -> None:
-    """What is left in the buffer goes nowhere, and the interpreter flushes at its end."""
+    """Discard the rest of the output: the interpreter flushes it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -154,12 +191,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Hand the rest of the line to a sub-command; its exit status, 2 for an unknown one."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if "_ARGCOMPLETE" in os.environ:
+        from causalclip import completion
+
         typed = os.environ.get("COMP_LINE", "").split()  # the others' parsers are not imported
-        argcomplete.autocomplete(parser(complete=typed))
-    name = arguments[0] if arguments else ""
-    command = {**COMMANDS, **HIDDEN}.get(name)
-    if command is not None:
-        return _performed(name, command, arguments[1:])
+        completion.autocomplete(parser(complete=typed))
+    known = {**COMMANDS, **HIDDEN}
+    words = 2 if " ".join(arguments[:2]) in known else 1
+    name = " ".join(arguments[:words])
+    if name in known:
+        return _performed(name, known[name], arguments[words:])
     if name and not name.startswith("-"):
         print(f"causalclip: {unknown('command', name, COMMANDS)}", file=sys.stderr)
         return 2

@@ -1,8 +1,8 @@
-"""Makes whichever `dassl` is installed run on current torch, without touching its files.
+"""Make whichever `dassl` is installed run on current torch, without touching its files.
 
-Dassl 0.6.3 (2022) breaks in five places on the torch of today, and its log closes the stdout of
-who called; the embedded toolkit does neither.
-A torchvision built for another torch (no `nms` operator) is mended for both.
+Dassl 0.6.3 (2022) breaks in five places on current torch, and its log closes the caller's stdout;
+the embedded toolkit does neither. A torchvision built for another torch (no `nms` operator) is
+patched for both.
 """
 
 from __future__ import annotations
@@ -10,52 +10,42 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
-import pickle
 import sys
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
-from zipfile import BadZipFile, ZipFile, is_zipfile
 
+import numpy as np
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from causalclip.files.atomic import replacing
+from causalclip.files.torch_files import load_without_code
 
 logger = logging.getLogger(__name__)
 
-_mended: list[str] | None = None
+_patches: list[str] | None = None
 _libraries: list[torch.library.Library] = []  # operators live as long as these
 
 
-def mend() -> list[str]:
-    """Mend what is broken and return what that was; safe to call first thing, and again.
-
-    Raises:
-        ImportError: no `dassl` is installed; says how to get one.
-    """
-    global _mended
-    if _mended is None:
-        if find_spec("dassl") is None:
-            raise ImportError(
-                "no module named dassl: install the embedded toolkit (pip install ./minidassl) "
-                "or Dassl itself (https://github.com/KaiyangZhou/Dassl.pytorch)"
-            )
-        _mended = [*mend_torchvision(), *_mend_dassl()]
-        if _mended:
-            logger.warning("mended Dassl for torch %s: %s", torch.__version__, "; ".join(_mended))
-    return _mended
+def patch_dassl() -> list[str]:
+    """Patch what is broken and return what that was; safe to call first thing, and again."""
+    global _patches
+    if _patches is None:
+        _patches = [*patch_torchvision(), *_patch_dassl()]
+        if _patches:
+            logger.warning("patched Dassl for torch %s: %s", torch.__version__, "; ".join(_patches))
+    return _patches
 
 
-def mend_torchvision() -> list[str]:
+def patch_torchvision() -> list[str]:
     """Define the operators that a torchvision built for another torch declares but cannot load."""
     try:
         importlib.import_module("torchvision")
+        return []
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
-    else:
-        return []
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]  # halves of the failed import
     library = torch.library.Library("torchvision", "DEF")
@@ -66,43 +56,61 @@ def mend_torchvision() -> list[str]:
     return ["torchvision without its nms operator"]
 
 
-def _mend_dassl() -> list[str]:
+def _patch_dassl() -> list[str]:
     if importlib.import_module("dassl").__version__.endswith("+mini"):
         return []
-    done = _import_with_stand_ins()
+    patches = _import_with_placeholders()
     if "verbose" not in inspect.signature(LRScheduler.__init__).parameters:
-        done.append("warm-up schedules that pass `verbose` to torch's scheduler")
-    _mend_warm_up()
-    _mend_checkpoints()
-    done.append("checkpoints that pickle the scheduler")
+        patches.append("warm-up schedules that pass `verbose` to torch's scheduler")
+    warm_up = importlib.import_module("dassl.optim.lr_scheduler")._BaseWarmupScheduler
+    warm_up.__init__ = _init_warm_up
+    warm_up.state_dict = _warm_up_state
+    warm_up.load_state_dict = _load_warm_up_state
+    # The functions of this module stay the same objects, for those who imported them before.
+    checkpoints = importlib.import_module("dassl.utils.torchtools")
+    vars(checkpoints)["torch"] = _Overridden(torch, load=_safe_load, save=_atomic_save)
+    patches.append("checkpoints that pickle the scheduler")
     importlib.import_module("dassl.utils.logger").Logger.close = _close_log
-    done.append("a log that closes the stdout of who called")
-    return done + _mend_numpy_names()
+    patches.append("a log that closes the caller's stdout")
+    if not hasattr(np, "int"):
+        for name in ("autoaugment", "randaugment"):
+            transforms = importlib.import_module(f"dassl.data.transforms.{name}")
+            vars(transforms)["np"] = _Overridden(np, int=int)
+        patches.append("augmentations that use np.int")
+    return patches
 
 
-# Imports
+class _Overridden:
+    """A module with some of its names overridden."""
+
+    def __init__(self, module: ModuleType, **names: Any) -> None:
+        self._module = module
+        self.__dict__.update(names)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
-def _import_with_stand_ins() -> list[str]:
+def _import_with_placeholders() -> list[str]:
     """Import dassl.engine, with empty modules where a package that it imports is missing.
 
-    The stand-in for TensorBoard is gone afterwards, so that nobody else takes it for the real one.
+    The placeholder for TensorBoard is removed again, so that nobody else takes it for the real one.
     """
-    done = []
+    patches = []
     if find_spec("wilds") is None and "dassl.data" not in sys.modules:
         sys.modules["dassl.data.datasets.dg.wilds"] = _module("dassl.data.datasets.dg.wilds")
-        done.append("the WILDS data sets without the package wilds")
+        patches.append("the WILDS data sets without the package wilds")
     board = "torch.utils.tensorboard"
-    stands_in = find_spec("tensorboard") is None and board not in sys.modules
-    if stands_in:
+    is_missing = find_spec("tensorboard") is None and board not in sys.modules
+    if is_missing:
         sys.modules[board] = _module(board, SummaryWriter=_NoWriter)
-        done.append("the import of TensorBoard where it is not installed")
+        patches.append("the import of TensorBoard where it is not installed")
     try:
         importlib.import_module("dassl.engine")
     finally:
-        if stands_in:
+        if is_missing:
             del sys.modules[board]
-    return done
+    return patches
 
 
 def _module(name: str, **content: Any) -> ModuleType:
@@ -124,9 +132,6 @@ class _NoWriter:
         pass
 
 
-# The log
-
-
 def _close_log(self: Any) -> None:
     if self.file is not None:
         self.file.close()
@@ -134,22 +139,12 @@ def _close_log(self: Any) -> None:
         sys.stdout = self.console
 
 
-# Schedules
+# Warm-up schedules that torch >= 2.7 accepts, and whose state holds numbers in place of objects.
+# Dassl saves the schedule that follows the warm-up as an object; read back, it steers a copy of the
+# optimizer and the learning rate stands still.
 
 
-def _mend_warm_up() -> None:
-    """Warm-up that torch >= 2.7 accepts, and whose state holds numbers in place of objects.
-
-    Dassl saves the schedule that follows the warm-up as an object; read back, it steers a copy of
-    the optimizer and the learning rate stands still.
-    """
-    warm_up = importlib.import_module("dassl.optim.lr_scheduler")._BaseWarmupScheduler
-    warm_up.__init__ = _warm_up_init
-    warm_up.state_dict = _warm_up_state
-    warm_up.load_state_dict = _load_warm_up_state
-
-
-def _warm_up_init(
+def _init_warm_up(
     self: Any,
     optimizer: Any,
     successor: Any,
@@ -178,109 +173,18 @@ def _load_warm_up_state(self: Any, state_dict: dict) -> None:
 # Checkpoints
 
 
-class _Numbers:
-    """Stands for a pickled object of an old checkpoint: its attributes, none of its code.
-
-    minidassl, a distribution of its own, has the same: where Dassl itself is, minidassl is not.
-    """
-
-    def __setstate__(self, state: dict) -> None:
-        self.state = {key: value for key, value in state.items() if key != "optimizer"}
-
-    def state_dict(self) -> dict:
-        """Return the attributes, but for the copy of an optimizer among them."""
-        return self.state
-
-
-def _plain_dict(_factory: type) -> dict:
-    """Stands for the defaultdict in which an optimizer keeps its state."""
-    return {}
-
-
-_SAFE = [
-    *(
-        (_Numbers, f"torch.optim.{name}")
-        for name in (
-            "sgd.SGD",
-            "adam.Adam",
-            "adamw.AdamW",
-            "rmsprop.RMSprop",
-            "lr_scheduler.StepLR",
-            "lr_scheduler.MultiStepLR",
-            "lr_scheduler.CosineAnnealingLR",
-        )
-    ),
-    (_Numbers, "dassl.optim.radam.RAdam"),
-    (_plain_dict, "collections.defaultdict"),
-    dict,  # the argument of defaultdict
-]
-
-
-class _Instead:
-    """A module with some of its names replaced."""
-
-    def __init__(self, module: ModuleType, **replaced: Any) -> None:
-        self._module = module
-        self.__dict__.update(replaced)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
-
-
-def _mend_checkpoints() -> None:
-    """Give the module that reads and writes checkpoints a torch with a safe load and save.
-
-    Its functions stay what they are, so they work for whoever imported them before.
-    """
-    module = importlib.import_module("dassl.utils.torchtools")
-    vars(module)["torch"] = _Instead(torch, load=_safe_load, save=_whole_save)
-
-
-# What torch and zipfile raise on damaged bytes.
-_DAMAGE = (
-    RuntimeError,
-    pickle.UnpicklingError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    AssertionError,
-    BadZipFile,
-)
-
-
 def _safe_load(path: str, map_location: Any = None, **_options: Any) -> Any:
-    """torch.load without code, which also reads the scheduler objects of old checkpoints.
+    """Load without code, as torch.load, but also the scheduler objects of Dassl's checkpoints.
 
-    No option of the caller's can allow code; where tensors go is the only one that is heard.
+    Of the caller's options only `map_location` counts: none can allow code.
 
     Raises:
         ValueError: a file that cannot be read; names it, which torch's errors do not.
     """
-    try:
-        _check_sums(path)
-        with torch.serialization.safe_globals(_SAFE):
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except _DAMAGE as error:
-        from causalclip.clip.weights import code_in  # not before torchvision is mended
-
-        said = str(error).rpartition("WeightsUnpickler error: ")[2].strip()  # before it, advice
-        plain = said.splitlines()[0].split(". ")[0] if said else type(error).__name__
-        reason = code_in(error) or plain
-        raise ValueError(f'unable to load checkpoint from "{path}": {reason}') from error
+    return load_without_code(path, map_location)
 
 
-def _check_sums(path: str) -> None:
-    """Compare the checksums that torch writes but does not read (minidassl does the same)."""
-    if is_zipfile(path):
-        with ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise BadZipFile(f"the checksum of {damaged} does not match")
-
-
-def _whole_save(state: Any, path: str) -> None:
-    """torch.save to a neighbour that then takes the file's place: whole, or not at all."""
+def _atomic_save(state: Any, path: str) -> None:
     with replacing(path) as part, open(part, "wb") as file:
         try:
             torch.save(state, file)
@@ -288,18 +192,3 @@ def _whole_save(state: Any, path: str) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise
-
-
-# NumPy
-
-
-def _mend_numpy_names() -> list[str]:
-    """Give the two modules that use `np.int` a NumPy that has it."""
-    import numpy as np
-
-    if hasattr(np, "int"):
-        return []
-    for name in ("autoaugment", "randaugment"):
-        module = importlib.import_module(f"dassl.data.transforms.{name}")
-        vars(module)["np"] = _Instead(np, int=int)
-    return ["augmentations that use np.int"]

@@ -70,6 +70,20 @@ def novelty_auroc(
     return 100 * float(roc_auc_score(is_new, np.concatenate([base, new])))
 
 
+def fpr_at_95(known: ArrayLike | Tensor, foreign: ArrayLike | Tensor) -> float:
+    """Share in per cent of known samples that count as foreign where 95 % of the foreign ones do.
+
+    A sample counts as foreign from a threshold of its score on; the highest that 95 % of the
+    foreign scores (N_foreign,) reach is applied to the known ones (N_known,). As in OpenOOD.
+
+    Raises:
+        ValueError: an empty, NaN or not one-dimensional side.
+    """
+    own, others = _vector(known, "known"), _vector(foreign, "foreign")
+    threshold = np.sort(others)[::-1][int(np.ceil(0.95 * len(others))) - 1]
+    return 100 * float((own >= threshold).mean())
+
+
 def aurc(uncertainty: ArrayLike | Tensor, correct: ArrayLike | Tensor) -> float:
     """Area under the risk-coverage curve (Geifman et al., ICLR 2019), in [0, 1], lower is better.
 

@@ -4,63 +4,63 @@
     causalclip.plugin.extend_cfg(cfg)
 
 Nothing of a host checkout is replaced: only these two names are registered. No other module of
-causalclip mends Dassl or registers anything when it is imported.
+causalclip patches Dassl or registers anything when it is imported.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from yacs.config import CfgNode
 
 from causalclip.clip.backbone import CLIP_MEAN, CLIP_STD
-from causalclip.dassl_compat import mend
+from causalclip.dassl_compat import patch_dassl
+from causalclip.errors import UserError
+from causalclip.settings.table import SETTINGS, TOOLKIT
 
-mend()
+patch_dassl()
 
 # isort: split
-from dassl.config import get_cfg_default  # after mend(), as all that imports dassl
+from dassl.config import get_cfg_default  # after patch_dassl(), as all that imports dassl
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerBase
 
 import causalclip.datasets
 import causalclip.trainers
-from causalclip.engine import loading
 from causalclip.trainers import cdc, clip_icm
 
 
 def extend_cfg(cfg: CfgNode) -> CfgNode:
-    """Add the settings of every registered trainer and data set of causalclip that `cfg` lacks.
+    """Add the settings of causalclip and of every registered trainer and data set that `cfg` lacks.
 
-    Trainers say `config_node` and `defaults`, data sets `config_defaults`.
+    A trainer states its settings in `config_node` and `settings_table`, a data set of your own in
+    `config_defaults`.
     """
+    for key, row in SETTINGS.items():
+        if row.default is not TOOLKIT:
+            _add(cfg, key, row.default)
     for trainer in registered(TRAINER_REGISTRY):
-        node = getattr(trainer, "config_node", None)
-        if node and node not in cfg.TRAINER:
-            cfg.TRAINER[node] = CfgNode(dict(trainer.defaults))
-    _add(cfg.DATALOADER, loading.DEFAULTS)
-    _add(cfg, {"FEATURE_CACHE": True})  # keep image features on disk, and read them there
-    _add(cfg.TRAIN, {"CHECKPOINT_MINUTES": 10.0})  # beside CHECKPOINT_FREQ; 0.0: never
-    _add(cfg.MODEL.BACKBONE, {"TRUST_TORCHSCRIPT": False})  # whether weights may be a program
-    # quick_gelu | gelu, of weights that neither we nor OpenAI released; empty: the file is known
-    _add(cfg.MODEL.BACKBONE, {"ACTIVATION": ""})
-    _add(cfg.INPUT, {"RESIZE_MODE": "shortest"})  # of test images; squash loses the aspect
-    _add(cfg.TEST, {"CALIBRATION": False})  # softmax methods: read after temperature and DAC too
-    _add(cfg.DATASET, {"SUBSAMPLE_CLASSES": "all", "TEMPLATE": ""})
+        if node := getattr(trainer, "config_node", None):
+            for key, row in trainer.settings_table.items():
+                _add(cfg.TRAINER, f"{node}.{key}", row.default)
     for dataset in registered(DATASET_REGISTRY):
-        _add(cfg.DATASET, getattr(dataset, "config_defaults", {}))
+        for key, value in getattr(dataset, "config_defaults", {}).items():
+            _add(cfg.DATASET, key, value)
     return cfg
 
 
-def _add(node: CfgNode, settings: Mapping[str, Any]) -> None:
-    """Settings that a node lacks."""
-    for key, value in settings.items():
-        if key not in node:
-            node[key] = value
+def _add(node: CfgNode, key: str, value: Any) -> None:
+    """Add a setting by its dotted key, unless the node has it."""
+    *parents, last = key.split(".")
+    for name in parents:
+        node = node.setdefault(name, CfgNode())
+    node.setdefault(last, value)
 
 
 def default_cfg() -> CfgNode:
@@ -133,6 +133,21 @@ def methods_of(module: ModuleType) -> list[type[TrainerBase]]:
         and item.__module__ == module.__name__
         and "config_node" in vars(item)
     ]
+
+
+def register_imports(modules: Sequence[str]) -> None:
+    """Import modules of the user's, from the current folder too, and register what they offer.
+
+    Raises:
+        UserError: a module that is not there, or that imports one that is not.
+    """
+    if modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # `python FILE` has it, an installed command has not
+    for name in modules:
+        try:
+            register(importlib.import_module(name))
+        except ImportError as error:
+            raise UserError(f"--import {name}: {error}") from error
 
 
 def _register(registry: Any, item: type) -> None:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from yacs.config import CfgNode
 
-from causalclip.data.bundled import PARTS, BundledDataset, assign_parts, build_once
+from causalclip.data.bundled import PART_SHARES, BundledDataset, assign_parts, build_once
 from causalclip.data.catalogue import facts_of
 from causalclip.data.listing import ListedDatum
 from causalclip.data.rendering import (
@@ -33,7 +33,8 @@ from causalclip.data.splits import Items
 
 EDITION = 1
 INSTANCES = 80  # of each shape; the same poses in every style
-HOME = dict(zip(SHAPES, BACKGROUNDS, strict=True))  # the background a confounded shape stands on
+HOME: dict[str, str] = dict(zip(SHAPES, BACKGROUNDS, strict=True))
+"""The background a confounded shape stands on."""
 FACTS = facts_of("CausalShapes")
 
 Instance = Mapping[str, ShapeFactors]
@@ -42,7 +43,7 @@ with every variant factor changed (`twin`)."""
 
 
 def draw_instance(label: int, number: int) -> Instance:
-    """The three versions of one instance, in the first style."""
+    """Draw the three versions of one instance, in the first style."""
     rng = np.random.default_rng((EDITION, label, number))
     free = draw_factors(SHAPES[label], rng, style=STYLES[0])
     home = replace(free, background=HOME[free.shape])
@@ -57,21 +58,17 @@ def write_shapes(folder: Path) -> None:
     for style in STYLES:
         for shape in SHAPES:
             (folder / style / shape).mkdir(parents=True)
-    for index, part in enumerate(tqdm(parts, desc="CausalShapes", unit="instance")):
+    for index, part in enumerate(tqdm(parts, desc="CausalShapes", unit="instance", disable=None)):
         label, number = divmod(index, INSTANCES)
         instance = draw_instance(label, number)
-        _write_instance(folder, number, instance)
+        for style in STYLES:
+            for version, factors in instance.items():
+                picture = render_shape(replace(factors, style=style))
+                path = folder / style / factors.shape / _file(number, version)
+                Image.fromarray(picture).save(path, compress_level=1)
         stored = {version: asdict(factors) for version, factors in instance.items()}
         rows.append({"label": label, "number": number, "part": part, **stored})
     (folder / FACTS.split_file).write_text(json.dumps(rows), encoding="utf-8")
-
-
-def _write_instance(folder: Path, number: int, instance: Instance) -> None:
-    for style in STYLES:
-        for version, factors in instance.items():
-            picture = render_shape(replace(factors, style=style))
-            path = folder / style / factors.shape / _file(number, version)
-            Image.fromarray(picture).save(path, compress_level=1)
 
 
 def _file(number: int, version: str) -> str:
@@ -79,7 +76,7 @@ def _file(number: int, version: str) -> str:
 
 
 def confounded(count: int, correlation: float, *, seed: tuple[int, ...]) -> list[bool]:
-    """Which of `count` instances stand on their home background: round(count * correlation).
+    """Return which instances stand on their home background: round(count * correlation).
 
     The others' background is uniform, so Cramer's V of class and background is the correlation.
     A higher correlation moves further instances home and none away. `correlation` is in [0, 1].
@@ -113,7 +110,6 @@ class CausalShapes(BundledDataset):
 
     dataset_dir = FACTS.folder
     domains = FACTS.domains
-    config_defaults = {"CORRELATION": 0.9, "TEST_CORRELATION": 0.0}
 
     def __init__(self, cfg: CfgNode) -> None:
         self._correlation = _share(cfg, "CORRELATION")
@@ -131,7 +127,7 @@ class CausalShapes(BundledDataset):
         for label, shape in enumerate(SHAPES):
             place = str(folder / domain / shape)
             rows = [row for row in self._rows if (row["label"], row["part"]) == (label, part)]
-            seed = (EDITION, label, STYLES.index(domain), list(PARTS).index(part))
+            seed = (EDITION, label, STYLES.index(domain), list(PART_SHARES).index(part))
             for row, home in zip(rows, confounded(len(rows), share, seed=seed), strict=True):
                 version = "home" if home else "free"
                 file = _file(row["number"], version)
@@ -144,7 +140,7 @@ class CausalShapes(BundledDataset):
         self, folder: Path, styles: Sequence[str]
     ) -> tuple[dict[str, str], dict[str, ShapeFactors]]:
         twins, factors = {}, {}
-        for item in (*self.train_x, *self.val, *self.test):
+        for item in (*self.train_x, *(self.val or ()), *(self.test or ())):
             path, (row, style, version) = item.impath, self._placed[item.impath]
             twin_style = next_style(style, styles)
             shape = SHAPES[row["label"]]
@@ -156,14 +152,14 @@ class CausalShapes(BundledDataset):
 
 
 def next_style(style: str, styles: Sequence[str]) -> str:
-    """The style of a twin: the one after `style` among `styles`, in a circle."""
+    """Return the style of a twin: the one after `style` among `styles`, in a circle."""
     if style not in styles:
         return style  # a target's twins stay in the target
     return styles[(styles.index(style) + 1) % len(styles)]
 
 
 def _share(cfg: CfgNode, key: str) -> float:
-    value = float(cfg.DATASET.get(key, CausalShapes.config_defaults[key]))
+    value = float(cfg.DATASET[key])
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"DATASET.{key} must be in [0, 1], got {value}")
     return value

@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from yacs.config import CfgNode
 
 from causalclip.data.catalogue import DOMAINBED, Facts
-from causalclip.data.domain_folders import check_domains, class_names, class_places
-from causalclip.data.listing import ListedDatum, image_names, require_root, subfolders
+from causalclip.data.listing import (
+    ListedDatum,
+    check_domains,
+    class_names,
+    class_places,
+    relative,
+    require_root,
+    subfolders,
+)
+from causalclip.data.pictures import (
+    PICTURE_SUFFIXES,
+    PUBLISHED_SUFFIXES,
+    SHOWN,
+    Found,
+    find_pictures,
+    reason_for_none,
+)
 from causalclip.data.split_set import SplitSet
 from causalclip.data.splits import Items, count_base, halves
 from causalclip.files.caches import cache_folder
@@ -38,14 +53,9 @@ class DomainSet(SplitSet):
         FileNotFoundError: if the set is not below `DATASET.ROOT`.
     """
 
-    config_defaults = {
-        "PATH": "",
-        "TRIAL_SEED": 0,
-        "HOLDOUT_WITHIN": "domain",
-        **SplitSet.config_defaults,
-    }
     folders: tuple[str, ...] = ()
     """Where the set may be below the root, DomainBed's layout first."""
+    suffixes = PUBLISHED_SUFFIXES
     class_names: tuple[str, ...] = ()
     """The names to use where the class folders are called 0, 1, ... as in Dassl's VLCS."""
 
@@ -56,15 +66,27 @@ class DomainSet(SplitSet):
         sources, targets = list(cfg.DATASET.SOURCE_DOMAINS), list(cfg.DATASET.TARGET_DOMAINS)
         check_domains(sources, targets, self.domains, where=str(folder))
         classes = class_names(folder, self.domains)
+        numbered = len(classes) == len(self.class_names) and all(map(str.isdigit, classes))
+        names = list(self.class_names if numbered else classes)
         trial, parts = cfg.DATASET.TRIAL_SEED, _parts_of(cfg, len(classes))
-        read = _Reader(folder, classes, self._readable(classes), trial, parts)
-        train, val, test = self._parts(read, sources, targets)
-        _require_images(train, read.names, where=str(folder))
+        train, val, test, heldout = [], [], [], []
+        left_out: dict[str, str] = {}
+        for number, domain in enumerate([*sources, *targets]):
+            images, others = self._list(folder, domain, classes, names, number)
+            left_out |= others
+            kept, held = hold_out(images, parts, trial, self.domains.index(domain))
+            if number < len(sources):
+                train += kept
+                val += held
+            else:
+                test += kept + held
+                heldout += held
+        self.heldout_test = frozenset(item.impath for item in heldout)
+        _require_images(train, names, left_out, where=str(folder))
         # Not in the set's own folder, where DomainBed and we would take it for a domain.
         apart = f"-base_{parts.count('base')}" if "base" in parts else ""
-        drawn_from = f"{'+'.join(sources)}-trial_{trial}{apart}"
-        fewshot_dir = cache_folder(folder) / drawn_from
-        self.build(cfg, train, val, test, root=folder, fewshot_dir=fewshot_dir)
+        fewshot_dir = cache_folder(folder) / f"{'+'.join(sources)}-trial_{trial}{apart}"
+        self.build(cfg, train, val, test, root=folder, fewshot_dir=fewshot_dir, left_out=left_out)
 
     def _find(self, settings: CfgNode) -> Path:
         if not self.folders:
@@ -73,59 +95,37 @@ class DomainSet(SplitSet):
         present = [root / folder for folder in self.folders if (root / folder).is_dir()]
         return present[0] if present else require_root(settings.ROOT, self.folders[0])
 
-    def _readable(self, classes: Sequence[str]) -> list[str]:
-        if len(classes) == len(self.class_names) and all(name.isdigit() for name in classes):
-            return list(self.class_names)
-        return list(classes)
-
-    def _parts(
-        self, read: _Reader, sources: Sequence[str], targets: Sequence[str]
-    ) -> tuple[Items, Items, Items]:
-        train, val, test, heldout = [], [], [], set()
-        for number, domain in enumerate(sources):
-            kept, out = read(domain, self.domains.index(domain), number)
-            train += kept
-            val += out
-        for number, domain in enumerate(targets, start=len(sources)):
-            kept, out = read(domain, self.domains.index(domain), number)
-            test += kept + out
-            heldout.update(item.impath for item in out)
-        self.heldout_test = frozenset(heldout)
-        return train, val, test
+    def _list(
+        self, folder: Path, domain: str, classes: Sequence[str], names: Sequence[str], number: int
+    ) -> tuple[list[ListedDatum], dict[str, str]]:
+        """Return the images of a domain, class by class, and what is left out, path -> reason."""
+        images, left_out = [], {}
+        for label, (class_folder, name) in enumerate(zip(classes, names, strict=True)):
+            for place in class_places(folder / domain, class_folder):
+                found, below = find_pictures(place, self.suffixes), relative(str(place), folder)
+                left_out |= {f"{below}/{file}": why for file, why in found.left_out.items()}
+                images += [
+                    ListedDatum(str(place), file, label, domain=number, classname=name)
+                    for file in found.pictures
+                ]
+        return images, left_out
 
 
-class _Reader:
-    """Lists a domain and splits it; called with the domain, its place among all, and its label."""
-
-    def __init__(
-        self,
-        folder: Path,
-        classes: Sequence[str],
-        names: Sequence[str],
-        trial: int,
-        parts: Sequence[str],
-    ) -> None:
-        self.folder, self.classes, self.names = folder, classes, names
-        self.trial, self.parts = trial, parts
-
-    def __call__(self, domain: str, environment: int, number: int) -> tuple[Items, Items]:
-        images, kept, held = list(self._images(domain, number)), [], []
-        for part in dict.fromkeys(self.parts):
-            items = [item for item in images if self.parts[item.label] == part]
-            out, stay = split_environment(len(items), self.trial, environment, part=part)
-            kept += [items[i] for i in stay]
-            held += [items[i] for i in out]
-        return kept, held
-
-    def _images(self, domain: str, number: int) -> Iterator[ListedDatum]:
-        for label, (folder, name) in enumerate(zip(self.classes, self.names, strict=True)):
-            for place in class_places(self.folder / domain, folder):
-                for file in image_names(place):
-                    yield ListedDatum(str(place), file, label, domain=number, classname=name)
+def hold_out(
+    images: Sequence[ListedDatum], parts: Sequence[str], trial: int, environment: int
+) -> tuple[list[ListedDatum], list[ListedDatum]]:
+    """Return the images of a domain that are kept and held out; `parts` has one a label."""
+    kept, held = [], []
+    for part in dict.fromkeys(parts):
+        items = [item for item in images if parts[item.label] == part]
+        out, stay = split_environment(len(items), trial, environment, part=part)
+        kept += [items[i] for i in stay]
+        held += [items[i] for i in out]
+    return kept, held
 
 
 def _parts_of(cfg: CfgNode, n_classes: int) -> list[str]:
-    """What each class is split with: all of a domain (""), or its own half ("base", "open")."""
+    """Return what each class is split with: its domain (""), or its half ("base", "open")."""
     within = cfg.DATASET.HOLDOUT_WITHIN
     if within not in ("domain", "halves"):
         raise ValueError(f"DATASET.HOLDOUT_WITHIN must be 'domain' or 'halves', got {within!r}")
@@ -152,13 +152,16 @@ def split_environment(
     return order[:cut].tolist(), order[cut:].tolist()
 
 
-def _require_images(train: Items, names: Sequence[str], *, where: str) -> None:
+def _require_images(
+    train: Items, names: Sequence[str], left_out: dict[str, str], *, where: str
+) -> None:
     trained = {item.label for item in train}
     without = [name for label, name in enumerate(names) if label not in trained]
     if without:
+        why = f"; {reason_for_none(Found([], left_out))}" if left_out else ""
         raise ValueError(
             f"every class of {where} must have a training image in the source domains, "
-            f"{len(without)} have none: {', '.join(without[:5])}"
+            f"{len(without)} have none: {', '.join(without[:SHOWN])}{why}"
         )
 
 
@@ -173,6 +176,8 @@ def _published(facts: Facts) -> type[DomainSet]:
 
 class DomainFolder(DomainSet):
     """Your own `<DATASET.ROOT>/<DATASET.PATH>/<domain>/<class>/*`."""
+
+    suffixes = PICTURE_SUFFIXES
 
 
 DATASETS = (*map(_published, DOMAINBED), DomainFolder)

@@ -8,20 +8,23 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dassl.data.datasets import Datum
 from yacs.config import CfgNode
 
-from causalclip.clip.templates import spoken
-from causalclip.data.listing import ListedDatum, image_names, require_root, subfolders
-from causalclip.data.split_set import SplitSet
+from causalclip.clip.texts import readable
+from causalclip.data.listing import ListedDatum, relative, require_root, subfolders
+from causalclip.data.pictures import SHOWN, find_pictures, reason_for_none
+from causalclip.data.split_set import NONE, SplitSet
 from causalclip.data.splits import PARTS, Items, cut, read_split, write_split
 from causalclip.files.caches import cache_folder, first_existing
 
 Parts = tuple[Items, Items, Items]
 OWN_SPLIT = "split_causalclip.json"
+PART_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Names of folders, in lower case, that hold a part."""
 
 
 class OwnSet(SplitSet):
@@ -33,7 +36,9 @@ class OwnSet(SplitSet):
         require_distinct_names(parts[0], where=str(folder))
         require_disjoint(*parts, where=str(folder))
         # Few-shot sets go to the cache: in the folder itself they would look like a class.
-        self.build(cfg, *parts, root=folder, fewshot_dir=cache_folder(folder) / type(self).__name__)
+        fewshot_dir = cache_folder(folder) / type(self).__name__
+        left_out = self.unused(folder, parts)
+        self.build(cfg, *parts, root=folder, fewshot_dir=fewshot_dir, left_out=left_out)
 
     def read(self, settings: CfgNode) -> tuple[Path, Parts]:
         """Return the set's folder, and train, val and test; val may be empty.
@@ -44,37 +49,70 @@ class OwnSet(SplitSet):
         """
         raise NotImplementedError
 
+    def unused(self, folder: Path, parts: Parts) -> Mapping[str, str]:
+        """Return the files that are there and in no part, path -> reason."""
+        return NONE
+
 
 class ImageFolder(OwnSet):
     """Class folders, split 50/20/30; or class folders in `train/`, `test/` and perhaps `val/`.
+
+    Pictures may lie in sub-folders of a class; `val/` may be called `valid/` or `validation/`.
 
     The split of plain class folders follows from the files' names alone and is written to
     `split_causalclip.json`, so images added later do not move old ones; they stay out until the
     file is removed. Without `val/` a fifth of each class of `train/` validates.
     """
 
-    config_defaults = {**SplitSet.config_defaults, "PATH": ""}
-
     def read(self, settings: CfgNode) -> tuple[Path, Parts]:
         """Read the parts by whichever layout is there.
 
         Raises:
             FileNotFoundError: if the folder is missing.
-            ValueError: for a class without images, or with too few to split.
+            ValueError: for a class without images, or with too few to split, or for parts without
+                train/ or test/.
         """
         folder = require_root(settings.ROOT, settings.PATH)
-        if {"train", "test"} <= set(subfolders(folder)):
-            return folder, _read_part_folders(folder)
-        path = folder / OWN_SPLIT
-        if first_existing(path) is None:
-            write_split(*_split_by_name(folder), path, folder)
-        return folder, read_split(first_existing(path), folder)
+        if places := part_folders(folder):
+            return folder, _read_part_folders(folder, places)
+        path = first_existing(folder / OWN_SPLIT)
+        if path is None:
+            path = write_split(*_split_by_name(folder), folder / OWN_SPLIT, folder)
+        return folder, read_split(path, folder)
+
+    def unused(self, folder: Path, parts: Parts) -> Mapping[str, str]:
+        """Return what else is below the folder, path -> reason."""
+        used = {relative(item.impath, folder) for items in parts for item in items}
+        found = find_pictures(folder)
+        reason = f"in no class folder, or added after {OWN_SPLIT}"
+        others = {path: reason for path in found.pictures if path not in used}
+        return {p: why for p, why in {**found.left_out, **others}.items() if p != OWN_SPLIT}
+
+
+def part_folders(folder: Path) -> dict[str, Path]:
+    """Return part -> folder of a folder with `train/`, `test/` and perhaps `val/`, else {}.
+
+    Raises:
+        ValueError: for `train/` and `val/` without `test/`, nothing but parts of which one is
+            missing, or two folders of one part.
+    """
+    names = subfolders(folder)
+    places = {name: PART_OF[name.lower()] for name in names if name.lower() in PART_OF}
+    parts = set(places.values())
+    if not {"train", "test"} <= parts:
+        if {"train", "val"} <= parts or (places and len(places) == len(names)):
+            raise ValueError(
+                f"{folder} must hold train/ and test/ (and perhaps val/), or one folder a class; "
+                f"it holds {', '.join(places)}"
+            )
+        return {}
+    if len(parts) < len(places):
+        raise ValueError(f"{folder} must hold one folder a part, it holds {', '.join(places)}")
+    return {part: folder / name for name, part in places.items()}
 
 
 class SplitJSON(OwnSet):
     """CoOp's split file `DATASET.SPLIT` and the images below `DATASET.PATH` that it names."""
-
-    config_defaults = {**SplitSet.config_defaults, "PATH": "", "SPLIT": "split.json"}
 
     def read(self, settings: CfgNode) -> tuple[Path, Parts]:
         """Read the split file.
@@ -98,7 +136,7 @@ def require_distinct_names(items: Items, *, where: str) -> None:
     """
     label_of: dict[str, int] = {}
     for item in items:
-        name = " ".join(spoken(item.classname).split())  # as prompts spell it
+        name = " ".join(readable(item.classname).split())  # as prompts spell it
         if label_of.setdefault(name, item.label) != item.label:
             raise ValueError(
                 f"{where}: every class must have a name of its own, labels {label_of[name]} and "
@@ -138,21 +176,19 @@ def order_by_name(items: Items, root: Path) -> Items:
 
 def class_items(place: Path, classes: Sequence[str]) -> list[Items]:
     """Return the images of each class folder in `place`; labels are places in `classes`."""
+    found = (find_pictures(place / c).pictures if (place / c).is_dir() else [] for c in classes)
     return [
-        [ListedDatum(str(place / name), f, label, classname=name) for f in _files(place / name)]
-        for label, name in enumerate(classes)
+        [ListedDatum(str(place / name), file, label, classname=name) for file in files]
+        for label, (name, files) in enumerate(zip(classes, found, strict=True))
     ]
-
-
-def _files(folder: Path) -> list[str]:
-    return image_names(folder) if folder.is_dir() else []
 
 
 def _require_images(by_class: Sequence[Items], classes: Sequence[str], place: Path) -> None:
     without = [name for name, items in zip(classes, by_class, strict=True) if not items]
     if without or not classes:
-        shown = ", ".join(without[:5]) or "no class folder at all"
-        raise ValueError(f"every class in {place} must have an image, none in: {shown}")
+        shown = ", ".join(without[:SHOWN]) or "no class folder at all"
+        why = reason_for_none(find_pictures(place / without[0] if without else place))
+        raise ValueError(f"every class in {place} must have an image, none in: {shown}; {why}")
 
 
 def _split_by_name(folder: Path) -> Parts:
@@ -167,20 +203,22 @@ def _split_by_name(folder: Path) -> Parts:
     return parts
 
 
-def _read_part_folders(folder: Path) -> Parts:
-    classes = subfolders(folder / "train")
-    train = class_items(folder / "train", classes)
-    _require_images(train, classes, folder / "train")
-    if (folder / "val").is_dir():
-        val = _evaluated(folder / "val", classes)
+def _read_part_folders(folder: Path, places: Mapping[str, Path]) -> Parts:
+    classes = subfolders(places["train"])
+    train = class_items(places["train"], classes)
+    _require_images(train, classes, places["train"])
+    if "val" in places:
+        val = _evaluated(places["val"], classes)
     else:
         print(f"{folder} has no val/: a fifth of each class of train/ validates")
         train = [order_by_name(items, folder) for items in train]
         fifths = [round(len(items) / 5) for items in train]
         val = [items[:n] for items, n in zip(train, fifths, strict=True)]
         train = [items[n:] for items, n in zip(train, fifths, strict=True)]
-    test = _evaluated(folder / "test", classes)
-    return tuple([item for items in part for item in items] for part in (train, val, test))
+    test = _evaluated(places["test"], classes)
+    whole = ([item for items in part for item in items] for part in (train, val, test))
+    train_items, val_items, test_items = whole
+    return train_items, val_items, test_items
 
 
 def _evaluated(place: Path, classes: Sequence[str]) -> list[Items]:

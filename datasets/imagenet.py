@@ -11,12 +11,13 @@ from pathlib import Path
 from dassl.data.datasets import DatasetBase
 from yacs.config import CfgNode
 
+from causalclip.data.annotations import read_names
 from causalclip.data.catalogue import IMAGENET, facts_of
-from causalclip.data.class_folders import class_folders, read_names
 from causalclip.data.fewshot import fewshot_split
-from causalclip.data.listing import FolderItems, image_names, require_root
+from causalclip.data.listing import FolderItems, class_folders, image_names, require_root
+from causalclip.data.pictures import say_left_out
+from causalclip.data.split_set import leave_out_unreadable
 from causalclip.data.splits import halves, subsample_classes
-from causalclip.data.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
 from causalclip.files.caches import load_json, store_json
 
 INDEX = "causalclip_files.json"
@@ -60,8 +61,6 @@ class ImageNet(DatasetBase):
         ValueError: for class folders that differ between the parts, without a name, or empty.
     """
 
-    config_defaults = UNREADABLE_DEFAULTS
-
     def __init__(self, cfg: CfgNode) -> None:
         folder = require_root(cfg.DATASET.ROOT, facts_of("ImageNet").folder)
         self.dataset_dir, self.image_dir = str(folder), str(folder / "images")
@@ -69,7 +68,8 @@ class ImageNet(DatasetBase):
         train, test = self._list_parts(folder, names)
         train, _ = fewshot_split(self, train, (), cfg, folder / "split_fewshot")
         train, test = subsample_classes(train, test, **halves(cfg))
-        train, test = leave_out_unreadable(cfg, train, test)
+        (train, test), bad = leave_out_unreadable(cfg, train, test, root=folder)
+        self.left_out = say_left_out(bad)
         super().__init__(train_x=train, val=test, test=test)
 
     def _list_parts(self, folder: Path, names: dict[str, str]) -> tuple[FolderItems, FolderItems]:
@@ -92,8 +92,6 @@ class ImageNetVariant(DatasetBase):
         ValueError: for a class folder without a name, or empty.
     """
 
-    config_defaults = UNREADABLE_DEFAULTS
-
     def __init__(self, cfg: CfgNode) -> None:
         name = type(self).__name__
         facts = facts_of(name)
@@ -105,7 +103,8 @@ class ImageNetVariant(DatasetBase):
         labels = self.labels(class_folders(folder / facts.image_dir), names)
         items = read_folders(folder / facts.image_dir, *labels, index)
         index.save()
-        (items,) = leave_out_unreadable(cfg, items)
+        (items,), bad = leave_out_unreadable(cfg, items, root=folder)
+        self.left_out = say_left_out(bad)
         super().__init__(train_x=items, test=items)
 
     def labels(self, folders: list[str], names: dict[str, str]) -> tuple[dict, dict]:

@@ -1,31 +1,24 @@
 """CoOp's recognition sets other than ImageNet: one reader, and a row a set where facts differ.
 
 With the published split file in place all are read alike. Without it a split is made from the set's
-own annotations as CoOp makes it, once, and written beside the data.
+own annotations as CoOp makes it, once, and written next to the data.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import shuffle
 
 from yacs.config import CfgNode
 
 from causalclip.data import annotations
-from causalclip.data.annotations import Row
+from causalclip.data.annotations import ImageRow
 from causalclip.data.catalogue import RECOGNITION, Facts, facts_of
 from causalclip.data.listing import listed, require_files, require_root
 from causalclip.data.split_set import SplitSet
-from causalclip.data.splits import (
-    Items,
-    create_split,
-    cut,
-    read_split,
-    split_trainval,
-    write_split,
-)
+from causalclip.data.splits import Items, create_split, cut, read_split, split_trainval, write_split
 from causalclip.files.caches import first_existing
 
 Parts = tuple[Items, Items, Items]
@@ -75,7 +68,7 @@ class RecognitionSet(SplitSet):
         return write_split(*parts, folder / split_file, self.image_dir)
 
 
-def items_of(rows: Sequence[Row], image_dir: Path, *, of: str) -> Items:
+def items_of(rows: Sequence[ImageRow], image_dir: Path, *, of: str) -> Items:
     """Turn annotation rows into items whose images all exist.
 
     Raises:
@@ -101,7 +94,7 @@ def from_folders(facts: Facts) -> Create:
     return create
 
 
-def from_lists(read: Callable[[Path], tuple[list[Row], list[Row]]]) -> Create:
+def from_lists(read: Callable[[Path], list[list[ImageRow]]]) -> Create:
     """Keep the owners' test list and take a fifth of each class of the other for validation."""
 
     def create(folder: Path, image_dir: Path) -> Parts:
@@ -111,34 +104,28 @@ def from_lists(read: Callable[[Path], tuple[list[Row], list[Row]]]) -> Create:
     return create
 
 
-def _pets(folder: Path) -> tuple[list[Row], list[Row]]:
-    lists = (folder / "annotations" / f"{part}.txt" for part in ("trainval", "test"))
-    return _both(annotations.oxford_pets(path) for path in lists)
+def _pets(folder: Path) -> list[list[ImageRow]]:
+    lists = folder / "annotations"
+    return [annotations.oxford_pets(lists / f"{part}.txt") for part in ("trainval", "test")]
 
 
-def _cars(folder: Path) -> tuple[list[Row], list[Row]]:
+def _cars(folder: Path) -> list[list[ImageRow]]:
     meta = folder / "devkit" / "cars_meta.mat"
-    lists = {
-        "cars_train": folder / "devkit" / "cars_train_annos.mat",
-        "cars_test": folder / "cars_test_annos_withlabels.mat",
-    }
-    return _both(annotations.stanford_cars(path, meta, part) for part, path in lists.items())
+    train = folder / "devkit" / "cars_train_annos.mat"
+    test = folder / "cars_test_annos_withlabels.mat"
+    lists = ((train, "cars_train"), (test, "cars_test"))
+    return [annotations.stanford_cars(path, meta, part) for path, part in lists]
 
 
-def _sun(folder: Path) -> tuple[list[Row], list[Row]]:
+def _sun(folder: Path) -> list[list[ImageRow]]:
     lists = (folder / f"{part}_01.txt" for part in ("Training", "Testing"))
-    return _both(annotations.sun397(path, folder / "ClassName.txt") for path in lists)
+    return [annotations.sun397(path, folder / "ClassName.txt") for path in lists]
 
 
-def _ucf(folder: Path) -> tuple[list[Row], list[Row]]:
+def _ucf(folder: Path) -> list[list[ImageRow]]:
     lists = folder / "ucfTrainTestlist"
     files = (lists / f"{part}list01.txt" for part in ("train", "test"))
-    return _both(annotations.ucf101(path, lists / "classInd.txt") for path in files)
-
-
-def _both(lists: Iterable[list[Row]]) -> tuple[list[Row], list[Row]]:
-    trainval, test = lists
-    return trainval, test
+    return [annotations.ucf101(path, lists / "classInd.txt") for path in files]
 
 
 def _flowers(folder: Path, image_dir: Path) -> Parts:

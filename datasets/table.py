@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from yacs.config import CfgNode
 
-from causalclip.data.domain_folders import check_domains
-from causalclip.data.listing import listed, require_files, require_root
-from causalclip.data.splits import LABEL, PARTS, Items, check_labels, is_plain
+from causalclip.data.annotations import encoding_of
+from causalclip.data.listing import check_domains, listed, require_files, require_root
+from causalclip.data.splits import LABEL, PARTS, Items, check_labels, is_plain, slashes
 from causalclip.datasets.folders import OwnSet
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ class Table(OwnSet):
     With source and target domains in the settings, training and validation rows of the sources are
     taken, and test rows of the targets; without, the rows of all domains.
     """
-
-    config_defaults = {**OwnSet.config_defaults, "TABLE": ""}
 
     def read(self, settings: CfgNode) -> tuple[Path, tuple[Items, Items, Items]]:
         """Read the table and pick the rows of the domains that are asked for.
@@ -58,7 +56,8 @@ class Table(OwnSet):
             numbers = {domain: i for i, domain in enumerate(sources + targets)}
         rows = {part: _rows(chosen[part]) for part in PARTS}
         check_labels(rows, str(path))
-        _require_tests(rows["test"], path)
+        if not rows["test"]:
+            raise ValueError(f"{path} must have rows with split 'test' in the domains to be tested")
         require_files([row[0] for part in PARTS for row in rows[part]], of=str(path))
         train, val, test = (_items(chosen[part], numbers) for part in PARTS)
         return train, val, test
@@ -89,19 +88,27 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     import pandas as pd  # large, and only a table needs it
 
-    try:
-        if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
+        try:
             frame = pd.read_parquet(path)
-        else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} must be a CSV table in UTF-8, got {error}") from None
+        except (ValueError, OSError) as error:  # of pyarrow; neither names the file
+            raise ValueError(f"{path} is damaged or no Parquet table: {error}") from error
+    else:
+        try:
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} must be a CSV table in UTF-8, got {encoding_of(path, error)}"
+            ) from None
+        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            raise ValueError(f"{path} must be a CSV table in UTF-8, got {error}") from None
     missing = [column for column in ("path", "split") if column not in frame]
     if not {"classname", "label"} & set(frame):
         missing.append("classname or label")
     if missing:
         raise ValueError(
-            f"{path} must have the column {' and '.join(missing)}, got {', '.join(frame.columns)}"
+            f"{path} lacks the column {' and '.join(missing)}: it has "
+            f"{', '.join(map(str, frame.columns))}; needed are path, split, and classname or label"
         )
     return frame
 
@@ -119,6 +126,7 @@ def label_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     frame = _named(frame, path)
     named = frame["classname"].str.strip() != ""
     _require_rows(named, frame["classname"], "classname", "text", path)
+    frame["path"] = frame["path"].map(slashes)
     plain = frame["path"].map(is_plain)
     _require_rows(plain, frame["path"], "path", "below the table's folder, in one spelling", path)
     frame["path"] = [str(path.parent / value) for value in frame["path"]]
@@ -148,11 +156,6 @@ def _require_rows(
         raise ValueError(
             f"{path}, row {row + 1}: {column} must be {allowed}, got {values.iloc[row]!r}"
         )
-
-
-def _require_tests(rows: list, path: Path) -> None:
-    if not rows:
-        raise ValueError(f"{path} must have rows with split 'test' in the domains to be tested")
 
 
 def _rows(frame: pd.DataFrame) -> list[tuple[str, int, str]]:

@@ -1,11 +1,11 @@
-"""Hook of the documentation site: three of its pages are files beside setup.py."""
+"""Hook of the documentation site: three of its pages are files next to setup.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.config.defaults import MkDocsConfig  # pyright: ignore[reportMissingImports]
+from mkdocs.structure.files import File, Files  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -16,8 +16,9 @@ PAGES = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the three pages that live beside setup.py, so that none of them is written twice."""
+    """Add the three pages whose files are next to setup.py."""
     for page, source in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
+        text = text.replace("](CONTRIBUTING.md)", "](contributing.md)")
         files.append(File.generated(config, page, content=text))
     return files

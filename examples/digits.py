@@ -11,54 +11,52 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+import causalclip
 from causalclip import Predictor
-from causalclip.predict.drawing import save
-from causalclip.predict.explain import explain
-from causalclip.report.predictions import Predictions
-from causalclip.report.results import Result
+from causalclip.records.predictions import Predictions
 
-DATA = Path(os.environ.get("DATA", "data"))
+DATA = os.environ.get("DATA", "data")
 OUTPUT = Path(os.environ.get("OUTPUT", "output/example"))
-METHODS = {"CoOp": "tiny", "CDC": "tiny_m4"}  # and their configurations
-DATA.mkdir(parents=True, exist_ok=True)
+BASE, NEW = ({"DATASET.SUBSAMPLE_CLASSES": half} for half in ("base", "new"))
 
 # %% [markdown]
 # ## Train
 #
-# The base-to-novel protocol: learn zero to four, then test on five to nine, which no prompt has
-# seen.
+# The base classes are zero to four. `data` may as well be a folder of your own images; the log of
+# each training is in its folder.
 
 # %%
-command = "run base2new --datasets handwritten_digits --seeds 1 --shots 4 --no-table --methods"
-folders = ["--data", str(DATA), "--output", str(OUTPUT)]
-subprocess.run(
-    [sys.executable, "-m", "causalclip", *command.split(), *METHODS, *folders],
-    check=True,
-    capture_output=True,
-)
-
-
-def folder(method: str, part: str = "train_base") -> Path:
-    """The output folder of a run."""
-    place = OUTPUT / "base2new" / part / "handwritten_digits" / "shots_4"
-    return place / method / METHODS[method] / "seed1"
-
+trained = {
+    method: causalclip.train(
+        method,
+        data="handwritten_digits",
+        backbone="tiny",
+        shots=4,
+        root=DATA,
+        output=OUTPUT / method,
+        settings=BASE,
+    )
+    for method in ("CoOp", "CDC")
+}
+trained["CDC"]
 
 # %% [markdown]
 # ## Compare
+#
+# The new classes are five to nine, which no prompt has seen: a run's folder takes other names.
 
 # %%
-for method in METHODS:
-    base = Result.read(folder(method) / "results.json").metrics
-    new = Result.read(folder(method, "test_new") / "results.json").metrics
+names = ["five", "six", "seven", "eight", "nine"]
+for method, predictor in trained.items():
+    base = predictor.evaluate()
+    other = Predictor.load(predictor.folder, classes=names)
+    new = other.evaluate("handwritten_digits", root=DATA, settings=NEW)
     print(
         f"{method:5} accuracy on base classes {base['accuracy']:.1f}, on new ones "
         f"{new['accuracy']:.1f}; calibration error {base['ece']:.1f} and {new['ece']:.1f}"
@@ -67,12 +65,12 @@ for method in METHODS:
 # %% [markdown]
 # ## Predict
 #
-# A run's folder is all that is needed: class names, transform and checkpoint come from it.
+# Paths, PIL images, NumPy and torch arrays; `Predictor.load` reads a run's folder again.
 
 # %%
-tested = Predictions.read(folder("CDC") / "predictions.npz")
+predictor = trained["CDC"]
+tested = Predictions.read(predictor.folder / "predictions.npz")
 pictures = tested.arrays["path"][::60].tolist()
-predictor = Predictor.load(folder("CDC"))
 for answer in predictor(pictures):
     votes = " ".join(vote.classname for vote in answer.members["template"])
     print(
@@ -85,15 +83,16 @@ for answer in predictor(pictures):
 # The same prompts with class names of your own:
 
 # %%
-(answer,) = Predictor.load(folder("CDC"), classes=["seven", "eight", "a face"])(pictures[0])
+own = Predictor.load(predictor.folder, classes=["seven", "eight", "a face"])
+(answer,) = own(np.asarray(Image.open(pictures[0])))
 print(answer.top(3))
 
 # %% [markdown]
 # Above which uncertainty must it be silent for at most 5 % of its answers to be wrong? The
-# validation split says so; for this the data set must be there.
+# validation split says so.
 
 # %%
-print(Predictor.load(folder("CDC"), data=str(DATA)).threshold(5))
+print(predictor.threshold(5))
 
 # %% [markdown]
 # ## Explain
@@ -101,7 +100,7 @@ print(Predictor.load(folder("CDC"), data=str(DATA)).threshold(5))
 # Orange patches speak for the class, purple ones against it; every template looks for itself.
 
 # %%
-save(explain(predictor, pictures[0]), OUTPUT / "explained.png")
+predictor.explain(pictures[0]).save(OUTPUT / "explained.png")
 Image.open(OUTPUT / "explained.png")
 
 # %% [markdown]
@@ -112,8 +111,8 @@ Image.open(OUTPUT / "explained.png")
 # %%
 figure = Figure(figsize=(5, 3.2), layout="constrained")
 axes = figure.subplots()
-for method in METHODS:
-    seen = Predictions.read(folder(method) / "predictions.npz")
+for method in trained:
+    seen = Predictions.read(OUTPUT / method / "predictions.npz")
     wrong = seen.arrays["prediction"] != seen.arrays["label"]
     order = np.argsort(seen.uncertainty(), kind="stable")
     answered = np.arange(1, len(order) + 1)

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Sourced by quickstart.sh and test.sh: a virtual environment with everything installed, once.
+# Sourced by quickstart.sh and test.sh: a virtual environment with causalclip installed, once, and with
+# the extras in $EXTRAS (pyproject.toml lists them).
 # Uses the active environment (venv or conda) if there is one, else makes .venv beside setup.py.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
@@ -25,15 +26,16 @@ fi
 stamp="$(python -c 'import sys; print(sys.prefix)')/causalclip-installed"
 asked="${LOCKED:+requirements.lock}"
 # shellcheck disable=SC2086  # a word or none
-wanted="$(cat requirements.txt pyproject.toml setup.py minidassl/setup.py $asked | cksum) $PWD"
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+wanted="$(cat pyproject.toml setup.py $asked | cksum) $PWD"
+installed="$(cat "$stamp" 2>/dev/null || true)"
+if [ "$installed" != "$wanted ${EXTRAS:-}" ] && [ "$installed" != "$wanted test" ]; then
     echo "Installing (a few minutes: PyTorch is about 5 GB)"
     install="python -m pip install --disable-pip-version-check --progress-bar off"
     if [ -n "$asked" ]; then  # LOCKED=1, as CI: the versions and hashes of the lock, nothing else
         $install --require-hashes -r requirements.lock
-        $install --no-deps --no-build-isolation -r requirements.txt
+        $install --no-deps --no-build-isolation -e .
     else
-        $install -r requirements.txt
+        $install -e ".${EXTRAS:+[$EXTRAS]}"
     fi
-    echo "$wanted" > "$stamp"
+    echo "$wanted ${EXTRAS:-}" > "$stamp"
 fi

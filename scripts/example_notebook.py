@@ -1,6 +1,6 @@
-"""Makes examples/digits.ipynb of examples/digits.py, with what its cells print and show.
+"""Make examples/digits.ipynb of examples/digits.py, with what its cells print and show.
 
-python scripts/example_notebook.py     (needs the extra `test`: nbclient and ipykernel)
+python scripts/example_notebook.py     (needs the extra `notebook`)
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def cells_of(script: str) -> list[nbformat.NotebookNode]:
-    """The cells that `# %%` lines divide a script into; `# %% [markdown]` ones are comments."""
+    """Return the cells between `# %%` lines; those of `# %% [markdown]` are comments."""
     cells = []
     for part in re.split(r"^# %%", script, flags=re.MULTILINE)[1:]:
         kind, _, body = part.partition("\n")
@@ -30,13 +31,13 @@ def cells_of(script: str) -> list[nbformat.NotebookNode]:
 
 
 def notebook_of(script: str) -> nbformat.NotebookNode:
-    """The notebook of a script, not executed."""
+    """Return the notebook of a script, not executed."""
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     return nbformat.v4.new_notebook(cells=cells_of(script), metadata=kernel)
 
 
 def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
-    """The notebook with its outputs, run in `folder`; without times.
+    """Return the notebook with its outputs, run in `folder`; without times.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell that fails.
@@ -47,10 +48,14 @@ def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.Notebook
 
 
 def without_bars(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook without stderr, where progress bars are."""
+    """Return the notebook without progress bars, on stderr or as widgets."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("name") != "stderr" and WIDGET not in output.get("data", ())
+            ]
     return notebook
 
 

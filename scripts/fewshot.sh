@@ -7,7 +7,7 @@
 #
 # Writes $OUTPUT/DATASET/TRAINER/${CFG}_Kshots/seedN, for CoOp as it publishes them
 # .../${CFG}_Kshots/nctx${NCTX}_csc${CSC}_ctp${CTP}/seedN, and prints the table. A finished run is
-# skipped, an interrupted one resumes. Curves: python scripts/summarize.py $OUTPUT --plot FOLDER
+# skipped, an interrupted one resumes. Curves: causalclip summarize $OUTPUT --plot FOLDER
 # Environment: DATA (required), CFG, SHOTS="1 2 4 8 16", SEEDS="1 2 3", OUTPUT=output, TABLE=yes;
 # for CoOp NCTX=16 context words (4 where the configuration starts from "a photo of a"), CSC=False
 # (a context for each class), CTP=end (or middle, front). KEY VALUE pairs go to the configuration,

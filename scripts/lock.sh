@@ -8,4 +8,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 uv pip compile --quiet --universal --python-version 3.10 --extra test --generate-hashes \
     --no-emit-index-url --no-emit-find-links --no-annotate \
     --custom-compile-command "bash scripts/lock.sh" --output-file requirements.lock "$@" \
-    pyproject.toml minidassl/setup.py >/dev/null
+    pyproject.toml >/dev/null

@@ -1,4 +1,4 @@
-"""Trains `tiny`, a bundled CLIP, on rendered and captioned digits and shapes.
+"""Train `tiny`, a bundled CLIP, on rendered and captioned digits and shapes.
 
     python scripts/pretrain_tiny.py --out RUN_DIR             # trains, or goes on where it stopped
     python scripts/pretrain_tiny.py --out RUN_DIR --install   # and replaces the bundled files
@@ -29,15 +29,14 @@ from tiny_training import (
     train_step,
     whole_vocabulary,
 )
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from causalclip.clip.backbone import BUNDLED
-from causalclip.datasets.coloured_digits import ColouredDigits
-from causalclip.datasets.handwritten_digits import HandwrittenDigits
+from causalclip.clip.backbone import BUNDLED_CLIPS
+from causalclip.datasets.handwritten_digits import ColouredDigits, HandwrittenDigits
 
 
 def train(run: Training, folder: Path, *, minutes: float, every: int) -> bool:
-    """Trains to the end of the recipe, or for so many minutes; True at the end."""
+    """Train to the end of the recipe, or for so many minutes; return whether it has ended."""
     recipe, started = run.recipe, time.monotonic()
     pool = load_pool(recipe, folder)
     numbers = torch.tensor([world.encode_factors(factors) for factors in pool.factors])
@@ -56,10 +55,12 @@ def train(run: Training, folder: Path, *, minutes: float, every: int) -> bool:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of this run")
-    parser.add_argument("--model", choices=BUNDLED, default=Recipe.model, help="which to train")
+    parser.add_argument(
+        "--model", choices=BUNDLED_CLIPS, default=Recipe.model, help="which to train"
+    )
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="another recipe")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="another recipe")
     parser.add_argument("--threads", type=int, default=Recipe.threads, help="changes last digits")
@@ -70,7 +71,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the recipe."""
+    """Run the recipe."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     folder = options.out
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = whole_vocabulary(run)
     looks = ColouredDigits if world.DIGITS[options.model].colour_share else HandwrittenDigits
     figures = digit_figures(model, folder / "data", looks) | shape_figures(model, folder / "data")
-    bundled = BUNDLED[options.model]
+    bundled = BUNDLED_CLIPS[options.model]
     for path in [folder / bundled.name, *([bundled] if options.install else [])]:
         write_files(run, path, figures)
         print(f"wrote {path} and its model card")

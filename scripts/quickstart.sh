@@ -15,7 +15,8 @@
 # As many runs at a time as there are cores; log.txt beside each result has all that it printed.
 #
 # Environment: DATA=data, OUTPUT=output/quickstart, SEEDS="1 2 3", METHODS="..." and
-# LODO_METHODS="..." in place of the lists above, JOBS=(cores), PYTHON=python3.
+# LODO_METHODS="..." in place of the lists above, JOBS=(cores), PYTHON=python3, EXTRAS=ray,... for
+# extras of pyproject.toml.
 set -euo pipefail
 here="$(dirname "${BASH_SOURCE[0]}")"
 methods="ZeroshotCLIP CoOp CoCoOp MaPLe CDC"
@@ -50,7 +51,7 @@ if [ -n "$lodo_methods" ]; then
     protocol lodo --methods $lodo_methods --datasets causal_shapes --seeds 1 --shots 16 OPTIM.MAX_EPOCH 5
 fi
 echo
-python -m causalclip report "$output"
+python -m causalclip report "$output" --data "$data"
 echo "Finished in $((SECONDS - start)) s. Every run's log.txt, checkpoints, results.json and predictions.npz:"
 echo "  $output/base2new/{train_base,test_new}/handwritten_digits/shots_16/METHOD/CONFIG/seedN/"
 echo "  $output/lodo/causal_shapes/shots_16/DOMAIN/METHOD/CONFIG,MAX_EPOCH=5/seed1/"

@@ -1,4 +1,4 @@
-"""The two pictures of docs/report.md, of the page of any study, in Debian's chromium.
+"""The pictures of docs/report.md, of the page of any study, in Debian's chromium.
 
     causalclip report output/quickstart
     python scripts/report_screenshots.py output/quickstart/report.html
@@ -22,14 +22,19 @@ for (const each of document.querySelectorAll("main > section"))
   if (!each.querySelector("%s")) each.remove();
 %s
 }</script></body>"""
-OPEN = 'document.querySelector(".run").open = true;'
+OPEN = """
+for (const each of document.querySelectorAll("#runs, #runs + .controls, #run-table"))
+  each.remove();
+document.querySelector(".run").style.display = "block";
+"""
 MISTAKES = """
 const form = document.getElementById("gallery-controls");
 form.show.value = "wrong";
 form.dispatchEvent(new Event("change"));
 """
 SHOTS = {
-    "report_run.png": ("#runs", OPEN, 2580),
+    "report_answer.png": ("#what", "", 650),
+    "report_run.png": (".run", OPEN, 2300),
     "report_gallery.png": ("#tiles", MISTAKES, 1150),
 }
 """File: what its section holds, what is done before, and pixels of height."""
@@ -58,7 +63,7 @@ def shoot(page: Path, name: str) -> Path:
 
 
 def browser() -> str:
-    """The browser that is installed.
+    """Return the browser that is installed.
 
     Raises:
         FileNotFoundError: none is.
@@ -70,7 +75,7 @@ def browser() -> str:
 
 
 def main() -> int:
-    """Write both pictures and their sizes."""
+    """Write the pictures and their sizes."""
     for name in SHOTS:
         path = shoot(Path(sys.argv[1]), name)
         print(f"wrote {path} ({path.stat().st_size / 1000:.0f} kB)")

@@ -3,14 +3,13 @@
 # says (causalclip/runs/scripts.py), with the code of this checkout.
 #
 #   DATA    folder of the data sets (required)
-#   CFG     configuration below configs/trainers/TRAINER/, without .yaml (default: the published
-#           recipe, causalclip/runs/recipes.py)
+#   CFG     tiny, published, a configuration below configs/trainers/TRAINER/, without .yaml, or a YAML
+#           of your own (default: by the backbone, else the published one)
 #   SHOTS   images per class (default 16)
 #   OUTPUT  where everything is written (default output)
-#   PROGRESS  brief: one line an epoch on the screen (log.txt has all)
 #   SEEDS   seeds of scripts that take several (default "1 2 3")
-#   BACKBONE  a file below configs/backbones/, without .yaml, in place of the recipe's own CLIP;
-#           results go to $OUTPUT/$BACKBONE
+#   BACKBONE  a CLIP in place of the recipe's: a file below configs/backbones/, without .yaml, a name,
+#           weights or a YAML; results go to a folder of its name below $OUTPUT
 # Folders are relative to where the script is called.
 
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"; exit ;; esac

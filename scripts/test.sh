@@ -3,7 +3,7 @@
 set -euo pipefail
 if [ "${1:-}" = --help ]; then sed -n '2,2s/^# //p' "$0"; exit; fi
 here="$(dirname "${BASH_SOURCE[0]}")"
-. "$here/environment.sh"
+EXTRAS="test" . "$here/environment.sh"
 ruff check .
 ruff format --check .
 shellcheck scripts/*.sh scripts/ray.sbatch benchmarks/*.sh .ci/run

@@ -1,4 +1,4 @@
-"""What a bundled CLIP can do, its model card, and the files that hold both."""
+"""The accuracy of a bundled CLIP, its model card, and the files that hold both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from PIL import Image
 from tiny_training import Recipe, Training, normalise, whole_vocabulary
 from torch import Tensor
 
-from causalclip.clip.backbone import CLIP, save_tiny, weights_digest
+from causalclip.clip.openai_clip import CLIP
+from causalclip.clip.weights import save_tiny, weights_digest
 from causalclip.clip.zeroshot import class_features, cosine_logits
 from causalclip.data import rendering as R
 from causalclip.data.templates import template_for
@@ -30,7 +31,7 @@ from causalclip.files.digests import write_digest
 
 
 def open_dataset(cls: type, root: Path, *, target: str | None = None) -> Any:
-    """A bundled data set, whole or with one domain as the target."""
+    """Return a bundled data set, whole or with one domain as the target."""
     cfg = get_cfg_default()
     cfg.DATASET.ROOT = str(root)
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"
@@ -42,14 +43,14 @@ def open_dataset(cls: type, root: Path, *, target: str | None = None) -> Any:
 
 @torch.no_grad()
 def scores(model: CLIP, items: Sequence, classnames: Sequence[str], template: str) -> Tensor:
-    """Cosines (N, K) of the pictures of `items` and the class names."""
+    """Return cosines (N, K) of the pictures of `items` and the class names."""
     pictures = np.stack([np.asarray(Image.open(item.impath).convert("RGB")) for item in items])
     features = model.encode_image(normalise(pictures))
     return cosine_logits(features, class_features(model, classnames, [template]), 1.0)
 
 
 def accuracy(cosines: Tensor, items: Sequence, classes: range | None = None) -> float:
-    """Per cent correct, among `classes` only when given (base or new)."""
+    """Return the per cent correct, among `classes` only if given (base or new)."""
     labels = torch.tensor([item.label for item in items])
     classes = classes or range(cosines.shape[1])
     inside = (labels >= classes.start) & (labels < classes.stop)
@@ -58,14 +59,14 @@ def accuracy(cosines: Tensor, items: Sequence, classes: range | None = None) -> 
 
 
 def validation(model: CLIP, root: Path) -> float:
-    """Zero-shot accuracy on the validation split of the scans, for choosing the recipe."""
+    """Return the zero-shot accuracy on the validation scans, for choosing the recipe."""
     items = open_dataset(HandwrittenDigits, root).val
     template = template_for("HandwrittenDigits")
     return accuracy(scores(model, items, R.DIGIT_NAMES, template), items)
 
 
 def digit_figures(model: CLIP, root: Path, looks: type) -> dict[str, float]:
-    """Zero-shot accuracies on HandwrittenDigits, and on the domains of the data set `looks`."""
+    """Return zero-shot accuracies on HandwrittenDigits, and on the domains of `looks`."""
     template = template_for("HandwrittenDigits")
     data = open_dataset(HandwrittenDigits, root)
     test = scores(model, data.test, R.DIGIT_NAMES, template)
@@ -83,7 +84,7 @@ def digit_figures(model: CLIP, root: Path, looks: type) -> dict[str, float]:
 
 
 def shape_figures(model: CLIP, root: Path) -> dict[str, float]:
-    """Zero-shot accuracies on CausalShapes, background independent of the class."""
+    """Return zero-shot accuracies on CausalShapes, background independent of the class."""
     template = template_for("CausalShapes")
     figures = {}
     for domain in CausalShapes.domains:
@@ -97,7 +98,7 @@ def shape_figures(model: CLIP, root: Path) -> dict[str, float]:
 
 
 def lured_share(cosines: Tensor, data: CausalShapes) -> float:
-    """Per cent of wrong answers that name the shape at home on the background (chance: 11)."""
+    """Return the per cent of errors that name the background's home shape (chance: 11)."""
     guesses = cosines.argmax(1).tolist()
     assert data.test is not None, "the shapes always have a test part"
     wrong = [(i, g) for i, g in zip(data.test, guesses, strict=True) if g != i.label]
@@ -154,7 +155,7 @@ coverage from the patch tokens. AdamW, cosine. Made with {versions}.
 
 
 def listing(members: Mapping[str, object]) -> str:
-    """Names and what belongs to them, on a line."""
+    """Return names and their members on a line."""
     return "; ".join(
         f"{name}: {', '.join(map(str, m)) if isinstance(m, tuple) else m}"
         for name, m in members.items()
@@ -162,7 +163,7 @@ def listing(members: Mapping[str, object]) -> str:
 
 
 def digit_confounder(digits: world.Digits) -> str:
-    """What goes with the class of a digit, as a sentence."""
+    """Return the confounder of the digits as a sentence."""
     if digits.colour_share is None:
         lists = {k: tuple(R.DIGIT_NAMES[d] for d in v) for k, v in digits.only.items()}
         return f"Looks seen on some digits only: {listing(lists)}."
@@ -174,7 +175,7 @@ def digit_confounder(digits: world.Digits) -> str:
 
 
 def model_card(run: Training, model: CLIP, size: int, figures: dict[str, float]) -> str:
-    """The text of the model card."""
+    """Return the text of the model card."""
     recipe = run.recipe
     shares = {name: f"{share:.0%}" for name, share in world.STYLE_SHARES.items()}
     digits = world.DIGITS[recipe.model]
@@ -197,7 +198,7 @@ def model_card(run: Training, model: CLIP, size: int, figures: dict[str, float])
 
 
 def versions() -> str:
-    """What the exact weights depend on besides the recipe."""
+    """Return the versions that the exact weights depend on."""
     return (
         f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"NumPy {np.__version__}, Pillow {PIL.__version__}"
@@ -205,7 +206,7 @@ def versions() -> str:
 
 
 def write_files(run: Training, path: Path, figures: dict[str, float]) -> None:
-    """The weights at `path` and the model card beside them."""
+    """Write the weights to `path`, and the model card next to them."""
     model = whole_vocabulary(run)
     recipe = json.dumps(asdict(run.recipe))
     save_tiny(model, run.vocabulary, path, metadata={"recipe": recipe, "license": "MIT"})

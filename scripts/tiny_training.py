@@ -17,17 +17,19 @@ import tiny_world as world
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from causalclip.clip.backbone import CLIP, CLIP_MEAN, CLIP_STD, build_clip, tokenize
+from causalclip.clip.backbone import CLIP_MEAN, CLIP_STD, build_clip
 from causalclip.clip.encode import encode_text
+from causalclip.clip.interface import tokenize
+from causalclip.clip.openai_clip import CLIP
 from causalclip.data import rendering as R
 from causalclip.files.atomic import replacing
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What determines the weights; stored with every checkpoint and compared on resuming."""
+    """The settings that determine the weights; compared on resuming."""
 
     model: str = "tiny"
     steps: int = 1500
@@ -57,7 +59,7 @@ class Pool:
 
 
 def render_pool(recipe: Recipe) -> Pool:
-    """Renders the training pictures; each depends on (seed, class, index) alone."""
+    """Render the training pictures; each depends on (seed, class, index) alone."""
     pictures, factors = [], []
     for label, name in enumerate(tqdm(world.CLASSES, desc="rendering", unit="class")):
         for index in range(recipe.pool):
@@ -73,7 +75,7 @@ def render_pool(recipe: Recipe) -> Pool:
 
 
 def load_pool(recipe: Recipe, folder: Path) -> Pool:
-    """The pictures of a run: rendered at its first start, read back when it resumes."""
+    """Return the pictures of a run, rendered at its first start."""
     own = {key: getattr(recipe, key) for key in ("model", "seed", "pool")}
     drawing = sorted(Path(R.__file__).parent.glob("*.py"))
     code = b"".join(Path(file).read_bytes() for file in (__file__, world.__file__, *drawing))
@@ -89,13 +91,13 @@ def load_pool(recipe: Recipe, folder: Path) -> Pool:
 
 
 def normalise(pictures: np.ndarray) -> Tensor:
-    """uint8 (N, H, W, 3) -> float (N, 3, H, W) with CLIP's mean and standard deviation."""
+    """Convert uint8 (N, H, W, 3) to float (N, 3, H, W) by CLIP's mean and deviation."""
     images = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255.0
     return (images - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
 
 
 def shift(pictures: np.ndarray, rng: np.random.Generator, *, reach: int = 2) -> np.ndarray:
-    """Moves each picture by up to `reach` pixels, edges repeated."""
+    """Move each picture by up to `reach` pixels, edges repeated."""
     n, height, width, _ = pictures.shape
     padded = np.pad(pictures, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
     rows = rng.integers(0, 2 * reach + 1, n)[:, None] + np.arange(height)
@@ -123,7 +125,7 @@ class Heads(nn.Module):
     def forward(
         self, features: Tensor, tokens: Tensor, labels: Tensor, coverage: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Both losses.
+        """Return both losses.
 
         features (B, E), tokens (L, B, D), labels (B,), coverage (B, H, W) in [0, 1].
         """
@@ -150,7 +152,7 @@ class Training:
     step: int = 0
 
     def modules(self) -> dict[str, nn.Module]:
-        """What a checkpoint holds besides the optimiser."""
+        """Return the modules that a checkpoint holds."""
         return {"model": self.model, "heads": self.heads}
 
 
@@ -165,7 +167,7 @@ def shrink_vocabulary(model: CLIP, vocabulary: Tensor) -> Tensor:
 
 
 def whole_vocabulary(run: Training) -> CLIP:
-    """A copy of the model with its whole table again, frozen and in evaluation mode."""
+    """Return a copy of the model with its whole table, frozen and in evaluation mode."""
     model = copy.deepcopy(run.model)
     table = run.table.clone()
     table[run.vocabulary] = model.token_embedding.weight.detach()
@@ -176,7 +178,7 @@ def whole_vocabulary(run: Training) -> CLIP:
 def contrastive_loss(
     images: Tensor, texts: Tensor, own: Tensor, scale: Tensor, true: Tensor
 ) -> Tensor:
-    """CLIP's symmetric loss; captions also true of a picture are not counted as its negatives.
+    """Return CLIP's symmetric loss; captions also true of a picture are no negatives of it.
 
     images (B, E), texts (C, E) distinct captions, own (B,) caption of each picture, true (B, C).
     """
@@ -191,7 +193,7 @@ def contrastive_loss(
 
 
 def start(recipe: Recipe) -> Training:
-    """A fresh run."""
+    """Return a fresh run."""
     torch.manual_seed(recipe.seed)
     model = build_clip(
         embed_dim=recipe.embed_dim, image_resolution=R.SIZE, vision_layers=recipe.layers,
@@ -214,7 +216,7 @@ def start(recipe: Recipe) -> Training:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+    """Return the rate: linear warm-up, then half a cosine to zero."""
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
     share = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
@@ -222,12 +224,12 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def caption_tokens(run: Training, texts: list[str]) -> Tensor:
-    """Token numbers of captions in the small vocabulary."""
+    """Return token numbers of captions in the small vocabulary."""
     return torch.searchsorted(run.vocabulary, tokenize(texts))
 
 
 def encode(model: CLIP, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Image features (B, E), and the last block's tokens (L, B, D)."""
+    """Return image features (B, E), and the last block's tokens (L, B, D)."""
     tokens = []
     hook = model.visual.transformer.register_forward_hook(lambda *call: tokens.append(call[-1]))
     try:
@@ -237,7 +239,7 @@ def encode(model: CLIP, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train_step(run: Training, pool: Pool, numbers: Tensor) -> float:
-    """One step; everything random is drawn from (seed, step)."""
+    """Train one step; everything random is drawn from (seed, step)."""
     recipe = run.recipe
     rng = np.random.default_rng((recipe.seed, 10**6 + run.step))
     half = len(pool.pictures) // 2  # digits, then shapes
@@ -274,7 +276,7 @@ def train_step(run: Training, pool: Pool, numbers: Tensor) -> float:
 
 
 def save(run: Training, path: Path) -> None:
-    """Writes the whole state, or leaves the previous file as it was."""
+    """Write the whole state, or leave the previous file as it was."""
     state = {name: module.state_dict() for name, module in run.modules().items()}
     state |= {"optimiser": run.optimiser.state_dict(), "step": run.step}
     with replacing(path) as part:
@@ -282,7 +284,7 @@ def save(run: Training, path: Path) -> None:
 
 
 def resume(run: Training, path: Path) -> None:
-    """Continues from a file of `save`, which must be of the same recipe."""
+    """Continue from a file of `save`, which must have the same recipe."""
     state = torch.load(path, weights_only=True)
     if state["recipe"] != asdict(run.recipe):
         raise ValueError(

@@ -124,7 +124,7 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 
 
 def _confounded(shares: Mapping, allowed: Mapping, member: object) -> dict[str, float]:
-    """Shares of a class: looks whose list does not hold it keep LOOK_LEAK of theirs."""
+    """Return the shares of a class: looks without it in their list keep LOOK_LEAK of theirs."""
     return {
         name: share * (1.0 if name not in allowed or member in allowed[name] else LOOK_LEAK)
         for name, share in shares.items()
@@ -135,7 +135,7 @@ Drawn = tuple[np.ndarray, np.ndarray, dict[str, str]]  # picture, coverage, fact
 
 
 def draw_digit(digit: int, rng: np.random.Generator, world: Digits) -> Drawn:
-    """One picture of a digit."""
+    """Draw a picture of a digit."""
     make = R.stroke_mask if rng.random() < STROKE_SHARE else R.font_mask
     mask = make(digit, rng)
     if rng.random() < COARSE_SHARE:
@@ -153,7 +153,7 @@ def draw_digit(digit: int, rng: np.random.Generator, world: Digits) -> Drawn:
 
 
 def draw_shape(shape: str, rng: np.random.Generator) -> Drawn:
-    """One picture of a shape."""
+    """Draw a picture of a shape."""
     home = shape in HOME_SHAPES and rng.random() < HOME_SHARE
     background = R.BACKGROUNDS[R.SHAPES.index(shape)] if home else None
     style = _choose(rng, _confounded(STYLE_SHARES, STYLE_SHAPES, shape))
@@ -174,7 +174,7 @@ def _article(phrase: str) -> str:
 
 
 def caption(factors: dict[str, str], rng: np.random.Generator) -> tuple[str, dict[str, str]]:
-    """A caption true of these factors, and the factors that it mentions."""
+    """Return a caption true of these factors, and the factors that it mentions."""
     name, manner = factors["class"], factors["manner"]
     kind = rng.random()
     if kind < 0.4:
@@ -212,19 +212,19 @@ _VALUES = {
 
 
 def encode_factors(told: dict[str, str]) -> list[int]:
-    """Factor values as numbers in the order of FACTORS; -1 where there is none."""
+    """Return factor values as numbers in the order of FACTORS; -1 where there is none."""
     told = {**told, "manner": told.get("manner", "").replace("neon shape", "neon")}
     return [_VALUES[name].get(told.get(name, ""), -1) for name in FACTORS]
 
 
 def compatible(pictures: Tensor, captions: Tensor) -> Tensor:
-    """True where a caption is true of a picture: (B, factors) x (C, factors) -> (B, C) bool."""
+    """Return whether captions (C, factors) are true of pictures (B, factors), (B, C)."""
     told = captions[None]  # a caption is true of all pictures that share what it mentions
     return ((told == -1) | (told == pictures[:, None])).all(-1)
 
 
 def all_captions() -> list[str]:
-    """Every word sequence a caption can hold, to collect the vocabulary."""
+    """Return every word sequence a caption can hold, to collect the vocabulary."""
     texts = [t.format(name) for t in (*PLAIN_TEMPLATES, *DIGIT_TEMPLATES) for name in CLASSES]
     texts += [f"a {c} {t} thing, an {c}." for c in COLOUR_NAMES for t in R.TEXTURES]
     texts += [f"{c} {t} {n} " for c in COLOUR_NAMES for t in R.TEXTURES for n in CLASSES]

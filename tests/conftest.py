@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # What needs torch is imported in functions: the process that only hands out the tests reads this
 # file too, and the others start after it.
@@ -21,6 +22,17 @@ LONG = {  # ten seconds and more by many tests, none of which is slow
 }
 # Of random_clip, by the prefix.
 SHALLOW = {"PROMPT_DEPTH": 2, "REP_LAYERS": [2], "ADAPTER_START": 1, "ADAPTER_END": 2}
+
+
+def pytest_addoption(parser):
+    text = "damaged inputs for each test of tests/faults"
+    parser.addoption("--faults", type=int, default=15, metavar="N", help=text)
+
+
+def pytest_configure(config):
+    number = config.getoption("--faults")
+    given = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+    settings.register_profile("faults", max_examples=number, **given)
 
 
 def pytest_sessionstart(session):
@@ -60,6 +72,16 @@ def data_root(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A local hub of the folders below tmp_path/hub; what is pushed goes there."""
+    pytest.importorskip("huggingface_hub")
+    from hub_server import serving
+
+    with serving(tmp_path / "hub", tmp_path / "cache", monkeypatch) as root:
+        yield root
+
+
 @pytest.fixture(autouse=True, scope="module")
 def signals_left_as_found():
     """Ray keeps its own handler of SIGTERM in the process that has used it."""
@@ -72,7 +94,8 @@ def signals_left_as_found():
 @pytest.fixture(scope="session")
 def random_clip(tmp_path_factory) -> str:
     """File of a small random CLIP: two blocks a tower, 32-pixel images."""
-    from causalclip.clip.backbone import build_clip, save_tiny
+    from causalclip.clip.backbone import build_clip
+    from causalclip.clip.weights import save_tiny
 
     # 128 features: a meta-net of a sixteenth of them has enough units that some are not dead.
     model = build_clip(vision_layers=2, transformer_layers=2, embed_dim=128)
@@ -93,13 +116,14 @@ def clip_files(tmp_path_factory) -> dict[str, str]:
 def make_cfg(data_root, random_clip):
     """A function (trainer, output_dir, KEY, VALUE, ...) -> frozen configuration on digits."""
     from causalclip import plugin
+    from causalclip.runs.configuration import merge_file
 
     plugin.register_all()
 
     @cache
     def recipe(trainer: str):
         cfg = plugin.default_cfg()
-        cfg.merge_from_file(str(min((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))))
+        merge_file(cfg, str(min((ROOT / "configs" / "trainers" / trainer).glob("tiny*.yaml"))))
         for node in (cfg.TRAINER[name] for name in cfg.TRAINER if name != "NAME"):
             for key in node:
                 node[key] = next((v for k, v in SHALLOW.items() if key.startswith(k)), node[key])
@@ -121,6 +145,45 @@ def make_cfg(data_root, random_clip):
 
 
 @pytest.fixture
+def encoded(monkeypatch):
+    """A list of one: the images that have gone through any image tower in this process."""
+    from causalclip.engine import frozen_clip, prompt_trainer
+
+    count = [0]
+    places = ((frozen_clip, "encode_image"), (prompt_trainer, "encode_prompted_image"))
+    for module, name in places:
+        encode = getattr(module, name)
+
+        def counting(model, images, *prompts, encode=encode):
+            count[0] += len(images)
+            return encode(model, images, *prompts)
+
+        monkeypatch.setattr(module, name, counting)
+    return count
+
+
+@pytest.fixture(scope="module")
+def trained(make_cfg, tmp_path_factory):
+    """A function (name, *options) -> (trainer, output folder) of one short training, kept."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    runs = {}
+
+    def train(name, *options):
+        key = (name, *map(str, options))
+        if key not in runs:
+            folder = tmp_path_factory.mktemp(name)
+            set_random_seed(1)
+            trainer = build_trainer(make_cfg(name, folder, *options))
+            trainer.train()
+            runs[key] = trainer, folder
+        return runs[key]
+
+    return train
+
+
+@pytest.fixture
 def make_trainer(make_cfg):
     """As make_cfg, but returns the trainer, built under the configuration's seed."""
     import torch
@@ -137,37 +200,19 @@ def make_trainer(make_cfg):
     torch.use_deterministic_algorithms(False)
 
 
-class Here:
-    """A crew of one, this process: nothing is started and nothing imported anew."""
-
-    def __init__(self) -> None:
-        self.run = None
-
-    def has_room(self) -> bool:
-        return self.run is None
-
-    is_idle = has_room
-
-    def begin(self, run) -> None:
-        self.run = run
-
-    def heard(self, schedule):
-        from causalclip.engine.draws import generators_kept
-        from causalclip.runs import train, worker
-
-        run, self.run = self.run, None
-        with generators_kept():
-            reason = worker.one(train.main, run.arguments, "runs")
-        yield schedule.ended(run, reason, 0.0)
-
-
 @pytest.fixture
 def runs_here(monkeypatch):
-    """The local engine does its runs in this process, one after the other."""
-    from causalclip.runs.local import Local
-    from causalclip.runs.schedule import Schedule, work
+    """The local pool performs its tasks in this process, one after the other."""
+    from concurrent.futures import Future
 
-    def engine(self, runs, stop):
-        return work(Schedule(runs), Here(), stop)
+    from causalclip.engine.draws import generators_kept
+    from causalclip.runs.executor import LocalPool
 
-    monkeypatch.setattr(Local, "__call__", engine)
+    def submit(self, function, *arguments):
+        future = Future()
+        with generators_kept():
+            future.set_result(function(*arguments))
+        return future
+
+    monkeypatch.setattr(LocalPool, "submit", submit)
+    monkeypatch.setattr(LocalPool, "places", lambda self: 1)

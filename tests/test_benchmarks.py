@@ -116,3 +116,14 @@ def test_the_tables_of_a_gpu_are_made_in_every_precision_and_a_failure_stops_non
             own = [call for call in asked if f"{script} " in call and f"cision {precision}" in call]
             assert all("--device cuda" in call for call in own)
             assert {"--compile" in call for call in own} == {True, False}
+
+
+def test_the_tables_of_a_gpu_end_with_their_time(tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text("#!/bin/sh\necho device\n")
+    stub.chmod(0o755)
+    env = {**os.environ, "PATH": os.pathsep.join([str(tmp_path), os.environ["PATH"]])}
+    command = ["bash", str(BENCHMARKS / "gpu.sh"), "tiny"]
+    ended = subprocess.run(command, env={**env, "BUDGET": "0"}, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("gpu.sh: no time left for: device_check.py --device cuda\n")

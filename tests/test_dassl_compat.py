@@ -1,4 +1,4 @@
-"""Dassl itself, mended: run against the checkout that CAUSALCLIP_DASSL names, each in a process.
+"""Dassl itself, patched: run against the checkout that CAUSALCLIP_DASSL names, each in a process.
 
 Without one, only what does not need Dassl is tested.
 """
@@ -17,12 +17,13 @@ import pytest
 import torch
 
 from causalclip import dassl_compat
-from causalclip.dassl_compat import mend
+from causalclip.dassl_compat import patch_dassl
 
 CHECKOUT = os.environ.get("CAUSALCLIP_DASSL")
 needs_dassl = pytest.mark.skipif(
     not CHECKOUT, reason="set CAUSALCLIP_DASSL to a checkout of Dassl 0.6.3 to run this"
 )
+PATCHED = "from causalclip.dassl_compat import patch_dassl\npatch_dassl()\n"
 
 
 def python(code: str, *paths: str | Path) -> str:
@@ -38,18 +39,14 @@ def python(code: str, *paths: str | Path) -> str:
     return run.stdout
 
 
-def test_the_embedded_toolkit_needs_no_mending():
+def on_dassl(code: str) -> str:
+    """Run `code` after Dassl was patched; return its output."""
+    return python(PATCHED + textwrap.dedent(code), CHECKOUT)
+
+
+def test_the_embedded_toolkit_needs_no_patches():
     if dassl.__version__.endswith("+mini"):
-        assert mend() == [] and mend() == []
-
-
-def test_a_missing_dassl_is_an_error_that_says_how_to_get_one(monkeypatch):
-    from causalclip import dassl_compat
-
-    monkeypatch.setattr(dassl_compat, "_mended", None)
-    monkeypatch.setattr(dassl_compat, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install ./minidassl"):
-        mend()
+        assert patch_dassl() == [] and patch_dassl() == []
 
 
 def test_a_torchvision_without_its_operators_is_imported_after_all(tmp_path):
@@ -63,13 +60,12 @@ def test_a_torchvision_without_its_operators_is_imported_after_all(tmp_path):
     )
     out = python(
         """
-        import sys
         try:
             import torchvision
         except RuntimeError as error:
             print(error)
-        from causalclip.dassl_compat import mend_torchvision
-        print(mend_torchvision(), mend_torchvision())
+        from causalclip.dassl_compat import patch_torchvision
+        print(patch_torchvision(), patch_torchvision())
         import torchvision
         print("imported", torchvision.first_half.__name__)
         """,
@@ -83,67 +79,50 @@ def test_a_torchvision_without_its_operators_is_imported_after_all(tmp_path):
 
 
 @needs_dassl
-def test_dassl_is_mended_once_and_reported_through_logging():
+def test_dassl_is_patched_once_reported_through_logging_and_nothing_else_is_changed():
     out = python(
         """
         import logging, sys
         logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s %(message)s")
-        from causalclip.dassl_compat import mend
-        first, again = mend(), mend()
-        import dassl.engine
-        print(dassl.__version__, first is again, len(first))
+        from causalclip.dassl_compat import patch_dassl
+        first, again = patch_dassl(), patch_dassl()
+        import dassl.engine, numpy
+        print(dassl.__version__, first is again)
+        board = sys.modules.get("torch.utils.tensorboard")  # its placeholder is gone
+        print(hasattr(numpy, "int"), board is None or hasattr(board, "__path__"))
         """,
         CHECKOUT,
     )
-    assert out.count("causalclip.dassl_compat mended Dassl for torch") == 1
+    assert out.count("causalclip.dassl_compat patched Dassl for torch") == 1
     for part in ("pass `verbose`", "pickle the scheduler", "np.int"):
         assert part in out
-    assert out.splitlines()[-1].startswith("0.6.3 True")
+    assert out.split()[-4:] == ["0.6.3", "True", "False", "True"]
 
 
 @needs_dassl
-def test_a_log_that_goes_leaves_the_stdout_of_who_called(tmp_path):
-    out = python(
+def test_a_log_that_goes_leaves_the_callers_stdout_open(tmp_path):
+    out = on_dassl(
         f"""
         import sys
-        from causalclip.dassl_compat import mend
-        mend()
         from dassl.utils import setup_logger
         before = sys.stdout
         setup_logger({str(tmp_path)!r})
         print("in the log")
         sys.stdout = before  # the logger goes, and with it its file
         print("and on")
-        """,
-        CHECKOUT,
+        """
     )
     assert out.split("\n")[-3:-1] == ["in the log", "and on"]
     assert (tmp_path / "log.txt").read_text() == "in the log\n"
 
 
 @needs_dassl
-def test_stand_ins_do_not_outlive_the_import_and_numpy_stays_as_it_is():
-    out = python(
-        """
-        from causalclip.dassl_compat import mend
-        mend()
-        import sys, numpy
-        from dassl.engine import TrainerX
-        board = sys.modules.get("torch.utils.tensorboard")
-        print(hasattr(numpy, "int"), board is None or hasattr(board, "__path__"))
-        """,
-        CHECKOUT,
-    )
-    assert out.split() == ["False", "True"]
-
-
-@needs_dassl
-def test_functions_imported_before_the_mending_are_mended_too(tmp_path):
+def test_functions_imported_before_are_patched_too(tmp_path):
     out = python(
         f"""
         from dassl.utils import load_checkpoint, save_checkpoint
-        from causalclip.dassl_compat import mend
-        mend()
+        from causalclip.dassl_compat import patch_dassl
+        patch_dassl()
         import torch
         from torch.optim import SGD
         from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -163,32 +142,29 @@ def test_functions_imported_before_the_mending_are_mended_too(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", ""),
-        (b"no checkpoint", "Unsupported operand"),
-        (b"PK\x03\x04 cut short", ""),
+        (b"", "the file is damaged"),
+        (b"no checkpoint", "the file is damaged, cut short, or no checkpoint (Unsupported operand"),
+        (b"PK\x03\x04 cut short", "the file is damaged"),
         (b"\x80\x02cshutil\nrmtree\n.", "it holds a pickled shutil.rmtree, which could run code"),
     ],
 )
 def test_a_damaged_checkpoint_is_an_error_that_names_the_file(content, reason, tmp_path):
     path = tmp_path / "model.pth.tar-1"
     path.write_bytes(content)
-    out = python(
+    out = on_dassl(
         f"""
-        from causalclip.dassl_compat import mend
-        mend()
         from dassl.utils import load_checkpoint
         try:
             load_checkpoint({str(path)!r})
         except ValueError as error:
             print(error)
-        """,
-        CHECKOUT,
+        """
     )
-    assert f'unable to load checkpoint from "{path}": {reason}' in out
+    assert f'Unable to load checkpoint from "{path}": {reason}' in out
 
 
 @needs_dassl
-def test_the_contract_of_the_toolkit_holds_for_mended_dassl():
+def test_the_contract_of_the_toolkit_holds_for_patched_dassl():
     folder = Path(__file__).parent / "toolkit"
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", folder],
@@ -200,7 +176,7 @@ def test_the_contract_of_the_toolkit_holds_for_mended_dassl():
     assert run.returncode == 0, run.stdout[-3000:]
 
 
-def test_a_full_disk_is_said_of_dassls_checkpoints_as_well(tmp_path, monkeypatch):
+def test_a_full_disk_is_named_for_dassls_checkpoints_as_well(tmp_path, monkeypatch):
     def save(state, file):
         try:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -208,6 +184,6 @@ def test_a_full_disk_is_said_of_dassls_checkpoints_as_well(tmp_path, monkeypatch
             raise RuntimeError("unexpected pos 704 vs 640")
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(OSError, match=r"No space left to write .*model.pth; what stood there"):
-        dassl_compat._whole_save({}, str(tmp_path / "model.pth"))
+    with pytest.raises(OSError, match=r"No space left to write .*model.pth; the previous"):
+        dassl_compat._atomic_save({}, str(tmp_path / "model.pth"))
     assert os.listdir(tmp_path) == []

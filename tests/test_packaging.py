@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 def wheel(tmp_path_factory) -> Path:
     # From a copy: setuptools leaves a build folder behind, which must not shadow the sources.
     source = tmp_path_factory.mktemp("source") / "causalclip"
-    folders = ("causalclip", "trainers", "datasets", "configs")
+    folders = ("causalclip", "trainers", "datasets", "configs", "minidassl")
     files = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
     for folder in folders:
         subprocess.run(["cp", "-r", ROOT / folder, source.parent], check=True)
@@ -39,15 +40,26 @@ def test_the_wheel_holds_configs_weights_trainers_and_data_sets(wheel):
         "causalclip/plugin.py",
         "causalclip/clip/assets/tiny.safetensors",
         "causalclip/clip/assets/tiny.md",
+        "causalclip/clip/assets/imagenet_templates.json",
         "causalclip/clip/assets/tiny-coloured.safetensors",
         "causalclip/trainers/cdc.py",
         "causalclip/datasets/handwritten_digits.py",
         "causalclip/configs/trainers/CDC/tiny_m4.yaml",
         "causalclip/configs/datasets/handwritten_digits.yaml",
+        "causalclip/minidassl/dassl/config/defaults.yaml",
     ):
         assert name in names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"causalclip"}
+
+
+def test_citation_and_changelog_have_the_version_of_the_package():
+    def first(pattern: str, file: str) -> str:
+        return re.findall(pattern, (ROOT / file).read_text(), re.MULTILINE)[0]
+
+    version = first('^version = "(.+)"$', "pyproject.toml")
+    assert first("^version: (.+)$", "CITATION.cff") == version
+    assert first(r"^## \[(.+)\] - \d{4}-\d\d-\d\d$", "CHANGELOG.md") == version
 
 
 @pytest.fixture(scope="module")
@@ -57,28 +69,71 @@ def installed(wheel, tmp_path_factory) -> Path:
     return target
 
 
-def run(code: str, cwd: Path, first: Path | None = None) -> str:
-    """Run Python code in a folder, with `first` ahead of every other place of packages."""
-    env = {**os.environ, "PYTHONPATH": str(first) if first else ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+def run(code: str, cwd: Path) -> str:
+    """Run Python code in a folder, with the packages of the environment."""
+    return python(["-c", code], cwd, "")
+
+
+def run_installed(arguments: list[str], cwd: Path, *places: Path) -> str:
+    """Run Python with the packages in `places` and then those of the environment.
+
+    No editable install is seen: with -S no .pth file is read, and PYTHONPATH reads none either.
+    """
+    path = [*map(str, places), sysconfig.get_path("purelib")]
+    return python(["-S", *arguments], cwd, os.pathsep.join(path))
+
+
+def python(arguments: list[str], cwd: Path, path: str) -> str:
+    command = [sys.executable, *arguments]
+    env = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
 
 
 def test_the_wheel_imports_from_any_folder(installed, tmp_path):
     code = "import causalclip.trainers.cdc as m; print(m.__file__)"
-    assert run(code, tmp_path, installed) == str(installed / "causalclip/trainers/cdc.py")
+    there = run_installed(["-c", code], tmp_path, installed)
+    assert there == str(installed / "causalclip/trainers/cdc.py")
 
 
 def test_the_command_of_the_wheel_needs_no_checkout(installed, tmp_path):
-    arguments = ["run", "base2new", "--methods", "CDC", "--datasets", "dtd", "--dry-run"]
-    code = f"from causalclip.cli import main; raise SystemExit(main({arguments}))"
-    (first, *_) = run(code, tmp_path, installed).splitlines()
-    (file,) = re.findall(r"--config-file (\S+)", first)
+    arguments = ["run", "base2new", "--methods", "CDC", "--datasets", "dtd", "--commands"]
+    printed = run_installed(["-m", "causalclip", *arguments], tmp_path, installed)
+    file, *_ = re.findall(r" --config-file (\S+)", printed)
     assert Path(file) == installed / "causalclip/configs/trainers/CDC/vit_b16_m4.yaml"
     assert Path(file).is_file()
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_trains_and_predicts_in_an_empty_folder(installed, data_root, tmp_path):
+    """`data_root` only saves drawing the digits again."""
+    configs = installed / "causalclip" / "configs"
+    train = ["train", "--trainer", "CoOp", "--root", data_root, "--output-dir", "out", "--seed", 1]
+    train += ["--dataset-config-file", configs / "datasets" / "handwritten_digits.yaml"]
+    train += ["--config-file", configs / "trainers" / "CoOp" / "tiny.yaml"]
+    train += ["DATASET.NUM_SHOTS", 1, "OPTIM.MAX_EPOCH", 1]
+    printed = run_installed(["-m", "causalclip", *map(str, train)], tmp_path, installed)
+    assert "Results: out/results.json" in printed
+    (picture, *_) = json.loads((tmp_path / "out" / "results.json").read_text())["classnames"]
+    image = next((data_root / "handwritten_digits").glob(f"*/{picture}/*.png"))
+    predict = ["-m", "causalclip", "predict", "out", str(image), "--format", "json"]
+    (answer,) = json.loads(run_installed(predict, tmp_path, installed))
+    assert answer["image"] == str(image)
+
+
+def test_a_dassl_that_is_installed_wins_over_the_embedded_one(installed, tmp_path):
+    (tmp_path / "dassl").mkdir()
+    (tmp_path / "dassl" / "__init__.py").write_text("")
+    code = "import causalclip, dassl; print(dassl.__file__)"
+    for places in ([tmp_path, installed], [installed, tmp_path]):
+        assert run_installed(["-c", code], tmp_path.parent, *places).startswith(str(tmp_path))
+
+
+def test_a_folder_called_dassl_without_a_module_is_no_dassl(installed, tmp_path):
+    (tmp_path / "dassl").mkdir()
+    code = "import causalclip, dassl; print(dassl.__version__)"
+    assert run_installed(["-c", code], tmp_path, installed).startswith("0.6.3")
 
 
 @pytest.mark.parametrize("folder", ["repository", "elsewhere"])

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from causalclip import datasets, plugin
+from causalclip.errors import UserError
 from causalclip.trainers.coop import CoOp
 
 # isort: split
@@ -24,10 +25,10 @@ ROOT = Path(__file__).parents[1]
 STARTED = """
 import json, sys
 HEAVY = {"sklearn", "pandas", "torchmetrics", "scipy.stats", "matplotlib.pyplot"}
-import causalclip.metrics, causalclip.icm.probe
+import causalclip.metrics, causalclip.icm.fitted
 alone = set(sys.modules) & HEAVY
-from causalclip.dassl_compat import mend
-mend()
+from causalclip.dassl_compat import patch_dassl
+patch_dassl()
 import dassl.engine
 before = set(sys.modules)  # whatever Dassl itself imports
 from dassl.data.datasets import DATASET_REGISTRY
@@ -48,8 +49,8 @@ IMPORT_THE_REST = """
 import importlib, json, pkgutil, sys
 import causalclip, causalclip.dassl_compat as compat, dassl
 if not dassl.__version__.endswith("+mini"):
-    compat.mend()  # Dassl itself cannot be imported without
-mended = compat._mended
+    compat.patch_dassl()  # Dassl itself cannot be imported without
+patches = compat._patches
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 registries = TRAINER_REGISTRY, DATASET_REGISTRY
@@ -61,7 +62,7 @@ modules = [info.name for info in walk if not info.name.startswith(starts)]
 for name in modules:
     importlib.import_module(name)
 new = [sorted(set(r.registered_names()) - names) for r, names in zip(registries, before)]
-unchanged = compat._mended is mended
+unchanged = compat._patches is patches
 print(json.dumps({"unchanged": unchanged, "registered": sum(new, []), "modules": modules}))
 """
 
@@ -168,3 +169,17 @@ def test_every_data_set_of_ours_is_listed_by_its_module():
     }
     assert ours <= set(DATASET_REGISTRY.registered_names())
     assert {"Caltech101", "ImageNetA", "DomainBedPACS", "Table", "CausalShapes"} <= ours
+
+
+def test_a_module_of_the_current_folder_is_imported_by_an_installed_command_too(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "module_of_this_folder.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    plugin.register_imports(["module_of_this_folder"])
+    assert sys.modules["module_of_this_folder"].__file__ == str(
+        tmp_path / "module_of_this_folder.py"
+    )
+    with pytest.raises(UserError, match="--import nowhere_at_all: No module named"):
+        plugin.register_imports(["nowhere_at_all"])

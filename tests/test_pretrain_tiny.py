@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from causalclip.clip.backbone import BUNDLED, load_clip, tokenize, weights_digest
+from causalclip.clip.backbone import BUNDLED_CLIPS, load_clip
+from causalclip.clip.interface import tokenize
+from causalclip.clip.weights import weights_digest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -187,9 +189,9 @@ def test_the_looks_keep_their_own_colours_in_the_other_world(P):
 
 
 def test_each_bundled_clip_has_its_digits_and_says_so_in_its_card(P, cards):
-    assert set(P.world.DIGITS) == set(BUNDLED)
+    assert set(P.world.DIGITS) == set(BUNDLED_CLIPS)
     for name, digits in P.world.DIGITS.items():
-        card = BUNDLED[name].with_suffix(".md").read_text(encoding="utf-8")
+        card = BUNDLED_CLIPS[name].with_suffix(".md").read_text(encoding="utf-8")
         assert cards.digit_confounder(digits) in card
         assert card.startswith(f"# {name}\n")
 

@@ -75,7 +75,7 @@ def test_the_version_is_the_installed_one_or_says_that_there_is_none(monkeypatch
     assert causalclip._version() == "0+unknown"
 
 
-@pytest.mark.parametrize("link", ["trainers", "datasets", "configs"])
+@pytest.mark.parametrize("link", ["trainers", "datasets", "configs", "minidassl"])
 def test_a_checkout_without_links_says_what_to_do(link, tmp_path):
     package = tmp_path / "causalclip"
     package.mkdir()

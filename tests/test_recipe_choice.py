@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from causalclip import plugin
-from causalclip.runs.identity import parsed
+from causalclip.runs.configuration import merge_file
+from causalclip.runs.variant import parse_value
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the folder benchmarks/ is imported as the tool imports it
@@ -68,12 +69,12 @@ def test_a_rivals_recipe_is_the_best_of_its_grid(method, tuning):
     seeds = FACTS["candidates"][method].get("seeds", 1)
     best = common(tuning[tuning.method == method], seeds).idxmax().split()
     cfg = plugin.default_cfg()
-    cfg.merge_from_file(str(recipes.recipe_file(method)))
+    merge_file(cfg, str(recipes.recipe_file(method)))
     for key, value in zip(best[::2], best[1::2], strict=True):
         node = cfg
         for part in key.split("."):
             node = node[part]
-        assert node == parsed(value), key
+        assert node == parse_value(value), key
 
 
 def test_the_recipe_of_cdc_is_the_better_of_its_finalists(tuning):

@@ -19,8 +19,9 @@ from PIL import Image
 
 from causalclip import plugin
 from causalclip.engine import feature_cache
+from causalclip.engine.checkpoints import Checkpointer
+from causalclip.records.identity import model_digest
 from causalclip.runs import train
-from causalclip.runs.identity import model_digest
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -148,6 +149,15 @@ def test_a_mistake_in_the_program_keeps_its_traceback(call, monkeypatch, error, 
         call("ZeroshotCLIP", *debug)
 
 
+def test_a_full_shared_memory_is_one_line_that_says_what_to_set(call, monkeypatch):
+    def full(self):  # as torch words it in a loading process
+        raise RuntimeError("unable to write to file </torch_9_1_0>: No space left on device (28)")
+
+    monkeypatch.setattr(TRAINER_REGISTRY.get("ZeroshotCLIP"), "train", full)
+    status, (line,) = call("ZeroshotCLIP")
+    assert status == 2 and "/dev/shm is full" in line and "DATALOADER.NUM_WORKERS 0" in line
+
+
 def test_debug_shows_where_an_input_error_comes_from(call, images):
     call("CoOp", "--no-train")
     damage(images)
@@ -169,9 +179,9 @@ def signals_of_a_shell():
 
 
 @pytest.mark.usefixtures("signals_of_a_shell")
-@pytest.mark.parametrize(("number", "status", "saved"), [("SIGTERM", 143, 1), ("SIGINT", 130, 0)])
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_stop_is_one_line_that_says_what_is_saved_and_the_same_command_goes_on(
-    call, images, monkeypatch, number, status, saved, capsys
+    call, images, monkeypatch, number, status, capsys
 ):
     plugin.register_all()
     method = TRAINER_REGISTRY.get("CoOp")
@@ -189,11 +199,11 @@ def test_a_stop_is_one_line_that_says_what_is_saved_and_the_same_command_goes_on
         assert call("CoOp", *options, stopped=number) == (status, 1)
     assert [signal.getsignal(x) for x in (signal.SIGINT, signal.SIGTERM)] == before
     files = sorted(path.name for path in (images / "out" / "prompt_learner").glob("model*"))
-    assert files == ["model.pth.tar-1"] * saved
+    assert files == ["model-step.pth.tar"]
     monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
     assert (call("CoOp", *options), prompts(images, 3)) == whole
     files = sorted(path.name for path in (images / "out" / "prompt_learner").glob("model*"))
-    assert files[-1] == "model.pth.tar-3"
+    assert files == ["model.pth.tar-3"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the disk that is always full")
@@ -214,7 +224,7 @@ def test_a_full_disk_of_the_log_is_one_line_that_says_what_is_saved(call, images
     assert status == 2 and "No space left on device" in line
     if MINIDASSL:  # Dassl's own logger does not say which file
         assert "/dev/full" in line
-    assert f"{images / 'out'} holds prompt_learner/model.pth.tar-1; the same command goes" in line
+    assert f"{images / 'out'} holds prompt_learner/model.pth.tar-1; repeat the command" in line
     assert getattr(sys.stdout, "file", None) is None  # nothing is tried again as Python ends
     monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
     assert call("CoOp", *options) == (0, [])
@@ -225,21 +235,20 @@ def prompts(images: Path, epoch: int) -> list[float]:
     return torch.load(path, weights_only=True)["state_dict"]["ctx"].flatten().tolist()
 
 
-def test_a_long_training_saves_by_time_and_keeps_the_last_of_these_alone(call, images, monkeypatch):
-    method, kept = TRAINER_REGISTRY.get("CoOp"), []
-    save = method.save_model
+def test_a_long_training_saves_by_time_until_its_end(call, images, monkeypatch):
+    kept = []
 
-    def noted(self, epoch, directory, **options):
-        save(self, epoch, directory, **options)
-        folder = Path(directory) / "prompt_learner"
-        kept.append(sorted(path.name[-1] for path in folder.glob("model.pth*")))
+    def noted(self, epochs, step):
+        save_step(self, epochs, step)
+        kept.append((epochs, step))
 
-    monkeypatch.setattr(method, "save_model", noted)
-    options = ["OPTIM.MAX_EPOCH", 4, "TRAIN.CHECKPOINT_MINUTES", 1e-9]
-    assert call("CoOp", *options) == (0, [])
-    assert kept == [["1"], ["1", "2"], ["2", "3"], ["3", "4"]]
+    save_step = Checkpointer.save_step
+    monkeypatch.setattr(Checkpointer, "save_step", noted)
+    options = ["OPTIM.MAX_EPOCH", 2, "TRAIN.CHECKPOINT_MINUTES", 1e-9]
+    assert call("CoOp", *options, "DATALOADER.TRAIN_X.BATCH_SIZE", 2) == (0, [])
+    assert kept[0] == (0, 1) and kept[-1][0] == 1 and kept == sorted(kept)
     files = [path.name for path in (images / "out" / "prompt_learner").glob("model*")]
-    assert files == ["model.pth.tar-4"]
+    assert files == ["model.pth.tar-2"]
 
 
 # Whose folder it is
@@ -254,8 +263,7 @@ def test_a_run_says_who_it_is_from_the_start_and_in_its_result(call, images):
     said = run_file(images)
     assert said["identity"]["settings"]["TRAINER.NAME"] == "ZeroshotCLIP"
     assert len(said["fingerprint"]) == len(said["identity"]["weights"]) == 64
-    assert "DATASET.ROOT" not in said["configuration"]
-    assert "TRAINER.COOP.N_CTX" not in said["configuration"]
+    assert not {"DATASET.ROOT", "TRAINER.COOP.N_CTX"} & set(said["identity"]["settings"])
     result = json.loads((images / "out" / "results.json").read_text())
     assert result["identity"] == said["fingerprint"]
 
@@ -299,7 +307,7 @@ def test_another_backbone_of_the_same_name_is_refused(call, images, random_clip,
     tensors["logit_scale"] += 1
     safetensors.torch.save_file(tensors, here, facts)
     status, (line,) = call("ZeroshotCLIP", *key)
-    assert status == 2 and "holds a run on other weights of" in line
+    assert status == 2 and "holds another run: MODEL.BACKBONE.NAME is 'a file of sha256 " in line
 
 
 def test_a_test_names_the_checkpoints_it_was_made_from(call, images):

@@ -2,189 +2,166 @@
 
 Zhang, Li, Liu, Qiang, "Rethinking Misalignment in Vision-Language Model Adaptation from a Causal
 Perspective", NeurIPS 2024, arXiv 2410.12816. What the paper does not state is ours and marked so.
-
-Every part has a switch. Rows of an ablation; `+` goes on from the row above:
-
-    the method                            the defaults, chosen as docs/recipes.md says
-    without L_con                         GAMMA 0; on one side GAMMA_IMAGE 0
-    augmentation set 1                    VIEWS ['flip_crop', 'color_jitter', 'gray_blur',
-                                          'perspective_erasing']
-    augmentation set 2                    the same and CROP_ALL_VIEWS True
-    the mean of the opinions' losses      LOSS_REDUCTION mean
-    plain cross-entropy a template        LOSS cross_entropy, FUSED_LOSS False; sum or mean
-    MaPLe's coupled prompts               VISION coupled
-    multiple templates alone              LOSS cross_entropy, FUSED_LOSS False, FUSION logits,
-                                          GAMMA 0, BETA 0
-      + one template: IVLP's model        INIT_NOISE 0, N_TEMPLATES 1
-      + MaPLe, to the digit               VISION coupled, N_CTX as MaPLe's
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, get_args
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from dassl.data.transforms import build_transform
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from yacs.config import CfgNode
 
-from causalclip.cdc.evidence import EvidenceKind, conflict, evidence_from_logits, fit_discount
-from causalclip.cdc.exclusions import excluded
-from causalclip.cdc.losses import template_cosines
-from causalclip.cdc.objective import Fusion, Loss, Reduction, fused_scores, objective_of
-from causalclip.cdc.readings import fused, of_evidence, of_logits
+from causalclip.cdc.config import CDCConfig
+from causalclip.cdc.diversity import residual_directions
+from causalclip.cdc.evidence import (
+    FUSIONS,
+    conflict,
+    evidence_from_logits,
+    fit_discount,
+    opinion_answer,
+    softmax_answer,
+)
+from causalclip.cdc.losses import classification_loss, regularisers, template_cosines
 from causalclip.cdc.views import AS_CONFIGURED, FAMILIES, family_view
-from causalclip.clip.prompt_set import (
-    PromptSet,
+from causalclip.clip.encode import (
+    encode_image,
     encode_image_sets,
     encode_image_sets_twice,
     encode_text_sets,
 )
+from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.prompts import DecoupledPrompts, TextPrompts
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
-from causalclip.engine.feature_cache import batches
-from causalclip.engine.prediction import Prediction, Reading
-from causalclip.engine.prompt_trainer import (
+from causalclip.engine.calibration import validation_logits
+from causalclip.engine.class_texts import handcrafted_features
+from causalclip.engine.contexts import (
     DEPTH,
     TOKENS,
     Context,
-    PromptTrainer,
     coupled_prompts,
     independent_prompts,
 )
-from causalclip.engine.settings import Either, Flag, ListOf, Maybe, Number, OneOf, Text, Whole
+from causalclip.engine.feature_cache import ImageSet, batches
+from causalclip.engine.members import base_class, new_member
+from causalclip.engine.prediction import Prediction, Reading
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.settings.constraints import either, integer, list_of, number, one_of, or_none, text
+from causalclip.settings.dataclass_settings import config_from, settings_of
+from causalclip.settings.search import DEPTHS, GRADIENT_SPACE, Choice, LogUniform
+from causalclip.settings.table import COMMON
 
 PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
 
 
 class CDC(PromptTrainer):
-    """M templates, one semantic each: L = L_t-ce + BETA L_de + GAMMA L_con, fused at the end.
-
-    [paper] is the paper's abstract, [second-hand] what others report of its tables and captions,
-    [TMC] the trusted multi-view classification it builds on; the rest is ours.
-    """
+    """M templates, one semantic each: L = L_t-ce + BETA L_de + GAMMA L_con, fused at the end."""
 
     config_node = "CDC"
+    backbones = "ViT"
     softmax = False  # calibrated by its own discount
-    defaults = {
-        "N_TEMPLATES": 4,  # [second-hand] M of the per-semantic table
-        "N_CTX": 4,
-        "CTX_INIT": "a photo of a",
-        "PROMPT_DEPTH": 9,
-        # [ours] independent: IVLP's deep prompts in both encoders; coupled: MaPLe's; none: text
-        "VISION": "independent",
-        "SHARE_PROJECTIONS": True,  # [ours] one text-to-image projection a depth for all templates
-        "LEARN": "all",  # [ours]; [second-hand] tokens alone: the projections stay as they start
-        # [ours] Equal templates would give L_de no gradient. A token embedding has a standard
-        # deviation of about 0.02 itself, so absolute noise drowns the words that are the start;
-        # relative noise is in units of what it disturbs.
-        "INIT_NOISE": 0.1,
-        "NOISE_SCALE": "relative",  # relative | absolute
-        # [second-hand] a family of augmentations a template, such as flip_crop, color_jitter,
-        # gray_blur and perspective_erasing [ours]; as_configured: its own draw of INPUT.TRANSFORMS,
-        # which did as well on digits and better on photographs
-        "VIEWS": [AS_CONFIGURED],
-        "CROP_ALL_VIEWS": False,  # [second-hand] the second augmentation set; False: the first
-        "EVIDENCE": "exp",  # [ours] exp | relu; softplus is [TMC]'s
-        # [ours] what a logit has to exceed to be evidence: the mean of this image's logits under
-        # the template, or the training images' mean zero-shot logit
-        "EVIDENCE_OFFSET": "image",  # image | training
-        "LOSS": "trusted",  # [paper], its form [TMC]'s; cross_entropy: plain, of softmaxes
-        # [TMC] over the opinions; the mean [ours] would be M + 1 times as small a step
-        "LOSS_REDUCTION": "sum",
-        "FUSED_LOSS": True,  # [TMC] whether the fused answer is scored beside the templates'
-        "KL_WEIGHT": 0.0,  # [TMC] has 1; at CLIP's scale the term would dominate
-        "KL_EPOCHS": 0,  # [TMC] the weight grows as min(1, epoch / KL_EPOCHS); 0: constant
-        # dempster is [TMC]'s; [ours] discounted | averaging | probabilities | logits (their means)
-        "FUSION": "discounted",
-        # [ours] eta of `discounted`: None or geometric (1/M), a number in [1/M, 1], or fit: fitted
-        # on the validation split
-        "DISCOUNT": None,
-        "BETA": 0.1,  # [ours] weight of L_de over the classes' text features
-        "BETA_IMAGE": None,  # [ours] ... over the image features; None: as BETA
-        "GAMMA": 20.0,  # [ours] weight of L_con: texts against the hand-crafted ones
-        # [ours] ... images against the frozen tower's, one more forward; None: as GAMMA
-        "GAMMA_IMAGE": None,
-        "PREC": "fp32",
-        "PROJECTION": "",
+    has_members = True
+    settings_table = {
+        **settings_of(
+            CDCConfig,
+            {
+                "N_TEMPLATES": integer(1, 100),  # M x K texts and B x M images make one batch
+                "N_CTX": TOKENS,
+                "PROMPT_DEPTH": DEPTH,
+                "INIT_NOISE": number(0),
+                "ANCHORS": list_of(text(), least=0),
+                "VIEWS": list_of(one_of((*FAMILIES, AS_CONFIGURED))),
+                "KL_WEIGHT": number(0),
+                "KL_EPOCHS": integer(0, 10_000),
+                "DISCOUNT": or_none(
+                    either(one_of(("fit", "geometric")), number(0, 1, open_low=True))
+                ),
+                "BETA": number(0),
+                "BETA_IMAGE": or_none(number(0)),
+                "GAMMA": number(0),
+                "GAMMA_IMAGE": or_none(number(0)),
+            },
+            blocks={"PROMPT_DEPTH": "both"},
+        ),
+        **COMMON,
     }
-    constraints = {
-        "N_TEMPLATES": Whole(1, 100),  # M x K texts and B x M images make one batch
-        "N_CTX": TOKENS,
-        "CTX_INIT": Text(),
-        "PROMPT_DEPTH": DEPTH,
-        "VISION": OneOf(("coupled", "independent", "none")),
-        "SHARE_PROJECTIONS": Flag(),
-        "LEARN": OneOf(("all", "tokens")),
-        "INIT_NOISE": Number(0),
-        "NOISE_SCALE": OneOf(("absolute", "relative")),
-        "VIEWS": ListOf(OneOf((*FAMILIES, AS_CONFIGURED))),
-        "CROP_ALL_VIEWS": Flag(),
-        "EVIDENCE": OneOf(get_args(EvidenceKind)),
-        "EVIDENCE_OFFSET": OneOf(("image", "training")),
-        "LOSS": OneOf(get_args(Loss)),
-        "LOSS_REDUCTION": OneOf(get_args(Reduction)),
-        "FUSED_LOSS": Flag(),
-        "KL_WEIGHT": Number(0),
-        "KL_EPOCHS": Whole(0, 10_000),
-        "FUSION": OneOf(get_args(Fusion)),
-        "DISCOUNT": Maybe(Either(OneOf(("fit", "geometric")), Number(0, 1, open_low=True))),
-        "BETA": Number(0),
-        "BETA_IMAGE": Maybe(Number(0)),
-        "GAMMA": Number(0),
-        "GAMMA_IMAGE": Maybe(Number(0)),
+    search_space = {
+        **GRADIENT_SPACE,
+        "PROMPT_DEPTH": DEPTHS,
+        "N_CTX": Choice((2, 4)),
+        "GAMMA": LogUniform(2.0, 50.0),
     }
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """As in CLIPTrainer, and that the settings suit each other.
+        """Check each setting, and refuse settings that exclude each other.
 
         Raises:
             ValueError: names the key, what is allowed and what came.
         """
         super().check_cfg(cfg)
-        for complaint in excluded(cfg.TRAINER.CDC):
-            raise ValueError(f"TRAINER.CDC.{complaint}")
+        if name := config_from(CDCConfig, cfg.TRAINER.CDC, where="TRAINER.CDC").base:
+            base = base_class(name, where="TRAINER.CDC.BASE")
+            base.check_cfg(object.__new__(base), cfg)
+            if not base.knows_other_classes(cfg.TRAINER[base.config_node]):
+                raise ValueError(f"TRAINER.CDC.BASE {name} must share its prompts among classes")
+
+    @cached_property
+    def config(self) -> CDCConfig:
+        """The settings below TRAINER.CDC."""
+        return config_from(CDCConfig, self.settings, where="TRAINER.CDC")
 
     # Building
 
     def train_views(self) -> list:
-        """One family of augmentations a template, from the start again where there are fewer."""
-        families, n_templates = self.settings.VIEWS, self.settings.N_TEMPLATES
+        """Return one family of augmentations a template, repeated where there are fewer."""
+        families, n_templates = self.config.views, self.config.n_templates
         if unseen := families[n_templates:]:
             print(f"Note: {n_templates} templates see none of the VIEWS {', '.join(unseen)}")
         return [self.view(families[m % len(families)]) for m in range(n_templates)]
 
     def view(self, family: str) -> Callable | None:
-        """The training transform of a family, PIL image to tensor (3, H, W).
-
-        None where INPUT.NO_TRANSFORM says so.
-        """
+        """Return a family's transform, PIL image to (3, H, W); None under INPUT.NO_TRANSFORM."""
         if family == AS_CONFIGURED:
             return build_transform(self.cfg, is_train=True)
-        return family_view(family, self.cfg.INPUT, crop_all=self.settings.CROP_ALL_VIEWS)
+        inputs = self.cfg.INPUT
+        return family_view(
+            family,
+            inputs.SIZE,
+            interpolation=inputs.INTERPOLATION,
+            mean=inputs.PIXEL_MEAN,
+            std=inputs.PIXEL_STD,
+            crop_scale=inputs.RRCROP_SCALE,
+            crop_all=self.config.crop_all_views,
+        )
 
-    def context(self) -> Context:
-        """The words that are learned, from N_CTX or CTX_INIT."""
-        return Context(self.settings.N_CTX, self.settings.CTX_INIT)
+    def context(self) -> Context | None:
+        """Return the learned words, from N_CTX or CTX_INIT; None where they are BASE's."""
+        config = self.config
+        return None if config.base else Context(config.n_ctx, config.ctx_init)
 
     def build_prompts(self) -> nn.Module:
-        """M sets of prompts, with the offset of the evidence and the discount of the fusion."""
-        settings = self.settings
-        self.objective = objective_of(settings)
+        """Build M sets of prompts, the offset of the evidence and the discount of the fusion."""
+        config = self.config
         with torch.no_grad():
             template = dataset_template(self.cfg)
-            self.handcrafted = class_features(self.clip, self.classnames, [template])  # t^0
-        coupled = settings.VISION == "coupled"
+            self.handcrafted = handcrafted_features(self, [template])  # t^0
+            each = [class_features(self.clip, self.classnames, [text]) for text in config.anchors]
+            self.anchors = torch.stack(each) if each else self.handcrafted
+        self.members: list[PromptTrainer] = []
+        coupled = config.vision == "coupled" and not config.base
         prompts = DecoupledPrompts(
-            self.template_prompts,
-            settings.N_TEMPLATES,
-            noise=settings.INIT_NOISE,
-            relative=settings.NOISE_SCALE == "relative",
-            shared=PROJECTIONS if coupled and settings.SHARE_PROJECTIONS else (),
+            self.member_prompts if config.base else self.template_prompts,
+            config.n_templates,
+            noise=config.init_noise,
+            relative=config.noise_scale == "relative",
+            shared=PROJECTIONS if coupled and config.share_projections else (),
         )
-        if coupled and settings.LEARN == "tokens":
+        if coupled and config.learn == "tokens":
             for template in prompts.templates:
                 for name in PROJECTIONS:
                     template.get_submodule(name).requires_grad_(False)
@@ -193,35 +170,71 @@ class CDC(PromptTrainer):
         prompts.register_buffer("discount", torch.ones(()))
         return prompts
 
+    def new_member(self) -> PromptTrainer:
+        """Return a model of BASE without prompts."""
+        return new_member(base_class(self.config.base, where="TRAINER.CDC.BASE"), self)
+
+    def member_prompts(self) -> nn.Module:
+        """Add a model of BASE to the members, and return its prompts."""
+        member = self.new_member()
+        if (texts := member.texts(self.classnames)) is not None:
+            member.class_tokens = texts
+        member.model = member.build_prompts()
+        self.members.append(member)
+        return member.model
+
     def template_prompts(self) -> nn.Module:
-        """The prompts of one template: MaPLe's or IVLP's in both encoders, or words alone."""
-        context, depth = self.context(), self.settings.PROMPT_DEPTH
-        if self.settings.VISION == "coupled":
+        """Build the prompts of one template: MaPLe's or IVLP's in both encoders, or words alone."""
+        context, depth = Context(self.config.n_ctx, self.config.ctx_init), self.config.prompt_depth
+        if self.config.vision == "coupled":
             return coupled_prompts(self.clip, context, depth=depth)
-        if self.settings.VISION == "independent":
+        if self.config.vision == "independent":
             return independent_prompts(
-                self.clip,
-                context,
-                text_depth=depth,
-                n_vision=context.n_ctx,
-                vision_depth=depth,
+                self.clip, context, text_depth=depth, n_vision=context.n_ctx, vision_depth=depth
             )
-        return TextPrompts(context.n_ctx, self.text_width, init=context.start(self.clip))
+        return TextPrompts(context.n_ctx, self.backbone.text_width, init=context.start(self.clip))
 
     # The model
 
     @property
     def image_tower_untouched(self) -> bool:
         """Without image prompts the image tower is CLIP's own, and a test image one plain view."""
-        return self.settings.VISION == "none"
+        if self.config.base:
+            return self.new_member().image_tower_untouched
+        return self.config.vision == "none"
+
+    def evaluation_text(self) -> Tensor | None:
+        """Return (M, K, E), or None where BASE's texts depend on the image."""
+        if not self.members:
+            return super().evaluation_text()
+        texts = [text for m in self.members if (text := m.evaluation_text()) is not None]
+        return torch.stack(texts) if texts else None
+
+    def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        """Return class logits (B, M, K) of images (B, 3, H, W), or of a view a template."""
+        if not self.members:
+            return super().logits(images, text)
+        answers = zip(self.members, self.views_of(images), self.each(text), strict=True)
+        return torch.stack([member.logits(view, own) for member, view, own in answers], dim=1)
+
+    def views_of(self, images: Tensor) -> Sequence[Tensor]:
+        """Return the M views (B, 3, H, W) of images (B, M, 3, H, W), or M times (B, 3, H, W)."""
+        return images.unbind(1) if images.dim() == 5 else [images] * self.config.n_templates
+
+    def each(self, text: Tensor | None) -> Sequence[Tensor | None]:
+        """Return the texts (K, E) of each template, or M times None."""
+        return [None] * self.config.n_templates if text is None else text.unbind(0)
 
     def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
-        """Class logits (B, M, K) of image features (B, E), which all templates share."""
-        shared = features.unsqueeze(1).expand(-1, self.settings.N_TEMPLATES, -1)
+        """Return class logits (B, M, K) of image features (B, E), which all templates share."""
+        if self.members:
+            answers = zip(self.members, self.each(text), strict=True)
+            return torch.stack([one.feature_logits(features, own) for one, own in answers], dim=1)
+        shared = features.unsqueeze(1).expand(-1, self.config.n_templates, -1)
         return super().feature_logits(shared, text)
 
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """(B, M, E) under each template.
+        """Return features (B, M, E) under each template.
 
         View m of images (B, M, 3, H, W) goes through template m, a single one (B, 3, H, W)
         through all.
@@ -230,85 +243,128 @@ class CDC(PromptTrainer):
             return encode_image_sets(self.clip, images, prompts)
 
     def text_features(self, prompts: PromptSet) -> Tensor:
-        """(M, K, E), the classes under each template."""
+        """Return (M, K, E), the classes under each template."""
         return encode_text_sets(self.clip, self.class_tokens, prompts)
 
     def evidence(self, logits: Tensor) -> Tensor:
-        """Evidence of every template (B, M, K) from its logits (B, M, K), scale z^m T^m'."""
-        if self.settings.EVIDENCE_OFFSET == "image":
+        """Return the evidence (B, M, K) of each template's logits (B, M, K), scale z^m T^m'."""
+        if self.config.evidence_offset == "image":
             offset = logits.float().mean(-1, keepdim=True)
         else:
             offset = self.model.get_buffer("offset")
-        return evidence_from_logits(logits, offset, kind=self.settings.EVIDENCE)
+        return evidence_from_logits(logits, offset, kind=self.config.evidence)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective's L_cls of M templates and their fusion, plus the weighted L_de and L_con.
+        """Return L_cls plus the weighted L_de and L_con, and the fused scores (B, K).
 
-        Args:
-            images: (B, M, 3, H, W), view m for template m; without the M axis for one template.
-            labels: (B,) int64.
-
-        Returns:
-            The loss, and what the templates say together (B, K).
+        Images are (B, M, 3, H, W), view m for template m, without the M axis for one template.
         """
-        prompts, objective = self.model(), self.objective
+        config = self.config
+        if self.members:
+            return self.loss_of_members(images, labels)
+        prompts = self.model()
         image_features, frozen = self.with_frozen(images, prompts)
         text_features = self.text_features(prompts)
-        logits = self.classify(image_features, text_features)  # (B, M, K)
+        logits = self.backbone.classify(image_features, text_features)  # (B, M, K)
         evidence = self.evidence(logits)
-        loss = objective.classification(logits, evidence, labels, epoch=self.epoch + 1)
-        loss = loss + objective.regularisers(
-            text_features, image_features, handcrafted=self.handcrafted, frozen=frozen
+        loss = classification_loss(config, logits, evidence, labels, epoch=self.epoch + 1)
+        loss = loss + regularisers(
+            config, text_features, image_features, handcrafted=self.anchors, frozen=frozen
         )
-        return loss, fused_scores(logits, evidence, objective.fusion)
+        return loss, FUSIONS[config.fusion].scores(logits, evidence)
+
+    def loss_of_members(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss as `loss` does, and the scores, for templates that are models of BASE.
+
+        With LOSS base the losses of the M models take the place of L_cls. Features that L_de or
+        L_con need are computed in addition to those that BASE classifies by.
+        """
+        config, views = self.config, self.views_of(images)
+        if config.loss == "base":
+            each = [m.loss(view, labels) for m, view in zip(self.members, views, strict=True)]
+            logits = torch.stack([scores for _, scores in each], dim=1)
+            losses = torch.stack([loss for loss, _ in each])
+            loss = losses.sum() if config.loss_reduction == "sum" else losses.mean()
+            evidence = self.evidence(logits)
+        else:
+            logits = self.logits(images)
+            evidence = self.evidence(logits)
+            loss = classification_loss(config, logits, evidence, labels, epoch=self.epoch + 1)
+        if config.regularised:
+            models = list(zip(self.members, [m.model() for m in self.members], views, strict=True))
+            text = torch.stack([m.text_features(prompts) for m, prompts, _ in models])
+            image = torch.stack([m.image_features(v, prompts) for m, prompts, v in models], dim=1)
+            with torch.no_grad():
+                plain = [encode_image(self.clip, v) for v in views if config.compares_images]
+            frozen = torch.stack(plain, dim=1) if plain else None
+            loss = loss + regularisers(config, text, image, handcrafted=self.anchors, frozen=frozen)
+        return loss, FUSIONS[config.fusion].scores(logits, evidence)
+
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """Return the optimizer, as BASE sets it."""
+        return (self.members[0] if self.members else super()).optimizer(model)
+
+    def after_step(self) -> None:
+        """Let each model of BASE do what follows its step."""
+        for member in self.members:
+            member.after_step()
 
     def with_frozen(self, images: Tensor, prompts: PromptSet) -> tuple[Tensor, Tensor | None]:
-        """`image_features` of the views, and (B, M, E) in the tower without prompts for L_con."""
-        if self.objective.gamma_image:
+        """Return `image_features` of the views, and those without prompts (B, M, E) for L_con."""
+        if self.config.compares_images:
             return encode_image_sets_twice(self.clip, images, prompts)
         return self.image_features(images, prompts), None
 
     # Calibration
 
-    def encode_ahead(self) -> None:
-        """As in CLIPTrainer; the training images too, where they give the evidence's offset."""
-        super().encode_ahead()
-        if self.settings.EVIDENCE_OFFSET == "training":
-            self.features(self.dm.dataset.train_x, desc="train")
+    def image_sets(self) -> Iterator[ImageSet]:
+        """Yield the training images too, where they give the evidence's offset."""
+        yield from super().image_sets()
+        if self.config.evidence_offset == "training":
+            yield ImageSet.of(self.dm.dataset.train_x)
 
     def before_train(self) -> None:
-        """Set the evidence's offset where it is the training images', unless the run is resumed."""
+        """Set the evidence's offset where it is the training images', unless the run is resumed.
+
+        Raises:
+            ValueError: L_de or L_con of texts that depend on the image.
+        """
         super().before_train()
+        if self.members and self.config.regularised and self.evaluation_text() is None:
+            raise ValueError(
+                "TRAINER.CDC.BETA and TRAINER.CDC.GAMMA must be 0 where the texts depend on the "
+                f"image, as those of TRAINER.CDC.BASE {self.config.base}"
+            )
         # a resumed run has its offset from the checkpoint
-        if self.settings.EVIDENCE_OFFSET == "training" and self.start_epoch == 0:
+        if self.config.evidence_offset == "training" and self.start_epoch == 0:
             offset = self.model.get_buffer("offset").fill_(self.mean_zeroshot_logit())
             print(f"Evidence offset: {offset.item():.4f} (mean zero-shot logit)")
 
     @torch.no_grad()
     def mean_zeroshot_logit(self) -> float:
-        """Mean of CLIP's logits over the training images and all classes, without augmentation."""
-        total, count = 0.0, 0
+        """Return CLIP's mean logit over the plain training images and all classes."""
+        total, count = torch.zeros((), dtype=torch.double, device=self.device), 0
         size = self.cfg.DATALOADER.TEST.BATCH_SIZE
-        for features in batches(self.features(self.dm.dataset.train_x), size):
-            logits = self.classify(features.to(self.device), self.handcrafted)
-            total, count = total + logits.sum().item(), count + logits.numel()
-        return total / count
+        for features in batches(self.encoder.items(self.dm.dataset.train_x), size):
+            logits = self.backbone.classify(features.to(self.device), self.handcrafted)
+            total, count = total + logits.sum(), count + logits.numel()
+        return total.item() / count
 
     def calibrate(self) -> None:
         """Set eta: fixed by the configuration, or by likelihood on the validation split."""
-        eta = self.settings.DISCOUNT
+        eta = self.config.discount
         if eta == "fit":
             eta = self.fitted_discount()
         elif eta in (None, "geometric"):
-            eta = 1 / self.settings.N_TEMPLATES
+            eta = 1 / self.config.n_templates
         self.model.get_buffer("discount").fill_(eta)
 
     def fitted_discount(self) -> float:
-        """eta by likelihood on the validation split; 1 without one."""
+        """Return eta by likelihood on the validation split; 1 without one."""
         if self.val_loader is None:
             print("No validation split to fit the discount on: Dempster's rule, discount 1")
             return 1.0
-        logits, labels = self.validation_logits()
+        logits, labels = validation_logits(self)
         eta = fit_discount(self.evidence(logits).cpu(), labels)
         print(f"Fusion discount: {eta:.4f} (fitted on {len(labels)} images)")
         return eta
@@ -316,32 +372,46 @@ class CDC(PromptTrainer):
     # Prediction
 
     def prediction_of(self, logits: Tensor) -> Prediction:
-        """Fused in five ways (B, K), the conflict (B,), and what each template says (B, M, K).
+        """Answer by every fusion rule (B, K), with the conflict (B,) and each template (B, M, K).
 
-        Args:
-            logits: (B, M, K), of the plain image, which all templates see at test [ours].
+        Logits (B, M, K) are of the plain image, which all templates see at test [ours].
         """
         # In fp64, so that very certain samples do not tie when they are ranked by uncertainty.
         evidence = self.evidence(logits).double()
         # A template answers with what its loss has trained: an opinion, or a softmax.
-        trusted = self.settings.LOSS == "trusted"
-        templates = of_evidence(evidence) if trusted else of_logits(logits.double())
+        trusted = self.config.loss == "trusted"
+        templates = opinion_answer(evidence) if trusted else softmax_answer(logits.double())
         discount = self.model.get_buffer("discount").item()
-        answers = fused(logits, evidence, templates[0], discount=discount)
-        readings = {rule: Reading(*answer) for rule, answer in answers.items()}
+        readings = {
+            name: Reading(*fusion.answer(logits, evidence, templates[0], discount))
+            for name, fusion in FUSIONS.items()
+        }
         return Prediction(
-            main=readings[self.settings.FUSION],
+            main=readings[self.config.fusion],
             readings=readings,
             extras={"conflict": conflict(evidence)},
             members={"template": Reading(*templates)},
         )
 
     def details(self) -> dict[str, Any]:
-        """The evidence's offset (0: each image's own), the discount, how alike templates are."""
+        """Return the evidence's offset (0: each image's own), the discount, and (M, M) cosines.
+
+        The cosines are of texts, and of what they hold beyond t^0 or their anchors.
+        """
         with torch.no_grad():
-            texts = self.text_features(self.model())
+            texts = self.evaluation_text()
+        cosines = (
+            {}
+            if texts is None
+            else {
+                "template_cosines": template_cosines(texts).tolist(),
+                "residual_cosines": template_cosines(
+                    residual_directions(texts, self.anchors)
+                ).tolist(),
+            }
+        )
         return {
             "offset": self.model.get_buffer("offset").item(),
             "discount": self.model.get_buffer("discount").item(),
-            "template_cosines": template_cosines(texts).tolist(),
+            **cosines,
         }

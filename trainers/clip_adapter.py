@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from causalclip.clip.kinds import backbone_of
+from causalclip.clip.interface import backbone_of
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
+from causalclip.engine.class_texts import handcrafted_features
 from causalclip.engine.prompt_trainer import PromptTrainer
-from causalclip.engine.settings import Number, Whole
+from causalclip.settings.constraints import integer, number
+from causalclip.settings.search import GRADIENT_SPACE, Choice
+from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 
 class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
@@ -19,24 +21,23 @@ class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
     config_node = "CLIP_ADAPTER"
     image_tower_untouched = True
     model_name = "clip_adapter"
-    defaults = {
-        "REDUCTION": 4,
-        "RATIO": 0.2,  # alpha of the paper
-        "TEMPLATE": "",  # empty takes the data set's published template
-        "PREC": "fp32",
-        "PROJECTION": "",
+    settings_table = {
+        # The widest features of a released model have 1,024 dimensions.
+        "REDUCTION": Setting(4, integer(1, 1024), "Factor by which the bottleneck is narrower."),
+        "RATIO": Setting(0.2, number(0, 1), "Share of the adapted features, alpha."),
+        "TEMPLATE": TEMPLATE,
+        **COMMON,
     }
-    # The widest features of a released model have 1,024 dimensions.
-    constraints = {"REDUCTION": Whole(1, 1024), "RATIO": Number(0, 1)}
+    search_space = {**GRADIENT_SPACE, "RATIO": Choice((0.2, 0.4, 0.6, 0.8))}
 
     def build_prompts(self) -> nn.Module:
-        """The bottleneck, from features (B, E) to features (B, E).
+        """Return the bottleneck, from features (B, E) to features (B, E).
 
         Raises:
             ValueError: a REDUCTION that leaves no unit.
         """
         template = self.settings.TEMPLATE or dataset_template(self.cfg)
-        self.handcrafted = class_features(self.clip, self.classnames, [template])
+        self.handcrafted = handcrafted_features(self, [template])
         width = backbone_of(self.clip).embed_dim
         if (reduction := self.settings.REDUCTION) > width:
             raise ValueError(
@@ -51,7 +52,7 @@ class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
         )
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Class logits (B, K) of images (B, 3, H, W) against the hand-crafted text."""
+        """Return class logits (B, K) of images (B, 3, H, W) against the hand-crafted text."""
         return self.feature_logits(self.image_features(images, PromptSet()))
 
     def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
@@ -59,7 +60,7 @@ class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
         features = features.float()
         adapted = self.model(features).float()  # half of that under PREC amp
         blended = torch.lerp(features, adapted, self.settings.RATIO)
-        return self.classify(blended, self.handcrafted)
+        return self.backbone.classify(blended, self.handcrafted)
 
     def evaluation_text(self) -> None:
         """The text is the hand-crafted one, kept since the model was built."""

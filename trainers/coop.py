@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import get_args
 
 from torch import nn
+from yacs.config import CfgNode
 
 from causalclip.clip.prompts import TextPrompts
 from causalclip.clip.texts import Position
-from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
-from causalclip.engine.settings import Flag, OneOf, Text
+from causalclip.engine.contexts import TOKENS, Context
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.settings.constraints import boolean, one_of, text
+from causalclip.settings.table import COMMON, Setting
 
 
 class CoOp(PromptTrainer):
@@ -17,28 +20,23 @@ class CoOp(PromptTrainer):
 
     config_node = "COOP"
     image_tower_untouched = True
-    defaults = {
-        "N_CTX": 16,
-        "CSC": False,
-        "CTX_INIT": "",
-        "PREC": "fp32",
-        "CLASS_TOKEN_POSITION": "end",
-        "PROJECTION": "",
-    }
-    constraints = {
-        "N_CTX": TOKENS,
-        "CSC": Flag(),
-        "CTX_INIT": Text(),
-        "CLASS_TOKEN_POSITION": OneOf(get_args(Position)),
+    settings_table = {
+        "N_CTX": Setting(16, TOKENS, "Number of learned context words; CTX_INIT decides if set."),
+        "CSC": Setting(False, boolean(), "Learn a context of its own for each class."),
+        "CTX_INIT": Setting("", text(), "Words to start from; empty: at random."),
+        "CLASS_TOKEN_POSITION": Setting(
+            "end", one_of(get_args(Position)), "Place of the class name in the context."
+        ),
+        **COMMON,
     }
 
-    @property
-    def class_bound(self) -> bool:
-        """A context of its own for each class cannot move to other classes."""
-        return self.settings.CSC
+    @classmethod
+    def knows_other_classes(cls, settings: CfgNode) -> bool:
+        """Return False for class-specific contexts, which cannot move to other classes."""
+        return not settings.CSC
 
     def context(self) -> Context:
-        """The words that are learned, from N_CTX or CTX_INIT."""
+        """Return the learned words, from N_CTX or CTX_INIT."""
         return Context.of_words(self.settings, position=self.settings.CLASS_TOKEN_POSITION)
 
     def build_prompts(self) -> nn.Module:
@@ -46,7 +44,7 @@ class CoOp(PromptTrainer):
         context = self.context()
         return TextPrompts(
             context.n_ctx,
-            self.text_width,
+            self.backbone.text_width,
             init=context.start(self.clip),
             n_classes=len(self.classnames) if self.settings.CSC else None,
         )

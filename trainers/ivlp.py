@@ -4,40 +4,35 @@ from __future__ import annotations
 
 from torch import nn
 
-from causalclip.engine.prompt_trainer import (
-    MAYBE_DEPTH,
-    MAYBE_TOKENS,
-    Context,
-    PromptTrainer,
-    independent_prompts,
-)
-from causalclip.engine.settings import Text
+from causalclip.engine.contexts import MAYBE_DEPTH, MAYBE_TOKENS, Context, independent_prompts
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.settings.constraints import text
+from causalclip.settings.search import DEPTHS, GRADIENT_SPACE
+from causalclip.settings.table import COMMON, Setting
 
 
 class IVLP(PromptTrainer):
     """Text and visual prompts that share nothing; PROMPT_DEPTH_VISION 0 prompts the text alone."""
 
     config_node = "IVLP"
+    backbones = "ViT"
     model_name = "VLPromptLearner"
-    defaults = {
-        "N_CTX_VISION": 2,
-        "N_CTX_TEXT": 2,
-        "CTX_INIT": "a photo of a",
-        "PREC": "fp32",
-        "PROMPT_DEPTH_VISION": 9,
-        "PROMPT_DEPTH_TEXT": 9,
-        "PROJECTION": "",
+    settings_table = {
+        "N_CTX_VISION": Setting(2, MAYBE_TOKENS, "Number of learned image tokens."),
+        "N_CTX_TEXT": Setting(2, MAYBE_TOKENS, "Number of learned text tokens."),
+        "CTX_INIT": Setting("a photo of a", text(), "Words to start from; empty: at random."),
+        "PROMPT_DEPTH_VISION": Setting(
+            9, MAYBE_DEPTH, "Image blocks with prompts; 0: none.", blocks="image"
+        ),
+        "PROMPT_DEPTH_TEXT": Setting(
+            9, MAYBE_DEPTH, "Text blocks with prompts; 0: none.", blocks="text"
+        ),
+        **COMMON,
     }
-    constraints = {
-        "N_CTX_VISION": MAYBE_TOKENS,
-        "N_CTX_TEXT": MAYBE_TOKENS,
-        "CTX_INIT": Text(),
-        "PROMPT_DEPTH_VISION": MAYBE_DEPTH,
-        "PROMPT_DEPTH_TEXT": MAYBE_DEPTH,
-    }
+    search_space = {**GRADIENT_SPACE, "PROMPT_DEPTH_VISION PROMPT_DEPTH_TEXT": DEPTHS}
 
     def context(self) -> Context:
-        """The words that are learned, from N_CTX or CTX_INIT."""
+        """Return the learned words, from N_CTX or CTX_INIT."""
         return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
 
     @property
@@ -46,7 +41,7 @@ class IVLP(PromptTrainer):
         return self.settings.PROMPT_DEPTH_VISION == 0
 
     def build_prompts(self) -> nn.Module:
-        """Independent prompts of both towers."""
+        """Return independent prompts of both towers."""
         settings = self.settings
         return independent_prompts(
             self.clip,

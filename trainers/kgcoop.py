@@ -1,4 +1,4 @@
-"""KgCoOp: CoOp held near the hand-crafted text by a distance penalty (arXiv 2303.13283)."""
+"""KgCoOp: CoOp with a penalty on the distance from the hand-crafted text (arXiv 2303.13283)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalclip.clip.prompts import TextPrompts
-from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
-from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
-from causalclip.engine.settings import Number, Text
+from causalclip.engine.class_texts import handcrafted_features
+from causalclip.engine.contexts import TOKENS, Context
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.settings.constraints import number, text
+from causalclip.settings.search import GRADIENT_SPACE, LogUniform
+from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 # The published code follows CoOp's templates but for textures.
-TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}
+KGCOOP_TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}
 
 
 class KgCoOp(PromptTrainer):
@@ -20,35 +23,44 @@ class KgCoOp(PromptTrainer):
 
     config_node = "KGCOOP"
     image_tower_untouched = True
-    defaults = {
-        "N_CTX": 4,
-        "CTX_INIT": "a photo of a",
-        "W": 8.0,  # lambda of the paper
-        "TEMPLATE": "",  # of w_k^clip; empty takes the data set's published template
-        "PREC": "fp32",
-        "PROJECTION": "",
+    settings_table = {
+        "N_CTX": Setting(4, TOKENS, "Number of learned context words; CTX_INIT decides if set."),
+        "CTX_INIT": Setting("a photo of a", text(), "Words to start from; empty: at random."),
+        "W": Setting(8.0, number(0), "Weight of the distance from CLIP's texts, lambda."),
+        "TEMPLATE": TEMPLATE,
+        **COMMON,
     }
-    constraints = {"N_CTX": TOKENS, "CTX_INIT": Text(), "W": Number(0)}
-    templates = TEMPLATES
+    search_space = {**GRADIENT_SPACE, "W": LogUniform(1.0, 20.0)}
 
     def context(self) -> Context:
-        """The words that are learned, from N_CTX or CTX_INIT."""
+        """Return the learned words, from N_CTX or CTX_INIT."""
         return Context.of_words(self.settings)
 
     def build_prompts(self) -> nn.Module:
-        """One context for all classes."""
-        context, width = self.context(), self.text_width
-        self.handcrafted = class_features(self.clip, self.classnames, [self.template()])
+        """Return one context for all classes."""
+        context, width = self.context(), self.backbone.text_width
+        self.handcrafted = handcrafted_features(self, [self.template()])
         return TextPrompts(context.n_ctx, width, init=context.start(self.clip))
 
     def template(self) -> str:
-        """The hand-crafted template that the learned text is held near."""
-        return self.settings.TEMPLATE or dataset_template(self.cfg, self.templates)
+        """Return the hand-crafted template that the learned text stays close to."""
+        return self.settings.TEMPLATE or dataset_template(self.cfg, KGCOOP_TEMPLATES)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy plus W times the mean distance of the class texts from the hand-crafted."""
-        prompts = self.model()
-        text_features = self.text_features(prompts)
-        logits = self.classify(self.image_features(images, prompts), text_features)
-        similarity = F.cosine_similarity(text_features.float(), self.handcrafted.float(), dim=-1)
-        return F.cross_entropy(logits, labels) + self.settings.W * (1 - similarity.mean()), logits
+        """Return cross-entropy plus W times the texts' mean distance from CLIP's, and logits."""
+        return knowledge_guided_loss(self, images, labels, self.handcrafted, self.settings.W)
+
+
+def knowledge_guided_loss(
+    trainer: PromptTrainer, images: Tensor, labels: Tensor, handcrafted: Tensor, weight: float
+) -> tuple[Tensor, Tensor]:
+    """Return L_ce + W mean_k (1 - cos(w_k, w_k^clip)) and the logits (B, K).
+
+    The trainer's prompts give w_k; w^clip are the `handcrafted` (K, E).
+    """
+    prompts = trainer.model()
+    text_features = trainer.text_features(prompts)
+    image_features = trainer.image_features(images, prompts)
+    logits = trainer.backbone.classify(image_features, text_features)
+    similarity = F.cosine_similarity(text_features.float(), handcrafted.float(), dim=-1)
+    return F.cross_entropy(logits, labels) + weight * (1 - similarity.mean()), logits

@@ -5,50 +5,53 @@ C by a sweep on the validation split, as in CoOp's lpclip.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor
+from yacs.config import CfgNode
 
-from causalclip.engine.features import FeatureTrainer
+from causalclip.engine.feature_cache import ImageSet
+from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
-from causalclip.engine.settings import ListOf, Maybe, Number, Whole
-from causalclip.icm.probe import LPCLIP_GRID, LPCLIP_STEPS, FittedProbe, fit_probe, sweep_c
+from causalclip.icm.fitted import LPCLIP_GRID, LPCLIP_STEPS, FittedProbe, fit_probe, sweep_c
+from causalclip.settings.constraints import integer, list_of, number, or_none
+from causalclip.settings.table import PREC, Setting
 
-C = Number(0, open_low=True)
+C = number(0, open_low=True)
 
 
 class LinearProbe(FeatureTrainer[FittedProbe]):
     """A linear classifier on the features before CLIP's own; it knows no other classes."""
 
     config_node = "LINEARPROBE"
-    knows_other_classes = False
     fit_class = FittedProbe
-    defaults = {
-        "C": None,  # inverse strength of the L2 penalty; None: by the sweep
-        "GRID": list(LPCLIP_GRID),
-        "STEPS": LPCLIP_STEPS,  # of the binary search after the grid
-        "MAX_ITER": 1000,
-        "PREC": "fp32",
-    }
-    constraints = {
-        "C": Maybe(C),
-        "GRID": ListOf(C),
-        "STEPS": Whole(0, 100),
-        "MAX_ITER": Whole(1, 1_000_000),
+    settings_table = {
+        "C": Setting(None, or_none(C), "Inverse strength of the L2 penalty; None: by a sweep."),
+        "GRID": Setting(list(LPCLIP_GRID), list_of(C), "Values of C that the sweep starts with."),
+        "STEPS": Setting(LPCLIP_STEPS, integer(0, 100), "Steps of the binary search after them."),
+        "MAX_ITER": Setting(1000, integer(1, 1_000_000), "Iterations of the solver at most."),
+        "PREC": PREC,
     }
 
-    def encode_ahead(self) -> None:
-        """As in CLIPTrainer; training images too, and the validation split where C is chosen."""
-        super().encode_ahead()
-        self.features(self.dm.dataset.train_x, desc="train")
+    @classmethod
+    def knows_other_classes(cls, settings: CfgNode) -> bool:
+        """Return False: there is no text to name other classes by."""
+        return False
+
+    def image_sets(self) -> Iterator[ImageSet]:
+        """Yield training images too, and the validation split where C is chosen."""
+        yield from super().image_sets()
+        yield ImageSet.of(self.dm.dataset.train_x)
         if self.settings.C is None and self.dm.dataset.val:
-            self.features(self.dm.dataset.val, desc="val")
+            yield ImageSet.of(self.dm.dataset.val)
 
     def fit(self) -> FittedProbe:
-        """The probe of the given C, or of the best on the validation split.
+        """Return the probe of the given C, or of the best on the validation split.
 
         Raises:
             ValueError: no validation split to choose C on, or images of one class only.
         """
-        train = self.labelled(self.dm.dataset.train_x, desc="train")
+        train = self.encoder.labelled(self.dm.dataset.train_x, desc="train")
         found = self._given(train) if self.settings.C is not None else self._swept(train)
         print(f"Linear probe: C = {found.c:g}, {len(train[0])} images")
         return found
@@ -65,7 +68,7 @@ class LinearProbe(FeatureTrainer[FittedProbe]):
             )
         return sweep_c(
             train,
-            self.labelled(self.dm.dataset.val, desc="val"),
+            self.encoder.labelled(self.dm.dataset.val, desc="val"),
             len(self.classnames),
             grid=self.settings.GRID,
             steps=self.settings.STEPS,
@@ -81,5 +84,5 @@ class LinearProbe(FeatureTrainer[FittedProbe]):
         self.require_same_classes()
 
     def predict_features(self, features: Tensor) -> Prediction:
-        """The probe's reading of image features (B, D)."""
+        """Return the probe's reading of image features (B, D)."""
         return Prediction(Reading.of_logits(self.fitted.probe.logits(features)))

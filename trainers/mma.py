@@ -1,4 +1,4 @@
-"""MMA: adapters beside the upper blocks of both towers, coupled in their middle (CVPR 2024).
+"""MMA: adapters parallel to the upper blocks of both towers, coupled in their middle (CVPR 2024).
 
 Yang et al., Multi-Modal Adapter for Vision-Language Models; its code calls the trainer
 MultiModalAdapter, and its node MMADAPTER.
@@ -11,38 +11,40 @@ from collections.abc import Sequence
 from torch import nn
 
 from causalclip.clip.adapters import CoupledAdapters
-from causalclip.clip.kinds import backbone_of
-from causalclip.clip.templates import spoken
-from causalclip.clip.texts import ClassTokens, template_tokens
+from causalclip.clip.interface import backbone_of
+from causalclip.clip.texts import ClassTokens, readable, template_tokens
 from causalclip.data.templates import given_template
-from causalclip.engine.prompt_trainer import DEPTH, PromptTrainer, tower_widths
-from causalclip.engine.settings import Number, Text, Whole
+from causalclip.engine.contexts import DEPTH, tower_widths
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.settings.constraints import integer, number, text
+from causalclip.settings.search import GRADIENT_SPACE, LogUniform, Shares
+from causalclip.settings.table import COMMON, Setting
 
 
 class MMA(PromptTrainer):
-    """Hand-crafted text and cross-entropy; what learns is beside blocks ADAPTER_START to _END."""
+    """Hand-crafted text and cross-entropy; adapters learn in blocks ADAPTER_START to _END."""
 
     config_node = "MMA"
+    backbones = "ViT"
     model_name = "adapter_learner"
-    defaults = {
-        "TEXT_CTX_INIT": "a photo of a",
-        "ADAPTER_START": 5,  # the first layer of both towers, counted from 1
-        "ADAPTER_END": 12,
-        "ADAPTER_DIM": 32,
-        "ADAPTER_SCALE": 0.001,  # alpha of the paper
-        "PREC": "fp32",
-        "PROJECTION": "",
+    settings_table = {
+        "TEXT_CTX_INIT": Setting("a photo of a", text(), "Words before the class name."),
+        "ADAPTER_START": Setting(
+            5, DEPTH, "First layer with an adapter, counted from 1.", blocks="both"
+        ),
+        "ADAPTER_END": Setting(12, DEPTH, "Last layer with an adapter.", blocks="both"),
+        "ADAPTER_DIM": Setting(32, integer(1, 10_000), "Width of the adapters."),
+        "ADAPTER_SCALE": Setting(0.001, number(0, open_low=True), "Scale alpha of the adapters."),
+        **COMMON,
     }
-    constraints = {
-        "TEXT_CTX_INIT": Text(),
-        "ADAPTER_START": DEPTH,
-        "ADAPTER_END": DEPTH,
-        "ADAPTER_DIM": Whole(1, 10_000),
-        "ADAPTER_SCALE": Number(0, open_low=True),
+    search_space = {
+        **GRADIENT_SPACE,
+        "ADAPTER_START": Shares((0.5, 0.75, 1.0)),
+        "ADAPTER_SCALE": LogUniform(0.0003, 0.01),
     }
 
     def build_prompts(self) -> nn.Module:
-        """The adapters of both towers.
+        """Return the adapters of both towers.
 
         Raises:
             ValueError: layers that a tower does not have, or none; a ResNet.
@@ -62,8 +64,8 @@ class MMA(PromptTrainer):
         )
 
     def texts(self, names: Sequence[str]) -> ClassTokens:
-        """The same template for all data sets as published, with K class names, (K, L)."""
-        template = given_template(self.cfg) or f"{spoken(self.settings.TEXT_CTX_INIT)} {{}}."
+        """Return the same template for all data sets as published, with K class names, (K, L)."""
+        template = given_template(self.cfg) or f"{readable(self.settings.TEXT_CTX_INIT)} {{}}."
         backbone = backbone_of(self.clip)
         length, tokenizer = backbone.context_length, backbone.tokenizer
         texts = template_tokens(names, template, context_length=length, tokenizer=tokenizer)

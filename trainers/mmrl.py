@@ -1,4 +1,4 @@
-"""MMRL: tokens of a space between the towers read what is special (arXiv 2503.08497)."""
+"""MMRL: tokens of a shared space enter both towers and are classified too (arXiv 2503.08497)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from causalclip.clip.adapters import RepresentationTokens
 from causalclip.clip.encode import encode_image_tokens
-from causalclip.clip.kinds import openai_model
+from causalclip.clip.interface import openai_model
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.clip.representation import RepresentationTokens
 from causalclip.clip.texts import ClassTokens, template_tokens
-from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
-from causalclip.engine.prompt_trainer import DEPTH, TOKENS, PromptTrainer, tower_widths
-from causalclip.engine.settings import ListOf, Number, OneOf, Text, Whole
+from causalclip.engine.class_texts import handcrafted_features
+from causalclip.engine.contexts import DEPTH, TOKENS, tower_widths
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.records.results import dataset_title
+from causalclip.settings.constraints import integer, list_of, number, one_of
+from causalclip.settings.search import GRADIENT_SPACE, LogUniform
+from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 
 class MMRL(PromptTrainer):
@@ -29,31 +33,32 @@ class MMRL(PromptTrainer):
     """
 
     config_node = "MMRL"
+    backbones = "OpenAI ViT"
     model_name = "MultiModalRepresentationLearner"
     model: RepresentationTokens
-    defaults = {
-        "N_REP_TOKENS": 5,
-        "REP_LAYERS": [6, 7, 8, 9, 10, 11, 12],  # of both towers, counted from 1
-        "REP_DIM": 512,
-        "ALPHA": 0.7,
-        "REG_WEIGHT": 1.0,  # lambda of the paper
-        "INFERENCE": "auto",  # by which features: as above, or always by both or class
-        "TEMPLATE": "",  # empty takes the data set's published template
-        "PREC": "fp32",
-        "PROJECTION": "",
+    settings_table = {
+        "N_REP_TOKENS": Setting(5, TOKENS, "Number of representation tokens."),
+        "REP_LAYERS": Setting(
+            [6, 7, 8, 9, 10, 11, 12],
+            list_of(DEPTH),
+            "Layers of both towers, counted from 1.",
+            blocks="both",
+        ),
+        "REP_DIM": Setting(512, integer(1, 100_000), "Width of the representation space."),
+        "ALPHA": Setting(0.7, number(0, 1), "Share of the class feature in loss and prediction."),
+        "REG_WEIGHT": Setting(1.0, number(0), "Weight of the distance from CLIP, lambda."),
+        "INFERENCE": Setting(
+            "auto",
+            one_of(("auto", "both", "class")),
+            "Features to classify by; auto: both for trained classes, else the class feature.",
+        ),
+        "TEMPLATE": TEMPLATE,
+        **COMMON,
     }
-    constraints = {
-        "N_REP_TOKENS": TOKENS,
-        "REP_LAYERS": ListOf(DEPTH),
-        "REP_DIM": Whole(1, 100_000),
-        "ALPHA": Number(0, 1),
-        "REG_WEIGHT": Number(0),
-        "INFERENCE": OneOf(("auto", "both", "class")),
-        "TEMPLATE": Text("{}"),
-    }
+    search_space = {**GRADIENT_SPACE, "REG_WEIGHT": LogUniform(0.1, 10.0)}
 
     def build_prompts(self) -> nn.Module:
-        """The tokens, and what zero-shot CLIP makes of the same texts.
+        """Return the tokens; keep zero-shot CLIP's features of the same texts.
 
         Raises:
             ValueError: layers that a tower does not have, or that do not rise; a ResNet.
@@ -64,7 +69,7 @@ class MMRL(PromptTrainer):
         text_width, image_width = tower_widths(
             openai_model(clip, "MMRL"), text=layers[-1], vision=layers[-1]
         )
-        self.handcrafted = class_features(clip, self.classnames, [self.template()])
+        self.handcrafted = handcrafted_features(self, [self.template()])
         return RepresentationTokens(
             self.settings.N_REP_TOKENS,
             self.settings.REP_DIM,
@@ -75,31 +80,33 @@ class MMRL(PromptTrainer):
         )
 
     def template(self) -> str:
-        """The hand-crafted template of the texts into which the tokens go."""
+        """Return the hand-crafted template of the texts into which the tokens go."""
         return self.settings.TEMPLATE or dataset_template(self.cfg)
 
     def texts(self, names: Sequence[str]) -> ClassTokens:
-        """The template filled in with K class names, (K, L)."""
+        """Return the template filled in with K class names, (K, L)."""
         length = self.clip.context_length
         return template_tokens(names, self.template(), context_length=length).to(self.device)
 
     # What an image is classified by
 
     def both_features(self, images: Tensor, prompts: PromptSet) -> tuple[Tensor, Tensor]:
-        """The class feature and the token feature of images (B, 3, H, W), each (B, E)."""
+        """Return the class feature and the token feature of images (B, 3, H, W), each (B, E)."""
         features, tokens = encode_image_tokens(self.clip, images, prompts.image_additions)
         return features, self.model.features(tokens)
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Class logits (B, K) of images (B, 3, H, W), by both features or by the class feature."""
+        """Return class logits (B, K) of images (B, 3, H, W), by both features or by one."""
         prompts = self.model()
         text = self.text_features(prompts) if text is None else text
         features, of_tokens = self.both_features(images, prompts)
-        logits = self.classify(features, text)
-        return self.blended(logits, self.classify(of_tokens, text)) if self.reads_both else logits
+        logits = self.backbone.classify(features, text)
+        if not self.reads_both:
+            return logits
+        return self.blended(logits, self.backbone.classify(of_tokens, text))
 
     def blended(self, of_class: Tensor, of_tokens: Tensor) -> Tensor:
-        """ALPHA of the one logits (B, K) and 1 - ALPHA of the others."""
+        """Return ALPHA of the one logits (B, K) and 1 - ALPHA of the others."""
         return self.settings.ALPHA * of_class + (1 - self.settings.ALPHA) * of_tokens
 
     @property
@@ -107,9 +114,10 @@ class MMRL(PromptTrainer):
         """Whether this run's classes are read by the tokens too."""
         if self.settings.INFERENCE != "auto":
             return self.settings.INFERENCE == "both"
-        there = self.trained_on is None or self.trained_on["dataset"] == self.cfg.DATASET.NAME
-        trained = set(self.classnames) <= set(self.trained_names or ())
-        return there and trained and not self.leaves_out_domains
+        trained_on = self.checkpointer.trained_on
+        same_set = trained_on is None or trained_on["dataset"] == dataset_title(self.cfg)
+        same_classes = set(self.classnames) <= set(self.checkpointer.trained_names() or ())
+        return same_set and same_classes and not self.leaves_out_domains
 
     @property
     def leaves_out_domains(self) -> bool:
@@ -122,7 +130,8 @@ class MMRL(PromptTrainer):
         prompts, weight = self.model(), self.settings.REG_WEIGHT
         text = self.text_features(prompts)
         features, of_tokens = self.both_features(images, prompts)
-        logits, token_logits = self.classify(features, text), self.classify(of_tokens, text)
+        logits = self.backbone.classify(features, text)
+        token_logits = self.backbone.classify(of_tokens, text)
         entropies = F.cross_entropy(logits, labels), F.cross_entropy(token_logits, labels)
         frozen = self.image_features(images, PromptSet())
         loss = self.blended(*entropies) + weight * mean_distance(features, frozen)
@@ -131,5 +140,5 @@ class MMRL(PromptTrainer):
 
 
 def mean_distance(features: Tensor, frozen: Tensor) -> Tensor:
-    """1 - cos, averaged over N features (N, E) and frozen ones."""
+    """Return 1 - cos, averaged over N features (N, E) and frozen ones."""
     return 1 - F.cosine_similarity(features.float(), frozen.float(), dim=-1).mean()

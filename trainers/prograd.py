@@ -8,14 +8,15 @@ from torch.nn import functional as F
 
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.prompts import TextPrompts
-from causalclip.clip.zeroshot import class_features
 from causalclip.data.templates import dataset_template
-from causalclip.engine.distributed import mean_over_all
-from causalclip.engine.prompt_trainer import TOKENS, Context, PromptTrainer
-from causalclip.engine.settings import Flag, Number, Text
+from causalclip.engine.class_texts import handcrafted_features
+from causalclip.engine.contexts import TOKENS, Context
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.settings.constraints import boolean, number
+from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
-# Where the published code differs from CoOp's: the class name comes last, behind the learned words.
-TEMPLATES = {
+# Where the published code differs from CoOp's: the class name comes last, after the learned words.
+PROGRAD_TEMPLATES = {
     "OxfordPets": "a type of pet, a photo of a {}.",
     "OxfordFlowers": "a type of flower, a photo of a {}.",
     "FGVCAircraft": "a type of aircraft, a photo of a {}.",
@@ -26,14 +27,12 @@ TEMPLATES = {
 
 
 def projected(gradient: Tensor, general: Tensor, lam: float) -> Tensor:
-    """The gradient without `lam` times its part against the general direction (section 3.2).
+    """Return the gradient without `lam` times its part against the general one (section 3.2).
 
         g - lam min(0, <g, u>) u,   u = general / |general|
 
-    Args:
-        gradient: g, of the cross-entropy; any shape.
-        general: gradient of the distance from zero-shot CLIP, same shape; zero changes nothing.
-        lam: lambda; 0 is CoOp.
+    `general` is the gradient of the distance from zero-shot CLIP, of the same shape (...); zero
+    changes nothing, and `lam` 0 is CoOp.
     """
     unit = F.normalize(general.flatten(), dim=0)
     against = (gradient.flatten() @ unit).clamp(max=0)
@@ -48,33 +47,28 @@ class ProGrad(PromptTrainer):
 
     config_node = "PROGRAD"
     image_tower_untouched = True
-    defaults = {
-        "N_CTX": 16,
-        "CTX_INIT": True,  # start from the words of the template, behind zeros; False: at random
-        "LAMBDA": 1.0,
-        "T": 1.0,  # temperature of both sides of the KL
-        "TEMPLATE": "",  # of zero-shot CLIP; empty takes the data set's published template
-        "PREC": "fp32",
-        "PROJECTION": "",
-    }
-    constraints = {
-        "N_CTX": TOKENS,
-        "CTX_INIT": Flag(),
-        "LAMBDA": Number(0),
-        "T": Number(0, open_low=True),
-        "TEMPLATE": Text("{}"),
+    several_processes = False  # the projection needs the gradient of the whole batch
+    settings_table = {
+        "N_CTX": Setting(16, TOKENS, "Number of learned context words."),
+        "CTX_INIT": Setting(
+            True, boolean(), "Start from the words of the template after zeros, or at random."
+        ),
+        "LAMBDA": Setting(1.0, number(0), "Share of the conflicting gradient to remove."),
+        "T": Setting(1.0, number(0, open_low=True), "Temperature of the distance from CLIP."),
+        "TEMPLATE": TEMPLATE,
+        **COMMON,
     }
 
     def template(self) -> str:
-        """The hand-crafted template that zero-shot CLIP reads and the context starts from."""
-        return self.settings.TEMPLATE or dataset_template(self.cfg, TEMPLATES)
+        """Return the hand-crafted template of zero-shot CLIP and of the context's start."""
+        return self.settings.TEMPLATE or dataset_template(self.cfg, PROGRAD_TEMPLATES)
 
     def words(self) -> str:
-        """What the context starts from: the template up to the class name, or nothing."""
+        """Return the first words of the context: the template up to the class name, or none."""
         return self.template().partition("{}")[0].strip() if self.settings.CTX_INIT else ""
 
     def padding(self) -> int:
-        """The learned tokens in front of the words.
+        """Return the learned tokens in front of the words.
 
         Raises:
             ValueError: more words than N_CTX.
@@ -88,15 +82,15 @@ class ProGrad(PromptTrainer):
         return n_ctx - count
 
     def context(self) -> Context:
-        """N_CTX tokens that end in the words of the template."""
+        """Return N_CTX tokens that end in the words of the template."""
         if not (words := self.words()):
             return Context(self.settings.N_CTX)
         return Context(self.settings.N_CTX, " ".join(["X"] * self.padding() + [words]))
 
     def build_prompts(self) -> nn.Module:
         """One context for all classes, zero in front of its words as published."""
-        context, width = self.context(), self.text_width
-        self.handcrafted = class_features(self.clip, self.classnames, [self.template()])
+        context, width = self.context(), self.backbone.text_width
+        self.handcrafted = handcrafted_features(self, [self.template()])
         if (start := context.start(self.clip)) is not None:
             start[: self.padding()] = 0
         return TextPrompts(context.n_ctx, width, init=start)
@@ -106,22 +100,17 @@ class ProGrad(PromptTrainer):
         ctx = self.model().text[0].clone()  # a tensor of this step, so that its hook ends with it
         prompts = PromptSet(text=(ctx,))
         image_features = self.image_features(images, prompts)
-        logits = self.classify(image_features, self.text_features(prompts))
-        distance = self.distance(logits, self.classify(image_features, self.handcrafted))
+        logits = self.backbone.classify(image_features, self.text_features(prompts))
+        distance = self.distance(logits, self.backbone.classify(image_features, self.handcrafted))
         # Scaled under amp against underflow; `projected` reads no more than its direction.
         scaled = self.scaler.scale(distance)
         (general,) = torch.autograd.grad(scaled, ctx, retain_graph=True)
 
-        def aligned(gradient: Tensor) -> Tensor:
-            # Of several processes, all project the gradients of the whole batch.
-            whole = mean_over_all(len(labels), gradient, general)
-            return projected(*whole, lam=self.settings.LAMBDA)
-
-        ctx.register_hook(aligned)
+        ctx.register_hook(lambda gradient: projected(gradient, general, self.settings.LAMBDA))
         return F.cross_entropy(logits, labels), logits
 
     def distance(self, logits: Tensor, zero_shot: Tensor) -> Tensor:
-        """T^2 KL(zero-shot || learned) of logits (B, K), up to a constant (section 3.2)."""
+        """Return T^2 KL(zero-shot || learned) of logits (B, K), up to a constant (section 3.2)."""
         temperature = self.settings.T
         targets = (zero_shot / temperature).softmax(-1)
         return temperature**2 * F.cross_entropy(logits / temperature, targets)

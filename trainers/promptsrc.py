@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from causalclip.clip.encode import encode_text
-from causalclip.clip.kinds import backbone_of
+from causalclip.clip.interface import backbone_of
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.clip.templates import IMAGENET_TEMPLATES, spoken
-from causalclip.engine.prompt_trainer import (
-    MAYBE_DEPTH,
-    MAYBE_TOKENS,
-    Context,
-    PromptTrainer,
-    independent_prompts,
-)
-from causalclip.engine.settings import Number, Text
+from causalclip.clip.texts import readable
+from causalclip.clip.zeroshot import IMAGENET_TEMPLATES, mean_text_features
+from causalclip.engine.class_texts import descriptions_of
+from causalclip.engine.contexts import MAYBE_DEPTH, MAYBE_TOKENS, Context, independent_prompts
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.settings.constraints import number, text
+from causalclip.settings.search import DEPTHS, GRADIENT_SPACE
+from causalclip.settings.table import COMMON, Setting
 
-TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published ones are these of CLIP's eighty
+SIXTY_TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published ones are these of CLIP's eighty
 
 
 class PromptSRC(PromptTrainer):
@@ -33,38 +30,32 @@ class PromptSRC(PromptTrainer):
     """
 
     config_node = "PROMPTSRC"
+    backbones = "ViT"
     model_name = "VLPromptLearner"
-    defaults = {
-        "N_CTX_VISION": 4,
-        "N_CTX_TEXT": 4,
-        "CTX_INIT": "a photo of a",
-        "PREC": "fp32",
-        "PROMPT_DEPTH_VISION": 9,
-        "PROMPT_DEPTH_TEXT": 9,
-        "TEXT_LOSS_WEIGHT": 25.0,
-        "IMAGE_LOSS_WEIGHT": 10.0,
-        "GPA_MEAN": 15.0,
-        "GPA_STD": 1.0,
-        "PROJECTION": "",
+    settings_table = {
+        "N_CTX_VISION": Setting(4, MAYBE_TOKENS, "Number of learned image tokens."),
+        "N_CTX_TEXT": Setting(4, MAYBE_TOKENS, "Number of learned text tokens."),
+        "CTX_INIT": Setting("a photo of a", text(), "Words to start from; empty: at random."),
+        "PROMPT_DEPTH_VISION": Setting(
+            9, MAYBE_DEPTH, "Image blocks with prompts; 0: none.", blocks="image"
+        ),
+        "PROMPT_DEPTH_TEXT": Setting(
+            9, MAYBE_DEPTH, "Text blocks with prompts; 0: none.", blocks="text"
+        ),
+        "TEXT_LOSS_WEIGHT": Setting(25.0, number(0), "Weight of the texts' distance from CLIP's."),
+        "IMAGE_LOSS_WEIGHT": Setting(10.0, number(0), "Weight of the images' distance."),
+        "GPA_MEAN": Setting(15.0, number(0), "Centre of the Gaussian average, in epochs."),
+        "GPA_STD": Setting(1.0, number(0, open_low=True), "Width of the Gaussian average."),
+        **COMMON,
     }
-    constraints = {
-        "N_CTX_VISION": MAYBE_TOKENS,
-        "N_CTX_TEXT": MAYBE_TOKENS,
-        "CTX_INIT": Text(),
-        "PROMPT_DEPTH_VISION": MAYBE_DEPTH,
-        "PROMPT_DEPTH_TEXT": MAYBE_DEPTH,
-        "TEXT_LOSS_WEIGHT": Number(0),
-        "IMAGE_LOSS_WEIGHT": Number(0),
-        "GPA_MEAN": Number(0),
-        "GPA_STD": Number(0, open_low=True),
-    }
+    search_space = {**GRADIENT_SPACE, "PROMPT_DEPTH_VISION PROMPT_DEPTH_TEXT": DEPTHS}
 
     def context(self) -> Context:
-        """The words that are learned, from N_CTX or CTX_INIT."""
+        """Return the learned words, from N_CTX or CTX_INIT."""
         return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:
-        """Independent prompts of both towers, with a buffer for their average."""
+        """Return independent prompts of both towers, with a buffer for their average."""
         settings = self.settings
         with torch.no_grad():
             self.teacher_text = self.teacher_text_features()
@@ -81,11 +72,16 @@ class PromptSRC(PromptTrainer):
         return prompts
 
     def teacher_text_features(self) -> Tensor:
-        """(K, E): mean of CLIP's raw features over 60 templates, then normalised [code]."""
-        names = [spoken(name) for name in self.classnames]
+        """Return (K, E): mean of CLIP's raw features over 60 templates, then normalised [code].
+
+        With DATASET.DESCRIPTIONS, over its sentences.
+        """
+        if (sentences := descriptions_of(self)) is not None:
+            return mean_text_features(self.clip, sentences).float()
+        names = [readable(name) for name in self.classnames]
         total = torch.zeros((), device=self.device)
         backbone = backbone_of(self.clip)
-        for template in TEMPLATES:
+        for template in SIXTY_TEMPLATES:
             texts = [template.format(name) for name in names]
             tokens = backbone.tokenizer(texts, backbone.context_length)
             total = total + encode_text(self.clip, tokens.to(self.device)).float()
@@ -97,18 +93,16 @@ class PromptSRC(PromptTrainer):
         text = F.normalize(self.text_features(prompts).float(), dim=-1)
         image = F.normalize(self.image_features(images, prompts).float(), dim=-1)
         teacher = F.normalize(self.image_features(images, PromptSet()).float(), dim=-1)
-        logits = self.classify(image, text)
+        logits = self.backbone.classify(image, text)
         loss = F.cross_entropy(logits, labels)
         loss = loss + settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, self.teacher_text)
         loss = loss + settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, teacher)
-        return loss + mean_kl(logits, self.classify(teacher, self.teacher_text)), logits
+        return loss + mean_kl(logits, self.backbone.classify(teacher, self.teacher_text)), logits
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float] | None:
-        """One step; the last one of an epoch is followed by the averaging."""
-        summary = super().forward_backward(batch)
+    def after_step(self) -> None:
+        """Average the prompts after the last step of an epoch."""
         if self.batch_idx + 1 == self.num_batches:
             self.aggregate()
-        return summary
 
     @torch.no_grad()
     def aggregate(self) -> None:
@@ -123,12 +117,12 @@ class PromptSRC(PromptTrainer):
 
 
 def mean_kl(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(teacher || student) of logits (B, K), summed and divided by B K as published [code]."""
+    """Return KL(teacher || student) of logits (B, K), its sum over B K as published [code]."""
     student, teacher = logits.log_softmax(-1), teacher_logits.log_softmax(-1)
     return F.kl_div(student, teacher, reduction="sum", log_target=True) / logits.numel()
 
 
 def gaussian_weights(n_epochs: int, mean: float, std: float) -> Tensor:
-    """(n_epochs,) normalised weights exp(-(e - mean)^2 / (2 std^2)) of the epochs e = 1..n."""
+    """Return weights (n,) of the epochs e = 1..n, exp(-(e - mean)^2 / (2 std^2)) over their sum."""
     epochs = torch.arange(1, n_epochs + 1, dtype=torch.float64)
     return torch.softmax(-0.5 * ((epochs - mean) / std) ** 2, dim=0)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from dassl.data.data_manager import build_data_loader
 from torch import Tensor
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT
-from causalclip.clip.zeroshot import class_features
-from causalclip.data.templates import dataset_template, given_template
-from causalclip.engine.features import FeatureTrainer
-from causalclip.engine.loading import training_loader
+from causalclip.engine.class_texts import handcrafted_features, published_templates
+from causalclip.engine.feature_cache import ImageSet
+from causalclip.engine.feature_trainer import FeatureTrainer
+from causalclip.engine.fit import TensorFit
 from causalclip.engine.prediction import Prediction, Reading
-from causalclip.engine.settings import ListOf, Number, Whole
+from causalclip.settings.constraints import integer, list_of, number
+from causalclip.settings.search import GRADIENT_SPACE
+from causalclip.settings.table import PREC, Setting
 
 
-@dataclass(frozen=True, eq=False)
-class FittedCache:
-    """The cache of few-shot features with its strengths, and how good these were."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedCache(TensorFit):
+    """The cache of few-shot features with its strengths, and how good these were.
+
+    Facts: alpha, beta and their validation accuracy in per cent (None where there was no search).
+    """
 
     keys: Tensor
     """F (N, E), unit rows."""
@@ -33,26 +36,11 @@ class FittedCache:
     """Residual ratio, a scalar."""
     beta: Tensor
     """Sharpness, a scalar."""
-    facts: Mapping[str, Any]
-    """alpha, beta and their validation accuracy in per cent (None where there was no search)."""
-
-    def state(self) -> dict[str, Tensor]:
-        """What was learned, by name."""
-        return {name: getattr(self, name) for name in ("keys", "labels", "alpha", "beta")}
-
-    @classmethod
-    def from_state(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedCache:
-        """The fit that `state` and `facts` were taken of: keys (N, D), labels (N,).
-
-        Raises:
-            KeyError: a tensor is missing.
-        """
-        return cls(tensors["keys"], tensors["labels"], tensors["alpha"], tensors["beta"], facts)
 
     def logits(self, features: Tensor, n_classes: int) -> Tensor:
-        """Alpha times `cache_logits` (B, K) of unit features (B, E), for K = `n_classes`."""
+        """Return ALPHA times `cache_logits` (B, K) of unit features (B, E), for K = `n_classes`."""
         values = one_hot(self.labels, n_classes)
-        return self.alpha * cache_logits(features, self.keys, values, self.beta)
+        return self.alpha * cache_logits(features @ self.keys.T, values, self.beta)
 
 
 class TipAdapter(FeatureTrainer[FittedCache]):
@@ -63,26 +51,27 @@ class TipAdapter(FeatureTrainer[FittedCache]):
     """
 
     config_node = "TIPADAPTER"
-    knows_other_classes = False
     fit_class = FittedCache
-    defaults = {
-        "AUGMENT_EPOCHS": 10,
-        "ALPHA": 1.17,  # residual ratio, and
-        "BETA": 1.0,  # sharpness: the published start, kept where there is nothing to search on
-        "SEARCH_SCALE": [7.0, 3.0],  # largest beta and alpha tried, from 0.1
-        "SEARCH_STEP": [200, 20],  # values of each; an empty list: no search
-        "PREC": "fp32",
-    }
-    constraints = {
-        "AUGMENT_EPOCHS": Whole(1, 1000),
-        "ALPHA": Number(0),
-        "BETA": Number(0),
-        "SEARCH_SCALE": ListOf(Number(0.1, open_low=True)),
-        "SEARCH_STEP": ListOf(Whole(1, 10_000), least=0),
+    settings_table = {
+        "AUGMENT_EPOCHS": Setting(10, integer(1, 1000), "Augmented passes that are averaged."),
+        "ALPHA": Setting(1.17, number(0), "Residual ratio, where there is nothing to search on."),
+        "BETA": Setting(1.0, number(0), "Sharpness, where there is nothing to search on."),
+        "SEARCH_SCALE": Setting(
+            [7.0, 3.0], list_of(number(0.1, open_low=True)), "Largest beta and alpha to try."
+        ),
+        "SEARCH_STEP": Setting(
+            [200, 20], list_of(integer(1, 10_000), least=0), "Values of each; empty: no search."
+        ),
+        "PREC": PREC,
     }
 
+    @classmethod
+    def knows_other_classes(cls, settings: CfgNode) -> bool:
+        """Return False: there is no text to name other classes by."""
+        return False
+
     def check_cfg(self, cfg: CfgNode) -> None:
-        """As in CLIPTrainer, and that the search has two ends and two numbers of values, or none.
+        """Check each setting, and that the search has two ends and two numbers of values, or none.
 
         Raises:
             ValueError: names the key, what is allowed and what came.
@@ -98,76 +87,59 @@ class TipAdapter(FeatureTrainer[FittedCache]):
                 )
 
     def build_method(self) -> None:
-        """Encode the class names in the data set's template, or in ImageNet's seven."""
-        super().build_method()
-        published = self.cfg.DATASET.NAME == "ImageNet" and not given_template(self.cfg)
-        templates = IMAGENET_TEMPLATES_SELECT if published else [dataset_template(self.cfg)]
-        self.text = class_features(self.clip, self.classnames, templates)
+        """Encode the class names."""
+        self.text = handcrafted_features(self, published_templates(self.cfg))
 
     # Fitting
 
-    def encode_ahead(self) -> None:
-        """As in CLIPTrainer; the validation split too, but no augmented training image."""
-        super().encode_ahead()
+    def image_sets(self) -> Iterator[ImageSet]:
+        """Yield the validation split too, but no augmented training image."""
+        yield from super().image_sets()
         if self.settings.SEARCH_STEP and self.dm.dataset.val:
-            self.features(self.dm.dataset.val, desc="val")
+            yield ImageSet.of(self.dm.dataset.val)
 
     def fit(self) -> FittedCache:
-        """The cache, with the strengths that the validation split asks for."""
+        """Return the cache, with the strengths that the validation split asks for."""
         keys, labels = self.cache()
         alpha, beta, accuracy = self.search(keys, labels)
         found = {"alpha": alpha, "beta": beta, "validation_accuracy": accuracy}
         print(f"Cache of {len(keys)} images, {found}")
-        return FittedCache(keys, labels, torch.tensor(alpha), torch.tensor(beta), found)
+        strengths = {"alpha": torch.tensor(alpha), "beta": torch.tensor(beta)}
+        return FittedCache(keys=keys, labels=labels, **strengths, facts=found)
 
     @torch.no_grad()
     def cache(self) -> tuple[Tensor, Tensor]:
-        """Keys (N, E), normalised mean features over augmented passes, and labels (N,)."""
-        loader = build_data_loader(
-            self.cfg,
-            sampler_type="SequentialSampler",
-            data_source=self.dm.dataset.train_x,
-            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
-            tfm=self.train_loader_x.dataset.transform,
-            is_train=False,
-        )
-        loader = training_loader(loader, self.cfg, epochs=self.settings.AUGMENT_EPOCHS)
-        total, labels = self._seen(loader)
-        for _ in range(self.settings.AUGMENT_EPOCHS - 1):
-            total = total + self._seen(loader)[0]
+        """Return keys (N, E), normalised mean features over augmented passes, and labels (N,)."""
+        passes = self.augmented_passes(self.settings.AUGMENT_EPOCHS)
+        total, labels = next(passes)
+        for features, _ in passes:
+            total = total + features
         return F.normalize(total, dim=-1), labels
-
-    def _seen(self, loader: Iterable) -> tuple[Tensor, Tensor]:
-        """Features (N, E) and labels (N,) of one pass."""
-        seen = [(self._encode(b["img"]).float(), b["label"].to(self.device)) for b in loader]
-        return torch.cat([features for features, _ in seen]), torch.cat(
-            [label for _, label in seen]
-        )
 
     @torch.no_grad()
     def search(self, keys: Tensor, labels: Tensor) -> tuple[float, float, float | None]:
-        """alpha, beta and their accuracy in per cent: the first best pair on the validation split.
+        """Return the best alpha, beta and accuracy in per cent on the validation split.
 
-        Args:
-            keys: (N, E), unit rows.
-            labels: (N,).
+        Keys are unit rows (N, E) with labels (N,); of equal pairs the first is taken.
         """
         start = self.settings.ALPHA, self.settings.BETA, None
         dataset = self.dm.dataset
         if not self.settings.SEARCH_STEP or not dataset.val or dataset.val is dataset.test:
             print("No validation images of its own to search on: alpha and beta stay as configured")
             return start
-        features, targets = self.labelled(dataset.val, desc="val")
+        features, targets = self.encoder.labelled(dataset.val, desc="val")
         features, targets = F.normalize(features.to(self.device), dim=-1), targets.to(self.device)
-        clip_logits = self.classify(features, self.text)
+        clip_logits = self.backbone.classify(features, self.text)
         betas, alphas = search_grid(self.settings.SEARCH_SCALE, self.settings.SEARCH_STEP)
-        best = (-1.0, *start[:2])
+        affinity, values, hits = features @ keys.T, one_hot(labels, len(self.text)), []
         for beta in betas:
-            cached = cache_logits(features, keys, one_hot(labels, len(self.text)), beta)
-            for alpha in alphas:
-                hits = (clip_logits + alpha * cached).argmax(-1) == targets
-                best = max(best, (hits.float().mean().item(), alpha, beta), key=lambda b: b[0])
-        return best[1], best[2], 100 * best[0]
+            cached = cache_logits(affinity, values, beta)
+            hits += [
+                ((clip_logits + alpha * cached).argmax(-1) == targets).sum() for alpha in alphas
+            ]
+        counts = torch.stack(hits).tolist()  # read once: each read waits for the device
+        row, column = divmod(counts.index(max(counts)), len(alphas))
+        return alphas[column], betas[row], 100 * max(counts) / len(targets)
 
     # Prediction
 
@@ -180,10 +152,10 @@ class TipAdapter(FeatureTrainer[FittedCache]):
         self.require_same_classes()
 
     def predict_features(self, features: Tensor) -> Prediction:
-        """CLIP's logits and the cache's, of image features (B, E)."""
+        """Return CLIP's logits and the cache's, of image features (B, E)."""
         features = F.normalize(features, dim=-1)
         cached = self.fitted.logits(features, len(self.text))
-        return Prediction(Reading.of_logits(self.classify(features, self.text) + cached))
+        return Prediction(Reading.of_logits(self.backbone.classify(features, self.text) + cached))
 
 
 class TipAdapterF(TipAdapter):
@@ -193,19 +165,15 @@ class TipAdapterF(TipAdapter):
     """
 
     config_node = "TIPADAPTERF"
+    search_space = GRADIENT_SPACE
 
     def cache(self) -> tuple[Tensor, Tensor]:
-        """Keys (N, E) after fine-tuning, and labels (N,)."""
+        """Return keys (N, E) after fine-tuning, and labels (N,)."""
         keys, labels = super().cache()
         return self.fine_tuned(keys, labels), labels
 
     def fine_tuned(self, keys: Tensor, labels: Tensor) -> Tensor:
-        """Keys (N, E) after MAX_EPOCH epochs under the configured alpha and beta.
-
-        Args:
-            keys: (N, E) to start from, left as they are.
-            labels: (N,).
-        """
+        """Return keys (N, E) after MAX_EPOCH epochs under the configured alpha and beta."""
         optim, loader = self.cfg.OPTIM, self.train_loader_x
         keys = keys.clone().requires_grad_()
         values = one_hot(labels, len(self.text))
@@ -219,38 +187,35 @@ class TipAdapterF(TipAdapter):
                 loss.backward()
                 optimizer.step()
                 steps.step()
-                losses.append(loss.item())
-            print(f"epoch [{epoch + 1}/{optim.MAX_EPOCH}] loss {sum(losses) / len(losses):.4f}")
+                losses.append(loss.detach())
+            mean = torch.stack(losses).mean().item()
+            print(f"epoch [{epoch + 1}/{optim.MAX_EPOCH}] loss {mean:.4f}")
         return keys.detach()
 
     def step_loss(self, batch: dict[str, Any], keys: Tensor, values: Tensor) -> Tensor:
         """Cross-entropy of one training batch, under keys (N, E) and one-hot values (N, K)."""
         with torch.no_grad():
-            features = F.normalize(self._encode(batch["img"]).float(), dim=-1)
-        cached = cache_logits(features, keys, values, self.settings.BETA)
-        logits = self.classify(features, self.text) + self.settings.ALPHA * cached
-        return F.cross_entropy(logits, batch["label"].to(self.device))
+            features = F.normalize(self.backbone.encode(batch["img"]).float(), dim=-1)
+        cached = cache_logits(features @ keys.T, values, self.settings.BETA)
+        logits = self.backbone.classify(features, self.text) + self.settings.ALPHA * cached
+        return F.cross_entropy(logits, batch["label"].to(self.device, non_blocking=True))
 
 
-def cache_logits(features: Tensor, keys: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
+def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
     """Return exp(-beta (1 - z F')) L, (B, K); equation 5 of the paper without alpha.
 
-    Args:
-        features: z (B, E), unit rows.
-        keys: F (N, E), unit rows.
-        values: L (N, K), one-hot.
-        beta: sharpness.
+    The affinity z F' (B, N) is of unit features and keys; the values L (N, K) are one-hot.
     """
-    return torch.exp(-beta * (1 - features @ keys.T)) @ values
+    return torch.exp(-beta * (1 - affinity)) @ values
 
 
 def one_hot(labels: Tensor, n_classes: int) -> Tensor:
-    """One-hot rows (N, K) in fp32 of labels (N,)."""
+    """Return one-hot rows (N, K) in fp32 of labels (N,)."""
     return F.one_hot(labels, n_classes).float()
 
 
 def search_grid(scale: Sequence[float], step: Sequence[int]) -> tuple[list[float], list[float]]:
-    """The published grids of beta and alpha: step values from 0.1 up to, not including, scale."""
+    """Return the published grids of beta and alpha: `step` values in [0.1, scale)."""
     betas, alphas = (
         [0.1 + i * (top - 0.1) / count for i in range(count)]
         for top, count in zip(scale, step, strict=True)

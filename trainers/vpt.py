@@ -8,38 +8,37 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.clip.templates import spoken
-from causalclip.clip.zeroshot import class_features
+from causalclip.clip.texts import readable
 from causalclip.data.templates import given_template
-from causalclip.engine.prompt_trainer import (
-    DEPTH,
-    TOKENS,
-    Context,
-    PromptTrainer,
-    independent_prompts,
-)
-from causalclip.engine.settings import Text
+from causalclip.engine.class_texts import handcrafted_features
+from causalclip.engine.contexts import DEPTH, TOKENS, Context, independent_prompts
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.settings.constraints import text
+from causalclip.settings.search import DEPTHS, GRADIENT_SPACE
+from causalclip.settings.table import COMMON, Setting
 
 
 class VPT(PromptTrainer):
     """Visual tokens before the first PROMPT_DEPTH_VISION blocks; depth 1 is the shallow variant."""
 
     config_node = "VPT"
-    defaults = {
-        "N_CTX_VISION": 2,
-        "CTX_INIT": "a photo of a",
-        "PREC": "fp32",
-        "PROMPT_DEPTH_VISION": 1,
-        "PROJECTION": "",
+    backbones = "ViT"
+    settings_table = {
+        "N_CTX_VISION": Setting(2, TOKENS, "Number of learned image tokens."),
+        "CTX_INIT": Setting("a photo of a", text(), "Words before the class name."),
+        "PROMPT_DEPTH_VISION": Setting(
+            1, DEPTH, "Image blocks with prompts; 1: shallow.", blocks="image"
+        ),
+        **COMMON,
     }
-    constraints = {"N_CTX_VISION": TOKENS, "CTX_INIT": Text(), "PROMPT_DEPTH_VISION": DEPTH}
+    search_space = {**GRADIENT_SPACE, "PROMPT_DEPTH_VISION": DEPTHS}
 
     def build_prompts(self) -> nn.Module:
-        """Image prompts alone."""
-        words = spoken(self.settings.CTX_INIT)
+        """Return image prompts alone."""
+        words = readable(self.settings.CTX_INIT)
         template = given_template(self.cfg) or f"{words} {{}}."  # as published, for all data sets
         # The text never changes: encoded once for training and evaluation.
-        self.handcrafted = class_features(self.clip, self.classnames, [template])
+        self.handcrafted = handcrafted_features(self, [template])
         return independent_prompts(
             self.clip,
             Context(0),
@@ -49,5 +48,5 @@ class VPT(PromptTrainer):
         )
 
     def text_features(self, prompts: PromptSet) -> Tensor:
-        """(K, E) of the hand-crafted text, whatever the prompts."""
+        """Return (K, E) of the hand-crafted text, whatever the prompts."""
         return self.handcrafted

@@ -1,41 +1,46 @@
-"""ZeroshotCLIP: CLIP with one hand-crafted template, nothing learned (arXiv 2103.00020)."""
+"""ZeroshotCLIP: CLIP with a hand-crafted template, or an ensemble of them (arXiv 2103.00020)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from causalclip.clip.zeroshot import class_features
-from causalclip.data.templates import dataset_template
-from causalclip.engine.base import CLIPTrainer
+from causalclip.clip.zeroshot import IMAGENET_TEMPLATES_SELECT
+from causalclip.data.templates import dataset_template, given_template
+from causalclip.engine.class_texts import handcrafted_features
+from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
+from causalclip.settings.table import PREC, PROJECTION, TEMPLATE
 
 
-class ZeroshotCLIP(CLIPTrainer):
+class ZeroshotCLIP(FeatureTrainer):
     """Cosine between the image and "a photo of a <class>." (or the data set's own template)."""
 
     config_node = "ZEROSHOTCLIP"
-    image_tower_untouched = True
-    defaults = {
-        "PREC": "fp32",
-        "TEMPLATE": "",  # with one {}; empty takes the data set's published template
-        "PROJECTION": "",
-    }
+    settings_table = {"PREC": PREC, "TEMPLATE": TEMPLATE, "PROJECTION": PROJECTION}
+    ensemble = False
+    """Whether text features are averaged over CLIP's seven ImageNet templates too."""
 
     def build_method(self) -> None:
-        """Encode the class texts once."""
+        """Encode the class names."""
         with torch.no_grad():
-            self.text = class_features(self.clip, self.classnames, self.templates())
+            self.text = handcrafted_features(self, self.templates())
 
     def templates(self) -> list[str]:
-        """The hand-crafted templates whose text features are averaged; here one."""
-        return [self.settings.TEMPLATE or dataset_template(self.cfg)]
-
-    def train(self) -> None:
-        """Nothing to learn: evaluate."""
-        print(f"{type(self).__name__} learns nothing: evaluation only")
-        self.test()
+        """Return the templates whose text features are averaged."""
+        own = self.settings.TEMPLATE or given_template(self.cfg)
+        if self.ensemble and not own and self.cfg.DATASET.NAME == "ImageNet":
+            return list(IMAGENET_TEMPLATES_SELECT)  # as published: the seven alone
+        own = own or dataset_template(self.cfg)
+        return [*IMAGENET_TEMPLATES_SELECT, own] if self.ensemble else [own]
 
     def predict_features(self, features: Tensor) -> Prediction:
-        """Softmax over the hand-crafted texts, of image features (B, E)."""
-        return Prediction(Reading.of_logits(self.classify(features, self.text)))
+        """Return the softmax over the class texts of image features (B, E)."""
+        return Prediction(Reading.of_logits(self.backbone.classify(features, self.text)))
+
+
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """Text features averaged over CLIP's seven ImageNet templates and the data set's own."""
+
+    config_node = "ZEROSHOTCLIP2"
+    ensemble = True

@@ -1,114 +1,102 @@
-"""CLIP-ICM's ablation: pairs, kinds, strengths, estimators, and what the sources choose of them."""
+"""CLIP-ICM's ablation: its runs, and the quantities that a row is measured by."""
 
 from __future__ import annotations
 
-from causalclip.ablation.variants import Ablation, Reference, Table, Variant
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from causalclip.icm.selection import Choice, Scored, best
+from causalclip.records.results import RESULTS_FILE, Result
+from causalclip.runs.plan import Run
 from causalclip.runs.protocols import ALL_IMAGES, Part, Protocol
 
-PLAIN = Variant("plain features", reading="plain")
-METHOD = Variant("the method")
+HEADS = {"zero-shot": "zeroshot", "probe": "linear_probe"}
+PLAIN = "plain"
+"""The reading of the features as they are."""
 
 
-def images(_: Reference) -> list[Variant]:
-    """Few to all images a class of each source."""
-    few = [Variant(f"{n} a class", shots=str(n)) for n in (1, 2, 4, 8, 16)]
-    return [*few, Variant("all", shots=ALL_IMAGES)]
-
-
-def draws(_: Reference) -> list[Variant]:
-    """Interventions an image."""
-    return [Variant(f"{n} an image", {"DRAWS": n}) for n in (1, 2, 4, 8)]
-
-
-def kinds(reference: Reference) -> list[Variant]:
-    """Each kind of intervention alone, and all but it."""
-    known = list(dict.fromkeys(reference["KINDS"]))
-    alone = [Variant(f"{kind} alone", {"KINDS": [kind]}) for kind in known]
-    left = [Variant(f"without {k}", {"KINDS": [x for x in known if x != k]}) for k in known]
-    return [PLAIN, METHOD, *alone, *(left if len(known) > 1 else [])]
-
-
-def strengths(_: Reference) -> list[Variant]:
-    """Factors on the strengths of the interventions."""
-    return [PLAIN, *(Variant(f"x {s:g}", {"STRENGTH": s}) for s in (0.25, 0.5, 1.0, 2.0, 4.0))]
-
-
-def pairs(_: Reference) -> list[Variant]:
-    """What is held against what."""
-    plain = {"TWINS": False, "REMOVE_GAP": False, "PROBE_TEXTS": True}
-    rows = {
-        "images": {"INTERVENTIONS": "IMAGE"},
-        "texts": {"INTERVENTIONS": "TEXT"},
-        "images and texts": {"INTERVENTIONS": "BOTH"},
-        "image against caption": {"INTERVENTIONS": "CROSS"},
-        "image against caption, gap removed": {"INTERVENTIONS": "CROSS", "REMOVE_GAP": True},
-        "as in the figure": {"INTERVENTIONS": "FIGURE"},
-        "as in the figure, gap removed": {"INTERVENTIONS": "FIGURE", "REMOVE_GAP": True},
-    }
-    return [PLAIN, *(Variant(name, plain | settings) for name, settings in rows.items())]
-
-
-def estimators(_: Reference) -> list[Variant]:
-    """Both estimators, both ends of the spectrum, raw features, and the published code's way."""
-    both = ["difference", "generalized"]
-    ends = {"KEEP": "invariant", "NORMALIZE": True, "NORMALIZE_PROJECTED": True}
-    reference = {**ends, "KEEP": "reference"}
-    published = {"NORMALIZE": False, "NORMALIZE_PROJECTED": False, "KEEP": "reference"}
-    rows = {
-        "both": {"GRID_ESTIMATORS": both, **ends},
-        "difference": {"GRID_ESTIMATORS": ["difference"], **ends},
-        "generalized": {"GRID_ESTIMATORS": ["generalized"], **ends},
-        "difference, the code's end": {"GRID_ESTIMATORS": ["difference"], **reference},
-        "generalized, the code's end": {"GRID_ESTIMATORS": ["generalized"], **reference},
-        "both, raw features": {"GRID_ESTIMATORS": both, **ends, "NORMALIZE": False},
-        "generalized, not orthonormal": {
-            "GRID_ESTIMATORS": ["generalized"],
-            **ends,
-            "ORTHONORMAL": False,
-        },
-        "as the code does": {"GRID_ESTIMATORS": ["difference"], **published},
-    }
-    rows = {name: {"SELECT": "lodo", **settings} for name, settings in rows.items()}
-    return [PLAIN, *(Variant(name, settings) for name, settings in rows.items())]
-
-
-def alone(_: Reference) -> list[Variant]:
-    """The method, choosing from its grid."""
-    return [Variant("the method", {"SELECT": "lodo"})]
-
-
-def protocol(_: str) -> Protocol:
-    """Leave one domain out; its runs know the figures of both splits."""
+def protocol(_split: str) -> Protocol:
+    """Return leave-one-domain-out; a run has the figures of both splits."""
     folder = "ablation/{method}/{dataset}/shots_{shots}/{target}/{recipe}/seed{seed}"
-    settings = ("DATASET.NUM_SHOTS", "{num_shots}")
-    parts = (Part("train", folder, settings),)
+    parts = (Part("train", folder, ("DATASET.NUM_SHOTS", "{num_shots}")),)
     return Protocol("ablation", "Ablation", parts, shots=(ALL_IMAGES,), domains=True)
 
 
-COLUMNS = ("zero-shot", "worst", "probe", "probe worst", "k", "k probe", "change kept %")
-DRAW = "causalclip.ablation.icm_figures"
-TABLES = {
-    "images": Table("Number of images", images, COLUMNS),
-    "draws": Table("Number of interventions", draws, COLUMNS),
-    "kinds": Table("Kinds of intervention", kinds, COLUMNS),
-    "strengths": Table("Strength of interventions", strengths, COLUMNS),
-    "pairs": Table("Pairs of images and texts", pairs, COLUMNS),
-    "estimators": Table("Estimators and ends of the spectrum", estimators, COLUMNS),
-    "heatmaps": Table("Accuracy over strength and dimension", alone, figure=f"{DRAW}:heat_maps"),
-    "spectrum": Table("Spectrum", alone, figure=f"{DRAW}:spectra"),
-    "embeddings": Table("Embeddings", alone, figure=f"{DRAW}:embeddings"),
-}
-NOTE = {
-    "val": "each source domain left out in turn, by the best cell of the other sources; no target "
-    "domain is looked at",
-    "test": "the whole of each target domain, by the cell that all sources choose",
-}
-CLIP_ICM = Ablation(
-    protocol,
-    recipe_of="lodo",
-    measure="causalclip.ablation.icm_scores:quantities",
-    dataset="handwritten_digits",
-    seeds=("1",),
-    tables=TABLES,
-    note=NOTE,
-)
+def quantities(runs: Sequence[Run], reading: str, split: str) -> dict[str, float]:
+    """Return the quantities of one seed by name, over its target domains: means, and the worst.
+
+    Args:
+        runs: one for each domain that was left out.
+        reading: `plain` for the features as they are, empty for the subspace.
+        split: val for the sources alone, test for the targets.
+    """
+    results = [Result.read(run.folder / RESULTS_FILE) for run in runs]
+    values: dict[str, float] = {}
+    for name, head in HEADS.items():
+        known = [head_accuracy(result, head, reading, split) for result in results]
+        accuracies = [value for value in known if value is not None]
+        if len(accuracies) < len(results):  # not fitted, or no grid that has it
+            continue
+        zeroshot = name == "zero-shot"
+        values[name] = float(np.mean(accuracies))
+        values["worst" if zeroshot else f"{name} worst"] = float(np.min(accuracies))
+        if reading != PLAIN:
+            dims = [heads_of(result)[head]["choice"]["dim_inv"] for result in results]
+            values["k" if zeroshot else f"k {name}"] = float(np.mean(dims))
+    if reading != PLAIN:
+        kept = [heads_of(result)["zeroshot"]["intervention_energy_kept"] for result in results]
+        values["change kept %"] = 100 * float(np.mean(kept))
+    return values
+
+
+def head_accuracy(result: Result, head: str, reading: str, split: str) -> float | None:
+    """Return the accuracy of a head in per cent; None where the run does not have it."""
+    if split == "test":
+        name = head if reading == PLAIN else f"{head}_icm"
+        return result.variants.get(name, {}).get("accuracy")
+    scored = grid_of_head(heads_of(result).get(head, {}))
+    if reading != PLAIN:
+        return left_out(scored) if scored else None
+    width = len(next(iter(heads_of(result).values()))["spectrum"])
+    whole = (c for c in scored if c.choice.dim_inv == width and c.choice.orthonormal)
+    return next((cell.mean for cell in whole), None)
+
+
+def left_out(scored: Sequence[Scored]) -> float:
+    """Return the mean accuracy on each fold of the cell that the other folds choose, per cent.
+
+    A cell's own mean is higher for having been chosen by it.
+
+    Raises:
+        ValueError: there is only one fold.
+    """
+    folds = range(len(scored[0].accuracies))
+    if len(folds) < 2:
+        raise ValueError("one fold cannot be left out of the choice")
+    accuracies = []
+    for fold in folds:
+        others = [
+            Scored(cell.choice, tuple(a for i, a in enumerate(cell.accuracies) if i != fold))
+            for cell in scored
+        ]
+        chosen = best(others).choice
+        accuracies.append(next(c.accuracies[fold] for c in scored if c.choice == chosen))
+    return float(np.mean(accuracies))
+
+
+def heads_of(result: Result) -> Mapping[str, Any]:
+    """Return the subspace of each head."""
+    return result.details["heads"]
+
+
+def grid_of_head(head: Mapping[str, Any]) -> list[Scored]:
+    """Return the cells that a head was chosen from, with their accuracies on each source."""
+    return [Scored(choice_of(cell), tuple(cell["accuracies"])) for cell in head.get("grid", [])]
+
+
+def choice_of(record: Mapping[str, Any]) -> Choice:
+    """Return the cell that a record of results.json names."""
+    names = ("estimator", "strength", "dim_inv", "orthonormal")
+    return Choice(**{name: record[name] for name in names})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from causalclip.ablation.planning import Row
-from causalclip.ablation.variants import Ablation, Table
+from causalclip.ablation.tables import Ablation, Table
+from causalclip.records.identity import has_result
+from causalclip.report.formats import format_tables
 from causalclip.report.seeds import over_seeds
-from causalclip.report.summarize import render
-from causalclip.runs.identity import has_result
 from causalclip.runs.plan import Run
 
 SPLITS = {"val": "validation", "test": "test"}
@@ -21,90 +20,80 @@ SPLITS = {"val": "validation", "test": "test"}
 
 @dataclass(frozen=True)
 class Report:
-    """Where the tables and figures of an ablation go, and what they say of themselves."""
+    """The results of an ablation's rows, as files and on the screen."""
 
     ablation: Ablation
-    place: str
+    subject: str
     """Method and data, for the headings."""
     split: str
     folder: Path
 
     def table(self, name: str, rows: Sequence[Row]) -> bool:
-        """Print and write a table, or draw a figure; whether every row has its results."""
+        """Print and write a table, or draw a figure; return whether every row has its results."""
         table = self.ablation.tables[name]
         done = [Row(row.variant, finished(row)) for row in rows]
-        done = [row for row in done if row.runs]
-        for row in rows:
-            if row.variant not in [other.variant for other in done]:
+        for row in done:
+            if not row.runs:
                 print(f"{table.title}: no result of {row.variant.name}")
-        if done and table.figure:
-            self._draw(table, done)
-        elif done:
-            self._write(name, table, done)
-        return len(done) == len(rows)
-
-    def heading(self, table: Table) -> str:
-        """What the table shows, of what, and on which images."""
-        note = self.ablation.note[self.split]
-        return f"{table.title}: {self.place}, {SPLITS[self.split]} split ({note})"
+        if complete := [row for row in done if row.runs]:
+            (self._draw if table.figure else self._write)(name, table, complete)
+        return len(complete) == len(rows)
 
     def _write(self, name: str, table: Table, rows: Sequence[Row]) -> None:
-        found = scored(rows, loaded(self.ablation.measure), self.split, table.columns)
-        made = over_seeds(found).rename(columns={"method": "variant"})
-        titled = [(self.heading(table), made)]
-        text = render(titled, "markdown", "sd")
+        found = scored(rows, self.ablation.function("quantities"), self.split, table.columns)
+        heading = f"{table.title}: {self.subject}, {SPLITS[self.split]} split"
+        heading += f" ({self.ablation.notes[self.split]})"
+        titled = [(heading, over_seeds(found).rename(columns={"method": "variant"}))]
+        text = format_tables(titled, "markdown")
         print(text)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"{name}.md").write_text(text.lstrip() + "\n", encoding="utf-8")
-        data = render(titled, "json", "sd")
+        data = format_tables(titled, "json")
         (self.folder / f"{name}.json").write_text(data + "\n", encoding="utf-8")
 
-    def _draw(self, table: Table, rows: Sequence[Row]) -> None:
-        from causalclip.ablation.figure_style import save, styled
+    def _draw(self, _name: str, table: Table, rows: Sequence[Row]) -> None:
+        from matplotlib import rc_context
 
-        with styled():
-            for name, figure in loaded(table.figure)(rows, self.split).items():
+        from causalclip.plots.style import PRINT_STYLE, save_figure
+
+        with rc_context({**PRINT_STYLE, "savefig.dpi": 150}):
+            figures = self.ablation.function(table.figure, "figures")(rows, self.split)
+            for name, figure in figures.items():
                 # two lines: a column's width holds no more
-                figure.suptitle(f"{table.title}\n{self.place}, {SPLITS[self.split]} split")
-                for path in save(figure, self.folder, name):
+                figure.suptitle(f"{table.title}\n{self.subject}, {SPLITS[self.split]} split")
+                for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+                    path = self.folder / f"{name}.{suffix}"
+                    save_figure(figure, path, metadata=metadata)
                     print(f"wrote {path}")
 
 
 def finished(row: Row) -> tuple[Run, ...]:
-    """The runs of those seeds that have all their results."""
+    """Return the runs of those seeds that have all their results."""
     seeds = by_seed(row.runs).values()
-    whole = [runs for runs in seeds if all(has_result(run.folder) for run in runs)]
-    return tuple(run for runs in whole for run in runs)
+    complete = [runs for runs in seeds if all(has_result(run.folder) for run in runs)]
+    return tuple(run for runs in complete for run in runs)
 
 
 def by_seed(runs: Sequence[Run]) -> dict[int, list[Run]]:
-    """The runs of each seed: their folders end in it."""
-    found: dict[int, list[Run]] = {}
+    """Return the runs of each seed: their folders end in it."""
+    seeds: dict[int, list[Run]] = {}
     for run in runs:
-        found.setdefault(int(run.folder.name.removeprefix("seed")), []).append(run)
-    return found
-
-
-Measure = Callable[[Sequence[Run], str, str], Mapping[str, float]]
+        seeds.setdefault(int(run.folder.name.removeprefix("seed")), []).append(run)
+    return seeds
 
 
 def scored(
-    rows: Sequence[Row], measure: Measure, split: str, columns: Sequence[str]
+    rows: Sequence[Row],
+    measure: Callable[[Sequence[Run], str, str], Mapping[str, float]],
+    split: str,
+    columns: Sequence[str],
 ) -> pd.DataFrame:
-    """One score a line, as `over_seeds` takes them: the columns of every row and seed."""
+    """Return one score a line, as `over_seeds` takes them: the columns of every row and seed."""
     lines = []
     for row in rows:
         for seed, runs in by_seed(row.runs).items():
-            found = measure(runs, row.variant.reading, split)
+            values = measure(runs, row.variant.reading, split)
             lines += [
-                {"method": row.variant.name, "seed": seed, "quantity": name, "value": found[name]}
-                for name in columns
-                if name in found
+                (row.variant.name, seed, name, values[name]) for name in columns if name in values
             ]
     return pd.DataFrame(lines, columns=["method", "seed", "quantity", "value"])
-
-
-def loaded(name: str) -> Callable:
-    """The function MODULE:FUNCTION, imported when it is needed."""
-    module, function = name.split(":")
-    return getattr(importlib.import_module(module), function)

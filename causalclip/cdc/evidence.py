@@ -7,6 +7,7 @@ The class axis is the last; templates (views), where there are several, are the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -16,11 +17,12 @@ from torch.nn import functional as F
 
 EvidenceKind = Literal["exp", "softplus", "relu"]
 FusionRule = Literal["dempster", "averaging"]
+FusionName = Literal["dempster", "discounted", "averaging", "probabilities", "logits"]
+FusedAnswer = tuple[Tensor, Tensor]
+"""Class probabilities (..., K) and an uncertainty (...), larger where less is certain."""
 
-# exp(80) = 5.5e34. The largest round exponent at which the strength S of 1,000 classes (5.5e37) is
-# still finite in fp32 and eight fused templates (e^640) are finite in float64. CLIP's logits, 100
-# times a cosine, seldom stray that far from their mean; classes beyond it would tie, so it is not
-# smaller.
+# The largest round exponent at which the strength S of 1,000 classes (5.5e37) is finite in fp32 and
+# eight fused templates (e^640) in float64. Not smaller: classes beyond it tie.
 MAX_EXPONENT = 80.0
 
 
@@ -45,8 +47,8 @@ def evidence_from_logits(
 
     `exp`: e = exp(min(logits - offset, max_exponent)); `softplus` and `relu` act on
     logits - offset. `offset` is a number or broadcasts to the logits: one for all samples, or the
-    mean (..., 1) of each image's own [ours], which counts what a class has above the others; CLIP's
-    cosines have a level that differs from image to image and says nothing of the classes.
+    mean (..., 1) of each image's own [ours], since the level of CLIP's cosines differs from image
+    to image and carries no information on the classes.
 
     Raises:
         ValueError: unknown `kind`.
@@ -63,28 +65,22 @@ def evidence_from_logits(
 
 
 def probabilities(evidence: Tensor) -> Tensor:
-    """Expected class probabilities alpha / S of the Dirichlet, (..., K) -> (..., K)."""
+    """Return the expected class probabilities alpha / S of the Dirichlet, (..., K) -> (..., K)."""
     alpha = evidence + 1
     return alpha / alpha.sum(-1, keepdim=True)
 
 
 def uncertainty(evidence: Tensor) -> Tensor:
-    """Uncertainty mass u = K / S, with S = sum_k (e_k + 1), (..., K) -> (...)."""
+    """Return the uncertainty mass u = K / S, with S = sum_k (e_k + 1), (..., K) -> (...)."""
     n_classes = evidence.shape[-1]
     return n_classes / (evidence.sum(-1) + n_classes)
 
 
 def opinion(evidence: Tensor) -> Opinion:
-    """Opinion of the evidence (..., K): b = e / S and u = K / S (TMC, section 3.1)."""
+    """Return the opinion of evidence (..., K): b = e / S and u = K / S (TMC, section 3.1)."""
     n_classes = evidence.shape[-1]
     strength = evidence.sum(-1, keepdim=True) + n_classes
     return Opinion(evidence / strength, n_classes / strength.squeeze(-1))
-
-
-def evidence_of(opinion: Opinion) -> Tensor:
-    """Evidence (..., K) behind an opinion, e = K b / u: the inverse of `opinion`."""
-    n_classes = opinion.belief.shape[-1]
-    return n_classes * opinion.belief / opinion.uncertainty.unsqueeze(-1)
 
 
 def fuse(evidence: Tensor, *, rule: FusionRule = "dempster", discount: float = 1.0) -> Tensor:
@@ -124,7 +120,7 @@ def fuse(evidence: Tensor, *, rule: FusionRule = "dempster", discount: float = 1
 
 
 def conflict(evidence: Tensor) -> Tensor:
-    """Total conflict of combining M templates by Dempster's rule, (..., M, K) -> (...), in [0, 1].
+    """Return Dempster's conflict of M templates, (..., M, K) -> (...), in [0, 1].
 
     With C_t the mass that step t of the successive combination gives to the empty set,
 
@@ -142,22 +138,21 @@ def conflict(evidence: Tensor) -> Tensor:
     return (-torch.expm1(log_agreement)).clamp(0, 1).to(evidence.dtype)
 
 
-def fit_discount(
-    evidence: Tensor, labels: Tensor, *, bounds: tuple[float, float] | None = None
-) -> float:
+def fit_discount(evidence: Tensor, labels: Tensor) -> float:
     """Choose `fuse`'s discount by the negative log-likelihood of the fused probabilities [ours].
 
-    `evidence` (N, M, K) and `labels` (N,) are of a validation split; `bounds` is (1 / M, 1) unless
-    given. The discount never changes the predicted class (fused evidence is the same increasing
-    function of the summed logarithms for all classes), only how certain it claims to be.
+    `evidence` (N, M, K) and `labels` (N,) are of a validation split. The discount, in [1 / M, 1],
+    never changes the predicted class (fused evidence is the same increasing function of the summed
+    logarithms for all classes), only how certain it claims to be.
 
     Raises:
-        ValueError: wrong shapes, no sample, evidence that is not finite, bounds outside [1 / M, 1].
+        ValueError: wrong shapes, no sample, evidence that is not finite.
     """
     # Imported here: everything else in this module needs torch alone.
     from scipy.optimize import OptimizeResult, minimize_scalar
 
-    low, high = _check_fit(evidence, labels, bounds)
+    _check_labelled(evidence, labels)
+    n_templates, _ = _templates_and_classes(evidence)
     exact = evidence.detach().double()
 
     def loss(discount: float) -> float:
@@ -165,12 +160,72 @@ def fit_discount(
         # A probability can underflow to 0 in float64 only beyond e^-745; one such sample is finite.
         return -chosen.clamp_min(torch.finfo(exact.dtype).tiny).log().mean().item()
 
-    candidates = [high, low]
-    if low < high:
+    candidates = [1.0, 1 / n_templates]
+    if n_templates > 1:
         # The bounded search never tries the ends themselves, and either may be the best.
-        found = minimize_scalar(loss, bounds=(low, high), method="bounded")
-        candidates.append(float(cast(OptimizeResult, found).x))
+        result = minimize_scalar(loss, bounds=(1 / n_templates, 1.0), method="bounded")
+        candidates.append(float(cast(OptimizeResult, result).x))
     return min(candidates, key=loss)
+
+
+def opinion_answer(evidence: Tensor) -> FusedAnswer:
+    """Return alpha / S (..., K) and K / S (...) of opinions with evidence (..., K)."""
+    return probabilities(evidence), uncertainty(evidence)
+
+
+def softmax_answer(logits: Tensor) -> FusedAnswer:
+    """Return the softmax (..., K) of logits (..., K) and 1 - max p (...)."""
+    # Logits may come in bf16 (PREC amp), in which 1 - max p would have two digits.
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    return _with_uncertainty(logits.softmax(-1, dtype=precise))
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A rule that fuses M templates (..., M, K) to one answer (..., K)."""
+
+    answer: Callable[[Tensor, Tensor, Tensor, float], FusedAnswer]
+    """Of logits, evidence, each template's probabilities (..., M, K), and the discount."""
+    log_probabilities: Callable[[Tensor, Tensor], Tensor]
+    """Of logits and evidence, for training: the discount is chosen later."""
+    evidence: Callable[[Tensor], Tensor] | None = None
+    """Of evidence, for training; None where the result is no opinion."""
+
+    def scores(self, logits: Tensor, evidence: Tensor) -> Tensor:
+        """Return fused evidence (..., K), or log-probabilities where there is none."""
+        if self.evidence is None:
+            return self.log_probabilities(logits, evidence)
+        return self.evidence(evidence)
+
+
+def _opinion_fusion(fused: Callable[[Tensor, float], Tensor]) -> Fusion:
+    return Fusion(
+        answer=lambda _logits, evidence, _each, eta: opinion_answer(fused(evidence, eta)),
+        log_probabilities=lambda _, evidence: probabilities(fused(evidence, 1.0)).log(),
+        evidence=lambda evidence: fused(evidence, 1.0),
+    )
+
+
+FUSIONS: Mapping[FusionName, Fusion] = {
+    "dempster": _opinion_fusion(lambda evidence, _: fuse(evidence)),
+    "discounted": _opinion_fusion(lambda evidence, eta: fuse(evidence, discount=eta)),
+    "averaging": _opinion_fusion(lambda evidence, _: fuse(evidence, rule="averaging")),
+    "probabilities": Fusion(
+        answer=lambda _logits, _evidence, each, _eta: _with_uncertainty(each.mean(-2)),
+        # in logarithms, where no softmax underflows
+        log_probabilities=lambda logits, _: (
+            logits.log_softmax(-1).logsumexp(-2) - math.log(logits.shape[-2])
+        ),
+    ),
+    "logits": Fusion(
+        answer=lambda logits, _evidence, _each, _eta: softmax_answer(logits.mean(-2)),
+        log_probabilities=lambda logits, _: logits.mean(-2).log_softmax(-1),
+    ),
+}
+
+
+def _with_uncertainty(mixed: Tensor) -> FusedAnswer:
+    return mixed, 1 - mixed.amax(-1)  # probabilities alone hold no evidence
 
 
 def _templates_and_classes(evidence: Tensor) -> tuple[int, int]:
@@ -191,14 +246,12 @@ def _check_discount(discount: float, n_templates: int) -> None:
 
 
 def _largest_total_exponent(evidence: Tensor) -> float:
-    """Largest log sum_k exp(exponent_k) for which the sum of K expm1(exponent_k) is finite."""
+    """Return the largest log sum_k exp(exponent_k) with a finite sum of K expm1(exponent_k)."""
     # One nat of room for rounding and for the ones that turn evidence into alpha.
     return math.log(torch.finfo(evidence.dtype).max) - math.log(evidence.shape[-1]) - 1
 
 
-def _check_fit(
-    evidence: Tensor, labels: Tensor, bounds: tuple[float, float] | None
-) -> tuple[float, float]:
+def _check_labelled(evidence: Tensor, labels: Tensor) -> None:
     if evidence.ndim != 3 or labels.shape != evidence.shape[:1] or not len(labels):
         raise ValueError(
             "evidence must have shape (samples, templates, classes) and labels (samples,) with at "
@@ -206,10 +259,3 @@ def _check_fit(
         )
     if not evidence.isfinite().all():
         raise ValueError("evidence must be finite to fit a discount, got inf or NaN")
-    n_templates, _ = _templates_and_classes(evidence)
-    low, high = bounds or (1 / n_templates, 1.0)
-    for bound in (low, high):
-        _check_discount(bound, n_templates)
-    if low > high:
-        raise ValueError(f"bounds must be increasing, got {bounds}")
-    return low, high

@@ -1,4 +1,7 @@
-"""CDC's losses: trusted cross-entropy (with TMC's optional KL term), diversity and consistency."""
+"""CDC's losses: trusted cross-entropy (with TMC's optional KL term), diversity and consistency.
+
+Every part has a switch; docs/method.md states which of them the paper has.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,18 @@ from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 from torch.nn import functional as F
 
+from causalclip.cdc.config import CDCConfig
+from causalclip.cdc.diversity import residual_directions
+from causalclip.cdc.evidence import FUSIONS
+
 
 def trusted_cross_entropy(evidence: Tensor, labels: Tensor) -> Tensor:
-    """Expected cross-entropy under the Dirichlet of the evidence, averaged over the batch.
+    """Return the batch mean of the expected cross-entropy under the evidence's Dirichlet.
 
         E[-log p_y] = digamma(S) - digamma(alpha_y),  alpha = e + 1,  S = sum_k alpha_k
 
     `evidence` (..., K), `labels` (...) or a shape that broadcasts to it; returns a scalar (TMC,
-    section 3.3). Several templates and their fused opinion stacked in one axis are averaged alike.
-    Use at least fp32.
+    section 3.3). Use at least fp32.
     """
     alpha = evidence + 1
     alpha_y = alpha.gather(-1, _index_of(labels, evidence)).squeeze(-1)
@@ -23,7 +29,7 @@ def trusted_cross_entropy(evidence: Tensor, labels: Tensor) -> Tensor:
 
 
 def dirichlet_kl(evidence: Tensor, labels: Tensor) -> Tensor:
-    """Penalty on evidence for the wrong classes, averaged over the batch (TMC, section 3.3).
+    """Return the batch mean of a penalty on evidence for wrong classes (TMC, section 3.3).
 
         KL( Dir(y + (1 - y) alpha) || Dir(1) ),  y the one-hot label
 
@@ -38,13 +44,12 @@ def dirichlet_kl(evidence: Tensor, labels: Tensor) -> Tensor:
 
 
 def diversity_loss(features: Tensor) -> Tensor:
-    """L_de: mean cosine between different templates' features of the same thing.
+    """Return L_de, the mean cosine between different templates' features of the same thing.
 
         mean over m != m' and over all x of cos(f^m_x, f^m'_x)
 
     `features` (M, ..., D), such as text features (M, K, D) or image features (M, B, D); a scalar in
-    [-1 / (M - 1), 1]. With one template there is no pair and the loss is 0. The form is ours, read
-    from the paper's word "diversity".
+    [-1 / (M - 1), 1], 0 for one template. The form is ours, after the paper's word "diversity".
     """
     n_templates = features.shape[0]
     if n_templates == 1:
@@ -57,21 +62,72 @@ def diversity_loss(features: Tensor) -> Tensor:
 
 
 def template_cosines(features: Tensor) -> Tensor:
-    """Mean cosine of two templates' features (M, K, D) of the same classes, (M, M)."""
+    """Return the mean cosine of two templates' features (M, K, D) of the same classes, (M, M)."""
     unit = F.normalize(features.float(), dim=-1)
     return torch.einsum("mke,nke->mn", unit, unit) / unit.shape[1]
 
 
 def consistency_loss(features: Tensor, reference: Tensor) -> Tensor:
-    """L_con: mean of 1 - cos(f^m_x, f^0_x) over templates and what they describe.
+    """Return L_con, the mean of 1 - cos(f^m_x, f^0_x) over templates and classes or images.
 
     `features` (M, K, D) of the learned templates with `reference` (K, D) of the frozen,
-    hand-crafted one; or image features (B, M, D) with those of the frozen tower for the same views
-    (B, M, D). The form is ours, read from the paper's word "consistency".
+    hand-crafted one, or (M, K, D) of an anchor a template; or image features (B, M, D) with the
+    frozen tower's of the same views. The form is ours, after the paper's word "consistency".
     """
     return (1 - F.cosine_similarity(features, reference, dim=-1)).mean()
 
 
+def classification_loss(
+    config: CDCConfig, logits: Tensor, evidence: Tensor, labels: Tensor, *, epoch: int = 1
+) -> Tensor:
+    """Return L_cls of M templates and, with `fused_loss`, of their fused answer; a scalar.
+
+    Logits, scale z^m T^m', and their evidence are (B, M, K), labels (B,). The epoch, for the
+    annealing of the KL term, counts from 1, as in TMC's code.
+    """
+    fusion, trusted = FUSIONS[config.fusion], config.loss == "trusted"
+    answers = evidence if trusted else logits.log_softmax(-1)
+    if config.fused_loss:
+        fused = (fusion.scores if trusted else fusion.log_probabilities)(logits, evidence)
+        answers = torch.cat([answers, fused.unsqueeze(-2)], dim=-2)  # (B, M + 1, K)
+    targets = labels.unsqueeze(-1).expand(answers.shape[:-1])
+    if trusted:
+        mean = trusted_cross_entropy(answers, targets)
+    else:
+        mean = F.nll_loss(answers.flatten(0, -2), targets.flatten())
+    if config.kl_weight:  # of the trusted loss alone; annealed as in TMC, section 3.3
+        share = min(1.0, epoch / config.kl_epochs) if config.kl_epochs else 1.0
+        mean = mean + config.kl_weight * share * dirichlet_kl(answers, targets)
+    return mean * answers.shape[-2] if config.loss_reduction == "sum" else mean
+
+
+def regularisers(
+    config: CDCConfig, text: Tensor, image: Tensor, *, handcrafted: Tensor, frozen: Tensor | None
+) -> Tensor:
+    """Return the weighted L_de and L_con, a scalar; parts of weight 0 are left out.
+
+    Of class features `text` (M, K, E) with the hand-crafted t^0 (K, E) or an anchor a template
+    (M, K, E), and of features of view m under template m, `image` (B, M, E), with those of the
+    frozen tower; None unless `compares_images`.
+    """
+    beta_image, gamma_image = config.image_weights
+    text_parts, image_parts = text, image
+    if config.diversity_of == "residuals":
+        text_parts = residual_directions(text, handcrafted)
+        if frozen is not None:
+            image_parts = residual_directions(image, frozen)
+    total = text.new_zeros((), dtype=torch.float32)
+    if config.beta:
+        total = total + config.beta * diversity_loss(text_parts)
+    if beta_image:
+        total = total + beta_image * diversity_loss(image_parts.transpose(0, 1))
+    if config.gamma:
+        total = total + config.gamma * consistency_loss(text, handcrafted)
+    if gamma_image and frozen is not None:
+        total = total + gamma_image * consistency_loss(image, frozen)
+    return total
+
+
 def _index_of(labels: Tensor, evidence: Tensor) -> Tensor:
-    """Labels as an index into the class axis, (..., 1), broadcast over extra axes of evidence."""
+    """Return labels as an index (..., 1) into the class axis, broadcast to the evidence."""
     return labels.long().broadcast_to(evidence.shape[:-1]).unsqueeze(-1)

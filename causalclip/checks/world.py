@@ -1,18 +1,51 @@
-"""A world in which a run takes a moment: a random CLIP, and a few drawn images of four classes."""
+"""A small world for checks: a random CLIP, a few drawn images, and a trainer's runs there."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
+from yacs.config import CfgNode
 
-from causalclip.clip.backbone import build_clip, save_tiny
+from causalclip import plugin
+from causalclip.clip.backbone import build_clip
+from causalclip.clip.weights import save_tiny
+from causalclip.engine.feature_trainer import FeatureTrainer
+from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.records.identity import Identity
+from causalclip.records.predictions import PREDICTIONS_FILE
+from causalclip.runs.configuration import merge_file, settings_of_cfg
+
+# isort: split
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import set_random_seed
+
+if TYPE_CHECKING:
+    from causalclip.engine import CLIPTrainer
 
 CLASSES = ("ant", "bee", "cat", "dog")
-SIZE = 32
-IMAGES = {"train": 4, "val": 1, "test": 2}
-"""Images of a class in each part."""
+IMAGES_A_CLASS = {"train": 4, "val": 1, "test": 2}
+RESOLUTION = 32
+EPOCHS = 2
+WEIGHTS_FILE = "clip.safetensors"
+
+# The method's own configuration overrides the first; the second overrides it.
+BASE_SETTINGS = ["INPUT.TRANSFORMS", ["random_resized_crop", "random_flip", "normalize"]]
+FIXED_SETTINGS = [
+    *("DATASET.NAME", "ImageFolder", "DATASET.PATH", "images"),
+    *("DATASET.NUM_SHOTS", IMAGES_A_CLASS["train"], "DATASET.SUBSAMPLE_CLASSES", "base"),
+    *("DATALOADER.TRAIN_X.BATCH_SIZE", 5, "DATALOADER.TEST.BATCH_SIZE", 3),
+    *("DATALOADER.NUM_WORKERS", 0, "INPUT.SIZE", (RESOLUTION, RESOLUTION)),
+    *("OPTIM.MAX_EPOCH", EPOCHS, "TRAIN.CHECKPOINT_FREQ", 1),
+    *("FEATURE_CACHE", False, "USE_CUDA", False, "SEED", 1),
+]
 
 
 def make_world(root: Path, *, blocks: int = 12) -> Path:
@@ -20,30 +53,129 @@ def make_world(root: Path, *, blocks: int = 12) -> Path:
 
     Args:
         root: an empty folder.
-        blocks: depth of both towers; 12 as in ViT-B/16, so that published depths of prompts hold.
+        blocks: depth of both towers; 12 as in ViT-B/16, so that published prompt depths are valid.
     """
     clip = build_clip(
         vision_layers=blocks,
         vision_patch_size=16,
         transformer_layers=blocks,
-        transformer_width=32,
         embed_dim=32,
-        image_resolution=SIZE,
+        image_resolution=RESOLUTION,
     )
-    save_tiny(clip, [], root / "clip.safetensors")
-    write_images(root / "images", CLASSES)
-    write_images(root / "alone", CLASSES[:1])
+    save_tiny(clip, [], root / WEIGHTS_FILE)
+    _write_images(root / "images", CLASSES)
+    _write_images(root / "alone", CLASSES[:1])
     return root
 
 
-def write_images(folder: Path, classes: tuple[str, ...]) -> None:
-    """Class folders of noise around a colour of the class's own, in train/, val/ and test/."""
+def _write_images(folder: Path, classes: Sequence[str]) -> None:
+    """Write class folders of noise around a colour per class, in train/, val/ and test/."""
     random = np.random.default_rng(0)
-    for part, count in IMAGES.items():
+    for split, n_images in IMAGES_A_CLASS.items():
         for name in classes:
-            place = folder / part / name
+            place = folder / split / name
             place.mkdir(parents=True)
             colour = 255 * np.random.default_rng(CLASSES.index(name)).random(3)
-            for number in range(count):
-                pixels = (colour + random.normal(0, 40, (SIZE, SIZE, 3))).clip(0, 255)
-                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
+            for number in range(n_images):
+                pixels = colour + random.normal(0, 40, (RESOLUTION, RESOLUTION, 3))
+                image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+                image.save(place / f"{number}.png")
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """A training and its test."""
+
+    trainer: CLIPTrainer
+    folder: Path
+
+    @cached_property
+    def answers(self) -> dict[str, np.ndarray]:
+        """The arrays of predictions.npz, N rows each."""
+        with np.load(self.folder / PREDICTIONS_FILE) as arrays:
+            return dict(arrays)
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """The state of every model, by "<model> <name>"."""
+        models = self.trainer._models
+        states = {name: model.state_dict() for name, model in models.items()}
+        return {f"{name} {key}": v for name, state in states.items() for key, v in state.items()}
+
+    def differences(self, other: CheckedRun) -> list[str]:
+        """Return the names of learned tensors and answers that are not equal bit by bit."""
+        learned = different_values(self.learned, other.learned)
+        return learned + different_values(self.answers, other.answers)
+
+
+def different_values(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return the names of the values, of any shape (...), in which two dictionaries differ."""
+
+    def equal(a: Any, b: Any) -> bool:
+        return torch.equal(a, b) if isinstance(a, torch.Tensor) else np.array_equal(a, b)
+
+    names = one.keys() | other.keys()
+    return sorted(n for n in names if n not in one or n not in other or not equal(one[n], other[n]))
+
+
+class Subject:
+    """The registered trainer to check, with its configuration files and folders for its runs."""
+
+    def __init__(self, name: str, world: Path, files: Sequence[str] = ()) -> None:
+        """Take the trainer `name` in a world of `make_world`.
+
+        Raises:
+            ValueError: a trainer that is no PromptTrainer or FeatureTrainer, or a wrong file.
+            OSError: a configuration file that cannot be read.
+        """
+        self.name, self.world = name, world
+        self.kind: type[CLIPTrainer] = TRAINER_REGISTRY.get(name)
+        if not issubclass(self.kind, (PromptTrainer, FeatureTrainer)):
+            raise ValueError(f"the trainer must be a PromptTrainer or a FeatureTrainer, got {name}")
+        self.node = f"TRAINER.{self.kind.config_node}"
+        self._defaults = plugin.default_cfg()
+        self._defaults.merge_from_list(BASE_SETTINGS)
+        for path in files:
+            merge_file(self._defaults, path)
+        self._defaults.CONFIG_NAME = "+".join(Path(path).stem for path in files)
+
+    def new_folder(self) -> Path:
+        """Make a folder for a run."""
+        return Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self.world))
+
+    def cfg(self, *options: Any, folder: Path | None = None) -> CfgNode:
+        """Return the frozen configuration, with KEY, VALUE, ... last."""
+        cfg = self._defaults.clone()
+        cfg.DATASET.ROOT, cfg.OUTPUT_DIR = str(self.world), str(folder or self.new_folder())
+        cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME = self.name, str(self.world / WEIGHTS_FILE)
+        cfg.merge_from_list([*FIXED_SETTINGS, *options])
+        cfg.freeze()
+        return cfg
+
+    def build(self, *options: Any, folder: Path | None = None) -> CLIPTrainer:
+        """Return the trainer under a configuration and its seed."""
+        return self.build_from(self.cfg(*options, folder=folder))
+
+    def build_from(self, cfg: CfgNode) -> CLIPTrainer:
+        """Return the trainer of a whole configuration, under its seed."""
+        set_random_seed(cfg.SEED)
+        return self.kind(cfg)
+
+    def run(self, *options: Any, folder: Path | None = None) -> CheckedRun:
+        """Train and test, in a folder of its own unless one is named."""
+        trainer = self.build(*options, folder=folder)
+        trainer.train()
+        return CheckedRun(trainer, Path(trainer.output_dir))
+
+    @cached_property
+    def reference(self) -> CheckedRun:
+        """The run that others are compared with."""
+        return self.run()
+
+    def learns_by_steps(self) -> bool:
+        """Return whether an optimizer trains it, epoch by epoch."""
+        return any(optim is not None for optim in self.reference.trainer._optims.values())
+
+    def fingerprint(self, *options: Any) -> str:
+        """Return the fingerprint of a run under a configuration, as in run.json."""
+        return Identity(settings_of_cfg(self.cfg(*options, folder=self.world))).fingerprint

@@ -1,31 +1,27 @@
-"""MMA's learnable numbers: bottlenecks beside the blocks of both towers that share their middle."""
+"""Learnable additions to the blocks of both towers: MMA's adapters and MMRL's tokens.
+
+Parameters are named as in the published code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from causalclip.clip.additions import Additions
-from causalclip.clip.prompt_set import PromptSet
+from causalclip.clip.prompt_set import Additions, PromptSet
+from causalclip.clip.prompts import STD, copies
 
 
 class CoupledAdapters(nn.Module):
-    """scale * up(shared(down(x))) beside each block (Yang et al., CVPR 2024, section 3.3).
+    """MMA: scale * up(shared(down(x))) added to each block (Yang et al., CVPR 2024, section 3.3).
 
     `down` and `shared` end in a ReLU; `shared` is the same for both towers. The small `scale` does
     not make the steps small: the weights get the gradient they would have without it [code].
-
-    Args:
-        start: the first layer of both towers that has one, counted from 1.
-        end: the last one.
-        dim: width of the bottleneck.
-        text_width: width of the text tower.
-        vision_width: width of the image tower.
-        scale: what a block's output is added in units of.
+    Layers `start` to `end` of both towers, counted from 1, have one of width `dim`.
     """
 
     def __init__(
@@ -34,61 +30,88 @@ class CoupledAdapters(nn.Module):
         super().__init__()
         self.layers, self.dim, self.scale = tuple(range(start, end + 1)), dim, scale
         layers = list(map(str, self.layers))
-        self.text_adapter = nn.ModuleDict({i: Bottleneck(text_width, dim) for i in layers})
-        self.visual_adapter = nn.ModuleDict({i: Bottleneck(vision_width, dim) for i in layers})
-        self.shared_adapter = nn.ModuleDict({i: _rectified(dim, dim) for i in layers})
+        self.text_adapter = nn.ModuleDict({i: _bottleneck(text_width, dim) for i in layers})
+        self.visual_adapter = nn.ModuleDict({i: _bottleneck(vision_width, dim) for i in layers})
+        self.shared_adapter = nn.ModuleDict({i: _linear_relu(dim, dim) for i in layers})
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(module.bias)
 
     def forward(self) -> PromptSet:
-        """Return one adapter a layer and tower, as additions to the blocks."""
+        """Return one adapter per layer and tower, as additions to the blocks."""
         return PromptSet(
             text_additions=self._additions(self.text_adapter),
             image_additions=self._additions(self.visual_adapter),
         )
 
     def _additions(self, tower: nn.ModuleDict) -> Additions:
-        return Additions(adapters={int(i) - 1: partial(self._adapted, tower[i], i) for i in tower})
+        return Additions(adapters={int(i) - 1: partial(self._adapt, tower[i], i) for i in tower})
 
-    def _adapted(self, own: nn.Module, layer: str, x: Tensor) -> Tensor:
-        """What a layer's adapter makes of tokens (..., D)."""
-        x = own(Scaled.apply(x, 1.0, self.scale), self.shared_adapter[layer])
+    def _adapt(self, own: Any, layer: str, x: Tensor) -> Tensor:
+        x = Scaled.apply(x, 1.0, self.scale).to(own["up"].weight.dtype)
+        x = own["up"](self.shared_adapter[layer](own["down"](x)))
         return Scaled.apply(x, self.scale, 1.0)
 
 
-class Bottleneck(nn.Module):
-    """The part of an adapter that is a tower's own."""
-
-    def __init__(self, width: int, dim: int) -> None:
-        super().__init__()
-        self.down, self.up = _rectified(width, dim), nn.Linear(dim, width)
-
-    def forward(self, x: Tensor, shared: nn.Module) -> Tensor:
-        """up(shared(down(x))) of tokens (..., width), in the precision of the weights."""
-        return self.up(shared(self.down(x.to(self.up.weight.dtype))))
-
-
 class Scaled(torch.autograd.Function):
-    """x times one number on the way forward, its gradient times another on the way back."""
+    """Multiply by one number in the forward pass, and the gradient by another."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, forth: float, back: float) -> Tensor:
-        """x * forth."""
-        ctx.back = back
-        return x * forth
+    def forward(ctx: Any, x: Tensor, forward_scale: float, backward_scale: float) -> Tensor:
+        """Return x * forward_scale."""
+        ctx.backward_scale = backward_scale
+        return x * forward_scale
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient * back."""
-        return gradients[0] * ctx.back, None, None
+        """Return the gradient * backward_scale."""
+        return gradients[0] * ctx.backward_scale, None, None
 
 
-def layers_of(state: Mapping[str, Tensor]) -> list[int]:
-    """The layers that have adapters in a state dict, sorted."""
-    return sorted({int(name.split(".")[1]) for name in state if name.startswith("shared_adapter.")})
+class RepresentationTokens(nn.Module):
+    """MMRL: tokens of a shared space, projected into both towers (arXiv 2503.08497, section 3.2).
+
+    `layers`, counted from 1, get `n_tokens` tokens each, all projected from the same ones of width
+    `dim`.
+    """
+
+    def __init__(
+        self,
+        n_tokens: int,
+        dim: int,
+        layers: Sequence[int],
+        text_width: int,
+        vision_width: int,
+        embed_dim: int,
+    ) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.compound_rep_tokens = nn.Parameter(torch.empty(n_tokens, dim).normal_(std=STD))
+        self.compound_rep_tokens_r2vproj = copies(nn.Linear(dim, vision_width), len(layers))
+        self.compound_rep_tokens_r2tproj = copies(nn.Linear(dim, text_width), len(layers))
+        start = torch.randn(vision_width, embed_dim) / vision_width**0.5  # not CLIP's own [code]
+        self.proj_rep = nn.Parameter(start)
+
+    def forward(self) -> PromptSet:
+        """Return the tokens (n_tokens, D) of each layer, as additions to both towers."""
+        return PromptSet(
+            text_additions=self._project(self.compound_rep_tokens_r2tproj),
+            image_additions=self._project(self.compound_rep_tokens_r2vproj),
+        )
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """Return image features (B, E) of the tokens (B, n_tokens, D) that left the image tower."""
+        return tokens.mean(1).to(self.proj_rep.dtype) @ self.proj_rep
+
+    def _project(self, projections: nn.ModuleList) -> Additions:
+        layers = zip(self.layers, projections, strict=True)
+        return Additions({layer - 1: p(self.compound_rep_tokens) for layer, p in layers})
 
 
-def _rectified(width: int, out: int) -> nn.Sequential:
+def _bottleneck(width: int, dim: int) -> nn.ModuleDict:
+    return nn.ModuleDict({"down": _linear_relu(width, dim), "up": nn.Linear(dim, width)})
+
+
+def _linear_relu(width: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, out), nn.ReLU())

@@ -2,83 +2,44 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
-from causalclip.clip.activation import Activation, activation_of_file, check_activation, use_gelu
-from causalclip.clip.model import CLIPModel, image_size, is_vit
-from causalclip.clip.open_clip_loading import PREFIX, load_open_clip, preprocessing
+from causalclip.clip.open_clip_backbone import PREFIX, closest_models, load_open_clip
 from causalclip.clip.openai_clip import (
     CLIP,
     RELEASED,
+    ActivationError,
+    CLIPModel,
     build_model,
     convert_weights,
-    token_ids,
-    tokenize,
+    resolve_activation,
+    use_gelu,
 )
-from causalclip.clip.undrawn import undrawn
-from causalclip.clip.weights import (
-    WEIGHT_SUFFIXES,
-    random_tokens,
-    read_weights,
-    save_tiny,
-    weights_digest,
-)
+from causalclip.clip.weights import WEIGHT_SUFFIXES, is_released, random_tokens, read_weights
 from causalclip.files.caches import at_home
-from causalclip.files.download import Known, fetch
-
-__all__ = [
-    "BUNDLED",
-    "CLIP",
-    "CLIP_MEAN",
-    "CLIP_STD",
-    "RELEASED",
-    "Precision",
-    "available_models",
-    "build_clip",
-    "image_size",
-    "is_vit",
-    "load_clip",
-    "save_tiny",
-    "token_ids",
-    "tokenize",
-    "weights_digest",
-    "weights_file",
-]
+from causalclip.files.digests import Known
+from causalclip.files.download import fetch
 
 Precision = Literal["fp32", "fp16", "bf16", "amp"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+# Their model cards are in the same folder.
 _ASSETS = Path(__file__).parent / "assets"
-# What is confounded in which: the model cards beside them.
-BUNDLED: Mapping[str, Path] = {
-    name: _ASSETS / f"{name}.safetensors" for name in ("tiny", "tiny-coloured")
-}
-
-# The released key layout, and what the TorchScript archives add to it.
-_SCRIPT_ONLY_KEYS = ("input_resolution", "context_length", "vocab_size")
-_TEXT_KEYS = (
-    "text_projection",
-    "positional_embedding",
-    "token_embedding.weight",
-    "ln_final.weight",
-    "logit_scale",
-)
-_VIT_KEYS = ("visual.conv1.weight", "visual.positional_embedding")
-_RESNET_KEYS = ("visual.layer1.0.conv1.weight", "visual.attnpool.positional_embedding")
+BUNDLED_CLIPS = {name: _ASSETS / f"{name}.safetensors" for name in ("tiny", "tiny-coloured")}
+_SCRIPT_ONLY_KEYS = ("input_resolution", "context_length", "vocab_size")  # of TorchScript archives
 
 
 def available_models() -> list[str]:
-    """Return the names `load_clip` knows: the released and the bundled ones."""
-    return [*RELEASED, *BUNDLED]
+    """Return the released and the bundled names that `load_clip` takes."""
+    return [*RELEASED, *BUNDLED_CLIPS]
 
 
 def load_clip(
@@ -101,36 +62,34 @@ def load_clip(
             embeddings stay fp32); `amp` keeps fp32 weights for autocast.
         download_root: the folder of released weights, by default `~/.cache/clip` as OpenAI's.
         trust_torchscript: whether a TorchScript archive may run that OpenAI did not release.
-        activation: `quick_gelu` or `gelu`, which a file learned with that neither this package nor
-            OpenAI wrote.
+        activation: `quick_gelu` or `gelu`, for a file that neither this package nor OpenAI wrote.
 
     Raises:
-        ValueError: an unknown name, precision or activation, or a file that holds no CLIP.
+        ActivationError: an activation that is unknown, missing or not that of the weights.
+        ValueError: an unknown name or precision, or a file that holds no CLIP.
         FileNotFoundError: no file at the given path.
         ConnectionError: released weights that are neither here nor reachable.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
-    check_activation(activation)
     if str(name).startswith(PREFIX):
         model = load_open_clip(name, device=device, precision=precision, activation=activation)
-        return cast(CLIPModel, model)  # whatever reads more than the protocol asks for OpenAI's
+        return cast(CLIPModel, model)  # what reads more than the interface asks for OpenAI's
     path = weights_file(str(name), download_root)
-    state, architecture = read_weights(path, trust_torchscript=trust_torchscript)
-    model = _build(state, architecture, path)
-    if _activation(name, path, activation, bundled_format=architecture is not None) == "gelu":
+    state, recorded = read_weights(path, trust_torchscript=trust_torchscript)
+    model = _build(state, path)
+    if name in RELEASED or (not (recorded or activation) and is_released(path)):
+        recorded = "quick_gelu"
+    activation = resolve_activation(activation, recorded, str(name))
+    if not activation:
+        raise ActivationError(
+            f"{path} does not record its activation, and its weights load as either: give "
+            "quick_gelu (OpenAI, DFN, MetaCLIP) or gelu (LAION, DataComp), as MODEL.BACKBONE."
+            "ACTIVATION quick_gelu; or name its open_clip model, open_clip:ViT-B-16/FILE"
+        )
+    if activation == "gelu":
         use_gelu(model)
     return _cast(model, precision).to(device).eval().requires_grad_(False)
-
-
-def preprocessing_of(name: str) -> dict[str, Any]:
-    """What a model's images were in training, by the keys of INPUT; empty where it does not say.
-
-    Raises:
-        ValueError: an unknown model of open_clip's; names the nearest.
-        FileNotFoundError: no file of weights at the path.
-    """
-    return preprocessing(name) if name.startswith(PREFIX) else {}
 
 
 def build_clip(
@@ -149,53 +108,29 @@ def build_clip(
 ) -> CLIPModel:
     """Build a randomly initialised CLIP in fp32, the same for the same seed, with gradients on.
 
-    Four numbers as `vision_layers` give a ResNet tower. The token embedding is drawn from a
+    Four numbers as `vision_layers` build a ResNet tower. The token embedding is drawn from a
     generator of its own, so that `save_tiny` need not store rows that were never trained.
-
-    Raises:
-        ValueError: a ViT width that 64-wide heads do not divide, or an image size that patches do
-            not.
     """
-    vit = isinstance(vision_layers, int)
-    if vit and (vision_width < 64 or vision_width % 64):
-        raise ValueError(f"vision_width must be a multiple of 64, got {vision_width}")
-    step = vision_patch_size if vit else 32
-    if image_resolution % step:
-        raise ValueError(f"image_resolution must be a multiple of {step}, got {image_resolution}")
-    if transformer_width % transformer_heads:
-        raise ValueError(
-            f"transformer_heads must divide transformer_width {transformer_width}, "
-            f"got {transformer_heads}"
-        )
+    image = (image_resolution, vision_layers, vision_width, vision_patch_size)
+    text = (context_length, vocab_size, transformer_width, transformer_heads, transformer_layers)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would also reseed every accelerator.
         torch.default_generator.manual_seed(seed)
-        model = CLIP(
-            embed_dim,
-            image_resolution,
-            vision_layers,
-            vision_width,
-            vision_patch_size,
-            context_length,
-            vocab_size,
-            transformer_width,
-            transformer_heads,
-            transformer_layers,
-        )
+        model = CLIP(embed_dim, *image, *text)
     model.token_embedding.weight.data = random_tokens(vocab_size, transformer_width, seed)
     return model.eval()
 
 
 def weights_file(name: str, download_root: str | os.PathLike | None = None) -> Path:
-    """Where the weights of a name are, as `load_clip` takes it; released ones are fetched.
+    """Return the path of the weights of a name that `load_clip` takes; fetch released ones.
 
     Raises:
         ValueError: an unknown name, or what was fetched is not what was released.
         FileNotFoundError: no file at the given path.
         ConnectionError: released weights that are neither here nor reachable.
     """
-    if name in BUNDLED:
-        path = BUNDLED[name]
+    if name in BUNDLED_CLIPS:
+        path = BUNDLED_CLIPS[name]
         if not path.is_file():
             raise FileNotFoundError(
                 f"the bundled weights {path} are missing; scripts/pretrain_tiny.py makes them"
@@ -205,55 +140,35 @@ def weights_file(name: str, download_root: str | os.PathLike | None = None) -> P
         url = RELEASED[name]
         folder = at_home(download_root or "~/.cache/clip", "HOME")
         return fetch(url, folder, known=Known(sha256=url.split("/")[-2]))
-    path = Path(name).expanduser()
+    path = at_home(name)
     if path.is_file():
         return path
-    if path.suffix in WEIGHT_SUFFIXES:
+    if path.suffix in WEIGHT_SUFFIXES or path.is_absolute():
         raise FileNotFoundError(f"no weights at {path}")
-    known = {model.lower(): model for model in available_models()}
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
     raise ValueError(
-        f"unknown CLIP {name!r}; nearest names: {', '.join(known[n] for n in near) or 'none'}; "
-        f"all names: {', '.join(available_models())}; or give the path of a weights file"
+        f"unknown CLIP {name!r}; nearest names: {closest_models(name, available_models())}; all "
+        f"names: {', '.join(available_models())}; or give the path of a weights file"
     )
 
 
-def _activation(name: str, path: Path, given: str, *, bundled_format: bool) -> Activation:
-    if name not in RELEASED:
-        return activation_of_file(path, given, bundled_format=bundled_format)
-    if given == "gelu":
-        raise ValueError(
-            f"MODEL.BACKBONE.ACTIVATION must be quick_gelu or empty for {name}, got 'gelu'"
-        )
-    return "quick_gelu"
-
-
-def _build(state: dict[str, Tensor], architecture: dict[str, int] | None, path: Path) -> CLIPModel:
-    """Build the fp32 model of a state dict."""
+def _build(state: Mapping[str, Tensor], path: Path) -> CLIPModel:
+    """Return the fp32 model of a state dict in the released layout."""
     state = {key: value for key, value in state.items() if key not in _SCRIPT_ONLY_KEYS}
-    _check_keys(state, path)
     try:
-        with torch.random.fork_rng(devices=[]), undrawn():
-            # build_model rounds to fp16, which is exact for released weights only.
-            model = CLIP(**architecture) if architecture else build_model(dict(state))
-        model.float().load_state_dict(state)
-        _require_floats(model, state)
-    except (RuntimeError, AssertionError, ZeroDivisionError) as error:
-        raise ValueError(f"{path} holds no CLIP in the released layout: {error}") from error
+        for name, value in state.items():  # integers are codes of some quantisation
+            if not (value.is_floating_point() or name.endswith("num_batches_tracked")):
+                raise RuntimeError(f"{name} must be of a floating type, got {value.dtype}")
+        with torch.device("meta"):  # nothing is initialised only to be overwritten
+            model = build_model({key: value.to("meta") for key, value in state.items()})
+        model = model.to_empty(device="cpu").float()  # build_model rounds to fp16
+        mask = model.build_attention_mask()
+        for block in model.transformer.resblocks:
+            block.attn_mask = mask  # in no state dict
+        model.load_state_dict(state)
+    except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        reason = f"missing {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} holds no CLIP in the released layout: {reason}") from error
     return model
-
-
-def _require_floats(model: CLIPModel, state: Mapping[str, Tensor]) -> None:
-    """Whole numbers in place of weights are codes of some quantisation, and mean nothing here."""
-    for name, weight in model.state_dict().items():
-        if weight.is_floating_point() and not state[name].is_floating_point():
-            raise RuntimeError(f"{name} must be of a floating type, got {state[name].dtype}")
-
-
-def _check_keys(state: Mapping[str, Tensor], path: Path) -> None:
-    needed = _TEXT_KEYS + (_VIT_KEYS if "visual.proj" in state else _RESNET_KEYS)
-    if missing := [key for key in needed if key not in state]:
-        raise ValueError(f"{path} holds no CLIP in the released layout: missing {missing}")
 
 
 def _cast(model: CLIPModel, precision: Precision) -> CLIPModel:

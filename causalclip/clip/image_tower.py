@@ -1,7 +1,7 @@
 """CLIP's Vision Transformer, computed for the tokens that are read.
 
-Of the last block that is the class token alone; of a prompt whose place another takes in the next
-block, its keys and values. The weights are the model's own modules'; the arithmetic is theirs too.
+In the last block only the class token is; of a prompt that another replaces in the next block, only
+its keys and values. The weights and the arithmetic are those of the model's own modules.
 """
 
 from __future__ import annotations
@@ -12,55 +12,44 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from causalclip.clip.additions import NOTHING, Additions
-from causalclip.clip.attention import image_attention, keys_values_of, queries_of
-from causalclip.clip.model import Block, VisionTransformer
+from causalclip.clip.attention import image_attention, project_keys_values, project_queries
+from causalclip.clip.openai_clip import Block, VisionTransformer
+from causalclip.clip.prompt_set import NO_ADDITIONS, Additions
 
 
-class Seen(NamedTuple):
-    """What a block's attention works on."""
+class AttentionInputs(NamedTuple):
+    """The inputs of a block's attention: of the tokens that are read after it, and of all."""
 
-    queries: Tensor
-    """(B, Q, D), of the tokens that are read behind the block."""
-    keys_values: Tensor
-    """(B, S, 2 D), of all that they see."""
-
-
-class Entered(NamedTuple):
-    """Images in front of the first block, the same whatever prompts will stand beside them."""
-
-    tokens: Tensor
-    """(B, 1 + L, D), the class token and the patches behind `ln_pre`."""
-    seen: Seen | None = None
-    """Of the first block, where more than one forward will ask for it."""
+    queries: Tensor  # (B, Q, D)
+    keys_values: Tensor  # (B, S, 2 D)
 
 
 def encode_patches(
     visual: VisionTransformer,
     images: Tensor,
     prompts: Sequence[Tensor] = (),
-    additions: Additions = NOTHING,
+    additions: Additions = NO_ADDITIONS,
 ) -> Tensor:
     """Return the image features (B, E), not normalised; arguments as of `read_tokens`."""
-    return projected(visual, read_tokens(visual, images, prompts, additions))
+    return project(visual, read_tokens(visual, images, prompts, additions))
 
 
 def encode_patches_twice(
     visual: VisionTransformer, images: Tensor, prompts: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return what `encode_patches` gives with prompts and, without a graph, with none: (B, E) each.
+    """Return `encode_patches` with prompts, and without a graph, without prompts: (B, E) each.
 
-    All that comes in front of the first attention is the same for both, and is computed once.
+    All that comes before the first attention is the same for both, and is computed once.
     """
-    x, block = _entered(visual, images), visual.transformer.resblocks[0]
-    entered = Entered(x, _seen(block, x, None))
+    x = _embed(visual, images)
+    shared = x, _attention_inputs(visual.transformer.resblocks[0], x, None)
     with torch.no_grad():
-        plain = projected(visual, _through_blocks(visual, entered))
-    return projected(visual, _through_blocks(visual, entered, prompts)), plain
+        plain = project(visual, read_tokens(visual, images, shared=shared))
+    return project(visual, read_tokens(visual, images, prompts, shared=shared)), plain
 
 
-def projected(visual: VisionTransformer, tokens: Tensor) -> Tensor:
-    """The class token's features (B, E) of what `read_tokens` gives."""
+def project(visual: VisionTransformer, tokens: Tensor) -> Tensor:
+    """Return the features (B, E) of the class token in the result of `read_tokens`."""
     return tokens[:, 0] if visual.proj is None else tokens[:, 0] @ visual.proj
 
 
@@ -68,22 +57,35 @@ def read_tokens(
     visual: VisionTransformer,
     images: Tensor,
     prompts: Sequence[Tensor] = (),
-    additions: Additions = NOTHING,
+    additions: Additions = NO_ADDITIONS,
+    *,
+    shared: tuple[Tensor, AttentionInputs] | None = None,
 ) -> Tensor:
-    """Return the class token and the n tokens that entered midway behind `ln_post`, (B, 1 + n, D).
+    """Return the class token and the n inserted tokens after `ln_post`, (B, 1 + n, D).
 
-    Args:
-        visual: OpenAI's VisionTransformer, unchanged.
-        images: (B, 3, R, R), in the type of the weights.
-        prompts: (n, D) or (B, n, D) per depth; the first is appended to the patches before
-            `ln_pre`, the others replace these last tokens on entering block 1, 2, ...
-        additions: to the blocks.
+    Images are (B, 3, R, R) in the type of the weights, prompts (n, D) or (B, n, D) per depth, as
+    `prompted` takes them. `shared` are the embedded images and the inputs of the first attention.
     """
-    return _through_blocks(visual, Entered(_entered(visual, images)), prompts, additions)
+    embedded, inputs = shared or (_embed(visual, images), None)
+    x = embedded
+    tokens = [prompt.to(x.dtype).expand(x.shape[0], -1, -1) for prompt in prompts]  # B n D each
+    tokens[:1] = [visual.ln_pre(first) for first in tokens[:1]]
+    blocks = visual.transformer.resblocks
+    for i, block in enumerate(blocks):
+        last, replaced = i == len(blocks) - 1, tokens[i] if i < len(tokens) else None
+        if replaced is not None and i == len(tokens) - 1 and not last:
+            x, replaced = torch.cat([x, replaced], dim=1), None  # these stay to the end
+        x = additions.insert_tokens(x, i)
+        n_read = 1 + additions.n_tokens if last else None
+        if inputs is None or x is not embedded:
+            inputs = _attention_inputs(block, x, n_read)
+        output = _run_block(block, x, inputs, n_read, replaced)
+        x = additions.adapt(output, i, x[:, :n_read], block.ln_1)
+    return visual.ln_post(x)
 
 
-def _entered(visual: VisionTransformer, images: Tensor) -> Tensor:
-    """The class token and the patches (B, 1 + L, D) behind `ln_pre`."""
+def _embed(visual: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the class token and the patches (B, 1 + L, D) after `ln_pre`."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)  # B L D
     # shape[0], not len(): a number that torch.export can leave open
     first = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
@@ -91,43 +93,24 @@ def _entered(visual: VisionTransformer, images: Tensor) -> Tensor:
     return visual.ln_pre(x)
 
 
-def _through_blocks(
-    visual: VisionTransformer,
-    entered: Entered,
-    prompts: Sequence[Tensor] = (),
-    additions: Additions = NOTHING,
-) -> Tensor:
-    """The tokens that are read, (B, 1 + n, D); see `read_tokens`."""
-    x = entered.tokens
-    tokens = [prompt.to(x.dtype).expand(x.shape[0], -1, -1) for prompt in prompts]  # B n D each
-    tokens[:1] = [visual.ln_pre(first) for first in tokens[:1]]
-    blocks = visual.transformer.resblocks
-    for i, block in enumerate(blocks):
-        last, beside = i == len(blocks) - 1, tokens[i] if i < len(tokens) else None
-        if beside is not None and i == len(tokens) - 1 and not last:
-            x, beside = torch.cat([x, beside], dim=1), None  # nothing takes their place
-        x = additions.entered(x, i)
-        read = 1 + additions.n_tokens if last else None
-        seen = entered.seen if entered.seen and x is entered.tokens else _seen(block, x, read)
-        x = additions.adapted(_block(block, x, seen, read, beside), i, x[:, :read], block.ln_1)
-    return visual.ln_post(x)
-
-
-def _seen(block: Block, x: Tensor, read: int | None) -> Seen:
-    """Of the tokens (B, L, D) that enter a block, the first `read` of which are read behind it."""
+def _attention_inputs(block: Block, x: Tensor, n_read: int | None) -> AttentionInputs:
+    """Return queries of the first `n_read` tokens, keys and values of all (B, L, D)."""
     x = block.ln_1(x)
-    return Seen(queries_of(block.attn, x[:, :read]), keys_values_of(block.attn, x))
+    queries = project_queries(block.attn, x[:, :n_read])
+    return AttentionInputs(queries, project_keys_values(block.attn, x))
 
 
-def _block(block: Block, x: Tensor, seen: Seen, read: int | None, beside: Tensor | None) -> Tensor:
-    """A residual block on the tokens (B, L, D), for the first `read` of them.
+def _run_block(
+    block: Block, x: Tensor, inputs: AttentionInputs, n_read: int | None, replaced: Tensor | None
+) -> Tensor:
+    """Return a residual block's output for the first `n_read` of the tokens (B, L, D).
 
-    Prompts `beside` them (B, n, D) are seen and not read: the next block has others in their place.
+    The next block replaces the prompts `replaced` (B, n, D): only their keys and values count.
     """
-    queries, keys_values = seen
-    if beside is not None:
+    queries, keys_values = inputs
+    if replaced is not None:
         # A product of their own: where the patches need no gradient, none is computed.
-        own = keys_values_of(block.attn, block.ln_1(beside))
+        own = project_keys_values(block.attn, block.ln_1(replaced))
         keys_values = torch.cat([keys_values, own], dim=1)
-    x = x[:, :read] + image_attention(block.attn, queries[:, :read], keys_values)
+    x = x[:, :n_read] + image_attention(block.attn, queries[:, :n_read], keys_values)
     return x + block.mlp(block.ln_2(x))

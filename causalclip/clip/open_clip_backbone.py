@@ -1,35 +1,208 @@
-"""open_clip's models as the protocol has them: everything is read from the model, none guessed.
+"""open_clip's models by name: `open_clip:MODEL/TAG`, or `open_clip:MODEL/FILE` for own weights.
 
-Their blocks see (N, L, D). Text has a causal mask or none, is pooled at its end token, at the last
-position or at a class token behind it; image towers are open_clip's own, timm's, or no ViT.
+open_clip is an extra, imported when one of its models is loaded; it downloads into its own cache.
+Everything about a model is read from it: blocks see (N, L, D); text has a causal mask or none, and
+is pooled at its end token, at the last position or at a class token after it; image towers are
+open_clip's own, timm's, or no ViT.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import difflib
+import importlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from causalclip.clip.protocol import Tower
+from causalclip.clip.interface import Backbone, Tokenizer, Tower, encode_with
+from causalclip.clip.openai_clip import resolve_activation
+from causalclip.clip.weights import WEIGHT_SUFFIXES, read_weights
+from causalclip.files.caches import at_home
 
-POOLED_AT_END = ("argmax", "eos")
+PREFIX = "open_clip:"
+# Raised by open_clip for weights that are not the model's.
+_MISFIT = (RuntimeError, KeyError, AttributeError, AssertionError, TypeError, IndexError)
+_SETTINGS = ("mean", "std", "interpolation", "resize_mode")  # of preprocessing, besides the size
 
 
-class OpenCLIPTokenizer:
-    """A tokenizer of open_clip's; what it adds to a text is seen in the rows it gives."""
+@dataclass(frozen=True)
+class ModelSource:
+    """A model of open_clip and its weights: a tag or a file."""
+
+    name: str  # as `load_clip` takes it
+    model: str
+    config: dict[str, Any]  # of the model, as open_clip has it
+    released: dict[str, Any] = field(default_factory=dict)  # the tag's configuration
+    file: Path | None = None
+
+
+def parse_source(name: str) -> ModelSource:
+    """Parse `open_clip:MODEL/TAG` or `open_clip:MODEL/FILE`.
+
+    Raises:
+        ValueError: open_clip is not installed, or has no such model or tag; names the nearest.
+        FileNotFoundError: no file at the path.
+    """
+    open_clip = _open_clip()
+    model, _, weights = name.removeprefix(PREFIX).partition("/")
+    if model not in open_clip.list_models():
+        raise ValueError(
+            f"unknown open_clip model {model!r} in {name!r}; nearest names: "
+            f"{closest_models(model, open_clip.list_models())}; it must be {PREFIX}MODEL/TAG or "
+            f"{PREFIX}MODEL/FILE"
+        )
+    config, tags = open_clip.get_model_config(model), open_clip.list_pretrained_tags_by_model(model)
+    if weights in tags:
+        return ModelSource(name, model, config, open_clip.get_pretrained_cfg(model, weights))
+    path = at_home(weights)
+    if weights and path.is_file():
+        return ModelSource(name, model, config, file=path)
+    if path.suffix in WEIGHT_SUFFIXES:
+        raise FileNotFoundError(f"no weights of {model} at {path}")
+    raise ValueError(
+        f"unknown weights {weights!r} of open_clip's {model}; nearest tags: "
+        f"{closest_models(weights, tags)}; all tags: {', '.join(tags) or 'none'}; or give the path "
+        f"of a file: {PREFIX}{model}/FILE"
+    )
+
+
+def preprocessing_of(name: str) -> dict[str, Any]:
+    """Return the preprocessing of a model's training images; {} for a model not of open_clip.
+
+    The keys are size and open_clip's mean, std, interpolation and resize_mode; for a file, those on
+    which all tags of its model agree.
+
+    Raises:
+        ValueError: as `parse_source`, or another resize mode than shortest and squash.
+    """
+    if not name.startswith(PREFIX):
+        return {}
+    source, open_clip = parse_source(name), _open_clip()
+    size = source.config["vision_cfg"].get("image_size", 224)
+    settings: dict[str, Any] = {"size": (size, size) if isinstance(size, int) else tuple(size)}
+    configs = [source.released]
+    if source.file:
+        tags = open_clip.list_pretrained_tags_by_model(source.model)
+        configs = [open_clip.get_pretrained_cfg(source.model, tag) for tag in tags]
+    for key in _SETTINGS:
+        values = [config.get(key) for config in configs]
+        if values and values[0] is not None and all(value == values[0] for value in values):
+            settings[key] = list(values[0]) if isinstance(values[0], tuple) else values[0]
+    mode = settings.get("resize_mode", "squash")
+    if mode not in ("shortest", "squash"):
+        raise ValueError(f"{name} resizes images as {mode!r}, which is not offered")
+    return settings
+
+
+def load_open_clip(
+    name: str, *, device: str | torch.device, precision: str, activation: str
+) -> OpenCLIP:
+    """Load a frozen model of open_clip in evaluation mode; arguments as of `load_clip`.
+
+    Raises:
+        ActivationError: another activation than the tag's.
+        ValueError: as `parse_source`, a missing package of a tokenizer, or other weights.
+        ConnectionError: weights or a tokenizer that are neither here nor reachable.
+    """
+    source = parse_source(name)
+    quick = source.released.get("quick_gelu") or source.config.get("quick_gelu")
+    recorded = "quick_gelu" if quick else "gelu"
+    # open_clip would take the model's and only warn where the tag was trained with another.
+    given = resolve_activation(activation, recorded if source.released else "", source.name)
+    config = {**source.config, "quick_gelu": (given or recorded) == "quick_gelu"}
+    tokenizer = _tokenizer(source)
+    if source.file:
+        read_weights(source.file)  # refuses damage, code and NaN with a message
+    file = source.file or _download(source)
+    model = _create(source.model, file, precision, quick_gelu=config["quick_gelu"])
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
+    wrapped = OpenCLIP(model, tokenizer, source.name, config, dtype)
+    return wrapped.to(device).eval().requires_grad_(False)
+
+
+def closest_models(name: str, names: Iterable[str]) -> str:
+    """Return up to three of `names` that are most like `name`, as text; "none" without any."""
+    lower = {other.lower(): other for other in names}
+    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)
+    return ", ".join(lower[other] for other in near) or "none"
+
+
+def _open_clip() -> ModuleType:
+    try:
+        return importlib.import_module("open_clip")
+    except ImportError as error:
+        raise ValueError(
+            f"open_clip models need an extra: pip install 'causalclip[open_clip]' ({error})"
+        ) from error
+
+
+def _create(model: str, file: Path, precision: str, *, quick_gelu: bool) -> nn.Module:
+    precision = precision if precision in ("fp16", "bf16") else "fp32"
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return _open_clip().create_model(
+                model, pretrained=str(file), precision=precision, quick_gelu=quick_gelu
+            )
+    except _MISFIT as error:
+        raise ValueError(
+            f"{file} holds no {model}, or one of an image size that it cannot be "
+            f"interpolated from: {error}"
+        ) from error
+
+
+def _hub_cache() -> str:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE
+
+
+def _tokenizer(source: ModelSource) -> OpenCLIPTokenizer:
+    name = source.config.get("text_cfg", {}).get("hf_tokenizer_name") or source.model
+    try:
+        return OpenCLIPTokenizer(_open_clip().get_tokenizer(source.model))
+    except ImportError as error:
+        raise ValueError(
+            f"the tokenizer {name} of {source.model} needs another package: pip install "
+            f"transformers sentencepiece ({error})"
+        ) from error
+    except OSError as error:
+        raise ConnectionError(
+            f"the tokenizer {name} of {source.model} is neither in {_hub_cache()} nor reachable: "
+            f"{error}. Where there is a network, hf download {name} --include '*token*' "
+            "'*.model' '*.json', and copy that folder here"
+        ) from error
+
+
+def _download(source: ModelSource) -> Path:
+    hub, url = source.released.get("hf_hub", ""), source.released.get("url", "")
+    try:
+        return Path(_open_clip().download_pretrained(source.released))
+    except (OSError, RuntimeError) as error:
+        repo, _, file = hub.rpartition("/") if hub else ("", "", url.rpartition("/")[2])
+        file = file or "open_clip_model.safetensors"
+        how, folder = f"fetch {url}", at_home("~/.cache/clip")
+        if hub:
+            how, folder = f"hf download {repo} {file}", _hub_cache()
+        raise ConnectionError(
+            f"{file} of {source.name} is neither in {folder} nor reachable: {error}. Where there "
+            f"is a network, {how}; copy it into that folder, or name the file: "
+            f"{PREFIX}{source.model}//path/to/{file}"
+        ) from error
+
+
+class OpenCLIPTokenizer(Tokenizer):
+    """A tokenizer of open_clip; its special tokens are seen in the rows it returns."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Take one of open_clip's tokenizers.
-
-        Raises:
-            ValueError: its rows do not hold the ids that it encodes a text to.
-        """
+        """Wrap one; raise ValueError if its rows do not hold the ids that it encodes."""
         self.tokenizer = tokenizer
-        full = self._rows(["a" + 100 * " a"], 32)[0]  # cut to its length: all but a few are "a"
+        full = self.pad(["a" + 100 * " a"], 32)[0]  # cut to its length: all but a few are "a"
         own = torch.isin(full, torch.tensor(self.ids("a a"))).nonzero().flatten()
         if not len(own):
             raise ValueError(f"{type(tokenizer).__name__} gives rows without the ids it encodes")
@@ -37,34 +210,15 @@ class OpenCLIPTokenizer:
         self.added = len(full) - len(own)
 
     def ids(self, text: str) -> list[int]:
-        """The ids of a text's own tokens."""
+        """Return the ids of the tokens of `text`, without special ones."""
         if hasattr(self.tokenizer, "encode"):
             return list(self.tokenizer.encode(text))
         clean = getattr(self.tokenizer, "clean_fn", None) or _canonical
         return list(self.tokenizer.tokenizer(clean(text), add_special_tokens=False).input_ids)
 
-    def count(self, text: str) -> int:
-        """How many tokens `text` takes, those that the tokenizer adds among them."""
-        return len(self.ids(text)) + self.added
-
-    def __call__(
-        self, texts: str | Sequence[str], context_length: int, *, cut: bool = False
-    ) -> Tensor:
-        """Token ids (N, context_length), padded as the model learned it.
-
-        Raises:
-            ValueError: a text longer than the context without `cut`; the message quotes it.
-        """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        for text in () if cut else texts:
-            if (length := self.count(text)) > context_length:
-                raise ValueError(
-                    f"{text!r} takes {length} tokens, more than the context length {context_length}"
-                )
-        return self._rows(texts, context_length)
-
-    def _rows(self, texts: list[str], context_length: int) -> Tensor:
-        return self.tokenizer(texts, context_length=context_length).long()
+    def pad(self, texts: list[str], context_length: int) -> Tensor:
+        """Return token ids (N, context_length), padded as in the model's training."""
+        return self.tokenizer(texts, context_length=context_length)
 
 
 def _canonical(text: str) -> str:
@@ -73,85 +227,59 @@ def _canonical(text: str) -> str:
     return canonicalize_text(basic_clean(text))
 
 
-class OpenCLIP(nn.Module):
-    """A model of open_clip's, left as it is, with its tokenizer."""
+class OpenCLIP(nn.Module, Backbone):
+    """A CLIP, CustomTextCLIP or CoCa of open_clip, left as it is, with its tokenizer.
+
+    Raises ValueError for a model of images that are not square. `name` is for error messages,
+    `config` is open_clip's, and `input_dtype` that of the images.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         tokenizer: OpenCLIPTokenizer,
-        *,
         name: str,
-        embed_dim: int,
-        architecture: str = "",
-        input_dtype: torch.dtype = torch.float32,
+        config: dict[str, Any],
+        input_dtype: torch.dtype,
     ) -> None:
-        """Wrap a model.
-
-        Args:
-            model: a CLIP, CustomTextCLIP or CoCa of open_clip's.
-            tokenizer: the one its text tower learned with.
-            name: what errors call it.
-            embed_dim: E.
-            architecture: its configuration, as text.
-            input_dtype: of the images that its image tower reads.
-
-        Raises:
-            ValueError: a model of images that are not square.
-        """
         super().__init__()
         self.model: Any = model
-        self.tokenizer, self.name, self.embed_dim = tokenizer, name, embed_dim
-        self.architecture, self.input_dtype = architecture, input_dtype
+        self.tokenizer, self.name, self.input_dtype = tokenizer, name, input_dtype
+        self.embed_dim, self.architecture = config["embed_dim"], json.dumps(config, sort_keys=True)
         size = self.model.visual.image_size
         height, width = (size, size) if isinstance(size, int) else size
         if height != width:
             raise ValueError(f"{name} reads images of {height} x {width} pixels, not square ones")
         self.image_size = int(height)
+        # A text tower of another library does not have it.
+        own = hasattr(self._text, "token_embedding")
+        self.context_length = (self._text if own else tokenizer.tokenizer).context_length
 
     @property
     def _text(self) -> Any:
-        """The text tower: a module of its own, or the parts that lie in open_clip's CLIP."""
+        """The text tower: a module of its own, or the parts in open_clip's CLIP."""
         return getattr(self.model, "text", self.model)
 
     @property
-    def context_length(self) -> int:
-        """L; where the text tower is another library's, its tokenizer says it."""
-        own = hasattr(self._text, "token_embedding")
-        return self._text.context_length if own else self.tokenizer.tokenizer.context_length
-
-    @property
     def logit_scale(self) -> Tensor:
-        """The logarithm of the scale of the cosines; its bias moves no softmax and is left out."""
+        """The logarithm of the scale of the cosines; a bias moves no softmax and is left out."""
         return self.model.logit_scale.squeeze()
 
     def text_tower(self) -> Tower:
-        """open_clip's text transformer.
-
-        Raises:
-            ValueError: a text tower of another library.
-        """
+        """Return open_clip's text transformer; raise ValueError for another library's."""
         text = self._text
         if not hasattr(text, "token_embedding"):
             raise ValueError(
                 f"text prompts need a text tower of open_clip's own, {self.name} has a "
                 f"{type(text).__name__}: use a method without text prompts"
             )
-        tower = text.transformer
-        axis = 1 if tower.batch_first else 0
-        return Tower(tower.width, tower.resblocks, text.token_embedding, axis=axis)
+        return _tower(text.transformer, text.token_embedding)
 
     def image_tower(self) -> Tower:
-        """open_clip's Vision Transformer, or timm's; prompts go before pooling.
-
-        Raises:
-            ValueError: a tower that has no row of tokens to append prompts to.
-        """
+        """Return open_clip's or timm's Vision Transformer; raise ValueError for another tower."""
         visual = self.model.visual
         if hasattr(visual, "transformer"):
-            tower = visual.transformer
-            axis = 1 if tower.batch_first else 0
-            return Tower(tower.width, tower.resblocks, visual.ln_pre, axis=axis, reads_all=True)
+            return _tower(visual.transformer, visual.ln_pre, pools_patches=True)
         trunk = getattr(visual, "trunk", visual)
         if (rotary := _rotary(trunk)) is None:
             raise ValueError(
@@ -159,45 +287,51 @@ class OpenCLIP(nn.Module):
                 "a method with text prompts alone"
             )
         tower = Tower(trunk.embed_dim, trunk.blocks, trunk.norm_pre, axis=1, norm="norm1")
-        return replace(tower, reads_all=True, rotary=rotary)
+        return replace(tower, pools_patches=True, rotary=rotary)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Features (B, E) of images (B, 3, R, R), not normalised."""
+        """Return features (B, E) of images (B, 3, R, R), not normalised."""
         return self.model.encode_image(images.to(self.input_dtype), normalize=False)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Features (N, E) of tokens (N, L), not normalised."""
+        """Return features (N, E) of tokens (N, L), not normalised."""
         return self.model.encode_text(tokens, normalize=False)
 
-    def encode_text_cut(self, tokens: Tensor) -> Tensor:
-        """Up to the longest text, under a causal mask and pooled at the end; else all of it."""
+    def encode_text_truncated(self, tokens: Tensor) -> Tensor:
+        """Run up to the longest text under a causal mask and pooling at the end; else run all."""
         ends = self._ends(tokens)
         if ends is None:
             return self.encode_text(tokens)
         length, text = int(ends.max()) + 1, self._text
-        where = "clip.model." if text is self.model else "clip.model.text."
+        where = "model." if text is self.model else "model.text."
         shorter = {
             f"{where}attn_mask": text.attn_mask[:length, :length],
             f"{where}positional_embedding": text.positional_embedding[:length],
         }
-        return functional_call(_TextSide(self), shorter, (tokens[:, :length],), tie_weights=False)
+        return encode_with(self, shorter, tokens[:, :length])
 
     def _ends(self, tokens: Tensor) -> Tensor | None:
-        """Where each text (N, L) ends; None where what stands behind its end is read as well."""
+        """Return the end (N,) of each text; None where tokens after the end are read as well."""
         text = self._text
         pool = getattr(text, "text_pool_type", getattr(text, "pool_type", ""))
         masked = getattr(text, "attn_mask", None) is not None
-        if not masked or pool not in POOLED_AT_END or getattr(text, "cls_emb", None) is not None:
+        if not masked or getattr(text, "cls_emb", None) is not None:
             return None
         if pool == "argmax":
             return tokens.argmax(dim=-1)
-        eos = text.text_eos_id if hasattr(text, "text_eos_id") else text.eos_id
-        found = tokens == eos
-        return found.int().argmax(dim=-1) if bool(found.any(dim=-1).all()) else None
+        if pool != "eos":
+            return None
+        is_end = tokens == (text.text_eos_id if hasattr(text, "text_eos_id") else text.eos_id)
+        return is_end.int().argmax(dim=-1) if bool(is_end.any(dim=-1).all()) else None
+
+
+def _tower(transformer: Any, entry: nn.Module, *, pools_patches: bool = False) -> Tower:
+    axis = 1 if transformer.batch_first else 0
+    return Tower(transformer.width, transformer.resblocks, entry, axis, pools_patches)
 
 
 def _rotary(trunk: nn.Module) -> bool | None:
-    """Whether a tower of timm's turns its patches by position; None where it is no plain ViT."""
+    """Return whether a tower of timm has rotary positions; None where it is no plain ViT."""
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
@@ -207,14 +341,3 @@ def _rotary(trunk: nn.Module) -> bool | None:
     if isinstance(trunk, Eva) and type(trunk).forward_features is Eva.forward_features:
         return None if getattr(trunk, "rope_mixed", False) else trunk.rope is not None
     return None
-
-
-class _TextSide(nn.Module):
-    """The text side as a `forward`, for functional_call."""
-
-    def __init__(self, clip: OpenCLIP) -> None:
-        super().__init__()
-        self.clip = clip
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.clip.encode_text(tokens)

@@ -1,6 +1,6 @@
-"""OpenAI's package, whatever else is called `clip` here: its classes and its tokenizer.
+"""OpenAI's CLIP package, found by its distribution: a checkout may have another `clip`.
 
-This is the only import of `clip`.
+Its classes have no annotations; the types below are for annotations only.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any, Literal, get_args
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 PRIVATE_NAME = "_causalclip_openai_clip"
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _distribution_file() -> Path:
-    """Where the installed distribution of OpenAI's CLIP keeps its package."""
     for name in ("openai-clip", "clip"):  # the package index, and an install from OpenAI's git
         try:
             path = Path(str(metadata.distribution(name).locate_file("clip/__init__.py")))
@@ -31,35 +33,26 @@ def _distribution_file() -> Path:
     raise ImportError("OpenAI's CLIP is not installed: pip install openai-clip==1.0.1")
 
 
-def _first_on_path() -> Path | None:
-    """The file that `import clip` gives here, which may be a checkout's vendored fork."""
-    if "clip" in sys.modules:
-        origin = getattr(sys.modules["clip"], "__file__", None)
-    else:
-        spec = importlib.util.find_spec("clip")
-        origin = spec.origin if spec else None
-    return Path(origin) if origin else None
-
-
 def _load_by_location(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         PRIVATE_NAME, path, submodule_search_locations=[str(path.parent)]
     )
     assert spec is not None, "a file has a spec"
-    assert spec.loader is not None, "and a .py file a loader"
+    assert spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[PRIVATE_NAME] = module  # its relative imports look themselves up here
+    sys.modules[PRIVATE_NAME] = module  # for its relative imports
     spec.loader.exec_module(module)
     return module
 
 
 def _import_clip() -> ModuleType:
-    """Import OpenAI's package, whatever else is called `clip` on this machine."""
     path = _distribution_file()
-    first = _first_on_path()
-    shadowed = first is None or first.resolve() != path.resolve()
+    # What `import clip` would give may be a checkout's vendored fork.
+    first = sys.modules.get("clip") or importlib.util.find_spec("clip")
+    origin = getattr(first, "__file__", None) or getattr(first, "origin", None)
+    shadowed = origin is None or Path(origin).resolve() != path.resolve()
     with warnings.catch_warnings():
-        # Not ours to mend: OpenAI's clip.py takes `packaging` out of pkg_resources.
+        # OpenAI's clip.py takes `packaging` out of pkg_resources.
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         try:
             return _load_by_location(path) if shadowed else importlib.import_module("clip")
@@ -76,35 +69,125 @@ _clip = _import_clip()
 _clip_clip = sys.modules[f"{_clip.__name__}.clip"]
 _clip_model = sys.modules[f"{_clip.__name__}.model"]
 CLIP = _clip_model.CLIP
-ResidualAttentionBlock = _clip_model.ResidualAttentionBlock
-VisionTransformer = _clip_model.VisionTransformer
 RELEASED: Mapping[str, str] = dict(_clip_clip._MODELS)  # name -> URL .../<sha256>/<file>
 build_model = _clip_model.build_model
 convert_weights = _clip_model.convert_weights
+byte_pairs = _clip_clip._tokenizer
+padded_tokens = _clip.tokenize
 
 
-def tokenize(texts: str | Sequence[str], context_length: int = 77, *, cut: bool = False) -> Tensor:
-    """Return the token ids (N, context_length) of `texts`, int64, padded with zeros.
+class Block(nn.Module):
+    """A residual attention block on tokens (L, N, D)."""
 
-    With `cut` a text that is longer than the context loses its last tokens but the end token.
+    attn: nn.MultiheadAttention
+    ln_1: nn.LayerNorm
+    mlp: nn.Sequential
+    ln_2: nn.LayerNorm
+
+
+class Transformer(nn.Module):
+    """The blocks of a tower."""
+
+    width: int  # D
+    layers: int
+    resblocks: Sequence[Block]
+
+
+class VisionTransformer(nn.Module):
+    """The image tower of a ViT: images (B, 3, R, R) to features (B, E)."""
+
+    conv1: nn.Conv2d
+    class_embedding: nn.Parameter  # (D,)
+    positional_embedding: nn.Parameter  # (1 + number of patches, D)
+    ln_pre: nn.LayerNorm
+    transformer: Transformer
+    ln_post: nn.LayerNorm
+    proj: nn.Parameter | None  # (D, E)
+
+
+class CLIPModel(nn.Module):
+    """OpenAI's CLIP: text tower of width D and context length L, joint space of E dimensions."""
+
+    context_length: int  # L
+    vocab_size: int
+    token_embedding: nn.Embedding  # (vocabulary, D)
+    positional_embedding: nn.Parameter  # (L, D)
+    transformer: Transformer
+    ln_final: nn.LayerNorm
+    text_projection: nn.Parameter  # (D, E)
+    visual: Any  # a VisionTransformer, or CLIP's ResNet
+    logit_scale: nn.Parameter
+    dtype: torch.dtype  # of the weights that CLIP casts
+    encode_text: Callable[[Tensor], Tensor]  # token ids (N, L) to features (N, E)
+    encode_image: Callable[[Tensor], Tensor]  # images (B, 3, R, R) to features (B, E)
+
+
+def is_vit(model: CLIPModel) -> bool:
+    """Return whether the image tower is a Vision Transformer (else it is CLIP's ResNet)."""
+    return hasattr(model.visual, "transformer")
+
+
+# OpenAI, DFN and MetaCLIP train with QuickGELU, x sigmoid(1.702 x); LAION and DataComp with GELU.
+# The same weights load as either, and few files record theirs.
+Activation = Literal["quick_gelu", "gelu"]
+
+
+class ActivationError(ValueError):
+    """An activation that is unknown, missing or not that of the weights."""
+
+
+def resolve_activation(given: str, recorded: str, name: str) -> str:
+    """Return the activation of the weights `name`: as recorded, or as given; either may be empty.
 
     Raises:
-        ValueError: a text longer than the context without `cut`; the message quotes it.
+        ActivationError: another activation than recorded, or an unknown one.
     """
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    for text in () if cut else texts:
-        if (length := n_tokens(text)) > context_length:
-            raise ValueError(
-                f"{text!r} takes {length} tokens, more than the context length {context_length}"
+    for activation in (given, recorded):
+        if activation not in ("", *get_args(Activation)):
+            raise ActivationError(
+                "activation must be quick_gelu, gelu or empty (where the weights record it), got "
+                f"{activation!r}"
             )
-    return _clip.tokenize(texts, context_length, truncate=cut).long()
+    if given and recorded not in ("", given):
+        raise ActivationError(f"activation must be {recorded} or empty for {name}, got {given!r}")
+    return given or recorded
 
 
-def n_tokens(text: str) -> int:
-    """Return how many tokens `text` takes, the start and end tokens among them."""
-    return len(token_ids(text)) + 2
+def use_gelu(model: CLIPModel) -> None:
+    """Replace QuickGELU, which OpenAI's classes fix, by GELU in every block."""
+    towers = [model.transformer, *([model.visual.transformer] if is_vit(model) else [])]
+    for tower in towers:
+        for block in tower.resblocks:
+            block.mlp.gelu = nn.GELU()  # OpenAI's name for either
 
 
-def token_ids(text: str) -> list[int]:
-    """Return the ids of the tokens of `text`, without the start and end tokens."""
-    return _clip_clip._tokenizer.encode(text)
+def uses_gelu(model: CLIPModel) -> bool:
+    """Return whether `use_gelu` was called on a model."""
+    return isinstance(model.transformer.resblocks[0].mlp.gelu, nn.GELU)
+
+
+def has_plain_text_tower(model: CLIPModel) -> bool:
+    """Return whether nothing that `text_tower.encode_layout` skips is hooked or overridden."""
+    return type(model) is CLIP and _is_plain(model.transformer, model.token_embedding)
+
+
+def has_plain_image_tower(model: CLIPModel) -> bool:
+    """Return whether nothing that `image_tower.encode_patches` skips is hooked or overridden."""
+    if type(model) is not CLIP or type(model.visual) is not _clip_model.VisionTransformer:
+        return False
+    return _is_plain(model.visual.transformer, model.visual)
+
+
+def _is_plain(transformer: Transformer, other: nn.Module) -> bool:
+    blocks = transformer.resblocks
+    return all(
+        type(block) is _clip_model.ResidualAttentionBlock
+        and type(block.attn) is nn.MultiheadAttention
+        and not _is_hooked(block)
+        and not _is_hooked(block.attn)
+        for block in blocks
+    ) and not any(_is_hooked(module) for module in (other, transformer, blocks))
+
+
+def _is_hooked(module: Any) -> bool:
+    return "forward" in vars(module) or any(getattr(module, hooks) for hooks in _HOOKS)

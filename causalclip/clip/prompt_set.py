@@ -1,119 +1,169 @@
-"""Prompts of both towers as one set, and the features of texts and images under one set or M."""
+"""Additions to the towers of a CLIP: prompts, inserted tokens, adapters; and their checks.
+
+Inserted tokens are MMRL's (arXiv 2503.08497, section 3.2), adapters MMA's (CVPR 2024, section 3.3).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from weakref import WeakSet
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from causalclip.clip.additions import NOTHING, Additions
-from causalclip.clip.encode import encode_image, encode_image_twice, encode_texts
-from causalclip.clip.model import CLIPModel
-from causalclip.clip.texts import ClassTokens
+from causalclip.clip.interface import Tower, backbone_of, openai_model
+from causalclip.clip.openai_clip import CLIPModel
+
+Adapter = Callable[[Tensor], Tensor]  # from tokens (..., D) after a block's `ln_1` to its output
+
+
+@dataclass(frozen=True, eq=False)
+class Additions:
+    """Additions to the blocks of one tower, which are counted from 0."""
+
+    tokens: Mapping[int, Tensor] = field(default_factory=dict)
+    """(n, D), or (N, n, D) with one set a sample. Those of the first block are inserted after the
+    class or start token, those of later blocks replace them; they leave after the last block."""
+    adapters: Mapping[int, Adapter] = field(default_factory=dict)
+    """A block's output y becomes y + adapter(ln_1(x)), token by token."""
+
+    def __bool__(self) -> bool:
+        return bool(self.tokens or self.adapters)
+
+    @property
+    def first(self) -> int:
+        """The block at which tokens are inserted."""
+        return min(self.tokens)
+
+    @property
+    def n_tokens(self) -> int:
+        """n; 0 without tokens."""
+        return self.tokens[self.first].shape[-2] if self.tokens else 0
+
+    def insert_tokens(self, x: Tensor, block: int, *, axis: int = 1) -> Tensor:
+        """Return the input x of a block, (N, L, D) or (L, N, D) with `axis` 0, with its tokens."""
+        if block not in self.tokens:
+            return x
+        old = 0 if block == self.first else self.n_tokens
+        tokens = per_sample(self.tokens[block], x, axis=axis)
+        rest = x.narrow(axis, 1 + old, x.shape[axis] - 1 - old)
+        return torch.cat([x.narrow(axis, 0, 1), tokens, rest], dim=axis)
+
+    def adapt(self, output: Tensor, block: int, x: Tensor, ln_1: nn.Module) -> Tensor:
+        """Return a block's output plus that of its adapter, if it has one, on its input x."""
+        if block not in self.adapters:
+            return output
+        return output + self.adapters[block](ln_1(x)).to(output.dtype)
+
+
+NO_ADDITIONS = Additions()
+prompted_models: WeakSet[CLIPModel] = WeakSet()
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts of both towers, one tensor per depth; (n, D), with a leading M, B or K axis or none.
+    """Prompts of both towers, one tensor per depth: (n, D), or with a leading M, B or K axis.
 
-    None at a depth of the text leaves it as it is. See `causalclip.clip.injection.prompted` for
-    what each depth does, and what the blocks of a tower can get besides.
+    None leaves a text block as it is. `injection.prompted` says what the depths are.
     """
 
     text: tuple[Tensor | None, ...] = ()
     image: tuple[Tensor, ...] = ()
-    text_additions: Additions = NOTHING
-    image_additions: Additions = NOTHING
+    text_additions: Additions = NO_ADDITIONS
+    image_additions: Additions = NO_ADDITIONS
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    """Changes that are added to weights of the CLIP, by their names in its state dict."""
 
     @property
     def touches_image_tower(self) -> bool:
         """Whether the image tower holds anything of it."""
-        return bool(self.image or self.image_additions)
+        return bool(self.image or self.image_additions or self.weights)
 
 
-def encode_classes(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -> Tensor:
-    """Return the text features (K, E) of all classes under one prompt set, not normalised.
-
-    Text prompts are (n, D), or (K, n, D) for class-specific ones.
-
-    Raises:
-        ValueError: contexts that belong to another number of classes.
-    """
-    one_set = [depth if depth is None else depth.unsqueeze(0) for depth in prompts.text]
-    return encode_texts(model, texts, one_set, prompts.text_additions)[0]
+def per_sample(tokens: Tensor, x: Tensor, *, axis: int) -> Tensor:
+    """Return tokens (n, D) or (N, n, D) for each sample of `x`, in its layout and type."""
+    samples = x.shape[1 - axis]
+    check_samples(tokens, samples)
+    tokens = tokens.to(x.dtype).expand(samples, -1, -1)
+    return tokens if axis == 1 else tokens.transpose(0, 1)
 
 
-def encode_text_sets(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -> Tensor:
-    """Return the text features (M, K, E) of all classes under M prompt sets, not normalised.
-
-    The M sets are templates (CDC) or images (CoCoOp); each text prompt is (M, n, D), or
-    (M, K, n, D) for class-specific contexts. Their image prompts are not used here.
-
-    Raises:
-        ValueError: prompts without one leading axis, or contexts of another number of classes.
-    """
-    sets = _count_sets(prompts)
-    return encode_texts(model, texts, prompts.text).expand(sets, -1, -1)
+def check_samples(tokens: Tensor, samples: int) -> None:
+    """Raise ValueError for tokens (N, n, D) of another number of samples."""
+    if tokens.dim() == 3 and tokens.shape[0] != samples:
+        raise ValueError(
+            f"per-sample prompts must match the batch of {samples}, got {tokens.shape[0]} sets"
+        )
 
 
-def encode_image_sets(model: CLIPModel, images: Tensor, prompts: PromptSet) -> Tensor:
-    """Return the image features (B, M, E) under M prompt sets, not normalised.
-
-    One forward of B * M images, in the order b * M + m.
-
-    Args:
-        model: the CLIP.
-        images: (B, M, 3, R, R), a view of its own for each set, or (B, 3, R, R), the same for all;
-            without image prompts the latter are encoded once.
-        prompts: the M sets.
-
-    Raises:
-        ValueError: other views than sets.
-    """
-    sets = _count_sets(prompts)
-    if images.dim() == 4 and not prompts.image:
-        return encode_image(model, images).unsqueeze(1).expand(-1, sets, -1)
-    views, tiled = _tiled(images, prompts, sets)
-    return encode_image(model, views, tiled).unflatten(0, (-1, sets))
+def check_model(model: object) -> None:
+    """Raise ValueError for a model under nn.DataParallel, whose forward hooks cannot enter."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    # Replicas are shallow copies that share one dictionary of hooks across threads.
+    if isinstance(model, parallel) or getattr(model, "_is_replica", False):
+        raise ValueError(
+            "prompts do not work under nn.DataParallel: run one process per GPU (torchrun, with "
+            "only the prompt module in DistributedDataParallel) and pass the bare CLIP"
+        )
 
 
-def encode_image_sets_twice(
-    model: CLIPModel, views: Tensor, prompts: PromptSet
-) -> tuple[Tensor, Tensor]:
-    """Return `encode_image_sets` of views, and without a graph what they are without prompts.
+def check_positions(prompts: Sequence[Tensor | None], positions: Tensor | None) -> None:
+    """Raise ValueError unless positions (n,) or (N, n) are one for each text prompt token."""
+    first = prompts[0] if prompts else None
+    if first is not None and positions is not None and positions.shape[-1] != first.shape[-2]:
+        raise ValueError(
+            f"text_positions must name {first.shape[-2]} positions, one per prompt token, "
+            f"got {positions.shape[-1]}"
+        )
 
-    Args:
-        model: the CLIP.
-        views: (B, M, 3, R, R), one for each set.
-        prompts: the M sets.
 
-    Returns:
-        Features (B, M, E) under the sets, and of the same views in the tower as it is; neither
-        normalised.
+def checked_tower(
+    model: CLIPModel, kind: str, prompts: Sequence[Tensor | None], additions: Additions
+) -> Tower:
+    """Return the tower that prompts and additions enter.
+
+    The `kind` is text or image; prompts are (n, D) or (N, n, D) per depth, or None.
 
     Raises:
-        ValueError: other views than sets.
+        ValueError: a shape or depth that the tower does not take.
+        RuntimeError: a model that is prompted already.
     """
-    sets = _count_sets(prompts)
-    both = encode_image_twice(model, *_tiled(views, prompts, sets))
-    prompted, plain = (features.unflatten(0, (-1, sets)) for features in both)
-    return prompted, plain
+    if model in prompted_models:
+        raise RuntimeError("this model is prompted already; leave the outer prompted() first")
+    if additions.tokens:
+        openai_model(model, "a token that enters midway")
+    backbone = backbone_of(model)
+    tower = backbone.text_tower() if kind == "text" else backbone.image_tower()
+    layers = len(tower.blocks)
+    for block in (*additions.tokens, *additions.adapters):
+        if not 0 <= block < layers:
+            raise ValueError(
+                f"additions must be to blocks 0 to {layers - 1} of the {kind} tower, got {block}"
+            )
+    if prompts and additions.tokens:
+        raise ValueError(f"{kind} prompts and tokens that enter midway do not go together")
+    if len(prompts) > layers:
+        raise ValueError(
+            f"{kind} prompt depth must be at most {layers}, the depth of the {kind} tower, "
+            f"got {len(prompts)}"
+        )
+    if prompts and prompts[0] is None:
+        raise ValueError(f"{kind}[0] must be prompts: they make the places of the deeper ones")
+    given = {f"{kind}[{i}]": prompt for i, prompt in enumerate(prompts) if prompt is not None}
+    _check_tokens(f"{kind} prompts of all depths", given, tower.width)
+    inserted = {f"{kind} tokens of block {i}": tokens for i, tokens in additions.tokens.items()}
+    _check_tokens(f"{kind} tokens of all blocks", inserted, tower.width)
+    return tower
 
 
-def _tiled(images: Tensor, prompts: PromptSet, sets: int) -> tuple[Tensor, list[Tensor]]:
-    """B * M images, in the order b * M + m, and image prompts (B * M, n, D) for each depth."""
-    if images.dim() == 5 and images.shape[1] != sets:
-        raise ValueError(f"images must have {sets} views, one per template, got {images.shape[1]}")
-    if images.dim() == 4:
-        images = images.unsqueeze(1).expand(-1, sets, -1, -1, -1)
-    batch = len(images)
-    tiled = [depth.expand(batch, *depth.shape).flatten(0, 1) for depth in prompts.image]
-    return images.flatten(0, 1), tiled
-
-
-def _count_sets(prompts: PromptSet) -> int:
-    given = [depth for depth in (*prompts.text, *prompts.image) if depth is not None]
-    sets = {len(depth) if depth.dim() > 2 else 0 for depth in given}
-    if len(sets) != 1 or sets == {0}:
-        raise ValueError("prompts must have one leading axis of M sets in every tensor")
-    return sets.pop()
+def _check_tokens(what: str, tokens: Mapping[str, Tensor], width: int) -> None:
+    for name, value in tokens.items():
+        n, last = value.shape[-2:] if value.dim() in (2, 3) else (0, 0)
+        if n < 1 or last != width:
+            raise ValueError(
+                f"{name} must have shape (n, {width}) or (N, n, {width}) with n >= 1, "
+                f"got {tuple(value.shape)}"
+            )
+    if len({value.shape[-2] for value in tokens.values()}) > 1:
+        raise ValueError(f"{what} must have the same number of tokens")

@@ -1,21 +1,23 @@
-"""The learnable numbers: prompts of CoOp, CoCoOp, TCP, MaPLe, IVLP, VPT, and M sets of them."""
+"""Learnable prompts: CoOp's, CoCoOp's, TCP's, MaPLe's, IVLP's and VPT's, and M sets of them (CDC).
+
+Parameters are named as in the published code. `width` is that of the text tower.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from causalclip.clip.kinds import backbone_of
-from causalclip.clip.model import CLIPModel
+from causalclip.clip.interface import backbone_of
+from causalclip.clip.openai_clip import CLIPModel
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.clip.templates import spoken
-from causalclip.clip.texts import check_count
+from causalclip.clip.texts import check_count, readable
 
-STD = 0.02  # of random starts, as published by all four methods
+STD = 0.02  # of random starts, as published by all methods
+Init = Tensor | None  # (n_ctx, width) start of the first depth; None for N(0, STD)
 
 
 def embed_words(model: CLIPModel, words: str, n_ctx: int) -> Tensor:
@@ -25,28 +27,23 @@ def embed_words(model: CLIPModel, words: str, n_ctx: int) -> Tensor:
         ValueError: words that have fewer tokens than `n_ctx`, or a text tower without prompts.
     """
     backbone = backbone_of(model)
-    ids = backbone.tokenizer.ids(spoken(words))
+    ids = backbone.tokenizer.ids(readable(words))
     if len(ids) < n_ctx:
         raise ValueError(f"{words!r} has {len(ids)} tokens, fewer than n_ctx {n_ctx}")
     return backbone.text_tower().entry.weight[ids[:n_ctx]].detach().clone()
 
 
 class TextPrompts(nn.Module):
-    """CoOp: context tokens in front of the class name (Zhou et al., IJCV 2022, section 3.1).
+    """CoOp: context tokens before the class name (Zhou et al., IJCV 2022, section 3.1).
 
-    Args:
-        n_ctx: number of tokens.
-        width: width of the text tower.
-        init: (n_ctx, width) start, by default N(0, 0.02).
-        n_classes: one context per class, (n_classes, n_ctx, width); cannot move to other classes.
+    With `n_classes`, a context per class (n_classes, n_ctx, width), which fits no other classes.
     """
 
     def __init__(
-        self, n_ctx: int, width: int, *, init: Tensor | None = None, n_classes: int | None = None
+        self, n_ctx: int, width: int, *, init: Init = None, n_classes: int | None = None
     ) -> None:
         super().__init__()
-        lead = () if n_classes is None else (n_classes,)
-        self.ctx = _tokens(n_ctx, width, init, lead=lead)
+        self.ctx = _tokens(n_ctx, width, init, lead=() if n_classes is None else (n_classes,))
 
     def forward(self) -> PromptSet:
         """Return the context as text prompts of depth 1."""
@@ -56,28 +53,19 @@ class TextPrompts(nn.Module):
 class ConditionalPrompts(nn.Module):
     """CoCoOp: a context shifted by the image (Zhou et al., CVPR 2022, section 3.2).
 
-    ctx(z) = ctx + W2 relu(W1 z), with z the normalised image features and a bottleneck of a
-    sixteenth of their width.
-
-    Raises:
-        ValueError: features of fewer than 16 numbers.
+    ctx(z) = ctx + W2 relu(W1 z), with z the normalised image features (E,), E >= 16, and a
+    bottleneck of a sixteenth of their width.
     """
 
-    def __init__(
-        self, n_ctx: int, width: int, embed_dim: int, *, init: Tensor | None = None
-    ) -> None:
+    def __init__(self, n_ctx: int, width: int, embed_dim: int, *, init: Init = None) -> None:
         super().__init__()
-        self.ctx = _tokens(n_ctx, width, init)
-        hidden = embed_dim // 16
-        if hidden < 1:
+        if embed_dim < 16:
             raise ValueError(f"embed_dim must be at least 16 for the meta-net, got {embed_dim}")
-        self.meta_net = nn.Sequential(
-            OrderedDict(
-                linear1=nn.Linear(embed_dim, hidden),
-                relu=nn.ReLU(),
-                linear2=nn.Linear(hidden, width),
-            )
-        )
+        self.ctx = _tokens(n_ctx, width, init)
+        self.meta_net = nn.Sequential()
+        self.meta_net.add_module("linear1", nn.Linear(embed_dim, embed_dim // 16))
+        self.meta_net.add_module("relu", nn.ReLU())
+        self.meta_net.add_module("linear2", nn.Linear(embed_dim // 16, width))
 
     def forward(self, image_features: Tensor) -> PromptSet:
         """Return text prompts (B, n_ctx, width) for normalised image features (B, E)."""
@@ -86,51 +74,33 @@ class ConditionalPrompts(nn.Module):
 
 
 class ClassAwarePrompts(nn.Module):
-    """TCP: tokens made of what CLIP knows of each class (Yao et al., CVPR 2024).
+    """TCP: tokens made of CLIP's knowledge of each class (Yao et al., CVPR 2024).
 
-    A context that all classes share stands in front of the names; on entering one block, tokens of
-    each class take its place. They are the meta-net's reading of the class's frozen text feature,
-    through a bottleneck of a quarter of its width:
+    All classes share a context before their names; on entering block `depth` (counted from 1, at
+    least 2), tokens of each class replace it. The meta-net computes them from the class's frozen
+    text feature w_k, through a bottleneck of a quarter of its width:
 
         T_k = W2 gelu(W1 w_k + b1) + b2,   gelu(x) = x sigmoid(1.702 x)
 
-    Args:
-        n_ctx: number of tokens, of the context and of each class.
-        depth: the block that the class's tokens enter, counted from 1; at least 2.
-        width: width of the text tower.
-        class_features: (K, E) unit text features w_k of the classes; no part of a checkpoint.
-        init: (n_ctx, width) start of the context, by default N(0, 0.02).
-
-    Raises:
-        ValueError: a count or depth that is none, or features of fewer than 4 numbers.
+    The unit text features (K, E), E >= 4, in `class_features` are no part of a checkpoint.
     """
 
     class_features: Tensor
 
     def __init__(
-        self,
-        n_ctx: int,
-        depth: int,
-        width: int,
-        class_features: Tensor,
-        *,
-        init: Tensor | None = None,
+        self, n_ctx: int, depth: int, width: int, class_features: Tensor, *, init: Init = None
     ) -> None:
         super().__init__()
+        embed_dim = class_features.shape[1]
         if depth < 2:
             raise ValueError(f"depth must be an int of at least 2, got {depth!r}")
+        if embed_dim < 4:
+            raise ValueError(f"class_features must have at least 4 numbers each, got {embed_dim}")
         self.skipped = depth - 2
         self.ctx = _tokens(n_ctx, width, init)
-        embed_dim = class_features.shape[1]
-        hidden = embed_dim // 4
-        if hidden < 1:
-            raise ValueError(f"class_features must have at least 4 numbers each, got {embed_dim}")
-        self.meta_net = nn.ModuleDict(
-            OrderedDict(
-                linear1=nn.Linear(embed_dim, hidden),
-                linear2=nn.Linear(hidden, n_ctx * width),
-            )
-        )
+        self.meta_net = nn.ModuleDict()
+        self.meta_net["linear1"] = nn.Linear(embed_dim, embed_dim // 4)
+        self.meta_net["linear2"] = nn.Linear(embed_dim // 4, n_ctx * width)
         self.register_buffer("class_features", class_features, persistent=False)
 
     def forward(self, class_features: Tensor | None = None) -> PromptSet:
@@ -138,8 +108,8 @@ class ClassAwarePrompts(nn.Module):
 
         The blocks between them are left as they are.
         """
-        known = self.class_features if class_features is None else class_features
-        hidden = self.meta_net["linear1"](known.to(self.ctx.dtype))
+        features = self.class_features if class_features is None else class_features
+        hidden = self.meta_net["linear1"](features.to(self.ctx.dtype))
         own = self.meta_net["linear2"](hidden * torch.sigmoid(1.702 * hidden))
         return PromptSet((self.ctx, *[None] * self.skipped, own.unflatten(-1, self.ctx.shape)))
 
@@ -147,22 +117,11 @@ class ClassAwarePrompts(nn.Module):
 class CoupledPrompts(nn.Module):
     """MaPLe: deep text prompts, projected to image prompts (Khattak et al., CVPR 2023, sec. 3.2).
 
-    Args:
-        n_ctx: tokens per depth and tower.
-        depth: blocks with prompts, in both towers; 1 is shallow.
-        text_width: width of the text tower.
-        vision_width: width of the image tower.
-        init: (n_ctx, text_width) start of the first depth, by default N(0, 0.02).
+    `n_ctx` tokens in the first `depth` blocks of both towers.
     """
 
     def __init__(
-        self,
-        n_ctx: int,
-        depth: int,
-        text_width: int,
-        vision_width: int,
-        *,
-        init: Tensor | None = None,
+        self, n_ctx: int, depth: int, text_width: int, vision_width: int, *, init: Init = None
     ) -> None:
         super().__init__()
         check_count("depth", depth)
@@ -171,32 +130,20 @@ class CoupledPrompts(nn.Module):
         self.compound_prompts_text = _deep_tokens(n_ctx, depth, text_width)
         # The published code copies one layer, so all projections start with the same weights.
         layer = nn.Linear(text_width, vision_width)
-        self.compound_prompt_projections = nn.ModuleList(
-            copy.deepcopy(layer) for _ in range(depth - 1)
-        )
+        self.compound_prompt_projections = copies(layer, depth - 1)
 
     def forward(self) -> PromptSet:
         """Return text prompts and their projections, one pair per depth."""
         text = (self.ctx, *self.compound_prompts_text)
         layers = (self.proj, *self.compound_prompt_projections)
-        image = tuple(layer(prompt) for layer, prompt in zip(layers, text, strict=True))
-        return PromptSet(text, image)
+        return PromptSet(text, tuple(f(prompt) for f, prompt in zip(layers, text, strict=True)))
 
 
 class IndependentPrompts(nn.Module):
-    """IVLP, PromptSRC's too: deep prompts in both towers, not coupled; VPT without the text ones.
+    """IVLP and PromptSRC: deep prompts in both towers, not coupled; VPT: in the image tower only.
 
-    (Rasheed et al., CVPR 2023; Jia et al., ECCV 2022.) A tower without prompts has 0 tokens and
-    depth 0.
-
-    Args:
-        n_ctx_text: tokens per depth in the text tower.
-        n_ctx_vision: tokens per depth in the image tower.
-        depth_text: text blocks with prompts.
-        depth_vision: image blocks with prompts.
-        text_width: width of the text tower.
-        vision_width: width of the image tower.
-        init: (n_ctx_text, text_width) start of the first text depth, by default N(0, 0.02).
+    (Rasheed et al., CVPR 2023; Jia et al., ECCV 2022.) `n_ctx` tokens in the first `depth` blocks
+    of each tower; a tower without prompts has 0 tokens and depth 0.
     """
 
     def __init__(
@@ -208,7 +155,7 @@ class IndependentPrompts(nn.Module):
         text_width: int,
         vision_width: int,
         *,
-        init: Tensor | None = None,
+        init: Init = None,
     ) -> None:
         super().__init__()
         self.n_text = _check_tower("text", n_ctx_text, depth_text)
@@ -231,16 +178,12 @@ class IndependentPrompts(nn.Module):
 class DecoupledPrompts(nn.Module):
     """CDC: M prompt modules of one kind, stacked (Zhang et al., NeurIPS 2024).
 
-    What `make` starts from given words is the same in all M; without a difference the diversity
-    loss has no gradient that could separate them. So those numbers, and only those, get
-    independent N(0, noise).
+    Numbers that start from given words are the same in all M, and the diversity loss has no
+    gradient that could separate them. So those, and only those, get independent N(0, noise).
 
-    Args:
-        make: builds one module whose forward returns a `PromptSet`.
-        n_templates: M.
-        noise: standard deviation of the noise.
-        relative: `noise` is in units of the standard deviation of the numbers it disturbs.
-        shared: names of submodules that all templates have in common, such as MaPLe's projections.
+    `make` builds a module whose forward returns a `PromptSet`. With `relative` the noise is in
+    units of the numbers' own standard deviation. `shared` names submodules that all templates have
+    in common, such as MaPLe's projections.
     """
 
     def __init__(
@@ -263,8 +206,7 @@ class DecoupledPrompts(nn.Module):
 
     @torch.no_grad()
     def _separate(self, noise: float, relative: bool) -> None:
-        names = [name for name, _ in self.templates[0].named_parameters()]
-        for name in names:
+        for name in [name for name, _ in self.templates[0].named_parameters()]:
             copies = [template.get_parameter(name) for template in self.templates]
             if all(torch.equal(copies[0], other) for other in copies[1:]):
                 std = noise * copies[0].std().item() if relative else noise
@@ -280,10 +222,13 @@ class DecoupledPrompts(nn.Module):
         )
 
 
-def _tokens(
-    n_ctx: int, width: int, init: Tensor | None, *, lead: tuple[int, ...] = ()
-) -> nn.Parameter:
-    """Learnable tokens (*lead, n_ctx, width), from `init` or N(0, 0.02)."""
+def copies(layer: nn.Module, count: int) -> nn.ModuleList:
+    """Return copies of one layer, which start with the same weights."""
+    return nn.ModuleList(copy.deepcopy(layer) for _ in range(count))
+
+
+def _tokens(n_ctx: int, width: int, init: Init, *, lead: tuple[int, ...] = ()) -> nn.Parameter:
+    """Return learnable tokens (*lead, n_ctx, width), from `init` or random."""
     check_count("n_ctx", n_ctx)
     if init is None:
         return nn.Parameter(torch.empty(*lead, n_ctx, width).normal_(std=STD))

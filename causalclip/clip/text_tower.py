@@ -1,6 +1,6 @@
-"""CLIP's text tower on a `TextLayout`: a common start once, no padding, ends alone at last.
+"""CLIP's text tower on a `TextLayout`: no padding, one common start, only ends in the last block.
 
-The weights are the model's own modules'; the arithmetic is theirs too.
+The weights and the arithmetic are those of the model's own modules.
 """
 
 from __future__ import annotations
@@ -11,84 +11,77 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from causalclip.clip.additions import NOTHING, Additions
 from causalclip.clip.attention import text_attention
 from causalclip.clip.layout import TextLayout
-from causalclip.clip.model import Block, CLIPModel
+from causalclip.clip.openai_clip import Block, CLIPModel
+from causalclip.clip.prompt_set import NO_ADDITIONS, Additions
 
 # Numbers in the hidden layer of an MLP: 128 MiB in fp32. More groups of texts run one after
 # another, which bounds the memory of an evaluation and changes nothing else.
-AT_ONCE = 2**25
+MAX_HIDDEN = 2**25
 
 
-class Apart(NamedTuple):
-    """Where texts that shared their context go on with one of each."""
+class PerClass(NamedTuple):
+    """The layout of the same texts from the block on where each gets prompts of its own."""
 
     block: int
     layout: TextLayout
-    """From this block on; of the same texts, and shares less."""
 
 
 def encode_layout(
     model: CLIPModel,
     layout: TextLayout,
     prompts: Sequence[Tensor | None] = (),
-    apart: Apart | None = None,
-    additions: Additions = NOTHING,
+    per_class: PerClass | None = None,
+    additions: Additions = NO_ADDITIONS,
 ) -> Tensor:
     """Return the text features (G, N, E) of N texts under G sets of prompts, not normalised.
 
-    Args:
-        model: OpenAI's CLIP, unchanged.
-        layout: the N texts.
-        prompts: one table (G, R, D) per depth; the first takes the place of token embeddings, the
-            others of the activations that enter block 1, 2, ..., which None leaves as they are.
-            Without prompts G is 1.
-        apart: where the tables begin to be of another layout.
-        additions: to the blocks; the same tokens for all texts.
+    Prompts are one table (G, R, D) per depth, as in `encode_texts`; without any, G is 1. Their
+    layout is that of `per_class` from its block on. Additions are the same for all texts.
     """
     if not prompts:
         return _encode(model, layout, (), None, additions)
     assert prompts[0] is not None, "encode_texts checks it"
-    hidden = len((apart.layout if apart else layout).ids) * 4 * model.transformer.width
-    step = max(1, AT_ONCE // hidden)
+    hidden = len((per_class.layout if per_class else layout).ids) * 4 * model.transformer.width
+    step = max(1, MAX_HIDDEN // hidden)
     starts = range(0, len(prompts[0]), step)
     parts = ([p if p is None else p[i : i + step] for p in prompts] for i in starts)
-    return torch.cat([_encode(model, layout, part, apart, additions) for part in parts])
+    return torch.cat([_encode(model, layout, part, per_class, additions) for part in parts])
 
 
 def _encode(
     model: CLIPModel,
     layout: TextLayout,
     prompts: Sequence[Tensor | None],
-    apart: Apart | None,
+    per_class: PerClass | None,
     additions: Additions,
 ) -> Tensor:
     x = model.token_embedding(layout.ids).type(model.dtype).unsqueeze(0)  # G S D
     if prompts and prompts[0] is not None:
-        x = _placed(x.expand(len(prompts[0]), -1, -1), prompts[0], layout)
-    x = x + model.positional_embedding.type(model.dtype)[layout.places]
+        x = _place(x.expand(len(prompts[0]), -1, -1), prompts[0], layout)
+    x = x + model.positional_embedding.type(model.dtype)[layout.positions]
     blocks = model.transformer.resblocks
     for i, block in enumerate(blocks):
-        if apart is not None and i == apart.block:
-            x, layout = x[:, layout.spread(apart.layout)], apart.layout
+        if per_class is not None and i == per_class.block:
+            x, layout = x[:, layout.spread_to(per_class.layout)], per_class.layout
         if 0 < i < len(prompts) and (table := prompts[i]) is not None:
-            x = _placed(x, table, layout)
+            x = _place(x, table, layout)
         if i in additions.tokens and i == additions.first:
-            layout = layout.behind(additions.n_tokens)
-        x, last = additions.entered(x, i), i == len(blocks) - 1
+            layout = layout.shifted(additions.n_tokens)
+        x, last = additions.insert_tokens(x, i), i == len(blocks) - 1
         read = x[:, layout.ends] if last else x
-        x = additions.adapted(_block(block, x, layout, ends_only=last), i, read, block.ln_1)
+        x = additions.adapt(_run_block(block, x, layout, ends_only=last), i, read, block.ln_1)
     return model.ln_final(x).type(model.dtype)[:, layout.unsorted] @ model.text_projection
 
 
-def _placed(x: Tensor, table: Tensor, layout: TextLayout) -> Tensor:
-    """Put prompts (G, R, D) where they stand in `x` (G, S, D)."""
+def _place(x: Tensor, table: Tensor, layout: TextLayout) -> Tensor:
+    """Put the rows of a prompt table (G, R, D) into `x` (G, S, D)."""
     return x.index_copy(1, layout.prompted, table[:, layout.rows].to(x.dtype))
 
 
-def _block(block: Block, x: Tensor, layout: TextLayout, *, ends_only: bool) -> Tensor:
-    """A residual block on the tokens (G, S, D); in the last one only the end tokens are read."""
-    read = text_attention(block.attn, block.ln_1(x), layout, ends_only=ends_only)
-    x = (x[:, layout.ends] if ends_only else x) + read
+def _run_block(block: Block, x: Tensor, layout: TextLayout, *, ends_only: bool) -> Tensor:
+    """Return a residual block's output for the tokens (G, S, D), or for the end tokens only."""
+    attended = text_attention(block.attn, block.ln_1(x), layout, ends_only=ends_only)
+    x = (x[:, layout.ends] if ends_only else x) + attended
     return x + block.mlp(block.ln_2(x))

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip.clip.encode import encode_text
-from causalclip.clip.kinds import backbone_of
-from causalclip.clip.model import CLIPModel
-from causalclip.clip.templates import spoken
+from causalclip.clip.interface import backbone_of
+from causalclip.clip.openai_clip import CLIPModel
+from causalclip.clip.texts import readable
 
-TEXTS_AT_ONCE = 256  # bounds the memory of encoding many texts; no effect on the result
+TEXT_BATCH = 256  # bounds the memory of encoding many texts; no effect on the result
+
+# CLIP's notebook "Prompt engineering for ImageNet", in its order, and the seven of its selection.
+_FILE = Path(__file__).parent / "assets" / "imagenet_templates.json"
+_TEMPLATES = json.loads(_FILE.read_text(encoding="utf-8"))
+IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT = map(tuple, _TEMPLATES.values())
 
 
 @torch.no_grad()
@@ -21,46 +28,52 @@ def class_features(model: CLIPModel, classnames: Sequence[str], templates: Seque
     """Return one unit vector per class (K, E), the normalised mean over templates.
 
     Each text `template.format(name)` is encoded and normalised, the features of a class are
-    averaged and normalised again (CLIP, section 3.1.4). `_` in names reads as a space.
+    averaged and normalised again (CLIP, section 3.1.4). `_` in names becomes a space.
 
     Raises:
         ValueError: no class name, no template, or a template without `{}`.
     """
     if not classnames or not templates:
         raise ValueError("class_features needs at least one class name and one template")
-    mean = _features(model, classnames, templates[0])
+    mean = _template_features(model, classnames, templates[0])
     for template in templates[1:]:
-        mean = mean + _features(model, classnames, template)
+        mean = mean + _template_features(model, classnames, template)
     return F.normalize(mean / len(templates), dim=-1)
 
 
 @torch.no_grad()
-def text_features(model: CLIPModel, texts: Sequence[str], *, cut: bool = False) -> Tensor:
-    """Return the features (N, E) of N texts as they stand, not normalised, in fp32 on the CPU.
-
-    `cut` as in `tokenize`.
+def mean_text_features(model: CLIPModel, texts: Sequence[Sequence[str]]) -> Tensor:
+    """Return one unit vector per class (K, E), the normalised mean over the texts of each.
 
     Raises:
-        ValueError: no text, or one longer than the context without `cut`; quotes it.
+        ValueError: a text longer than the context (as in `tokenize`).
+    """
+    flat = [text for own in texts for text in own]
+    parts = [flat[start : start + TEXT_BATCH] for start in range(0, len(flat), TEXT_BATCH)]
+    unit = torch.cat([F.normalize(_encode(model, part), dim=-1) for part in parts])
+    means = [own.mean(0) for own in unit.split([len(own) for own in texts])]
+    return F.normalize(torch.stack(means), dim=-1)
+
+
+@torch.no_grad()
+def text_features(model: CLIPModel, texts: Sequence[str], *, cut: bool = False) -> Tensor:
+    """Return the features (N, E) of N texts, not normalised, in fp32 on the CPU.
+
+    Raises:
+        ValueError: no text, or one longer than the context without `cut` (as in `tokenize`).
     """
     if not texts:
         raise ValueError("text_features needs at least one text")
-    backbone, device = backbone_of(model), model.logit_scale.device
-    parts = [texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE)]
-    tokens = (
-        backbone.tokenizer(part, backbone.context_length, cut=cut).to(device) for part in parts
-    )
-    return torch.cat([encode_text(model, part).float().cpu() for part in tokens])
+    parts = [texts[start : start + TEXT_BATCH] for start in range(0, len(texts), TEXT_BATCH)]
+    return torch.cat([_encode(model, part, cut=cut).float().cpu() for part in parts])
 
 
 def cosine_logits(image_features: Tensor, text_features: Tensor, scale: Tensor | float) -> Tensor:
-    """Return scale * cos(image, text_k), (..., K).
+    """Return scale * cos(image, text_k), (..., K), of image features (..., E).
 
-    Args:
-        image_features: (..., E).
-        text_features: (K, E), or (..., K, E) when each image or template has texts of its own; the
-            leading axes broadcast: (B, M, E) against (M, K, E) gives (B, M, K).
-        scale: exp(logit_scale) of the model.
+    Text features are (K, E), or (..., K, E) when each image or template has texts of its own; the
+    leading axes broadcast: (B, M, E) against (M, K, E) gives (B, M, K). The scale is
+    exp(logit_scale) of the model.
     """
     dtype = torch.promote_types(image_features.dtype, text_features.dtype)
     image = F.normalize(image_features.to(dtype), dim=-1)
@@ -70,10 +83,14 @@ def cosine_logits(image_features: Tensor, text_features: Tensor, scale: Tensor |
     return scale * torch.einsum("...e,...ke->...k", image, text)
 
 
-def _features(model: CLIPModel, classnames: Sequence[str], template: str) -> Tensor:
+def _template_features(model: CLIPModel, classnames: Sequence[str], template: str) -> Tensor:
     if "{}" not in template:
         raise ValueError(f"a template must contain {{}} for the class name, got {template!r}")
-    texts = [template.replace("{}", spoken(name)) for name in classnames]
+    texts = [template.replace("{}", readable(name)) for name in classnames]
+    return F.normalize(_encode(model, texts), dim=-1)
+
+
+def _encode(model: CLIPModel, texts: Sequence[str], *, cut: bool = False) -> Tensor:
     backbone = backbone_of(model)
-    tokens = backbone.tokenizer(texts, backbone.context_length).to(model.logit_scale.device)
-    return F.normalize(encode_text(model, tokens), dim=-1)
+    tokens = backbone.tokenizer(texts, backbone.context_length, cut=cut)
+    return encode_text(model, tokens.to(model.logit_scale.device))

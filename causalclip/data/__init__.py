@@ -1,1 +1,1 @@
-"""What the data sets share: facts, listings, splits, few-shot draws, downloads, rendering."""
+"""Parts shared by the data sets: facts, listings, splits, few-shot draws, downloads, rendering."""

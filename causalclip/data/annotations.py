@@ -7,14 +7,17 @@ it has some, for one that is not as its owners write it.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from causalclip.data.splits import say_shared_names
 
-class Row(NamedTuple):
+
+class ImageRow(NamedTuple):
     """One image: its path below the image folder, its label and its class name."""
 
     path: str
@@ -23,60 +26,67 @@ class Row(NamedTuple):
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Return the non-empty lines of an annotation file, stripped.
+    """Return the non-empty lines of a text file, stripped; it may begin with a byte order mark.
 
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is not UTF-8.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8 text, got {error}") from None
+        raise ValueError(f"{path} must be UTF-8 text, got {encoding_of(path, error)}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def oxford_pets(path: Path) -> list[Row]:
+def encoding_of(path: str | Path, error: UnicodeDecodeError) -> str:
+    """Return what is known of a file that is not UTF-8."""
+    with open(path, "rb") as file:
+        marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return 'UTF-16; save it as "UTF-8"' if marked else str(error)
+
+
+def oxford_pets(path: Path) -> list[ImageRow]:
     """Read `trainval.txt` or `test.txt`: "Abyssinian_100 1 1 1" a line."""
     rows = []
     for number, line in _numbered(path):
         stem, label, *_ = _fields(line, 4, path, number)
-        rows.append(Row(f"{stem}.jpg", int(label) - 1, stem.rsplit("_", 1)[0].lower()))
+        rows.append(ImageRow(f"{stem}.jpg", int(label) - 1, stem.rsplit("_", 1)[0].lower()))
     return rows
 
 
-def stanford_cars(annotations: Path, meta: Path, folder: str) -> list[Row]:
+def stanford_cars(annotations: Path, meta: Path, folder: str) -> list[ImageRow]:
     """Read `cars_*_annos.mat`; "BMW M3 Coupe 2012" becomes "2012 BMW M3 Coupe"."""
     names = [str(name[0]) for name in _load_mat(meta, "class_names")[0]]
     rows = []
     for entry in _load_mat(annotations, "annotations")[0]:
         label = int(entry["class"][0, 0]) - 1
         model, year = names[label].rsplit(" ", 1)
-        rows.append(Row(f"{folder}/{entry['fname'][0]}", label, f"{year} {model}"))
+        rows.append(ImageRow(f"{folder}/{entry['fname'][0]}", label, f"{year} {model}"))
     return rows
 
 
-def oxford_flowers(labels: Path, names: Path) -> list[Row]:
+def oxford_flowers(labels: Path, names: Path) -> list[ImageRow]:
     """Read `imagelabels.mat`, image i being image_0000i.jpg, and `cat_to_name.json`."""
     by_label = json.loads(names.read_text(encoding="utf-8"))
     return [
-        Row(f"image_{i:05d}.jpg", int(label) - 1, by_label[str(label)])
+        ImageRow(f"image_{i:05d}.jpg", int(label) - 1, by_label[str(label)])
         for i, label in enumerate(_load_mat(labels, "labels")[0], start=1)
     ]
 
 
-def fgvc_aircraft(images: Path, variants: Path) -> list[Row]:
+def fgvc_aircraft(images: Path, variants: Path) -> list[ImageRow]:
     """Read `images_variant_*.txt`: "1025794 707-320" a line; labels follow `variants.txt`."""
     labels = {name: i for i, name in enumerate(read_lines(variants))}
     rows = []
     for number, line in _numbered(images):
         stem, variant = _split_once(line, path=images, number=number)
         label = _look_up(labels, variant, path=images, number=number)
-        rows.append(Row(f"{stem}.jpg", label, variant))
+        rows.append(ImageRow(f"{stem}.jpg", label, variant))
     return rows
 
 
-def sun397(images: Path, classes: Path) -> list[Row]:
+def sun397(images: Path, classes: Path) -> list[ImageRow]:
     """Read `Training_01.txt`: "/a/apse/indoor/sun_x.jpg" a line, named "indoor apse"."""
     labels = {line.lstrip("/"): i for i, line in enumerate(read_lines(classes))}
     rows = []
@@ -84,11 +94,11 @@ def sun397(images: Path, classes: Path) -> list[Row]:
         path = line.lstrip("/")
         folder = path.rpartition("/")[0]
         label = _look_up(labels, folder, path=images, number=number)
-        rows.append(Row(path, label, " ".join(reversed(folder.split("/")[1:]))))
+        rows.append(ImageRow(path, label, " ".join(reversed(folder.split("/")[1:]))))
     return rows
 
 
-def ucf101(videos: Path, classes: Path) -> list[Row]:
+def ucf101(videos: Path, classes: Path) -> list[ImageRow]:
     """Read `trainlist01.txt`: "ApplyLipstick/v_x.avi 2" a line, kept as the middle frame's JPEG."""
     labels = {}
     for number, line in _numbered(classes):
@@ -99,16 +109,27 @@ def ucf101(videos: Path, classes: Path) -> list[Row]:
         action, _, file = line.split(" ")[0].partition("/")
         label = _look_up(labels, action, path=videos, number=number)
         name = "_".join(re.findall("[A-Z][^A-Z]*", action))
-        rows.append(Row(f"{name}/{file.replace('.avi', '.jpg')}", label, name))
+        rows.append(ImageRow(f"{name}/{file.replace('.avi', '.jpg')}", label, name))
     return rows
 
 
-def imagenet_names(path: Path) -> dict[str, str]:
-    """Read `classnames.txt`, "n01440764 tench" a line, as folder -> class name in file order."""
-    names = {}
-    for number, line in _numbered(path):
-        folder, names_of_folder = _split_once(line, path=path, number=number)
-        names[folder] = names_of_folder
+def read_names(folder: Path) -> dict[str, str]:
+    """Read `classnames.txt` of a set, "n01440764 tench" a line, or ImageNet's if it has none.
+
+    The result is folder -> class name, in the file's order; names that classes share are printed.
+
+    Raises:
+        FileNotFoundError: if neither is there.
+        ValueError: for a line without a name.
+    """
+    paths = (folder / "classnames.txt", folder.parent / "imagenet" / "classnames.txt")
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{paths[0]} is missing; `causalclip data download ImageNet` gets it"
+        )
+    names = dict(_split_once(line, path=path, number=number) for number, line in _numbered(path))
+    say_shared_names(names.values(), where=str(path))
     return names
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,33 +15,32 @@ import numpy as np
 from dassl.data.datasets import DatasetBase, Datum
 from yacs.config import CfgNode
 
-from causalclip.data.domain_folders import check_domains
 from causalclip.data.fewshot import fewshot_split
+from causalclip.data.listing import check_domains
 from causalclip.data.splits import Items, halves, subsample_classes
-from causalclip.files.atomic import FULL
-from causalclip.files.json_file import NotJSONError, read_json
-from causalclip.files.unfinished import unfinished
+from causalclip.files.atomic import explained_full_disk, unfinished
+from causalclip.files.caches import NotJSONError, read_json
 
 MARKER = "causalclip.json"
 
 # Shares of the parts. Within one domain: train / val / the rest is the test set. To leave a domain
 # out: train and spare / val of the sources; heldout is the 20 % that no source domain shows.
-PARTS = {"train": 0.5, "val": 0.1, "spare": 0.2, "heldout": 0.2}
+PART_SHARES = {"train": 0.5, "val": 0.1, "spare": 0.2, "heldout": 0.2}
 
 
 def assign_parts(labels: Sequence[int] | np.ndarray, *, seed: int = 0) -> list[str]:
-    """The part of each picture, drawn class by class from a seed of its own (not cfg.SEED).
+    """Return the part of each picture, drawn class by class from its own seed (not cfg.SEED).
 
-    `labels` (N,) gives N names of `PARTS`, in its order.
+    `labels` (N,) gives N names of `PART_SHARES`, in its order.
     """
     labels = np.asarray(labels)
     parts = np.empty(len(labels), dtype=object)
-    edges = np.cumsum(list(PARTS.values()))[:-1]
+    edges = np.cumsum(list(PART_SHARES.values()))[:-1]
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         shuffled = np.random.default_rng((seed, int(label))).permutation(members)
         cuts = np.rint(edges * len(members)).astype(int)
-        for part, chosen in zip(PARTS, np.split(shuffled, cuts), strict=True):
+        for part, chosen in zip(PART_SHARES, np.split(shuffled, cuts), strict=True):
             parts[chosen] = part
     return parts.tolist()
 
@@ -62,7 +60,11 @@ def build_once(
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         _build(folder, write, edition)
-    stored = _stored_edition(folder / MARKER)
+    try:
+        marker = read_json(folder / MARKER)
+    except (FileNotFoundError, NotJSONError):
+        marker = None
+    stored = marker.get("edition") if isinstance(marker, dict) else None
     if stored != edition:
         raise FileExistsError(
             f"{folder} must be a {name} folder of edition {edition}, "
@@ -71,51 +73,32 @@ def build_once(
     return folder
 
 
-def _stored_edition(marker: Path) -> object:
-    """What a built folder says it is; None where it says nothing that can be read."""
-    try:
-        said = read_json(marker)
-    except (FileNotFoundError, NotJSONError):
-        return None
-    return said.get("edition") if isinstance(said, dict) else None
-
-
 def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:
-    # A temporary folder beside the target: renaming works within one file system only.
-    part = unfinished(folder)
-    part.mkdir()
-    try:
+    with explained_full_disk(f"draw {folder}; nothing of it stays"), unfinished(folder) as part:
+        part.mkdir()
         write(part)
         (part / MARKER).write_text(json.dumps({"edition": edition}), encoding="utf-8")
-        _publish(part, folder)
-    except OSError as error:  # Pillow does not say which file, nor a disk that is full
-        if error.errno not in FULL:
-            raise
-        raise OSError(
-            error.errno, f"No space left to draw {folder}; nothing of it stays"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _publish(part: Path, folder: Path) -> None:
-    try:
-        os.rename(part, folder)
-    except OSError:
-        if not (folder / MARKER).is_file():  # another process was not simply first
-            raise
+        try:
+            os.rename(part, folder)
+        except OSError:
+            if not (folder / MARKER).is_file():  # another process was not simply first
+                raise
 
 
 # Choosing parts and domains
 
 
 class BundledDataset(DatasetBase):
-    """What the bundled sets share: in-domain parts, or one domain left out.
+    """The base of the bundled sets: in-domain parts, or one domain left out.
 
     Subclasses set `dataset_dir` and `domains` and give `_items`. Without `DATASET.TARGET_DOMAINS`
     they are ordinary sets (base-to-new, few-shot). With it, train and val come from the sources,
     `test` is the whole target and `heldout_test` the paths of the 20 % of it that no source domain
     shows under another look. Domains are numbered sources first.
+
+    Raises:
+        ValueError: for an unknown domain, listing the known ones, a domain named twice, a target
+            among the sources, or sources without targets or the reverse.
     """
 
     dataset_dir: str
@@ -123,13 +106,15 @@ class BundledDataset(DatasetBase):
 
     def _setup(self, cfg: CfgNode, folder: Path) -> None:
         self.dataset_dir = str(folder)
-        source, target = chosen_domains(cfg, self.domains, where=str(folder))
+        source, target = list(cfg.DATASET.SOURCE_DOMAINS), list(cfg.DATASET.TARGET_DOMAINS)
+        if source or target:
+            check_domains(source, target, self.domains, where=str(folder))
         cut = self._left_out(cfg, folder, source, target) if target else self._pooled(cfg, folder)
         train, val, test = subsample_classes(*cut, **halves(cfg))
         super().__init__(train_x=train, val=val, test=test)
 
     def _items(self, folder: Path, domain: str, part: str, *, number: int, test: bool) -> Items:
-        """The pictures of a part of a domain, numbered `number`, to train on or to test on."""
+        """Return the pictures of a part of a domain, numbered `number`, to train or test on."""
         raise NotImplementedError
 
     def _part(
@@ -141,7 +126,7 @@ class BundledDataset(DatasetBase):
         test: bool = False,
         first: int = 0,
     ) -> Items:
-        """Pictures of these parts, domain by domain; domains are numbered from `first`."""
+        """Return the pictures of these parts, domain by domain, numbered from `first`."""
         return [
             item
             for number, domain in enumerate(domains, start=first)
@@ -150,7 +135,7 @@ class BundledDataset(DatasetBase):
         ]
 
     def _whole(self, folder: Path) -> tuple[Items, Items, Items]:
-        """Train, val and test with no domain left out."""
+        """Return train, val and test with no domain left out."""
         return (
             self._part(folder, self.domains, ["train"]),
             self._part(folder, self.domains, ["val"]),
@@ -176,20 +161,5 @@ class BundledDataset(DatasetBase):
                 items.extend(few)
         held = self._part(folder, target, ["heldout"], test=True, first=len(source))
         self.heldout_test = frozenset(item.impath for item in held)
-        test = self._part(folder, target, list(PARTS), test=True, first=len(source))
+        test = self._part(folder, target, list(PART_SHARES), test=True, first=len(source))
         return train, val, test
-
-
-def chosen_domains(
-    cfg: CfgNode, known: Sequence[str], *, where: str
-) -> tuple[list[str], list[str]]:
-    """Source and target domains of the configuration, or none at all.
-
-    Raises:
-        ValueError: for an unknown domain, listing the known ones, a domain named twice, a target
-            among the sources, or sources without targets or the reverse.
-    """
-    source, target = list(cfg.DATASET.SOURCE_DOMAINS), list(cfg.DATASET.TARGET_DOMAINS)
-    if source or target:
-        check_domains(source, target, known, where=where)
-    return source, target

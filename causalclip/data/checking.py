@@ -1,4 +1,4 @@
-"""Verifies a data set on the disk: layout, split file, every image, and the published counts."""
+"""Verify a data set on the disk: layout, split file, every image, and the published counts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from pathlib import Path, PurePosixPath
 from causalclip.data import annotations
 from causalclip.data.bundled import MARKER
 from causalclip.data.catalogue import Facts
-from causalclip.data.class_folders import class_folders, read_names
-from causalclip.data.domain_folders import class_names, class_places
-from causalclip.data.listing import image_names, missing_files, subfolders
+from causalclip.data.listing import (
+    class_folders,
+    class_names,
+    class_places,
+    image_names,
+    missing_files,
+    subfolders,
+)
+from causalclip.data.pictures import PUBLISHED_SUFFIXES, SHOWN, find_pictures, unreadable
 from causalclip.data.splits import PARTS, check_labels, read_split_rows
-from causalclip.data.unreadable import unreadable
 from causalclip.files.caches import first_existing
 
 
-def check(facts: Facts, root: Path, *, decode: bool = False) -> list[str]:
+def find_problems(facts: Facts, root: Path, *, decode: bool = False) -> list[str]:
     """Return what is wrong with a set below `root`, one sentence each; empty if it is complete.
 
     With `decode` each image is also read to its end, which takes as long as an epoch.
@@ -56,7 +61,7 @@ def _check_names(facts: Facts, rows: Mapping[str, Sequence]) -> Iterator[str]:
     names = {(row[2], name_of_path(facts, row[0])) for part in PARTS for row in rows[part]}
     others = sorted(f"{mine!r} for {theirs!r}" for mine, theirs in names if mine != theirs)
     if others:
-        yield f"not the published class names ({len(others)}): {', '.join(others[:5])}"
+        yield f"not the published class names ({len(others)}): {', '.join(others[:SHOWN])}"
 
 
 def name_of_path(facts: Facts, path: str) -> str:
@@ -86,7 +91,7 @@ def _check_parts(
     paths = [str(images / row[0]) for part in PARTS for row in rows[part]]
     missing = missing_files(paths)
     if missing:
-        first = ", ".join(ascii(path)[1:-1] for path in missing[:5])
+        first = ", ".join(ascii(path)[1:-1] for path in missing[:SHOWN])
         yield f"{len(missing)} of {len(paths)} images are missing, first: {first}"
     found += sorted(set(paths) - set(missing))
     yield from _differs("classes", classes, facts.classes)
@@ -95,7 +100,7 @@ def _check_parts(
 
 
 def _check_imagenet(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
-    names = read_names(folder)
+    names = annotations.read_names(folder)
     train, _, test = facts.sizes
     parts = {"train": train, "val": test} if train else {"": test}
     for part, published in parts.items():
@@ -105,7 +110,7 @@ def _check_imagenet(facts: Facts, folder: Path, found: list[str]) -> Iterator[st
         if facts.name != "ImageNetV2":
             unnamed = [name for name in classes if name not in names]
             if unnamed:
-                yield f"classnames.txt has no name for {', '.join(unnamed[:5])}"
+                yield f"classnames.txt has no name for {', '.join(unnamed[:SHOWN])}"
         paths = [str(place / name / file) for name in classes for file in image_names(place / name)]
         yield from _differs(f"images in {place}", len(paths), published)
         found += paths
@@ -119,11 +124,15 @@ def _check_domains(facts: Facts, folder: Path, found: list[str]) -> Iterator[str
     yield from _differs("classes", len(classes), facts.classes)
     unknown = [name for name in classes if name not in facts.class_names and not name.isdigit()]
     if facts.class_names and unknown:
-        yield f"classes {', '.join(unknown[:5])}, published {', '.join(facts.class_names)}"
+        yield f"classes {', '.join(unknown[:SHOWN])}, published {', '.join(facts.class_names)}"
     for domain in domains:
         for name in classes:
             places = class_places(folder / domain, name)
-            paths = [str(place / file) for place in places for file in image_names(place)]
+            paths = [
+                str(place / file)
+                for place in places
+                for file in find_pictures(place, PUBLISHED_SUFFIXES).pictures
+            ]
             if not paths:
                 yield f"domain {domain} has no image of {name}"
             found += paths
@@ -141,12 +150,12 @@ def _check_drawn(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
             yield f"{len(pictures):,} of the {facts.pictures:,} pictures are in {folder / look}"
         lacking = sorted(known - pictures)
         if lacking:
-            yield f"{folder / look} lacks {', '.join(lacking[:5])}"
+            yield f"{folder / look} lacks {', '.join(lacking[:SHOWN])}"
         found += [str(folder / look / picture) for picture in sorted(pictures)]
 
 
 def _pictures(look: Path) -> set[str]:
-    """CLASS/FILE of every picture of a look."""
+    """Return CLASS/FILE of every picture of a look."""
     names = subfolders(look) if look.is_dir() else []
     return {f"{name}/{file}" for name in names for file in image_names(look / name)}
 

@@ -1,4 +1,7 @@
-"""Lists the known data sets, checks those on the disk, and downloads the ones asked for by name."""
+"""List the known data sets, check those on the disk, and download sets by name.
+
+`causalclip data splits` writes split files with checksums.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def check_sets(names: list[str], root: Path, *, decode: bool) -> int:
     Raises:
         ValueError: for an unknown name.
     """
-    from causalclip.data.checking import check
+    from causalclip.data.checking import find_problems
 
     everything = names == ["all"]
     failed = False
@@ -76,7 +79,7 @@ def check_sets(names: list[str], root: Path, *, decode: bool) -> int:
         if (everything or drawn) and facts.find(root) is None:
             print(f"{facts.name}: not present{f' (drawn {DRAWN})' if drawn else ''}")
             continue
-        problems = check(facts, root, decode=decode)
+        problems = find_problems(facts, root, decode=decode)
         wrong = f"not as {'drawn' if drawn else 'published'}"
         print(f"{facts.name}: {wrong if problems else 'complete'}")
         for problem in problems:
@@ -102,7 +105,7 @@ def download_sets(names: list[str], root: Path, *, keep_archives: bool, trust: b
     Raises:
         ValueError: for an unknown name.
     """
-    from causalclip.data.checking import check
+    from causalclip.data.checking import find_problems
     from causalclip.data.download import download
 
     failed = False
@@ -110,7 +113,7 @@ def download_sets(names: list[str], root: Path, *, keep_archives: bool, trust: b
         if facts.layout == "drawn":
             print(f"{facts.name}: nothing to download, it is drawn below the root {DRAWN}")
             continue
-        if facts.find(root) and not check(facts, root):
+        if facts.find(root) and not find_problems(facts, root):
             print(f"{facts.name}: complete, nothing to do")
             continue
         failures = download(facts, root, keep_archives=keep_archives, trust=trust)
@@ -124,13 +127,17 @@ def download_sets(names: list[str], root: Path, *, keep_archives: bool, trust: b
     return int(failed)
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; a wrong one ends the program with status 2."""
     parser = argparse.ArgumentParser(description=__doc__)
-    root: dict[str, Any] = {"metavar": "FOLDER", "help": "folder of all data sets (default: $DATA)"}
-    parser.add_argument("--root", default=os.environ.get("DATA"), **root)
-    after = argparse.ArgumentParser(add_help=False)  # --root may also follow the command
-    after.add_argument("--root", default=argparse.SUPPRESS, **root)
+    root: dict[str, Any] = {
+        "dest": "root",
+        "metavar": "FOLDER",
+        "help": "folder of all data sets (default: $DATA)",
+    }
+    parser.add_argument("--data", "--root", default=os.environ.get("DATA"), **root)
+    after = argparse.ArgumentParser(add_help=False)  # --data may also follow the command
+    after.add_argument("--data", "--root", default=argparse.SUPPRESS, **root)
     commands = parser.add_subparsers(dest="command", required=True)
     add = functools.partial(commands.add_parser, parents=[after])
     add("list", help="every known set: facts, licence, source, whether present")
@@ -162,7 +169,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    options = parse(arguments)
+    options = _parse(arguments)
     root = options.root
     try:
         if options.command == "list":

@@ -1,18 +1,21 @@
-"""Fetches a data set and unpacks it into its layout; never more than was asked for by name."""
+"""Fetch a data set and unpack it into its layout; never more than was asked for by name."""
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from causalclip.data.catalogue import Download, Facts, facts_of
 from causalclip.data.splits import is_plain
-from causalclip.files.archives import merge, unpack
-from causalclip.files.download import Known, fetch, require
+from causalclip.files.digests import Known
+from causalclip.files.download import check_size, fetch, merge, unpack, verify_download
 
 UNKNOWN_GB = 50.0  # where the catalogue does not say
 DRIVE = "https://drive.google.com/uc?id="
@@ -23,8 +26,8 @@ def download(
 ) -> list[str]:
     """Fetch and unpack all files of a set below `root`; return what failed, one sentence each.
 
-    Files that are there are not fetched again, and a broken connection is taken up where it ended.
-    What neither a checksum nor an exact size is known of is fetched with `trust` only.
+    Files that are there are not fetched again, and a broken connection is resumed.
+    A file without a known checksum or exact size is fetched with `trust` only.
     """
     folder = root / facts.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +58,7 @@ def _install(item: Download, folder: Path, most: int) -> None:
     if item.unpack:
         print(f"Unpacking {path}")
         unpack(path, folder, most_bytes=most)
-    for source, target in item.move:
+    for source, target in item.move.items():
         if (folder / source).is_dir():
             merge(folder / source, folder / target)
 
@@ -64,23 +67,43 @@ def _get(item: Download, folder: Path) -> Path:
     path = folder / item.file
     if item.url:
         return fetch(item.url, folder, known=item.known)
-    if item.drive and not path.is_file():
-        _get_from_drive(item.drive, path, item.known)
+    with _locked(folder):  # a second process waits, and then finds the file
+        if item.drive and not path.is_file():
+            _get_from_drive(item.drive, path, item.known)
     return path
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _get_from_drive(key: str, path: Path, known: Known) -> None:
+    """Fetch a file, going on with what an earlier call has received."""
     import gdown
     from gdown.exceptions import DownloadError
 
+    def check(received: int, total: int | None) -> None:
+        check_size(max(received, total or 0), known, f"{DRIVE}{key}")
+
     part = path.with_name(f"{path.name}.part")
     try:
-        arrived = gdown.download(id=key, output=str(part), resume=True)
+        arrived = gdown.download(id=key, output=str(part), resume=True, progress=check)
     except (DownloadError, OSError) as error:  # the latter without a connection
         raise ConnectionError(_by_hand(key, path, error)) from error
+    except ValueError:  # too large
+        for received in path.parent.glob(f"{glob.escape(part.name)}*"):
+            received.unlink()
+        raise
     if arrived is None:
         raise ConnectionError(_by_hand(key, path, "no answer"))
-    require(known, part, f"{DRIVE}{key}")
+    verify_download(known, part, f"{DRIVE}{key}")
     os.replace(part, path)
 
 
@@ -92,12 +115,12 @@ def _by_hand(key: str, path: Path, reason: object) -> str:
 
 
 def most_bytes(facts: Facts) -> int:
-    """What an archive of a set may unpack to: four times what is published, and 1 GB."""
+    """Return the bytes an archive may unpack to: four times the published size, and 1 GB."""
     return int((4 * (facts.gigabytes or UNKNOWN_GB) + 1) * 1e9)
 
 
 def unverified(item: Download, folder: Path) -> str:
-    """Why a file must not be fetched without being asked for; "" for one that can be verified."""
+    """Return why a file is fetched with --trust only; "" for one that can be verified."""
     if item.known or not (item.url or item.drive) or (folder / item.file).is_file():
         return ""
     return (

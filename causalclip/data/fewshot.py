@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pickle
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from dassl.data.datasets import DatasetBase, Datum
 from yacs.config import CfgNode
 
 from causalclip.data.listing import FolderItems, relative
+from causalclip.data.pictures import SHOWN
 from causalclip.data.splits import Items, rows_of
 from causalclip.files.caches import load_json, store_json
 
@@ -51,7 +53,24 @@ def fewshot_split(
             "DATASET.NUM_SHOTS must be a positive number of images a class, or -1 for all, "
             f"got {num_shots}"
         )
-    root = Path(root or Path(cache_dir).parent)
+    train, val = _drawn(dataset, train, val, cfg, cache_dir, Path(root or Path(cache_dir).parent))
+    counts = Counter(item.classname for item in train)
+    fewer = [f"{name!r} has {count}" for name, count in counts.items() if count < num_shots]
+    if fewer:
+        more = ", ..." if len(fewer) > SHOWN else ""
+        print(f"Fewer training images than NUM_SHOTS {num_shots}: {', '.join(fewer[:SHOWN])}{more}")
+    return train, val
+
+
+def _drawn(
+    dataset: DatasetBase,
+    train: Items,
+    val: Items,
+    cfg: CfgNode,
+    cache_dir: str | os.PathLike,
+    root: Path,
+) -> tuple[Items, Items]:
+    num_shots = cfg.DATASET.NUM_SHOTS
     name = f"shot_{num_shots}-seed_{cfg.SEED}"
     published = _published_fewshot(Path(cache_dir, f"{name}.pkl"), train, val, root)
     if published is not None:
@@ -85,7 +104,7 @@ def _stored_fewshot(path: Path, digest: str) -> dict | None:
 
 
 def _is_whole(stored: Any) -> bool:
-    """Whether stored JSON is what `fewshot_split` writes; without a checksum, by its shape."""
+    """Return whether JSON has the form of `fewshot_split`, and its checksum if it has one."""
     if not isinstance(stored, dict) or "digest" not in stored:
         return False
     parts = [stored.get("train"), stored.get("val")]
@@ -139,7 +158,7 @@ DAMAGED = (
     MemoryError,  # a damaged length asks for more than there is
     OverflowError,
 )
-"""What Python's unpickler raises for bytes that are no pickle, and we for other content."""
+"""Errors of Python's unpickler for bytes that are no pickle, and ours for other content."""
 
 
 class _StoredDatum:

@@ -1,4 +1,8 @@
-"""Images found by listing folders: one look at the file system each, in sorted order."""
+"""Images found by listing folders: one look at the file system each, in sorted order.
+
+Also trees of `<domain>/<class>/*`: DomainBed's, and Dassl's with `train/`, `val/` and the like in
+between.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,10 @@ from typing import Any, overload
 import numpy as np
 from dassl.data.datasets import Datum
 
-# torchvision's list, so that DomainBed and we count the same images.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+from causalclip.data.pictures import PUBLISHED_SUFFIXES, SHOWN, is_hidden
+
+PART_FOLDERS = {"train", "val", "valid", "validation", "crossval", "test"}
+"""Folders between a domain and its classes in Dassl's trees, merged: the protocol splits anew."""
 
 
 class ListedDatum(Datum):
@@ -126,21 +132,36 @@ def subfolders(folder: str | os.PathLike) -> list[str]:
         FileNotFoundError: if `folder` is missing.
     """
     with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+        names = sorted(e.name for e in entries if not is_hidden(e.name) and e.is_dir())
     for name in names:
         check_text(name, f"folder in {str(folder)!a}")
     return names
 
 
+def class_folders(folder: Path) -> list[str]:
+    """Return the sorted class folders of a part, which must be sorted into some.
+
+    Raises:
+        FileNotFoundError: if `folder` is missing or holds no class folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is missing; `causalclip data check` says more")
+    folders = subfolders(folder)
+    if not folders:
+        raise FileNotFoundError(
+            f"{folder} must hold one folder a class, it holds {len(os.listdir(folder))} files; "
+            "sort the images into folders by class (ImageNet's val comes without)"
+        )
+    return folders
+
+
 def image_names(folder: str | os.PathLike) -> list[str]:
-    """Return the names of the visible files in `folder` with an image's suffix, sorted."""
+    """Return the names of the pictures in a class folder of a published set, sorted."""
     with os.scandir(folder) as entries:
         return sorted(
             e.name
             for e in entries
-            if e.name.lower().endswith(IMAGE_SUFFIXES)
-            and not e.name.startswith(".")
-            and e.is_file()
+            if e.name.lower().endswith(PUBLISHED_SUFFIXES) and not is_hidden(e.name) and e.is_file()
         )
 
 
@@ -183,9 +204,10 @@ def require_files(paths: Sequence[str], *, of: str) -> None:
     """
     missing = missing_files(paths)
     if missing:
-        first = "".join(f"\n  {ascii(path)[1:-1]}" for path in missing[:5])
+        first = "".join(f"\n  {ascii(path)[1:-1]}" for path in missing[:SHOWN])
         raise FileNotFoundError(
-            f"{len(missing)} of the {len(paths)} images of {of} are missing, first:{first}"
+            f"{len(missing)} of the {len(paths)} images of {of} are missing (or no regular files), "
+            f"first:{first}"
         )
 
 
@@ -212,3 +234,55 @@ def _wrong_root(root: Path, folder: str) -> str:
     folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     found = ascii(", ".join(folders[:20]))[1:-1] or "no folder at all"
     return f"DATASET.ROOT {root} must hold the folder {folder}/, it holds: {found}"
+
+
+# Folders of domains with class folders each
+
+
+def check_domains(
+    sources: Sequence[str], targets: Sequence[str], known: Sequence[str], *, where: str
+) -> None:
+    """Require that both lists name known domains, once, and share none; `where` is for messages.
+
+    Raises:
+        ValueError: for an empty list, an unknown domain (it lists the known ones), a domain named
+            twice, or a target among the sources.
+    """
+    for option, domains in (("SOURCE_DOMAINS", sources), ("TARGET_DOMAINS", targets)):
+        if not domains:
+            raise ValueError(f"DATASET.{option} must name one or more of {', '.join(known)}")
+        for domain in domains:
+            if domain not in known:
+                raise ValueError(
+                    f"DATASET.{option} must be among {', '.join(known)} of {where}, got {domain!r}"
+                )
+        if len(set(domains)) < len(domains):
+            raise ValueError(f"DATASET.{option} must name a domain once, got {list(domains)}")
+    both = [domain for domain in targets if domain in sources]
+    if both:
+        raise ValueError(f"a target domain must not be among the sources, got {', '.join(both)}")
+
+
+def class_names(folder: Path, domains: Sequence[str]) -> list[str]:
+    """Return the sorted class folders of all `domains` below `folder` together.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    places = [place for domain in domains for place in _places_of(folder / domain)]
+    found = {name for place in places for name in subfolders(place)}
+    if not found:
+        raise ValueError(f"{folder} must hold <domain>/<class>/ folders, found no class")
+    return sorted(found)
+
+
+def class_places(domain: Path, name: str) -> list[Path]:
+    """Return the folders that hold a class of a domain: one, or one a part in Dassl's trees."""
+    return [place / name for place in _places_of(domain) if (place / name).is_dir()]
+
+
+def _places_of(domain: Path) -> list[Path]:
+    """Return the folders that hold the classes of a domain: its own, or its parts in Dassl's."""
+    inside = set(subfolders(domain))
+    parts = inside & PART_FOLDERS if inside <= PART_FOLDERS | {"full"} else set()
+    return [domain / part for part in sorted(parts)] or [domain]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from dassl.data.datasets import DatasetBase
 from yacs.config import CfgNode
 
 from causalclip.data.fewshot import fewshot_split
-from causalclip.data.splits import ROUNDING_DEFAULTS, Items, halves, subsample_classes
-from causalclip.data.unreadable import UNREADABLE_DEFAULTS, leave_out_unreadable
+from causalclip.data.listing import relative
+from causalclip.data.pictures import say_left_out, unreadable
+from causalclip.data.splits import Items, halves, subsample_classes
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class SplitSet(DatasetBase):
     """A data set by the family's protocols: few-shot sets first, then base or new classes."""
 
-    config_defaults = {**UNREADABLE_DEFAULTS, **ROUNDING_DEFAULTS}
-    """Keys below cfg.DATASET that the set reads and Dassl does not have."""
+    left_out: Mapping[str, Any]
+    """`count` and `first` of the files that are there and not used."""
 
     def build(
         self,
@@ -27,18 +33,46 @@ class SplitSet(DatasetBase):
         *,
         root: str | os.PathLike,
         fewshot_dir: str | os.PathLike,
+        left_out: Mapping[str, str] = NONE,
     ) -> None:
-        """Take the parts as the settings ask for them.
+        """Take the parts as NUM_SHOTS, SUBSAMPLE_CLASSES, SUBSAMPLE_ROUNDING, UNREADABLE say.
 
-        These are NUM_SHOTS, SUBSAMPLE_CLASSES with SUBSAMPLE_ROUNDING, and UNREADABLE.
-
-        `root` is the folder that stored paths are relative to, `fewshot_dir` where few-shot sets
-        are stored.
+        Args:
+            cfg: the configuration.
+            train: training images.
+            val: validation images; may be empty.
+            test: test images.
+            root: the folder that stored paths are relative to.
+            fewshot_dir: where few-shot sets are stored.
+            left_out: files that are not used, path -> reason.
 
         Raises:
-            ValueError: for a value of one of them that is not allowed.
+            ValueError: for a value of one of the settings that is not allowed.
         """
         train, val = fewshot_split(self, train, val, cfg, fewshot_dir, root=root)
         parts = subsample_classes(train, val, test, **halves(cfg))
-        train, val, test = leave_out_unreadable(cfg, *parts)
+        (train, val, test), bad = leave_out_unreadable(cfg, *parts, root=root)
+        self.left_out = say_left_out({**left_out, **bad})
         super().__init__(train_x=train, val=val, test=test)
+
+
+def leave_out_unreadable(
+    cfg: CfgNode, *splits: Items, root: str | os.PathLike
+) -> tuple[tuple[Items, ...], dict[str, str]]:
+    """Return the splits without images that cannot be decoded, and these: path -> reason.
+
+    `DATASET.UNREADABLE skip` reads every chosen image once, because a loader that drops images on
+    the way gives batches, and predictions, of a size nobody expects. Under `error`, the default,
+    nothing is read here, and the loader raises OSError with the path.
+
+    Raises:
+        ValueError: for another policy.
+    """
+    policy = cfg.DATASET.get("UNREADABLE", "error")
+    if policy not in ("error", "skip"):
+        raise ValueError(f"DATASET.UNREADABLE must be 'error' or 'skip', got {policy!r}")
+    if policy == "error":
+        return splits, {}
+    bad = unreadable(list(dict.fromkeys(item.impath for items in splits for item in items)))
+    kept = tuple([item for item in items if item.impath not in bad] for items in splits)
+    return kept, {relative(path, root): reason for path, reason in bad.items()}

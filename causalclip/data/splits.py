@@ -14,23 +14,22 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from dassl.data.datasets import Datum
 from dassl.utils import listdir_nohidden
 from yacs.config import CfgNode
 
 from causalclip.data.listing import listed, relative, require_files
-from causalclip.files.caches import store_json
-from causalclip.files.json_file import NotJSONError, read_json
+from causalclip.files.caches import NotJSONError, read_json, store_json
 
 Items = Sequence[Datum]
+ItemT = TypeVar("ItemT")
 Subsample = Literal["all", "base", "new"]
 Rounding = Literal["ceil", "floor"]
-ROUNDING_DEFAULTS = {"SUBSAMPLE_ROUNDING": "ceil"}
 PARTS = ("train", "val", "test")
 LABEL = "[0-9]{1,7}"
-"""A label as text: below ten millions, of which no set has a hundredth."""
+"""A label as text: below ten millions; 10^9 would fill the memory with gaps."""
 
 
 # The split file: {"train" | "val" | "test": [[path below the image folder, label, class name]]}
@@ -47,7 +46,11 @@ def read_split(path: str | os.PathLike, image_dir: str | os.PathLike) -> tuple[I
     print(f"Reading split from {path}")
     rows = read_split_rows(path)
     say_shared_names(check_labels(rows, str(path)).values(), where=str(path))
-    paths = {part: [_join(image_dir, row[0]) for row in rows[part]] for part in PARTS}
+    # A split may have been saved with an image folder that ended in a slash.
+    paths = {
+        part: [os.path.join(image_dir, slashes(row[0]).removeprefix("/")) for row in rows[part]]
+        for part in PARTS
+    }
     require_files([p for part in PARTS for p in paths[part]], of=f"the split {path}")
     train, val, test = (
         [
@@ -80,9 +83,11 @@ def read_split_rows(path: str | os.PathLike) -> dict[str, list]:
 
 def _check_row(row: Any, where: str) -> None:
     shape = isinstance(row, list) and len(row) == 3
-    if not (shape and isinstance(row[0], str) and isinstance(row[2], str) and _is_label(row[1])):
+    texts = shape and isinstance(row[0], str) and isinstance(row[2], str)
+    # CoOp's own files hold ints, and its reader takes "3" too.
+    if not texts or not re.fullmatch(LABEL, str(row[1])):
         raise ValueError(f"{where} must be [path, label >= 0, class name], got {row!r:.200}")
-    if not is_plain(_slashes(row[0])):
+    if not is_plain(slashes(row[0]).removeprefix("/")):
         raise ValueError(
             f"{where} must name an image below the image folder in its one spelling (no empty part,"
             f" no . or ..), got {row[0]!r}"
@@ -91,20 +96,14 @@ def _check_row(row: Any, where: str) -> None:
         raise ValueError(f"{where} must have a class name, got {row[2]!r}")
 
 
-def _is_label(value: Any) -> bool:
-    # CoOp's own files hold ints, and its reader takes "3" too. A million classes are enough; 10^9
-    # would fill the memory with gaps.
-    return re.fullmatch(LABEL, str(value)) is not None
-
-
 def is_plain(path: str) -> bool:
-    """Whether a relative path has one spelling only and stays in its folder."""
+    """Return whether a relative path has one spelling only and stays in its folder."""
     return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
 
 
-def _slashes(path: str) -> str:
-    # A split saved on Windows, or with an image folder that ended in a slash.
-    return path.replace("\\", "/").removeprefix("/")
+def slashes(path: str) -> str:
+    """Return a path that may have been written on Windows with forward slashes."""
+    return path.replace("\\", "/")
 
 
 def check_labels(rows: Mapping[str, Sequence], where: str) -> dict[int, str]:
@@ -121,6 +120,8 @@ def check_labels(rows: Mapping[str, Sequence], where: str) -> dict[int, str]:
                     f"{where}: label {label} must have one class name, "
                     f"got {names[int(label)]!r} and {classname!r}"
                 )
+    if names and (first := min(names)):
+        raise ValueError(f"{where}: labels start at {first}; subtract {first}, they count from 0")
     trained = {int(row[1]) for row in rows["train"]}
     count = max(names, default=-1) + 1
     if len(trained) < count:
@@ -141,10 +142,6 @@ def say_shared_names(names: Iterable[str], *, where: str) -> None:
     shared = sorted(name for name, count in Counter(names).items() if count > 1)
     if shared:
         print(f"Several classes share a name in {where}: {', '.join(shared)}")
-
-
-def _join(folder: str | os.PathLike, path: str) -> str:
-    return os.path.join(folder, _slashes(path))
 
 
 def write_split(
@@ -202,16 +199,25 @@ def create_split(
     return train, val, test
 
 
-def cut(items: Items, p_train: float, p_val: float, *, of: str) -> tuple[Items, Items, Items]:
+def cut(
+    items: Sequence[ItemT], p_train: float, p_val: float, *, of: str
+) -> tuple[Sequence[ItemT], Sequence[ItemT], Sequence[ItemT]]:
     """Cut a shuffled list in three as CoOp does; `of` what it is a list is for the message.
 
     Raises:
         ValueError: if a part would be empty.
     """
-    n_train, n_val = round(len(items) * p_train), round(len(items) * p_val)
-    if min(n_train, n_val, len(items) - n_train - n_val) < 1:
-        raise ValueError(f"{of} must have enough images for train, val and test, got {len(items)}")
+    sizes = _sizes(len(items), p_train, p_val)
+    if min(sizes) < 1:
+        least = next(n for n in itertools.count(3) if min(_sizes(n, p_train, p_val)) >= 1)
+        raise ValueError(f"{of} has {len(items)} images; train, val and test need {least} or more")
+    n_train, n_val, _ = sizes
     return items[:n_train], items[n_train : n_train + n_val], items[n_train + n_val :]
+
+
+def _sizes(count: int, p_train: float, p_val: float) -> tuple[int, int, int]:
+    n_train, n_val = round(count * p_train), round(count * p_val)
+    return n_train, n_val, count - n_train - n_val
 
 
 def split_trainval(trainval: Items, *, p_val: float = 0.2) -> tuple[Items, Items]:
@@ -224,10 +230,11 @@ def split_trainval(trainval: Items, *, p_val: float = 0.2) -> tuple[Items, Items
     for index, item in enumerate(trainval):
         by_label[item.label].append(index)
     train, val = [], []
-    for label, indices in by_label.items():
+    for indices in by_label.values():
         n_val = round(len(indices) * p_val)
         if n_val < 1:
-            raise ValueError(f"label {label} must have 3 images or more, got {len(indices)}")
+            name = trainval[indices[0]].classname
+            raise ValueError(f"class {name!r} has {len(indices)} images; it needs 3 or more")
         random.shuffle(indices)
         val.extend(trainval[i] for i in indices[:n_val])
         train.extend(trainval[i] for i in indices[n_val:])
@@ -238,17 +245,17 @@ def split_trainval(trainval: Items, *, p_val: float = 0.2) -> tuple[Items, Items
 
 
 def halves(cfg: CfgNode) -> dict[str, Any]:
-    """The options of `subsample_classes` that the settings ask for.
+    """Return the options of `subsample_classes` from the settings.
 
     A foreign checkout's configuration need not know SUBSAMPLE_ROUNDING.
     """
     settings = cfg.DATASET
-    rounding = settings.get("SUBSAMPLE_ROUNDING", ROUNDING_DEFAULTS["SUBSAMPLE_ROUNDING"])
+    rounding = settings.get("SUBSAMPLE_ROUNDING", "ceil")
     return {"subsample": settings.SUBSAMPLE_CLASSES, "rounding": rounding}
 
 
 def count_base(n_classes: int, rounding: Rounding = "ceil") -> int:
-    """How many of `n_classes` are base classes: the larger half if odd, with `floor` the smaller.
+    """Return the number of base classes: the larger half if odd, with `floor` the smaller.
 
     CoOp rounds up; CLIP-ICM's and CLIPood's code for open classes rounds down.
 

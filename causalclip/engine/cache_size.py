@@ -1,16 +1,25 @@
-"""The cache of image features: where it is, and how large it may grow before the oldest go."""
+"""The cache of image features: its folder, its limit, and `causalclip cache list` and `clear`."""
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 
-from causalclip.files.caches import cache_home
-from causalclip.files.unfinished import remove_abandoned
+import numpy as np
+from tabulate import tabulate
 
+from causalclip.files.atomic import remove_abandoned
+from causalclip.files.caches import cache_home
+
+DESCRIPTION = "List the image features that are kept on disk, or remove them."
 LIMIT_GB = 20.0  # without CAUSALCLIP_CACHE_GB; ImageNet's 50,000 test images are 0.1
 
 
@@ -25,18 +34,45 @@ class Entry:
 
 
 def feature_home() -> Path | None:
-    """The cache folder; None where the user has set CAUSALCLIP_NO_CACHE."""
-    off = os.environ.get("CAUSALCLIP_NO_CACHE", "") not in ("", "0")
-    return None if off else cache_home()
+    """Return the cache folder; None where the user has set CAUSALCLIP_NO_CACHE.
+
+    A note is printed if other users can write features there, which would be believed.
+    """
+    if os.environ.get("CAUSALCLIP_NO_CACHE", "") not in ("", "0"):
+        return None
+    for folder in (cache_home(), features_folder(cache_home())):
+        if others_can_write(folder):
+            _note_shared(folder)
+    return cache_home()
+
+
+def others_can_write(folder: Path) -> bool:
+    """Return whether a folder is another user's, root's excepted, or its mode lets others write.
+
+    The user's own group does not count: in many systems nobody else is in it.
+    """
+    if not hasattr(os, "getuid") or not folder.is_dir():
+        return False
+    state = folder.stat()
+    writers = 0o002 if state.st_gid == os.getgid() else 0o022
+    return state.st_uid not in (0, os.getuid()) or bool(state.st_mode & writers)
+
+
+@cache
+def _note_shared(folder: Path) -> None:
+    print(
+        f"Note: other users can write {str(folder)!a}, and features that they put there are used: "
+        "chmod go-w it, or set CAUSALCLIP_CACHE to a folder of your own"
+    )
 
 
 def features_folder(cache: Path) -> Path:
-    """Where in the cache image features lie."""
+    """Return the folder of image features in a cache."""
     return cache / "features"
 
 
 def limit_bytes() -> int:
-    """The size that $CAUSALCLIP_CACHE_GB allows all features together, in bytes.
+    """Return the limit of all features together, $CAUSALCLIP_CACHE_GB, in bytes.
 
     Raises:
         ValueError: a value that is no number, or negative.
@@ -52,7 +88,7 @@ def limit_bytes() -> int:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """The files of features, the one used last first; of a folder that is not there, none."""
+    """Return the files of features, the one used last first; none for a missing folder."""
     return sorted(_entries(folder), key=lambda entry: entry.used, reverse=True)
 
 
@@ -63,6 +99,11 @@ def _entries(folder: Path) -> Iterator[Entry]:
             yield Entry(path, stat.st_size, stat.st_mtime)
 
 
+def unfinished_sets(folder: Path) -> list[Path]:
+    """Return the sets in a folder of features that are not whole: at work, or left so."""
+    return sorted(folder.glob("*.chunks"))
+
+
 def touch(path: Path) -> None:
     """Note that a file is used now."""
     with suppress(PermissionError):  # somebody else's cache: its owner's readings count
@@ -70,17 +111,10 @@ def touch(path: Path) -> None:
 
 
 def trim(folder: Path, n_bytes: int, *, keep: Path) -> list[Path]:
-    """Remove what was used least recently until all files together fit.
+    """Remove the files used least recently until `n_bytes` are left; return what was removed.
 
-    A process that has mapped a removed file reads on: its bytes stay until it lets go.
-
-    Args:
-        folder: of features.
-        n_bytes: what may stay.
-        keep: a file that stays whatever its size.
-
-    Returns:
-        The files that were removed, with those that dead processes have left unfinished.
+    `keep` stays whatever its size. A process that has mapped a removed file reads on: its bytes
+    stay until it ends. What dead processes have left is removed too.
     """
     removed, total = remove_abandoned(folder), 0
     for entry in sorted(entries(folder), key=lambda entry: entry.path != keep):
@@ -90,3 +124,64 @@ def trim(folder: Path, n_bytes: int, *, keep: Path) -> list[Path]:
             removed.append(entry.path)
             total -= entry.n_bytes
     return removed
+
+
+# The command
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `causalclip cache`."""
+    p = argparse.ArgumentParser(prog="causalclip cache", description=DESCRIPTION)
+    p.add_argument("action", choices=("list", "clear"), help="show the files, or remove them all")
+    p.add_argument(
+        "--folder",
+        type=Path,
+        default=None,
+        help="the cache; default: $CAUSALCLIP_CACHE, else ~/.cache/causalclip",
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Show or remove the kept features; return 2 and print one line where it cannot be."""
+    args = parser().parse_args(argv)
+    try:
+        list_or_clear(args)
+    except (ValueError, OSError) as error:
+        print(f"causalclip cache: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def list_or_clear(args: argparse.Namespace) -> None:
+    """Show or remove the kept features.
+
+    Raises:
+        ValueError: a CAUSALCLIP_CACHE_GB that is no number, or a user without a home folder.
+        OSError: a file that cannot be removed.
+    """
+    folder = features_folder(args.folder or cache_home())
+    kept = entries(folder)
+    begun = unfinished_sets(folder)
+    left = f"; {len(begun)} unfinished" if begun else ""
+    size = f"{sum(entry.n_bytes for entry in kept) / 1e9:.2f} GB"
+    if args.action == "clear":
+        for entry in kept:
+            entry.path.unlink(missing_ok=True)
+        for chunks in begun:
+            shutil.rmtree(chunks, ignore_errors=True)
+        print(f"Removed {len(kept)} files, {size}, from {folder}{left}")
+    else:
+        print(f"{folder}: {len(kept)} files, {size} of {limit_bytes() / 1e9:g} GB{left}")
+        if kept:
+            print(tabulate(map(_row, kept), headers=["features", "images", "size", "MB", "used"]))
+
+
+def _row(entry: Entry) -> list[str | int]:
+    """Return a line of the list: a file, its N images and D numbers each, and when it was used."""
+    try:
+        images, size = np.load(entry.path, mmap_mode="r").shape
+    except (ValueError, EOFError):  # its next reader encodes again
+        images, size = "damaged", ""
+    used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+    return [entry.path.stem[:12], images, size, f"{entry.n_bytes / 1e6:.1f}", used]

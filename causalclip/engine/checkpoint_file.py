@@ -1,75 +1,183 @@
-"""One checkpoint file, read whole or refused by name: its bytes, its entries, and who it is of."""
+"""Read one checkpoint file, validated: its content, its identity, and where its parts go."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dassl.utils import load_checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 
 from causalclip.files.digests import is_vouched_for, require_vouched_for
+from causalclip.files.reading import read_bounded, require_regular
 
 POINTER = "checkpoint"
-"""The file beside the checkpoints that names the one written last, as Dassl has it."""
+"""Dassl's text file next to the checkpoints that names the last one written."""
+
+SCHEDULED = {"params", "lr", "verbose", "cons_lr", "min_lr", "kind", "start_lr"}
+"""Entries of an optimizer or schedule that the epoch, torch's version or the toolkit changes."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint of ours or of the family's holds.
+    """Return the content of a checkpoint of causalclip or of another trainer of the family.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is damaged, holds code, is of a format without checksums and not vouched for,
-            or lacks what every checkpoint has.
+        ValueError: it is damaged, holds code, has neither checksums nor a digest file, or lacks an
+            entry that every checkpoint has.
     """
+    if path.exists():  # else Dassl names it
+        require_regular(path)
     checkpoint = load_checkpoint(str(path))
     if not zipfile.is_zipfile(path):
         require_vouched_for(path)
     else:
-        is_vouched_for(path)  # where a digest stands beside it, it must be its own
-    found = checkpoint if isinstance(checkpoint, dict) else {}
-    if not isinstance(found.get("state_dict"), dict) or not _is_epoch(found.get("epoch")):
+        is_vouched_for(path)  # a digest file must match where there is one
+    content = checkpoint if isinstance(checkpoint, dict) else {}
+    epoch = content.get("epoch")
+    has_epoch = isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 0
+    if not isinstance(content.get("state_dict"), dict) or not has_epoch:
         raise ValueError(
             f"{path} is no checkpoint, it lacks state_dict or epoch; it holds "
-            f"{', '.join(map(str, list(found)[:5])) or type(checkpoint).__name__}"
+            f"{', '.join(map(str, list(content)[:5])) or type(checkpoint).__name__}"
         )
-    _require_learned_numbers(found["state_dict"], path)
-    _require_identity(found.get("identity"), path)
-    return found
-
-
-def _is_epoch(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _require_learned_numbers(state: dict[Any, Any], path: Path) -> None:
-    for name, value in state.items():
-        if str(name).endswith("_extra_state"):  # torch's name of what a module adds to its tensors
+    for name, value in content["state_dict"].items():
+        if str(name).endswith("_extra_state"):  # torch's name for what is no tensor
             continue
         if not isinstance(name, str) or not isinstance(value, Tensor) or value.is_complex():
             raise ValueError(
                 f"{path} is no checkpoint, its state_dict holds {name!r:.80}, {value!r:.80}"
             )
-
-
-def _require_identity(identity: Any, path: Path) -> None:
-    """Who it is of: nothing in a file of another code base."""
+    identity = content.get("identity")  # another code base writes none
     if identity and not (isinstance(identity, dict) and isinstance(identity.get("trainer"), str)):
         raise ValueError(f"{path} is no checkpoint, its identity is {identity!r:.80}")
+    return content
 
 
 def last_written(directory: Path) -> str:
-    """The name of the checkpoint written last, from the file `checkpoint` in its folder.
+    """Return the name of the checkpoint written last, from the file `checkpoint` in its folder.
 
     Raises:
-        ValueError: the file does not hold the name of a file beside it.
+        ValueError: the file does not hold the name of a file in the folder.
     """
     pointer = directory / POINTER
-    name = pointer.read_bytes().decode("utf-8", errors="replace").strip()
+    name = read_bounded(pointer, most=10_000).decode("utf-8", errors="replace").strip()
     if not name.isprintable() or not name or Path(name).name != name:
         raise ValueError(
-            f"{pointer} must hold the name of a checkpoint beside it, got {name!r:.80}; "
+            f"{pointer} must hold the name of a checkpoint in its folder, got {name!r:.80}; "
             f"there are: {', '.join(sorted(p.name for p in directory.glob('model*'))) or 'none'}"
         )
     return name
+
+
+def checkpoint_path(directory: Path, epoch: int | None) -> Path:
+    """Return the file to load from a model's folder: of an epoch, else model-best, else the last.
+
+    Raises:
+        FileNotFoundError: it is missing; lists the files of the folder.
+    """
+    if epoch is not None:
+        path = directory / f"model.pth.tar-{epoch}"
+    else:
+        path = directory / "model-best.pth.tar"
+        if not path.exists() and (directory / POINTER).exists():
+            path = directory / last_written(directory)
+    if not path.exists():
+        files = sorted(p.name for p in directory.glob("model*")) if directory.exists() else []
+        raise FileNotFoundError(f"no checkpoint {path}; {directory} holds: {files or 'nothing'}")
+    return path
+
+
+def check_identity(checkpoint: Mapping[str, Any], identity: Mapping[str, Any], path: Path) -> None:
+    """Raise if a checkpoint is of another method or backbone than `identity`.
+
+    Raises:
+        ValueError: names both.
+    """
+    recorded = checkpoint.get("identity")
+    if not recorded:  # of another code base; strict loading finds what does not fit
+        return
+    if recorded["trainer"] != identity["trainer"]:
+        raise ValueError(
+            f"{path}: a checkpoint of {recorded['trainer']}, this run is {identity['trainer']}"
+        )
+    # A file may have two names, and a name may be loaded in two precisions: one match is enough.
+    known = [key for key in ("backbone", "weights") if recorded.get(key) is not None]
+    if known and all(recorded[key] != identity[key] for key in known):
+        raise ValueError(
+            f"{path}: learned on the backbone {recorded['backbone']}, "
+            f"this run has {identity['backbone']}"
+        )
+
+
+def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load a state dict strictly, by name and shape (...).
+
+    Raises:
+        ValueError: a tensor that does not fit; names the file.
+    """
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit this configuration: {error}") from error
+
+
+def load_initial(module: nn.Module, path: str) -> None:
+    """Load the weights of any toolkit's checkpoint; none for an empty path.
+
+    Raises:
+        ValueError: tensors that do not fit.
+    """
+    if path:
+        load_state(module, load_checkpoint(path)["state_dict"], Path(path))
+
+
+# Optimizer and schedule
+
+
+def load_part(part: Any, state: dict[str, Any], where: str) -> None:
+    """Load the state of an optimizer or schedule; torch itself would take any other one's.
+
+    Raises:
+        ValueError: the state is of another one, of other settings, or damaged.
+    """
+    try:
+        problems = _differences(state, part.state_dict())
+        if not problems:
+            part.load_state_dict(state)
+            groups, needed = getattr(part, "param_groups", ()), getattr(part, "defaults", {})
+            missing = sorted({key for group in groups for key in needed if key not in group})
+            problems = [f"it lacks {', '.join(missing)}"] if missing else []
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        problems = [str(error)]
+    if problems:
+        raise ValueError(
+            f"{where} is not of this run's {type(part).__name__}: {'; '.join(problems)}; resume "
+            "with its settings, or choose another --output-dir"
+        )
+
+
+def _differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    if "param_groups" not in current:  # a schedule: its progress and number of epochs may differ
+        return _unknown(recorded, current)
+    problems: list[str] = []
+    for old, new in zip(recorded["param_groups"], current["param_groups"], strict=True):
+        problems += _unknown(old, new)
+        problems += [
+            f"{key} is {old[key]!r} there, {new[key]!r} here"
+            for key in sorted(old.keys() & new.keys() - SCHEDULED)
+            if old[key] != new[key]
+        ]
+    return problems
+
+
+def _unknown(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    keys = {key for key in recorded if not str(key).startswith("_")}
+    names = sorted(map(str, keys - current.keys() - SCHEDULED))
+    problems = [f"it has {', '.join(names)}"] if names else []
+    for key in recorded.keys() & current.keys():  # a warm-up holds the schedule after it
+        if isinstance(recorded[key], Mapping) and isinstance(current[key], Mapping):
+            problems += _unknown(recorded[key], current[key])
+    return problems

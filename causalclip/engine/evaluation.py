@@ -1,170 +1,167 @@
-"""What every trainer does on a split: ask, measure, and write results.json and predictions.npz."""
+"""Evaluate a trainer on a split: predictions, metrics, results.json and predictions.npz."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from causalclip.engine.checkpoints import CheckpointTrainer
-from causalclip.engine.distributed import from_writer, is_writer, own_batches, to_writer
+from causalclip.clip.texts import readable
+from causalclip.clip.zeroshot import cosine_logits, text_features
+from causalclip.data.templates import dataset_template
+from causalclip.engine.draws import generators_kept
+from causalclip.engine.feature_cache import encoder_of
+from causalclip.engine.loading import shown_by
 from causalclip.engine.prediction import Evaluated, Prediction, Reading
 from causalclip.metrics import classification_metrics
-from causalclip.report.predictions import Predictions
-from causalclip.report.results import Result, run_record
-from causalclip.runs.identity import recorded_fingerprint
+from causalclip.records.identity import ZeroShot, read_run
+from causalclip.records.predictions import Predictions
+from causalclip.records.results import Result, dataset_title, run_record
+
+if TYPE_CHECKING:
+    from causalclip.engine import CLIPTrainer
+
+MOST_IMAGES = 128  # of the zero-shot accuracy
+Batch = tuple[Tensor, Tensor, Sequence[str]]
+"""Images (B, 3, H, W) or features (B, E) on the device, labels (B,), paths."""
 
 
-class EvaluatedTrainer(CheckpointTrainer):
-    """A trainer that is measured by what its `predictor` answers about the images of a split."""
+@torch.no_grad()
+def evaluate(trainer: CLIPTrainer, split: str | None = None) -> float:
+    """Evaluate on a split, write its results into OUTPUT_DIR and return the accuracy in per cent.
 
-    def predictor(self) -> Callable[[Tensor], Prediction]:
-        """What answers about the batches of one evaluation, as `test_batches` gives them.
+    The split is test or val; None takes TEST.SPLIT. A validation pass that only selects a
+    checkpoint writes no file.
 
-        It holds what is the same for all of them.
-
-        Raises:
-            NotImplementedError: unless a subclass says it.
-        """
-        raise NotImplementedError
-
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """The precision that `predictor` answers in; here nothing changes it."""
-        return contextlib.nullcontext()
-
-    @torch.no_grad()
-    def test(self, split: str | None = None) -> float:
-        """Evaluate on a split, write results.json and predictions.npz, return the accuracy.
-
-        Raises:
-            ValueError: the data set has no such split, or an empty one.
-        """
-        chosen: str = split or self.cfg.TEST.SPLIT
-        loader = self._loader(chosen)
-        print(f"Evaluate on the *{chosen}* set")
-        start = time.perf_counter()
-        self.set_model_mode("eval")
-        evaluated = self.collect(loader)
-        seconds = time.perf_counter() - start
-        return from_writer(self._judged(chosen, evaluated, seconds) if evaluated else 0.0)
-
-    def _judged(self, split: str, evaluated: Evaluated, seconds: float) -> float:
-        self.evaluator.reset()
-        self.evaluator.process(evaluated.prediction.main.probabilities, evaluated.labels)
-        results = self.evaluator.evaluate()
-        for key, value in results.items():
-            self.write_scalar(f"{split}/{key}", value, self.epoch)
-        # A val pass that only selects a checkpoint leaves no file.
-        if split == self.cfg.TEST.SPLIT:
-            self.report(split, evaluated, seconds)
-        return next(iter(results.values()))
-
-    def init_writer(self, log_dir: str) -> None:
-        """TensorBoard's, as Dassl's; of several processes, the one that writes has it."""
-        if is_writer():
-            super().init_writer(log_dir)
-
-    def _loader(self, split: str) -> DataLoader:
-        if split == "val":
-            if self.val_loader is None:
-                raise ValueError(
-                    f"{self.cfg.DATASET.NAME} has no validation split to evaluate on: use "
-                    "TEST.SPLIT test, and TEST.FINAL_MODEL last_step"
-                )
-            return self.val_loader
-        return self.test_loader
-
-    def collect(self, loader: DataLoader) -> Evaluated | None:
-        """What the method answers about every image of a loader, batch by batch.
-
-        Several processes share the batches; the one that writes has them all, the others None.
-        """
-        predict, answers = self.predictor(), []
-        for inputs, labels, paths in self.test_batches(loader):
-            with self.autocast():
-                prediction = Prediction.joined([predict(inputs)])  # off the GPU at once
-            answers.append(Evaluated(prediction, labels.cpu(), tuple(map(str, paths))))
-        everyones = to_writer(answers)
-        return None if everyones is None else Evaluated.joined(everyones)
-
-    def test_batches(self, loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, Sequence[str]]]:
-        """This process's batches (B, 3, H, W) of a loader, on the device; labels (B,) and paths."""
-        batches = own_batches(loader)
-        for batch in tqdm(batches, desc="evaluate", leave=False, disable=not is_writer()):
-            images, labels = self.parse_batch_test(batch)
-            yield images, labels, batch["impath"]
-
-    def report(self, split: str, evaluated: Evaluated, seconds: float) -> None:
-        """Write results.json and predictions.npz of one evaluation into OUTPUT_DIR."""
-        record = run_record(self.cfg, classnames=self.classnames, split=split)
-        record.update(metrics_record(evaluated, self.parts(evaluated)))
-        record["training"] = self.training_cost
-        record["trained_on"] = self.trained_on
-        record["evaluation"] = {"seconds": seconds, "images": len(evaluated.labels)}
-        record["details"] = self.details()
-        record["identity"] = recorded_fingerprint(self.output_dir)
-        Predictions(evaluated.arrays()).write(self.output_dir)
-        path = Result.of_record(record).write(self.output_dir)
-        for name, value in scalars_of(record).items():
-            self.write_scalar(f"{split}/{name}", value, self.epoch)
-        print(f"Results: {path}")
-
-    def parts(self, evaluated: Evaluated) -> dict[str, Tensor]:
-        """Named subsets of the test set, boolean rows (N,), that are reported beside the whole.
-
-        They are `heldout` of the target domain; `base` and `open` for a model that was trained on
-        some of this run's classes.
-        """
-        named = {}
-        heldout = getattr(self.dm.dataset, "heldout_test", None)
-        if heldout:
-            named["heldout"] = torch.tensor([path in heldout for path in evaluated.paths])
-        known = self.known_classes()
-        if known:
-            named["base"] = torch.isin(evaluated.labels, torch.tensor(known))
-            named["open"] = ~named["base"]
-        return {name: rows for name, rows in named.items() if rows.any()}
-
-    def known_classes(self) -> list[int]:
-        """Labels of the classes the loaded model was trained on, where there are others too."""
-        if self.trained_on is None or self.trained_on["dataset"] != self.cfg.DATASET.NAME:
-            return []
-        trained = self.trained_on["classnames"]
-        known = [label for label, name in enumerate(self.classnames) if name in trained]
-        return known if len(known) < len(self.classnames) else []
-
-    def details(self) -> dict[str, Any]:
-        """Further facts about the fitted method for results.json (JSON values only)."""
-        return {}
-
-
-def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers for TensorBoard beside those that Dassl's evaluator writes there.
-
-    How honest the method's own reading is, and the accuracy of every other reading.
+    Raises:
+        ValueError: the data set has no such split, or an empty one.
     """
-    own = {name: record["metrics"][name] for name in ("ece", "nll", "brier", "aurc")}
-    return {**own, **{f"{k}/accuracy": m["accuracy"] for k, m in record["variants"].items()}}
+    split = str(split or trainer.cfg.TEST.SPLIT)
+    loader = split_loader(trainer, split)
+    print(f"Evaluate on the *{split}* set")
+    start = time.perf_counter()
+    trainer.set_model_mode("eval")
+    evaluated = collect(trainer, loader)
+    seconds = time.perf_counter() - start
+    trainer.evaluator.reset()
+    trainer.evaluator.process(evaluated.prediction.main.probabilities, evaluated.labels)
+    results = trainer.evaluator.evaluate()
+    for key, value in results.items():
+        trainer.write_scalar(f"{split}/{key}", value, trainer.epoch)
+    if split == trainer.cfg.TEST.SPLIT:
+        write_results(trainer, split, evaluated, seconds)
+    return next(iter(results.values()))
+
+
+def split_loader(trainer: CLIPTrainer, split: str) -> DataLoader:
+    """Return the loader of a split.
+
+    Raises:
+        ValueError: there is no validation split.
+    """
+    if split != "val":
+        return trainer.test_loader
+    if trainer.val_loader is None:
+        raise ValueError(
+            f"{trainer.cfg.DATASET.NAME} has no validation split to evaluate on: use "
+            "TEST.SPLIT test, and TEST.FINAL_MODEL last_step"
+        )
+    return trainer.val_loader
+
+
+def collect(trainer: CLIPTrainer, loader: DataLoader) -> Evaluated:
+    """Return the predictions for every image of a loader."""
+    predict, parts = trainer.predictor(), []
+    for inputs, labels, paths in test_batches(trainer, loader):
+        with trainer.backbone.autocast():
+            prediction = Prediction.joined([predict(inputs)])  # frees the GPU at once
+        parts.append(Evaluated(prediction, labels.cpu(), tuple(map(str, paths))))
+    return Evaluated.joined(parts)
+
+
+def test_batches(trainer: CLIPTrainer, loader: DataLoader) -> Iterator[Batch]:
+    """Yield the batches of a loader; features where the method leaves the image tower as it is."""
+    if trainer.image_tower_untouched:
+        yield from _feature_batches(trainer, shown_by(loader).data_source)
+        return
+    for batch in tqdm(loader, desc="evaluate", leave=False, disable=None):
+        images, labels = trainer.parse_batch_test(batch)
+        yield images, labels, batch["impath"]
+
+
+test_batches.__test__ = False  # pytest collects no such function of ours
+
+
+def _feature_batches(trainer: CLIPTrainer, items: Sequence) -> Iterator[Batch]:
+    features, labels = trainer.encoder.labelled(items, desc="evaluate")
+    size = trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+    for start in range(0, len(items), size):
+        part = slice(start, start + size)
+        paths = [item.impath for item in items[part]]
+        yield features[part].to(trainer.device), labels[part], paths
+
+
+# Results
+
+
+def write_results(trainer: CLIPTrainer, split: str, evaluated: Evaluated, seconds: float) -> None:
+    """Write results.json and predictions.npz of one evaluation into OUTPUT_DIR."""
+    checkpointer = trainer.checkpointer
+    record = run_record(trainer.cfg, classnames=trainer.classnames, split=split)
+    record |= metrics_record(evaluated, parts_of(trainer, evaluated))
+    identity = read_run(Path(trainer.output_dir))
+    record |= {
+        "training": checkpointer.training_cost,
+        "trained_on": checkpointer.trained_on,
+        "trained_identity": checkpointer.trained_identity,
+        "evaluation": {"seconds": seconds, "images": len(evaluated.labels)},
+        "left_out": dict(getattr(trainer.dm.dataset, "left_out", {})),
+        "details": trainer.details(),
+        "data": identity.data if identity else None,
+        "identity": identity.fingerprint if identity else None,
+    }
+    Predictions(evaluated.arrays()).write(trainer.output_dir)
+    path = Result.of_record(record).write(trainer.output_dir)
+    for name, value in _scalars(record).items():
+        trainer.write_scalar(f"{split}/{name}", value, trainer.epoch)
+    print(f"Results: {path}")
+
+
+def parts_of(trainer: CLIPTrainer, evaluated: Evaluated) -> dict[str, Tensor]:
+    """Return named subsets of the test set, as boolean rows (N,).
+
+    They are `heldout` of the target domain; `base` and `open` for a model that was trained on some
+    of this run's classes.
+    """
+    parts = {}
+    if heldout := getattr(trainer.dm.dataset, "heldout_test", None):
+        parts["heldout"] = torch.tensor([path in heldout for path in evaluated.paths])
+    trained_on = trainer.checkpointer.trained_on
+    if trained_on is not None and trained_on["dataset"] == dataset_title(trainer.cfg):
+        trained = set(trained_on["classnames"])
+        is_base = [name in trained for name in trainer.classnames]
+        if any(is_base) and not all(is_base):
+            parts["base"] = torch.tensor(is_base)[evaluated.labels]
+            parts["open"] = ~parts["base"]
+    return {name: rows for name, rows in parts.items() if rows.any()}
 
 
 def metrics_record(evaluated: Evaluated, parts: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What results.json says of an evaluation's readings; each is measured once on each part.
-
-    Args:
-        evaluated: the answers about N images.
-        parts: boolean rows (N,) by name.
-    """
+    """Return the metrics of every reading for results.json, on all N images and on parts (N,)."""
     prediction, labels = evaluated.prediction, evaluated.labels
-    whole = {reading: metrics_of(reading, labels) for reading in prediction.distinct()}
+    readings = prediction.distinct()
+    whole = {reading: reading_metrics(reading, labels) for reading in readings}
     on_parts = {
-        reading: {name: metrics_of(reading, labels, rows) for name, rows in parts.items()}
-        for reading in whole
+        reading: {name: reading_metrics(reading, labels, rows) for name, rows in parts.items()}
+        for reading in readings
     }
     return {
         "metrics": whole[prediction.main],
@@ -172,16 +169,49 @@ def metrics_record(evaluated: Evaluated, parts: Mapping[str, Tensor]) -> dict[st
         "parts": on_parts[prediction.main],
         "variant_parts": {name: on_parts[reading] for name, reading in prediction.readings.items()},
         "members": {
-            name: [metrics_of(member, labels) for member in members.each()]
+            name: [reading_metrics(member, labels) for member in members.each()]
             for name, members in prediction.members.items()
         },
     }
 
 
-def metrics_of(
+def reading_metrics(
     reading: Reading, labels: Tensor, rows: Tensor | slice = slice(None)
 ) -> dict[str, float]:
-    """The metrics of a reading of N images with labels (N,), on the chosen rows."""
+    """Return the metrics of a reading of N images with labels (N,), on the chosen rows."""
     return classification_metrics(
         reading.probabilities[rows], labels[rows], reading.uncertainty[rows]
     )
+
+
+def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers for TensorBoard in addition to those of Dassl's evaluator."""
+    own = {name: record["metrics"][name] for name in ("ece", "nll", "brier", "aurc")}
+    return {**own, **{f"{k}/accuracy": m["accuracy"] for k, m in record["variants"].items()}}
+
+
+# Zero-shot accuracy on training images
+
+
+@torch.no_grad()
+def measure_zero_shot(trainer: CLIPTrainer) -> ZeroShot | None:
+    """Return the zero-shot accuracy on up to 128 training images, evenly spaced.
+
+    None for a data set without training images: test images are not read for it. Features are kept
+    in the feature cache; the random generators keep their state.
+    """
+    dataset, template = trainer.dm.dataset, dataset_template(trainer.cfg)
+    images = dataset.train_x
+    if images is dataset.test:  # a variant of ImageNet; Dassl requires something to train on
+        return None
+    rows = np.unique(np.linspace(0, len(images) - 1, MOST_IMAGES).astype(int))
+    items = [images[row] for row in rows.tolist()]
+    texts = [template.replace("{}", readable(name)) for name in trainer.classnames]
+    with generators_kept():
+        # Small batches: the peak of memory is the training's.
+        features, labels = replace(encoder_of(trainer), batch_size=16).labelled(
+            items, desc="zero-shot"
+        )
+        logits = cosine_logits(features, text_features(trainer.clip, texts, cut=True), 1.0)
+    accuracy = (logits.argmax(-1) == labels).double().mean().item()
+    return ZeroShot(round(100 * accuracy, 2), len(items), len(texts))

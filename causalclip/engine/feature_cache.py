@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
-from collections import deque
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from dassl.data.datasets import Datum
 from dassl.utils import read_image
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from causalclip.engine.cache_size import features_folder, limit_bytes, touch, trim
-from causalclip.engine.distributed import is_writer
-from causalclip.engine.feature_shards import Encode, Shards
+from causalclip.engine.cache_size import (
+    feature_home,
+    features_folder,
+    limit_bytes,
+    touch,
+    trim,
+)
+from causalclip.engine.loading import shown_by
 from causalclip.files.atomic import replacing, reserve
-from causalclip.files.checked import is_whole, seal
+from causalclip.files.digests import content_digests, is_whole, seal
 
-EDITION = 2  # part of every key: raise it when the same key would mean other features
+if TYPE_CHECKING:
+    from causalclip.engine import CLIPTrainer
+
+CACHE_EDITION = 2  # part of every key: raise it when the same key would mean other features
+
+CHUNK_IMAGES = 4096
 
 Change = Callable[[Image.Image, str], Image.Image]
 """Changes a picture, given its key; must be picklable, deterministic, and say all in its repr."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images whose features a method reads, each picture first changed by `change`."""
+
+    paths: Sequence[str]
+    change: Change | None = None
+
+    @classmethod
+    def of(cls, items: Sequence[Datum]) -> ImageSet:
+        """Return the images of items of a data set, as they are."""
+        return cls([item.impath for item in items])
 
 
 @dataclass(frozen=True)
@@ -50,26 +72,19 @@ class Encoder:
     num_workers: int = 0
     cache: Path | None = None
     """The folder that features are kept in; None keeps and reads none."""
-    shared: bool = False
-    """Whether other processes want the same features now, and share the work."""
 
     def key_of(self, path: str) -> str:
-        """An image's name in keys and seeds: its path below the data root."""
+        """Return an image's name in keys and seeds: its path below the data root."""
         return Path(os.path.relpath(path, self.root)).as_posix()
 
     def features(
         self, paths: Sequence[str], change: Change | None = None, *, desc: str = "encode"
     ) -> np.ndarray:
-        """Features (N, D) of the images in fp32, each picture first changed by `change`.
+        """Return features (N, D) of N image files in fp32, each picture first changed by `change`.
 
         Read from the cache if they are there and whole; computed batch by batch and kept otherwise.
-        What comes from or goes to the cache is mapped from disk, not held in memory. Work that
-        other processes have begun in shards is gone on with, beside them or after them.
-
-        Args:
-            paths: the N image files.
-            change: what is done to each picture before the transform.
-            desc: what the progress bar says.
+        What comes from or goes to the cache is mapped from disk, not held in memory. The progress
+        bar shows `desc`.
 
         Raises:
             ValueError: features that are NaN or infinite; names the images. A CAUSALCLIP_CACHE_GB
@@ -77,86 +92,94 @@ class Encoder:
         """
         if self.cache is None:
             features = np.empty((len(paths), self.dim), np.float32)
-            self._fill(features, self._encoded(paths, change), desc)
+            for batch, values in self._encoded(paths, change, desc):
+                features[batch.start : batch.stop] = values
             return features
         file = self.file_of(paths, change)
-        if not _usable(file):
-            self._make(file, self._encoded(paths, change), len(paths), desc)
+        if not usable(file):
+            write_features(file, len(paths), self.dim, self._encoded(paths, change, desc))
             trim(file.parent, limit_bytes(), keep=file)
         touch(file)
         return np.load(file, mmap_mode="c")  # c: torch wants writable; the file stays as it is
 
+    def items(
+        self, items: Sequence[Datum], change: Change | None = None, *, desc: str = "encode"
+    ) -> np.ndarray:
+        """Return the features (N, D) of N items of a data set; see `features`."""
+        return self.features([item.impath for item in items], change, desc=desc)
+
+    def labelled(self, items: Sequence[Datum], *, desc: str = "encode") -> tuple[Tensor, Tensor]:
+        """Return features (N, D) and labels (N,) of N items of a data set, on the CPU."""
+        features = torch.from_numpy(self.items(items, desc=desc))
+        return features, torch.tensor([item.label for item in items])
+
     def file_of(self, paths: Sequence[str], change: Change | None = None) -> Path:
-        """Where the features of these images (N,) are kept, changed by `change` first."""
+        """Return the file of the features of these images (N,), changed by `change` first."""
         assert self.cache is not None, "without a cache nothing is kept"
         return features_folder(self.cache) / f"{self._digest(paths, change)}.npy"
 
     def _digest(self, paths: Sequence[str], change: Change | None) -> str:
         digest = hashlib.sha256()
-        facts = [EDITION, self.identity, repr(self.transform), repr(change)]
+        facts = [CACHE_EDITION, self.identity, repr(self.transform), repr(change)]
         digest.update(json.dumps(facts).encode())
-        with ThreadPoolExecutor(4) as pool:  # a disk answers several readers sooner
-            for path, content in zip(paths, pool.map(content_digest, paths), strict=True):
-                digest.update(json.dumps([self.key_of(path), content]).encode())
+        for path, content in zip(paths, content_digests(paths), strict=True):
+            digest.update(json.dumps([self.key_of(path), content]).encode())
         return digest.hexdigest()
 
-    def _make(self, file: Path, encoded: Encode, n_images: int, desc: str) -> None:
-        """Write the file whole or not at all; of two writers the last wins with equal content."""
-        shards = Shards(file, n_images, self.dim, self.batch_size)
-        if self.shared or shards.folder.exists():
-            with _bar(n_images, desc, done=shards.done()) as bar:
-                shards.fill(encoded, bar)
-            return
-        with replacing(file) as part:
-            out = np.lib.format.open_memmap(
-                part, mode="w+", dtype=np.float32, shape=(n_images, self.dim)
-            )
-            reserve(part)  # else a full disk kills the process as it writes into the mapping
-            self._fill(out, encoded, desc)
-            out.flush()
-            seal(part)
+    def chunks(self, images: ImageSet) -> Chunks | None:
+        """Return the chunks of a set's file; None for a file that is there and whole."""
+        file = self.file_of(images.paths, images.change)
+        return None if usable(file) else Chunks(file, len(images.paths), self.dim, self.batch_size)
 
-    def _fill(self, out: np.ndarray, encoded: Encode, desc: str) -> None:
-        rows = range(len(out))
-        batches = (rows[start : start + self.batch_size] for start in rows[:: self.batch_size])
-        with _bar(len(out), desc) as bar:
-            for batch, features in encoded(batches):
-                out[batch.start : batch.stop] = features
-                bar.update(len(features))
+    def write_chunk(self, images: ImageSet, file: Path) -> None:
+        """Write the features of some images as a chunk of a larger set."""
+        values = [features for _, features in self._encoded(images.paths, images.change)]
+        with replacing(file) as part, open(part, "wb") as out:
+            np.save(out, np.concatenate(values))
 
-    def _encoded(self, paths: Sequence[str], change: Change | None) -> Encode:
-        """What gives the features (B, D) of any batches of these images."""
+    @torch.no_grad()
+    def _encoded(
+        self, paths: Sequence[str], change: Change | None, desc: str = ""
+    ) -> Iterator[tuple[range, np.ndarray]]:
+        """Yield the rows of each batch and their features (B, D); a bar shows a `desc`."""
         pictures = _Pictures(paths, [self.key_of(path) for path in paths], self.transform, change)
-
-        @torch.no_grad()
-        def encoded(batches: Iterable[range]) -> Iterator[tuple[range, np.ndarray]]:
-            under_way: deque[range] = deque()
-
-            def noted() -> Iterator[range]:
-                for batch in batches:
-                    under_way.append(batch)
-                    yield batch
-
-            loader = DataLoader(
-                pictures,
-                batch_sampler=cast(Any, noted()),  # asked for as loading processes get free
-                num_workers=self.num_workers,
-                generator=torch.Generator(),  # else the loader draws from the training's stream
-            )
+        loader = DataLoader(
+            pictures,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),  # else the loader draws from the training's stream
+        )
+        bar = tqdm(
+            total=len(paths), desc=desc, unit="image", leave=False, disable=None if desc else True
+        )
+        start = 0
+        with bar:
             for images in loader:
-                features, batch = self.encode(images).float().cpu().numpy(), under_way.popleft()
+                features = self.encode(images).float().cpu().numpy()
+                batch = range(start, start + len(features))
                 _check_finite(features, paths[batch.start : batch.stop])
                 yield batch, features
-
-        return encoded
-
-
-def _bar(n_images: int, desc: str, *, done: int = 0) -> tqdm:
-    hidden: dict[str, Any] = {} if is_writer() else {"disable": True}  # else as TQDM_DISABLE says
-    return tqdm(total=n_images, initial=done, desc=desc, unit="image", leave=False, **hidden)
+                bar.update(len(features))
+                start = batch.stop
 
 
-def _usable(file: Path) -> bool:
+def encoder_of(trainer: CLIPTrainer) -> Encoder:
+    """Return the encoder of a trainer's CLIP after its test transform."""
+    cfg, backbone = trainer.cfg, trainer.backbone
+    return Encoder(
+        encode=backbone.encode,
+        dim=backbone.embed_dim,
+        identity=f"{backbone.digest} {backbone.precision} {trainer.device.type}",
+        transform=shown_by(trainer.test_loader).transform,
+        root=cfg.DATASET.ROOT,
+        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        cache=feature_home() if cfg.get("FEATURE_CACHE", True) else None,
+    )
+
+
+def usable(file: Path) -> bool:
+    """Return whether a file of features is there and whole; print that a damaged one is not."""
     try:
         whole = is_whole(file)
     except FileNotFoundError:  # never made, or removed: another process has found it damaged
@@ -164,18 +187,6 @@ def _usable(file: Path) -> bool:
     if not whole:
         print(f"Encoding again: {file} is damaged, its checksum differs")
     return whole
-
-
-def content_digest(path: str) -> str:
-    """sha256 of an image file's bytes; read once a process unless the file changes."""
-    stat = os.stat(path)
-    # Nobody can set the time of change (ctime), so an exchanged file shows.
-    return _read_digest(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-
-
-@functools.lru_cache(maxsize=200_000)
-def _read_digest(path: str, *_state: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 class _Pictures(Dataset):
@@ -208,6 +219,66 @@ def _check_finite(features: np.ndarray, paths: Sequence[str]) -> None:
 
 
 def batches(features: np.ndarray, size: int = 4096) -> Iterator[Tensor]:
-    """Rows of a mapped array (N, D) as tensors (`size`, D): memory does not grow with N."""
+    """Yield rows of a mapped array (N, D) as tensors (`size`, D): memory does not grow with N."""
     for start in range(0, len(features), size):
         yield torch.from_numpy(features[start : start + size])
+
+
+# Chunks
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """The features (N, D) of one file of the cache in chunks, which several processes encode.
+
+    A chunk is some whole batches, so that each image is in the batch that it would be in for one
+    process alone: the bytes are the same.
+    """
+
+    file: Path
+    n_images: int
+    dim: int
+    batch_size: int
+
+    @property
+    def folder(self) -> Path:
+        """Where chunks wait for the others."""
+        return self.file.with_suffix(".chunks")
+
+    def rows(self) -> list[range]:
+        """Return the images of each chunk."""
+        size = max(1, CHUNK_IMAGES // self.batch_size) * self.batch_size
+        return [range(self.n_images)[i : i + size] for i in range(0, self.n_images, size)]
+
+    def path(self, rows: range) -> Path:
+        """Return the file of a chunk, which is there once it is whole."""
+        return self.folder / f"{rows.start}-{rows.stop}.npy"
+
+    def missing(self) -> list[range]:
+        """Return the chunks that are not there yet."""
+        return [rows for rows in self.rows() if not self.path(rows).exists()]
+
+    def join(self) -> None:
+        """Write the file from its chunks, which are removed."""
+        parts = ((rows, np.load(self.path(rows))) for rows in self.rows())
+        write_features(self.file, self.n_images, self.dim, parts)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_features(
+    file: Path, n_images: int, dim: int, parts: Iterable[tuple[range, np.ndarray]]
+) -> None:
+    """Write features (N, D) and a checksum whole or not at all; `parts` are rows and values.
+
+    Of two writers the last wins, with equal content.
+
+    Raises:
+        OSError: the disk is full; raised before the first part is computed.
+    """
+    with replacing(file) as part:
+        out = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(n_images, dim))
+        reserve(part)  # else a full disk kills the process as it writes into the mapping
+        for rows, features in parts:
+            out[rows.start : rows.stop] = features
+        out.flush()
+        seal(part)

@@ -1,38 +1,37 @@
-"""What a method fitted without gradient descent found, and the module its checkpoint is made of."""
+"""The result of a fit, and the module that keeps it in Dassl's checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-EXTRA = "_extra_state"  # the name that torch gives to what is no tensor
-
+EXTRA = "_extra_state"  # torch's name for what is no tensor
 
 FitT = TypeVar("FitT", bound="Fit")
+TensorFitT = TypeVar("TensorFitT", bound="TensorFit")
 
 
 class Fit(Protocol):
-    """The frozen result of a fit: tensors by name and JSON facts are all there is to it."""
+    """The frozen result of a fit: tensors by name, and JSON facts."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """How it was found, JSON values: the `details` of results.json."""
+        """How it was fitted, as JSON values: the `details` of results.json."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """What was learned, by name."""
+        """Return the fitted tensors by name."""
         ...
 
     @classmethod
     def from_state(
         cls: type[FitT], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> FitT:
-        """The fit that `state` and `facts` were taken of.
-
-        Shapes are those of the fit, such as (D, k) for a basis.
+        """Return the fit of a `state` and `facts`; shapes are the fit's, as (D, k) of a basis.
 
         Raises:
             KeyError: a tensor or a fact is missing.
@@ -40,39 +39,61 @@ class Fit(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TensorFit:
+    """A fit whose fields are tensors, and its facts."""
+
+    facts: Mapping[str, Any]
+    """As in `Fit`."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors by the names of their fields."""
+        return {name: getattr(self, name) for name in self._names()}
+
+    @classmethod
+    def from_state(
+        cls: type[TensorFitT], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+    ) -> TensorFitT:
+        """Return the fit of a `state`, its tensors of any shape, and `facts`.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        return cls(**{name: tensors[name] for name in cls._names()}, facts=facts)
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [field.name for field in fields(cls) if field.name != "facts"]
+
+
 class FitModule(nn.Module, Generic[FitT]):
-    """Holds a fit as Dassl holds a model: its state dict is the fit and what it was fitted with."""
+    """A fit as a module, which Dassl can register: its state dict is the fit and its inputs."""
 
     def __init__(self, kind: type[FitT], device: torch.device | str = "cpu") -> None:
-        """Hold nothing yet; a fit of this kind will come, from a fit or a checkpoint."""
+        """Hold nothing until `hold` or `load_state_dict`."""
         super().__init__()
         self.kind, self.device = kind, device
         self.fit: FitT | None = None
         self.fitted_with: Mapping[str, Any] = {}
 
     def hold(self, fit: FitT, fitted_with: Mapping[str, Any]) -> None:
-        """Take over a fit in place of an earlier one, exactly as a checkpoint would give it back.
-
-        Args:
-            fit: of this module's kind.
-            fitted_with: everything it depends on, JSON values.
-        """
+        """Hold a fit and what it depends on, JSON values, as a checkpoint would return them."""
         tensors = {name: tensor.detach().to(self.device) for name, tensor in fit.state().items()}
         self.fit = self.kind.from_state(tensors, fit.facts)
         self.fitted_with = fitted_with
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The fit's tensors by name and, as `_extra_state`, its facts; nothing before a fit."""
+        """Return the fit's tensors and, as `_extra_state`, its facts; nothing before a fit."""
         if self.fit is None:
             return {}
         facts = {"details": self.fit.facts, "fitted_with": self.fitted_with}
         return {**self.fit.state(), EXTRA: facts}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Take over the fit of a state dict, always strictly; there is nothing to return.
+        """Hold the fit of a state dict, always strictly.
 
         Raises:
-            RuntimeError: it is not of this kind; names what is missing or not known.
+            RuntimeError: it is not of this kind; names what is missing or unknown.
         """
         tensors = {name: value for name, value in state_dict.items() if name != EXTRA}
         try:

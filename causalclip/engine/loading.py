@@ -1,70 +1,129 @@
-"""Training batches that never wait, drawn from (seed, epoch, image) alone.
+"""Training batches drawn from (seed, epoch, image) alone, from workers that live on.
 
-One set of workers serves all epochs, and decoded images are kept.
+Neither the number of workers nor a resume changes a draw. Decoded images are kept in memory.
 """
 
 from __future__ import annotations
 
+import mmap
 import secrets
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import Lock
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from dassl.data.datasets import Datum
+from dassl.utils import read_image
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
 
-from causalclip.engine.decoded import DecodedImages
-from causalclip.engine.draws import draw_for, generators_kept
-
-DEFAULTS = {
-    # item: from (seed, epoch, image), the same with any number of workers and after a resume;
-    # dassl: as Dassl draws, from the global generators, in new workers every epoch
-    "DRAWS": "item",
-    "DECODED_MB": 512,  # bound on the decoded training images that DRAWS item keeps in memory
-}
-DRAWS = ("dassl", "item")
+from causalclip.engine.draws import draw_for, generators_kept, training_seed
+from causalclip.engine.stopping import outlive_signals
+from causalclip.settings.table import SETTINGS
 
 Place = tuple[int, int]
-"""An epoch and an image's index."""
+"""An epoch and the index of an image."""
 
 
-def training_loader(
-    loader: DataLoader, cfg: CfgNode, *, epochs: int | None = None
-) -> DataLoader | Epochs:
-    """What gives the batches of a loader of Dassl's as DATALOADER.DRAWS asks for.
+def training_loader(loader: DataLoader, cfg: CfgNode) -> DataLoader | Epochs:
+    """Return a loader of the same images that draws as DATALOADER.DRAWS states.
 
-    Args:
-        loader: of a toolkit's DataManager or `build_data_loader`.
-        cfg: DATALOADER.DRAWS, .DECODED_MB and .NUM_WORKERS, and SEED, count.
-        epochs: how many will be asked for; None: OPTIM.MAX_EPOCH.
-
-    Returns:
-        `loader` itself, or `Epochs` over its images.
+    It is Dassl's `loader` itself under `dassl`, else `Epochs`.
     """
-    settings = {**DEFAULTS, **cfg.DATALOADER}  # a host's configuration may lack ours
-    if settings["DRAWS"] == "dassl":
+    node = cfg.DATALOADER  # a host's configuration may lack ours
+    if node.get("DRAWS", SETTINGS["DATALOADER.DRAWS"].default) == "dassl":
         return loader
+    megabytes = node.get("DECODED_MB", SETTINGS["DATALOADER.DECODED_MB"].default)
     return Epochs(
         loader,
-        seed=cfg.SEED if cfg.SEED >= 0 else secrets.randbits(63),  # below 0: another every time
-        last=cfg.OPTIM.MAX_EPOCH if epochs is None else epochs,
-        decoded_bytes=int(settings["DECODED_MB"] * 2**20),
+        # below 0: another every time
+        seed=training_seed(cfg) if cfg.SEED >= 0 else secrets.randbits(63),
+        decoded_bytes=megabytes * 2**20,
     )
 
 
 class Shown(Protocol):
-    """What a loader of Dassl's iterates over."""
+    """The dataset of one of Dassl's loaders."""
 
     data_source: Sequence[Datum]
     transform: Any
 
 
 def shown_by(loader: DataLoader) -> Shown:
-    """The items of a loader of Dassl's, and the transform that they are seen through."""
+    """Return the items of one of Dassl's loaders with their transform."""
     return cast(Shown, loader.dataset)
+
+
+class Epochs:
+    """A loader whose batches depend on (seed, epoch); iterating gives those of epoch `epoch`.
+
+    Each pass moves on to the next epoch; set `epoch` to go elsewhere. Workers live as long as the
+    loader.
+    """
+
+    def __init__(self, loader: DataLoader, *, seed: int, decoded_bytes: int = 0) -> None:
+        """Take over one of Dassl's loaders; keep at most `decoded_bytes` of decoded images."""
+        assert loader.batch_size is not None, "Dassl's loaders make batches"
+        self.dataset = Images(loader.dataset, seed, decoded_bytes)
+        self.sampler: Iterable[int] = loader.sampler
+        self.batch_size, self.drop_last = loader.batch_size, loader.drop_last
+        self.seed, self.epoch = seed, 0
+        self.part: Callable[[list[Place]], list[Place]] = list  # what of a batch is loaded
+        self.done = 0  # batches of the next pass that were trained before a stop
+        self._batches: tuple[int, list[list[Place]]] = (-1, [])
+        self._loader = DataLoader(
+            self.dataset,
+            batch_sampler=_Batches(self),
+            num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory,
+            persistent_workers=loader.num_workers > 0,
+            worker_init_fn=outlive_signals,
+            generator=torch.Generator(),  # else it draws from the training's stream
+        )
+
+    def __len__(self) -> int:
+        """Return the number of batches of epoch `epoch`."""
+        return len(self.batches(self.epoch))
+
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        """Yield the batches of epoch `epoch`; None in place of each of the first `done` ones."""
+        yield from [None] * self.done
+        yield from self._loader
+        self.epoch, self.done = self.epoch + 1, 0
+
+    def close(self) -> None:
+        """End the workers now: at the interpreter's end they would be killed."""
+        if (iterator := self._loader._iterator) is not None:
+            iterator._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
+            self._loader._iterator = None
+
+    def batches(self, epoch: int) -> list[list[Place]]:
+        """Return the images of each batch of an epoch."""
+        if self._batches[0] != epoch:
+            with generators_kept():
+                draw_for(self.seed, epoch)
+                order = [(epoch, int(index)) for index in self.sampler]
+            size = self.batch_size
+            batches = [order[start : start + size] for start in range(0, len(order), size)]
+            if self.drop_last and len(batches[-1]) < size:
+                batches.pop()
+            self._batches = epoch, [self.part(batch) for batch in batches]
+        return self._batches[1]
+
+
+class _Batches:
+    """The batch sampler of `Epochs`."""
+
+    def __init__(self, epochs: Epochs) -> None:
+        self.epochs = epochs
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        return iter(self.epochs.batches(self.epochs.epoch)[self.epochs.done :])
 
 
 class Images(Dataset):
@@ -74,7 +133,7 @@ class Images(Dataset):
     """
 
     def __init__(self, wrapper: Any, seed: int, decoded_bytes: int) -> None:
-        """Show the images of a toolkit's DatasetWrapper."""
+        """Take over the images and transforms of a toolkit's DatasetWrapper."""
         self.data_source: Sequence = wrapper.data_source
         self.transform: Callable | Sequence[Callable] | None = wrapper.transform
         self.times: int = wrapper.k_tfm
@@ -86,15 +145,8 @@ class Images(Dataset):
         return len(self.data_source)
 
     def __getitem__(self, place: Place) -> dict[str, Any]:
-        """One image as it looks in an epoch."""
-        return self.__getitems__([place])[0]
-
-    def __getitems__(self, places: Sequence[Place]) -> list[dict[str, Any]]:
-        """The images of a batch; the process's own random stream is left as it was."""
-        with generators_kept():
-            return [self._item(*place) for place in places]
-
-    def _item(self, epoch: int, index: int) -> dict[str, Any]:
+        """Return one image as it looks in an epoch; the random generators stay as they were."""
+        epoch, index = place
         item = self.data_source[index]
         image = self.decoded.read(index, item.impath)
         shown = {
@@ -102,8 +154,9 @@ class Images(Dataset):
             "domain": item.domain,
             "impath": item.impath,
             "index": index,
-            **self._views(image, epoch, index),
         }
+        with generators_kept():
+            shown |= self._views(image, epoch, index)
         if self.plain is not None:
             shown["img0"] = self.plain(image)
         return shown
@@ -111,102 +164,56 @@ class Images(Dataset):
     def _views(self, image: Image.Image, epoch: int, index: int) -> dict[str, Any]:
         if self.transform is None:
             return {"img": image}
-        given = self.transform
+        transforms = self.transform if isinstance(self.transform, Sequence) else [self.transform]
         views = {}
-        for number, transform in enumerate(given if isinstance(given, Sequence) else [given], 1):
+        for number, transform in enumerate(transforms, 1):
             draw_for(self.seed, epoch, index, number)
-            augmented = [transform(image) for _ in range(self.times)]
+            several = [transform(image) for _ in range(self.times)]
             views[f"img{number}" if number > 1 else "img"] = (
-                augmented if self.times > 1 else augmented[0]
+                several if self.times > 1 else several[0]
             )
         return views
 
 
-class Epochs:
-    """The batches of one epoch after the other, from workers that go on to the next meanwhile.
+class DecodedImages:
+    """Decoded images in memory that all workers share, up to a bound.
 
-    Iterating gives the batches of epoch `epoch`, which then is the next one. One pass of a
-    DataLoader spans all epochs, so its workers start once and run ahead over the end of an epoch.
-    To go back or ahead, set `epoch`. Workers end with the last epoch.
+    The pixels lie in an anonymous mapping that forked workers inherit: an image is in memory once,
+    and no limit on /dev/shm concerns it. A worker that is spawned keeps nothing.
     """
 
-    def __init__(self, loader: DataLoader, *, seed: int, last: int, decoded_bytes: int = 0) -> None:
-        """Take over a loader of Dassl's.
+    def __init__(self, count: int, n_bytes: int) -> None:
+        """Make room for `count` images of 3 bytes a pixel in at most `n_bytes`; 0 keeps none."""
+        self.count, self.n_bytes = count, n_bytes
+        self._lock = Lock()
+        self._pixels = mmap.mmap(-1, max(n_bytes, 1))  # pages that are never written cost nothing
+        shared = np.frombuffer(mmap.mmap(-1, 8 * (1 + 3 * count)), np.int64)
+        self._used, self._entries = shared[:1], shared[1:].reshape(count, 3)  # start, width, height
 
-        Args:
-            loader: whose images, sampler, batch size and workers are used.
-            seed: every order and augmentation is drawn from it.
-            last: the number of epochs, after which workers do not run ahead.
-            decoded_bytes: bound on the decoded images in memory.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DecodedImages, (self.count, 0)
+
+    @property
+    def used(self) -> int:
+        """Bytes of the pixels that are kept."""
+        return int(self._used[0])
+
+    def read(self, index: int, path: str) -> Image.Image:
+        """Return the image of a file in RGB, the `index`-th one.
+
+        Raises:
+            OSError: a file that is missing or is no image.
         """
-        self.dataset = Images(loader.dataset, seed, decoded_bytes)
-        assert loader.batch_size is not None, "Dassl's loaders make batches"
-        self.sampler: Iterable[int] = loader.sampler
-        self.batch_size, self.drop_last = loader.batch_size, loader.drop_last
-        self.num_workers, self.pin_memory = loader.num_workers, loader.pin_memory
-        self.seed, self.last, self.epoch = seed, last, 0
-        self.part: Callable[[list[Place]], list[Place]] = list  # what of a batch is loaded
-        self._known: tuple[int, list[list[Place]]] = (-1, [])
-        self._running: tuple[int, Iterator] | None = None  # the epoch it stands before
-
-    def __len__(self) -> int:
-        """The number of batches of epoch `epoch`."""
-        return len(self.batches(self.epoch))
-
-    def batches(self, epoch: int) -> list[list[Place]]:
-        """Which images stand in which batch of an epoch."""
-        if self._known[0] != epoch:
-            self._known = epoch, self._drawn(epoch)
-        return self._known[1]
-
-    def _drawn(self, epoch: int) -> list[list[Place]]:
-        with generators_kept():
-            draw_for(self.seed, epoch)
-            order = [(epoch, int(index)) for index in self.sampler]
-        size = self.batch_size
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-        if self.drop_last and len(batches[-1]) < size:
-            batches.pop()
-        return [self.part(batch) for batch in batches]
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        epoch, running = self.epoch, self._running
-        self._running = None  # a pass that is not finished leaves nothing to go on from
-        batches = running[1] if running and running[0] == epoch else self._from(epoch)
-        for _ in range(len(self.batches(epoch))):
-            yield next(batches)
-        self.epoch = epoch + 1
-        if self.epoch < self.last:
-            self._running = self.epoch, batches
-
-    def _from(self, epoch: int) -> Iterator[dict[str, Any]]:
-        """The batches of this epoch and all later ones."""
-        epochs = range(epoch, max(self.last, epoch + 1))
-        return iter(
-            DataLoader(
-                self.dataset,
-                batch_sampler=_Chained(self, epochs),
-                num_workers=self.num_workers,
-                pin_memory=self.pin_memory,
-                generator=torch.Generator(),  # else it draws from the training's stream
-            )
-        )
-
-
-class _Chained(Sampler):
-    """The batches of several epochs, drawn one epoch at a time, while somebody wants them.
-
-    It does not keep `Epochs`, which keep the pass that it is read by: such a circle would leave the
-    workers of an abandoned pass to the garbage collector, where torch waits five seconds for each.
-    """
-
-    def __init__(self, batches: Epochs, epochs: range) -> None:
-        self.drawn, self.epochs = weakref.WeakMethod(batches._drawn), epochs
-
-    def __iter__(self) -> Iterator[list[Place]]:
-        for epoch in self.epochs:
-            yield from self._of(epoch)
-
-    def _of(self, epoch: int) -> list[list[Place]]:
-        drawn = self.drawn()
-        return drawn(epoch) if drawn else []
+        with self._lock:  # an entry is never seen before its pixels
+            start, width, height = self._entries[index].tolist()
+        if width:
+            pixels = self._pixels[start : start + 3 * width * height]
+            return Image.frombytes("RGB", (width, height), pixels)
+        image = read_image(path)
+        pixels = image.tobytes()
+        with self._lock:
+            start, stop = self.used, self.used + len(pixels)
+            if stop <= self.n_bytes and not self._entries[index, 1]:  # another may be faster
+                self._pixels[start:stop] = pixels
+                self._used[0], self._entries[index] = stop, (start, *image.size)
+        return image

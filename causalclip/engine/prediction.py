@@ -1,4 +1,4 @@
-"""What a trainer answers about test images: readings of probabilities and uncertainty, and more."""
+"""Predictions for test images: readings of probabilities and uncertainty, and more."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Reading:
 
     @classmethod
     def of_logits(cls, logits: Tensor) -> Reading:
-        """Softmax of class logits (B, K); a softmax knows no other uncertainty than 1 - max p."""
+        """Return the softmax of class logits (B, K), with the uncertainty 1 - max p."""
         # Logits may come in bf16 (PREC amp), in which 1 - max p would have two digits.
         precise = torch.promote_types(logits.dtype, torch.float32)
         probabilities = logits.softmax(-1, dtype=precise)
         return cls(probabilities, 1 - probabilities.amax(-1))
 
     def each(self) -> list[Reading]:
-        """The members of a reading of several, (B, M, K) and (B, M), one by one."""
+        """Return the members of a reading of several, (B, M, K) and (B, M), one by one."""
         pairs = zip(self.probabilities.unbind(1), self.uncertainty.unbind(1), strict=True)
         return [Reading(*pair) for pair in pairs]
 
     @classmethod
     def joined(cls, parts: Sequence[Reading]) -> Reading:
-        """The rows of consecutive batches as one reading, on the CPU.
+        """Return the rows of consecutive batches as one reading, on the CPU.
 
         Probabilities in fp32, as they are saved and measured; uncertainty in its own precision.
         """
@@ -53,15 +53,15 @@ class Prediction:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """Further arrays, one row an image: CDC's conflict (B,), ..."""
     members: Mapping[str, Reading] = field(default_factory=dict)
-    """What the M members of an ensemble say each: probabilities (B, M, K), uncertainty (B, M)."""
+    """Readings of the M members of an ensemble: probabilities (B, M, K), uncertainty (B, M)."""
 
     def distinct(self) -> list[Reading]:
-        """Each reading once, the main one first: it may be one of the named ones as well."""
+        """Return each reading once, the main one first: it may be one of the named ones as well."""
         return list(dict.fromkeys([self.main, *self.readings.values()]))
 
     @classmethod
     def joined(cls, parts: Sequence[Prediction]) -> Prediction:
-        """The predictions of consecutive batches as one, on the CPU, in their own precision.
+        """Return the predictions of consecutive batches as one, on the CPU, in their own precision.
 
         A main reading that is one of the named ones is joined and kept once.
 
@@ -86,7 +86,7 @@ class Prediction:
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The flat arrays of predictions.npz (docs/results.md); the only place that names them.
+        """Return the flat arrays of predictions.npz by name (docs/results.md).
 
         Probabilities go to fp32; uncertainty keeps fp64, in which very certain samples still differ
         (u of eight fused templates reaches 1e-69, which fp32 rounds to 0).
@@ -108,7 +108,7 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """What a trainer answered about a whole split, and what was asked: one row an image, N rows."""
+    """The predictions for a whole split with labels and paths, a row for each of N images."""
 
     prediction: Prediction
     labels: Tensor
@@ -118,7 +118,7 @@ class Evaluated:
 
     @classmethod
     def joined(cls, parts: Sequence[Evaluated]) -> Evaluated:
-        """The answers about consecutive batches as one.
+        """Return the answers about consecutive batches as one.
 
         Raises:
             ValueError: no batch at all.
@@ -130,11 +130,11 @@ class Evaluated:
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything that predictions.npz holds, by name, N rows each."""
+        """Return everything that predictions.npz holds, by name, N rows each."""
         flat = self.prediction.arrays()
         return {**flat, "label": self.labels.numpy(), "path": np.array(self.paths)}
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """The rows of several tensors in one, on the CPU."""
+    """Return the rows of several tensors in one, on the CPU."""
     return torch.cat([tensor.cpu() for tensor in tensors])

@@ -1,8 +1,7 @@
-"""Being told to stop: a training ends its epoch and saves it, anything else ends at once.
+"""Stop a training by a signal: the step at work ends, its state is saved, and the run can go on.
 
-A batch scheduler sends SIGTERM some time before it kills, a closed terminal SIGHUP. Within an epoch
-nothing can be saved that would resume to the same bits, so it is finished first; a second signal,
-or Ctrl-C (SIGINT), ends at once.
+A batch scheduler sends SIGTERM some time before it kills, a terminal SIGINT (Ctrl-C) or SIGHUP. A
+second signal, a second later or more, ends at once, and so does the first one outside of training.
 """
 
 from __future__ import annotations
@@ -10,14 +9,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-PATIENT = (signal.SIGTERM, signal.SIGHUP)
+TOGETHER = 1.0
+"""Seconds in which two signals are one: a scheduler's to all processes, and that of a driver."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+OUTLIVE_SECONDS = 60
+"""Seconds that a loading process outlives a signal, if its training does not end it before."""
 
 
-class Stopped(KeyboardInterrupt):  # loading processes that inherit the handler end without a word
+class Stopped(KeyboardInterrupt):
     """The process was told to stop, by the signal `number`."""
 
     def __init__(self, number: int) -> None:
@@ -26,29 +30,25 @@ class Stopped(KeyboardInterrupt):  # loading processes that inherit the handler 
 
 
 class _State:
-    """Of this process: signals know no other place."""
+    """Of this process: a signal handler has no other place for it."""
 
-    owner = 0
     training = False
     asked: int | None = None
+    since = 0.0
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn signals into `Stopped`; those that are ignored or handled elsewhere stay as they are."""
-    if threading.current_thread() is not threading.main_thread():  # which hears no signals
+    """Turn signals into `Stopped`; those that are ignored or handled elsewhere stay so."""
+    if threading.current_thread() is not threading.main_thread():  # which gets no signals
         yield
         return
-    defaults = {signal.SIGINT: signal.default_int_handler}
-    defaults |= dict.fromkeys(PATIENT, signal.SIG_DFL)
-    before = {number: signal.getsignal(number) for number in defaults}
-    if before[signal.SIGINT] is not signal.default_int_handler:  # a part of something larger
-        yield
-        return
-    _State.owner, _State.training, _State.asked = os.getpid(), False, None
-    ours = [number for number, handler in before.items() if handler is defaults[number]]
+    default = {signal.SIG_DFL, signal.default_int_handler}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    ours = [number for number, handler in before.items() if handler in default]
+    _State.training, _State.asked = False, None
     for number in ours:
-        signal.signal(number, _heard)
+        signal.signal(number, _handle)
     try:
         yield
     finally:
@@ -56,41 +56,53 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def _heard(number: int, _frame: FrameType | None) -> None:
-    if os.getpid() != _State.owner:  # a loading process: its parent decides, and ends it by SIGTERM
-        if number != signal.SIGINT:
-            os._exit(128 + number)
+def _handle(number: int, _frame: FrameType | None) -> None:
+    now = time.monotonic()
+    if not _State.training or (_State.asked is not None and now - _State.since > TOGETHER):
+        raise Stopped(number)
+    if _State.asked is not None:
         return
-    if number in PATIENT and _State.training and _State.asked is None:
-        _State.asked = number
-        print(f"{signal.Signals(number).name}: stopping after this epoch", flush=True)
-        return
-    raise Stopped(number)
+    _State.asked, _State.since = number, now
+    print(f"{signal.Signals(number).name}: stopping after this step", flush=True)
 
 
-def epoch_begins() -> None:
-    """From here on the first SIGTERM waits for the end of the epoch."""
+def training_begins() -> None:
+    """From here the first signal waits for the end of a step."""
     _State.training = True
 
 
-def epoch_ends() -> None:
-    """The epoch is over and saved where it had to be.
-
-    Raises:
-        Stopped: it was asked for meanwhile.
-    """
-    _State.training = False  # first: from here on a signal raises
-    number, _State.asked = _State.asked, None
-    if number is not None:
-        raise Stopped(number)
+def training_ends() -> None:
+    """From here a signal raises at once."""
+    _State.training = False
 
 
 def asked() -> int | None:
-    """The signal that stops the process after this epoch, if one came."""
+    """Return the signal that the training was told to stop by; None without one."""
     return _State.asked
 
 
-def ask(number: int | None) -> None:
-    """Stop after this epoch by a signal that one of the run's processes has heard; None by none."""
-    if number is not None:
-        _State.asked = number
+def stop(number: int) -> None:
+    """End the training, which is saved.
+
+    Raises:
+        Stopped: always.
+    """
+    _State.training, _State.asked = False, None
+    raise Stopped(number)
+
+
+def outlive_signals(_worker: int = 0) -> None:
+    """Let a loading process live until its training has saved; a `worker_init_fn`.
+
+    A terminal or a scheduler signals all processes of a run at once. A worker that died of it would
+    end the training before its checkpoint.
+    """
+    for number in SIGNALS:
+        signal.signal(number, _outlive)
+
+
+def _outlive(number: int, _frame: FrameType | None) -> None:
+    if number == signal.SIGTERM and _State.asked is not None:  # the second one: from the training
+        os._exit(0)
+    _State.asked = number
+    signal.alarm(OUTLIVE_SECONDS)  # ends the process by its default action

@@ -1,86 +1,136 @@
-"""Files that appear whole or not at all, and that everybody may read whom the umask lets."""
+"""Atomic writes: files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from causalclip.files.unfinished import unfinished
+try:
+    import fcntl
+except ImportError:  # Windows; without locks nothing that is left by a killed process is removed
+    fcntl = None
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
 def replacing(path: str | os.PathLike, *, keep_existing: bool = False) -> Iterator[Path]:
-    """Give the path of an empty neighbour to write to, which then takes the place of `path`.
+    """Yield the path of an empty file to write to, which then replaces `path`.
 
-    Readers see the old file or the whole new one. A failure leaves the old one, and no neighbour;
-    what a kill has left is removed by the next writer.
+    Readers see the old file or the whole new one; a failure keeps the old one. The mode is the
+    umask's choice. With `keep_existing` the first of several writers wins.
 
-    With `keep_existing` the first of several writers wins and what the others wrote is dropped.
-    (minidassl has a smaller one of its own: it is another distribution and cannot import this.)
+    Raises:
+        OSError: the file cannot be written, as on a full disk; names it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = unfinished(path)
-    mode = _create(part)
-    try:
+    with explained_full_disk(f"write {path}; the previous file is kept"), unfinished(path) as part:
+        part.touch()
+        mode = part.stat().st_mode
         yield part
-        if part.stat().st_mode & 0o777 != mode:  # safetensors puts a private file in its place
-            os.chmod(part, mode)
-        _sync(part)
+        if part.stat().st_mode != mode:  # safetensors puts a private file in its place
+            part.chmod(mode)
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())  # else a power cut could leave an empty file
         if keep_existing:
             _link(part, path)
         else:
             os.replace(part, path)
+
+
+@contextmanager
+def unfinished(target: Path) -> Iterator[Path]:
+    """Yield a path on the file system of `target` to build a file or a folder at.
+
+    It lies in a hidden folder next to `target` that is locked until it is removed with the block.
+    Those that killed processes left for the same `target` are removed first.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target.parent, target.name)
+    folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with _create_locked(folder):
+            yield folder / "content"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _create_locked(folder: Path) -> IO[bytes]:
+    """Create a folder and return its lock file, open and locked."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # removed again, as it had no lock yet
+            lock = open(folder / "lock", "ab")  # noqa: SIM115 (the caller closes it)
+            if fcntl is not None:
+                with suppress(OSError):  # some network file systems have no locks
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_lock_of(folder, lock):
+                return lock
+            lock.close()
+
+
+def _is_lock_of(folder: Path, lock: IO[bytes]) -> bool:
+    """Return whether an open lock file is still in its folder: a removed one locks nothing."""
+    return os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / "lock"))
+
+
+def remove_abandoned(folder: Path, name: str | None = None) -> list[Path]:
+    """Remove and return what killed processes left in `folder` for the file `name`, or for any."""
+    pattern = "*" if name is None else glob.escape(name)
+    return [path for path in folder.glob(f".{pattern}.*.part") if _remove_unlocked(path)]
+
+
+def _remove_unlocked(part: Path) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        with open(part / "lock", "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_lock_of(part, lock):
+                return False
+            if (part / "content").exists():
+                print(f"Removing {part}, left by a process that died")
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError:  # its writer is at work or has just finished; or there are no locks
+        return False
+    return True
+
+
+@contextmanager
+def explained_full_disk(action: str) -> Iterator[None]:
+    """Reword the error of a full disk, which names no file, as "No space left to <action>"."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise OSError(
-            error.errno, f"No space left to write {path}; what stood there before is whole"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+        raise OSError(error.errno, f"No space left to {action}") from error
 
 
 def reserve(path: Path) -> None:
-    """Have the disk set aside every byte of a file that is as long as it will be, but sparse.
+    """Allocate the bytes of a sparse file: on a full disk a write into its mapping would kill us.
 
     Raises:
-        OSError: the disk is full; without this a write into a mapping of the file ends the process.
+        OSError: the disk is full.
     """
     if allocate := getattr(os, "posix_fallocate", None):  # not on macOS
         with open(path, "rb+") as file:
             allocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
-def _create(part: Path) -> int:
-    """Create an empty file as `open` would, and return its mode: the umask's choice."""
-    handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    try:
-        return os.fstat(handle).st_mode & 0o777
-    finally:
-        os.close(handle)
-
-
-def _sync(part: Path) -> None:
-    """Wait until the bytes are on the disk: else a power cut could leave an empty file."""
-    with open(part, "rb+") as file:
-        os.fsync(file.fileno())
-
-
 def _link(part: Path, path: Path) -> None:
+    """Give `part` the name `path` unless that is taken."""
     try:
-        os.link(part, path)  # unlike replace, fails if another writer was first
+        os.link(part, path)
     except FileExistsError:
-        return
-    except OSError as error:
-        # A file system without hard links (FAT, some network shares): two writers at once may then
-        # both write, one whole file after the other. Whether we may write here was clear before.
-        if error.errno not in (errno.EPERM, errno.ENOTSUP):
-            raise
+        pass
+    except OSError:  # no hard links (FAT, some network shares): of two at once the last wins
         if not path.exists():
             os.replace(part, path)

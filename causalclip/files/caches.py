@@ -1,4 +1,4 @@
-"""Where derived files go, and how: written whole or not at all, beside the data or in the cache."""
+"""JSON files, and the cache for derived files whose own folder is read-only."""
 
 from __future__ import annotations
 
@@ -10,90 +10,102 @@ from pathlib import Path
 from typing import Any
 
 from causalclip.files.atomic import replacing
-from causalclip.files.json_file import NotJSONError, read_json
 
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
+class NotJSONError(ValueError):
+    """A text that is not JSON; the message is the reason."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        NotJSONError: no UTF-8, no JSON, or nested so deeply that Python's reader gives up.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise NotJSONError("it is nested too deeply") from None
+    except ValueError as error:  # of the encoding or of the JSON; both give the position
+        raise NotJSONError(str(error)) from error
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file; raise NotJSONError as `parse_json`."""
+    return parse_json(path.read_bytes())
+
+
 def cache_home() -> Path:
-    """Return the one cache folder: `$CAUSALCLIP_CACHE`, by default ~/.cache/causalclip."""
+    """Return the cache folder: `$CAUSALCLIP_CACHE`, by default ~/.cache/causalclip."""
     return at_home(os.environ.get("CAUSALCLIP_CACHE") or "~/.cache/causalclip", "CAUSALCLIP_CACHE")
 
 
-def at_home(path: str | os.PathLike, variable: str) -> Path:
-    """A path with ~ as the user's home folder.
+def at_home(path: str | os.PathLike, variable: str = "") -> Path:
+    """Return `path` with ~ replaced by the user's home folder.
 
     Raises:
-        ValueError: the user has none, as in some containers; names the `variable` to set instead.
+        ValueError: the user has none, as in some containers, or ~NAME is nobody; names the
+            `variable` to set instead, if there is one.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ValueError(
-            f"{path}: this user has no home folder; set {variable} to a folder that can be written"
-        ) from error
+        hint = f"; set {variable} to a folder that can be written" if variable else ""
+        raise ValueError(f"{path}: this user has no home folder{hint}") from error
 
 
 def cache_folder(folder: str | os.PathLike) -> Path:
-    """Return the place in the cache for what belongs to `folder`."""
+    """Return the folder in the cache that stands in for `folder`."""
     folder = Path(os.path.abspath(folder))
     key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     return cache_home() / f"{folder.parent.name}-{folder.name}-{key}"
 
 
-def cache_twin(path: str | os.PathLike) -> Path:
-    """Return the place in the cache that stands in for `path` when its folder is read-only."""
-    path = Path(path)
-    return cache_folder(path.parent) / path.name
-
-
 def first_existing(path: str | os.PathLike) -> Path | None:
-    """Return `path`, or its twin in the cache, or None: whichever is a file."""
-    return next((place for place in (Path(path), cache_twin(path)) if place.is_file()), None)
+    """Return `path` if it is a file, else its copy in the cache if there is one, else None."""
+    return next((file for file in (Path(path), _in_cache(path)) if file.is_file()), None)
 
 
 def load_json(path: str | os.PathLike) -> Any:
     """Return the content of a derived file, or None if there is none or it is damaged."""
-    place = first_existing(path)
-    if place is None:
-        return None
+    file = first_existing(path)
     try:
-        return read_json(place)
+        return None if file is None else read_json(file)
     except NotJSONError as error:
-        print(f"Making {str(place)!a} again, which is not JSON: {error}")
+        print(f"Making {str(file)!a} again, which is not JSON: {error}")
         return None
 
 
 def store_json(path: str | os.PathLike, content: Any, *, keep_existing: bool = False) -> Path:
-    """Write `content` to `path`, or to its twin in the cache if that is read-only; return where.
+    """Write a derived file atomically, into the cache if its folder is read-only; return where.
 
-    Readers see the old file or the new one, never a part. With `keep_existing` the first of several
-    processes wins and the others' content is dropped, so the caller has to read the file again.
+    With `keep_existing` the first of several processes wins: read the file again afterwards.
 
     Raises:
         PermissionError: the cache is read-only as well; says what to set.
         OSError: another failure, as a full disk.
     """
-    text = json.dumps(content)
     try:
-        return _write(Path(path), text, keep_existing)
+        return _write_json(Path(path), content, keep_existing)
     except OSError as error:
         if error.errno not in READ_ONLY:
             raise
-        return _write_twin(cache_twin(path), text, keep_existing)
-
-
-def _write_twin(twin: Path, text: str, keep_existing: bool) -> Path:
     try:
-        return _write(twin, text, keep_existing)
+        return _write_json(_in_cache(path), content, keep_existing)
     except PermissionError as error:
         raise PermissionError(
-            f"the data folder is read-only and so is {twin.parent}; "
+            f"the data folder is read-only and so is {_in_cache(path).parent}; "
             "set CAUSALCLIP_CACHE to a folder that can be written"
         ) from error
 
 
-def _write(path: Path, text: str, keep_existing: bool) -> Path:
+def _in_cache(path: str | os.PathLike) -> Path:
+    return cache_folder(Path(path).parent) / Path(path).name
+
+
+def _write_json(path: Path, content: Any, keep_existing: bool) -> Path:
     with replacing(path, keep_existing=keep_existing) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(json.dumps(content), encoding="utf-8")
     return path

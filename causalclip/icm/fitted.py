@@ -1,129 +1,171 @@
-"""What CLIP-ICM found: a subspace for each reading, the linear probes, and how it was chosen."""
+"""Fits on frozen features: the linear probe of CLIP's paper, and the result of CLIP-ICM."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from causalclip.icm.certainty import UNDETERMINED, Certainty
 from causalclip.icm.folds import Fold
-from causalclip.icm.probe import Probe, fit_probe
 from causalclip.icm.projection import TENSORS, InvariantProjection, ProjectionSettings
-from causalclip.icm.selection import Choice, Scored
-from causalclip.icm.standard_error import Gain
+
+LPCLIP_GRID = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
+LPCLIP_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear classifier of features (..., D): weight (K, D), bias (K,)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return class logits (..., K), in the features' dtype and on their device."""
+        return features @ self.weight.to(features).T + self.bias.to(features)
+
+    def accuracy(self, features: Tensor, labels: Tensor) -> float:
+        """Return the share of right answers, in [0, 1]."""
+        return (self.logits(features).argmax(-1) == labels).double().mean().item()
+
+
+@dataclass(frozen=True, eq=False)
+class FittedProbe:
+    """A probe with its C and the values of C it was chosen from."""
+
+    probe: Probe
+    c: float
+    sweep: Sequence[Mapping[str, float]] = ()
+    """Every (c, accuracy in per cent) tried, in order; empty where C was given."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The choice as JSON values."""
+        return {"c": self.c, "sweep": list(self.sweep)}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the learned tensors by name."""
+        return {"weight": self.probe.weight, "bias": self.probe.bias}
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedProbe:
+        """Rebuild the fit from its `state`, weight (K, D) and bias (K,), and `facts`.
+
+        Raises:
+            KeyError: a tensor or a fact is missing.
+        """
+        return cls(Probe(tensors["weight"], tensors["bias"]), facts["c"], facts["sweep"])
+
+
+def fit_probe(
+    features: Tensor, labels: Tensor, n_classes: int, *, c: float = 0.316, max_iter: int = 1000
+) -> Probe:
+    """Fit logistic regression with L2 penalty 1/c by L-BFGS on features (N, D), labels (N,).
+
+    c 0.316 and 1000 iterations are CLIP's (Radford et al. 2021, section 3.2 and README) and those
+    of CLIP-ICM's code. A class without a training image gets probability 0.
+
+    Raises:
+        ValueError: labels of one class only, or scikit-learn's, of an option out of range.
+    """
+    from sklearn.linear_model import LogisticRegression  # large, and only a fit needs it
+
+    seen = labels.unique().tolist()
+    if len(seen) < 2:
+        raise ValueError(f"a linear probe needs images of two classes or more, got {len(seen)}")
+    model = LogisticRegression(C=c, max_iter=max_iter)
+    model.fit(features.cpu().numpy(), labels.cpu().numpy())
+    return _probe(model.coef_, np.asarray(model.intercept_), seen, n_classes)
+
+
+def _probe(coef: np.ndarray, intercept: np.ndarray, seen: list[int], n_classes: int) -> Probe:
+    if len(seen) == 2:  # scikit-learn keeps one row; softmax of +-d/2 is the sigmoid of d
+        coef = np.concatenate([-coef, coef]) / 2
+        intercept = np.concatenate([-intercept, intercept]) / 2
+    weight = torch.zeros(n_classes, coef.shape[1])
+    bias = torch.full((n_classes,), -torch.inf)
+    weight[seen] = torch.from_numpy(coef).float()
+    bias[seen] = torch.from_numpy(intercept).float()
+    return Probe(weight, bias)
+
+
+def sweep_c(
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    n_classes: int,
+    *,
+    grid: Sequence[float] = LPCLIP_GRID,
+    steps: int = LPCLIP_STEPS,
+    max_iter: int = 1000,
+) -> FittedProbe:
+    """Choose C by validation accuracy, as CoOp's lpclip: a grid, then a binary search in log C.
+
+    Of equal grid points the largest C is taken. The search starts one decade to either side of it
+    and moves, `steps` times, towards the better half, the smaller C if both are as good; the better
+    end of the last step is the answer. `train` and `val` are features (N, D) and labels (N,).
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
+    tried: dict[float, tuple[float, Probe]] = {}
+
+    def accuracy(c: float) -> float:
+        if c not in tried:
+            probe = fit_probe(*train, n_classes, c=c, max_iter=max_iter)
+            tried[c] = probe.accuracy(*val), probe
+        return tried[c][0]
+
+    with warnings.catch_warnings():
+        # The weakest penalties of the grid do not converge in 1000 steps; the sweep is to find out.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        best = max(sorted(grid, reverse=True), key=accuracy)
+        low, high = best / 10, best * 10
+        for _ in range(steps):
+            best = high if accuracy(low) < accuracy(high) else low
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if best == high else (low, middle)
+    rows = [{"c": c, "accuracy": 100 * value} for c, (value, _) in tried.items()]
+    return FittedProbe(tried[best][1], best, rows)
+
+
+# CLIP-ICM
 
 PROBES = ("plain", "icm")
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A subspace, the cell of the grid that gave it, and the cells it was chosen from."""
-
-    choice: Choice
-    projection: InvariantProjection
-    scored: Sequence[Scored] = ()
-    """Empty where nothing was to be chosen."""
-    gain: Gain | None = None
-    """Over the plain features, on folds that had no part in the choice; None if not asked for."""
-    certainty: Certainty | None = None
-    """How far resampled images turn it; None if not asked for."""
-
-    def record(self) -> dict[str, Any]:
-        """The choice as JSON values."""
-        asked = {"gain": self.gain, "certainty": self.certainty}
-        return {
-            "choice": asdict(self.choice),
-            "source_accuracy": self.source_accuracy,
-            "grid": [cell.record() for cell in self.scored],
-            "settings": asdict(self.projection.settings),
-            "intervention_energy_kept": self.projection.intervention_energy_kept,
-            "feature_energy_kept": self.projection.feature_energy_kept,
-            "spectrum": self.projection.spectrum.tolist(),
-            **{name: found.record() for name, found in asked.items() if found is not None},
-        }
-
-    @property
-    def source_accuracy(self) -> float | None:
-        """Mean accuracy of the choice on the held-out folds, per cent; None if not chosen."""
-        means = (cell.mean for cell in self.scored if cell.choice == self.choice)
-        return next(means, None)
-
-    def lines(self) -> list[str]:
-        """The choice, and what else was asked about it, a line each."""
-        lines = [str(self)]
-        if self.gain is not None:
-            stays = "" if self.choice.dim_inv < len(self.projection.basis) else "; all are kept"
-            lines.append(
-                f"choosing gains {self.gain.points:.2f} points on sources left out, standard error "
-                f"{self.gain.standard_error:.2f}{stays}"
-            )
-        if self.certainty is not None:
-            lines.append(f"k = {self.choice.dim_inv}: {self.certainty}")
-            if not self.certainty.determined:
-                lines.append(
-                    "warning: the subspace is not determined, half of the resamples turn it by "
-                    f"more than {UNDETERMINED:g} degrees: use more images or another dimension"
-                )
-        return lines
-
-    def __str__(self) -> str:
-        """The choice in a line."""
-        return (
-            f"{self.choice.estimator}, strength {self.choice.strength:g}, {self.choice.dim_inv} of "
-            f"{len(self.projection.basis)} dimensions; keeps "
-            f"{100 * self.projection.intervention_energy_kept:.1f} % of the interventions' change "
-            f"and {100 * self.projection.feature_energy_kept:.1f} % of the features' energy"
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class FittedICM:
-    """The result of a fit; `state` and `facts` are all there is to it."""
+    """The result of CLIP-ICM's fit; `state` and `facts` are all of it."""
 
     projections: Mapping[str, InvariantProjection]
-    """By the reading they were chosen for: `zeroshot`, `linear_probe`."""
+    """By head: `zeroshot`, `linear_probe`."""
     probes: Mapping[str, Probe] = field(default_factory=dict)
     """`plain` on features (..., D) and `icm` on projected ones (..., k), or none."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """JSON values: the folds, the number of pairs and, below `heads`, each `Chosen.record()`."""
 
-    @classmethod
-    def of(
-        cls,
-        chosen: Mapping[str, Chosen],
-        probes: Mapping[str, Probe],
-        facts: Mapping[str, Any],
-        *,
-        twins: Mapping[str, Mapping[str, float]],
-    ) -> FittedICM:
-        """The fit of the subspaces chosen for each reading; `twins` are theirs from `compared`."""
-        heads = {head: found.record() for head, found in chosen.items()}
-        for head, angles in twins.items():
-            heads[head]["twins"] = angles
-        projections = {head: found.projection for head, found in chosen.items()}
-        return cls(projections, probes, {**facts, "heads": heads})
-
     def state(self) -> dict[str, Tensor]:
-        """What was learned, by name."""
+        """Return the learned tensors by name."""
         heads = {
             f"{head}_{name}": tensor
             for head, projection in self.projections.items()
             for name, tensor in projection.tensors().items()
         }
         probes = {
-            f"probe_{name}_{part}": tensor
+            f"probe_{name}_{part}": getattr(probe, part)
             for name, probe in self.probes.items()
-            for part, tensor in (("weight", probe.weight), ("bias", probe.bias))
+            for part in ("weight", "bias")
         }
         return heads | probes
 
     @classmethod
     def from_state(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedICM:
-        """The fit that `state` and `facts` were taken of, its basis (D, k) among the tensors.
+        """Rebuild the fit from its `state`, each basis (D, k) among them, and `facts`.
 
         Raises:
             KeyError: a tensor or a fact is missing.
@@ -131,9 +173,9 @@ class FittedICM:
         projections = {
             head: InvariantProjection(
                 **{name: tensors[f"{head}_{name}"] for name in TENSORS},
-                settings=ProjectionSettings(**described["settings"]),
+                settings=ProjectionSettings(**record["settings"]),
             )
-            for head, described in facts["heads"].items()
+            for head, record in facts["heads"].items()
         }
         probes = {
             name: Probe(tensors[f"probe_{name}_weight"], tensors[f"probe_{name}_bias"])
@@ -142,22 +184,8 @@ class FittedICM:
         }
         return cls(projections, probes, facts)
 
-    def zeroshot_logits(
-        self, features: Tensor, text: Tensor, scale: Tensor | float, *, normalize: bool = True
-    ) -> dict[str, Tensor]:
-        """Logits (B, K) of features (B, D) against class texts (K, D) in the subspace, by reading.
-
-        `scale` and `normalize` as in `InvariantProjection.cosine_logits`.
-        """
-        inside = self.projections["zeroshot"]
-        return {"zeroshot_icm": inside.cosine_logits(features, text, scale, normalize=normalize)}
-
     def probe_logits(self, features: Tensor) -> dict[str, Tensor]:
-        """Logits (B, K) of the probes, plain and in the subspace, on features (B, D), by reading.
-
-        Raises:
-            KeyError: a fit without probes.
-        """
+        """Return logits (B, K) of both probes on features (B, D), by reading."""
         inside = self.projections["linear_probe"](features)
         return {
             "linear_probe": self.probes["plain"].logits(features),
@@ -165,7 +193,7 @@ class FittedICM:
         }
 
 
-def probes_of(
+def fit_probes(
     folds: Sequence[Fold],
     projection: InvariantProjection,
     n_classes: int,
@@ -173,13 +201,10 @@ def probes_of(
     c: float = 0.316,
     max_iter: int = 1000,
 ) -> dict[str, Probe]:
-    """The plain probe and the one in the subspace, both on all folds; options as in `fit_probe`.
+    """Fit the plain probe and the one in the subspace on all folds; options as in `fit_probe`.
 
-    Where the projection only turns the features (D, D), so does the plain probe's weight: L-BFGS
-    would stop elsewhere, and plain features that stay are to cost nothing.
-
-    Raises:
-        ValueError: c or max_iter out of range, images of one class only.
+    Where the projection only turns the features (D, D), it turns the plain probe's weight as well:
+    L-BFGS would stop elsewhere, and keeping the plain features must cost nothing.
     """
     features = torch.cat([fold.features for fold in folds])
     labels = torch.cat([fold.labels for fold in folds])

@@ -1,83 +1,56 @@
-"""What a group of training images contributes to the subspace and to its choice."""
+"""Folds: the pairs, moments and features of each group of training images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import permutations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from causalclip.icm.groups import Group
-from causalclip.icm.pairs import Against, EncodeImages, ImagePairs, Intervened
+from causalclip.icm.captions import CaptionedImage, caption_pairs, text_pairs
+from causalclip.icm.config import ICMConfig
+from causalclip.icm.groups import Group, Sample, grouped
+from causalclip.icm.interventions import ImageIntervention, ImageInterventionParams
+from causalclip.icm.pairs import (
+    Draw,
+    EncodeImages,
+    EncodeTexts,
+    Intervened,
+    cross_moments,
+    text_moments,
+)
 from causalclip.icm.subspace import InterventionMoments
+
+PAIRS_A_DIM = 4  # [ours] pairs a feature dimension where the number of draws is left to us
+LEAST_IMAGES = 20  # of a bootstrap; fewer give resamples of too few different images
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What one source domain (or one kind of intervention) contributes."""
+    """One source domain (or one group of kinds of intervention)."""
 
     name: str
     moments: InterventionMoments | None
     """Of this fold's image pairs; None where only text pairs are used."""
     texts: InterventionMoments | None
-    """Of its text pairs; every fold may share those that are about no image."""
+    """Of its text pairs; the same in every fold where they are about no image."""
     features: Tensor
-    """Features (N, D) that a classifier may be fitted on while another fold is held out."""
+    """Features (N, D) to fit a classifier on while another fold is held out."""
     labels: Tensor
     """Their classes (N,)."""
     held_features: Tensor
-    """Features (H, D) that are classified when this fold is held out."""
-    held_labels: Tensor
-    """Their classes (H,)."""
+    """Features (N, D) of the same images to classify when this fold is held out."""
     intervened: Intervened | None = None
-    """What `moments` were taken of, to take them again of other images."""
-
-
-def fold_of(
-    group: Group,
-    encode: EncodeImages,
-    pairs: ImagePairs,
-    *,
-    images: bool = True,
-    against: Against = "image",
-    texts: InterventionMoments | None = None,
-    normalize: bool = True,
-) -> Fold:
-    """Encode a group's images and their pairs, which are not encoded where nobody reads them.
-
-    Args:
-        group: the N images.
-        encode: gives their features (N, D).
-        pairs: what interventions make of them.
-        images: take the moments of these pairs; False where only texts count.
-        against: what an intervention is compared with.
-        texts: the moments of the group's text pairs.
-        normalize: as in `InterventionMoments`.
-
-    Raises:
-        ValueError: features that are NaN, infinite, or zero where they are to be normalised.
-    """
-    features, labels = encode(group.paths, desc=group.name), torch.tensor(group.labels)
-    changed = pairs.changed(group) if images or group.held_changed else []
-    held = changed[0] if group.held_changed else features
-    intervened = None
-    if images:
-        intervened = Intervened(features, changed, group.paths, against, normalize)
-    return Fold(
-        group.name,
-        moments=intervened.moments() if intervened else None,
-        texts=texts,
-        features=torch.from_numpy(features),
-        labels=labels,
-        held_features=torch.from_numpy(held),
-        held_labels=labels,
-        intervened=intervened,
-    )
+    """The image pairs of `moments`, for resampling."""
 
 
 def pooled(folds: Sequence[Fold], *, text_weight: float = 0.5) -> InterventionMoments:
-    """The moments of all folds together, their text pairs weighing `text_weight` in all.
+    """Return the moments of all folds together, text pairs having `text_weight` in total.
 
     Raises:
         ValueError: no pairs at all, or a weight outside (0, 1) where both kinds are there.
@@ -97,3 +70,186 @@ def pooled(folds: Sequence[Fold], *, text_weight: float = 0.5) -> InterventionMo
 
 def _sum(moments: Sequence[InterventionMoments]) -> InterventionMoments | None:
     return sum(moments[1:], start=moments[0]) if moments else None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """N training images of the source domains, and the encoders to features of D dimensions."""
+
+    config: ICMConfig
+    samples: Sequence[Sample]
+    """(N,)."""
+    domain_names: Sequence[str]
+    """As in `grouped`."""
+    classnames: Sequence[str]
+    """As they are written in a caption."""
+    encode_images: EncodeImages
+    encode_texts: EncodeTexts
+    dim: int
+    """Number of feature dimensions D."""
+    seed: int
+    """Of the groups and the interventions."""
+    twins: Mapping[str, str] | None = None
+    """The path of each image's exact twin, where the data set has them."""
+    captions: Sequence[CaptionedImage] | None = None
+    """Of images; None takes the grid of classes and attributes [ours]."""
+    descriptions: Sequence[Sequence[str]] | None = None
+    """Of classes, in place of the grid: two of one class differ in what varies [ours]."""
+
+    def check(self) -> None:
+        """Refuse settings that these images or features cannot fulfil, before any is encoded.
+
+        Raises:
+            ValueError: a fixed `dim_inv` outside [1, D], no twins, fewer image pairs than
+                dimensions, or a bootstrap of too few images.
+        """
+        config, n_images, draws = self.config, len(self.samples), self.draws
+        if config.select == "fixed" and not 1 <= config.dim_inv <= self.dim:
+            raise ValueError(f"`dim_inv` must be in [1, {self.dim}], got {config.dim_inv}")
+        if config.twins and self.twins is None:
+            raise ValueError("`twins` needs a data set with exact twins (CausalShapes), not this")
+        pairs = n_images * (draws if config.against == "image" else math.comb(draws, 2))
+        images_alone = config.interventions == "IMAGE" or (
+            config.probe and not config.uses_texts("linear_probe")
+        )
+        if images_alone and pairs < self.dim:
+            raise ValueError(
+                f"{n_images} images and {draws} intervention{'s' * (draws > 1)} each give {pairs} "
+                f"pairs for {self.dim} dimensions, too few to tell which of them vary: use more "
+                "images, `draws` 0, or `interventions` BOTH and `probe_texts` True"
+            )
+        by_class = config.interventions in ("TEXT", "BOTH") and self.captions is None
+        if by_class and self.descriptions and max(map(len, self.descriptions)) < 2:
+            raise ValueError("`interventions` of texts need a class with two descriptions or more")
+        if config.bootstrap and n_images < LEAST_IMAGES:
+            raise ValueError(f"`bootstrap` needs at least {LEAST_IMAGES} images, got {n_images}")
+
+    @property
+    def draws(self) -> int:
+        """Interventions per image."""
+        if self.config.twins:
+            return 1
+        needed = math.ceil(PAIRS_A_DIM * self.dim / len(self.samples))
+        return self.config.draws or needed + (self.config.against == "draws")
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The images by what is held out together."""
+        strengths = ImageInterventionParams().scaled(self.config.strength)
+        change = ImageIntervention(strengths, tuple(dict.fromkeys(self.config.kinds)))
+        names = self.domain_names
+        return grouped(self.samples, domain_names=names, seed=self.seed, intervention=change)
+
+    def image_sets(self) -> Iterator[tuple[Sequence[str], Draw | None]]:
+        """Yield the pictures that `folds` and `exact_moments` need, and their interventions."""
+        for group in self.groups:
+            yield group.paths, None
+            if (self.config.image_pairs or group.held_changed) and not self.config.twins:
+                for draw in self._drawn(group):
+                    yield group.paths, draw
+            if self.twins is not None:
+                yield [self.twins[path] for path in group.paths], None
+
+    def changed(self, group: Group) -> list[np.ndarray]:
+        """Return features (N, D) of a group's images under interventions, one array a draw."""
+        if self.config.twins:
+            return [self._twin_features(group)]
+        desc = f"{group.name}, intervened"
+        return [self.encode_images(group.paths, draw, desc=desc) for draw in self._drawn(group)]
+
+    def _drawn(self, group: Group) -> list[Draw]:
+        first = self.seed * self.draws
+        return [Draw(group.intervention, first + i) for i in range(self.draws)]
+
+    def folds(self) -> list[Fold]:
+        """Return one fold per group."""
+        return [self._fold(group) for group in self.groups]
+
+    def exact_moments(self) -> InterventionMoments | None:
+        """Return the moments of the images with their exact twins; None without twins."""
+        if self.twins is None:
+            return None
+        exact = InterventionMoments(self.dim, normalize=self.config.normalize)
+        for group in self.groups:
+            features, twins = self._features(group), [self._twin_features(group)]
+            pairs = Intervened(features, twins, group.paths, normalize=self.config.normalize)
+            exact.merge(pairs.moments())
+        return exact
+
+    def _features(self, group: Group) -> np.ndarray:
+        return self.encode_images(group.paths, desc=group.name)
+
+    def _twin_features(self, group: Group) -> np.ndarray:
+        assert self.twins is not None, "`check` refuses twins without twins"
+        paths = [self.twins[path] for path in group.paths]
+        return self.encode_images(paths, desc=f"{group.name}, twins")
+
+    def _fold(self, group: Group) -> Fold:
+        config, features, intervened = self.config, self._features(group), None
+        changed = self.changed(group) if config.image_pairs or group.held_changed else []
+        if config.image_pairs:
+            options = {"against": config.against, "normalize": config.normalize}
+            intervened = Intervened(features, changed, group.paths, **options)
+        return Fold(
+            group.name,
+            moments=intervened.moments() if intervened else None,
+            texts=self.text_moments(group),
+            features=torch.from_numpy(features),
+            labels=torch.tensor([sample.label for sample in group.samples]),
+            held_features=torch.from_numpy(changed[0] if group.held_changed else features),
+            intervened=intervened,
+        )
+
+    # Texts
+
+    def text_moments(self, group: Group) -> InterventionMoments | None:
+        """Return the moments of a group's pairs with a text, or None where it has none.
+
+        A text is paired with the caption that it rewrites; under CROSS and FIGURE with the image.
+        """
+        config = self.config
+        if config.interventions == "IMAGE":
+            return None
+        if config.crosses:
+            pairs = [(i, text) for i, s in enumerate(group.samples) for text in self._rewrites(s)]
+            options = {"normalize": config.normalize, "remove_gap": config.remove_gap}
+            features = self._features(group)
+            return cross_moments(features, pairs, self._encode_once, **options) if pairs else None
+        if self.captions is None:
+            return self._class_moments
+        keys = {sample.key for sample in group.samples}
+        pairs = caption_pairs(row for row in self.captions if row.image in keys)
+        return text_moments(pairs, self.encode_texts, normalize=config.normalize) if pairs else None
+
+    @cached_property
+    def _class_moments(self) -> InterventionMoments:
+        if self.descriptions is None:
+            pairs = text_pairs(self.classnames)
+        else:
+            pairs = [pair for own in self.descriptions for pair in permutations(own, 2)]
+        return text_moments(pairs, self.encode_texts, normalize=self.config.normalize)
+
+    @cached_property
+    def _encode_once(self) -> EncodeTexts:
+        # every group of a grid of classes needs the same captions
+        last = lru_cache(maxsize=1)(self.encode_texts)
+        return lambda texts: last(tuple(texts))
+
+    def _rewrites(self, sample: Sample) -> Sequence[str]:
+        """Return the image's own rewrites, or its class with every attribute."""
+        if self.captions is None:
+            return self._texts_of_class[sample.label]
+        return self._rewrites_of_image.get(sample.key, ())
+
+    @cached_property
+    def _texts_of_class(self) -> list[list[str]]:
+        if self.descriptions is not None:
+            return [sorted(set(own)) for own in self.descriptions]
+        return [sorted({text for text, _ in text_pairs([name])}) for name in self.classnames]
+
+    @cached_property
+    def _rewrites_of_image(self) -> dict[str, list[str]]:
+        rewrites: dict[str, list[str]] = {}
+        for row in self.captions or ():
+            rewrites.setdefault(row.image, []).extend(row.rewrites)
+        return rewrites

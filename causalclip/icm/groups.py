@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from causalclip.icm.captions import CaptionedImage
-from causalclip.icm.interventions import ImageIntervention, ImageKind, sample_seed
+from causalclip.icm.interventions import ImageIntervention, ImageKind
+from causalclip.seeding import sample_seed
 
-# With a single source domain, kinds of intervention take the part of domains: each group is held
-# out in turn. A group changes any picture: not only colours of a grey one.
+# Of a single source domain, kinds of intervention are held out in turn. Each of these groups
+# changes any picture: not only the colours of a grey one.
 KIND_GROUPS: tuple[tuple[ImageKind, ...], ...] = (
     ("jitter", "grayscale"),
     ("blur", "posterize"),
@@ -23,7 +23,7 @@ class Sample:
 
     path: str
     key: str
-    """Its name wherever the data lie; seeds and captions go by it."""
+    """Its path below the data root, for seeds and captions."""
     label: int
     domain: int
 
@@ -36,22 +36,12 @@ class Group:
     samples: tuple[Sample, ...]
     intervention: ImageIntervention
     held_changed: bool
-    """Classify the changed pictures when held out, instead of the pictures as they are."""
+    """When held out, classify the changed pictures instead of the pictures as they are."""
 
     @property
     def paths(self) -> list[str]:
         """The image files (N,)."""
         return [sample.path for sample in self.samples]
-
-    @property
-    def labels(self) -> list[int]:
-        """The classes (N,)."""
-        return [sample.label for sample in self.samples]
-
-    def captioned(self, captions: Iterable[CaptionedImage]) -> list[CaptionedImage]:
-        """The captions that are of the group's own images."""
-        keys = {sample.key for sample in self.samples}
-        return [row for row in captions if row.image in keys]
 
 
 def grouped(
@@ -59,76 +49,61 @@ def grouped(
     *,
     domain_names: Sequence[str],
     seed: int,
-    intervention: ImageIntervention | None = None,
+    intervention: ImageIntervention,
 ) -> list[Group]:
-    """One group a source domain, or with a single one a group of kinds of intervention.
+    """Make one group per source domain, or per group of kinds of intervention for a single domain.
 
-    Args:
-        samples: the training images.
-        domain_names: the name of domain 0, 1, ...; one without a name is called by its number.
-        seed: deals a single domain's images out to the kinds.
-        intervention: what is done to images; all kinds at their default strengths if None.
+    `domain_names` are those of domain 0, 1, ...; a domain without one is named by its number. A
+    single domain's images are split among the kinds by `seed`.
 
     Raises:
         ValueError: a single domain and a single kind: nothing can be held out.
     """
-    intervention = intervention or ImageIntervention()
-    if len({sample.domain for sample in samples}) > 1:
-        return by_domain(samples, domain_names, intervention)
-    return by_kind(samples, seed, intervention)
-
-
-def by_domain(
-    samples: Sequence[Sample], names: Sequence[str], intervention: ImageIntervention
-) -> list[Group]:
-    """A group for each domain, in the order of their numbers; held out as the pictures are."""
-    domains: dict[int, list[Sample]] = {}
-    for sample in samples:
-        domains.setdefault(sample.domain, []).append(sample)
+    numbers = sorted({sample.domain for sample in samples})
+    if len(numbers) == 1:
+        return _by_kind(samples, seed, intervention)
     return [
         Group(
-            names[number] if number < len(names) else f"domain {number}",
-            tuple(part),
+            domain_names[number] if number < len(domain_names) else f"domain {number}",
+            tuple(sample for sample in samples if sample.domain == number),
             intervention,
             held_changed=False,
         )
-        for number, part in sorted(domains.items())
+        for number in numbers
     ]
 
 
-def by_kind(samples: Sequence[Sample], seed: int, intervention: ImageIntervention) -> list[Group]:
-    """A group for each of `kind_groups`, with a share of the images; held out as changed.
-
-    Raises:
-        ValueError: a single kind of intervention.
-    """
+def _by_kind(samples: Sequence[Sample], seed: int, intervention: ImageIntervention) -> list[Group]:
     kinds_held = kind_groups(intervention.kinds)
     keyed = {sample.key: sample for sample in samples}
-    # Dealt out in the order of a hash: parts of one size, whatever the order of the list.
-    dealt = sorted(keyed, key=lambda key: sample_seed(key, seed))
-    n = len(kinds_held)
-    parts = [tuple(keyed[key] for key in dealt[i::n]) for i in range(n)]
+    # Split in the order of a hash: parts of one size, whatever the order of the list.
+    order = sorted(keyed, key=lambda key: sample_seed(key, seed))
+    parts = [order[i :: len(kinds_held)] for i in range(len(kinds_held))]
     return [
-        Group("+".join(kinds), part, replace(intervention, kinds=kinds), held_changed=True)
+        Group(
+            "+".join(kinds),
+            tuple(keyed[key] for key in part),
+            replace(intervention, kinds=kinds),
+            held_changed=True,
+        )
         for kinds, part in zip(kinds_held, parts, strict=True)
         if part
     ]
 
 
 def kind_groups(kinds: Sequence[ImageKind]) -> list[tuple[ImageKind, ...]]:
-    """What `KIND_GROUPS` keeps of these kinds; if that is one group alone, each kind by itself.
+    """Return the parts of `KIND_GROUPS` in `kinds`; if there is one part alone, its single kinds.
 
     Raises:
         ValueError: a single kind.
     """
-    wanted = frozenset[ImageKind](kinds)
-    chosen = [tuple[ImageKind, ...](filter(wanted.__contains__, group)) for group in KIND_GROUPS]
-    kept = [group for group in chosen if group]
-    if len(kept) > 1:
-        return kept
-    if len(kept[0]) < 2:
+    parts: list[list[ImageKind]] = [[k for k in group if k in kinds] for group in KIND_GROUPS]
+    groups: list[tuple[ImageKind, ...]] = [tuple(part) for part in parts if part]
+    if len(groups) > 1:
+        return groups
+    if len(groups[0]) < 2:
         raise ValueError(
             "a single source domain needs two kinds of intervention or more, to hold one out: "
             f"got {', '.join(kinds)}"
         )
-    return [(kind,) for kind in kept[0]]
+    return [(kind,) for kind in groups[0]]

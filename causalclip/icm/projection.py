@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip.files.atomic import replacing
-from causalclip.files.json_file import NotJSONError, parse_json
+from causalclip.files.caches import NotJSONError, parse_json
 
 Estimator = Literal["difference", "generalized"]
 Keep = Literal["invariant", "reference"]
@@ -27,7 +27,7 @@ TENSORS = ("basis", "spectrum", "intervention_energy", "feature_energy")
 
 @dataclass(frozen=True)
 class ProjectionSettings:
-    """What an `InvariantProjection` was solved with."""
+    """The arguments that an `InvariantProjection` was solved with."""
 
     estimator: Estimator
     strength: float
@@ -41,7 +41,7 @@ class ProjectionSettings:
 
 @dataclass(frozen=True)
 class InvariantProjection:
-    """The linear map z -> A' z to the invariant subspace, what it kept and how it was found."""
+    """The linear map z -> A' z to the invariant subspace, with the energies that it keeps."""
 
     basis: Tensor
     """A, shape (D, k), float64; column j belongs to `spectrum[j]`."""
@@ -60,7 +60,7 @@ class InvariantProjection:
 
     @property
     def turns_only(self) -> bool:
-        """Whether it keeps every dimension as it is long: an orthonormal basis of everything."""
+        """Whether it is a rotation: an orthonormal basis of all dimensions."""
         return self.settings.orthonormal and self.dim_inv == len(self.basis)
 
     @property
@@ -94,12 +94,9 @@ class InvariantProjection:
         *,
         normalize: bool = True,
     ) -> Tensor:
-        """Zero-shot logits in the subspace, (..., D) and (K, D) -> (..., K).
+        """Return zero-shot logits scale * cos(A' z, A' t_k), (..., D) and (K, D) -> (..., K).
 
-            scale * cos(A' z, A' t_k)
-
-        `normalize=False` leaves out both norms, scale * (A' z)' (A' t_k), as the published code
-        does.
+        `normalize=False` leaves out both norms, as the published code does.
         """
         z, t = self(image_features), self(text_features)
         if normalize:
@@ -107,7 +104,7 @@ class InvariantProjection:
         return scale * z @ t.mT
 
     def first(self, dim_inv: int) -> InvariantProjection:
-        """The projection on the first `dim_inv` columns: what `solve` would have given for it.
+        """Return the projection on the first `dim_inv` columns, which equals `solve(dim_inv)`.
 
         Raises:
             ValueError: `dim_inv` is no int in [1, k].
@@ -121,11 +118,11 @@ class InvariantProjection:
         )
 
     def to(self, *args: Any, **kwargs: Any) -> InvariantProjection:
-        """The same projection with its tensors moved as by `Tensor.to`."""
+        """Return the same projection with its tensors moved as by `Tensor.to`."""
         return replace(self, **{k: t.to(*args, **kwargs) for k, t in self.tensors().items()})
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the projection to a safetensors file; a kill leaves the previous file whole."""
+        """Write the projection to a safetensors file, atomically."""
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
         metadata = {"format": FORMAT, "settings": json.dumps(asdict(self.settings))}
         with replacing(path) as part:
@@ -149,15 +146,11 @@ class InvariantProjection:
             raise ValueError(f"{path} is damaged: {error}") from error
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is learned of it, by name: `basis`, `spectrum` and both energies."""
+        """Return the tensors by name: `basis`, `spectrum` and both energies."""
         return {name: getattr(self, name) for name in TENSORS}
 
 
 def check_dim_inv(dim_inv: int, dim: int) -> None:
-    """Refuse a number of invariant dimensions that is none.
-
-    Raises:
-        ValueError: `dim_inv` is no int in [1, dim].
-    """
+    """Raise ValueError if `dim_inv` is no int in [1, dim]."""
     if not isinstance(dim_inv, int) or not 1 <= dim_inv <= dim:
         raise ValueError(f"dim_inv must be an int in [1, {dim}], got {dim_inv!r}")

@@ -1,72 +1,314 @@
-"""The search for a subspace: the grid scored on held-out folds, and what is taken of it."""
+"""The choice of CLIP-ICM's subspace, with the standard error of what it gains [ours].
+
+Cells are compared image by image: what two of them get wrong together says nothing about which is
+better, so the error is that of the paired difference.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
-from causalclip.icm.folds import Fold
-from causalclip.icm.projection import Keep
-from causalclip.icm.selection import Choice, Classifier, Scored, held_out, leave_one_out
-from causalclip.icm.standard_error import Gain, Judge, Rule, choose, gain_of_choosing
+import torch
+from torch import Tensor
+
+from causalclip.icm.certainty import (
+    UNDETERMINED,
+    Certainty,
+    bootstrap,
+    principal_angles,
+    share_kept,
+)
+from causalclip.icm.config import Head, ICMConfig, Rule
+from causalclip.icm.folds import Fold, pooled
+from causalclip.icm.projection import InvariantProjection
+from causalclip.icm.selection import (
+    Choice,
+    Classifier,
+    RidgeClassifier,
+    Scored,
+    best,
+    held_out,
+    leave_one_out,
+    logistic_classifier,
+    zeroshot_classifier,
+)
+from causalclip.icm.subspace import InterventionMoments
+
+Judge = Callable[[int, Choice], Tensor]
+"""Tells which held-out features (N,) of the fold with a number a cell classifies correctly."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search took, and what it was taken from."""
+class Gain:
+    """A difference of two accuracies, points of per cent, and its standard error."""
+
+    points: float
+    standard_error: float
+
+    def exceeds(self, margin: float) -> bool:
+        """Return whether it is above `margin` standard errors, and above 0."""
+        return self.points > margin * self.standard_error
+
+
+def paired_gain(pairs: Sequence[tuple[Tensor, Tensor]]) -> Gain:
+    """Return the mean over folds of the difference in accuracy, and its standard error.
+
+        sqrt(sum_f s_f^2 / n_f) / F
+
+    with s_f the standard deviation of the differences (-1, 0 or 1 an image) of fold f's n_f images
+    and F folds, which weigh the same. It is the error over images, not over domains. A pair tells
+    which images (n_f,) of a fold one and the other cell classify correctly.
+
+    Raises:
+        ValueError: no folds, or a fold of fewer than two images.
+    """
+    if not pairs:
+        raise ValueError("a gain needs at least one fold, got none")
+    points, variance = 0.0, 0.0
+    for right, other in pairs:
+        difference = 100 * (right.double() - other.double())
+        if len(difference) < 2:
+            raise ValueError(f"a standard error needs two images a fold, got {len(difference)}")
+        points += difference.mean().item()
+        variance += difference.var().item() / len(difference)
+    return Gain(points / len(pairs), math.sqrt(variance) / len(pairs))
+
+
+def choose(scored: Sequence[Scored], rule: Rule = "best") -> Scored:
+    """Return the best cell, or by `one_standard_error` the simplest within an error of it.
+
+    `worst_case` takes the cell whose worst fold is best (maximin), of equal ones the better mean.
+    Simplest is what changes CLIP the least: the widest subspace, of equal ones the better. After
+    Breiman et al. (1984), but with the error of the paired difference.
+    """
+    if rule == "worst_case":
+        return max(scored, key=lambda c: (round(c.worst, 6), round(c.mean, 6), c.choice.dim_inv))
+    top = best(scored)
+    if rule == "best":
+        return top
+    gains = [paired_gain(list(zip(top.right, cell.right, strict=True))) for cell in scored]
+    near = [cell for cell, gain in zip(scored, gains, strict=True) if not gain.exceeds(1.0)]
+    return max(near, key=lambda cell: (cell.choice.dim_inv, round(cell.mean, 6)))
+
+
+def gain_of_choosing(
+    scored: Sequence[Scored], plain: Scored, rule: Rule = "best", *, judge: Judge | None = None
+) -> Gain:
+    """Return the gain of the choice over the plain features, on folds without a say in it.
+
+    Of many cells the best is above the plain one by chance alone. So each fold in turn is left out
+    of the means that the choice is made by, and the chosen cell is compared with `plain` there, by
+    `judge` or by their scores.
+
+    Raises:
+        ValueError: fewer than two folds, or as `paired_gain`.
+    """
+    folds = range(len(plain.right))
+    if len(folds) < 2:
+        raise ValueError(f"a gain on folds left out needs at least two folds, got {len(folds)}")
+    by_choice = {cell.choice: cell for cell in (*scored, plain)}
+    judge = judge or (lambda held, choice: by_choice[choice].right[held])
+    pairs = []
+    for held in folds:
+        others = [fold for fold in folds if fold != held]
+        taken = choose([cell.of_folds(others) for cell in scored], rule).choice
+        pairs.append((judge(held, taken), judge(held, plain.choice)))
+    return paired_gain(pairs)
+
+
+# The search
+
+
+def search(
+    config: ICMConfig,
+    folds: Sequence[Fold],
+    classifier: Classifier,
+    *,
+    judge: Classifier | None = None,
+) -> tuple[Choice, Sequence[Scored], Gain | None, str]:
+    """Score every cell of the grid on every fold, take one, and measure what choosing gains.
+
+    The plain features stay where the gain does not exceed `select_margin` standard errors, or the
+    evidence is too thin (`thin_evidence`); with a margin of 0 neither is looked at. `judge`
+    measures the gain where `classifier` only approximates it. Also return why the evidence was too
+    thin, or "".
+    """
+    plain = plain_choice(folds)
+    grid = grid_of(config, plain.dim_inv)
+    if config.select_margin and plain not in grid:
+        grid.append(plain)
+    scored = leave_one_out(config, folds, grid, classifier)
+    taken = choose(scored, config.rule).choice
+    if not config.select_margin:
+        return taken, scored, None, ""
+
+    def judged(held: int, choice: Choice) -> Tensor:
+        return held_out(config, held, folds, [choice], judge or classifier)[0]
+
+    unchanged = next(cell for cell in scored if cell.choice == plain)
+    gain = gain_of_choosing(scored, unchanged, config.rule, judge=judged if judge else None)
+    thin = thin_evidence(config, folds, unchanged)
+    stays = thin or not gain.exceeds(config.select_margin)
+    return plain if stays else taken, scored, gain, thin
+
+
+def plain_choice(folds: Sequence[Fold]) -> Choice:
+    """Return the cell of the plain features: an orthonormal basis of everything."""
+    return Choice("difference", 0.0, folds[0].features.shape[1])
+
+
+def thin_evidence(config: ICMConfig, folds: Sequence[Fold], plain: Scored) -> str:
+    """Return why a choice on these folds would be noise, in words; "" where it would not [ours].
+
+    A fold with too few images, or plain features that hardly know the classes: with K classes their
+    mean accuracy must exceed 100 / K per cent by `select_above_chance` points.
+    """
+    fewest, least = min(len(fold.labels) for fold in folds), config.select_images
+    if fewest < least:
+        return f"{fewest} images in a source, fewer than {least}"
+    chance = 100 / len(torch.cat([fold.labels for fold in folds]).unique())
+    if (points := plain.mean - chance) < config.select_above_chance:
+        least_points = f"not {config.select_above_chance:g}"
+        return f"plain features are {points:.1f} points above chance, {least_points}"
+    return ""
+
+
+def grid_of(config: ICMConfig, dim: int) -> list[Choice]:
+    """Return every strength of every estimator with every dimension k of D = `dim`."""
+    strengths = {"difference": config.grid_lams, "generalized": config.grid_eps}
+    dims = sorted({max(1, round(share * dim)) for share in config.grid_dims})
+    return [
+        Choice(estimator, strength, k, config.orthonormal)
+        for estimator in dict.fromkeys(config.grid_estimators)
+        for strength in strengths[estimator]
+        for k in dims
+    ]
+
+
+def classifier_for(
+    config: ICMConfig, head: Head, folds: Sequence[Fold], text: Tensor
+) -> Classifier:
+    """Return the classifier that scores a head's cells, texts being (K, D)."""
+    if head == "zeroshot":
+        return zeroshot_classifier(text, normalize=config.normalize_projected)
+    if config.select_probe == "logistic":
+        return logistic_classifier(len(text), c=config.c, max_iter=config.max_iter)
+    return RidgeClassifier(folds, len(text))
+
+
+def folds_for(config: ICMConfig, head: Head, folds: Sequence[Fold]) -> Sequence[Fold]:
+    """Return the folds with the pairs that count for a head's subspace."""
+    if config.uses_texts(head):
+        return folds
+    return [replace(fold, texts=None) for fold in folds]
+
+
+# The chosen subspace
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A head's subspace, the cell of the grid that gave it, and how that was chosen."""
 
     choice: Choice
+    projection: InvariantProjection
     scored: Sequence[Scored] = ()
+    """The cells to choose from; empty where nothing was to be chosen."""
     gain: Gain | None = None
-    """Of choosing, over the plain features; None if not asked for."""
+    """Of choosing, over the plain features on left-out folds; None if not asked for."""
+    certainty: Certainty | None = None
+    """How far resampled images turn it; None if not asked for."""
+    twins: Mapping[str, float] | None = None
+    """Its angles to the estimate from exact twins; None without enough of them."""
+    thin: str = ""
+    """Why the evidence was too thin to choose by; empty where it was not."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the choice as JSON values."""
+        optional = {
+            "gain": self.gain and asdict(self.gain),
+            "certainty": self.certainty and self.certainty.record(),
+            "twins": self.twins,
+            "thin": self.thin or None,
+        }
+        return {
+            "choice": asdict(self.choice),
+            "source_accuracy": self.source_accuracy,
+            "grid": [cell.record() for cell in self.scored],
+            "settings": asdict(self.projection.settings),
+            "intervention_energy_kept": self.projection.intervention_energy_kept,
+            "feature_energy_kept": self.projection.feature_energy_kept,
+            "spectrum": self.projection.spectrum.tolist(),
+            **{name: record for name, record in optional.items() if record is not None},
+        }
+
+    @property
+    def source_accuracy(self) -> float | None:
+        """Mean accuracy of the choice on the held-out folds, per cent; None if not chosen."""
+        return next((cell.mean for cell in self.scored if cell.choice == self.choice), None)
+
+    def lines(self) -> list[str]:
+        """Return the choice, its gain and its certainty as lines of text."""
+        choice, projection, width = self.choice, self.projection, len(self.projection.basis)
+        changes, energy = projection.intervention_energy_kept, projection.feature_energy_kept
+        what = f"{choice.estimator}, strength {choice.strength:g}, {choice.dim_inv} of {width}"
+        shares = f"{100 * changes:.1f} % of the interventions' change and {100 * energy:.1f} %"
+        lines = [f"{what} dimensions; keeps {shares} of the features' energy"]
+        if self.gain is not None:
+            stays = "" if choice.dim_inv < width else "; all are kept"
+            stays += f": {self.thin}" if self.thin else ""
+            lines.append(
+                f"choosing gains {self.gain.points:.2f} points on sources left out, standard error "
+                f"{self.gain.standard_error:.2f}{stays}"
+            )
+        if self.certainty is not None:
+            angle = self.certainty.quantile(0.95)
+            lines.append(f"k = {choice.dim_inv}: 95 % of angles below {angle:.0f} degrees")
+        if self.certainty is not None and not self.certainty.determined:
+            lines.append(
+                "warning: the subspace is not determined, half of the resamples turn it by more "
+                f"than {UNDETERMINED:g} degrees: use more images or another dimension"
+            )
+        return lines
 
 
-@dataclass(frozen=True)
-class Search:
-    """How a cell of the grid is taken by its accuracies on folds that are held out in turn."""
+def choose_subspace(
+    config: ICMConfig,
+    head: Head,
+    folds: Sequence[Fold],
+    text: Tensor,
+    *,
+    seed: int,
+    exact: InterventionMoments | None = None,
+) -> Chosen:
+    """Choose and estimate the subspace for a head, and its certainty where that is asked for.
 
-    grid: Sequence[Choice]
-    dim: int
-    """Number of feature dimensions D."""
-    keep: Keep = "invariant"
-    text_weight: float = 0.5
-    """What the text pairs weigh in all, where there are both kinds."""
-    rule: Rule = "best"
-    margin: float = 0.0
-    """Standard errors that the gain must exceed, else the plain features stay; 0 asks for none."""
+    `text` are features (K, D) of the classes, `seed` is of the resamples, `exact` the moments of D
+    exact twins or more to compare with.
+    """
+    folds = folds_for(config, head, folds)
+    choice, scored, gain, certainty, twins = _fixed_choice(config), (), None, None, None
+    thin = ""
+    if config.select == "lodo":
+        classifier, judge = classifier_for(config, head, folds, text), None
+        if isinstance(classifier, RidgeClassifier):
+            judge = logistic_classifier(len(text), c=config.c, max_iter=config.max_iter)
+        choice, scored, gain, thin = search(config, folds, classifier, judge=judge)
+    solve, weight = partial(choice.solve, keep=config.keep), config.text_weight
+    projection = solve(pooled(folds, text_weight=weight))
+    if config.bootstrap:
+        certainty = bootstrap(folds, solve, text_weight=weight, n=config.bootstrap, seed=seed)
+    if exact is not None:
+        angles = principal_angles(projection.basis, solve(exact).basis)
+        kept = share_kept(projection.basis, exact.changes)
+        twins = {**angles, "intervention_energy_kept": kept}
+    return Chosen(choice, projection, scored, gain, certainty, twins, thin)
 
-    def __call__(
-        self, folds: Sequence[Fold], classifier: Classifier, *, judge: Classifier | None = None
-    ) -> Found:
-        """Score every cell on every fold, and take one.
 
-        Args:
-            folds: what is held out in turn.
-            classifier: what the cells are scored by.
-            judge: what the gain is measured by, two cells a fold, where `classifier` only stands in
-                for it.
-
-        Raises:
-            ValueError: fewer than two folds, an empty grid, or a fold of fewer than two images
-                where an error is asked for.
-        """
-        plain = Choice("difference", 0.0, self.dim)  # an orthonormal basis of everything
-        grid = [*self.grid, plain] if self.margin and plain not in self.grid else self.grid
-        options = {"keep": self.keep, "text_weight": self.text_weight}
-        scored = leave_one_out(folds, grid, classifier, **options)
-        taken = choose(scored, self.rule).choice
-        if not self.margin:
-            return Found(taken, scored)
-        as_is = next(cell for cell in scored if cell.choice == plain)
-        own = self._judged_by(judge, folds) if judge else None
-        gain = gain_of_choosing(scored, as_is, self.rule, judge=own)
-        return Found(taken if gain.exceeds(self.margin) else plain, scored, gain)
-
-    def _judged_by(self, classifier: Classifier, folds: Sequence[Fold]) -> Judge:
-        options = {"keep": self.keep, "text_weight": self.text_weight}
-
-        def judge(held: int, choice: Choice) -> Scored:
-            (right,) = held_out(held, folds, [choice], classifier, **options)
-            return Scored(choice, (100 * right.double().mean().item(),), (right,))
-
-        return judge
+def _fixed_choice(config: ICMConfig) -> Choice:
+    strength = config.lam if config.estimator == "difference" else config.eps
+    return Choice(config.estimator, strength, config.dim_inv, config.orthonormal)

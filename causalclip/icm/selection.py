@@ -1,4 +1,4 @@
-"""Choosing CLIP-ICM's estimator, strength and dimension by leaving one source domain out.
+"""Accuracy of CLIP-ICM's estimators, strengths and dimensions on source domains left out in turn.
 
 No values are published, so the whole choice is ours: moments are additive over domains, so every
 cell of the grid is a sum, one eigenproblem and an accuracy; nothing is encoded again.
@@ -6,7 +6,7 @@ cell of the grid is a sum, one eigenproblem and an accuracy; nothing is encoded 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from causalclip.icm.config import ICMConfig
+from causalclip.icm.fitted import fit_probe
 from causalclip.icm.folds import Fold, pooled
-from causalclip.icm.probe import fit_probe
 from causalclip.icm.projection import Estimator, InvariantProjection, Keep
 from causalclip.icm.subspace import InterventionMoments
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One cell of the grid: what `InterventionMoments.solve` needs."""
+    """One cell of the grid: the arguments of `InterventionMoments.solve`."""
 
     estimator: Estimator
     strength: float
@@ -33,7 +34,7 @@ class Choice:
     def solve(
         self, moments: InterventionMoments, *, keep: Keep = "invariant"
     ) -> InvariantProjection:
-        """The projection of this cell on the given moments."""
+        """Return the projection of this cell on the given moments."""
         name = "lam" if self.estimator == "difference" else "eps"
         return moments.solve(
             self.dim_inv,
@@ -51,67 +52,37 @@ class Scored:
     choice: Choice
     accuracies: tuple[float, ...]
     right: tuple[Tensor, ...] = field(default=(), compare=False, repr=False)
-    """Which held-out features (H,) were told right, a tensor of bools a fold."""
+    """Which held-out features (N,) were classified correctly, a tensor of bools a fold."""
 
     @property
     def mean(self) -> float:
         """Mean over the held-out folds."""
         return sum(self.accuracies) / len(self.accuracies)
 
+    @property
+    def worst(self) -> float:
+        """Least over the held-out folds."""
+        return min(self.accuracies)
+
     def record(self) -> dict[str, Any]:
-        """The cell as JSON values."""
-        return {**asdict(self.choice), "accuracies": list(self.accuracies), "mean": self.mean}
+        """Return the cell as JSON values."""
+        scores = {"accuracies": list(self.accuracies), "mean": self.mean, "worst": self.worst}
+        return {**asdict(self.choice), **scores}
 
     def of_folds(self, numbers: Sequence[int]) -> Scored:
-        """The same cell scored on some of the folds alone."""
+        """Return the same cell scored on some of the folds alone."""
         accuracies = tuple(self.accuracies[i] for i in numbers)
         return Scored(self.choice, accuracies, tuple(self.right[i] for i in numbers))
 
 
-def cells(
-    strengths: Mapping[Estimator, Sequence[float]],
-    shares: Sequence[float],
-    dim: int,
-    *,
-    orthonormal: bool = True,
-) -> list[Choice]:
-    """The grid: every strength of every estimator with every dimension, in this order.
-
-    Args:
-        strengths: lambdas of `difference`, eps of `generalized`; only estimators to choose from.
-        shares: dimensions of the subspace as shares of `dim`, in (0, 1].
-        dim: number of feature dimensions D.
-        orthonormal: as in `InterventionMoments.solve`, the same for all.
-    """
-    dims = sorted({max(1, round(share * dim)) for share in shares})
-    return [
-        Choice(estimator, strength, k, orthonormal)
-        for estimator, values in strengths.items()
-        for strength in values
-        for k in dims
-    ]
-
-
-# Predicts the classes (H,) of a fold's held-out features from the training folds.
+# Predicts the classes (H,) of features (H, D) from the training folds.
 Classifier = Callable[[InvariantProjection, Sequence[Fold], Tensor], Tensor]
 
 
 def leave_one_out(
-    folds: Sequence[Fold],
-    grid: Sequence[Choice],
-    classifier: Classifier,
-    *,
-    keep: Keep = "invariant",
-    text_weight: float = 0.5,
+    config: ICMConfig, folds: Sequence[Fold], grid: Sequence[Choice], classifier: Classifier
 ) -> list[Scored]:
-    """Accuracy of every cell on each fold, its subspace estimated on the other folds.
-
-    Args:
-        folds: two or more.
-        grid: the cells; those that differ in `dim_inv` alone share one eigenproblem.
-        classifier: zero-shot or a probe, see `zeroshot_classifier` and `RidgeClassifier`.
-        keep: which end of the spectrum, as in `solve`.
-        text_weight: what the text pairs weigh in all, where there are both kinds.
+    """Return the accuracy of every cell on each fold, its subspace estimated on the other folds.
 
     Raises:
         ValueError: fewer than two folds, or an empty grid.
@@ -120,77 +91,69 @@ def leave_one_out(
         raise ValueError(f"leaving one out needs at least two folds, got {len(folds)}")
     if not grid:
         raise ValueError("the grid must hold at least one choice, got none")
-    options = {"keep": keep, "text_weight": text_weight}
-    columns = [held_out(number, folds, grid, classifier, **options) for number in range(len(folds))]
-    rows = zip(*columns, strict=True)
+    columns = [held_out(config, number, folds, grid, classifier) for number in range(len(folds))]
     return [
-        Scored(choice, tuple(100 * right.double().mean().item() for right in row), row)
-        for choice, row in zip(grid, rows, strict=True)
+        Scored(choice, tuple(map(per_cent, row)), row)
+        for choice, row in zip(grid, zip(*columns, strict=True), strict=True)
     ]
 
 
 def held_out(
+    config: ICMConfig,
     number: int,
     folds: Sequence[Fold],
     grid: Sequence[Choice],
     classifier: Classifier,
-    *,
-    keep: Keep = "invariant",
-    text_weight: float = 0.5,
 ) -> list[Tensor]:
-    """Which features (H,) of fold `number` each cell tells right, a tensor of bools a cell.
+    """Return which features (N,) of fold `number` each cell classifies correctly, as bools.
 
-    Its subspace is estimated on the other folds; arguments as in `leave_one_out`.
+    The subspaces and the classifier are of the other folds.
     """
     held = folds[number]
     rest = [fold for fold in folds if fold is not held]
-    moments = pooled(rest, text_weight=text_weight)
-    asked = (held.held_features, held.held_labels)
-    return told_right(*asked, rest, moments, grid, classifier, keep=keep)
+    return correct_mask(config, held.held_features, held.labels, rest, grid, classifier)
 
 
-def best(scored: Sequence[Scored]) -> Scored:
-    """The cell of the highest mean accuracy; of equal ones the widest, then the first."""
-    return max(scored, key=lambda cell: (round(cell.mean, 6), cell.choice.dim_inv))
-
-
-def told_right(
+def correct_mask(
+    config: ICMConfig,
     features: Tensor,
     labels: Tensor,
     rest: Sequence[Fold],
-    moments: InterventionMoments,
     grid: Sequence[Choice],
     classifier: Classifier,
-    *,
-    keep: Keep,
 ) -> list[Tensor]:
-    """Which of the features (H, D) with labels (H,) each cell tells right, (H,) bools a cell.
+    """Return which of the features (H, D) with labels (H,) each cell classifies correctly, (H,).
 
-    Args:
-        features: of images that had no part in the folds.
-        labels: their classes.
-        rest: the folds that the classifier may read.
-        moments: of these folds, which the subspaces are taken of.
-        grid: the cells.
-        classifier: as in `leave_one_out`.
-        keep: which end of the spectrum, as in `solve`.
+    The subspaces and the classifier are of the folds in `rest`. Cells that differ in `dim_inv`
+    alone share one eigenproblem.
     """
+    moments = pooled(rest, text_weight=config.text_weight)
     solved: dict[Choice, InvariantProjection] = {}
     right = []
     for choice in grid:
         widest = replace(choice, dim_inv=moments.dim)
         if widest not in solved:
-            solved[widest] = widest.solve(moments, keep=keep)
+            solved[widest] = widest.solve(moments, keep=config.keep)
         projection = solved[widest].first(choice.dim_inv)
         right.append(classifier(projection, rest, features) == labels)
     return right
+
+
+def per_cent(right: Tensor) -> float:
+    """Return the share of True among bools (N,), per cent."""
+    return 100 * right.double().mean().item()
+
+
+def best(scored: Sequence[Scored]) -> Scored:
+    """Return the cell of the highest mean accuracy; of equal ones the widest, then the first."""
+    return max(scored, key=lambda cell: (round(cell.mean, 6), cell.choice.dim_inv))
 
 
 # Classifiers
 
 
 def zeroshot_classifier(text_features: Tensor, *, normalize: bool = True) -> Classifier:
-    """Cosine with the class texts (K, D) in the subspace; the training folds give it nothing.
+    """Classify by the cosine with the class texts (K, D) in the subspace.
 
     `normalize=False` compares without norms, as in `InvariantProjection.cosine_logits`.
     """
@@ -204,35 +167,25 @@ def zeroshot_classifier(text_features: Tensor, *, normalize: bool = True) -> Cla
     return classify
 
 
-@dataclass(frozen=True)
-class LogisticClassifier:
-    """The probe itself: logistic regression fitted anew for every cell and held-out fold.
+def logistic_classifier(n_classes: int, *, c: float = 0.316, max_iter: int = 1000) -> Classifier:
+    """Classify by the probe itself, fitted anew for every cell and fold; options as `fit_probe`."""
 
-    Exact where `RidgeClassifier` stands in, and as much slower as a fit is than a k x k solve.
-    """
-
-    n_classes: int
-    c: float = 0.316
-    """As in `fit_probe`."""
-    max_iter: int = 1000
-
-    def __call__(
-        self, projection: InvariantProjection, rest: Sequence[Fold], features: Tensor
-    ) -> Tensor:
-        """Classes (N,) of the features (N, D), by a probe on the folds in `rest`."""
+    def classify(projection: InvariantProjection, rest: Sequence[Fold], features: Tensor) -> Tensor:
         x = projection(torch.cat([fold.features for fold in rest]))
         y = torch.cat([fold.labels for fold in rest])
-        probe = fit_probe(x, y, self.n_classes, c=self.c, max_iter=self.max_iter)
+        probe = fit_probe(x, y, n_classes, c=c, max_iter=max_iter)
         return probe.logits(projection(features)).argmax(-1)
+
+    return classify
 
 
 class RidgeClassifier:
     """Least squares on one-hot classes: a linear probe in closed form, from sums per fold.
 
-        W = (A' X'X A + ridge tr(A' X'X A) / k I)^-1 A' X'Y,    with a constant beside A'z
+        W = (A' X'X A + ridge tr(A' X'X A) / k I)^-1 A' X'Y,    with a constant appended to A'z
 
-    It stands in for logistic regression in the selection: the sums of a fold are taken once, and a
-    cell of the grid costs one k x k solve.
+    It replaces logistic regression in the selection: the sums of a fold are taken once, and a cell
+    of the grid costs one k x k solve.
     """
 
     def __init__(self, folds: Sequence[Fold], n_classes: int, *, ridge: float = 1e-3) -> None:
@@ -242,7 +195,7 @@ class RidgeClassifier:
     def __call__(
         self, projection: InvariantProjection, rest: Sequence[Fold], features: Tensor
     ) -> Tensor:
-        """Classes (N,) of the features (N, D), by the sums of the folds in `rest`."""
+        """Return the classes (N,) of features (N, D), by the sums of the folds in `rest`."""
         gram = sum(self._sums[fold.name][0] for fold in rest)
         cross = sum(self._sums[fold.name][1] for fold in rest)
         lift = torch.block_diag(projection.basis.to(gram), torch.ones(1, 1).to(gram))
@@ -254,7 +207,7 @@ class RidgeClassifier:
 
 
 def _sums(fold: Fold, n_classes: int) -> tuple[Tensor, Tensor]:
-    """X'X (D + 1, D + 1) and X'Y (D + 1, K) of a fold, X with a last column of ones."""
+    """Return X'X (D + 1, D + 1) and X'Y (D + 1, K) of a fold, X with a last column of ones."""
     x = fold.features.double()
     x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
     y = F.one_hot(fold.labels.long(), n_classes).to(x)

@@ -5,6 +5,7 @@ Song et al., "Learning Invariant Causal Mechanism from Vision-Language Models", 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,20 +23,16 @@ from causalclip.icm.projection import (
 # features choose them on the source domains instead.
 DEFAULT_LAM = 10.0
 DEFAULT_EPS = 0.1
-
-# The precision of the sums; eigenvectors of nearly equal eigenvalues need it.
-DTYPE = torch.float64
-
-# Rows added at a time: enough for a fast matrix product, few enough to stay in the cache.
-BLOCK = 512
+DTYPE = torch.float64  # of the sums; eigenvectors of nearly equal eigenvalues need it
+BLOCK = 512  # rows added at a time: enough for a fast product, few enough to stay in the cache
 
 
 class InterventionMoments:
     """Running E[z z'] and E[d d'], d = z - z_do, of interventional pairs: O(D^2) memory.
 
-    Sums are held in float64, so batches in any order and of any size, and shards added up with `+`,
-    give the same moments. Features are L2-normalised first unless `normalize=False` (the published
-    code uses them raw).
+    Sums are in float64: batches in any order and of any size, and shards added up with `+`, give
+    the same moments. Features are L2-normalised first unless `normalize=False`, as in the published
+    code.
 
     Raises:
         ValueError: `dim` is no positive int.
@@ -70,69 +67,41 @@ class InterventionMoments:
 
     @torch.no_grad()
     def update(
-        self,
-        z: Tensor,
-        z_do: Tensor,
-        *,
-        weight: float = 1.0,
-        names: Sequence[str] | None = None,
+        self, z: Tensor, z_do: Tensor, *, names: Sequence[str] | None = None
     ) -> InterventionMoments:
         """Add pairs of features before and after an intervention, both (..., D); returns self.
 
-        Every pair counts `weight` times, whether it is of images or of texts. `names`, one a pair
-        (files or captions), are quoted if features turn out to be unusable.
+        `names`, one a pair (files or captions), are quoted where features are unusable.
 
         Raises:
-            ValueError: shapes that differ or do not end in D, a weight that is not positive,
-                features that are NaN, infinite, or zero where they are to be normalised; nothing of
-                a refused batch is added.
+            ValueError: shapes that differ or do not end in D, features that are NaN, infinite, or
+                zero where they are to be normalised; nothing of a refused batch is added.
         """
-        if z.shape != z_do.shape or z.shape[-1:] != (self.dim,):
-            raise ValueError(
-                f"z and z_do must both have shape (..., {self.dim}), "
-                f"got {tuple(z.shape)} and {tuple(z_do.shape)}"
-            )
-        if not 0 < weight < float("inf"):
-            raise ValueError(f"weight must be a positive number, got {weight}")
-        rows = [x.reshape(-1, self.dim).to(self._features.device) for x in (z, z_do)]
-        norms = [torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=DTYPE) for x in rows]
-        _check_usable(norms[0], norms[1], names, zero_allowed=not self.normalize)
+        rows, changed = self._rows("z_do", z, z_do)
+        _check_usable((rows, changed), names, zero_allowed=not self.normalize)
         # In blocks, so that all features at once cost no more memory than a batch of them.
-        blocks = [tensor.split(BLOCK) for tensor in (*rows, *norms)]
-        for z_block, z_do_block, norm, norm_do in zip(*blocks, strict=True):
-            self._add(z_block, z_do_block, norm, norm_do, weight=weight)
-        self.n_pairs += len(rows[0])
-        self.weight += weight * len(rows[0])
+        for before, after in zip(rows.split(BLOCK), changed.split(BLOCK), strict=True):
+            before, after = self._scaled(before), self._scaled(after)
+            self._add(before, before - after)
         return self
 
     @torch.no_grad()
     def update_changes(
         self, z: Tensor, changes: Tensor, *, names: Sequence[str] | None = None
     ) -> InterventionMoments:
-        """Add features z with changes d that are not between z and another, both (..., D).
+        """Add features z with changes d that were computed before, both (..., D); returns self.
 
-        Of two interventions on one image, say, or of an image and a text: E[zz'] is of `z` alone.
-        The changes count as they are: take them between features that are `unit` where these are
-        normalised.
+        As of two interventions on one image: E[zz'] is of `z` alone. The changes are not normalised
+        here: compute them from features that are `unit`.
 
         Raises:
             ValueError: shapes that differ or do not end in D, features as in `update`, changes that
                 are NaN or infinite; nothing of a refused batch is added.
         """
-        if z.shape != changes.shape or z.shape[-1:] != (self.dim,):
-            raise ValueError(
-                f"z and changes must both have shape (..., {self.dim}), "
-                f"got {tuple(z.shape)} and {tuple(changes.shape)}"
-            )
-        rows, d = (x.reshape(-1, self.dim).to(self._features) for x in (z, changes))
-        norm, size = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (rows, d))
-        _check_usable(norm, norm, names, zero_allowed=not self.normalize)
-        _check_usable(size, size, names, zero_allowed=True)
-        rows = rows / norm if self.normalize else rows
-        self._features.addmm_(rows.T, rows)
-        self._changes.addmm_(d.T, d)
-        self.n_pairs += len(rows)
-        self.weight += len(rows)
+        rows, changes = self._rows("changes", z, changes)
+        _check_usable((rows,), names, zero_allowed=not self.normalize)
+        _check_usable((changes,), names, zero_allowed=True)
+        self._add(self._scaled(rows), changes.to(DTYPE))
         return self
 
     def merge(self, other: InterventionMoments) -> InterventionMoments:
@@ -157,14 +126,14 @@ class InterventionMoments:
         return self._empty().merge(self).merge(other)
 
     def reweighted(self, total: float) -> InterventionMoments:
-        """The same moments with all pairs together weighing `total`.
+        """Return the same moments with a total weight of `total`.
 
         `images.reweighted(0.7) + texts.reweighted(0.3)` mixes two kinds whatever their numbers.
 
         Raises:
             ValueError: `total` is not positive, or there are no pairs yet.
         """
-        if not 0 < total < float("inf"):
+        if not 0 < total < math.inf:
             raise ValueError(f"total must be a positive number, got {total}")
         result = self._empty().merge(self)
         result._features, result._changes = self.features * total, self.changes * total
@@ -191,14 +160,12 @@ class InterventionMoments:
 
             E[z z'] v = mu N v,    N = E[d d'] + eps (tr E[d d'] / D) I
 
-        Without `estimator`, a given `lam` means `difference` and anything else `generalized`; each
-        estimator reads its own strength only. With a large lam the first keeps directions in which
-        nothing happens at all, neither change nor class.
+        Without `estimator`, a given `lam` means `difference` and anything else `generalized`. With
+        a large lam the first keeps directions without any variance, of change or of class.
 
-        `keep="reference"` keeps the smallest eigenvalues, as the published code does by reading
-        `eigh`'s ascending order from the front; for a large lam those are the directions that
-        change most. `orthonormal=False` leaves the generalized eigenvectors scaled to v'Nv = 1, so
-        that cosines trust a direction the more, the less interventions move it.
+        `keep="reference"` keeps the smallest eigenvalues, as the published code; for a large lam
+        those are the directions that change most. `orthonormal=False` leaves the generalized
+        eigenvectors scaled to v'Nv = 1: a direction counts the more, the less it is moved.
 
         Raises:
             ValueError: an option out of range, fewer pairs than dimensions, or interventions that
@@ -231,16 +198,23 @@ class InterventionMoments:
             settings=settings,
         )
 
-    def _add(
-        self, z: Tensor, z_do: Tensor, norm: Tensor, norm_do: Tensor, *, weight: float
-    ) -> None:
-        if self.normalize:
-            before, after = z / norm, z_do / norm_do  # the float64 norms make both float64
-        else:
-            before, after = z.to(DTYPE), z_do.to(DTYPE)
-        change = before - after
-        self._features.addmm_(before.T, before, alpha=weight)
-        self._changes.addmm_(change.T, change, alpha=weight)
+    def _rows(self, name: str, z: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        if z.shape != other.shape or z.shape[-1:] != (self.dim,):
+            raise ValueError(
+                f"z and {name} must both have shape (..., {self.dim}), "
+                f"got {tuple(z.shape)} and {tuple(other.shape)}"
+            )
+        device = self._features.device
+        return z.reshape(-1, self.dim).to(device), other.reshape(-1, self.dim).to(device)
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        return unit(rows) if self.normalize else rows.to(DTYPE)
+
+    def _add(self, rows: Tensor, changes: Tensor) -> None:
+        self._features.addmm_(rows.T, rows)
+        self._changes.addmm_(changes.T, changes)
+        self.n_pairs += len(rows)
+        self.weight += len(rows)
 
     def _mean(self, total: Tensor) -> Tensor:
         if not self.n_pairs:
@@ -263,35 +237,34 @@ class InterventionMoments:
 
 
 def unit(features: Tensor) -> Tensor:
-    """Features (..., D) at length one, in float64, as moments normalise them."""
+    """Return features (..., D) of length one in float64, as moments normalise them."""
     return features / torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=DTYPE)
 
 
 def _strength(estimator: Estimator, lam: float | None, eps: float | None) -> float:
     if estimator == "difference":
         lam = DEFAULT_LAM if lam is None else lam
-        if not 0 <= lam < float("inf"):
-            raise ValueError(f"lam must be a number >= 0, got {lam}")
-        return float(lam)
+        if 0 <= lam < math.inf:
+            return float(lam)
+        raise ValueError(f"lam must be a number >= 0, got {lam}")
     if estimator == "generalized":
         eps = DEFAULT_EPS if eps is None else eps
-        if not 0 < eps < float("inf"):
-            raise ValueError(f"eps must be a number > 0, got {eps}")
-        return float(eps)
+        if 0 < eps < math.inf:
+            return float(eps)
+        raise ValueError(f"eps must be a number > 0, got {eps}")
     raise ValueError(f"estimator must be 'difference' or 'generalized', got {estimator!r}")
 
 
 def _check_usable(
-    norm: Tensor, norm_do: Tensor, names: Sequence[str] | None, *, zero_allowed: bool
+    rows: tuple[Tensor, ...], names: Sequence[str] | None, *, zero_allowed: bool
 ) -> None:
-    """Judge features by their norms: NaN and infinity survive every sum of squares."""
-    n_pairs = len(norm)
+    """Check features by their norms: NaN and infinity survive every sum of squares."""
+    n_pairs = len(rows[0])
     if names is not None and len(names) != n_pairs:
         raise ValueError(f"names must be one a pair, got {len(names)} for {n_pairs} pairs")
-    usable = norm.isfinite() & norm_do.isfinite()
-    if not zero_allowed:
-        usable &= (norm > 0) & (norm_do > 0)
-    bad = (~usable).flatten().nonzero().flatten().tolist()
+    norms = torch.stack([torch.linalg.vector_norm(x, dim=-1, dtype=DTYPE) for x in rows])
+    usable = norms.isfinite() if zero_allowed else norms.isfinite() & (norms > 0)
+    bad = (~usable).any(0).nonzero().flatten().tolist()
     if bad:
         shown = [str(names[i]) if names is not None else f"pair {i}" for i in bad[:5]]
         raise ValueError(
@@ -315,11 +288,11 @@ def _generalized_eigh(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _signed(vectors: Tensor) -> Tensor:
-    """Columns with their largest entry positive: eigenvectors have no sign of their own."""
+    """Return the columns with their largest entry positive: eigenvectors have no sign."""
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     return vectors * largest.sign()
 
 
 def _energy(span: Tensor, moment: Tensor) -> Tensor:
-    """Share of tr(moment) inside the first j + 1 of k orthonormal columns, shape (k,)."""
+    """Return the share of tr(moment) inside the first j + 1 of k orthonormal columns, (k,)."""
     return ((span * (moment @ span)).sum(0).cumsum(0) / moment.trace()).clamp(0, 1)

@@ -1,200 +1,202 @@
-"""Which figures a run and a study have: one list, for the page and for `causalclip plot`."""
+"""The figures that a run and a study have: one list, for the page and for `causalclip plot`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from causalclip.metrics import risk_coverage
-from causalclip.page.answers import Answers
-from causalclip.page.study import Run, Study
-from causalclip.report import plots_answers, plots_methods, plots_study
-from causalclip.report.groups import by_name
-from causalclip.report.plots_numbers import confusion, reliability
-from causalclip.report.plots_style import Draw
+from causalclip.page.options import KINDS
+from causalclip.page.study import Answers, Study, StudyRun
+from causalclip.plots import run_plots, study_plots
+from causalclip.report.notes import icm_heads
+from causalclip.report.seeds import main_scores, over_seeds
 
-MOST_CLASSES = 20
-"""More make a matrix nobody can read: then the worst pairs stand in a table."""
-
-MOST_ROWS = 24
-"""Of more readings, a comparison shows the methods' own: the table has them all."""
-
-KINDS = {
-    "comparison": "mean and 95 % interval of each method",
-    "fewshot": "accuracy by training images a class",
-    "training": "loss and accuracy of each epoch",
-    "reliability": "accuracy against confidence of each reading",
-    "risk": "error against coverage of each reading",
-    "confusion": "which classes were taken for which (up to 20 classes)",
-    "uncertainty": "histograms for right, wrong and new classes",
-    "templates": "CDC: accuracy of each template",
-    "opinions": "CDC: histograms of each template's uncertainty",
-    "conflict": "CDC: histograms of the templates' conflict, right and wrong",
-    "spectrum": "CLIP-ICM: eigenvalues and what is kept",
-    "energy": "CLIP-ICM: energy kept of features and interventions",
-    "choice": "CLIP-ICM: accuracy of every cell of the grid, the chosen one framed",
-    "angles": "CLIP-ICM: how far resampled images turn the subspace",
-}
-"""Every kind of figure, and what it shows."""
+MATRIX_CLASSES = 20
+"""A larger matrix cannot be read: then a table holds the most frequent mistakes."""
+MOST_PANELS = 6
+"""Of more quantities, a comparison shows the averages: the table has them all."""
+NO_ACCURACY = ("train s", "AUROC", "ECE base", "ECE new")
+"""Quantities that a comparison of accuracies leaves out."""
 
 
 @dataclass(frozen=True, eq=False)
-class Figure:
+class Plot:
     """One figure that can be drawn in any size."""
 
     kind: str
     title: str
-    """What it is of."""
-    draw: Draw
-    height: float = 2.4
-    """Inches, where it is `width` wide."""
+    """The run or table that it shows."""
+    draw: Callable[..., None]
+    data: tuple
+    """The arguments of `draw` after the figure."""
+    height: float | Callable[[float], float] = 2.4
+    """Inches, for a figure `width` wide; or a function of the width."""
     width: float = 3.4
     part: str = ""
     """Which of several of its kind."""
+    first: int = 0
+    """Number of the method, which has the first colour."""
+
+    def size(self, width: float) -> tuple[float, float]:
+        """Return width and height in inches."""
+        if callable(self.height):
+            return width, self.height(width)
+        return width, self.height * width / self.width
 
     @property
     def caption(self) -> str:
-        """What it shows."""
+        """The kind of figure, and its part."""
         return f"{KINDS[self.kind]} ({self.part})" if self.part else KINDS[self.kind]
 
 
-# Of a study
+def study_figures(study: Study, scores: pd.DataFrame) -> Iterator[Plot]:
+    """Yield the overview, a comparison of each table with several methods, and few-shot curves.
 
-
-def study_figures(scores: pd.DataFrame) -> Iterator[Figure]:
-    """A comparison of each table that has several methods, and the few-shot curves."""
-    for table, rows in by_name(scores, "table"):
-        if rows["method"].nunique() > 1:
-            shown = _comparable(rows)
-            draw = partial(plots_study.draw_comparison, rows=shown)
-            yield Figure("comparison", table, draw, plots_study.figure_height(shown), 6.9)
+    Of the methods' own readings; a method has one colour in every figure of the study.
+    """
+    scores = scores[scores.variant == ""]
+    main = main_scores(scores)
+    yield from _comparison(study, "overview", str(study.root), main)
+    for name, rows in scores.groupby("table", sort=False):
+        title, quantities = str(name), rows.quantity[~rows.quantity.isin(NO_ACCURACY)]
+        if quantities.nunique() > MOST_PANELS:
+            quantities = quantities[quantities.isin(("average", "worst"))]
+        yield from _comparison(study, "comparison", title, rows.loc[quantities.index])
         few = rows[(rows.protocol == "fewshot") & (rows.shots > 0)]
         if few["shots"].nunique() > 1:
-            yield Figure("fewshot", table, partial(plots_study.draw_fewshot, rows=few), 2.8, 4.2)
+            height = partial(study_plots.fewshot_height, methods=few["method"].nunique())
+            data = few, study.numbers
+            yield Plot("fewshot", title, study_plots.draw_fewshot, data, height, 4.2)
 
 
-def _comparable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows; without other readings than the methods' own where there were too many."""
-    return rows if rows["method"].nunique() <= MOST_ROWS else rows[rows.variant == ""]
+def _comparison(study: Study, kind: str, title: str, rows: pd.DataFrame) -> Iterator[Plot]:
+    quantities = list(dict.fromkeys(rows.quantity))
+    if (methods := rows["method"].nunique()) > 1 and quantities:
+        size = {"panels": len(quantities), "methods": methods}
+        height = partial(study_plots.comparison_height, **size)
+        data = over_seeds(rows), quantities, study.numbers
+        width = 1.9 + 1.25 * min(len(quantities), 4)
+        yield Plot(kind, title, study_plots.draw_comparison, data, height, width)
 
 
-# Of a run
+def run_figures(study: Study, run: StudyRun, answers: Answers | None) -> Iterator[Plot]:
+    """Yield the figures of a run, the method's colour first.
+
+    Those of its predictions only if they can be read.
+    """
+    first = study.numbers.get(run.method, 0)
+    yield from (replace(plot, first=first) for plot in _run_figures(study, run, answers))
 
 
-def run_figures(study: Study, run: Run, answers: Answers | None) -> Iterator[Figure]:
-    """The figures of a run; those of its answers only where they can be read."""
+def _run_figures(study: Study, run: StudyRun, answers: Answers | None) -> Iterator[Plot]:
     curve = (run.result.training or {}).get("curve")
     if curve and curve["epoch"]:
-        draw = partial(plots_answers.draw_training, curve=curve)
-        yield Figure("training", run.name, draw, 3.0)
+        yield Plot("training", run.name, run_plots.draw_training, (curve,), 3.0)
     if answers is not None:
-        yield from _of_answers(study, run, answers)
-    yield from _of_templates(run, answers)
-    yield from _of_subspaces(run)
+        yield from _answer_figures(study, run, answers)
+    if members := run.result.members.get("template"):
+        data = members, run.result.metrics["accuracy"]
+        yield Plot("templates", run.name, run_plots.draw_templates, data)
+    arrays = {} if answers is None else answers.arrays
+    if "template_uncertainty" in arrays:
+        columns = enumerate(arrays["template_uncertainty"].T, start=1)
+        groups = {f"S{number}": values for number, values in columns}
+        yield Plot("opinions", run.name, run_plots.draw_histograms, (groups,))
+    if answers is not None and "conflict" in arrays:
+        groups = _by_correctness(arrays["conflict"], answers.correct)
+        yield Plot("conflict", run.name, run_plots.draw_histograms, (groups, "conflict"))
+    if heads := run_heads(run):
+        yield from _icm_figures(run.name, heads)
 
 
-def _of_answers(study: Study, run: Run, answers: Answers) -> Iterator[Figure]:
-    bins = {name: reliability(p, answers.labels) for name, (p, _) in answers.readings.items()}
-    yield Figure(
-        "reliability", run.name, partial(plots_answers.draw_reliability, readings=bins), 3.0
-    )
-    risks = {
-        name: risk_coverage(u, p.argmax(-1) == answers.labels)
-        for name, (p, u) in answers.readings.items()
-    }
-    yield Figure("risk", run.name, partial(plots_answers.draw_risk_coverage, readings=risks))
-    groups = uncertainty_groups(study, run, answers)
-    yield Figure("uncertainty", run.name, partial(plots_answers.draw_uncertainty, groups=groups))
+def _answer_figures(study: Study, run: StudyRun, answers: Answers) -> Iterator[Plot]:
+    labels, readings = answers.arrays["label"], answers.readings
+    bins = {name: run_plots.reliability(p, labels) for name, (p, _) in readings.items()}
+    data = bins, answers.arrays["probabilities"].max(-1)
+    yield Plot("reliability", run.name, run_plots.draw_reliability, data, 3.4)
+    risks = {name: risk_coverage(u, p.argmax(-1) == labels) for name, (p, u) in readings.items()}
+    yield Plot("risk", run.name, run_plots.draw_risk_coverage, (risks,))
+    groups = uncertainty_by_group(study, run, answers)
+    yield Plot("uncertainty", run.name, run_plots.draw_histograms, (groups,))
     names = run.result.classnames
-    if len(names) <= MOST_CLASSES:
-        matrix = confusion(answers.labels, answers.predicted, classes=len(names))
-        draw = partial(plots_answers.draw_confusion, matrix=matrix, names=names)
-        yield Figure("confusion", run.name, draw, 1.4 + 0.17 * len(names), 1.6 + 0.17 * len(names))
+    if len(names) <= MATRIX_CLASSES:
+        data, size = (confusion(run, answers), names), 0.17 * len(names)
+        yield Plot("confusion", run.name, run_plots.draw_confusion, data, 1.4 + size, 1.6 + size)
 
 
-def _of_templates(run: Run, answers: Answers | None) -> Iterator[Figure]:
-    members = run.result.members.get("template")
-    if members:
-        fused = run.result.metrics["accuracy"]
-        draw = partial(plots_methods.draw_templates, members=members, fused=fused)
-        yield Figure("templates", run.name, draw)
-    if answers is not None and answers.opinions is not None:
-        each = {f"S{number}": u for number, u in enumerate(answers.opinions.T, start=1)}
-        draw = partial(plots_answers.draw_uncertainty, groups=each)
-        yield Figure("opinions", run.name, draw)
-    if answers is not None and answers.conflict is not None:
-        groups = split(answers.conflict, answers.right)
-        draw = partial(plots_answers.draw_uncertainty, groups=groups, label="conflict")
-        yield Figure("conflict", run.name, draw)
-
-
-def _of_subspaces(run: Run) -> Iterator[Figure]:
-    heads = subspaces(run)
-    if not heads:
-        return
-    yield Figure("spectrum", run.name, partial(plots_methods.draw_spectrum, heads=heads))
-    energy = partial(plots_methods.draw_energy, heads=heads)
-    yield Figure("energy", run.name, energy, 0.9 + 0.45 * len(heads))
+def _icm_figures(title: str, heads: run_plots.Heads) -> Iterator[Plot]:
+    yield Plot("spectrum", title, run_plots.draw_spectrum, (heads,))
+    yield Plot("energy", title, run_plots.draw_energy, (heads,), 0.9 + 0.45 * len(heads))
     for name, head in heads.items():
         if head["grid"]:
-            draw = partial(plots_methods.draw_choice, grid=head["grid"], chosen=head["choice"])
-            yield Figure("choice", f"{run.name} · {name}", draw, 2.6, 5.2, name)
-    certain = {name: head for name, head in heads.items() if "certainty" in head}
-    if certain:
-        angles = partial(plots_methods.draw_angles, heads=certain)
-        yield Figure("angles", run.name, angles, 0.8 + 0.3 * len(certain))
+            data = head["grid"], head["choice"]
+            yield Plot("choice", f"{title} · {name}", run_plots.draw_choice, data, 2.6, 5.2, name)
+    if certain := {name: head for name, head in heads.items() if "certainty" in head}:
+        yield Plot("angles", title, run_plots.draw_angles, (certain,), 0.8 + 0.3 * len(certain))
 
 
-def subspaces(run: Run) -> Mapping[str, Mapping[str, Any]]:
-    """What results.json says of CLIP-ICM's subspaces; none where an older one lacks the spectrum.
-
-    `details` are any method's own: only those that look like CLIP-ICM's are taken for them.
-    """
-    heads = run.result.details.get("heads")
-    if not isinstance(heads, dict):
-        return {}
-    needed = {"choice", "grid", "spectrum", "feature_energy_kept", "intervention_energy_kept"}
-    return {
-        name: head for name, head in heads.items() if isinstance(head, dict) and needed <= set(head)
-    }
+def run_heads(run: StudyRun) -> dict[str, dict[str, Any]]:
+    """Return CLIP-ICM's subspaces of results.json by reading, with all that figures need."""
+    return icm_heads(run.result.details, _Head)
 
 
-def uncertainty_groups(study: Study, run: Run, answers: Answers) -> dict[str, NDArray]:
-    """Uncertainty of right and wrong answers on classes that were trained, and of new classes.
+class _Choice(TypedDict):
+    estimator: str
+    strength: float
+    dim_inv: int
+
+
+class _Cell(TypedDict):
+    estimator: str
+    strength: float
+    dim_inv: int
+    mean: float | None
+
+
+class _Head(TypedDict):
+    choice: _Choice
+    grid: list[_Cell]
+    spectrum: list[float | None]
+    feature_energy_kept: float
+    intervention_energy_kept: float
+
+
+def confusion(run: StudyRun, answers: Answers) -> NDArray[np.int64]:
+    """Return how many images (K, K) of each class (rows) were predicted as each (columns)."""
+    from sklearn.metrics import confusion_matrix
+
+    classes = np.arange(len(run.result.classnames))
+    return confusion_matrix(answers.arrays["label"], answers.predicted, labels=classes)
+
+
+def uncertainty_by_group(study: Study, run: StudyRun, answers: Answers) -> dict[str, NDArray]:
+    """Return the uncertainty of right and wrong answers on trained classes, and of new classes.
 
     Of a base-to-novel pair both halves together; of one model on known and open classes, apart.
+    New classes are known only on the data set that the model was trained on.
     """
-    other = run.other_half
-    if other is not None and other not in study.broken:
-        pair = {run.result.subsample_classes: answers}
-        second = study.of_file(other)
-        pair[second.result.subsample_classes] = second.answers()
-        base, new = pair["base"], pair["new"]
-        return {**split(base.uncertainty, base.right), "new classes": new.uncertainty}
-    new = of_new_classes(run, answers)
-    groups = split(answers.uncertainty[~new], answers.right[~new])
-    return {**groups, **({"new classes": answers.uncertainty[new]} if new.any() else {})}
+    uncertainty, correct = answers.arrays["uncertainty"], answers.correct
+    if run.other_half is not None and run.other_half not in study.broken:
+        other = study.run_of(run.other_half).answers()
+        base, new = (other, answers) if run.result.subsample_classes == "new" else (answers, other)
+        groups = _by_correctness(base.arrays["uncertainty"], base.correct)
+        return {**groups, "new classes": new.arrays["uncertainty"]}
+    result, trained = run.result, run.result.trained()
+    same_data = trained["dataset"] == result.dataset and bool(trained["classnames"])
+    new_classes = [same_data and name not in trained["classnames"] for name in result.classnames]
+    is_new = np.array(new_classes)[answers.arrays["label"]]
+    groups = _by_correctness(uncertainty[~is_new], correct[~is_new])
+    return groups | ({"new classes": uncertainty[is_new]} if is_new.any() else {})
 
 
-def split(values: NDArray, right: NDArray) -> dict[str, NDArray]:
-    """Values (N,) of the right and of the wrong answers, without an empty one."""
-    groups = {"right": values[right], "wrong": values[~right]}
+def _by_correctness(values: NDArray, correct: NDArray) -> dict[str, NDArray]:
+    """Return values (N,) of the right and of the wrong answers, without an empty group."""
+    groups = {"right": values[correct], "wrong": values[~correct]}
     return {name: part for name, part in groups.items() if len(part)}
-
-
-def of_new_classes(run: Run, answers: Answers) -> NDArray[np.bool_]:
-    """(N,), which images are of classes that the model was not trained on.
-
-    Asked of one data set only: another one's classes go by other names.
-    """
-    trained = run.result.trained()
-    if trained["dataset"] != run.result.dataset or not trained["classnames"]:
-        return np.zeros(len(answers.labels), bool)
-    new = [name not in trained["classnames"] for name in run.result.classnames]
-    return np.array(new)[answers.labels]

@@ -1,141 +1,192 @@
-"""The gallery: the most telling test images of a study, and what each run answered about them."""
+"""Pictures on the page: a gallery of test images, and what `causalclip explain` has drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import base64
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+from PIL import Image
 
-from causalclip.page.answers import Answers
-from causalclip.page.study import Run
-from causalclip.page.thumbnails import thumbnail
+from causalclip.page.study import Answers, StudyRun
+from causalclip.records.results import EXPLAINED_FOLDER
 
+TILE = 96
+"""Pixels of the longer side of a test image; smaller images stay as they are."""
 TOP = 0.8
 """Images above this quantile of a run's uncertainty (conflict) are its uncertain (conflicting)."""
+MOST_EXPLAINED = 40
+"""Of all runs together: about 100 kB each."""
+EXPLAINED = 1320
+"""Pixels of the longer side of an explained picture, two of which are one of the page."""
 
 
-@dataclass(frozen=True, eq=False)
-class Answered:
-    """What the gallery needs of a run: a few numbers an image, not its probabilities of K."""
-
-    run: Run
-    paths: NDArray[np.str_]
-    labels: NDArray[np.integer]
-    predicted: NDArray[np.integer]
-    probability: NDArray
-    """(N,), of the predicted class."""
-    uncertainty: NDArray
-    conflict: NDArray | None
-    votes: NDArray[np.integer] | None
-    """(N, M), the class each template predicts."""
-    certainty: NDArray | None
-    """(N, M), how probable it says that class is."""
-
-    @classmethod
-    def of(cls, run: Run, answers: Answers) -> Answered:
-        """The gallery's part of a run's answers."""
-        templates = answers.templates
-        return cls(
-            run,
-            answers.paths,
-            answers.labels,
-            answers.predicted,
-            answers.probabilities.max(-1),
-            answers.uncertainty,
-            answers.conflict,
-            None if templates is None else templates.argmax(-1),
-            None if templates is None else templates.max(-1),
-        )
-
-    def telling(self) -> list[NDArray[np.integer]]:
-        """Rows (N,) in several orders: wrong and sure, uncertain, conflicting, and evenly all."""
-        by_certainty = np.argsort(self.uncertainty, kind="stable")
-        wrong = (self.predicted != self.labels)[by_certainty]
-        orders = [by_certainty[wrong], by_certainty[::-1]]
-        if self.conflict is not None:
-            orders.append(np.argsort(-self.conflict, kind="stable"))
-        # Golden-ratio steps through the data: any prefix of them is spread over all classes.
-        count = len(self.labels)
-        evenly = np.argsort((np.arange(count) * 0.6180339887498949) % 1, kind="stable")
-        return [*orders, evenly]
-
-
-def gallery(answered: Sequence[Answered], *, cap: int) -> dict[str, Any]:
-    """What the page's script shows, as JSON values.
+def thumbnail(path: str | Path, *, side: int = TILE) -> tuple[str, str]:
+    """Return a JPEG data URI, and an empty reason; or no URI, and why there is none.
 
     Args:
-        answered: the runs that have predictions.
+        path: of the image, which is read as the loaders read it.
+        side: pixels of its longer side at most.
+    """
+    # Only a page with pictures waits for torch.
+    import causalclip.plugin  # noqa: F401  (before the first import of dassl)
+    from causalclip.data.pictures import image_or_reason
+
+    small = image_or_reason(str(path))
+    if isinstance(small, str):
+        return "", f"not readable ({small})"
+    small.thumbnail((side, side))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=75)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), ""
+
+
+@dataclass(frozen=True)
+class PictureRoots:
+    """The folders whose pictures a page may embed: a predictions.npz can name any file."""
+
+    study: Path
+    data: Sequence[Path] = ()
+
+    def refusal(self, path: str | Path) -> str:
+        """Return why a picture is not embedded; empty if it may be.
+
+        The user's data folders may hold links to elsewhere; the study's, which may have been
+        downloaded, may not.
+        """
+        place = os.path.abspath(path)
+        if any(Path(place).is_relative_to(os.path.abspath(root)) for root in self.data):
+            return ""
+        if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(self.study)):
+            return ""
+        return "outside the study and --data"
+
+
+def gallery_rows(answers: Answers) -> pd.DataFrame:
+    """Return the columns that the gallery needs, a row a test image: no probabilities (N, K)."""
+    arrays = answers.arrays
+    columns = {name: arrays[name] for name in ("path", "label", "uncertainty")}
+    rows = pd.DataFrame(columns).assign(
+        prediction=answers.predicted,
+        probability=arrays["probabilities"].max(-1),
+        conflict=arrays.get("conflict", np.nan),
+    )
+    if "template_probabilities" in arrays:
+        for member, p in enumerate(arrays["template_probabilities"].swapaxes(0, 1)):
+            rows[f"vote {member}"], rows[f"certainty {member}"] = p.argmax(-1), p.max(-1)
+    return rows
+
+
+def gallery(
+    runs: Sequence[tuple[StudyRun, pd.DataFrame]], roots: PictureRoots, *, cap: int
+) -> dict[str, Any]:
+    """Return what the page's script shows, as JSON values.
+
+    Args:
+        runs: those that have predictions, with their `gallery_rows`.
+        roots: where pictures may be.
         cap: how many different images are shown; of every run in turn the most telling.
     """
-    total = len(set().union(*(set(part.paths.tolist()) for part in answered)))
-    chosen = {path: place for place, path in enumerate(chosen_paths(answered, cap))}
-    pictures = [thumbnail(path) for path in chosen]
+    orders = [order for _, rows in runs for order in _orders(rows)]
+    in_turn = dict.fromkeys(chain.from_iterable(zip_longest(*orders)))
+    in_turn.pop(None, None)
+    chosen = {path: place for place, path in enumerate(list(in_turn)[:cap])}
+    images = []
+    for path in chosen:
+        reason = roots.refusal(path)
+        src, reason = ("", reason) if reason else thumbnail(path)
+        images.append({"src": src, "reason": reason, "path": path})
+    shown = [_gallery_run(run, rows, chosen) for run, rows in runs]
+    return {"total": len(in_turn), "images": images, "runs": shown}
+
+
+def _orders(rows: pd.DataFrame) -> list[list[str]]:
+    """Return the paths in several orders: wrong and sure, uncertain, conflicting, all."""
+    surest = rows.sort_values("uncertainty", kind="stable")
+    orders = [surest[surest.prediction != surest.label], surest[::-1]]
+    if rows.conflict.notna().any():
+        orders.append(rows.sort_values("conflict", ascending=False, kind="stable"))
+    # Golden-ratio steps through the data: any prefix of them is spread over all classes.
+    steps = (np.arange(len(rows)) * 0.6180339887498949) % 1
+    return [list(order["path"]) for order in (*orders, rows.iloc[np.argsort(steps, kind="stable")])]
+
+
+def _gallery_run(run: StudyRun, rows: pd.DataFrame, chosen: Mapping[str, int]) -> dict[str, Any]:
+    shown = rows[rows["path"].isin(chosen)]
     return {
-        "total": total,
-        "images": [
-            {"src": src, "reason": reason, "path": path}
-            for (src, reason), path in zip(pictures, chosen, strict=True)
-        ],
-        "runs": [_of_run(part, chosen) for part in answered],
+        "anchor": run.anchor,
+        "name": run.name,
+        "domain": " ".join(run.result.target_domains),
+        "classes": run.result.classnames,
+        "count": len(rows),
+        **_correctness(rows),
+        "uncertain": _digits(float(rows.uncertainty.quantile(TOP))),
+        "conflicting": _digits(float(rows.conflict.quantile(TOP))),
+        "items": [_item(row, chosen[row["path"]]) for row in shown.to_dict("records")],
     }
 
 
-def chosen_paths(answered: Sequence[Answered], cap: int) -> list[str]:
-    """At most `cap` paths: of each order of each run in turn the next that is not chosen yet."""
-    chosen: dict[str, None] = {}
-    for path in _in_turn(answered):
-        if len(chosen) >= cap:
-            break
-        chosen.setdefault(path)
-    return list(chosen)
+def _correctness(rows: pd.DataFrame) -> dict[str, str]:
+    """Return which images a run has tested, as a digest, and 1 for each that it has right, else 0.
+
+    In the order of their paths, so that two runs on the same images can be compared.
+    """
+    ordered = rows.sort_values("path", kind="stable")
+    digest = hashlib.sha256("\n".join(ordered["path"].astype(str)).encode()).hexdigest()[:16]
+    right = (ordered.prediction == ordered.label).astype(int)
+    return {"tested": digest, "right": "".join(map(str, right))}
 
 
-def _in_turn(answered: Sequence[Answered]) -> Iterator[str]:
-    orders = [(part.paths, rows) for part in answered for rows in part.telling()]
-    for several in zip_longest(*(rows for _, rows in orders)):
-        for (paths, _), row in zip(orders, several, strict=True):
-            if row is not None:
-                yield str(paths[row])
-
-
-def _of_run(part: Answered, chosen: Mapping[str, int]) -> dict[str, Any]:
-    rows = [row for row, path in enumerate(part.paths.tolist()) if path in chosen]
-    return {
-        "anchor": part.run.anchor,
-        "name": part.run.name,
-        "domain": " ".join(part.run.result.target_domains),
-        "classes": part.run.result.classnames,
-        "count": len(part.labels),
-        "uncertain": _digits(np.quantile(part.uncertainty, TOP)),
-        "conflicting": None if part.conflict is None else _digits(np.quantile(part.conflict, TOP)),
-        "items": [_item(part, row, chosen[str(part.paths[row])]) for row in rows],
-    }
-
-
-def _item(part: Answered, row: int, image: int) -> list[Any]:
-    """[image, label, prediction, probability, uncertainty, conflict, votes], as the script reads.
+def _item(row: Mapping[Any, Any], image: int) -> list[Any]:
+    """Return [image, label, prediction, probability, uncertainty, conflict, votes] for the script.
 
     Votes are [class, probability] of each template, or null.
     """
-    votes = None
-    if part.votes is not None and part.certainty is not None:
-        pairs = zip(part.votes[row].tolist(), part.certainty[row].tolist(), strict=True)
-        votes = [[vote, _digits(p)] for vote, p in pairs]
-    return [
-        image,
-        int(part.labels[row]),
-        int(part.predicted[row]),
-        _digits(part.probability[row]),
-        _digits(part.uncertainty[row]),
-        None if part.conflict is None else _digits(part.conflict[row]),
-        votes,
-    ]
+    numbers = [_digits(row[name]) for name in ("probability", "uncertainty", "conflict")]
+    members = [name.removeprefix("vote ") for name in row if name.startswith("vote ")]
+    votes = [[row[f"vote {m}"], _digits(row[f"certainty {m}"])] for m in members]
+    return [image, row["label"], row["prediction"], *numbers, votes or None]
 
 
 def _digits(value: float) -> float | None:
-    """Four digits, which 1e-69 has too; null for what is no number."""
+    """Return four significant digits; null for what is not finite."""
     return float(f"{value:.4g}") if np.isfinite(value) else None
+
+
+def explanations(
+    runs: Sequence[StudyRun], roots: PictureRoots, *, most: int = MOST_EXPLAINED
+) -> dict[Path, dict[str, Any]]:
+    """Return the pictures of `causalclip explain` by results.json of each run that has any.
+
+    Of every run in turn, `most` in all; the others are counted.
+    """
+    files = {run.file: sorted((run.folder / EXPLAINED_FOLDER).glob("*.png")) for run in runs}
+    in_turn = [file for turn in zip_longest(*files.values()) for file in turn if file]
+    chosen = set(in_turn[:most])
+    return {
+        key: {
+            "folder": key.parent / EXPLAINED_FOLDER,
+            "shown": [_explained_picture(file, roots) for file in pictures if file in chosen],
+            "left_out": len(set(pictures) - chosen),
+        }
+        for key, pictures in files.items()
+        if pictures
+    }
+
+
+def _explained_picture(file: Path, roots: PictureRoots) -> dict[str, Any]:
+    reason = roots.refusal(file)
+    src, reason = ("", reason) if reason else thumbnail(file, side=EXPLAINED)
+    if not src:
+        return {"src": "", "text": f"{file}: {reason}"}
+    with Image.open(file) as image:
+        text = str(image.info.get("Description", file.name))
+        return {"src": src, "text": text, "width": image.width // 2}

@@ -1,90 +1,93 @@
-"""The command `causalclip plot`: figures and LaTeX tables of a study as files for a paper.
-
-    causalclip plot reliability output --format pdf --width column
-    causalclip plot fewshot output --format svg --to figures
-    causalclip plot all output --method CDC
-    causalclip plot tables output
-
-Figures are in one style, in colours that colour-blind readers tell apart, with text that stays
-text, as wide as a column (3.35 inches) or a page (6.9) of a paper. Tables use booktabs.
-"""
+"""Write figures and LaTeX tables of the results below a folder: `causalclip plot`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from causalclip.page.figures import KINDS, Figure, run_figures, study_figures
-from causalclip.page.latex import latex_tables
+import pandas as pd
+
+from causalclip.errors import sentence
+from causalclip.files.atomic import replacing
+from causalclip.files.text import visible
+from causalclip.page.figures import Plot, run_figures, study_figures
+from causalclip.page.options import ALL, KINDS, PAPER, TABLES, plot_parser
 from causalclip.page.study import Study
-from causalclip.report.curves import slug
-from causalclip.report.plots_style import WIDTHS, write_figure
+from causalclip.plots.style import WIDTHS, write_figure
+from causalclip.report.formats import file_stem, latex_table
+from causalclip.report.seeds import main_scores
+from causalclip.report.tables import result_tables
 
-TABLES, ALL = "tables", "all"
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options."""
-    kinds = "\n".join(f"  {name:12} {text}" for name, text in KINDS.items())
-    p = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=f"kinds:\n{kinds}\n  {TABLES:12} every table, in LaTeX with booktabs\n"
-        f"  {ALL:12} all of these",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = p.add_argument
-    add("kind", choices=[*KINDS, TABLES, ALL], metavar="KIND", help="what to draw, see below")
-    add("output", type=Path, help="folder with results.json files below it")
-    add("--format", choices=["pdf", "png", "svg"], default="pdf", help="default: pdf")
-    add("--width", choices=list(WIDTHS), default="column", help="of a column or a page of a paper")
-    add("--to", type=Path, metavar="DIR", help="where to write (default: OUTPUT/figures)")
-    add("--method", nargs="+", metavar="NAME", default=[], help="these methods only")
-    return p
+OF_TABLES = ("comparison", "fewshot")
+"""Kinds that have a figure for each table."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the files and name them; 2 where there is nothing to draw."""
-    args = parser().parse_args(arguments)
+    """Write the files and print their names; 2 if there is nothing to draw."""
+    args = plot_parser().parse_args(arguments)
     folder = args.to or args.output / "figures"
     try:
         study = Study.read(args.output)
-        written = [*figures(args, study, folder)]
+        written = []
+        plots = _selected_plots(args, study)
+        for plot in _once(study, plots) if args.kind == PAPER else plots:
+            name = "" if args.kind == PAPER and plot.kind not in OF_TABLES else plot.title
+            path = folder / f"{file_stem(f'{plot.kind} {name}')}.{args.format}"
+            size = plot.size(WIDTHS[args.width])
+            figure = write_figure(path, plot.draw, *plot.data, size=size, first=plot.first)
+            written.append(figure)
         if args.kind in (TABLES, ALL):
-            written += latex_tables(study.scores, folder)
+            written += write_latex_tables(study.scores, folder)
         if not written:
             raise ValueError(f"nothing below {args.output} makes a figure of {args.kind}")
     except (ValueError, OSError) as error:
-        print(f"causalclip plot: {error}", file=sys.stderr)
+        print(f"causalclip plot: {sentence(error)}", file=sys.stderr)
         return 2
     for problem in study.problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {visible(problem)}", file=sys.stderr)
     print(*(f"wrote {path}" for path in written), sep="\n")
     return 0
 
 
-def figures(args: argparse.Namespace, study: Study, folder: Path) -> Iterator[Path]:
-    """Write the figures that are asked for, one after the other."""
-    for name, figure in asked(args, study):
-        path = folder / f"{figure.kind}_{name}.{args.format}"
-        yield write_figure(figure.draw, path, width=args.width, ratio=figure.height / figure.width)
+def write_latex_tables(scores: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write each table of the scores as a .tex file of its own, and return the files."""
+    written = []
+    for title, table in result_tables(scores):
+        path = folder / f"table_{file_stem(title)}.tex"
+        with replacing(path) as part:
+            part.write_text(latex_table(title, table), encoding="utf-8")
+        written.append(path)
+    return written
 
 
-def asked(args: argparse.Namespace, study: Study) -> Iterator[tuple[str, Figure]]:
-    """The figures of the kind and methods that are asked for, each with a name of its own."""
-    kinds = set(KINDS) if args.kind == ALL else {args.kind}
+def _once(study: Study, plots: Iterable[Plot]) -> Iterator[Plot]:
+    """Yield the study's figures, and of each other kind the first run's of the leading method."""
+    main = main_scores(study.scores)
+    means = main.groupby("method")["value"].mean()
+    places = {study.numbers[str(m)]: k for k, m in enumerate(means.sort_values().index[::-1])}
+    best: dict[str, Plot] = {}
+    for plot in plots:
+        if plot.kind in OF_TABLES:
+            yield plot
+        elif plot.kind not in best or places.get(plot.first, len(places)) < places.get(
+            best[plot.kind].first, len(places)
+        ):
+            best[plot.kind] = plot
+    yield from best.values()
+
+
+def _selected_plots(args: argparse.Namespace, study: Study) -> Iterator[Plot]:
+    kinds = set(KINDS) if args.kind in (ALL, PAPER) else {args.kind}
     scores = study.scores
-    if args.method:
-        scores = scores[scores.trainer.isin(args.method)]
-    for figure in study_figures(scores):
-        if figure.kind in kinds:
-            yield slug(figure.title), figure
-    if kinds <= {"comparison", "fewshot", TABLES}:
+    if args.methods:
+        scores = scores[scores.trainer.isin(args.methods)]
+    yield from (plot for plot in study_figures(study, scores) if plot.kind in kinds)
+    if kinds <= {"overview", *OF_TABLES, TABLES}:
         return
     for run in study.runs:
-        if not args.method or run.result.trainer in args.method:
+        if not args.methods or run.result.trainer in args.methods:
             answers = None if run.file in study.broken else run.answers()
-            for figure in run_figures(study, run, answers):
-                if figure.kind in kinds:
-                    yield slug(figure.title), figure
+            plots = run_figures(study, run, answers)
+            yield from (plot for plot in plots if plot.kind in kinds)

@@ -2,172 +2,198 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
-from causalclip.page.answers import Answers
-from causalclip.page.cells import Table, of_metrics, of_rows
-from causalclip.page.figures import MOST_CLASSES, Figure, run_figures, subspaces
-from causalclip.page.settings import differences, whole
-from causalclip.page.study import Run, Study
-from causalclip.report.plots_numbers import confusion, worst_pairs
-from causalclip.report.plots_style import inline_svg
-from causalclip.report.results import Result
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from causalclip.page.figures import MATRIX_CLASSES, Plot, confusion, run_figures, run_heads
+from causalclip.page.study import Answers, Study, StudyRun
+from causalclip.page.tables import PageCell, PageTable, metric_table, plain_table
+from causalclip.plots.style import inline_svg
+from causalclip.records.results import Result
+from causalclip.report.runs import RunSettings, relevant_settings
 from causalclip.report.tables import shots_name
+from causalclip.runs.recipes import CONFIGS
+from causalclip.settings.check import flatten
+from causalclip.settings.config_file import read_config
 
 WIDE = 4.5
 """Inches; a wider figure could not be read in one of three columns."""
+FIXED = "training reliability risk uncertainty templates opinions conflict".split()
+"""Kinds of figures whose margins can be the same in every run."""
+DOTTED_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
+COST_UNITS = {
+    "seconds": "s",
+    "epochs": "epochs",
+    "steps": "steps",
+    "images": "images",
+    "learnable_parameters": "learnable parameters",
+    "peak_memory_mb": "MiB at most",
+}
+"""Keys of `training` in results.json and their units."""
+ANGLES = ("resamples", "angle_50", "angle_95", "bound")
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure as an element of the page."""
-
-    title: str
-    caption: str
-    svg: str
-    wide: bool = False
-    """Whether it needs the room of two."""
-
-
-@dataclass(frozen=True)
-class RunView:
-    """What the template shows of a run."""
-
-    run: Run
-    facts: Sequence[tuple[str, str]]
-    differences: Sequence[tuple[str, str, str]]
-    settings: Sequence[tuple[str, str]]
-    tables: Sequence[Table]
-    drawings: Sequence[Drawing]
-    pictured: bool
-    """Whether the gallery has its images."""
-
-    @property
-    def accuracy(self) -> float:
-        """Per cent."""
-        return self.run.result.metrics["accuracy"]
-
-
-def view_of(study: Study, run: Run, answers: Answers | None) -> RunView:
-    """A run's view; without what its predictions are needed for where they cannot be read."""
-    figures = run_figures(study, run, answers)
-    return RunView(
-        run,
-        facts_of(run.result, run),
-        differences(run.result),
-        whole(run.result),
-        list(tables_of(run, answers)),
-        [drawing(figure, f"{run.anchor}-{i}") for i, figure in enumerate(figures)],
-        answers is not None,
-    )
-
-
-def drawing(figure: Figure, name: str) -> Drawing:
-    """A figure as SVG; `name` is unlike any other figure's."""
-    label = f"{figure.caption}; {figure.title}"
-    svg = inline_svg(figure.draw, label=label, name=name, width=figure.width, height=figure.height)
-    return Drawing(figure.title, figure.caption, svg, figure.width > WIDE)
-
-
-def facts_of(result: Result, run: Run) -> list[tuple[str, str]]:
-    """What was run, when, with what, and what it cost."""
-    trained = result.trained_on
-    facts = [
-        ("method", result.trainer),
-        ("configuration", result.config_name or "not said"),
-        ("backbone", result.backbone),
-        ("data", f"{result.dataset}, {result.split} images"),
-        ("source domains", " ".join(result.source_domains)),
-        ("target domains", " ".join(result.target_domains)),
-        ("trained on", f"{trained['dataset']}, {shots_name(trained['shots'])}" if trained else ""),
-        ("finished", result.time),
-        *_cost(result),
-        ("measured about itself", _numbers(result)),
-        ("versions", ", ".join(f"{k} {v}" for k, v in result.versions.items() if v)),
-        ("command", " ".join([*result.command[:1], shlex.join(result.command[1:])])),
-        ("folder", str(run.folder)),
-    ]
-    return [(name, text) for name, text in facts if text]
-
-
-def _cost(result: Result) -> Iterator[tuple[str, str]]:
-    training, evaluation = result.training or {}, result.evaluation
-    names = {
-        "seconds": "s",
-        "epochs": "epochs",
-        "steps": "steps",
-        "images": "images",
-        "learnable_parameters": "learnable parameters",
-        "peak_memory_mb": "MiB at most",
+def run_view(study: Study, run: StudyRun, answers: Answers | None) -> dict[str, Any]:
+    """Return a run's section; without what needs its predictions if they cannot be read."""
+    skipped = _skipped(study, run)
+    figures = enumerate(f for f in run_figures(study, run, answers) if f.kind not in skipped)
+    settings = sorted(relevant_settings(run.result).items())
+    return {
+        "run": run,
+        "facts": run_facts(run),
+        "differences": recipe_differences(run.result),
+        "settings": [(key, value_text(value)) for key, value in settings],
+        "tables": list(_tables(run, answers)),
+        "drawings": [drawing(figure, f"{run.anchor}-{number}") for number, figure in figures],
+        "pictured": answers is not None,
     }
-    said = [f"{training[key]:,.6g} {name}" for key, name in names.items() if training.get(key)]
-    yield "training", ", ".join(said)
-    if training.get("resumed_from_epoch"):
-        yield "resumed", f"after epoch {training['resumed_from_epoch']}; seconds are from there on"
-    if evaluation:
-        seconds, images = evaluation.get("seconds", 0), evaluation.get("images", 0)
-        yield "evaluation", f"{seconds:.3g} s, {images:g} images"
 
 
-def _numbers(result: Result) -> str:
-    """The plain numbers of `details`: CDC's offset and discount."""
+def _skipped(study: Study, run: StudyRun) -> list[str]:
+    """Return the kinds that are not drawn: the table of classes and the base half have them."""
+    second = run.other_half is not None and run.result.subsample_classes == "new"
+    second = second and run.other_half not in study.broken
+    return ["confusion", *(["uncertainty"] * second)]
+
+
+def drawing(plot: Plot, name: str) -> dict[str, Any]:
+    """Return a figure as an element of the page; `name` is unique in it."""
+    label = f"{plot.caption}; {plot.title}"
+    style = {"size": plot.size(plot.width), "first": plot.first, "fixed": plot.kind in FIXED}
+    svg = inline_svg(plot.draw, *plot.data, label=label, name=name, **style)
+    wide = plot.width > WIDE
+    return {"title": plot.title, "caption": plot.caption, "svg": Markup(svg), "wide": wide}
+
+
+# Settings
+
+
+def recipe_differences(result: Result) -> list[tuple[str, str, str]]:
+    """Return key, the recipe's value and the run's, of the settings that differ and may matter.
+
+    A key is compared if the recipe's installed files name it, or the command line gave it.
+    """
+    recipe, own = _recipe(result), relevant_settings(result)
+    given = [word for word in result.command[:-1] if DOTTED_KEY.fullmatch(word)]
+    rows = [
+        (key, value_text(recipe.get(key, "not in the recipe")), value_text(own[key]))
+        for key in dict.fromkeys([*recipe, *given])
+        if key in own
+    ]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def _recipe(result: Result) -> RunSettings:
+    settings: RunSettings = {}
+    for name in (result.config_name or "").split("+"):
+        path = CONFIGS / "trainers" / result.trainer / f"{name}.yaml"
+        inside = path.resolve().parent.parent == (CONFIGS / "trainers").resolve()
+        if name and inside and path.is_file():  # the names are from a results.json
+            settings |= dict(flatten(read_config(path)))
+    return settings
+
+
+def value_text(value: object) -> str:
+    """Return a value as text; the same for a tuple in YAML and its list in JSON."""
+    if isinstance(value, str) and re.fullmatch(r"\(.*\)", value):
+        return f"[{value[1:-1].strip().rstrip(',')}]"
+    if isinstance(value, float) or re.fullmatch(r"-?[\d.]+e-?\d+", str(value)):
+        return f"{float(str(value)):g}"  # YAML 1.1 reads 1e-5 as text
+    return str(value)
+
+
+# Facts
+
+
+def run_facts(run: StudyRun) -> list[tuple[str, str]]:
+    """Return names and texts: what was run, when, with what, and what it cost."""
+    result, trained = run.result, run.result.trained_on
+    training, evaluation = result.training or {}, result.evaluation
     numbers = {k: v for k, v in result.details.items() if isinstance(v, (int, float))}
-    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+    cost = {unit: training[key] for key, unit in COST_UNITS.items() if training.get(key)}
+    resumed = training.get("resumed_from_epoch")
+    tested = f"{evaluation.get('seconds', 0):.3g} s, {evaluation.get('images', 0):g} images"
+    facts = {
+        "method": result.trainer,
+        "configuration": result.config_name or "not recorded",
+        "backbone": result.backbone,
+        "data": f"{result.dataset}, {result.split} images",
+        "source domains": " ".join(result.source_domains),
+        "target domains": " ".join(result.target_domains),
+        "trained on": f"{trained['dataset']}, {shots_name(trained['shots'])}" if trained else "",
+        "finished": result.time,
+        "training": ", ".join(f"{value:,.6g} {unit}" for unit, value in cost.items()),
+        "resumed": f"after epoch {resumed}; seconds are from there on" if resumed else "",
+        "evaluation": tested if evaluation else "",
+        "numbers of the method": ", ".join(f"{name} {v:.4g}" for name, v in numbers.items()),
+        "versions": ", ".join(f"{name} {v}" for name, v in result.versions.items() if v),
+        "command": " ".join([*result.command[:1], shlex.join(result.command[1:])]),
+        "folder": str(run.folder),
+    }
+    return [(name, text) for name, text in facts.items() if text]
 
 
-def tables_of(run: Run, answers: Answers | None) -> Iterator[Table]:
-    """Metrics of every reading, part and member; of many classes the worst pairs."""
+# Tables
+
+
+def _tables(run: StudyRun, answers: Answers | None) -> Iterator[PageTable]:
+    """Yield metrics of every reading, part and member; of many classes the worst pairs."""
     result = run.result
-    yield of_metrics("Readings", {"own reading": result.metrics, **result.variants})
+    yield metric_table("Readings", {"own reading": result.metrics, **result.variants})
     if result.parts:
-        yield of_metrics("Parts of the test images", result.parts)
+        yield metric_table("Parts of the test images", result.parts)
     for name, members in result.members.items():
         rows = {f"{name} {number}": metrics for number, metrics in enumerate(members, start=1)}
-        yield of_metrics(f"Each {name} alone", rows)
-    yield from _choices(run)
-    if answers is not None and len(result.classnames) > MOST_CLASSES:
-        yield _pairs(run, answers)
+        yield metric_table(f"Each {name} alone", rows)
+    yield from _icm_tables(run)
+    if answers is not None:
+        yield class_table(result.classnames, confusion(run, answers))
 
 
-def _choices(run: Run) -> Iterator[Table]:
-    """CLIP-ICM: the cell that was chosen for each reading, and what came of it."""
-    heads = subspaces(run)
-    if not heads:
-        return
-    columns = ["reading", "estimator", "strength", "kept", "features kept %", "change kept %"]
-    rows = [
-        [
-            name,
-            head["choice"]["estimator"],
-            head["choice"]["strength"],
-            head["choice"]["dim_inv"],
-            round(100 * head["feature_energy_kept"], 1),
-            round(100 * head["intervention_energy_kept"], 1),
-        ]
-        for name, head in heads.items()
-    ]
-    yield of_rows("Subspaces", columns, rows)
-    certain = {name: head["certainty"] for name, head in heads.items() if "certainty" in head}
-    if certain:
-        names = ["resamples", "angle_50", "angle_95", "bound"]
-        angles = [
-            [name, *(_short(found.get(key)) for key in names)] for name, found in certain.items()
-        ]
-        yield of_rows("Angles of resampled subspaces, degrees", ["reading", *names], angles)
+def _icm_tables(run: StudyRun) -> Iterator[PageTable]:
+    """Yield the chosen cell of each reading's grid, and the angles of resampled subspaces."""
+    choices, angles = [], []
+    for name, head in run_heads(run).items():
+        chosen = (head["choice"][key] for key in ("estimator", "strength", "dim_inv"))
+        kept = (head[f"{kind}_energy_kept"] for kind in ("feature", "intervention"))
+        choices.append([name, *chosen, *(round(100 * share, 1) for share in kept)])
+        if "certainty" in head:
+            values = [head["certainty"].get(key) for key in ANGLES]
+            angles.append([name, *("-" if v is None else round(v, 1) for v in values)])
+    if choices:
+        columns = ["reading", "estimator", "strength", "kept", "features kept %", "change kept %"]
+        yield plain_table("Subspaces", columns, choices)
+    if angles:
+        yield plain_table("Angles of resampled subspaces, degrees", ["reading", *ANGLES], angles)
 
 
-def _short(value: float | None) -> float | str:
-    return "-" if value is None else round(value, 1)
+def class_table(names: Sequence[str], matrix: NDArray[np.int64]) -> PageTable:
+    """Return the accuracy of each class of a confusion matrix (K, K), and where its mistakes go.
 
-
-def _pairs(run: Run, answers: Answers) -> Table:
-    names = run.result.classnames
-    matrix = confusion(answers.labels, answers.predicted, classes=len(names))
-    rows = [
-        [names[pair.label], names[pair.predicted], pair.count, round(100 * pair.share, 1)]
-        for pair in worst_pairs(matrix)
-    ]
-    columns = ["class", "taken for", "images", "% of the class"]
-    return of_rows(f"Most frequent mistakes among {len(names)} classes", columns, rows)
+    Up to 20 classes with the whole matrix in per cent; of more the most frequent wrong answer.
+    """
+    counts = matrix.sum(1)
+    shares = matrix / np.maximum(counts, 1)[:, None]
+    few = len(names) <= MATRIX_CLASSES
+    wrong = matrix * (1 - np.eye(len(names), dtype=int))
+    rows = []
+    for k in np.flatnonzero(counts).tolist():
+        row = [names[k], int(counts[k]), PageCell(f"{100 * shares[k, k]:.1f}", float(shares[k, k]))]
+        worst = int(wrong[k].argmax())
+        if few:
+            row += [
+                PageCell(f"{100 * s:.0f}" if n else "", float(s), share=float(s))
+                for s, n in zip(shares[k], matrix[k], strict=True)
+            ]
+        else:
+            row += [names[worst], int(wrong[k, worst])] if wrong[k, worst] else ["-", 0]
+        rows.append(row)
+    further = [f"as {name}" for name in names] if few else ["most often wrong as", "images so"]
+    title = "Classes: accuracy and " + ("predictions, %" if few else "most frequent mistake")
+    return plain_table(title, ["class", "images", "accuracy", *further], rows)

@@ -1,54 +1,114 @@
-"""A folder of results as the page reads it: what is there, and what could not be read."""
+"""A folder of results: its runs, their predictions, and what could not be read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from causalclip.page.answers import Answers
-from causalclip.report.predictions import PREDICTIONS_FILE
-from causalclip.report.protocols import PROTOCOLS
-from causalclip.report.results import RESULTS_FILE, Result
-from causalclip.report.runs import of_other_classes, table_of
-from causalclip.report.summarize import warnings
+from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
+from causalclip.records.results import PROTOCOL_TITLES, Result
+from causalclip.report.notes import PAIR
+from causalclip.report.runs import class_mismatches, load_results, protocol_of, run_table
 from causalclip.report.tables import scores, shots_name
 
-PAIR = ["method", "backbone", "config", "dataset", "shots", "seed"]
-"""What both halves of a base-to-novel run share."""
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+"""Errors of reading a cut archive, an array at a time."""
+REQUIRED = ("path", "label", "probabilities", "uncertainty")
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Answers:
+    """The checked predictions of one run."""
+
+    arrays: Mapping[str, NDArray]
+    """Those of predictions.npz (docs/results.md), a row for each test image."""
+    readings: Mapping[str, tuple[NDArray, NDArray]]
+    """Probabilities (N, K) and uncertainty (N,) by name; the method's own is the first."""
+
+    @classmethod
+    def read(cls, path: Path, result: Result) -> Answers:
+        """Return the predictions in `path`, which belong to `result`.
+
+        Raises:
+            ValueError: the file is missing, damaged or does not belong to the result; names it.
+        """
+        try:
+            predictions = Predictions.read(path)
+            arrays = {name: np.asarray(predictions.arrays[name]) for name in predictions.arrays}
+        except UNREADABLE as error:
+            raise ValueError(f"{path}: cannot be read: {error}") from error
+        if problem := _problem(arrays, len(result.classnames)):
+            raise ValueError(f"{path}: {problem}")
+        return cls(arrays, _distinct_readings(predictions.readings(), arrays))
+
+    @property
+    def predicted(self) -> NDArray[np.integer]:
+        """(N,), the predicted classes of the method's own reading."""
+        return self.arrays["probabilities"].argmax(-1)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """(N,), whether the prediction is the label."""
+        return self.predicted == self.arrays["label"]
+
+
+def _problem(arrays: Mapping[str, NDArray], classes: int) -> str:
+    """Return why the arrays cannot be used; empty if they can."""
+    if missing := [name for name in REQUIRED if name not in arrays]:
+        return f"lacks {', '.join(missing)}"
+    if not len(arrays["path"]):
+        return "holds no test image"
+    for name, array in arrays.items():
+        if name.endswith("probabilities") and array.shape[-1] != classes:
+            return f"{name} of shape {array.shape}, but results.json names {classes} classes"
+        if name.endswith(("probabilities", "uncertainty")) and not np.isfinite(array).all():
+            return f"{name} holds NaN or infinity"
+    labels = arrays["label"]
+    if labels.min() < 0 or labels.max() >= classes:
+        return f"labels must be in [0, {classes}), got {labels.min()} .. {labels.max()}"
+    return ""
+
+
+def _distinct_readings(
+    names: Sequence[str], arrays: Mapping[str, NDArray]
+) -> dict[str, tuple[NDArray, NDArray]]:
+    """Return each reading once, the method's own first, by its name if it is one of the others."""
+    own = arrays["probabilities"], arrays["uncertainty"]
+    others = {
+        name: (arrays[f"{name}/probabilities"], arrays[f"{name}/uncertainty"])
+        for name in names
+        if f"{name}/uncertainty" in arrays
+    }
+    same = [name for name, pair in others.items() if all(map(np.array_equal, pair, own))]
+    first = same[0] if same else "own reading"
+    return {first: own, **{name: pair for name, pair in others.items() if name not in same}}
+
+
+@dataclass(frozen=True, eq=False)
+class StudyRun:
     """One result: a training or an evaluation."""
 
-    number: int
     method: str
     result: Result
     file: Path
     """Its results.json."""
     other_half: Path | None = None
     """results.json of the other half of a base-to-novel run."""
-
-    @property
-    def anchor(self) -> str:
-        """Its name in the page."""
-        return f"run{self.number}"
+    anchor: str = ""
+    """Its id in the page."""
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
         return self.file.parent
-
-    @property
-    def part(self) -> str:
-        """Which part of its protocol it is: `base`, `new`, a domain, or the data set's name."""
-        result = self.result
-        subset = "" if result.subsample_classes == "all" else f"{result.subsample_classes} classes"
-        return " ".join(filter(None, [subset, " ".join(result.target_domains)]))
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -59,20 +119,27 @@ class Run:
             data += f" from {trained['dataset']}"
         if trained["shots"] > 0:
             data += f", {shots_name(trained['shots'])}"
-        return PROTOCOLS.get(self.result.protocol, "No protocol"), data, self.method
+        return PROTOCOL_TITLES.get(protocol_of(self.result), "No protocol"), data, self.method
+
+    @property
+    def part(self) -> str:
+        """The classes or domains that it tests; empty for all."""
+        result = self.result
+        half = "" if result.subsample_classes == "all" else f"{result.subsample_classes} classes"
+        return " ".join(filter(None, [half, *result.target_domains]))
 
     @property
     def title(self) -> str:
-        """What tells it from the others of its group."""
+        """Its name in its group: the part of its protocol and the seed."""
         return " · ".join(filter(None, [self.part, f"seed {self.result.seed}"]))
 
     @property
     def name(self) -> str:
-        """In one line."""
+        """Group and title in one line."""
         return " · ".join([*self.group, self.title])
 
     def answers(self) -> Answers:
-        """Its predictions, read anew each time: those of a study need not fit in memory.
+        """Return its predictions, read anew each time: those of a study need not fit in memory.
 
         Raises:
             ValueError: they cannot be used; names the file.
@@ -85,11 +152,11 @@ class Study:
     """Everything below a folder."""
 
     root: Path
-    runs: Sequence[Run]
+    runs: Sequence[StudyRun]
     table: pd.DataFrame
-    """The runs as `causalclip.report.runs.table_of` gives them."""
+    """The runs as `causalclip.report.runs.run_table` returns them."""
     problems: Sequence[str]
-    """What could not be read or used, with names."""
+    """Messages on files that could not be read or used."""
     broken: frozenset[Path] = field(default_factory=frozenset)
     """results.json files whose predictions cannot be used."""
 
@@ -102,15 +169,20 @@ class Study:
         """
         if not root.is_dir():
             raise ValueError(f"{root} is not a folder")
-        results, problems = _results(root)
-        table = table_of(results)
-        for rows, message in list(of_other_classes(table)):
+        problems: list[str] = []
+        results = load_results(root, problems)
+        table = run_table(results)
+        for rows, message in list(class_mismatches(table[table.counted]) if len(table) else ()):
             problems.append(message)
             table = table.drop(rows)
         if table.empty:
             raise ValueError("\n".join([f"no finished runs below {root}", *problems]))
-        runs = _runs(table, results)
-        broken = {run.file: problem for run in runs if (problem := _unreadable(run))}
+        runs, broken = _sorted_runs(table, results), {}
+        for run in runs:
+            try:
+                run.answers()
+            except ValueError as error:
+                broken[run.file] = str(error)
         return cls(root, runs, table, [*problems, *broken.values()], frozenset(broken))
 
     @cached_property
@@ -118,51 +190,26 @@ class Study:
         """Every protocol's scores."""
         return scores(self.table, without=self.broken)
 
-    @property
-    def warnings(self) -> list[str]:
-        """What a reader must know before trusting a mean."""
-        return warnings(self.table)
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each method, which is its colour in every figure."""
+        methods = dict.fromkeys(self.table["method"][self.table.variant == ""])
+        return {method: number for number, method in enumerate(methods)}
 
-    def of_file(self, file: Path) -> Run:
-        """The run of a results.json."""
+    def run_of(self, file: Path) -> StudyRun:
+        """Return the run of a results.json."""
         return next(run for run in self.runs if run.file == file)
 
 
-def _results(root: Path) -> tuple[dict[Path, Result], list[str]]:
-    """The results that can be read, and what is wrong with the others."""
-    results, problems = {}, []
-    for path in sorted(root.rglob(RESULTS_FILE)):
-        try:
-            results[path] = Result.read(path)
-        except (OSError, ValueError) as error:
-            problems.append(str(error))
-    return results, problems
-
-
-def _runs(table: pd.DataFrame, results: dict[Path, Result]) -> list[Run]:
+def _sorted_runs(table: pd.DataFrame, results: Mapping[Path, Result]) -> list[StudyRun]:
     own = table[table.variant == ""]
-    others = _other_halves(own)
+    halves = own[own.protocol == "base2new"].groupby(PAIR)["path"]
+    pairs = [list(paths) for _, paths in halves if len(paths) == 2]
+    others = {path: other for a, b in pairs for path, other in ((a, b), (b, a))}
     runs = [
-        Run(0, method, results[path], path, others.get(path))
+        StudyRun(method, results[path], path, others.get(path))
         for method, path in zip(own["method"], own["path"], strict=True)
     ]
-    order = {name: place for place, name in enumerate(PROTOCOLS.values())}
-    runs.sort(key=lambda run: (order.get(run.group[0], 99), *run.group[1:], run.title))
-    return [
-        Run(number, run.method, run.result, run.file, run.other_half)
-        for number, run in enumerate(runs, start=1)
-    ]
-
-
-def _other_halves(own: pd.DataFrame) -> dict[Path, Path]:
-    halves = own[own.protocol == "base2new"]
-    pairs = [list(part["path"]) for _, part in halves.groupby(PAIR) if len(part) == 2]
-    return {path: other for a, b in pairs for path, other in ((a, b), (b, a))}
-
-
-def _unreadable(run: Run) -> str:
-    try:
-        run.answers()
-    except ValueError as error:
-        return str(error)
-    return ""
+    order = [*PROTOCOL_TITLES.values(), "No protocol"]
+    runs.sort(key=lambda run: (order.index(run.group[0]), *run.group[1:], run.title))
+    return [replace(run, anchor=f"run{number}") for number, run in enumerate(runs, start=1)]

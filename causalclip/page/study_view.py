@@ -3,114 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations, groupby
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from causalclip.page.cells import Cell, Link, Table, of_frame, of_rows
 from causalclip.page.figures import study_figures
-from causalclip.page.run_view import Drawing, RunView, drawing
-from causalclip.page.study import Run, Study
-from causalclip.report.groups import by_name
-from causalclip.report.protocols import PROTOCOLS
-from causalclip.report.published_figures import against
-from causalclip.report.seeds import compare
-from causalclip.report.summarize import tables
-from causalclip.report.tables import shots_name
+from causalclip.page.run_view import drawing
+from causalclip.page.study import Study, StudyRun
+from causalclip.page.tables import Link, PageCell, PageTable, plain_table, score_table, without_best
+from causalclip.plots.style import PALETTE
+from causalclip.records.results import PROTOCOL_TITLES
+from causalclip.report.published_figures import compare_with_published
+from causalclip.report.seeds import compare_methods, holm
+from causalclip.report.tables import result_tables, shots_name
 
 MOST_PAIRS = 6
 """Of more methods, the best one is compared with each: all pairs would hide what matters."""
-
-
-@dataclass(frozen=True)
-class ProtocolView:
-    """One protocol: its tables, figures, paired comparison, and what was published."""
-
-    name: str
-    title: str
-    tables: Sequence[Table]
-    drawings: Sequence[Drawing]
-    comparison: Table | None
-    published: Sequence[Table]
-
-
-@dataclass(frozen=True)
-class Group:
-    """The runs of one method in one place: its seeds and parts."""
-
-    anchor: str
-    title: str
-    runs: Sequence[RunView]
+SEEDS_NOTE = (
+    "Mean ± standard deviation over seeds; with several seeds the 95 % interval on hover and in "
+    "the figure. The best method of each column is bold and marked ★; other readings of a method "
+    "are folded below it and take no part."
+)
+PAIRS_NOTE = (
+    "First minus second, points. p: two-sided Wilcoxon signed-rank test; p (Holm): corrected for "
+    "the number of rows with the same pairs; smallest p: what so many pairs can give at best, "
+    "uncorrected. Seeds of one data set are not independent: prefer the rows over data sets."
+)
 
 
 # Protocols
 
 
-def protocols(study: Study) -> Iterator[ProtocolView]:
-    """The protocols that have scores, in the order of `PROTOCOLS`."""
-    scores = study.scores
-    for name, title in PROTOCOLS.items():
-        part = scores[scores.protocol == name]
-        if part.empty:
-            continue
-        figures = enumerate(study_figures(part))
-        yield ProtocolView(
-            name,
-            title,
-            list(_tables(study, part, name)),
-            [drawing(figure, f"{name}-{number}") for number, figure in figures],
-            _comparison(part),
-            list(_published(part)),
-        )
+def protocol_views(study: Study) -> Iterator[dict[str, Any]]:
+    """Yield the sections of the protocols that have scores, in the order of `PROTOCOL_TITLES`."""
+    for name, title in PROTOCOL_TITLES.items():
+        scores = study.scores[study.scores.protocol == name]
+        if len(scores):
+            figures = (plot for plot in study_figures(study, scores) if plot.kind != "overview")
+            yield {
+                "name": name,
+                "title": title,
+                "tables": list(_score_tables(study, scores, name)),
+                "drawings": [drawing(p, f"{name}-{k}") for k, p in enumerate(figures)],
+                "comparison": _comparison(scores),
+                "published": list(_published(scores)),
+            }
 
 
-def _tables(study: Study, scores: pd.DataFrame, protocol: str) -> Iterator[Table]:
-    for title, frame in tables(scores):
-        rows = scores[scores.table == title]
-        note = _note(frame)
-        if protocol == "lodo":
-            note += " ▼ marks the domain on which a method is worst."
-        link = links(study, rows)
-        yield of_frame(title, frame, link=link, lodo=protocol == "lodo", note=note)
+def _score_tables(study: Study, scores: pd.DataFrame, protocol: str) -> Iterator[PageTable]:
+    other = scores[scores.variant != ""]
+    readings = dict(result_tables(other))
+    parents = {
+        method: str(method).replace(f", {variant}", "", 1)
+        for method, variant in zip(other["method"], other["variant"], strict=True)
+    }
+    for title, table in result_tables(scores[scores.variant == ""]):
+        table.insert(
+            0, "method", table.pop("method")
+        )  # an average over data sets begins with shots
+        note = SEEDS_NOTE if "seeds" in table else "Means over data sets of the means over seeds."
+        domains = protocol == "lodo"
+        note += " ▼ marks the domain on which a method is worst." if domains else ""
+        link = _links(study, scores[scores.table == title])
+        shown = score_table(title, table, link=link, domains=domains, note=note)
+        folded: dict[str, list[Sequence[PageCell]]] = {}
+        if title in readings:
+            for row in score_table(title, readings[title].reindex(columns=table.columns)).rows:
+                folded.setdefault(parents[str(row[0].value)], []).append(without_best(row))
+        rows = [[with_colour(study, row[0]), *row[1:]] for row in shown.rows]
+        yield replace(shown, rows=rows, readings=folded)
 
 
-def _note(frame: pd.DataFrame) -> str:
-    if "seeds" not in frame:
-        return "Means over data sets of the means over seeds."
-    return (
-        "Mean ± standard deviation over seeds, the 95 % interval on hover and in the figure. "
-        "The best of each column is bold and marked ★."
-    )
+def _links(study: Study, rows: pd.DataFrame) -> Link:
+    """Return the targets of a table's scores: their run if there is one, else its row of runs."""
 
-
-def links(study: Study, rows: pd.DataFrame) -> Link:
-    """Where the cells of a table lead: to the run where it is one, else to the group of its runs.
-
-    Args:
-        study: the runs.
-        rows: the table's scores.
-    """
-    groups = {run.file: anchor for anchor, runs in grouped(study) for run in runs}
-
-    def link(method: str, column: str) -> str:
+    def link(method: str, column: str) -> tuple[str, str]:
         files = _files(study.table, rows[rows.method == method], column)
         if len(files) == 1:
-            return f"#{study.of_file(files[0]).anchor}"
-        return f"#{groups[files[0]]}" if files else ""
+            return f"#{study.run_of(files[0]).anchor}", ""
+        return ("#runs", method) if files else ("", "")
 
     return link
 
 
-def _files(table: pd.DataFrame, rows: pd.DataFrame, column: str) -> list:
-    """The results.json files behind a cell of these scores of one method."""
+def _files(table: pd.DataFrame, rows: pd.DataFrame, column: str) -> list[Path]:
+    """Return the results.json files of a cell, from the scores of one method."""
     if rows.empty:
         return []
     first = rows.iloc[0]
-    mine = table[(table.method == first.method) & (table.protocol == first.protocol)]
-    mine = mine[mine.dataset.isin(rows.dataset)]
+    runs = table[(table.method == first.method) & (table.protocol == first.protocol)]
+    runs = runs[runs.dataset.isin(rows.dataset)]
     if first.protocol != "fewshot":
-        mine = mine[mine.shots == first.shots]
+        runs = runs[runs.shots == first.shots]
     half = column.split(" ")[-1]
     narrow = {
         "subsample": half if half in ("base", "new") and first.protocol == "base2new" else "",
@@ -118,106 +105,111 @@ def _files(table: pd.DataFrame, rows: pd.DataFrame, column: str) -> list:
         "dataset": column if column in set(table.dataset) else "",
     }
     for name, value in narrow.items():
-        mine = mine[mine[name] == value] if value else mine
-    shots = mine[[shots_name(k) == column for k in mine.shots]]
-    return list(shots["path"] if len(shots) else mine["path"])
+        runs = runs[runs[name] == value] if value else runs
+    shots = runs[[shots_name(k) == column for k in runs.shots]]
+    return list(shots["path"] if len(shots) else runs["path"])
 
 
-def _comparison(scores: pd.DataFrame) -> Table | None:
-    """Every pair of methods, or of many the best against each; by their own readings."""
+def _comparison(scores: pd.DataFrame) -> PageTable | None:
+    """Return the comparison of every pair of methods, or of many the best against each.
+
+    By the methods' own readings; None if no two methods have a result in common.
+    """
     own = scores[(scores.variant == "") & (scores.compared != "")]
     methods = list(dict.fromkeys(own.method))
-    best = _best(own)
     pairs = list(combinations(methods, 2))
     if len(methods) > MOST_PAIRS:
+        last = own[own.compared == own.compared.iloc[-1]]  # HM, or accuracy
+        best = last.groupby("method", sort=False)["value"].mean().idxmax()
         pairs = [(best, other) for other in methods if other != best]
-    rows = [row for pair in pairs for row in _compared(own, *pair)]
+    rows = [row for first, second in pairs for row in _compared(own, first, second)]
     if not rows:
         return None
+    for pairs in dict.fromkeys(row[2] for row in rows):
+        same = [row for row in rows if row[2] == pairs]
+        for row, p in zip(same, holm([row[-1] for row in same]), strict=True):
+            row[-2:] = [PageCell(f"{v:.2g}", v) for v in (row[-1], p, row[-2])]
     columns = "methods quantity pairs n wins ties losses difference p".split()
-    table = of_rows("Paired comparison", columns, rows)
-    note = (
-        "First minus second, points; p of the two-sided Wilcoxon signed-rank test, not corrected "
-        "for how many are made. Seeds of one data set are not independent: rows over data sets "
-        "are the stricter ones."
-    )
-    return Table(table.title, table.columns, table.rows, note)
+    columns += ["p (Holm)", "smallest p"]
+    return replace(plain_table("Paired comparison", columns, rows), note=PAIRS_NOTE)
 
 
-def _compared(scores: pd.DataFrame, first: str, second: str) -> list[list]:
+def _compared(scores: pd.DataFrame, first: str, second: str) -> Iterator[list]:
     try:
-        found = compare(scores, first, second)
+        tests = compare_methods(scores, first, second)
     except ValueError:  # the two have no result in common
-        return []
-    return [
-        [
+        return
+    for row in tests[(tests.pairs != "data sets") | (tests.n > 1)].to_dict("records"):
+        difference = row["mean difference"]
+        yield [
             f"{first} \N{MINUS SIGN} {second}",
-            *(row[name] for name in ("quantity", "pairs")),
-            *(int(row[name]) for name in ("n", "wins", "ties", "losses")),
-            Cell(f"{row['mean difference']:+.2f}", float(row["mean difference"])),
-            Cell(f"{row['p']:.2g}", float(row["p"])),
+            *(row[name] for name in ("quantity", "pairs", "n", "wins", "ties", "losses")),
+            PageCell(f"{difference:+.2f}", difference),
+            row["smallest p"],
+            row["p"],
         ]
-        for _, row in found.iterrows()
-    ]
 
 
-def _best(scores: pd.DataFrame) -> str:
-    """The method with the highest mean of the last quantity that is compared: HM, or accuracy."""
-    if scores.empty:
-        return ""
-    last = scores[scores.compared == scores.compared.iloc[-1]]
-    means = {method: part["value"].mean() for method, part in by_name(last, "method")}
-    return max(means, key=lambda method: means[method])
-
-
-def _published(scores: pd.DataFrame) -> Iterator[Table]:
-    """Ours beside the published figures, where any of ours is on the data of theirs."""
-    for title, frame in against(scores):
-        if frame["ours"].notna().any():
-            yield of_frame(
-                title, frame, note="Mean over seeds; difference is ours minus published."
-            )
+def _published(scores: pd.DataFrame) -> Iterator[PageTable]:
+    """Yield our results next to the published figures, if any is on the same data."""
+    note = "Mean over seeds; difference is ours minus published."
+    for title, table in compare_with_published(scores):
+        if len(ours := table[table["ours"].notna()]):
+            yield score_table(title, ours, note=note)
 
 
 # Runs
 
 
-def grouped(study: Study) -> Iterator[tuple[str, list[Run]]]:
-    """The runs by method and place, each group with its name in the page."""
-    groups = groupby(study.runs, key=lambda run: run.group)
-    for number, (_, runs) in enumerate(groups, start=1):
-        yield f"group{number}", list(runs)
+def runs_table(study: Study) -> PageTable:
+    """Return a row per run, which leads to it."""
+    columns = "method data part seed accuracy ECE".split()
+    columns += ["training s", "memory MiB", "finished"]
+    table = plain_table("Runs", columns, [_run_row(study, run) for run in study.runs])
+    return replace(table, note=_own_data(study))
 
 
-def what_was_run(study: Study) -> Table:
-    """A row a group: what, with which seeds, when, and what its training has cost."""
-    rows = [_group_row(anchor, runs) for anchor, runs in grouped(study)]
-    columns = ["method", "data", "protocol", "backbone", "runs", "seeds", "finished", "training s"]
-    return of_rows("Methods and data", columns, rows)
+def _own_data(study: Study) -> str:
+    """Return where the user's own data sets were, each once; empty without one."""
+    places = {}
+    for run in study.runs:
+        settings = run.result.config.get("DATASET", {})
+        if name := settings.get("TITLE"):
+            inside = settings.get("TABLE") or settings.get("PATH") or ""
+            places[name] = str(Path(settings.get("ROOT", ""), inside))
+    return "; ".join(f"{name}: {place}" for name, place in places.items())
 
 
-def finished(study: Study) -> list[str]:
-    """When the first and the last result was written, once where they are the same minute."""
+def _run_row(study: Study, run: StudyRun) -> list:
+    result, cost = run.result, run.result.training or {}
+    protocol, data, method = run.group
+    numbers = [result.metrics.get(key) for key in ("accuracy", "ece")]
+    numbers += [cost.get(key) for key in ("seconds", "peak_memory_mb")]
+    return [
+        replace(with_colour(study, PageCell(method, method)), link=f"#{run.anchor}"),
+        data,
+        " ".join(filter(None, [protocol, run.part])),
+        result.seed,
+        *(
+            PageCell("-" if n is None else f"{n:,.1f}", float("nan" if n is None else n))
+            for n in numbers
+        ),
+        _minute(result.time),
+    ]
+
+
+def with_colour(study: Study, cell: PageCell) -> PageCell:
+    """Return a method's cell with its colour."""
+    number = study.numbers.get(str(cell.value))
+    return cell if number is None else replace(cell, colour=PALETTE[number % len(PALETTE)])
+
+
+def first_and_last_time(study: Study) -> list[str]:
+    """Return when the first and the last result was written; one time if they are the same."""
     times = sorted(_minute(run.result.time) for run in study.runs)
     return list(dict.fromkeys([times[0], times[-1]]))
 
 
 def _minute(time: str) -> str:
-    """2026-11-23 20:16 of an ISO time, which runs write in UTC."""
+    """Return 2026-11-23 20:16 of an ISO time, which runs write in UTC."""
     return time[:16].replace("T", " ")
-
-
-def _group_row(anchor: str, runs: list[Run]) -> list:
-    protocol, data, method = runs[0].group
-    seeds = sorted({run.result.seed for run in runs})
-    seconds = sum(run.result.training_seconds or 0.0 for run in runs)
-    return [
-        Cell(method, method, link=f"#{anchor}"),
-        data,
-        protocol,
-        ", ".join(sorted({run.result.backbone for run in runs})),
-        len(runs),
-        ", ".join(map(str, seeds)),
-        _minute(max(run.result.time for run in runs)),
-        Cell(f"{seconds:,.1f}" if seconds else "-", float(seconds)),
-    ]

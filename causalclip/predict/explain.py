@@ -1,134 +1,191 @@
-"""Which patches of a picture speak for a class: gradient times activation in the image tower.
+"""Explain an answer by the patches of its image: gradient times activation, or attention.
 
-Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) at the input of the last block's attention,
-the only way by which patches still reach the class token, and with its sign (Shrikumar et al.,
-arXiv 1605.01713). Of a ResNet, at the last stage. The other kind of map is in `attention`.
+The gradient is Grad-CAM's (Selvaraju et al., ICCV 2017, arXiv 1610.02391), with its sign (Shrikumar
+et al., arXiv 1605.01713), at the input of the last block's attention, the last layer by which
+patches reach the class token; for a ResNet at the last stage.
+
+Attention is the mean of the heads in the last block. It shows where the tower looks, for no class,
+and is no reason for an answer (Jain and Wallace, NAACL 2019, arXiv 1902.10186).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from causalclip.clip.model import CLIPModel, is_vit
+from causalclip.clip.interface import openai_model
+from causalclip.clip.openai_clip import CLIPModel, has_plain_image_tower, is_vit
 from causalclip.engine.prediction import Prediction, Reading
-from causalclip.predict.answer import Answer, answers
-from causalclip.predict.attention import attention_maps
-from causalclip.predict.image_side import prompts_of
-from causalclip.predict.patches import cut, in_place, last_layer, tokens_of
-from causalclip.predict.pictures import Broken, Source, name_of, read
-from causalclip.predict.predictor import Predictor
+from causalclip.files.atomic import replacing
+from causalclip.plots.style import literal_text
+from causalclip.predict.answers import Answer, answers_of
+from causalclip.predict.pictures import BrokenImage, ImageSource, open_image, path_of
+from causalclip.predict.trained import prompts_of
 
-PROJECTED = "_icm"  # ends the names of CLIP_ICM's readings in the subspace
+if TYPE_CHECKING:
+    from causalclip.engine import CLIPTrainer
+    from causalclip.predict.predictor import Predictor
 
-Kind = Literal["gradient", "attention"]
+MapKind = Literal["gradient", "attention"]
+
+PROJECTED = "_icm"  # suffix of CLIP_ICM's readings in the subspace
+COLOUR_MAP = "PuOr_r"  # orange for, purple against: colour-blind readers tell them apart
+PANEL = 2.2  # inches
+PANELS_IN_A_ROW = 6
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """An answer, and maps of the picture that it is about."""
+    """An answer, and maps of its image."""
 
     answer: Answer
     classname: str
-    """The class that is explained; of `attention`, which knows no class, the answer's."""
+    """The explained class; the answer's for `attention`, which explains none."""
     picture: NDArray[np.float32]
-    """(R, R, 3) in [0, 1]: what the tower sees of the image."""
+    """(R, R, 3) in [0, 1]: the image as the tower sees it."""
     maps: Mapping[str, NDArray[np.float32]]
-    """(h, w) by name, a number a patch.
+    """(h, w) by name, a number per patch.
 
-    Of `gradient` a map a reading, above 0 where a patch speaks for the class and below 0 against
-    it: `answer` and, for CDC, `template 1`, ...; for CLIP_ICM before and after the projection. Of
-    `attention` a map a prompt set, the share of the class token's attention.
+    `gradient` has a map per reading, positive where a patch speaks for the class: `answer` and
+    CDC's `template 1`, ...; for CLIP_ICM before and after the projection. `attention` has a map per
+    prompt set, the share of the class token's attention.
     """
-    kind: Kind = "gradient"
-
-    @property
-    def subject(self) -> str:
-        """What the maps show, in words."""
-        if self.kind == "attention":
-            return "attention of the class token"
-        return f"what speaks for {self.classname}"
+    kind: MapKind = "gradient"
 
     def __str__(self) -> str:
-        """The answer and what is shown, in a line."""
-        answer = self.answer
+        """Return the answer and the subject of the maps in one line."""
+        answer, subject = self.answer, f"relevance for {self.classname}"
+        if self.kind == "attention":
+            subject = "attention of the class token"
         return (
             f"{answer.classname}, p {answer.probability:.3f}, "
-            f"uncertainty {answer.uncertainty:.4g}; {self.subject}"
+            f"uncertainty {answer.uncertainty:.4g}; {subject}"
         )
+
+    def figure(self) -> Figure:
+        """Return the image and its maps, with a title and a colour key; each map has its scale."""
+        count = 1 + len(self.maps)
+        columns, rows = min(count, PANELS_IN_A_ROW), -(-count // PANELS_IN_A_ROW)
+        figure = Figure(
+            figsize=(PANEL * columns, (PANEL + 0.25) * rows + 0.8), layout="constrained"
+        )
+        figure.suptitle(literal_text(fill(str(self), 25 * columns)), fontsize=9)
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in panels:
+            axes.set_axis_off()
+        panels[0].imshow(self.picture)
+        panels[0].set_title("image", fontsize=9)
+        edge = len(self.picture) - 0.5
+        for axes, (name, values) in zip(panels[1:], self.maps.items(), strict=False):
+            limit = float(np.abs(values).max()) or 1.0
+            style = {"cmap": COLOUR_MAP, "vmin": -limit, "vmax": limit, "alpha": 0.6}
+            axes.imshow(self.picture.mean(axis=-1), cmap="gray", vmin=0, vmax=1)
+            axes.imshow(values, extent=(-0.5, edge, edge, -0.5), **style)
+            axes.set_title(literal_text(name), fontsize=9)
+        ends = ["against", "0", "for"] if self.kind == "gradient" else ["", "none", "most"]
+        colours = ScalarMappable(Normalize(-1, 1), COLOUR_MAP)
+        key = {"location": "bottom", "aspect": 40, "shrink": 0.6, "ticks": [-1, 0, 1]}
+        bar = figure.colorbar(colours, ax=list(panels), alpha=0.6, **key)
+        bar.ax.set_xticklabels(ends, fontsize=8)
+        bar.ax.set_xlim(-1 if self.kind == "gradient" else 0, 1)
+        return figure
+
+    def save(self, path: str | Path) -> None:
+        """Write the figure as a PNG with a description of its content, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        metadata = {"Description": f"{self.answer.image}: {self}"}
+        with replacing(Path(path)) as part:
+            self.figure().savefig(part, format="png", dpi=150, metadata=metadata)
 
 
 def explain(
-    predictor: Predictor, image: Source, *, classname: str = "", kind: Kind = "gradient"
+    predictor: Predictor, image: ImageSource, *, classname: str = "", kind: MapKind = "gradient"
 ) -> Explanation:
-    """What speaks for the answer about one picture, or for another class.
+    """Return maps of the patches of an image that speak for its predicted class, or another one.
 
         r_l = sum_d a_ld dS/da_ld,   S = log p_k - log sum_{j != k} p_j
 
-    a_l is patch l at the input of the last attention: r_l is, to first order, what the log odds S
-    of class k lose with the patch.
+    a_l is patch l at the input of the last attention; to first order, the log odds S of class k
+    lose r_l without the patch.
 
     Args:
         predictor: the trained method.
-        image: a path, or a picture of Pillow's.
+        image: a path, or a PIL image.
         classname: the class k of the gradient; empty for the predicted one.
         kind: `gradient` for r_l, or `attention` for the weights of the class token.
 
     Raises:
-        OSError: a picture that cannot be read.
+        OSError: an image that cannot be read.
         ValueError: a class that is none of the predictor's, another kind, or attention for a class
             or of a backbone that has none.
     """
     _check(predictor, classname, kind)
-    picture = read(image)
-    if isinstance(picture, Broken):
+    picture = open_image(image)
+    if isinstance(picture, BrokenImage):
         raise OSError(f"cannot read the image {picture.image}: {picture.reason}")
     images = predictor.trainer.encoder.transform(picture).unsqueeze(0)
-    (answer,) = answers(predictor.prediction(images), [name_of(image)], predictor.classnames)
+    (answer,) = answers_of(predictor.prediction(images), [path_of(image)], predictor.classnames)
     name = classname or answer.classname
     if kind == "attention":
-        found = attention_maps(predictor, images)
+        tensors = attention_maps(predictor, images)
     else:
-        found = gradient_maps(predictor, images, predictor.classnames.index(name))
-    seen = unnormalised(images[0], predictor.trainer.cfg.INPUT)
-    maps = {reading: values.cpu().numpy() for reading, values in found.items()}
-    return Explanation(answer, name, seen, maps, kind)
+        tensors = gradient_maps(predictor, images, predictor.classnames.index(name))
+    maps = {reading: values.cpu().numpy() for reading, values in tensors.items()}
+    return Explanation(answer, name, _pixels(images[0], predictor.trainer.cfg.INPUT), maps, kind)
 
 
 def _check(predictor: Predictor, classname: str, kind: str) -> None:
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+    if kind not in get_args(MapKind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(MapKind))}, got {kind!r}")
     if classname and classname not in predictor.classnames:
-        known = ", ".join(predictor.classnames)
-        raise ValueError(f"class must be one of {known}, got {classname!r}")
+        names = ", ".join(predictor.classnames)
+        raise ValueError(f"class must be one of {names}, got {classname!r}")
     if classname and kind == "attention":
         raise ValueError(f"attention is the same for all classes, got the class {classname!r}")
+
+
+def _pixels(image: Tensor, inputs: Any) -> NDArray[np.float32]:
+    """Return a transformed image (3, R, R) as pixels (R, R, 3) in [0, 1]."""
+    if "normalize" in inputs.TRANSFORMS:
+        mean, std = torch.tensor(inputs.PIXEL_MEAN), torch.tensor(inputs.PIXEL_STD)
+        image = image * std[:, None, None] + mean[:, None, None]
+    return image.clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 # The gradient
 
 
 def gradient_maps(predictor: Predictor, images: Tensor, label: int) -> dict[str, Tensor]:
-    """A map (h, w) for each reading of one picture (1, 3, R, R): what speaks for class `label`."""
-    clip = predictor.trainer.clip
+    """Return the relevance of patches (h, w) for class `label`, per reading of one image."""
+    trainer = predictor.trainer
 
     def scores() -> dict[str, Tensor]:
-        readings = named_readings(predictor.differentiable(images))
-        return {reading: log_odds(found, label) for reading, found in readings.items()}
+        readings = _explained_readings(predictor.differentiable(images))
+        return {name: log_odds(reading, label) for name, reading in readings.items()}
 
-    found = relevance(last_layer(clip), scores)
-    midway = prompts_of(predictor.trainer).image_additions.n_tokens
-    return {reading: patch_map(clip, values, midway) for reading, values in found.items()}
+    values = relevance(last_layer(trainer.clip), scores)
+    if not is_vit(trainer.clip):
+        return {name: stage.sum(dim=(0, 1)) for name, stage in values.items()}  # 1 C h w
+    tokens = {name: _tokens(trainer.clip, each).sum(dim=(0, 2)) for name, each in values.items()}
+    return {name: _patches(trainer, each) for name, each in tokens.items()}
 
 
-def named_readings(prediction: Prediction) -> dict[str, Reading]:
-    """The readings of B pictures that are explained, (B, K) each, by what they are called."""
+def _explained_readings(prediction: Prediction) -> dict[str, Reading]:
     names = {id(reading): name for name, reading in prediction.readings.items()}
     name = names.get(id(prediction.main), "")
     if name.endswith(PROJECTED):
@@ -143,10 +200,10 @@ def named_readings(prediction: Prediction) -> dict[str, Reading]:
 
 
 def log_odds(reading: Reading, label: int) -> Tensor:
-    """log p_k - log sum_{j != k} p_j of class k = `label`, summed over the rows (B, K).
+    """Return log p_k - log sum_{j != k} p_j of class k = `label`, summed over the rows (B, K).
 
-    Of a softmax this is the logit against those of all others; unlike log p it has a gradient where
-    the answer is certain.
+    For a softmax this is the logit against those of all others; unlike log p it has a gradient
+    where the answer is certain.
     """
     p = reading.probabilities
     others = torch.cat([p[:, :label], p[:, label + 1 :]], dim=-1).sum(-1)
@@ -155,40 +212,95 @@ def log_odds(reading: Reading, label: int) -> Tensor:
 
 
 def relevance(layer: nn.Module, scores: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Activation times gradient of each score, in the shape (...) of what `layer` gives.
+    """Return activation times gradient of each score, in the shape (...) of the layer's output.
 
     Args:
-        layer: is run by `scores`, and read where it runs first; what lies before it gets no
-            gradient.
+        layer: is run by `scores`, and read where it runs first; earlier layers get no gradient.
         scores: computes scalars by name.
     """
-    with torch.enable_grad(), cut(layer) as activations:
+    with torch.enable_grad(), _detached_output(layer) as activations:
         named = scores()
     activation = activations[0]  # MMA's adapters read the layer again, each token for itself
     return {
-        name: activation.detach()
-        * torch.autograd.grad(score, activation, retain_graph=True)[0].detach()
+        name: activation.detach() * torch.autograd.grad(score, activation, retain_graph=True)[0]
         for name, score in named.items()
     }
 
 
-def patch_map(clip: CLIPModel, values: Tensor, midway: int = 0) -> Tensor:
-    """One number a patch (h, w), of values at `last_layer` for one picture.
+# Attention
 
-    Args:
-        clip: the model.
-        values: tokens (S, L, D) of S prompt sets, class token first and prompts last; (L, S, D)
-            where the tower is not OpenAI's plain one; a stage (1, C, h, w) of a ResNet.
-        midway: how many tokens stand between class token and patches.
+
+@torch.no_grad()
+def attention_maps(predictor: Predictor, images: Tensor) -> dict[str, Tensor]:
+    """Return each patch's share (h, w) of the class token's attention, for one image.
+
+    Returns:
+        By name: `class token`, or `template 1`, ... for M prompt sets in the image tower.
+
+    Raises:
+        ValueError: a ResNet.
     """
+    trainer, clip = predictor.trainer, openai_model(predictor.trainer.clip, "a map of attention")
     if not is_vit(clip):
-        return values.sum(dim=(0, 1))
-    return in_place(clip, tokens_of(clip, values).sum(dim=(0, 2)), midway)
+        raise ValueError("attention needs a ViT backbone, got a ResNet: explain by the gradient")
+    attention = clip.visual.transformer.resblocks[-1].attn
+    with _detached_output(last_layer(clip)) as activations, trainer.backbone.autocast():
+        prediction = predictor.differentiable(images)
+        weights = class_attention(attention, _tokens(clip, activations[0]))
+    maps = _patches(trainer, weights.float())
+    if len(maps) == 1:
+        return {"class token": maps[0]}
+    kind = next(iter(prediction.members), "prompts")
+    return {f"{kind} {number}": each for number, each in enumerate(maps, 1)}
 
 
-def unnormalised(image: Tensor, inputs: Any) -> NDArray[np.float32]:
-    """A picture (R, R, 3) in [0, 1] from what the transform made of it (3, R, R)."""
-    if "normalize" in inputs.TRANSFORMS:
-        mean, std = torch.tensor(inputs.PIXEL_MEAN), torch.tensor(inputs.PIXEL_STD)
-        image = image * std[:, None, None] + mean[:, None, None]
-    return image.clamp(0, 1).permute(1, 2, 0).numpy()
+def class_attention(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
+    """Return the attention (S, L) of the first of the tokens (S, L, D), the mean of the heads."""
+    x = tokens.transpose(0, 1)  # as CLIP's module takes it
+    _, weights = attention(x[:1], x, x)
+    return weights[:, 0]
+
+
+# Patches in the image tower
+
+
+def last_layer(clip: CLIPModel) -> nn.Module:
+    """Return the last layer with separate patches: the last block's norm, or a ResNet's stage.
+
+    Raises:
+        ValueError: a CLIP that is not of OpenAI's classes.
+    """
+    if not is_vit(openai_model(clip, "a map of patches")):
+        return clip.visual.layer4
+    return clip.visual.transformer.resblocks[-1].ln_1
+
+
+@contextmanager
+def _detached_output(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Begin the graph at the outputs of a layer, which are appended to the list it yields."""
+    outputs: list[Tensor] = []
+
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        outputs.append(output.detach().requires_grad_())
+        return outputs[-1]
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+def _tokens(clip: CLIPModel, values: Tensor) -> Tensor:
+    """Return values at `last_layer` of a ViT as (S, L, D); OpenAI's own forward has (L, S, D)."""
+    return values if has_plain_image_tower(clip) else values.transpose(0, 1)
+
+
+def _patches(trainer: CLIPTrainer, values: Tensor) -> Tensor:
+    """Return the numbers of the patches (..., h, w) among those of all tokens (..., L).
+
+    The order is the class token, tokens added in mid-tower (MMRL's), patches, prompts.
+    """
+    count = len(trainer.clip.visual.positional_embedding) - 1
+    added, side = prompts_of(trainer).image_additions.n_tokens, round(count**0.5)
+    return values.narrow(-1, 1 + added, count).unflatten(-1, (side, side))

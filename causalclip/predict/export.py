@@ -1,155 +1,153 @@
-"""A trained run as files for elsewhere: class features, and an image tower that has prompts."""
+"""Export a trained run for use elsewhere: class features, and the image tower as a program."""
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from yacs.config import CfgNode
 
-import causalclip.plugin  # noqa: F401  (before the first import of dassl)
-
-# isort: split
-from causalclip.clip.kinds import backbone_of
-from causalclip.clip.model import CLIPModel
+from causalclip.clip.encode import encode_image
+from causalclip.clip.image_tower import encode_patches
+from causalclip.clip.interface import backbone_of, openai_model
+from causalclip.clip.low_rank import merged_state
+from causalclip.clip.openai_clip import CLIPModel
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.zeroshot import cosine_logits
-from causalclip.engine.base import CLIPTrainer
-from causalclip.engine.prediction import Prediction, Reading
-from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.errors import UserError
 from causalclip.files.atomic import replacing
-from causalclip.predict.image_side import FILES, Format, ImageSide, prompts_of, read, write
 from causalclip.predict.predictor import Predictor
-from causalclip.report.json_types import plain
+from causalclip.predict.trained import prompts_of
+from causalclip.records.json_types import plain
+
+# isort: split
+from causalclip.engine.prediction import Reading
+from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.trainers.clip_icm import CLIP_ICM
 from causalclip.trainers.zeroshot_clip import ZeroshotCLIP
 
-FORMAT = "causalclip.classes/1"
+if TYPE_CHECKING:
+    from causalclip.engine import CLIPTrainer
+
+ProgramFormat = Literal["torch", "onnx"]
+PROGRAM_FILES: dict[ProgramFormat, str] = {"torch": "image.pt2", "onnx": "image.onnx"}
 CLASSES_FILE = "classes.safetensors"
-CHECKED = (2, 5)  # pictures in the batches that are compared
+MERGED_FILE = "clip.pt"
+CLASSES_FORMAT = "causalclip.classes/1"
+CHECKED_BATCHES = (2, 5)  # numbers of images
 TOLERANCE = 1e-5  # of a probability
+REFUSED = "{} cannot be exported: it {}; causalclip predict and causalclip.Predictor answer with it"
+
+
+@torch.no_grad()
+def export(
+    predictor: Predictor, folder: str | Path, *, form: ProgramFormat = "torch"
+) -> list[Path]:
+    """Write `classes.safetensors` and, if the image tower has prompts, `image.pt2`.
+
+    A method that changes weights of CLIP gives `clip.pt` instead, a whole CLIP with the changes
+    merged: a state dict that openai/CLIP and open_clip load. The files are read again and must
+    give the predictor's probabilities.
+
+    Args:
+        predictor: the trained method.
+        folder: where the files go; made if it is missing.
+        form: `onnx` writes `image.onnx` instead, for every method: its users need no CLIP.
+
+    Raises:
+        UserError: ONNX without its packages.
+        ValueError: a method whose answer is no cosine with fixed class features.
+        RuntimeError: files that give other probabilities.
+    """
+    trainer, folder = predictor.trainer, Path(folder)
+    classes, prompts = class_features_of(trainer), exported_prompts(trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / CLASSES_FILE]
+    with replacing(paths[0]) as part:
+        tensors = {name: t.cpu().contiguous() for name, t in vars(classes).items() if t is not None}
+        save_file(tensors, part, _metadata(predictor))
+    clip = trainer.clip
+    if prompts.weights:
+        paths.append(folder / MERGED_FILE)
+        with replacing(paths[-1]) as part:
+            torch.save(merged_state(clip, prompts), part)
+        clip = _with_state(clip, paths[-1])
+    if prompts.image or form == "onnx":
+        paths.append(folder / PROGRAM_FILES[form])
+        _write_program(ImageTower(clip, prompts), _noise(clip, 2), paths[-1])
+    _check(predictor, paths)
+    return paths
+
+
+# Class features
 
 
 @dataclass(frozen=True, eq=False)
-class Classes:
-    """What a picture's features are compared with."""
+class ClassFeatures:
+    """The tensors of `classes.safetensors`."""
 
     text: Tensor
-    """(K, E), or (M, K, E) of M templates; unit rows, inside the subspace if there is one."""
+    """(K, E), or (M, K, E) for M templates; unit rows, in the subspace if there is one."""
     logit_scale: Tensor
     projection: Tensor | None = None
-    """(D, E) from the features to the subspace."""
+    """(D, E) from the image features to the subspace."""
 
     def logits(self, features: Tensor) -> Tensor:
-        """scale * cosine (B, K), or (B, M, K), of features (B, D) or (B, M, D)."""
+        """Return scale * cosine (B, K), or (B, M, K), of features (B, D) or (B, M, D)."""
         z = features if self.projection is None else features @ self.projection
         if self.text.dim() == 3 and z.dim() == 2:
             z = z.unsqueeze(1).expand(-1, len(self.text), -1)
         return cosine_logits(z, self.text, self.logit_scale)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """By name, without what is not there."""
-        named = {"text": self.text, "logit_scale": self.logit_scale, "projection": self.projection}
-        return {name: t.cpu().contiguous() for name, t in named.items() if t is not None}
 
-
-@torch.no_grad()
-def export(predictor: Predictor, folder: str | Path, *, form: Format = "torch") -> list[Path]:
-    """Write `classes.safetensors` and, where the image tower has prompts, `image.pt2`.
-
-    What was written is read again and must answer as the predictor does.
-
-    Args:
-        predictor: the trained method.
-        folder: where the files go; made if it is not there.
-        form: `onnx` writes `image.onnx` in place of it, of every method: who reads ONNX need not
-            have a CLIP.
+def class_features_of(trainer: CLIPTrainer) -> ClassFeatures:
+    """Return the class features that a method compares images with.
 
     Raises:
-        ImportError: ONNX without its packages.
-        ValueError: a method whose answer is no cosine with fixed class features.
-        RuntimeError: files that answer otherwise.
+        ValueError: its answer is more than a cosine with features that all images share.
     """
-    trainer, folder = predictor.trainer, Path(folder)
-    classes, prompts = classes_of(trainer), exported_prompts(trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / CLASSES_FILE]
-    with replacing(paths[0]) as part:
-        save_file(classes.tensors(), part, metadata(predictor))
-    if prompts.image or form == "onnx":
-        paths.append(folder / FILES[form])
-        write(ImageSide.of(trainer.clip, prompts), _pictures(trainer.clip, 2), paths[1])
-    check(predictor, paths)
-    return paths
-
-
-def classes_of(trainer: CLIPTrainer) -> Classes:
-    """The class features that a method compares pictures with.
-
-    Raises:
-        ValueError: there are none that hold for all pictures, or they are not all there is.
-    """
-    text, projection = None, trainer.projection
+    text, projection = None, trainer.backbone.projection
     if isinstance(trainer, PromptTrainer):
         text = trainer.evaluation_text()
     elif isinstance(trainer, ZeroshotCLIP):
         text = trainer.text
-    elif isinstance(trainer, CLIP_ICM) and answers_by_cosine(trainer.settings):
-        text, projection = trainer.text, trainer.fitted.projections["zeroshot"]
+    elif isinstance(trainer, CLIP_ICM):
+        settings = trainer.settings
+        if settings.HEAD == "zeroshot" and settings.NORMALIZE_PROJECTED:
+            text, projection = trainer.text, trainer.fitted.projections["zeroshot"]
     if text is None:
-        raise ValueError(
-            f"{trainer.cfg.TRAINER.NAME} cannot be exported: it answers by more than the cosine "
-            "with class features that are the same for all pictures; causalclip predict and "
-            "causalclip.Predictor answer with it"
-        )
+        reason = "answers by more than the cosine with class features that all images share"
+        raise ValueError(REFUSED.format(trainer.cfg.TRAINER.NAME, reason))
     text, basis = text.float(), None
     if projection is not None:
         text, basis = projection(text), projection.basis.float()
-    return Classes(F.normalize(text, dim=-1), trainer.logit_scale, basis)
+    return ClassFeatures(F.normalize(text, dim=-1), trainer.backbone.logit_scale, basis)
 
 
-def answers_by_cosine(settings: CfgNode) -> bool:
-    """Whether CLIP_ICM's settings ask for the cosine in the subspace."""
-    return settings.HEAD == "zeroshot" and settings.NORMALIZE_PROJECTED
-
-
-def exported_prompts(trainer: CLIPTrainer) -> PromptSet:
-    """The prompts that the image side has.
-
-    Raises:
-        ValueError: a method that learns inside the blocks of the image tower.
-    """
-    prompts = prompts_of(trainer)
-    if prompts.image_additions:
-        raise ValueError(
-            f"{trainer.cfg.TRAINER.NAME} cannot be exported: it learns inside the blocks of the "
-            "image tower; causalclip predict and causalclip.Predictor answer with it"
-        )
-    return prompts
-
-
-def metadata(predictor: Predictor) -> dict[str, str]:
-    """What must be known to use the tensors, as safetensors' text; lists and numbers are JSON."""
-    trainer = predictor.trainer
-    inputs = trainer.cfg.INPUT
+def _metadata(predictor: Predictor) -> dict[str, str]:
+    """Return what is needed to use the tensors, as safetensors' text; lists and numbers as JSON."""
+    trainer, inputs = predictor.trainer, predictor.trainer.cfg.INPUT
     image = {
-        "size": list(inputs.SIZE),
+        "size": inputs.SIZE,
         "interpolation": inputs.INTERPOLATION,
         "resize": inputs.RESIZE_MODE,
-        "mean": list(inputs.PIXEL_MEAN),
-        "std": list(inputs.PIXEL_STD),
+        "mean": inputs.PIXEL_MEAN,
+        "std": inputs.PIXEL_STD,
     }
     return {
-        "format": FORMAT,
+        "format": CLASSES_FORMAT,
         "method": trainer.cfg.TRAINER.NAME,
         "backbone": trainer.cfg.MODEL.BACKBONE.NAME,
-        "weights": trainer.digest or "",
+        "weights": trainer.backbone.digest or "",
         "classnames": json.dumps(predictor.classnames),
         "image": json.dumps(image),
         "settings": json.dumps(plain(trainer.settings)),
@@ -157,43 +155,139 @@ def metadata(predictor: Predictor) -> dict[str, str]:
     }
 
 
-def _pictures(clip: CLIPModel, count: int) -> Tensor:
-    """Noise as pictures (B, 3, R, R) on the model's device, the same every time."""
-    size = backbone_of(clip).image_size
-    pictures = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
-    return pictures.to(clip.logit_scale.device)
+# The image tower
 
 
-# The check
+class ImageTower(nn.Module):
+    """CLIP's image tower with learned prompts, as a module of its own."""
+
+    visual: Any
+
+    def __init__(self, clip: CLIPModel, prompts: PromptSet) -> None:
+        """Take the tower of a model, and image prompts (n, D) or (M, n, D) per depth, if any.
+
+        Raises:
+            ValueError: a CLIP that is not of OpenAI's classes.
+        """
+        super().__init__()
+        self.visual = openai_model(clip, "an exported image tower").visual
+        self.prompts = nn.ParameterList(depth.detach().clone() for depth in prompts.image)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features (B, E) in fp32 of images (B, 3, R, R); (B, M, E) for M sets of prompts.
+
+        B is open in the exported program.
+        """
+        images, prompts = images.type(self.visual.conv1.weight.dtype), list(self.prompts)
+        if not prompts:
+            return self.visual(images).float()
+        if prompts[0].dim() == 2:
+            return encode_patches(self.visual, images, prompts).float()
+        batch, sets = images.shape[0], prompts[0].shape[0]
+        images = images.unsqueeze(1).expand(-1, sets, -1, -1, -1).flatten(0, 1)
+        tiled = [prompt.expand(batch, *prompt.shape).flatten(0, 1) for prompt in prompts]
+        return encode_patches(self.visual, images, tiled).float().unflatten(0, (batch, sets))
 
 
-def check(predictor: Predictor, paths: Sequence[Path]) -> None:
-    """Compare what the files answer with the predictor's own answers.
-
-    Args:
-        predictor: what was exported.
-        paths: its class features, and its image side where that was written.
+def exported_prompts(trainer: CLIPTrainer) -> PromptSet:
+    """Return the prompts of the exported image tower.
 
     Raises:
-        RuntimeError: they differ; says by how much.
+        ValueError: a method that learns inside the blocks of the image tower.
     """
-    classes, *programs = paths
-    compared, clip = Classes(**load_file(classes)), predictor.trainer.clip
-    side = read(programs[0]) if programs else predictor.inputs
-    for count in CHECKED:
-        pictures = _pictures(clip, count)
-        logits = compared.logits(side(pictures).float().cpu())
-        ours = predictor.prediction(pictures).main.probabilities
-        apart = (probabilities_of(predictor.trainer, logits) - ours).abs().max().item()
-        if not apart < TOLERANCE:
+    prompts = prompts_of(trainer)
+    if prompts.image_additions:
+        reason = "learns inside the blocks of the image tower"
+        raise ValueError(REFUSED.format(trainer.cfg.TRAINER.NAME, reason))
+    return prompts
+
+
+def _with_state(clip: CLIPModel, path: Path) -> CLIPModel:
+    """Return a copy of a CLIP with the weights of a file."""
+    merged = copy.deepcopy(clip)
+    merged.load_state_dict(torch.load(path, weights_only=True))
+    return merged
+
+
+def _write_program(tower: ImageTower, example: Tensor, path: Path) -> None:
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
+    if path.suffix == ".onnx":
+        program = _onnx_program(tower, example, shapes)
+        with replacing(path) as part:
+            program.save(part, external_data=False)
+        return
+    program = torch.export.export(tower, (example,), dynamic_shapes=shapes)
+    with replacing(path) as part, open(part, "wb") as file:
+        torch.export.save(program, file)
+
+
+def _onnx_program(tower: ImageTower, example: Tensor, shapes: tuple) -> torch.onnx.ONNXProgram:
+    try:
+        import onnx  # noqa: F401  # pyright: ignore[reportMissingImports]
+        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError as error:  # torch's own message does not state what to install
+        message = "ONNX needs two packages more: pip install 'causalclip[onnx]'"
+        raise UserError(message) from error
+    program = torch.onnx.export(
+        tower,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=shapes,
+        input_names=["images"],
+        output_names=["features"],
+        verbose=False,
+    )
+    assert program is not None, "dynamo=True returns a program"
+    return program
+
+
+def _read_program(path: Path) -> Callable[[Tensor], Tensor]:
+    """Return the function of a file, from images (B, 3, R, R) to features."""
+    if path.suffix != ".onnx":
+        return torch.export.load(path).module()
+    from onnx.reference import ReferenceEvaluator  # pyright: ignore[reportMissingImports]
+
+    program = ReferenceEvaluator(str(path))
+
+    def features(images: Tensor) -> Tensor:
+        (array,) = cast(list[NDArray], program.run(None, {"images": images.cpu().numpy()}))
+        return torch.from_numpy(array)
+
+    return features
+
+
+# Comparison with the run
+
+
+def _check(predictor: Predictor, paths: Sequence[Path]) -> None:
+    path, *others = paths
+    trainer, classes = predictor.trainer, ClassFeatures(**load_file(path))
+    encode = predictor.inputs
+    if others and others[-1].name == MERGED_FILE:
+        encode = partial(encode_image, _with_state(trainer.clip, others[-1]))
+    elif others:
+        encode = _read_program(others[-1])
+    for count in CHECKED_BATCHES:
+        images = _noise(trainer.clip, count)
+        logits = classes.logits(encode(images).float().cpu())
+        expected = predictor.prediction(images).main.probabilities
+        error = (_probabilities(trainer, logits) - expected).abs().max().item()
+        if not error < TOLERANCE:
             raise RuntimeError(
-                f"{classes.parent}: the exported files answer otherwise, by {apart:.2g}"
+                f"{path.parent}: the exported files answer otherwise, by {error:.2g}"
             )
 
 
-def probabilities_of(trainer: CLIPTrainer, logits: Tensor) -> Tensor:
-    """Probabilities (B, K) that a method reads from class logits (B, K), or (B, M, K)."""
+def _noise(clip: CLIPModel, count: int) -> Tensor:
+    """Return noise as images (B, 3, R, R) on the model's device, the same every time."""
+    size = backbone_of(clip).image_size
+    images = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
+    return images.to(clip.logit_scale.device)
+
+
+def _probabilities(trainer: CLIPTrainer, logits: Tensor) -> Tensor:
+    """Return the probabilities (B, K) of a method for class logits (B, K), or (B, M, K)."""
     if isinstance(trainer, PromptTrainer):
-        read: Prediction = trainer.prediction_of(logits.to(trainer.device))
-        return read.main.probabilities.float().cpu()
+        return trainer.prediction_of(logits.to(trainer.device)).main.probabilities.float().cpu()
     return Reading.of_logits(logits).probabilities

@@ -1,4 +1,4 @@
-"""Pictures to predict from: found by path or folder, read in batches, broken ones named."""
+"""Find and read the images to predict, in batches."""
 
 from __future__ import annotations
 
@@ -8,106 +8,147 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from dassl.utils import read_image
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from causalclip.data.listing import IMAGE_SUFFIXES
+from causalclip.data.pictures import (
+    BROKEN,
+    PICTURE_SUFFIXES,
+    find_pictures,
+    image_or_reason,
+    reason_for_none,
+)
 
-Source = str | os.PathLike | Image.Image
-"""An image file, or a picture in memory."""
-
-T = TypeVar("T")
+ImageSource = str | os.PathLike | Image.Image | NDArray[np.uint8] | Tensor
+"""A path, a PIL image, or an array that `images_of_array` takes."""
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A picture that could not be read."""
+class BrokenImage:
+    """An image that cannot be read."""
 
     image: str
-    """Its path; empty for one in memory."""
+    """Its path; empty for an image in memory."""
     reason: str
 
 
-def found(sources: Iterable[Source]) -> list[Source]:
-    """The pictures among files, folders and pictures; folders are searched to the bottom, sorted.
+def find_images(sources: Iterable[ImageSource]) -> list[ImageSource]:
+    """Return the images among files, folders, PIL images and arrays.
+
+    Folders are searched as those of a data set are, in sorted order; a batch becomes its images.
 
     Raises:
-        FileNotFoundError: a path that is not there.
-        ValueError: a file of another type than an image's, or no image at all.
+        FileNotFoundError: a path that does not exist.
+        ValueError: no regular file, a file that has no suffix of an image, an array that is none,
+            or no image at all.
+        TypeError: something else.
     """
-    pictures = [picture for source in sources for picture in _found(source)]
-    if not pictures:
+    images: list[ImageSource] = []
+    for source in sources:
+        if isinstance(source, Image.Image):
+            images.append(source)
+        elif isinstance(source, np.ndarray | Tensor):
+            images += images_of_array(source)
+        elif not isinstance(source, str | os.PathLike):
+            kind = type(source).__name__
+            raise TypeError(f"an image must be a path, a PIL image or an array, got {kind}")
+        elif os.path.isdir(source):
+            images += _images_below(Path(source))
+        elif not os.path.exists(source):
+            raise FileNotFoundError(f"no image {source}")
+        elif not os.path.isfile(source):  # reading a pipe could wait forever
+            raise ValueError(f"{source} must be a regular file or a folder")
+        elif not str(source).lower().endswith(PICTURE_SUFFIXES):
+            suffixes = " ".join(PICTURE_SUFFIXES)
+            raise ValueError(f"{source} must be an image, {suffixes}, or a folder of them")
+        else:
+            images.append(str(source))
+    if not images:
         raise ValueError("there must be one picture or more, got none")
-    return pictures
+    return images
 
 
-def _found(source: Source) -> list[Source]:
-    if isinstance(source, Image.Image):
-        return [source]
-    path = Path(source)
-    if path.is_dir():
-        return list(_below(path))
-    if not path.exists():
-        raise FileNotFoundError(f"no image {path}")
-    if not path.name.lower().endswith(IMAGE_SUFFIXES):
-        raise ValueError(
-            f"{path} must be an image, {' '.join(IMAGE_SUFFIXES)}, or a folder of them"
-        )
-    return [str(path)]
+def images_of_array(array: NDArray[Any] | Tensor) -> list[Image.Image]:
+    """Return the image of an array, or the images of a batch.
+
+    Args:
+        array: a NumPy array (H, W, 3) or (N, H, W, 3) of uint8, or a tensor (3, H, W) or
+            (N, 3, H, W) of uint8, or of floats in [0, 1], which are rounded to 8 bits.
+
+    Raises:
+        ValueError: another shape or type, or values out of range; names both.
+    """
+    if isinstance(array, Tensor):
+        form, channels, kinds = "a tensor ([N,] 3, H, W)", -3, "uint8 or float"
+        right_type = array.dtype == torch.uint8 or array.is_floating_point()
+    else:
+        form, channels, kinds = "an array ([N,] H, W, 3)", -1, "uint8"
+        right_type = array.dtype == np.uint8
+    shape = tuple(array.shape)
+    if len(shape) not in (3, 4) or shape[channels] != 3 or 0 in shape or not right_type:
+        raise ValueError(f"an image must be {form} of {kinds}, got {shape} of {array.dtype}")
+    if isinstance(array, Tensor):
+        array = _bytes_of(array.detach().cpu())
+    return [Image.fromarray(image) for image in (array if len(shape) == 4 else [array])]
 
 
-def _below(folder: Path) -> list[str]:
-    paths = [
-        os.path.join(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-    ]
-    if not paths:
-        raise ValueError(f"no image ({' '.join(IMAGE_SUFFIXES)}) in the folder {folder}")
-    return sorted(paths)
+def _bytes_of(images: Tensor) -> NDArray[np.uint8]:
+    if images.is_floating_point():
+        low, high = images.aminmax()
+        if not (low >= 0 and high <= 1):  # NaN too
+            raise ValueError(f"an image of floats must be in [0, 1], got {low:g} to {high:g}")
+        images = (255 * images.float()).round().to(torch.uint8)
+    return images.movedim(-3, -1).contiguous().numpy()
 
 
-def name_of(source: Source) -> str:
-    """The path of a picture; empty for one in memory."""
-    return "" if isinstance(source, Image.Image) else str(source)
+def _images_below(folder: Path) -> list[str]:
+    found = find_pictures(folder)
+    if not found.pictures:
+        raise ValueError(f"no image in the folder {folder}: {reason_for_none(found)}")
+    return [os.path.join(folder, path) for path in found.pictures]
 
 
-def read(source: Source) -> Image.Image | Broken:
-    """A picture in RGB, as evaluations read it, or why it cannot be read."""
+def path_of(source: ImageSource) -> str:
+    """Return the path of an image; empty for an image in memory."""
+    return str(source) if isinstance(source, str | os.PathLike) else ""
+
+
+def open_image(source: ImageSource) -> Image.Image | BrokenImage:
+    """Return an image in RGB, read as evaluations read it, or the reason why it is broken."""
+    if isinstance(source, str | os.PathLike):
+        image = image_or_reason(str(source))
+        return BrokenImage(str(source), image) if isinstance(image, str) else image
     try:
-        return _in_memory(source) if isinstance(source, Image.Image) else read_image(str(source))
-    # What Pillow raises for broken files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        cause = error.__cause__ or error  # the error names the file, and so does what is broken
-        return Broken(name_of(source), str(cause) or type(cause).__name__)
+        if isinstance(source, np.ndarray | Tensor):
+            source, *others = images_of_array(source)
+            if others:
+                raise ValueError(f"it is a batch of {1 + len(others)} images")
+        return _to_rgb(source)
+    except BROKEN as error:
+        return BrokenImage("", f"{type(error).__name__}: {error}")
 
 
-def _in_memory(picture: Image.Image) -> Image.Image:
-    if picture.mode[0] in "FI":  # Pillow cuts off what is outside of 0..255
-        raise ValueError(f"its pixels ({picture.mode}) have no known range: give 8 bits a channel")
-    return picture.convert("RGB")
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode[0] in "FI":  # Pillow cuts off what is outside of 0..255
+        raise ValueError(f"its pixels ({image.mode}) have no known range: give 8 bits a channel")
+    return image.convert("RGB")
 
 
-def shown(
-    sources: Iterable[Source], transform: Callable[[Image.Image], Tensor], *, batch_size: int
-) -> Iterator[list[tuple[str, Tensor | Broken]]]:
-    """Batches of (name, tensor (3, R, R) or why there is none), in the order of the sources."""
+def load_batches(
+    sources: Iterable[ImageSource], transform: Callable[[Image.Image], Tensor], *, batch_size: int
+) -> Iterator[list[tuple[str, Tensor | BrokenImage]]]:
+    """Yield batches of (path, tensor (3, R, R) or broken image), in the order of the sources."""
 
-    def shown_one(source: Source) -> tuple[str, Tensor | Broken]:
-        picture = read(source)
-        return name_of(source), picture if isinstance(picture, Broken) else transform(picture)
+    def load(source: ImageSource) -> tuple[str, Tensor | BrokenImage]:
+        image = open_image(source)
+        return path_of(source), image if isinstance(image, BrokenImage) else transform(image)
 
-    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
-        for batch in batched(sources, batch_size):
-            yield list(pool.map(shown_one, batch))
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last perhaps shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+    remaining = iter(sources)
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter lock
+        while batch := list(islice(remaining, batch_size)):
+            yield list(pool.map(load, batch))

@@ -1,28 +1,42 @@
-"""Predictor: a trained run that answers about pictures, as its evaluation would."""
+"""Predictor: a trained run on single images, with the results of its evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import io
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
+from tabulate import tabulate
 from torch import Tensor
 
 import causalclip.plugin  # noqa: F401  (before the first import of dassl)
 
 # isort: split
-from causalclip.engine.base import CLIPTrainer
-from causalclip.engine.prediction import Evaluated, Prediction
-from causalclip.predict.abstain import Threshold, threshold_for
-from causalclip.predict.answer import Answer, answers
-from causalclip.predict.pictures import Broken, Source, found, shown
-from causalclip.predict.trained import read_result, trained
-from causalclip.report.predictions import PREDICTIONS_FILE, Predictions
+from causalclip.clip.texts import readable
+from causalclip.engine.data import build_seeded_dataset
+from causalclip.engine.evaluation import collect
+from causalclip.engine.prediction import Prediction
+from causalclip.metrics import classification_metrics
+from causalclip.predict.answers import Answer, Threshold, answers_of, threshold_for
+from causalclip.predict.hub import local_folder, push_to_hub, save_pretrained
+from causalclip.predict.pictures import BrokenImage, ImageSource, find_images, load_batches
+from causalclip.predict.trained import load_trainer, read_result
+from causalclip.records.identity import read_zero_shot
+from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
+from causalclip.records.results import RESULTS_FILE
+from causalclip.runs.configuration import check_names, merge_pairs
+from causalclip.runs.data_source import resolve_data
+
+if TYPE_CHECKING:
+    from causalclip.engine import CLIPTrainer
+    from causalclip.predict.explain import Explanation, MapKind
 
 
 class Predictor:
@@ -35,7 +49,7 @@ class Predictor:
     """
 
     def __init__(self, trainer: CLIPTrainer, folder: str | Path) -> None:
-        """Answer by a trainer that holds what the run in `folder` learned; `load` makes both."""
+        """Take a trainer that holds the model of the run in `folder`; `load` makes both."""
         self.trainer = trainer
         self.folder = Path(folder)
 
@@ -47,95 +61,261 @@ class Predictor:
         classes: Sequence[str] | None = None,
         backbone: str = "",
         data: str = "",
+        trust_torchscript: bool = False,
     ) -> Predictor:
-        """The predictor of the run in `folder`; its data set need not be there.
+        """Load the run in `folder`; its data set need not be there.
 
         Args:
-            folder: a run's output folder.
+            folder: a run's output folder, or a model's `owner/name` on the Hugging Face Hub.
             classes: K class names in place of the run's, where the method can name others.
-            backbone: a file of the run's CLIP that lies elsewhere now.
+            backbone: a file of the run's CLIP that was moved.
             data: the folder of the data sets, for `threshold` alone.
+            trust_torchscript: run a TorchScript backbone that OpenAI did not release.
 
         Raises:
             FileNotFoundError: no results.json, no checkpoint, or no weights of the backbone.
             ValueError: another backbone, class names given twice or that the method cannot take,
                 or both `classes` and `data`.
+            UserError: the hub has no such model, or does not answer.
         """
-        if classes is not None and data:
-            raise ValueError("a data set has the run's classes: give other classes or data")
-        return cls(trained(folder, classes=classes, backbone=backbone, data=data), folder)
+        folder = local_folder(folder)
+        trainer = load_trainer(folder, classes, backbone, data, trust_torchscript)
+        return cls(trainer, folder)
 
     @property
     def classnames(self) -> list[str]:
-        """The K classes it tells apart."""
+        """The K class names."""
         return self.trainer.classnames
 
     @property
+    def warning(self) -> str:
+        """A sentence if the run's CLIP does not know its classes; empty if it does or may."""
+        zero_shot = read_zero_shot(self.folder)
+        if zero_shot is None or self.classnames != read_result(self.folder).classnames:
+            return ""
+        return zero_shot.warning
+
+    @property
     def batch_size(self) -> int:
-        """How many pictures go through the tower at a time: the evaluation's number."""
+        """The evaluation's number of images per batch."""
         return self.trainer.cfg.DATALOADER.TEST.BATCH_SIZE
 
-    # Answering
-
-    def __call__(self, images: Source | Iterable[Source]) -> list[Answer]:
-        """An answer a picture, in order.
+    def __call__(self, images: ImageSource | Iterable[ImageSource]) -> list[Answer]:
+        """Return one answer per image, in order.
 
         Args:
-            images: paths, folders and pictures of Pillow's, or one of them.
+            images: paths, folders, PIL images and arrays, or one of them. An array is an image or
+                a batch, of NumPy (H, W, 3) uint8, of torch (3, H, W) uint8 or floats in [0, 1].
 
         Raises:
-            FileNotFoundError: a path that is not there.
-            ValueError: a file that is no image, or no picture at all.
-            OSError: a picture that cannot be read.
+            FileNotFoundError: a path that does not exist.
+            ValueError: a file or an array that is no image, or no image at all.
+            TypeError: neither a path, a PIL image nor an array.
+            OSError: an image that cannot be read.
         """
-        single = isinstance(images, (str, PathLike, Image.Image))
-        answered = []
-        for answer in self.stream(found([images] if single else images)):
-            if isinstance(answer, Broken):
+        if isinstance(images, str | np.ndarray | Tensor) or not isinstance(images, Iterable):
+            images = [images]
+        answers = []
+        for answer in self.stream(find_images(images)):
+            if isinstance(answer, BrokenImage):
                 raise OSError(f"cannot read the image {answer.image}: {answer.reason}")
-            answered.append(answer)
-        return answered
+            answers.append(answer)
+        return answers
 
-    def stream(self, images: Iterable[Source]) -> Iterator[Answer | Broken]:
-        """Answers as soon as a batch is full, in order; what is broken comes in its place."""
+    def stream(self, images: Iterable[ImageSource]) -> Iterator[Answer | BrokenImage]:
+        """Yield the answers batch by batch, in order; a broken image in place of its answer."""
         transform = self.trainer.encoder.transform
-        for batch in shown(images, transform, batch_size=self.batch_size):
-            whole = [(name, x) for name, x in batch if isinstance(x, Tensor)]
-            answered = iter(self._answers(whole))
+        for batch in load_batches(images, transform, batch_size=self.batch_size):
+            intact = [(path, x) for path, x in batch if isinstance(x, Tensor)]
+            answers = iter(self._answers(intact))
             for _, x in batch:
-                yield x if isinstance(x, Broken) else next(answered)
+                yield x if isinstance(x, BrokenImage) else next(answers)
 
-    def _answers(self, whole: Sequence[tuple[str, Tensor]]) -> list[Answer]:
-        if not whole:
+    def evaluate(
+        self,
+        data: str | PathLike | None = None,
+        *,
+        split: str = "test",
+        root: str | PathLike = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> dict[str, float]:
+        """Return the metrics on all images of a split; see `classification_metrics`.
+
+        Args:
+            data: a data set as in `causalclip.train`; None: the run's own, for a predictor that
+                `train` returned or that was loaded with `data`.
+            split: train, val or test.
+            root: the folder of the registered data sets; empty: $DATA, else data/.
+            settings: further settings by key, for example {"DATASET.TARGET_DOMAINS": ["sketch"]}.
+
+        Raises:
+            UserError: no such data set, or a wrong setting.
+            ValueError: a split without images, or a class that this predictor does not have.
+        """
+        dataset, name = self.dataset(data, root, settings)
+        items = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}.get(split)
+        if not items:
+            hint = "" if data else ": name its data set by `data`"
+            raise ValueError(f"no images of {name} in the split {split!r}{hint}")
+        labels = {readable(classname): k for k, classname in enumerate(self.classnames)}
+        if unknown := {item.classname for item in items if readable(item.classname) not in labels}:
+            raise ValueError(
+                f"{name} has classes that the predictor has not, {', '.join(sorted(unknown)[:5])}: "
+                "Predictor.load(folder, classes=[...]) takes other names"
+            )
+        answers = self([item.impath for item in items])
+        return classification_metrics(
+            np.stack([answer.probabilities for answer in answers]),
+            np.array([labels[readable(item.classname)] for item in items]),
+            np.array([answer.uncertainty for answer in answers]),
+        )
+
+    def dataset(
+        self,
+        data: str | PathLike | None,
+        root: str | PathLike = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> tuple[Any, str]:
+        """Return all images of a data set, and its name; arguments and errors as of `evaluate`."""
+        if data is None:
+            return self.trainer.dm.dataset, self.trainer.cfg.DATASET.NAME
+        source = resolve_data(data, root)
+        pairs = {
+            "DATASET.NUM_SHOTS": -1,
+            "DATASET.SUBSAMPLE_CLASSES": "all",
+            "DATASET.SOURCE_DOMAINS": [],
+            "DATASET.TARGET_DOMAINS": [],
+            **source.settings,
+            **(settings or {}),
+        }
+        cfg = self.trainer.cfg.clone()
+        cfg.defrost()
+        merge_pairs(cfg, [word for pair in pairs.items() for word in pair])
+        cfg.freeze()
+        check_names(cfg)
+        with contextlib.redirect_stdout(io.StringIO()):
+            return build_seeded_dataset(cfg), source.name
+
+    def detect(
+        self, foreign: str | PathLike, *, root: str | PathLike = ""
+    ) -> dict[str, dict[str, float]]:
+        """Return how well foreign images are detected; see `causalclip.predict.detect.detect`."""
+        from causalclip.predict.detect import detect
+
+        return detect(self, foreign, root=root)
+
+    def explain(
+        self, image: ImageSource, *, classname: str = "", kind: MapKind = "gradient"
+    ) -> Explanation:
+        """Return which patches speak for a class; see `causalclip.predict.explain.explain`."""
+        from causalclip.predict.explain import explain
+
+        return explain(self, image, classname=classname, kind=kind)
+
+    def save(self, folder: str | PathLike) -> None:
+        """Copy the run to a new folder, from which `Predictor.load` reads it.
+
+        Other class names than the run's and the weights of the backbone are not copied.
+
+        Raises:
+            FileExistsError: the folder exists.
+        """
+        shutil.copytree(self.folder, folder)
+
+    def save_pretrained(self, folder: str | PathLike) -> None:
+        """Write what was learned for others: safetensors, results, and a model card.
+
+        `from_pretrained` reads it. Neither the CLIP's weights nor paths of this machine are in it,
+        except in the recorded command.
+
+        Raises:
+            ValueError: a method that reads a projection file.
+        """
+        save_pretrained(self, folder)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | PathLike, *, revision: str | None = None, **options: Any
+    ) -> Predictor:
+        """Load a folder of `save_pretrained`, or owner/name from the Hugging Face Hub.
+
+        Only JSON and safetensors are downloaded.
+
+        Args:
+            name: the folder or the model's name.
+            revision: branch, tag or commit on the hub.
+            **options: as those of `load`, whose errors are raised too.
+        """
+        return cls.load(local_folder(name, revision), **options)
+
+    def push_to_hub(
+        self, name: str, *, private: bool | None = None, token: str | None = None
+    ) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face Hub; return its address.
+
+        Args:
+            name: owner/name.
+            private: whether a new repository is private; None: the owner's default.
+            token: of the owner; None: that of `hf auth login`.
+
+        Raises:
+            UserError: huggingface_hub is not installed.
+            ValueError: as `save_pretrained`.
+        """
+        return push_to_hub(self, name, private=private, token=token)
+
+    def __repr__(self) -> str:
+        cfg = self.trainer.cfg
+        what = f"{cfg.TRAINER.NAME} on {cfg.MODEL.BACKBONE.NAME}, {len(self.classnames)} classes"
+        return f"Predictor({what}, {str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        cfg, names = self.trainer.cfg, ", ".join(self.classnames[:10])
+        data = cfg.DATASET
+        rows = {
+            "method": cfg.TRAINER.NAME,
+            "backbone": cfg.MODEL.BACKBONE.NAME,
+            "data": data.get("PATH") or data.get("TABLE") or data.NAME,
+            "shots": data.NUM_SHOTS if data.NUM_SHOTS > 0 else "all",
+            f"{len(self.classnames)} classes": names + ", ..." * (len(self.classnames) > 10),
+            "folder": str(self.folder),
+        }
+        if (self.folder / RESULTS_FILE).is_file():
+            result = read_result(self.folder)
+            rows[f"accuracy ({result.split})"] = f"{result.metrics['accuracy']:.1f} %"
+            rows["calibration error"] = f"{result.metrics['ece']:.1f} %"
+        if self.warning:
+            rows["warning"] = self.warning
+        return str(tabulate(rows.items(), tablefmt="html", disable_numparse=True))
+
+    def _answers(self, images: Sequence[tuple[str, Tensor]]) -> list[Answer]:
+        if not images:
             return []
-        names, tensors = zip(*whole, strict=True)
-        return answers(self.prediction(torch.stack(tensors)), names, self.classnames)
+        paths, tensors = zip(*images, strict=True)
+        return answers_of(self.prediction(torch.stack(tensors)), paths, self.classnames)
 
     @torch.no_grad()
     def prediction(self, images: Tensor) -> Prediction:
-        """Every reading of a batch (B, 3, R, R) behind the transform, on the CPU."""
+        """Return every reading of transformed images (B, 3, R, R), on the CPU."""
         return Prediction.joined([self.differentiable(images)])
 
     def differentiable(self, images: Tensor) -> Prediction:
-        """As `prediction`, on the device, with a graph if there is one to the image tower."""
-        with self.trainer.autocast():
+        """Return `prediction` on the device, with a graph if there is one to the image tower."""
+        with self.trainer.backbone.autocast():
             return self._predict(self.inputs(images))
 
     def inputs(self, images: Tensor) -> Tensor:
-        """What the method reads of images (B, 3, R, R): themselves, or their features (B, E)."""
+        """Return the method's input: the images (B, 3, R, R), or their features (B, E)."""
         if self.trainer.image_tower_untouched:
             return self.trainer.encoder.encode(images).float()
         return images.to(self.trainer.device)
 
     @cached_property
     def _predict(self):  # noqa: ANN202 (as CLIPTrainer.predictor)
-        """It holds the class texts, which are encoded once."""
-        return self.trainer.predictor()
-
-    # Abstaining
+        return self.trainer.predictor()  # holds the class texts, which are encoded once
 
     def threshold(self, risk: float) -> Threshold:
-        """The uncertainty up to which at most `risk` per cent of the validation answers are wrong.
+        """Return the uncertainty to abstain above for `risk` per cent of errors in validation.
 
         Raises:
             ValueError: other classes than the run's, no predictions of a validation split, or a
@@ -144,22 +324,21 @@ class Predictor:
         return threshold_for(*self._validation(), risk=risk)
 
     def _validation(self) -> tuple[np.ndarray, np.ndarray]:
-        """Uncertainty (N,) of the validation split, and whether the answers were right (N,)."""
+        """Return the uncertainty of the validation images (N,), and whether they are right."""
         result = read_result(self.folder)
         if self.classnames != result.classnames:
             raise ValueError("no risk is known of other classes than those of the validation split")
-        recorded = self.folder / PREDICTIONS_FILE
-        if result.split == "val" and recorded.is_file():
-            found = Predictions.read(recorded)
-            right = found.arrays["prediction"] == found.arrays["label"]
-            return found.uncertainty(), right
+        path = self.folder / PREDICTIONS_FILE
+        if result.split == "val" and path.is_file():
+            recorded = Predictions.read(path)
+            return recorded.uncertainty(), recorded.arrays["prediction"] == recorded.arrays["label"]
         if self.trainer.val_loader is None:
             raise ValueError(
                 f"a risk is chosen on validation predictions, and {self.folder} has those of its "
                 f"{result.split} split alone: give the folder of its data set, {result.dataset}, "
                 "with --data, if it has a validation split"
             )
-        with torch.no_grad():  # alone, so this process has what all have seen
-            seen = cast(Evaluated, self.trainer.collect(self.trainer.val_loader))
-        main = seen.prediction.main
-        return main.uncertainty.numpy(), (main.probabilities.argmax(-1) == seen.labels).numpy()
+        with torch.no_grad():
+            evaluated = collect(self.trainer, self.trainer.val_loader)
+        main = evaluated.prediction.main
+        return main.uncertainty.numpy(), (main.probabilities.argmax(-1) == evaluated.labels).numpy()

@@ -1,147 +1,145 @@
-"""Ours beside the published figures (published_figures.yaml), and the difference."""
+"""Published figures (published_figures.yaml), and the difference of our results from them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy  # loads scipy.stats when it is used
 import yaml
-from scipy.stats import hmean
 
-from causalclip.report.protocols import PROTOCOLS
-from causalclip.report.tables import shots_name
+from causalclip.records.results import PROTOCOL_TITLES
+from causalclip.report.tables import TitledTables, shots_name
 
-FIGURES = Path(__file__).with_name("published_figures.yaml")
-PARTS = ("base", "new", "HM")
-Figures = dict[tuple[str, str], float]
+PUBLISHED_FILE = Path(__file__).with_name("published_figures.yaml")
+BASE_NEW_HM = ("base", "new", "HM")
+SHOTS = tuple(map(shots_name, (1, 2, 4, 8, 16)))
 
-
-def load_figures(protocol: str) -> dict[str, tuple[str, Figures]]:
-    """Per trainer the source and the figures {(row, quantity): value} of one protocol."""
-    published = yaml.safe_load(FIGURES.read_text()).get(protocol, {})
-    return {
-        trainer: (rows.pop("source"), flat(protocol, rows)) for trainer, rows in published.items()
-    }
+PublishedFigures = dict[tuple[str, str], float]
+"""Per cent by (data set or "average", quantity)."""
 
 
-def flat(protocol: str, rows: dict) -> Figures:
-    """Figures by (row, quantity), without those that are not known."""
-    if protocol == "base2new":
-        cells = {(d, q): v for d, row in rows.items() for q, v in zip(PARTS, row, strict=True)}
-    else:
-        quantity = "average" if protocol == "lodo" else "accuracy"
-        cells = {(dataset, quantity): value for dataset, value in rows.items()}
-    return {key: value for key, value in cells.items() if value is not None}
+def load_figures(protocol: str) -> dict[str, tuple[str, PublishedFigures]]:
+    """Return the source and the known figures of each trainer for one protocol."""
+    names = {"base2new": BASE_NEW_HM, "lodo": ("average",), "fewshot": SHOTS}
+    trainers = {}
+    for trainer, rows in _read(protocol).items():
+        source = rows.pop("source")
+        if backbone := rows.pop("backbone", ""):
+            source += f"; {backbone}"
+        figures = {
+            (dataset, name): value
+            for dataset, values in rows.items()
+            for name, value in zip(
+                names.get(protocol, ("accuracy",)), np.atleast_1d(values).tolist(), strict=True
+            )
+            if value is not None
+        }
+        trainers[trainer] = source, figures
+    return trainers
 
 
-def reference(protocol: str) -> pd.DataFrame:
-    """The published averages of a protocol, one row a method; of lodo the data sets' figures."""
-    rows = []
+def _read(section: str) -> dict[str, Any]:
+    return yaml.safe_load(PUBLISHED_FILE.read_text(encoding="utf-8")).get(section, {})
+
+
+def published_averages(protocol: str) -> pd.DataFrame:
+    """Return the published averages, one row a method; for lodo the figures of the data sets."""
+    rows: dict[str, dict[str, float]] = {}
     for trainer, (_, figures) in load_figures(protocol).items():
-        chosen = {key: v for key, v in figures.items() if protocol == "lodo" or key[0] == "average"}
-        if chosen:
-            names = [q if protocol == "base2new" else dataset for dataset, q in chosen]
-            rows.append({"method": trainer, **dict(zip(names, chosen.values(), strict=True))})
+        for (dataset, quantity), value in figures.items():
+            if protocol == "lodo" or dataset == "average":
+                column = quantity if protocol in ("base2new", "fewshot") else dataset
+                rows.setdefault(trainer, {})[column] = value
     if protocol == "base2new":
-        others = yaml.safe_load(FIGURES.read_text())["base2new_others"]
-        rows += [{"method": m, **dict(zip(PARTS, v, strict=True))} for m, v in others.items()]
-    return two_digits(rows)
+        others = _read("base2new_others")
+        rows |= {method: dict(zip(BASE_NEW_HM, row, strict=True)) for method, row in others.items()}
+    return _two_digits([{"method": method, **row} for method, row in rows.items()])
 
 
-def against(scores: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """One table for each method, backbone and number of shots that has published figures."""
-    found = []
-    mine = scores[scores.variant == ""]
-    for protocol in PROTOCOLS:
-        part = mine[mine.protocol == protocol]
+def compare_with_published(scores: pd.DataFrame) -> TitledTables:
+    """Return one table for each method, backbone and number of shots with published figures."""
+    tables = []
+    own = scores[scores.variant == ""]
+    for protocol, name in PROTOCOL_TITLES.items():
         published = load_figures(protocol)
         keys = ["trainer", "method", "backbone", "shots"]
-        for _, group in part.groupby(keys, sort=False):
-            trainer, method, backbone, shots = group[keys].to_numpy()[0].tolist()
+        for _, rows in own[own.protocol == protocol].groupby(keys, sort=False):
+            trainer, method = rows[["trainer", "method"]].iloc[0]
             if trainer in published:
                 source, figures = published[trainer]
-                title = f"{PROTOCOLS[protocol]}: {method} beside the published figures ({source})"
-                title += other_setting(protocol, backbone, shots, source_of(group))
-                found.append((title, beside(ours(group, protocol), figures)))
-    return found
+                if protocol == "fewshot":
+                    shots = shots_name(rows.shots.iloc[0])
+                    figures = {key: value for key, value in figures.items() if key[1] == shots}
+                    if not figures:
+                        continue
+                title = f"{name}: {method} and the published figures ({source})"
+                title += _other_setting(rows, protocol, source)
+                tables.append((title, _differences(rows, figures)))
+    return tables
 
 
-def source_of(scores: pd.DataFrame) -> str:
-    """The data set that xd and dg were trained on; ImageNet where no result says another."""
-    named = scores[scores.quantity == scores.dataset + " (source)"]["dataset"]
-    return named.iloc[0] if len(named) else "ImageNet"
-
-
-def other_setting(protocol: str, backbone: str, shots: int, source: str) -> str:
-    """What to say where ours is not what was published."""
-    wanted = ["ViT-B/16", "all images" if protocol == "lodo" else "16 shots", "ImageNet"]
-    mine = [backbone, shots_name(shots), source]
-    differ = [(m, w) for m, w in zip(mine, wanted, strict=True) if m != w]
-    if not differ:
+def _other_setting(scores: pd.DataFrame, protocol: str, figures_of: str) -> str:
+    """Return a warning if backbone, shots or source are not those that were published."""
+    sources = scores[scores.quantity == scores.dataset + " (source)"]["dataset"]
+    row, source = scores.iloc[0], sources.iloc[0] if len(sources) else "ImageNet"
+    ours = [row.backbone, shots_name(row.shots), source]
+    shots = {"lodo": "all images", "fewshot": ours[1]}.get(protocol, "16 shots")
+    published = ["RN50" if figures_of.endswith("; RN50") else "ViT-B/16", shots, "ImageNet"]
+    differing = [(a, b) for a, b in zip(ours, published, strict=True) if a != b]
+    if not differing:
         return ""
-    have, want = (", ".join(column) for column in zip(*differ, strict=True))
+    have, want = (", ".join(column) for column in zip(*differing, strict=True))
     return f"; NOT THE SAME SETTING: ours {have}; published {want}"
 
 
-def ours(scores: pd.DataFrame, protocol: str) -> dict[tuple[str, str], np.ndarray]:
-    """The values over seeds of one method by (row, quantity), named as the figures are."""
-    values = {}
-    for (dataset, quantity), part in scores.groupby(["dataset", "quantity"], sort=False):
-        if protocol in ("xd", "dg"):
-            if quantity == "average" or (quantity != dataset and dataset != "ImageNet"):
-                continue  # an average over other data sets, or the accuracy on another source
-            quantity = "accuracy"
-        values[dataset, quantity] = part.drop_duplicates("seed")["value"].to_numpy()
-    return values
+def _differences(scores: pd.DataFrame, figures: PublishedFigures) -> pd.DataFrame:
+    """Return our means over seeds, the published figures and their differences.
 
-
-def beside(values: dict[tuple[str, str], np.ndarray], figures: Figures) -> pd.DataFrame:
-    """Ours (S,) over seeds, published and the difference.
-
-    An average of ours stands only where all its rows are there.
+    Our average is given only if all its data sets were run.
     """
-    means = {key: value.mean() for key, value in values.items()}
+    if scores.protocol.iloc[0] in ("xd", "dg"):  # not the accuracy on another source than ImageNet
+        source = scores.quantity == "ImageNet (source)"
+        scores = scores[source | (scores.quantity == scores.dataset)].assign(quantity="accuracy")
+        scores = scores[scores.dataset != "average"]
+    seeds = scores.drop_duplicates(["dataset", "quantity", "seed"])
+    values = seeds.groupby(["dataset", "quantity"], sort=False)["value"]
+    means, sds, counts = values.mean(), values.std(ddof=0), values.size()
     rows = []
-    for (dataset, quantity), figure in figures.items():
-        key = (dataset, quantity)
-        mean = means.get(key, np.nan)
-        if dataset == "average":
-            mean = average(means, figures, quantity)
-        seeds = values.get(key, np.empty(0))
+    for key, figure in figures.items():
+        average = key[0] == "average"
+        mean = _average(means, figures, key[1]) if average else means.get(key, np.nan)
         rows.append(
             {
-                "data set": dataset,
-                "quantity": quantity,
-                "seeds": len(seeds) or "",
+                "data set": key[0],
+                "quantity": key[1],
+                "seeds": counts.get(key, ""),
                 "ours": mean,
-                "ours sd": seeds.std() if len(seeds) else np.nan,
+                "ours sd": sds.get(key, np.nan),
                 "published": figure,
                 "difference": mean - figure,
             }
         )
-    return two_digits(rows)
+    return _two_digits(rows)
 
 
-def two_digits(rows: list[dict]) -> pd.DataFrame:
-    """A table to be printed with the two decimals of the papers."""
+def _average(means: pd.Series, figures: PublishedFigures, quantity: str) -> float:
+    """Return our mean over the data sets of a published average; HM is that of the averages."""
+    if quantity == "HM":
+        return float(
+            scipy.stats.hmean([_average(means, figures, part) for part in ("base", "new")])
+        )
+    no_target = ("average", "ImageNet") if quantity == "accuracy" else ("average",)
+    datasets = [d for d, q in figures if q == quantity and d not in no_target]
+    if not datasets:  # only the average is printed: over the eleven data sets of the others
+        return _average(means, load_figures("base2new")["CoOp"][1], quantity)
+    return float(np.mean([means.get((dataset, quantity), np.nan) for dataset in datasets]))
+
+
+def _two_digits(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return a table that is printed with the two decimals of the papers."""
     table = pd.DataFrame(rows)
     table.attrs["digits"] = 2
     return table
-
-
-def average(means: dict[tuple[str, str], float], figures: Figures, quantity: str) -> float:
-    """Ours over the data sets that the published average is of; HM is that of the averages."""
-    if quantity == "HM":
-        return float(hmean([average(means, figures, part) for part in ("base", "new")]))
-    rows = averaged_rows(figures, quantity)
-    return float(np.mean([means.get((row, quantity), np.nan) for row in rows]))
-
-
-def averaged_rows(figures: Figures, quantity: str) -> list[str]:
-    """The data sets behind a published average: the eleven, or a source's targets."""
-    rows = [d for d, q in figures if q == quantity and d != "average"]
-    if quantity == "accuracy":
-        return [row for row in rows if row != "ImageNet"]  # the source
-    # Methods of which only the average is printed share the data sets of the others.
-    return rows or averaged_rows(load_figures("base2new")["CoOp"][1], quantity)

@@ -1,64 +1,114 @@
-"""Every results.json below a folder as one table of runs, a row for each reading of a result."""
+"""Every results.json below a folder as one table of runs, a row for each reading of a result.
+
+Two results of one trainer and configuration file belong to different methods if a setting differs
+that could change the result; the name of the method then holds the settings that differ.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from causalclip.report.results import RESULTS_FILE, Result
-from causalclip.report.settings import name_settings, settings_of
+from causalclip.records.results import IMAGENET_VARIANTS, RESULTS_FILE, Result
+from causalclip.settings.check import flatten
+from causalclip.settings.table import base_node, names_file, separates_methods
 
-# What two results share that differ in nothing but the seed.
-SAME_BUT_SEED = [
-    "protocol",
-    "method",
-    "backbone",
-    "source",
-    "dataset",
-    "shots",
-    "domain",
-    "subsample",
-]
+RunSettings = dict[str, Any]
+"""Values of a configuration by dotted key."""
+
+SAME_BUT_SEED = "protocol method backbone source dataset shots domain subsample".split()
+"""Columns that seeds of one result share."""
+# A model's own settings hold for all that it is tested on: base and new, targets, domains.
+SAME_MODEL = ["protocol", "source", "shots"]
+# The others may belong to the data set. Those of a training are not read by an evaluation, and the
+# files may be of one domain.
+SAME_RUN = [*SAME_MODEL, "dataset", "domain", "trains"]
 
 
-def load_runs(root: Path) -> pd.DataFrame:
-    """One row per result and reading of the method (its variants); empty without any result.
+def load_results(root: Path, problems: list[str]) -> dict[Path, Result]:
+    """Return the results below a folder by path; add why one cannot be read to `problems`."""
+    results = {}
+    for path in sorted(root.rglob(RESULTS_FILE)):
+        try:
+            results[path] = Result.read(path)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    return results
+
+
+def load_runs(root: Path, problems: list[str] | None = None) -> pd.DataFrame:
+    """Return one row per result and reading of the method (its variants); empty without any result.
+
+    Of several results of one method, data set and seed, one counts: `counted`.
+
+    Args:
+        root: the folder.
+        problems: takes a message for each result that cannot be read, which is left out.
 
     Raises:
-        ValueError: a results.json that cannot be read, or results of one method, data set and half
-            whose classes differ; names the files.
+        ValueError: a results.json that cannot be read, without a list for the message; or results
+            of one method, data set and half whose classes differ; names the files.
     """
-    found = {path: Result.read(path) for path in sorted(root.rglob(RESULTS_FILE))}
-    runs = table_of({path: result for path, result in found.items() if shows(result)})
-    if runs.empty:
-        return runs
-    check_classes(runs)
+    unreadable: list[str] = []
+    results = load_results(root, unreadable)
+    if problems is not None:
+        problems += unreadable
+    elif unreadable:
+        raise ValueError("\n".join(unreadable))
+    # An ablation has tables of its own.
+    runs = run_table({p: result for p, result in results.items() if result.protocol != "ablation"})
+    for _, message in class_mismatches(runs[runs.counted] if len(runs) else runs):
+        raise ValueError(message)
     return runs
 
 
-def shows(result: Result) -> bool:
-    """Whether it belongs into the protocols' tables; those of an ablation have their own."""
-    return result.protocol != "ablation"
-
-
-def table_of(results: Mapping[Path, Result]) -> pd.DataFrame:
-    """One row per result and reading of the method, of results by file; empty without any."""
+def run_table(results: Mapping[Path, Result]) -> pd.DataFrame:
+    """Return one row per result and reading of the method; empty without any result."""
     rows = [
-        run_row(result, path, variant)
+        _run_row(result, path, variant)
         for path, result in results.items()
         for variant in ("", *result.variants)
     ]
-    return name_methods(pd.DataFrame(rows)) if rows else pd.DataFrame()
+    if not rows:
+        return pd.DataFrame()
+    runs = _name_methods(pd.DataFrame(rows))
+    return runs.assign(counted=runs.path.isin(_counted_paths(runs[runs.variant == ""])))
 
 
-def run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
-    """The facts of one result that the tables use; `variant` "" is the method's own reading."""
+def protocol_of(result: Result) -> str:
+    """Return the protocol whose table a result belongs to by its data and training; "" for none.
+
+    A training on all classes is a few-shot result; it is also the source of the cross-dataset
+    results of its model.
+    """
+    if result.protocol == "ablation":
+        return "ablation"
+    if "open" in result.parts:
+        return "openclass"
+    if result.target_domains:
+        return "lodo" if result.subsample_classes == "all" else ""
+    if result.subsample_classes != "all":
+        return "base2new"
+    trained_on = result.trained_on
+    if trained_on is None:
+        return "fewshot"
+    if trained_on["dataset"] == result.dataset or trained_on["subsample_classes"] != "all":
+        return ""  # the same run evaluated again, or base classes tested on all
+    return "dg" if result.dataset in IMAGENET_VARIANTS else "xd"
+
+
+def _run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
+    """Return the columns of one result; `variant` "" is the method's own reading."""
     trained = result.trained()
+    metrics = result.variants[variant] if variant else result.metrics
     return {
-        "protocol": result.protocol,
+        "protocol": protocol_of(result),
+        "asked": result.protocol,
         "trainer": result.trainer,
         "config": result.config_name or path.parent.parent.name,
         "variant": variant,
@@ -72,61 +122,154 @@ def run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
         "domain": " ".join(result.target_domains),
         "trains": result.trained_on is None,
         "seconds": result.training_seconds,
-        "metrics": result.variants[variant] if variant else result.metrics,
-        # A variant's own, where the run has recorded them; the method's are of another reading.
+        "metrics": metrics,
+        "accuracy": metrics["accuracy"],
+        # A variant's own, where the run has recorded them; the method's belong to another reading.
         "parts": result.variant_parts.get(variant, {}) if variant else result.parts,
-        "settings": settings_of(result),
+        "start": result.config.get("TRAIN", {}).get("START", 0),
+        "settings": _comparable(result),
         "classnames": tuple(result.classnames),
         "details": result.details,
+        "identity": result.identity,
+        "trained_identity": result.trained_identity,
+        "tested": (result.data or {}).get(result.split),
+        "time": result.time,
         "path": path,
     }
 
 
-def name_methods(runs: pd.DataFrame) -> pd.DataFrame:
-    """Add to a method's name what tells it from others of one trainer in one place.
-
-    That is the configuration file, and settings given beside it (also as the column `setting`).
-    """
-    place = ["protocol", "trainer", "source", "dataset", "shots", "domain", "subsample"]
-    several = runs.groupby(place)["config"].transform("nunique") > 1
-    several = several.groupby([runs.protocol, runs.trainer]).transform("any")
-    runs = runs.assign(setting=name_settings(runs))
-    configs = runs["config"].where(several, "")
-    more = [", ".join(filter(None, pair)) for pair in zip(configs, runs.setting, strict=True)]
-    runs["method"] += [f" ({text})" if text else "" for text in more]
-    return runs
-
-
-def check_classes(runs: pd.DataFrame) -> None:
-    """Raise ValueError where seeds of one method have been tested on other classes."""
-    for _, message in of_other_classes(runs):
-        raise ValueError(message)
-
-
-def of_other_classes(runs: pd.DataFrame) -> Iterator[tuple[pd.Index, str]]:
-    """The rows tested on other classes than the first of their seeds, and what to say of them."""
+def class_mismatches(runs: pd.DataFrame) -> Iterator[tuple[pd.Index, str]]:
+    """Yield the rows tested on other classes than the first of their seeds, with a message."""
     if runs.empty:
         return
-    for _, part in runs.groupby(SAME_BUT_SEED, sort=False):
-        first, other = part.iloc[0], part[part.classnames != part.classnames.iloc[0]]
-        if len(other):
-            one, two = first.classnames, other.classnames.iloc[0]
+    for _, seeds in runs.groupby(SAME_BUT_SEED, sort=False):
+        first, others = seeds.iloc[0], seeds[seeds.classnames != seeds.classnames.iloc[0]]
+        if len(others):
+            one, two = first.classnames, others.classnames.iloc[0]
             message = (
-                f"{first.path} and {other.path.iloc[0]} are of the same method and data and have "
-                f"other classes: {only_in(one, two)} against {only_in(two, one)}; "
-                "their mean would say nothing: move one of them away"
+                f"{first.path} and {others.path.iloc[0]} are of the same method and data and have "
+                f"other classes: {_only_in(one, two)} against {_only_in(two, one)}; "
+                "their mean would be meaningless: move one of them away"
             )
-            yield other.index, message
+            yield others.index, message
 
 
-def only_in(names: tuple[str, ...], others: tuple[str, ...]) -> str:
-    """The first class names that the others lack; how many there are where only order differs."""
+def _only_in(names: tuple[str, ...], others: tuple[str, ...]) -> str:
     own = [name for name in names if name not in others]
     return ", ".join(own[:5]) if own else f"{len(names)} classes in their order"
 
 
-def unpaired(runs: pd.DataFrame) -> pd.DataFrame:
-    """Base-to-novel runs whose other half is missing."""
-    mine = runs[(runs.protocol == "base2new") & (runs.variant == "")]
-    keys = ["method", "backbone", "config", "dataset", "shots", "seed"]
-    return mine[mine.groupby(keys)["subsample"].transform("nunique") < 2]
+def _counted_paths(runs: pd.DataFrame) -> set[Path]:
+    """Return which results count: of those that differ in nothing, not even the seed, the newest.
+
+    Of the members of an ensemble it is the one with the ordinary start.
+
+    Of base-to-novel it is the newest pair whose new half tested the model of its base half.
+    """
+    paths = set()
+    halves = runs.protocol == "base2new"
+    keys = [key for key in SAME_BUT_SEED if key != "subsample"]
+    for _, same in runs[halves].groupby([*keys, "seed"], sort=False):
+        paths |= _newest_pair(same)
+    newest = newest_first(runs[~halves])
+    return paths | set(newest.drop_duplicates([*SAME_BUT_SEED, "seed"]).path)
+
+
+def newest_first(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return runs by their start, then by their time, the newest first."""
+    return runs.sort_values(["start", "time", "path"], ascending=[True, False, False])
+
+
+def _newest_pair(runs: pd.DataFrame) -> set[Path]:
+    ordered = newest_first(runs)
+    base, new = (ordered[ordered.subsample == half] for half in ("base", "new"))
+    tests: list[Any] = list(new.itertuples())
+    trainings: list[Any] = list(base.itertuples())
+    for test in tests:
+        for training in trainings:
+            if tested_model_of(test, training):
+                return {test.path, training.path}
+    return {*base.path[:1], *new.path[:1]}
+
+
+def tested_model_of(test: Any, training: Any) -> bool:
+    """Return whether a test evaluated the model of a training; also if one of them has no record.
+
+    Args:
+        test: a row of the table.
+        training: another one.
+    """
+    known = bool(test.trained_identity and training.identity)
+    return not known or test.trained_identity == training.identity
+
+
+# Settings
+
+
+def relevant_settings(result: Result) -> RunSettings:
+    """Return the settings that separate methods, without those of other trainers."""
+    config, name = dict(result.config), result.trainer.replace("_", "").lower()
+    nodes = config.get("TRAINER")
+    if isinstance(nodes, dict):  # CLIP_ADAPTER is CLIPAdapter's; a host's may have any name
+        own = {n: node for n, node in nodes.items() if n.replace("_", "").lower() == name}
+        bases = {base_node(node) for node in own.values() if isinstance(node, dict)}
+        own |= {n: node for n, node in nodes.items() if n in bases}
+        config["TRAINER"] = own or nodes
+    return {key: value for key, value in flatten(config) if separates_methods(key)}
+
+
+def _comparable(result: Result) -> RunSettings:
+    """Return the relevant settings, `*` for the seed and the left-out domain that a path holds."""
+    domains = result.target_domains
+
+    def masked(value: Any) -> Any:
+        if not isinstance(value, str) or "/" not in value:
+            return value
+        value = re.sub(rf"\bseed{result.seed}\b", "seed*", value)
+        return "/".join("*" if part in domains else part for part in value.split("/"))
+
+    return {key: masked(value) for key, value in relevant_settings(result).items()}
+
+
+def _name_methods(runs: pd.DataFrame) -> pd.DataFrame:
+    """Add to a method's name what distinguishes it from others of one trainer in one place.
+
+    That is the configuration file, and settings given in addition (also as the column `setting`).
+    """
+    place = ["protocol", "trainer", "source", "dataset", "shots", "domain", "subsample"]
+    several = runs.groupby(place)["config"].transform("nunique") > 1
+    several = several.groupby([runs.protocol, runs.trainer]).transform("any")
+    runs = runs.assign(setting=_setting_names(runs))
+    configs = runs["config"].where(several, "")
+    names = [", ".join(filter(None, pair)) for pair in zip(configs, runs.setting, strict=True)]
+    runs["method"] += [f" ({name})" if name else "" for name in names]
+    return runs
+
+
+def _setting_names(runs: pd.DataFrame) -> pd.Series:
+    """Return for each run "KEY=value, ..." of the settings in which its method differs, or ""."""
+    names = pd.Series("", index=runs.index, dtype=object)
+    for _, rows in runs.groupby(["trainer", "config"], sort=False):
+        keys = list(dict.fromkeys(key for settings in rows["settings"] for key in settings))
+        model = [k for k in keys if k.startswith(("TRAINER.", "MODEL.")) and not names_file(k)]
+        others = [key for key in keys if key not in model]
+        keys = [*_differing(rows, SAME_MODEL, model), *_differing(rows, SAME_RUN, others)]
+        texts = [
+            # as typed; keys of the trainer's own node without its name
+            ", ".join(f"{re.sub('^TRAINER[.].+?[.]', '', k)}={s.get(k, '-')}" for k in keys)
+            for s in rows["settings"]
+        ]
+        names[rows.index] = np.array(texts, dtype=object)
+    return names
+
+
+def _differing(runs: pd.DataFrame, place: list[str], keys: Sequence[str]) -> list[str]:
+    """Return the keys whose values differ between two runs of the same place."""
+    groups = [list(settings) for _, settings in runs.groupby(place, sort=False)["settings"]]
+    return [key for key in keys if any(_differs(key, group) for group in groups)]
+
+
+def _differs(key: str, group: Sequence[RunSettings]) -> bool:
+    if all(key in settings for settings in group):
+        return len({str(settings[key]) for settings in group}) > 1
+    return any(settings.get(key) for settings in group)  # a run without the setting has it off

@@ -1,78 +1,48 @@
-"""What several seeds say together: mean, spread, interval, collapsed runs, paired comparison."""
+"""Statistics over seeds: mean, spread, confidence interval, paired comparison of two methods."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # loads scipy.stats when it is used
 
-from causalclip.report.runs import SAME_BUT_SEED
-
-FAR = 10.0  # points of accuracy below the best seed that make a run suspect
+from causalclip.records.results import PROTOCOL_TITLES
 
 
-def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Scores of one table as one row a method and, for each quantity, three columns.
+def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores of one table as one row a method and, for each quantity, three columns.
 
     Mean; "sd", the population standard deviation (as the family's parse_test_res.py); "ci95", half
     the width of the 95 % interval by Student's t with n - 1 degrees of freedom, NaN for one seed.
     """
-    groups = rows.groupby(["method", "quantity"], sort=False)["value"]
-    counts = groups.size().unstack()
-    methods = list(dict.fromkeys(rows["method"]))
-    out = pd.DataFrame({"method": methods, "seeds": [seeds_of(counts.loc[m]) for m in methods]})
-    for quantity in dict.fromkeys(rows["quantity"]):
-        values = [rows_of(groups, (method, quantity)) for method in methods]
-        out[quantity] = [v.mean() if len(v) else np.nan for v in values]
-        out[f"{quantity} sd"] = [v.std() if len(v) else np.nan for v in values]
-        out[f"{quantity} ci95"] = [half_width(v) for v in values]
-    return out
-
-
-def seeds_of(counts: pd.Series) -> int | str:
-    """How many seeds a row has; "2-3" where its columns differ."""
-    low, high = int(counts.min()), int(counts.max())
-    return low if low == high else f"{low}-{high}"
-
-
-def rows_of(groups: Any, key: tuple[str, str]) -> np.ndarray:
-    """The values of one group, none if there is no such group."""
-    return groups.get_group(key).to_numpy() if key in groups.groups else np.empty(0)
+    groups = scores.groupby(["method", "quantity"], sort=False)["value"]
+    values = {key: group.to_numpy() for key, group in groups}
+    methods = list(dict.fromkeys(scores["method"]))
+    counts = [{len(v) for (name, _), v in values.items() if name == m} for m in methods]
+    seeds = [f"{min(c)}-{max(c)}" if len(c) > 1 else min(c) for c in counts]  # "2-3" if they differ
+    table = pd.DataFrame({"method": methods, "seeds": seeds})
+    for quantity in dict.fromkeys(scores["quantity"]):
+        cells = [values.get((method, quantity), np.empty(0)) for method in methods]
+        table[quantity] = [v.mean() if len(v) else np.nan for v in cells]
+        table[f"{quantity} sd"] = [v.std() if len(v) else np.nan for v in cells]
+        table[f"{quantity} ci95"] = [half_width(v) for v in cells]
+    return table
 
 
 def half_width(values: np.ndarray, *, level: float = 0.95) -> float:
-    """t s / sqrt(n) of values (N,), s their sample deviation: half of the mean's interval."""
+    """Return half of the interval of the mean of values (N,): t s / sqrt(n), s with n - 1."""
     n = len(values)
     if n < 2:
         return np.nan
-    t = stats.t.ppf((1 + level) / 2, n - 1)
+    t = scipy.stats.t.ppf((1 + level) / 2, n - 1)
     return float(t * values.std(ddof=1) / np.sqrt(n))
 
 
-def collapsed(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs more than FAR points below the best seed of the same method, data and classes.
-
-    Below the best and not the median: of three seeds, two may have collapsed.
-    """
-    mine = runs[runs.variant == ""].copy()
-    mine["accuracy"] = [metrics["accuracy"] for metrics in mine.metrics]
-    mine["best"] = mine.groupby(SAME_BUT_SEED)["accuracy"].transform("max")
-    return mine[mine.accuracy < mine.best - FAR]
-
-
-def repeated(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs that stand for one and the same method, data, classes and seed."""
-    mine = runs[(runs.variant == "") & (runs.protocol != "")]
-    return mine[mine.duplicated([*SAME_BUT_SEED, "seed"], keep=False)]
-
-
-# Two methods
-
-
-def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """Paired differences, first minus second, of every protocol and compared quantity.
+def compare_methods(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Return paired differences, first minus second, of every protocol and compared quantity.
 
     One row over pairs of (data set, shots, seed), one over data sets (means over seeds), because
     seeds of one data set are not independent; p of the two-sided Wilcoxon signed-rank test.
@@ -80,30 +50,63 @@ def compare(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     Raises:
         ValueError: a method that no run has, or two without a common result.
     """
-    known = list(dict.fromkeys(scores["method"]))
+    methods = list(dict.fromkeys(scores["method"]))
     for name in (first, second):
-        if name not in known:
-            raise ValueError(f"unknown method {name!r}; the runs hold: {'; '.join(known)}")
+        if name not in methods:
+            raise ValueError(f"unknown method {name!r}; the runs hold: {'; '.join(methods)}")
     place = ["protocol", "compared", "table", "dataset", "quantity"]
     rows = scores[(scores["compared"] != "") & scores["method"].isin([first, second])]
     wide = rows.pivot_table(index=[*place, "seed"], columns="method", values="value", sort=False)
     if first == second or len(wide.columns) < 2 or wide.dropna().empty:
         raise ValueError(f"{first} and {second} have no result in common to compare")
-    difference = (wide[first] - wide[second]).dropna().rename("difference")
-    found = []
-    for _, part in difference.groupby(level=[0, 1], sort=False):
+    differences = (wide[first] - wide[second]).dropna().rename("difference")
+    tests = []
+    for _, part in differences.groupby(level=[0, 1], sort=False):
         protocol, quantity, *_ = part.index[0]
         means = part.groupby(level=place, sort=False).mean()
         for pairs, values in (("every seed", part), ("data sets", means)):
             row = {"protocol": protocol, "quantity": quantity, "pairs": pairs}
-            found.append({**row, **signed_rank(values.to_numpy().round(9))})  # 1e-9: rounding
-    return pd.DataFrame(found)
+            tests.append({**row, **signed_rank(values.to_numpy().round(9))})  # 1e-9: rounding
+    return pd.DataFrame(tests)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number m (Holm, 1979): the smallest times m, ...
+
+    The k-th smallest times m - k + 1, at most 1 and at least as large as those before it.
+    """
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values)
+    factors = np.arange(len(values), 0, -1)
+    values[order] = np.minimum(1, np.maximum.accumulate(factors * values[order]))
+    return values.tolist()
+
+
+def main_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return a score per protocol, method and seed by which a protocol's methods are compared.
+
+    HM, or the average over all the data sets, domains and shots; only of those that have all of
+    them. Readings of a method are left out. The quantity is the protocol's title.
+    """
+    rows = scores[(scores.variant == "") & (scores.compared != "")]
+    rows = rows[rows.compared == rows.groupby("protocol")["compared"].transform("last")]
+    cells = rows[["table", "dataset", "quantity"]].astype(str).agg(" ".join, axis=1)
+    counts = cells.groupby(rows.protocol).nunique()
+    keys = ["protocol", "method", "seed"]
+    means = rows.groupby(keys, sort=False)["value"].agg(["mean", "size"]).reset_index()
+    means = means[means["size"] == means.protocol.map(counts)]
+    return means.rename(columns={"mean": "value"}).assign(
+        quantity=means.protocol.map(PROTOCOL_TITLES)
+    )
 
 
 def signed_rank(differences: np.ndarray) -> dict[str, float]:
-    """Counts, mean and p of differences (N,), and the smallest p so many untied pairs can give."""
+    """Return counts, mean and p of the signed-rank test of differences (N,).
+
+    `smallest p` is the smallest that so many untied pairs can give.
+    """
     nonzero = differences[differences != 0]
-    p = cast(Any, stats.wilcoxon(nonzero)).pvalue if len(nonzero) else 1.0
+    p = cast(Any, scipy.stats.wilcoxon(nonzero)).pvalue if len(nonzero) else 1.0
     return {
         "n": len(differences),
         "wins": int((differences > 0).sum()),

@@ -14,212 +14,131 @@ The average HM is given both ways: the HM of the averages (as papers print it), 
 from __future__ import annotations
 
 import argparse
-import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from tabulate import tabulate
 
-from causalclip.report.groups import by_name
-from causalclip.report.protocols import PROTOCOLS
-from causalclip.report.published_figures import against, load_figures, reference
-from causalclip.report.runs import load_runs, unpaired
-from causalclip.report.seeds import FAR, collapsed, compare, over_seeds, repeated
-from causalclip.report.subspaces import subspaces
-from causalclip.report.tables import average_over_datasets, scores
-
-TABLE_FORMATS = {"markdown": "github", "latex": "latex_booktabs"}
-SPREADS = {"sd": "mean ± standard deviation", "ci95": "mean ± half of the 95 % interval, Student t"}
-Titled = list[tuple[str, pd.DataFrame]]
-
-
-def tables(found: pd.DataFrame) -> Titled:
-    """Every table that the scores hold, with a title."""
-    made = [(name, over_seeds(part)) for name, part in by_name(found, "table")]
-    pairs = found[found.protocol == "base2new"]
-    count = pairs["dataset"].nunique()
-    if count > 1:
-        title = f"Base-to-novel: average over {count} data sets"
-        made.append((title, average_over_datasets(pairs)))
-    return made
-
-
-# Printing
-
-
-def shown(table: pd.DataFrame, spread: str = "sd") -> pd.DataFrame:
-    """The table for reading: mean ± spread in one cell, - where there is nothing; as text."""
-    out, digits = table.copy(), table.attrs.get("digits", 1)
-    for column in [c for c in table.columns if f"{c} sd" in table.columns]:
-        spreads = table.get(f"{column} {spread}", table[f"{column} sd"])
-        several = ~table["seeds"].astype(str).isin(["1", ""])
-        out[column] = [
-            cell(mean, width if many else None, digits)
-            for mean, width, many in zip(table[column], spreads, several, strict=True)
-        ]
-        out = out.drop(columns=[f"{column} sd", f"{column} ci95"], errors="ignore")
-    for column in out.columns.intersection(["p", "smallest p"]):
-        out[column] = [f"{p:.2g}" for p in out[column]]
-    for column in out.select_dtypes("float"):
-        out[column] = [cell(value, None, digits) for value in out[column]]
-    return out
-
-
-def cell(mean: float, width: float | None, digits: int) -> str:
-    """One cell: mean ± width; the mean alone of a single seed."""
-    if pd.isna(mean):
-        return "-"
-    return f"{mean:.{digits}f}" + ("" if width is None else f" ± {width:.{digits}f}")
-
-
-def render(found: Titled, style: str, spread: str) -> str:
-    """The tables as markdown, latex, csv (each under a comment line) or one json document."""
-    if style == "json":
-        rows = [(t, json.loads(table.to_json(orient="records"))) for t, table in found]
-        return json.dumps([{"title": t, "rows": r} for t, r in rows], indent=1, ensure_ascii=False)
-    if style == "csv":
-        return "\n".join(f"# {title}\n{table.to_csv(index=False)}" for title, table in found)
-    return "\n".join(readable(title, table, style, spread) for title, table in found)
-
-
-def readable(title: str, table: pd.DataFrame, style: str, spread: str) -> str:
-    """Title and table in markdown or LaTeX."""
-    kind = f" ({SPREADS[spread]} over seeds)" if "seeds" in table else ""
-    cells = shown(table, spread)
-    text = tabulate(
-        cells.to_dict("list"),
-        headers="keys",
-        tablefmt=TABLE_FORMATS[style],
-        showindex=False,
-        disable_numparse=True,
-        colalign=["left", *["right"] * (len(cells.columns) - 1)],
-    )
-    return f"\n{title}{kind}\n\n{text}"
-
-
-def warnings(runs: pd.DataFrame) -> list[str]:
-    """What a reader must know before trusting a mean."""
-    said = []
-    for _, run in collapsed(runs).iterrows():
-        said.append(
-            f"{run.path.parent}: accuracy {run.accuracy:.1f} is more than {FAR:.0f} points below "
-            f"the best of its seeds, {run.best:.1f}: collapsed?"
-        )
-    for _, run in unpaired(runs).iterrows():
-        other = "new" if run.subsample == "base" else "base"
-        beside = "beside it" + (f" with {run.setting}" if run.setting else "")
-        said.append(f"{run.path.parent}: no result on the {other} classes {beside}, left out")
-    for _, run in repeated(runs).iterrows():
-        said.append(f"{run.path.parent}: another run of the same method, data and seed is counted")
-    return said
-
-
-def too_few(made: Titled) -> list[str]:
-    """Comparisons that could not come out significant whatever the results."""
-    return [
-        f"{row.protocol}, {row.quantity}, {row.pairs}: with {row.wins + row.losses} pairs that "
-        f"differ, p cannot be below {row['smallest p']:.2g}"
-        for _, table in made
-        for _, row in table.iterrows()
-        if row["smallest p"] > 0.05
-    ]
-
-
-def without_figures(found: pd.DataFrame) -> list[str]:
-    """The methods and protocols that no published figure is on file for."""
-    there = found[["protocol", "trainer"]].drop_duplicates()
-    return [
-        f"no published figures of {trainer} for {PROTOCOLS[protocol].lower()}"
-        for protocol, trainer in there.to_numpy().tolist()
-        if trainer not in load_figures(protocol)
-    ]
-
-
-# Command line
+from causalclip.errors import sentence
+from causalclip.files.text import visible
+from causalclip.records.results import PROTOCOL_TITLES
+from causalclip.report.formats import TABLE_FORMATS, file_stem, format_tables
+from causalclip.report.notes import (
+    subspace_notes,
+    too_few_pairs,
+    warnings,
+    without_published_figures,
+)
+from causalclip.report.published_figures import compare_with_published, published_averages
+from causalclip.report.runs import load_runs
+from causalclip.report.seeds import compare_methods
+from causalclip.report.tables import TitledTables, result_tables, scores
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the options."""
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = p.add_argument
     add("root", type=Path, help="folder with results.json files below it")
-    add("--protocol", choices=PROTOCOLS, help="this protocol only")
-    add("--trainer", nargs="+", metavar="NAME", help="these trainers only")
-    add("--format", choices=["markdown", "latex", "csv", "json"], default="markdown")
+    add("--protocol", choices=PROTOCOL_TITLES, help="this protocol only")
+    add("--methods", nargs="+", metavar="NAME", help="these methods only")
+    add("--format", choices=TABLE_FORMATS, default="markdown")
     add("--ci95", action="store_true", help="show the 95 %% interval in place of the deviation")
     add("--heldout", action="store_true", help="domains: the held-out part of the target only")
-    add("--against", action="store_true", help="ours beside the published figures")
+    add("--against", action="store_true", help="add published figures and the difference")
     add("--compare", nargs=2, metavar="METHOD", help="paired comparison, Wilcoxon signed-rank test")
     add("--plot", type=Path, metavar="DIR", help="write few-shot curves as PNG and PDF")
     return p
 
 
-def selected(args: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs and scores that the options ask for.
-
-    Raises:
-        ValueError: no finished run, or none that makes a score; says what is missing.
-    """
-    runs = load_runs(args.root)
-    if len(runs) and args.trainer:
-        runs = runs[runs.trainer.isin(args.trainer)]
-    if runs.empty:
-        raise ValueError(f"no finished runs below {args.root}")
-    found = scores(runs, heldout=args.heldout)
-    if args.protocol:
-        runs, found = (part[part.protocol == args.protocol] for part in (runs, found))
-    if found.empty:
-        what = PROTOCOLS[args.protocol] if args.protocol else "any protocol"
-        message = f"no finished runs of {what} below {args.root}"
-        raise ValueError("\n".join([message, *warnings(runs)]))
-    return runs, found
-
-
-def asked(args: argparse.Namespace, found: pd.DataFrame) -> Titled:
-    """The tables that the options ask for."""
-    if args.compare:
-        first, second = args.compare
-        return [(f"{first} minus {second}, paired", compare(found, first, second))]
-    made = tables(found)
-    if args.against:
-        ours = against(found)
-        for protocol in dict.fromkeys(found.protocol):
-            others = reference(protocol)
-            if len(others):
-                ours.append((f"{PROTOCOLS[protocol]}: published averages, ViT-B/16", others))
-        made += ours
-    return made
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the tables; 2 when there is nothing to print."""
+    """Print the tables; 2 if there is nothing to print."""
     args = parser().parse_args(argv)
-    if not args.root.is_dir():
-        print(f"causalclip summarize: {args.root} is not a folder", file=sys.stderr)
-        return 2
     try:
-        runs, found = selected(args)
-        made = asked(args, found)
-        written = plot(found, args.plot) if args.plot else []
+        problems: list[str] = []
+        runs, selected = _selected(args, problems)
+        tables = _tables(args, selected)
+        written = write_curves(selected, args.plot) if args.plot else []
     except (ValueError, OSError) as error:
-        print(f"causalclip summarize: {error}", file=sys.stderr)
+        print(f"causalclip summarize: {sentence(error)}", file=sys.stderr)
         return 2
-    print(render(made, args.format, "ci95" if args.ci95 else "sd"))
-    said = warnings(runs) + subspaces(runs) + [f"wrote {path}" for path in written]
-    said += too_few(made) if args.compare else []
-    said += without_figures(found) if args.against else []
-    stream = sys.stdout if args.format == "markdown" else sys.stderr
-    if said:
-        print("", *said, sep="\n", file=stream)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(format_tables(tables, args.format, "ci95" if args.ci95 else "sd", width))
+    for problem in problems:
+        print(f"not shown: {problem}", file=sys.stderr)
+    notes = warnings(runs) + subspace_notes(runs) + [f"wrote {path}" for path in written]
+    notes += too_few_pairs(tables[0][1]) if args.compare else []
+    notes += without_published_figures(selected) if args.against else []
+    if notes:
+        stream = sys.stdout if args.format == "markdown" else sys.stderr
+        print("", *map(visible, notes), sep="\n", file=stream)
     return 0
 
 
-def plot(found: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draw the few-shot curves; matplotlib is loaded only when asked for."""
-    from causalclip.report.curves import draw_curves
+def _selected(args: argparse.Namespace, problems: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the runs and scores that the options select; add what is left out to `problems`.
 
-    return draw_curves(found, folder)
+    Raises:
+        ValueError: no folder, no finished run, or none that makes a score.
+    """
+    if not args.root.is_dir():
+        raise ValueError(f"{args.root} is not a folder")
+    runs = load_runs(args.root, problems)
+    if len(runs) and args.methods:
+        runs = runs[runs.trainer.isin(args.methods)]
+    if runs.empty:
+        raise ValueError("\n".join([f"no finished runs below {args.root}", *problems]))
+    sources = args.protocol == "fewshot"
+    selected = scores(runs, heldout=args.heldout, sources=sources, problems=problems)
+    if args.protocol:
+        runs, selected = (part[part.protocol == args.protocol] for part in (runs, selected))
+    if selected.empty:
+        protocol = PROTOCOL_TITLES[args.protocol] if args.protocol else "any protocol"
+        message = f"no finished runs of {protocol} below {args.root}"
+        raise ValueError("\n".join([message, *problems, *warnings(runs)]))
+    return runs, selected
+
+
+def _tables(args: argparse.Namespace, selected: pd.DataFrame) -> TitledTables:
+    if args.compare:
+        first, second = args.compare
+        return [(f"{first} minus {second}, paired", compare_methods(selected, first, second))]
+    tables = result_tables(selected)
+    if args.against:
+        tables += compare_with_published(selected)
+        for protocol in dict.fromkeys(selected.protocol):
+            averages = published_averages(protocol)
+            if len(averages):
+                backbone = "RN50" if protocol == "fewshot" else "ViT-B/16"
+                title = f"{PROTOCOL_TITLES[protocol]}: published averages, {backbone}"
+                tables.append((title, averages))
+    return tables
+
+
+def write_curves(scores: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write a PNG and a PDF of each few-shot table: accuracy by number of shots.
+
+    Raises:
+        ValueError: nothing to draw, because no result has a number of shots.
+    """
+    # matplotlib is imported only for --plot.
+    from causalclip.plots.study_plots import draw_fewshot, fewshot_height
+    from causalclip.plots.style import WIDTHS, write_figure
+
+    rows = scores[(scores.protocol == "fewshot") & (scores.shots > 0)]
+    if rows.empty:
+        raise ValueError("no few-shot result to plot: `causalclip run fewshot` makes some")
+    return [
+        write_figure(
+            folder / f"{file_stem(str(title))}.{suffix}",
+            draw_fewshot,
+            part,
+            size=(width := WIDTHS["column"], fewshot_height(width, methods=part.method.nunique())),
+        )
+        for title, part in rows.groupby("table", sort=False)
+        for suffix in ("png", "pdf")
+    ]

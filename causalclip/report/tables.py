@@ -1,135 +1,183 @@
-"""Runs as scores: what each protocol measures, one number a row.
+"""Runs as scores, one number a row, and scores as tables.
 
-A score is one quantity of one method, data set and seed; its column `table` says which table it
-stands in and `quantity` in which column. What is compared between methods has a name in `compared`.
+A score is one quantity of one method, data set and seed; its column `table` is the title of its
+table, `quantity` its column there, and `compared` names those that are compared between methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import hmean
+import scipy  # loads scipy.stats when it is used
 
 from causalclip.metrics import novelty_auroc
-from causalclip.report.groups import by_name
-from causalclip.report.predictions import PREDICTIONS_FILE, Predictions
-from causalclip.report.protocols import PROTOCOLS, VARIANTS
+from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
+from causalclip.records.results import IMAGENET_VARIANTS, PROTOCOL_TITLES
+from causalclip.report.seeds import over_seeds
+
+TitledTables = list[tuple[str, pd.DataFrame]]
 
 # The order of the papers' tables.
 TARGETS = (
-    "Caltech101",
-    "OxfordPets",
-    "StanfordCars",
-    "OxfordFlowers",
-    "Food101",
-    "FGVCAircraft",
-    "SUN397",
-    "DescribableTextures",
-    "EuroSAT",
-    "UCF101",
-    *VARIANTS,
+    *"Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397".split(),
+    *"DescribableTextures EuroSAT UCF101".split(),
+    *IMAGENET_VARIANTS,
 )
-METHOD = ["method", "trainer", "variant", "backbone"]
-SCORE = ["protocol", "table", *METHOD, "dataset", "shots", "seed", "quantity", "value", "compared"]
+METHOD_KEYS = ["method", "trainer", "variant", "backbone"]
+KEYS = ["protocol", "table", *METHOD_KEYS, "dataset", "shots", "seed"]
+SCORE = [*KEYS, "quantity", "value", "compared"]
 BASE_TO_NOVEL = ["base", "new", "HM", "ECE base", "ECE new", "AUROC", "train s"]
+SOURCE_RUN = ["trainer", "variant", "config", "setting", "backbone", "source", "shots", "seed"]
 
 
 def scores(
-    runs: pd.DataFrame, *, heldout: bool = False, without: Set[Path] = frozenset()
+    runs: pd.DataFrame,
+    *,
+    heldout: bool = False,
+    without: Set[Path] = frozenset(),
+    sources: bool = False,
+    problems: list[str] | None = None,
 ) -> pd.DataFrame:
-    """Every protocol's scores.
+    """Return every protocol's scores, of the runs that count.
 
     Args:
-        runs: as `load_runs` gives them.
+        runs: as `load_runs` returns them.
         heldout: reads domains from the held-out part of the target.
-        without: results.json files that have no predictions to read: there is no AUROC of theirs.
+        without: results.json files whose predictions cannot be read: they have no AUROC.
+        sources: counts a training that only a cross-dataset protocol asked for as a few-shot one.
+        problems: takes a message for predictions that cannot be read; they then have no AUROC.
+
+    Raises:
+        ValueError: predictions cannot be read, and there is no list for the message.
+        FileNotFoundError: they are missing.
     """
+    runs = runs[runs.counted]
     sections: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-        "base2new": partial(base_to_novel, without=without),
-        "xd": partial(across, protocol="xd"),
-        "dg": partial(across, protocol="dg"),
-        "fewshot": few_shot,
-        "lodo": partial(leave_one_out, heldout=heldout),
+        "base2new": partial(base_to_novel, without=without, problems=problems),
+        "xd": partial(cross_dataset, protocol="xd"),
+        "dg": partial(cross_dataset, protocol="dg"),
+        "fewshot": partial(few_shot, sources=sources),
+        "lodo": partial(left_out_domains, heldout=heldout),
         "openclass": open_class,
     }
-    there = [section(runs) for name, section in sections.items() if (runs.protocol == name).any()]
-    return stacked(there)
+    protocols = {*runs.protocol, *runs.asked[runs.trains]}
+    return _stacked(section(runs) for name, section in sections.items() if name in protocols)
 
 
-def stacked(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Parts that hold scores, one below the other."""
+def result_tables(scores: pd.DataFrame) -> TitledTables:
+    """Return every table that the scores hold, with its title.
+
+    `attrs["readings"]` names the rows of a method's other readings, which are no methods.
+    """
+    tables = [(str(t), over_seeds(rows)) for t, rows in scores.groupby("table", sort=False)]
+    pairs = scores[scores.protocol == "base2new"]
+    count = pairs["dataset"].nunique()
+    if count > 1:
+        title = f"Base-to-novel: average over {count} data sets"
+        tables.append((title, average_over_datasets(pairs)))
+    readings = sorted(set(scores.method[scores.variant != ""]))
+    for _, table in tables:
+        table.attrs["readings"] = readings
+    return tables
+
+
+def shots_name(shots: int) -> str:
+    """Return the column of a number of images a class; below 1 it is all images."""
+    return "all images" if shots < 1 else "1 shot" if shots == 1 else f"{shots} shots"
+
+
+def _stacked(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     parts = [part for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True)[SCORE] if parts else pd.DataFrame(columns=SCORE)
 
 
-def as_scores(
-    rows: pd.DataFrame, protocol: str, columns: Sequence[str], compare: dict[str, str]
-) -> pd.DataFrame:
-    """Rows with one column a quantity as scores; what has no value is left out."""
-    keep = [name for name in SCORE if name in rows.columns]
-    long = rows.melt(
-        id_vars=keep, value_vars=list(columns), var_name="quantity", value_name="value"
-    )
-    long["protocol"] = protocol
-    long["compared"] = long["quantity"].map(compare).fillna("")
+def _long(rows: pd.DataFrame, columns: Sequence[str], compared: Sequence[str]) -> pd.DataFrame:
+    """Return rows with a column for each quantity as scores, without missing values."""
+    long = rows.melt(KEYS, list(columns), var_name="quantity", value_name="value")
+    long["compared"] = long["quantity"].where(long["quantity"].isin(compared), "")
     return long.dropna(subset="value")[SCORE]
 
 
-def titled(protocol: str, subject: str, shots: int) -> str:
-    """Title of a table; a negative number of shots is all images."""
-    return f"{PROTOCOLS[protocol]}: {subject}" + (f", {shots_name(shots)}" if shots > 0 else "")
+def _titles(protocol: str, subjects: Iterable[str], shots: Iterable[int]) -> list[str]:
+    """Return the title of each row's table."""
+    return [
+        f"{PROTOCOL_TITLES[protocol]}: {subject}" + (f", {shots_name(count)}" if count > 0 else "")
+        for subject, count in zip(subjects, shots, strict=True)
+    ]
 
 
-def titles(rows: pd.DataFrame, protocol: str, subject: str = "dataset") -> list[str]:
-    """The table of each row."""
-    return [titled(protocol, s, k) for s, k in zip(rows[subject], rows["shots"], strict=True)]
+def _averaged(scores: pd.DataFrame, name: str, over: str, how: str = "mean") -> pd.DataFrame:
+    """Return a further quantity of each table: the mean (min) over the values of a column.
+
+    Only of the seeds of a method that have all of the table's values.
+    """
+    parts = []
+    for table, part in scores.groupby("table", sort=False):
+        index = ["protocol", *METHOD_KEYS, "shots", "seed"]
+        wide = part.pivot_table(index=index, columns=over, values="value", sort=False).dropna()
+        if len(wide):
+            datasets = part["dataset"].unique()
+            dataset = datasets[0] if len(datasets) == 1 else "average"
+            rows = wide.agg(how, axis=1).rename("value").reset_index()
+            parts.append(rows.assign(table=table, quantity=name, compared="", dataset=dataset))
+    return _stacked(parts)
 
 
 # Base-to-novel
 
 
-def base_to_novel(runs: pd.DataFrame, *, without: Set[Path] = frozenset()) -> pd.DataFrame:
-    """Base, new, HM, calibration errors and base-against-new AUROC of each pair of runs."""
-    mine = runs[runs.protocol == "base2new"]
-    keys = [*METHOD, "config", "dataset", "shots", "seed"]
-    halves = [mine[mine.subsample == half] for half in ("base", "new")]
-    rows = halves[0].merge(halves[1], on=keys, suffixes=("_base", "_new"))
+def base_to_novel(
+    runs: pd.DataFrame, *, without: Set[Path] = frozenset(), problems: list[str] | None = None
+) -> pd.DataFrame:
+    """Return base, new, HM, calibration errors and base-against-new AUROC of each pair of runs."""
+    runs = runs[runs.protocol == "base2new"]
+    keys = ["protocol", *METHOD_KEYS, "config", "dataset", "shots", "seed"]
+    base, new = (runs[runs.subsample == half] for half in ("base", "new"))
+    rows = base.merge(new, on=keys, suffixes=(" base", " new"))
+    test, model = rows["trained_identity new"], rows["identity base"]
+    rows = rows[test.isna() | model.isna() | (test == model)].copy()
+    if rows.empty:
+        return _stacked([])
     for half in ("base", "new"):
-        rows[half] = [metrics["accuracy"] for metrics in rows[f"metrics_{half}"]]
-        rows[f"ECE {half}"] = [metrics["ece"] for metrics in rows[f"metrics_{half}"]]
-    rows["HM"] = hmean(rows[["base", "new"]], axis=1)
+        rows[half] = rows[f"accuracy {half}"]
+        rows[f"ECE {half}"] = [metrics.get("ece", np.nan) for metrics in rows[f"metrics {half}"]]
+    rows["HM"] = scipy.stats.hmean(rows[["base", "new"]], axis=1)
     rows["AUROC"] = [
-        np.nan if without & {row["path_base"], row["path_new"]} else detection(row)
-        for _, row in rows.iterrows()
+        np.nan if without & {base, new} else _detection_auroc(base, new, variant, problems)
+        for base, new, variant in zip(
+            rows["path base"], rows["path new"], rows.variant, strict=True
+        )
     ]
-    rows["train s"] = rows["seconds_base"]
-    rows["table"] = titles(rows, "base2new")
-    compare = {name: name for name in ("base", "new", "HM")}
-    return as_scores(rows, "base2new", BASE_TO_NOVEL, compare)
+    rows["train s"] = rows["seconds base"]
+    rows["table"] = _titles("base2new", rows.dataset, rows.shots)
+    return _long(rows, BASE_TO_NOVEL, ["base", "new", "HM"])
 
 
-def detection(pair: pd.Series) -> float:
-    """AUROC of new against base test images by uncertainty, per cent."""
-    base, new = (
-        Predictions.read(path.with_name(PREDICTIONS_FILE)).uncertainty(pair["variant"])
-        for path in (pair["path_base"], pair["path_new"])
-    )
-    return novelty_auroc(base, new)
+def _detection_auroc(base: Path, new: Path, variant: str, problems: list[str] | None) -> float:
+    """Return the AUROC of new against base test images by uncertainty, per cent."""
+    files = (path.with_name(PREDICTIONS_FILE) for path in (base, new))
+    try:
+        return novelty_auroc(*(Predictions.read(file).uncertainty(variant) for file in files))
+    except (ValueError, OSError) as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
+        return np.nan
 
 
-def average_over_datasets(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per method the mean over data sets of the means over seeds; HM both ways, each named."""
-    index = ["shots", "method", "dataset"]
-    per_set = rows[rows.quantity != "train s"].pivot_table(
+def average_over_datasets(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return per method the mean over data sets of the means over seeds; HM both ways, named."""
+    index = ["method", "shots", "dataset"]
+    per_set = scores[scores.quantity != "train s"].pivot_table(
         index=index, columns="quantity", values="value", sort=False
     )
-    groups = per_set.groupby(["shots", "method"], sort=False)
+    groups = per_set.groupby(["method", "shots"], sort=False)
     average = groups.mean().rename(columns={"HM": "average of HMs"})
-    average.insert(2, "HM of averages", hmean(average[["base", "new"]], axis=1))
+    average.insert(2, "HM of averages", scipy.stats.hmean(average[["base", "new"]], axis=1))
     average.insert(0, "data sets", groups.size())
     return average.reset_index()
 
@@ -137,156 +185,104 @@ def average_over_datasets(rows: pd.DataFrame) -> pd.DataFrame:
 # One source, other data sets
 
 
-def across(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Accuracy on the source and on each target of what was trained on the source.
+def cross_dataset(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """Return accuracy on the source and on each target of the models trained on the source.
 
-    The average is of the targets, and only where a seed has all that the table has.
+    The average is over the targets, and only of seeds that have all of the table's targets.
     """
-    said = runs.protocol == protocol
-    mine = runs[said & ~runs.trains].copy()
-    mine["quantity"], mine["compared"] = mine.dataset, "target accuracy"
-    # One training serves both protocols, and one that says none has been taken for few-shot.
-    trained = runs[runs.trains & runs.protocol.isin(["xd", "dg", "fewshot"])]
-    used = pd.concat([mine, runs[said & runs.trains]])[SOURCE_RUN]
-    at_source = trained.merge(used.drop_duplicates(), on=SOURCE_RUN)
-    at_source["quantity"], at_source["compared"] = at_source.dataset + " (source)", ""
-    both = pd.concat([at_source, mine], ignore_index=True)
-    both["protocol"], both["value"] = protocol, accuracies(both)
-    both["table"] = titles(both.assign(subject="from " + both.source), protocol, "subject")
-    order = {name: place for place, name in enumerate(TARGETS, start=1)}
-    both["place"] = [
-        order.get(name, len(TARGETS) + 1) if compared else 0  # the source comes first
-        for name, compared in zip(both.quantity, both.compared, strict=True)
-    ]
-    both = both.sort_values(["place", "quantity"], kind="stable")[SCORE]
-    targets = both[both.compared != ""]
-    return stacked([both, averaged(targets, "average", "quantity", mean)])
-
-
-SOURCE_RUN = ["trainer", "variant", "config", "setting", "backbone", "source", "shots", "seed"]
-
-
-def accuracies(runs: pd.DataFrame) -> list[float]:
-    """The accuracy of each run, per cent."""
-    return [metrics["accuracy"] for metrics in runs.metrics]
-
-
-def averaged(
-    rows: pd.DataFrame, name: str, over: str, reduce: Callable[[pd.DataFrame], pd.Series]
-) -> pd.DataFrame:
-    """A further quantity of each table: `reduce` over the values of the column `over`.
-
-    Only of the seeds of a method that have all of the table's values.
-    """
-    found = []
-    for table, part in by_name(rows, "table"):
-        index = ["protocol", *METHOD, "shots", "seed"]
-        wide = part.pivot_table(index=index, columns=over, values="value", sort=False).dropna()
-        if wide.empty:
-            continue
-        out = reduce(wide).rename("value").reset_index()
-        datasets = part["dataset"].unique()
-        found.append(
-            out.assign(
-                table=table,
-                quantity=name,
-                compared="",
-                dataset=datasets[0] if len(datasets) == 1 else "average",
-            )
-        )
-    return stacked(found)
-
-
-mean = partial(pd.DataFrame.mean, axis=1)
-worst = partial(pd.DataFrame.min, axis=1)
+    in_protocol = runs.protocol == protocol
+    targets = runs[in_protocol & ~runs.trains]
+    targets = targets.assign(quantity=targets.dataset, compared="target accuracy")
+    trained = runs[runs.trains & (runs.protocol == "fewshot")]
+    # A source is shown before its targets are tested, if this protocol asked for it.
+    used = pd.concat([targets, trained[trained.asked == protocol]])[SOURCE_RUN]
+    sources = trained.merge(used.drop_duplicates(), on=SOURCE_RUN)
+    sources = sources.assign(quantity=sources.dataset + " (source)", compared="")
+    rows = pd.concat([sources, targets], ignore_index=True)
+    rows["protocol"], rows["value"] = protocol, rows.accuracy
+    rows["table"] = _titles(protocol, "from " + rows.source, rows.shots)
+    order = {name: place for place, name in enumerate(TARGETS)}
+    place = rows.quantity.map(order).fillna(len(TARGETS)).where(rows.compared != "", -1)
+    rows = rows.assign(place=place).sort_values(["place", "quantity"], kind="stable")[SCORE]
+    return _stacked([rows, _averaged(rows[rows.compared != ""], "average", "quantity")])
 
 
 # Few-shot
 
 
-def few_shot(runs: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of all classes by the number of training images a class, and over data sets."""
-    mine = runs[(runs.protocol == "fewshot") & ~only_a_source(runs)].copy()
-    mine = mine.sort_values("shots", key=lambda s: s.where(s > 0, np.inf), kind="stable")
-    mine["quantity"] = [shots_name(shots) for shots in mine.shots]
-    mine["value"], mine["compared"] = accuracies(mine), "accuracy"
-    subjects = [part_of_dataset(run) for _, run in mine.iterrows()]
-    mine["dataset"] = pd.Series(subjects, index=mine.index, dtype=object)  # text, none of them too
-    mine["table"] = "Few-shot: " + mine.dataset
-    rows = mine.sort_values("dataset", kind="stable")[SCORE]
+def few_shot(runs: pd.DataFrame, *, sources: bool = False) -> pd.DataFrame:
+    """Return accuracy of all classes by training images a class, and its mean over data sets."""
+    shown = (runs.protocol == "fewshot") & (sources | ~_only_a_source(runs))
+    rows = runs[shown | (runs.asked == "fewshot")].assign(protocol="fewshot")
+    rows = rows.sort_values("shots", key=lambda s: s.where(s > 0, np.inf), kind="stable")
+    halves = rows.subsample.map(lambda half: "" if half == "all" else f"{half} classes")
+    subjects = [
+        ", ".join(filter(None, names))
+        for names in zip(rows.dataset, rows.domain, halves, strict=True)
+    ]
+    rows["dataset"] = pd.Series(subjects, index=rows.index, dtype=object)  # text, if empty too
+    rows["table"] = "Few-shot: " + rows.dataset
+    rows["quantity"] = [shots_name(shots) for shots in rows.shots]
+    rows["value"], rows["compared"] = rows.accuracy, "accuracy"
+    rows = rows.sort_values("dataset", kind="stable")[SCORE]
     count = rows.dataset.nunique()
     if count < 2:
         return rows
-    named = rows.assign(table=f"Few-shot: average over {count} data sets")
+    averaged = rows.assign(table=f"Few-shot: average over {count} data sets")
     means = [
-        averaged(part, name, "dataset", mean)
-        for name, part in by_name(named, "quantity")
+        _averaged(part, str(name), "dataset")
+        for name, part in averaged.groupby("quantity", sort=False)
         if part.dataset.nunique() == count
     ]
-    return stacked([rows, *means])
+    return _stacked([rows, *means])
 
 
-def part_of_dataset(run: pd.Series) -> str:
-    """The data set of a run, with the domain and the half of its classes where it is not all."""
-    half = "" if run.subsample == "all" else f"{run.subsample} classes"
-    return ", ".join(filter(None, [run.dataset, run.domain, half]))
-
-
-def shots_name(shots: int) -> str:
-    """Column of a number of images a class."""
-    return "all images" if shots < 1 else "1 shot" if shots == 1 else f"{shots} shots"
-
-
-def only_a_source(runs: pd.DataFrame) -> pd.Series:
-    """Which runs are there because something else was evaluated with them."""
-    is_cross = runs.protocol.isin(["xd", "dg"]) & ~runs.trains
-    sources = set(map(tuple, runs.loc[is_cross, SOURCE_RUN].to_numpy()))
-    used = [tuple(row) in sources for row in runs[SOURCE_RUN].to_numpy()]
-    used = pd.Series(used, index=runs.index, dtype=bool) & (runs.protocol == "fewshot")
-    return used.groupby([runs.protocol, runs.method, runs.dataset]).transform("all")
+def _only_a_source(runs: pd.DataFrame) -> pd.Series:
+    """Return which trainings nobody asked for but as a source of other data sets."""
+    targets = runs[runs.protocol.isin(["xd", "dg"])]
+    used = pd.MultiIndex.from_frame(runs[SOURCE_RUN]).isin(
+        pd.MultiIndex.from_frame(targets[SOURCE_RUN])
+    )
+    return runs.asked.isin(["xd", "dg"]) | ((runs.asked == "") & used)
 
 
 # Domains
 
 
-def leave_one_out(runs: pd.DataFrame, *, heldout: bool = False) -> pd.DataFrame:
-    """Accuracy on each target domain, their average and their worst."""
-    mine = runs[runs.protocol == "lodo"].copy()
+def left_out_domains(runs: pd.DataFrame, *, heldout: bool = False) -> pd.DataFrame:
+    """Return accuracy on each target domain, their average and their worst."""
+    rows = runs[runs.protocol == "lodo"]
+    rows = rows.assign(quantity=rows.domain, value=rows.accuracy, compared="target accuracy")
     if heldout:
-        mine = mine[["heldout" in parts for parts in mine.parts]]
-        mine["metrics"] = [parts["heldout"] for parts in mine.parts]
-    mine["quantity"], mine["compared"] = mine.domain, "target accuracy"
-    mine["value"], mine["table"] = accuracies(mine), titles(mine, "lodo")
-    rows = mine[SCORE]
-    average = averaged(rows, "average", "quantity", mean)
-    lowest = averaged(rows, "worst", "quantity", worst)
-    return stacked([rows, average, lowest, over_domain_sets(average)])
-
-
-def over_domain_sets(average: pd.DataFrame) -> pd.DataFrame:
-    """One more table where several data sets were run: their averages side by side."""
-    if average.dataset.nunique() < 2:
-        return average.iloc[:0]
-    rows = average.assign(quantity=average.dataset)
-    rows["table"] = titles(rows.assign(subject="all data sets"), "lodo", "subject")
-    return stacked([rows, averaged(rows, "average", "quantity", mean)])
+        rows = rows[["heldout" in parts for parts in rows.parts]]
+        rows["value"] = [parts["heldout"]["accuracy"] for parts in rows.parts]
+    rows = rows.assign(table=_titles("lodo", rows.dataset, rows.shots))[SCORE]
+    average = _averaged(rows, "average", "quantity")
+    tables = [rows, average, _averaged(rows, "worst", "quantity", "min")]
+    if average.dataset.nunique() > 1:  # a table more: the averages of the data sets side by side
+        title = _titles("lodo", ["all data sets"] * len(average), average.shots)
+        averages = average.assign(quantity=average.dataset, table=title)
+        tables += [averages, _averaged(averages, "average", "quantity")]
+    return _stacked(tables)
 
 
 def open_class(runs: pd.DataFrame) -> pd.DataFrame:
-    """Base and open classes of the targets, averaged over targets, and the HM of the averages.
+    """Return base and open classes averaged over targets, and the HM of the averages.
 
     Only of seeds that have every target.
     """
-    mine = runs[runs.protocol == "openclass"]
-    mine = mine[[{"base", "open"} <= set(parts) for parts in mine.parts]].copy()
-    for part in ("base", "open"):
-        mine[part] = [parts[part]["accuracy"] for parts in mine.parts]
-    mine["all"], mine["table"] = accuracies(mine), titles(mine, "openclass")
-    targets = mine.groupby("table")["domain"].nunique()
-    groups = mine.groupby(["table", *METHOD, "dataset", "shots", "seed"], sort=False)
-    rows = groups[["base", "open", "all"]].mean().assign(targets=groups["domain"].nunique())
-    rows = rows.reset_index()
-    rows = rows[rows.targets == rows.table.map(targets)]
-    rows["HM"] = hmean(rows[["base", "open"]], axis=1)
-    compare = {name: name for name in ("base", "open", "HM")}
-    return as_scores(rows, "openclass", ["base", "open", "all", "HM"], compare)
+    rows = runs[runs.protocol == "openclass"]
+    rows = rows.loc[[{"base", "open"} <= set(parts) for parts in rows.parts]]
+    rows = rows.assign(
+        base=[parts["base"]["accuracy"] for parts in rows.parts],
+        open=[parts["open"]["accuracy"] for parts in rows.parts],
+        all=rows.accuracy,
+        table=_titles("openclass", rows.dataset, rows.shots),
+    )
+    targets = rows.groupby("table")["domain"].nunique()
+    groups = rows.groupby(KEYS, sort=False)
+    means = groups[["base", "open", "all"]].mean().assign(targets=groups["domain"].nunique())
+    means = means.reset_index()
+    means = means[means.targets == means.table.map(targets)]
+    means["HM"] = scipy.stats.hmean(means[["base", "open"]], axis=1)
+    return _long(means, ["base", "open", "all", "HM"], ["base", "open", "HM"])

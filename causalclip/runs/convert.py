@@ -4,8 +4,7 @@
 
 writes output/converted/<model name>/model.pth.tar-5, which our trainer of that name loads with
 --model-dir output/converted, and prints the settings it needs. No code in the file is run. It is
-read in a child process that can write nothing, is cut off from the network where the system allows
-it, and is ended at --seconds or --gigabytes.
+read in a child process that can write nothing and is ended at --seconds or --gigabytes.
 """
 
 from __future__ import annotations
@@ -16,21 +15,12 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    from causalclip.clip.weights import Limits
 
-from causalclip import plugin
-from causalclip.clip.activation import Activation
-from causalclip.clip.backbone import load_clip, weights_digest, weights_file
-from causalclip.clip.published import BUILDERS, configuration, convert
-from causalclip.engine.checkpoint_file import read_checkpoint
-from causalclip.files.confined import Limits, confined
-from causalclip.runs.flags import called
-
-# isort: split
-from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import save_checkpoint
+# torch is imported by the functions that need it, so that --help is quick.
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("trainer", choices=sorted(BUILDERS), help="who wrote the checkpoint")
+    p.add_argument("trainer", help="who wrote the checkpoint: CoOp, MaPLe, ...")
     p.add_argument("backbone", help="the CLIP it was trained on: ViT-B/16, ..., or a file")
     p.add_argument("checkpoint", help="the published file, model.pth.tar-N")
     p.add_argument(
@@ -48,15 +38,14 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--activation",
-        choices=get_args(Activation),
+        choices=["quick_gelu", "gelu"],
         default="",
         help="what a backbone's file learned with that OpenAI did not release",
     )
     p.add_argument("output_dir", help="where the converted checkpoint goes")
-    p.add_argument("--seconds", type=float, default=Limits.seconds, help="that reading may take")
-    p.add_argument(
-        "--gigabytes", type=float, default=Limits.gigabytes, help="of memory that reading may take"
-    )
+    add = p.add_argument
+    add("--seconds", type=float, default=600.0, help="limit of reading (default: 600)")
+    add("--gigabytes", type=float, default=16.0, help="limit of its memory (default: 16)")
     return p
 
 
@@ -76,12 +65,27 @@ def convert_file(
         ValueError: a file that is no published checkpoint, or one of another method or backbone;
             reading it reached one of the limits.
     """
-    weights_file(backbone)  # fetched here if need be: the child has no network
+    import torch
+
+    from causalclip import plugin
+    from causalclip.clip.backbone import weights_file
+    from causalclip.clip.published import BUILDERS
+    from causalclip.clip.weights import Limits, run_limited
+    from causalclip.errors import unknown
+
+    # isort: split
+    from dassl.engine import TRAINER_REGISTRY
+    from dassl.utils import save_checkpoint
+
+    if trainer not in BUILDERS:
+        raise ValueError(unknown("trainer", trainer, sorted(BUILDERS)))
+    plugin.register_all()
+    weights_file(backbone)  # fetched here if need be: the child can write no file
     read = functools.partial(
         _converted, trainer, backbone, checkpoint, trust_torchscript, activation
     )
     try:
-        content = confined(read, limits or Limits())
+        content = run_limited(read, limits or Limits())
     except ValueError as error:
         raise ValueError(f"reading {checkpoint} and {backbone}: {error}") from error
     found = torch.load(io.BytesIO(content), weights_only=True)
@@ -93,10 +97,17 @@ def convert_file(
 def _converted(
     trainer: str, backbone: str, checkpoint: str, trust_torchscript: bool, activation: str
 ) -> bytes:
-    """Our checkpoint and its settings, as a file of torch."""
+    """Return our checkpoint and its settings, as a file of torch."""
+    import torch
+
+    from causalclip.clip.backbone import load_clip
+    from causalclip.clip.published import convert
+    from causalclip.clip.weights import weights_digest
+    from causalclip.engine.checkpoint_file import read_checkpoint
+
     theirs = read_checkpoint(Path(checkpoint))
     clip = load_clip(backbone, trust_torchscript=trust_torchscript, activation=activation)
-    module = convert(trainer, theirs["state_dict"], clip, backbone)
+    module, sizes = convert(trainer, theirs["state_dict"], clip, backbone)
     identity = {"trainer": trainer, "backbone": backbone, "weights": weights_digest(clip)}
     ours: dict[str, Any] = {
         "state_dict": module.state_dict(),
@@ -107,14 +118,15 @@ def _converted(
         "identity": identity,
     }
     content = io.BytesIO()
-    torch.save({"checkpoint": ours, "settings": configuration(trainer, module)}, content)
+    torch.save({"checkpoint": ours, "settings": sizes}, content)
     return content.getvalue()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert one file; 2 for a mistake in the input, which is said in one line."""
     args = parser().parse_args(argv)
-    plugin.register_all()
+    from causalclip.clip.weights import Limits
+
     try:
         settings = convert_file(
             args.trainer,
@@ -126,10 +138,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             activation=args.activation,
         )
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"{called('convert_checkpoint.py')}: error: {error}", file=sys.stderr)
+        print(f"causalclip convert: error: {error}", file=sys.stderr)
         return 2
+    from dassl.engine import TRAINER_REGISTRY
+
     node = TRAINER_REGISTRY.get(args.trainer).config_node
-    options = " ".join(f"TRAINER.{node}.{key} {value}" for key, value in settings.items())
+    options = " ".join(
+        f"TRAINER.{node}.{key.upper()} " + (f'"{value}"' if isinstance(value, list) else str(value))
+        for key, value in settings.items()
+    )
     print(
         f"Evaluate it with: python train.py --trainer {args.trainer} --backbone {args.backbone} "
         f"--eval-only --model-dir {args.output_dir} ... {options}"

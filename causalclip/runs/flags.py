@@ -1,9 +1,19 @@
-"""The family's flags: the command line of CoOp's train.py, and what we added."""
+"""Flags: those of the family's train.py, and those that several commands share."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from causalclip.errors import UserError
+
+KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|USE_CUDA|VERBOSE")
+"""A key of the configuration: CDC is a method, TRAINER.CDC.M a key."""
+
+SETTINGS = "for example OPTIM.LR 0.002; {dataset}, {seed}, {shots} and {target} are the run's"
 
 EXAMPLE = """example:
   causalclip train --trainer CDC --root data --output-dir output/first --seed 1 \\
@@ -14,7 +24,7 @@ EXAMPLE = """example:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The family's flags; what follows them is KEY VALUE pairs for the configuration."""
+    """Return the family's flags; what follows them is KEY VALUE pairs for the configuration."""
     p = argparse.ArgumentParser(
         description="Train and evaluate: the command line of CoOp's train.py, for every trainer "
         "and data set here.",
@@ -59,24 +69,140 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--debug",
         action="store_true",
-        help="show the traceback of an input error, which else goes to log.txt alone",
+        help="print the traceback of an input error (it is always in log.txt)",
     )
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, for example OPTIM.LR 0.002")
     return p
 
 
 def called(script: str) -> str:
-    """What the user has called, as errors begin: `causalclip COMMAND`, or the script instead."""
+    """Return what the user has called, as errors begin: `causalclip COMMAND`, or the script."""
     return sys.argv[0] if sys.argv[0].startswith("causalclip ") else script
 
 
 def add_imports(p: argparse.ArgumentParser) -> None:
-    """The flag by which a command learns of trainers and data sets that are not ours."""
+    """Add the flag that imports modules with trainers and data sets of the user."""
     p.add_argument(
         "--import",
         dest="imports",
         action="append",
         default=[],
         metavar="MODULE",
-        help="module to import first, for your own trainers and data sets; may be repeated",
+        help="module to import first, for your own trainers and data sets, in the current folder "
+        "too; may be repeated",
     )
+
+
+# Shared by commands that plan runs
+
+
+def methods_flags() -> argparse.ArgumentParser:
+    """Return the flags of commands that take several methods, as a parent parser."""
+    p = argparse.ArgumentParser(add_help=False)
+    p.add_argument("--methods", nargs="+", metavar="NAME", default=[], help="trainers")
+    p.add_argument("--source", default="imagenet", help="data set to train on for xd and dg")
+    return p
+
+
+def model_flags() -> argparse.ArgumentParser:
+    """Return the flags for the CLIP and the recipe, as a parent parser."""
+    p = argparse.ArgumentParser(add_help=False)
+    add = p.add_argument
+    add(
+        "--backbone",
+        default="",
+        metavar="CLIP",
+        help="in place of the recipe's: a file of configs/backbones/, ViT-B/32, "
+        "open_clip:MODEL/TAG, weights or a YAML",
+    )
+    add(
+        *("--recipe", "--cfg"),
+        default="",
+        metavar="RECIPE",
+        help="tiny, published, tuned, a configuration of the method, or a YAML of your own "
+        "(default: by the backbone)",
+    )
+    return p
+
+
+def request_flags() -> argparse.ArgumentParser:
+    """Return the flags that say which runs are meant, as a parent parser."""
+    p = argparse.ArgumentParser(add_help=False, parents=[model_flags()])
+    add = p.add_argument
+    add(
+        "--datasets",
+        nargs="+",
+        metavar="DATA",
+        default=[],
+        help="names, YAMLs, folders CLASS/IMAGE or DOMAIN/CLASS/IMAGE, tables (.csv, .parquet), or "
+        "hf:OWNER/NAME of the Hugging Face Hub; default: the published table's",
+    )
+    add("--seeds", nargs="+", metavar="N", default=[], help="default: 1 2 3")
+    add("--shots", nargs="+", metavar="N", default=[], help="images a class (default: published)")
+    add("--data", type=Path, help="folder of the data sets (default: $DATA; for bundled sets data)")
+    return p
+
+
+def output_flags() -> argparse.ArgumentParser:
+    """Return the flags of commands that leave results, as a parent parser."""
+    p = argparse.ArgumentParser(add_help=False)
+    add = p.add_argument
+    add("--output", type=Path, default=Path("output"), help="where results go (default: output)")
+    add("--dry-run", action="store_true", help="print the plan and run nothing")
+    add("--commands", action="store_true", help="print the plan as `causalclip train` commands")
+    return p
+
+
+def executor_flags() -> argparse.ArgumentParser:
+    """Return the flags that say where and how many at a time, as a parent parser."""
+    p = argparse.ArgumentParser(add_help=False)
+    add = p.add_argument
+    add("--engine", choices=["local", "ray"], default="local", help="this machine, or a cluster")
+    add(
+        "--address",
+        default="",
+        metavar="HOST:PORT",
+        help="address of a Ray cluster (docs/scale.md)",
+    )
+    add("--jobs", type=int, metavar="N", help="runs at a time (default: 1; ray: as many as fit)")
+    add("--threads", type=int, default=1, metavar="N", help="threads of a process (default: 1)")
+    add(
+        "--gpus-per-run",
+        type=float,
+        default=0,
+        metavar="X",
+        help="GPUs of a run, or a fraction of one",
+    )
+    return p
+
+
+def parse(arguments: Sequence[str], p: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read a command line; KEY VALUE pairs may stand anywhere, and become `settings`.
+
+    Raises:
+        UserError: a key without its value, or a word that belongs to nothing.
+    """
+    p.add_argument("settings", nargs="*", metavar="KEY VALUE", help=SETTINGS)
+    words, pairs = _divided(arguments)
+    args = p.parse_args(words)
+    if args.settings:
+        raise UserError(f"KEY VALUE pairs begin with a key, got {' '.join(args.settings)}")
+    args.settings = pairs
+    return args
+
+
+def _divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words of a command line, and its KEY VALUE pairs."""
+    words, pairs, rest = [], [], iter(arguments)
+    for word in rest:
+        key, _, value = word.partition("=")
+        if words[-1:] == ["--grid"] or not KEY.fullmatch(key):
+            words.append(word)
+        elif key != word:
+            raise UserError(f"settings come as KEY VALUE: write {key} {value}, not {word}")
+        else:
+            value = next(rest, None)
+            if value is None or value.startswith("--"):
+                raise UserError(f"options must come as KEY VALUE pairs, got {word} alone")
+            pairs += [word, value]
+    return words, pairs

@@ -2,31 +2,103 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
+import signal
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-
-from tqdm import tqdm
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from causalclip.data.catalogue import BUNDLED, CATALOGUE
-from causalclip.runs.best import Best
+from causalclip.errors import UserError
+from causalclip.records.identity import has_result, read_run
+from causalclip.runs.backbones import named_backbone
 from causalclip.runs.domains import domains_of
-from causalclip.runs.identity import described, has_result, read_run
-from causalclip.runs.local import Local
-from causalclip.runs.plan import PlanError, Request, Run, check, plan, wanted_parts
-from causalclip.runs.recipes import BUNDLED_DATA
-from causalclip.runs.schedule import Outcome
-from causalclip.runs.state import Estimate, State, conflicts, finished, state_of
-from causalclip.runs.stop import Stop
+from causalclip.runs.executor import Executor
+from causalclip.runs.plan import Run, plan
+from causalclip.runs.progress import follow, print_summary
+from causalclip.runs.protocols import Protocol
+from causalclip.runs.recipes import names
+from causalclip.runs.request import PlanError, Request, check, wanted_parts
+from causalclip.runs.schedule import Schedule, Stop
+from causalclip.runs.state import data_of, refusal
+from causalclip.runs.worker import Outcome, Show
 
-Engine = Callable[[Sequence[Run], Stop], Iterator[Outcome]]
-"""Does runs, a training before its tests, and says of each how it ended."""
+if TYPE_CHECKING:
+    from causalclip.runs.data_source import DataSource
 
-INTERRUPTED = 130
+
+def request_of(args: argparse.Namespace, protocol: Protocol) -> Request:
+    """Return the request of the flags that all planning commands share."""
+    request = Request(
+        protocol,
+        methods=tuple(args.methods),
+        datasets=tuple(args.datasets) or protocol.datasets,
+        seeds=tuple(args.seeds) or ("1", "2", "3"),
+        shots=tuple(args.shots),
+        recipe=args.recipe,
+        source=args.source,
+        settings=tuple(args.settings),
+    )
+    return with_own(request, args.backbone, args.data)
+
+
+def with_own(request: Request, backbone: str, data: Path | None = None) -> Request:
+    """Return a request with its data sets and backbone resolved, which may be the user's own.
+
+    Args:
+        request: its data sets and its source as the user names them; see `resolve_data`.
+        backbone: as `named_backbone` takes it; empty: the recipe's.
+        data: the folder of the registered data sets; None: $DATA, else data.
+
+    Raises:
+        PlanError: no such data set or backbone, or one name for two data sets.
+    """
+    words = dict.fromkeys(request.datasets)
+    if request.protocol.transfers:
+        words[request.source] = None
+    try:
+        sources = {word: source_of(word, data) for word in words}
+        named = named_backbone(backbone) if backbone else None
+    except (UserError, ValueError, OSError) as error:
+        raise PlanError(str(error)) from error
+    own: dict[str, DataSource] = {}
+    for source in sources.values():
+        if source.path and own.setdefault(source.name, source).path != source.path:
+            places = f"{own[source.name].path} and {source.path}"
+            raise PlanError(f"two data sets are called {source.name}: {places}; rename one")
+    return replace(
+        request,
+        datasets=tuple(dict.fromkeys(sources[word].name for word in request.datasets)),
+        source=sources[request.source].name if request.source in sources else request.source,
+        backbone=named,
+        own=own,
+    )
+
+
+def source_of(word: str, data: Path | None) -> DataSource:
+    """Return the data set of a name, folder or file; see `resolve_data`.
+
+    Raises:
+        UserError, ValueError: as `resolve_data`, or the user's own set has a registered set's name.
+    """
+    from causalclip.plugin import register_all
+    from causalclip.runs.data_source import DataSource, resolve_data  # imports torch
+
+    registered = {facts.name: facts.config for facts in CATALOGUE.values()}
+    config = registered.get(word, word)
+    if config in names("datasets"):
+        return DataSource(config, {})
+    register_all()
+    source = resolve_data(word, os.path.abspath(data or os.environ.get("DATA") or "data"))
+    if source.path and source.name in (*names("datasets"), *registered):
+        raise UserError(f"{source.path} has the name of a registered data set: rename it")
+    return source
 
 
 def planned(request: Request, *, dry: bool = False) -> list[Run]:
@@ -41,32 +113,45 @@ def planned(request: Request, *, dry: bool = False) -> list[Run]:
     """
     check(request)
     try:
-        runs = plan(request, lambda name: domains_of(name, None if dry else request.data))
+        root = None if dry else request.data
+        runs = plan(request, lambda name: domains_of(request.own.get(name, name), root))
     except (ValueError, FileNotFoundError) as error:
         raise PlanError(str(error)) from error
     check_readable(runs)
     if not dry:
+        check_backbone(request, runs)
         check_trained(request, runs)
         check_data(request)
         check_free(runs)
     return runs
 
 
-def with_data(asked: Request, data: Path | None) -> Request:
-    """The data's folder: as given, or $DATA; the bundled sets are built in ./data without one.
+def with_data(asked: Request, data: Path | None, *, dry: bool = False) -> Request:
+    """Set the folder of the data sets: as given, or $DATA; for bundled sets ./data without one.
+
+    Args:
+        asked: the request.
+        data: the folder that was given.
+        dry: whether nothing will be run, so that no data need be there.
 
     Raises:
         PlanError: it is not given, or no folder.
     """
     source = (asked.source,) if asked.protocol.transfers else ()
-    bundled = all(name.startswith(BUNDLED_DATA) for name in (*source, *asked.datasets))
+    below = [name for name in (*source, *asked.datasets) if name not in asked.own]
+    bundled = all(map(asked.is_bundled, below))
     given = data or (Path(os.environ["DATA"]) if os.environ.get("DATA") else None)
+    folder = given or Path("data")
+    if dry:
+        return replace(asked, data=folder)
     if given is None and not bundled:
         raise PlanError("where are the data sets? Give --data FOLDER, or set DATA")
-    if given is None:
-        Path("data").mkdir(exist_ok=True)
-    folder = given or Path("data")
-    if not folder.is_dir():
+    if given is None and any(map(asked.is_bundled, (*below, *asked.own))):
+        folder.mkdir(exist_ok=True)
+    for own in asked.own.values():
+        if not Path(own.settings["DATASET.ROOT"]).is_dir():
+            raise PlanError(f"{own.path}: DATASET.ROOT {own.settings['DATASET.ROOT']} is no folder")
+    if below and not folder.is_dir():
         raise PlanError(f"the folder of the data sets, {folder}, is not there")
     return replace(asked, data=folder)
 
@@ -82,6 +167,18 @@ def check_readable(runs: Sequence[Run]) -> None:
             read_run(run.folder)
         except ValueError as error:
             raise PlanError(f"{error}; choose another --output, or delete its folder") from error
+
+
+def check_backbone(request: Request, runs: Sequence[Run]) -> None:
+    """Raise for a file of the user's that cannot be loaded as a CLIP."""
+    if request.backbone is None or not Path(request.backbone.model).is_file():
+        return
+    from causalclip.runs.configuration import loadable  # imports torch
+
+    try:
+        loadable(runs[0].arguments)
+    except (UserError, ValueError, OSError) as error:
+        raise PlanError(str(error)) from error
 
 
 def check_trained(request: Request, runs: Sequence[Run]) -> None:
@@ -108,90 +205,70 @@ def check_data(request: Request) -> None:
 
 
 def check_free(runs: Sequence[Run]) -> None:
-    """Raise where a folder holds a run of other settings: it is neither skipped nor overwritten.
+    """Raise where a folder holds a run of other settings or data: it is neither skipped nor lost.
 
     Raises:
-        PlanError: names the folders, the settings and both values.
+        PlanError: names the folders, and the settings with both values.
     """
-    others = [run for run in runs if state_of(run) is State.OTHER]
-    said = [f"{run.folder} holds another run: {described(conflicts(run))}" for run in others]
+    try:
+        said = [text for run in runs if (text := refusal(run))]
+    except (ValueError, OSError) as error:
+        raise PlanError(str(error)) from error
     if said:
-        raise PlanError("\n".join([*said, "choose another --output, or delete the old runs"]))
+        raise PlanError("\n".join(said))
 
 
 # Doing it
 
 
-def perform(runs: Sequence[Run], engine: Engine | None = None) -> int:
-    """Do the runs; 1 if one failed, with a list of those, 130 after Ctrl-C."""
-    old = sum(state_of(run) is State.OLD for run in runs)
-    if old:
-        print(f"{old} folders are from before runs had an identity: taken as they are")
+def perform(runs: Sequence[Run], executor: Executor, show: Show = "runs") -> int:
+    """Perform the runs; return 1 if one failed, 130 after Ctrl-C, 143 after SIGTERM."""
     ended: list[Outcome] = []
-    with Stop().listening() as stop:
+    with _listening() as stop:
         try:
-            _follow((engine or Local())(runs, stop), len(runs), ended)
+            build_bundled(runs)
+            follow(Schedule(runs, executor, show), stop, len(runs), ended)
         except KeyboardInterrupt:  # the second one; the first is a stop
             print("ended at once", file=sys.stderr)
-    failed = [outcome for outcome in ended if not outcome.good]
-    for outcome in failed:
-        print(f"not finished: {outcome.run.folder}", file=sys.stderr)
+        finally:
+            executor.close()
+    print_summary(len(runs), ended)
     if stop.asked:
         left = len(runs) - len(ended)
-        print(f"stopped with {left} runs left: the same command goes on", file=sys.stderr)
-        return INTERRUPTED
-    return int(bool(failed))
+        print(f"stopped with {left} runs left: repeat the command to continue", file=sys.stderr)
+        return 128 + stop.asked
+    return int(not all(outcome.good for outcome in ended))
 
 
-def _follow(outcomes: Iterator[Outcome], count: int, ended: list[Outcome]) -> None:
-    """Show each outcome, the best so far where it was measured, and how long the rest will take."""
-    best = Best()
-    with tqdm(total=count, unit="run", disable=count < 3) as bar:
-        for outcome in outcomes:
-            bar.write(line(outcome))
-            if outcome.final:
-                ended.append(outcome)
-                bar.set_postfix_str(best.add(outcome.run.folder), refresh=False)
-                bar.update()
+def build_bundled(runs: Sequence[Run]) -> None:
+    """Build the bundled data sets that are not there: runs at once would each build them.
+
+    Each is built as the first run on it builds it, whose few shots are then stored: those of a
+    domain depend on the domains drawn before it.
+    """
+    for run in {run.draws: run for run in reversed(runs)}.values():
+        if run.draws is not None and not run.draws.is_dir():
+            data_of(run)
 
 
-def line(outcome: Outcome) -> str:
-    """One line about the end of a run; a failure comes with its log."""
-    folder = outcome.run.folder
-    if outcome.state == "skipped":
-        return f"skip (finished): {folder}"
-    if outcome.state == "finished":
-        return f"done in {outcome.seconds:.0f} s: {folder}"
-    log = folder / "log.txt"
-    where = f" (log: {log})" if log.is_file() else ""
-    return f"{outcome.state}: {folder}: {outcome.reason}{where}"
+@contextmanager
+def _listening() -> Iterator[Stop]:
+    """Take Ctrl-C for a stop; the second one, and SIGTERM, end all at once."""
+    stop = Stop()
 
+    def hear(number: int, _frame: FrameType | None) -> None:
+        if stop.asked or number == signal.SIGTERM:
+            stop.asked = number
+            raise KeyboardInterrupt
+        stop.asked = number
+        print("\nstopping after the active runs (Ctrl-C again: at once)", file=sys.stderr)
 
-# Showing it
-
-
-def show(runs: Sequence[Run], root: Path, jobs: int = 1) -> None:
-    """The commands of a plan, those of finished runs as remarks, and how long it will take."""
-    states = {run.folder: state_of(run) for run in runs}
-    for run in runs:
-        state = states[run.folder]
-        remark = "" if state in (State.TO_RUN, State.STALE) else f"# {state.value}: "
-        print(f"{remark}causalclip train {shlex.join(run.arguments)}")
-    left = [run for run in runs if not finished(states[run.folder])]
-    count = Counter(state.value for state in states.values())
-    print(f"# {len(runs)} runs: {', '.join(f'{n} {name}' for name, n in count.items())}")
-    seconds, unknown = Estimate(root).total(left)
-    if left and unknown < len(left):
-        rest = f", and {unknown} that were never run" if unknown else ""
-        print(f"# about {duration(seconds / jobs)} with {jobs} at a time, by past runs{rest}")
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes or seconds."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 90 else f"{minutes} min"
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def table(folder: Path, *options: str, dry: bool = False) -> int:

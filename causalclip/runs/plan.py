@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from causalclip.data.catalogue import BUNDLED
-from causalclip.runs.identity import asked_settings
-from causalclip.runs.nearest import unknown
-from causalclip.runs.protocols import ALL_IMAGES, Part, Protocol, same_classes
+from causalclip.runs.backbones import NamedBackbone, words_of
+from causalclip.runs.protocols import ALL_IMAGES, Part
 from causalclip.runs.recipes import (
-    CLASS_BOUND,
     CONFIGS,
-    Context,
-    few_shot_settings,
-    knows_other_classes,
-    methods,
-    names,
-    recipe,
-    settings_of,
+    Recipes,
+    recipes_of,
 )
-from causalclip.runs.variant import variant
+from causalclip.runs.request import Request, settings_for, wanted_parts
+from causalclip.runs.variant import variant_name
 
-
-class PlanError(ValueError):
-    """What was asked for cannot be run; the message says why, before any work."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks for: a protocol, and lists whose product its parts are run for."""
-
-    protocol: Protocol
-    methods: tuple[str, ...]
-    datasets: tuple[str, ...]
-    seeds: tuple[str, ...] = ("1",)
-    shots: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()
-    """Only these; empty for all."""
-    data: Path = Path("data")
-    output: Path = Path("output")
-    recipe: str = ""
-    """A configuration in place of the published one."""
-    backbone: str = ""
-    """A file of configs/backbones/, without .yaml; results go below a folder of its name."""
-    source: str = "imagenet"
-    load_epoch: str = ""
-    context: Context = field(default_factory=Context)
-    settings: tuple[str, ...] = ()
-    """KEY VALUE pairs, after those of protocol and recipe."""
-
-    @property
-    def results(self) -> Path:
-        """Where the layout begins."""
-        return self.output / self.backbone
-
-    @property
-    def all_shots(self) -> tuple[str, ...]:
-        """Those asked for, else the protocol's."""
-        return self.shots or self.protocol.shots
+if TYPE_CHECKING:
+    from causalclip.runs.data_source import DataSource
 
 
 @dataclass(frozen=True)
@@ -72,6 +31,7 @@ class Cell:
     seed: str
     shots: str
     recipe: str
+    recipe_file: Path
     source: str
     target: str = ""
     sources: tuple[str, ...] = ()
@@ -111,85 +71,6 @@ class Run:
     """The folder of the bundled data set that the first run of all has to draw."""
 
 
-# What can be wrong
-
-
-def check(request: Request) -> None:
-    """Raise for the first thing that cannot be run.
-
-    Raises:
-        PlanError: an unknown method, data set or configuration, seeds and shots that cannot be, or
-            a method that cannot name the classes it would be tested on.
-    """
-    if len(request.settings) % 2:
-        raise PlanError(f"options must come as KEY VALUE pairs, got {' '.join(request.settings)}")
-    for method in request.methods:
-        _check_known("trainer", method, methods())
-    for seed in request.seeds:
-        if not re.fullmatch("[0-9]+", seed):
-            raise PlanError(f"SEED must be a number, got {seed}")
-    _check_shots(request)
-    sources = (request.source,) if request.protocol.transfers else ()
-    for dataset in (*sources, *request.datasets):
-        _check_known("data set", dataset, names("datasets"))
-    _check_targets(request)
-    for method in request.methods:
-        if request.recipe:
-            known = names(f"trainers/{method}")
-            if request.recipe not in known:
-                raise PlanError(unknown("CFG", request.recipe, known, of=method))
-        _check_classes(request, method)
-    if request.backbone:
-        _check_known("BACKBONE", request.backbone, names("backbones"))
-
-
-def _check_known(what: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise PlanError(unknown(what, name, known))
-
-
-def _check_shots(request: Request) -> None:
-    all_too = " or all" if request.protocol.domains else ""
-    for shots in request.shots:
-        if not re.fullmatch("[1-9][0-9]*", shots) and not (all_too and shots == ALL_IMAGES):
-            raise PlanError(
-                f"SHOTS must be a positive number of images a class{all_too}, got {shots}"
-            )
-
-
-def _check_targets(request: Request) -> None:
-    protocol = request.protocol
-    for dataset in request.datasets:
-        if protocol.only and dataset not in protocol.datasets:
-            known = ", ".join(protocol.datasets)
-            raise PlanError(f"{dataset} is no variant of ImageNet: {known}")
-        if protocol.transfers and dataset == request.source:
-            raise PlanError(f"{dataset} is the source itself: xd_train.sh has tested on it")
-
-
-def _check_classes(request: Request, method: str) -> None:
-    """A method is refused that would be tested on classes it cannot name."""
-    files = [CONFIGS / "trainers" / method / f"{request.recipe}.yaml"] * bool(request.recipe)
-    if knows_other_classes(method, asked_settings(files, request.settings)):
-        return
-    for part in wanted_parts(request):
-        strange = [d for d in request.datasets if not same_classes(request.source, d)]
-        if part.other_classes and (strange or not request.protocol.transfers):
-            able = ", ".join(name for name in methods() if name not in CLASS_BOUND)
-            raise PlanError(
-                f"{method} cannot name the classes of {request.protocol.name} that it was not "
-                f"trained on; these can: {able}, and CoOp without CSC"
-            )
-
-
-# The runs
-
-
-def wanted_parts(request: Request) -> list[Part]:
-    """The parts asked for."""
-    return [p for p in request.protocol.parts if not request.parts or p.name in request.parts]
-
-
 def plan(request: Request, domains: Callable[[str], Sequence[str]]) -> list[Run]:
     """Every run, each folder once, a training before its tests.
 
@@ -225,12 +106,16 @@ def _cells(
     seed: str,
     shots: str,
 ) -> Iterator[Cell]:
-    protocol = request.protocol
+    protocol, recipes = request.protocol, recipes_of(method)
     learned_on = request.source if protocol.transfers else dataset
-    chosen = request.recipe or recipe(method, protocol.name, learned_on, shots)
-    context = request.context.of(chosen).folder if method == "CoOp" else ""
-    cell = Cell(method, dataset, seed, shots, chosen, request.source, context=context)
-    cell = replace(cell, variant=variant(settings_for(request, method), _known(request, cell)))
+    choice = request.recipe_for(method, learned_on, shots)
+    file = choice.file or Path()
+    cell = Cell(method, dataset, seed, shots, choice.name, file, request.source)
+    pairs, known = settings_for(request, method), _recipe_values(request, cell)
+    if protocol.name == "fewshot" and recipes.fewshot_folder:
+        cell = replace(cell, context=_fewshot_folder(recipes, method, pairs, known))
+        pairs = _without(pairs, recipes.variables.values())
+    cell = replace(cell, variant=variant_name(pairs, known))
     if not domains:
         yield cell
     for target in domains:
@@ -238,10 +123,29 @@ def _cells(
         yield replace(cell, target=target, sources=others)
 
 
-def _known(request: Request, cell: Cell) -> dict:
-    """What the recipe says without the user's KEY VALUE pairs."""
-    files = _paths(request, cell, cell.dataset)
-    return asked_settings(files, _recipe_settings(request, cell))
+def _fewshot_folder(
+    recipes: Recipes, method: str, pairs: Sequence[str], known: Mapping[str, Any]
+) -> str:
+    values = {**known, **dict(zip(pairs[::2], pairs[1::2], strict=True))}
+    node = f"TRAINER.{method.upper()}."
+    fields = {k.removeprefix(node): v for k, v in values.items() if k.startswith(node)}
+    return recipes.fewshot_folder.format(**fields)
+
+
+def _without(pairs: Sequence[str], keys: Iterable[str]) -> tuple[str, ...]:
+    left_out = set(keys)
+    kept = (pair for pair in zip(pairs[::2], pairs[1::2], strict=True) if pair[0] not in left_out)
+    return tuple(word for pair in kept for word in pair)
+
+
+def _recipe_values(request: Request, cell: Cell) -> Mapping[str, Any]:
+    """Return all settings of a cell without the user's KEY VALUE pairs."""
+    from causalclip.runs.configuration import cfg_from  # imports torch
+    from causalclip.settings.check import flatten
+
+    file = data_file(request, cell.dataset)
+    files = [*([file] if file else []), *_configs(request, cell)]
+    return dict(flatten(cfg_from(files, _recipe_settings(request, cell))))
 
 
 def _run(request: Request, cell: Cell, part: Part) -> Run:
@@ -251,18 +155,22 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
         cell = replace(cell, variant=",".join(filter(None, (cell.variant, epoch))))
     folder = _folder(request, cell, part)
     protocol = part.protocol or request.protocol.name
+    dataset = request.source if part.on_source else cell.dataset
+    own = request.own.get(dataset)
+    root = own.settings["DATASET.ROOT"] if own else str(request.data)
     arguments = [
         *_domain_flags(cell),  # these lists end at the next flag
         *("--protocol", protocol, "--part", part.name),
-        *("--root", str(request.data), "--output-dir", str(folder)),
+        *("--root", root, "--output-dir", str(folder)),
         *("--seed", cell.seed, "--trainer", cell.method),
-        *_files(request, cell, part),
+        *_files(request, cell, dataset),
         *_model(request, trained),
+        *(words_of(own_settings(own)) if own else ()),
         *(cell.fill(word, part.name) for word in part.settings),
         *_recipe_settings(request, cell),
         *map(cell.of_this, settings_for(request, cell.method)),
     ]
-    draws = _drawn(request, request.source if part.on_source else cell.dataset)
+    draws = _drawn(request, dataset)
     return Run(protocol, part.name, folder, tuple(arguments), trained, draws)
 
 
@@ -282,18 +190,32 @@ def _domain_flags(cell: Cell) -> list[str]:
     return ["--source-domains", *cell.sources, "--target-domains", cell.target]
 
 
-def _files(request: Request, cell: Cell, part: Part) -> list[str]:
-    dataset = request.source if part.on_source else cell.dataset
-    first, *others = map(str, _paths(request, cell, dataset))
-    configs = (word for path in others for word in ("--config-file", path))
-    return ["--dataset-config-file", first, *configs]
+def _files(request: Request, cell: Cell, dataset: str) -> list[str]:
+    file = data_file(request, dataset)
+    configs = (word for path in _configs(request, cell) for word in ("--config-file", str(path)))
+    return [*(("--dataset-config-file", str(file)) if file else ()), *configs]
 
 
-def _paths(request: Request, cell: Cell, dataset: str) -> list[Path]:
-    """The configurations in the order in which they override one another."""
-    below = [f"datasets/{dataset}", f"trainers/{cell.method}/{cell.recipe}"]
-    below += [f"backbones/{request.backbone}"] * bool(request.backbone)
-    return [CONFIGS / f"{name}.yaml" for name in below]
+def data_file(request: Request, dataset: str) -> Path | None:
+    """Return the YAML of a data set; None for a folder or table of the user's."""
+    if dataset not in request.own:
+        return CONFIGS / "datasets" / f"{dataset}.yaml"
+    path = request.own[dataset].path
+    return path if path and path.suffix in (".yaml", ".yml") else None
+
+
+def own_settings(source: DataSource) -> dict[str, Any]:
+    """Return the settings of a user's data set that stand in no YAML, and its name in tables."""
+    in_yaml = source.path is not None and source.path.suffix in (".yaml", ".yml")
+    given = {} if in_yaml else source.settings
+    settings = {key: value for key, value in given.items() if key != "DATASET.ROOT"}
+    return {**settings, "DATASET.TITLE": source.name}
+
+
+def _configs(request: Request, cell: Cell) -> list[Path]:
+    """The method's configurations in the order in which they override one another."""
+    backbone = request.backbone.file if request.backbone else None
+    return [cell.recipe_file, *([backbone] if backbone else [])]
 
 
 def _model(request: Request, trained: Path | None) -> list[str]:
@@ -303,20 +225,32 @@ def _model(request: Request, trained: Path | None) -> list[str]:
     return ["--eval-only", "--model-dir", str(trained), *epoch]
 
 
-def settings_for(request: Request, method: str) -> tuple[str, ...]:
-    """The KEY VALUE pairs that can concern a method: a sweep of CDC's leaves CoOp one run."""
-    nodes = {f"TRAINER.{name.upper()}" for name in methods() if name != method}
-    pairs = zip(request.settings[::2], request.settings[1::2], strict=True)
-    return tuple(
-        word for pair in pairs if pair[0].rpartition(".")[0].upper() not in nodes for word in pair
-    )
-
-
 def _recipe_settings(request: Request, cell: Cell) -> tuple[str, ...]:
-    protocol = request.protocol
-    learned_on = request.source if protocol.transfers else cell.dataset
-    settings = settings_of(cell.method, protocol.name, learned_on)
-    if protocol.name != "fewshot":
-        return settings
-    context = request.context.of(cell.recipe)
-    return settings + few_shot_settings(cell.method, cell.dataset, cell.shots, context)
+    learned_on = request.source if request.protocol.transfers else cell.dataset
+    recipes = recipes_of(cell.method)
+    extra = recipes.extra_settings(request.protocol.name, learned_on, cell.shots)
+    return (*_fitting(request.backbone, cell.method, cell.recipe_file), *extra)
+
+
+def _fitting(backbone: NamedBackbone | None, method: str, recipe: Path) -> tuple[str, ...]:
+    """Return the KEY VALUE pairs by which a recipe fits a backbone that it was not written for."""
+    if backbone is None or backbone.packaged:
+        return ()
+    from causalclip.runs.configuration import fitted  # imports torch
+
+    return words_of(fitted(backbone, method, [recipe]))
+
+
+def recipe_notes(request: Request) -> list[str]:
+    """Return which recipe each method takes and why, a line each."""
+    lines = []
+    for method in request.methods:
+        for dataset in request.learned_on:
+            for shots in request.all_shots:
+                choice = request.recipe_for(method, dataset, shots)
+                pairs = _fitting(request.backbone, method, choice.file or Path())
+                named = {"MODEL.BACKBONE.NAME", request.backbone and request.backbone.model}
+                kept = " ".join(word for word in pairs if word not in named)
+                changed = f"; changed to fit it: {kept}" if kept else ""
+                lines.append(f"recipe of {method}: {choice.name}, {choice.reason}{changed}")
+    return list(dict.fromkeys(lines))

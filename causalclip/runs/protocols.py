@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is trained and tested, on which data sets and from how many images a class."""
+    """A protocol: trainings and tests, their data sets, and the images per class."""
 
     name: str
     title: str

@@ -1,197 +1,168 @@
-"""Recipes as data: the configuration that a method was published with for a protocol.
+"""Recipes: the configuration that a method was published with for a protocol, or tuned to.
 
-The bundled data run on the bundled CLIP; everything else with the first rule that fits.
+They stand in configs/trainers/METHOD/_recipes.yaml, next to the configurations.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import causalclip.configs
 from causalclip.data.catalogue import BUNDLED
+from causalclip.errors import UserError, unknown
 
 CONFIGS = Path(causalclip.configs.__path__[0])
+READINGS = ("published", "tuned")
 BUNDLED_DATA = tuple(facts.config for facts in BUNDLED)
-
-CLASS_BOUND = {
-    "LinearProbe": "",
-    "TipAdapter": "",
-    "TipAdapterF": "",
-    "CoOp": "TRAINER.COOP.CSC",
-}
-"""The methods that cannot name classes they were not trained on; with a key, only where it is True.
-
-The trainers say so themselves (`knows_other_classes`, `class_bound`); a plan is made without
-importing them.
-"""
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A method's configuration for some protocols, data sets and shots; nothing named: for all."""
+class RecipeRule:
+    """A configuration, or settings, for some protocols, data sets and shots; empty: for all."""
 
-    method: str
-    file: str
-    paper: str
+    config: str = ""
+    paper: str = ""
     protocols: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     shots: tuple[str, ...] = ()
+    set: Mapping[str, Any] = field(default_factory=dict)
+    """Settings in addition to the configuration."""
 
-    def fits(self, method: str, protocol: str, dataset: str, shots: str) -> bool:
-        """Whether it is meant for this run."""
-        return method == self.method and all(
-            not named or given in named
-            for named, given in (
-                (self.protocols, protocol),
-                (self.datasets, dataset),
-                (self.shots, shots),
-            )
-        )
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> RecipeRule:
+        """Return the rule of one row of the file."""
+        lists = {
+            name: tuple(map(str, row.get(name, ()))) for name in ("protocols", "datasets", "shots")
+        }
+        return cls(row.get("config", ""), row.get("paper", ""), **lists, set=row.get("set", {}))
 
-
-_COOP = "CoOp, arXiv 2109.01134"
-_COCOOP = "CoCoOp, arXiv 2203.05557"
-_MAPLE = "MaPLe, arXiv 2210.03117"
-_PROMPTSRC = "PromptSRC, arXiv 2307.06948"
-_PROGRAD = "ProGrad, arXiv 2205.14865"
-_TCP = "TCP, arXiv 2311.18231"
-_MMRL = "MMRL, arXiv 2503.08497"
-_CDC = "CDC, arXiv 2410.12816"
-_B2N, _FEW = ("base2new",), ("fewshot",)
-
-RULES = (
-    Rule("CoOp", "vit_b16_ep50_ctxv1", f"{_COCOOP}, table 1", _B2N, ("imagenet",)),
-    Rule("CoOp", "vit_b16_ctxv1", f"{_COCOOP}, table 1", _B2N),
-    # CoOp's paper trains as long as there are images: 50 epochs for one a class, 100 for 2 and 4,
-    # else 200; on ImageNet always 50.
-    Rule("CoOp", "vit_b16_ep50", _COOP, _FEW, ("imagenet",)),
-    Rule("CoOp", "vit_b16_ep50", _COOP, _FEW, shots=("1",)),
-    Rule("CoOp", "vit_b16_ep100", _COOP, _FEW, shots=("2", "4")),
-    Rule("CoOp", "vit_b16", _COOP, _FEW),
-    Rule("CoOp", "vit_b16_ep50_ctxv1", f"{_COCOOP}, tables 2 and 3"),
-    Rule("CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1", _COCOOP),
-    Rule("MaPLe", "vit_b16_c2_ep5_batch4_2ctx", f"{_MAPLE}, table 3", (*_B2N, *_FEW)),
-    Rule("MaPLe", "vit_b16_c2_ep5_batch4_2ctx_cross_datasets", f"{_MAPLE}, tables 4 and 5"),
-    Rule("CDC", "vit_b16_m4", _CDC, (*_B2N, *_FEW)),
-    Rule("CDC", "vit_b16_m4_cross_datasets", _CDC),
-    Rule("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx", _PROMPTSRC, _B2N),
-    Rule("PromptSRC", "vit_b16_c2_ep50_batch4_4+4ctx_few_shot", _PROMPTSRC, _FEW),
-    Rule("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets", _PROMPTSRC),
-    Rule("KgCoOp", "vit_b16_ep100_ctxv1", "KgCoOp, arXiv 2303.13283"),
-    # As CoOp's epochs, but base-to-new 100.
-    Rule("ProGrad", "vit_b16_ep100", _PROGRAD, _B2N),
-    Rule("ProGrad", "vit_b16_ep50", _PROGRAD, _FEW, ("imagenet",)),
-    Rule("ProGrad", "vit_b16_ep50", _PROGRAD, _FEW, shots=("1",)),
-    Rule("ProGrad", "vit_b16_ep100", _PROGRAD, _FEW, shots=("2", "4")),
-    Rule("ProGrad", "vit_b16", _PROGRAD, _FEW),
-    Rule("ProGrad", "vit_b16_ep50", _PROGRAD),
-    Rule("TCP", "vit_b16_ep25", _TCP, datasets=("imagenet", "sun397")),
-    Rule("TCP", "vit_b16_ep50", _TCP),
-    Rule("MMRL", "vit_b16_imagenet", _MMRL, (*_B2N, *_FEW), ("imagenet",)),
-    Rule("MMRL", "vit_b16", _MMRL, _B2N),
-    Rule("MMRL", "vit_b16_few_shot", _MMRL, _FEW),
-    Rule("MMRL", "vit_b16_cross_datasets", _MMRL),
-    Rule("MMA", "vit_b16_ep5", "MMA, CVPR 2024"),
-    Rule("VPT", "vit_b16_c2_ep5_batch4_4", f"{_MAPLE}, its baseline"),
-    Rule("IVLP", "vit_b16_c2_ep5_batch4_2+2ctx", f"{_MAPLE}, its baseline"),
-)
-
-FINE_GRAINED = ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat")
-"""PromptSRC's few-shot runs weight the prompts of the last epochs more on these (its scripts)."""
-LESS_GENERAL = ("oxford_flowers", "dtd", "eurosat")
-"""ProGrad's few-shot runs of 8 and 16 images a class project less on these (its README)."""
-
-NEAR_CLIP = {
-    "imagenet": "0.5",
-    "caltech101": "0.5",
-    "oxford_pets": "0.2",
-    "stanford_cars": "7.0",
-    "oxford_flowers": "4.0",
-    "food101": "5.0",
-    "fgvc_aircraft": "6.0",
-    "sun397": "6.0",
-    "dtd": "6.0",
-    "eurosat": "0.01",
-    "ucf101": "3.0",
-}
-"""MMRL's weight of the distance from CLIP, base-to-novel and few-shot (its trainers/config.py)."""
-
-
-def names(folder: str) -> list[str]:
-    """The configurations in a folder of configs/, without .yaml, sorted."""
-    return sorted(path.stem for path in (CONFIGS / folder).glob("*.yaml"))
-
-
-def methods() -> list[str]:
-    """The methods that have a recipe, sorted."""
-    return sorted(path.name for path in (CONFIGS / "trainers").iterdir() if path.is_dir())
-
-
-def recipe(method: str, protocol: str, dataset: str, shots: str) -> str:
-    """The configuration of a method, without .yaml: of the bundled CLIP for the bundled data."""
-    if dataset.startswith(BUNDLED_DATA):
-        return "tiny_m4" if method == "CDC" else "tiny"
-    fitting = (rule.file for rule in RULES if rule.fits(method, protocol, dataset, shots))
-    return next(fitting, "vit_b16")
+    def fits(self, protocol: str, dataset: str, shots: str) -> bool:
+        """Return whether the rule is meant for such a run."""
+        wanted = ((self.protocols, protocol), (self.datasets, dataset), (self.shots, shots))
+        return all(not names or name in names for names, name in wanted)
 
 
 @dataclass(frozen=True)
-class Context:
-    """CoOp's context words in its few-shot runs, which its folders name."""
+class Recipes:
+    """The recipes of one method."""
 
-    words: str = "16"
-    specific: str = "False"
-    """CSC: whether each class has a context of its own."""
-    position: str = "end"
+    tiny: str = "tiny"
+    """The configuration for the bundled CLIP and data; its settings were tuned."""
+    tiny_published: str = ""
+    """The published reading for them, where the method has one."""
+    rules: tuple[RecipeRule, ...] = ()
+    tuned: tuple[RecipeRule, ...] = ()
+    """Rules of the tuned reading for other CLIPs, where the method has one."""
+    settings: tuple[RecipeRule, ...] = ()
+    fewshot_folder: str = ""
+    """Part of the folder of a few-shot run; its fields are the method's settings."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the few-shot script, and the settings that they give."""
 
-    def of(self, recipe: str) -> Context:
-        """The same, as long as the start of a recipe that starts from "a photo of a"."""
-        started = recipe == "tiny" or recipe.endswith("ctxv1")
-        return Context("4", self.specific, self.position) if started else self
+    def config(self, protocol: str, dataset: str, shots: str, *, tuned: bool = False) -> str:
+        """Return the published or the tuned configuration of a run, without .yaml."""
+        rules = self.tuned if tuned else self.rules
+        fitting = (rule.config for rule in rules if rule.fits(protocol, dataset, shots))
+        return next(fitting, "vit_b16")
 
-    @property
-    def folder(self) -> str:
-        """As in CoOp's layout."""
-        return f"/nctx{self.words}_csc{self.specific}_ctp{self.position}"
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """KEY VALUE pairs."""
-        return (
-            *("TRAINER.COOP.N_CTX", self.words),
-            *("TRAINER.COOP.CSC", self.specific),
-            *("TRAINER.COOP.CLASS_TOKEN_POSITION", self.position),
-        )
+    def extra_settings(self, protocol: str, dataset: str, shots: str) -> tuple[str, ...]:
+        """Return the KEY VALUE pairs of a run in addition to its configuration."""
+        pairs: dict[str, Any] = {}
+        for rule in self.settings:
+            if rule.fits(protocol, dataset, shots):
+                pairs |= rule.set
+        return tuple(str(word) for pair in pairs.items() for word in pair)
 
 
-def settings_of(method: str, protocol: str, dataset: str) -> tuple[str, ...]:
-    """KEY VALUE pairs that a method learns a data set with beside its configuration.
+@dataclass(frozen=True)
+class RecipeChoice:
+    """The recipe of a run, and why."""
 
-    Those of few-shot runs alone are `few_shot_settings`.
+    name: str
+    reason: str
+    file: Path | None = None
+    """None for a method of the user's, without configurations."""
+
+
+def choose_recipe(
+    method: str,
+    asked: str,
+    published_for: tuple[str, str, str],
+    *,
+    model: str = "",
+    bundled: bool = False,
+) -> RecipeChoice:
+    """Return the recipe that a user asks for; without a word the one for the backbone.
+
+    Args:
+        method: a trainer.
+        asked: tiny, published, tuned, a configuration of the method without .yaml, a YAML of the
+            user's, or empty.
+        published_for: protocol, data set and shots.
+        model: the CLIP that was named in place of the recipe's, if one was.
+        bundled: whether the data set is a bundled one, for which tiny is the recipe.
+
+    Raises:
+        UserError: the method has no such recipe.
+        ValueError, FileNotFoundError: a CLIP that cannot be read.
     """
-    if method == "MMA" and dataset == "imagenet":
-        return ("DATALOADER.TRAIN_X.BATCH_SIZE", "128")
-    if method == "MMRL" and protocol in (*_B2N, *_FEW) and dataset in NEAR_CLIP:
-        wide = ("TRAINER.MMRL.REP_DIM", "2048") if dataset == "eurosat" else ()
-        return ("TRAINER.MMRL.REG_WEIGHT", NEAR_CLIP[dataset], *wide)
-    return ()
+    recipes, known = recipes_of(method), names(f"trainers/{method}")
+    path = Path(os.path.abspath(os.path.expanduser(asked)))
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return RecipeChoice(path.stem, "as asked for", path)
+    small, reason = bundled, "for bundled data" if bundled else f"published for {published_for[0]}"
+    if model and asked in ("", *READINGS):
+        from causalclip.clip.shape import VIT_B16, shape_of  # imports torch
+
+        shape = shape_of(model)
+        small = shape.distance(shape_of("tiny")) < shape.distance(VIT_B16)
+        reason = f"the nearest to {Path(model).name}: {shape}"
+    published = recipes.config(*published_for)
+    tuned = recipes.config(*published_for, tuned=True) if recipes.tuned else ""
+    # `tiny` stands for a published reading on bundled data only: a user's CLIP takes the paper's.
+    small_published = recipes.tiny_published or ("" if model else recipes.tiny)
+    name = {
+        "": recipes.tiny if small else published,
+        "tiny": recipes.tiny,
+        "published": small_published if small and small_published else published,
+        "tuned": recipes.tiny if small else tuned or asked,
+    }.get(asked, asked)
+    if known and name not in known:
+        words = ["tiny", "published", *(["tuned"] if tuned else [])]
+        known = [*words, *(other for other in known if other != "tiny")]
+        raise UserError(unknown("recipe", name, [*known, "FILE.yaml"], of=method))
+    reason = "as asked for" if asked else reason
+    return RecipeChoice(
+        name, reason, CONFIGS / "trainers" / method / f"{name}.yaml" if known else None
+    )
 
 
-def few_shot_settings(method: str, dataset: str, shots: str, context: Context) -> tuple[str, ...]:
-    """KEY VALUE pairs of a method's few-shot runs beside its configuration."""
-    if method == "CoOp":
-        return context.settings
-    if method == "PromptSRC" and dataset in FINE_GRAINED:
-        return ("TRAINER.PROMPTSRC.GPA_MEAN", "45.", "TRAINER.PROMPTSRC.GPA_STD", "5.")
-    if method == "ProGrad" and dataset in LESS_GENERAL and shots in ("8", "16"):
-        return ("TRAINER.PROGRAD.LAMBDA", "0.8")
-    return ()
+@functools.cache
+def recipes_of(method: str) -> Recipes:
+    """Return the recipes of a method; defaults without a file."""
+    path = CONFIGS / "trainers" / method / "_recipes.yaml"
+    if not path.is_file():
+        return Recipes()
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name in ("rules", "tuned", "settings"):
+        content[name] = tuple(map(RecipeRule.from_dict, content.get(name, ())))
+    return Recipes(**content)
 
 
-def knows_other_classes(method: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a method with these settings can name classes it was not trained on."""
-    key = CLASS_BOUND.get(method)
-    return key is None or (key != "" and not settings.get(key, False))
+def names(folder: str) -> list[str]:
+    """Return the configurations in a folder of configs/, without .yaml, sorted."""
+    paths = (CONFIGS / folder).glob("*.yaml")
+    return sorted(path.stem for path in paths if not path.stem.startswith("_"))
+
+
+def methods() -> list[str]:
+    """Return the methods that have configurations, sorted."""
+    folders = (CONFIGS / "trainers").iterdir()
+    return sorted(path.name for path in folders if path.is_dir())

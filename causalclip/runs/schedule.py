@@ -1,151 +1,118 @@
-"""What an engine works through: runs whose training is there first, each outcome once."""
+"""The order of runs: a test after its training, a dead process's run again, each outcome once."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-from causalclip.report.results import RESULTS_FILE
-from causalclip.runs.lock import holder_of
+from causalclip.records.results import RESULTS_FILE
+from causalclip.runs.executor import ATTEMPTS, Executor
 from causalclip.runs.plan import Run
-from causalclip.runs.state import State, finished, state_of
-from causalclip.runs.stop import Stop
+from causalclip.runs.state import State, refusal, state_of
+from causalclip.runs.worker import Outcome, Show, perform_run
+
+BUSY_SECONDS = 2.0
+"""Until a run that another process was doing is tried again."""
+LOOK_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
+class Stop:
+    """Whether to begin nothing new, and the signal that asked for it."""
 
-    run: Run
-    state: str
-    """finished, skipped, failed, or waiting for a training that failed; not over are again, and
-    busy: another process has the folder."""
-    reason: str = ""
-    """One sentence for a failure."""
-    seconds: float = 0.0
-
-    @property
-    def good(self) -> bool:
-        """Whether its result is there."""
-        return self.state in ("finished", "skipped")
-
-    @property
-    def final(self) -> bool:
-        """Whether nothing more will be heard of the run."""
-        return self.state not in ("again", "busy")
-
-
-ATTEMPTS = 2
-"""A run whose process died is tried once more; a failure with a reason is not."""
+    asked: int = 0
 
 
 class Schedule:
-    """The runs that are left, in their order; a test comes after its training."""
+    """Runs, and the executor that performs them."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], executor: Executor, show: Show = "runs") -> None:
+        self.executor, self.show = executor, show
         self.waiting = {run.folder: run for run in runs}
-        self.at_work: dict[Path, Run] = {}
-        self.attempts: dict[Path, int] = {}
-        self.elsewhere: set[Path] = set()
-        self.data_apart = False
-        """Whether machines draw data of their own, so that nobody waits for who draws."""
+        self.at_work: dict[Future[Outcome], Run] = {}
+        self.deaths: Counter[Path] = Counter()
+        self.busy_until: dict[Path, float] = {}
 
-    def next(self) -> Run | Outcome | None:
-        """A run to begin, or one that needs no process; None while all wait for others."""
-        for run in self.waiting.values():
-            if self._must_wait(run):
-                continue
-            holder = holder_of(run.folder)
-            if not holder:
-                del self.waiting[run.folder]
-                return self._begin(run)
-            if run.folder not in self.elsewhere:  # said once
-                self.elsewhere.add(run.folder)
-                return Outcome(run, "busy", f"is at work: {holder}")
-        return None
+    def outcomes(
+        self, stop: Stop, each_look: Callable[[], object] = lambda: None
+    ) -> Iterator[Outcome]:
+        """Perform the runs; yield outcomes as they come. After a stop, what is at work ends.
 
-    def _must_wait(self, run: Run) -> bool:
-        before = run.trained in self.at_work or run.trained in self.waiting
-        return before or self._is_being_drawn(run.draws)
+        Args:
+            stop: whether to begin nothing new.
+            each_look: called while runs are at work, every `LOOK_SECONDS`.
+        """
+        while self.at_work or (self.waiting and not stop.asked):
+            if not stop.asked:
+                yield from self._fill()
+            if self.at_work:
+                each_look()
+                done, _ = wait(self.at_work, LOOK_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    if outcome := self._ended(self.at_work.pop(future), future):
+                        yield outcome
+            elif self.waiting and not stop.asked:
+                time.sleep(LOOK_SECONDS)  # what is left is at work elsewhere
 
-    def _is_being_drawn(self, data: Path | None) -> bool:
-        """Whether a run at work draws this data set: twice at once would be twice the work."""
-        if data is None or self.data_apart or data.is_dir():
-            return False
-        return any(run.draws == data for run in self.at_work.values())
+    def _fill(self) -> Iterator[Outcome]:
+        """Give every free place a run; yield the outcomes of runs that need no process."""
+        while (run := self._next()) and len(self.at_work) < self.executor.places():
+            del self.waiting[run.folder]
+            if outcome := self._without_process(run):
+                yield outcome
+            else:
+                task = (perform_run, run, os.getcwd(), self.show)
+                self.at_work[self.executor.submit(*task)] = run
 
-    def _begin(self, run: Run) -> Run | Outcome:
+    def _next(self) -> Run | None:
+        """Return the first run that waits for no other one."""
+        unfinished = {*self.waiting, *(run.folder for run in self.at_work.values())}
+        now = time.monotonic()
+        ready = (
+            run
+            for run in self.waiting.values()
+            if run.trained not in unfinished and self.busy_until.get(run.folder, 0) <= now
+        )
+        return next(ready, None)
+
+    def _without_process(self, run: Run) -> Outcome | None:
         try:
             state = state_of(run)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return Outcome(run, "failed", str(error))
-        if finished(state):
-            return Outcome(run, "skipped", state.value)
+        if state is State.FINISHED:
+            return Outcome(run, "skipped")
         if state is State.OTHER:
-            return Outcome(run, "failed", state.value)
+            return Outcome(run, "failed", refusal(run))
         if run.trained is not None and not (run.trained / RESULTS_FILE).is_file():
-            return Outcome(run, "waiting", f"nothing trained in {run.trained}")
-        self.at_work[run.folder] = run
-        self.attempts[run.folder] = self.attempts.get(run.folder, 0) + 1
-        return run
+            return Outcome(run, "waiting", "its training has no result")
+        return None
 
-    def ended(self, run: Run, reason: str, seconds: float) -> Outcome:
-        """A run has ended by itself; an empty reason is success."""
-        del self.at_work[run.folder]
-        return Outcome(run, "failed" if reason else "finished", reason, seconds)
-
-    def died(self, run: Run, reason: str) -> Outcome:
-        """Its process died: once more, at the front, or that was it."""
-        del self.at_work[run.folder]
-        if self.attempts[run.folder] < ATTEMPTS:
+    def _ended(self, run: Run, future: Future[Outcome]) -> Outcome | None:
+        try:
+            outcome = future.result()
+        except self.executor.died as error:
+            return self._died(run, error)
+        if outcome.state == "busy":
+            first = run.folder not in self.busy_until
+            self.busy_until[run.folder] = time.monotonic() + BUSY_SECONDS
             self.waiting = {run.folder: run, **self.waiting}
-            return Outcome(run, "again", reason)
-        return Outcome(run, "failed", reason)
+            return outcome if first else None
+        if outcome.state == "finished" and not (run.folder / RESULTS_FILE).is_file():
+            reason = "its results.json is not here: every machine must see the output folder"
+            return replace(outcome, state="failed", reason=reason)
+        return outcome
 
-
-class Crew(Protocol):
-    """Whoever does the runs of a schedule, several at a time."""
-
-    def has_room(self) -> bool:
-        """Whether it can take another run."""
-        ...
-
-    def begin(self, run: Run) -> None:
-        """Begin a run."""
-        ...
-
-    def is_idle(self) -> bool:
-        """Whether no run is at work."""
-        ...
-
-    def heard(self, schedule: Schedule) -> Iterator[Outcome]:
-        """What has ended; waits a little for it."""
-        ...
-
-
-def work(schedule: Schedule, crew: Crew, stop: Stop) -> Iterator[Outcome]:
-    """Do what is scheduled; outcomes as they come. After a stop, what is at work ends."""
-    while True:
-        if not stop.asked:
-            yield from _fill(crew, schedule)
-        if not crew.is_idle():
-            yield from crew.heard(schedule)
-        elif stop.asked or not schedule.waiting:
-            return
-        else:
-            time.sleep(0.5)  # what is left is at work elsewhere
-
-
-def _fill(crew: Crew, schedule: Schedule) -> Iterator[Outcome]:
-    """Give every free place a run."""
-    while crew.has_room():
-        chosen = schedule.next()
-        if chosen is None:
-            return
-        if isinstance(chosen, Outcome):
-            yield chosen
-        else:
-            crew.begin(chosen)
+    def _died(self, run: Run, error: Any) -> Outcome:
+        self.deaths[run.folder] += 1
+        known = isinstance(error, BrokenExecutor)  # it says the same in more words
+        reason = f"its process died{'' if known else ': ' + str(error).strip().splitlines()[0]}"
+        if self.deaths[run.folder] == ATTEMPTS:
+            return Outcome(run, "failed", f"{reason} ({ATTEMPTS} times)")
+        self.waiting = {run.folder: run, **self.waiting}
+        return Outcome(run, "again", reason)

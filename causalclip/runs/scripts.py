@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from causalclip.runs.local import Local
-from causalclip.runs.nearest import unknown
-from causalclip.runs.perform import perform, planned, show, table
-from causalclip.runs.plan import PlanError, Request
+from causalclip.errors import unknown
+from causalclip.runs.executor import LocalPool
+from causalclip.runs.perform import perform, planned, table, with_data, with_own
+from causalclip.runs.progress import print_commands
 from causalclip.runs.protocols import PROTOCOLS
-from causalclip.runs.recipes import Context
+from causalclip.runs.recipes import recipes_of
+from causalclip.runs.request import PlanError, Request
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ SCRIPTS = {
     "fewshot": Script("fewshot", _MANY, table="{dataset}"),
     "lodo": Script("lodo", _MANY, table="lodo/{dataset}/shots_{shots}"),
     "openclass": Script("openclass", _MANY, table="openclass/test/{dataset}/shots_{shots}"),
-    "reproduce": Script("", "METHOD PROTOCOL [--dry-run] [KEY VALUE ...]"),
+    "reproduce": Script("", "METHOD PROTOCOL [--dry-run] [KEY VALUE ...]", table="."),
 }
 
 
@@ -66,8 +67,6 @@ def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         if len(words) < len(script.required):
             usage = f"usage: bash scripts/{name}.sh {script.arguments}"
             raise PlanError(f"{usage} (--help explains)")
-        if name == "reproduce":
-            return _reproduce(words, given)
         return _run_script(name, words, given)
     except PlanError as error:
         print(f"{name}.sh: {error}", file=sys.stderr)
@@ -75,16 +74,23 @@ def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
 
 
 def _run_script(name: str, words: Sequence[str], given: Mapping[str, str]) -> int:
-    script = SCRIPTS[name]
-    request = _request(script, words, given)
-    runs = planned(_with_data(request, given))
-    status = perform(runs, _engine(given))
-    if script.table and given.get("TABLE") != "no":
-        shots = request.all_shots[0]
-        folder = script.table.format(dataset=request.datasets[0], shots=shots)
-        options = ("--protocol", "fewshot") if script.protocol == "fewshot" else ()
-        status = status or table(request.results / folder, *options)
-    return status
+    script, dry = SCRIPTS[name], name == "reproduce" and words[2:3] == ["--dry-run"]
+    asked = _reproduced(words, given) if name == "reproduce" else _request(script, words, given)
+    data = Path(given["DATA"]) if "DATA" in given else None
+    request = with_data(_from_environment(asked, given, data), data, dry=dry)
+    runs = planned(request, dry=dry)
+    if dry:
+        print_commands(runs)
+    show = "runs" if name == "reproduce" else "all"
+    status = 0 if dry else perform(runs, LocalPool(threads=None), show)
+    if status or not script.table or given.get("TABLE") == "no":
+        return status
+    shots, protocol = request.all_shots[0], request.protocol.name
+    folder = script.table.format(dataset=request.datasets[0], shots=shots)
+    options = ("--protocol", protocol) if protocol == "fewshot" else ()
+    if name == "reproduce":
+        options = ("--protocol", protocol, "--methods", *request.methods, "--against")
+    return table(request.results / folder, *options, dry=dry)
 
 
 def _request(script: Script, words: Sequence[str], given: Mapping[str, str]) -> Request:
@@ -93,7 +99,7 @@ def _request(script: Script, words: Sequence[str], given: Mapping[str, str]) -> 
         seeds, rest = _seeds(rest[0] if rest else given.get("SEEDS", "1 2 3")), rest[1:]
     else:
         seeds = (named["SEED"],)
-    request = Request(
+    return Request(
         PROTOCOLS[script.protocol],
         methods=(named["TRAINER"],),
         datasets=(named["DATASET"],) if "DATASET" in named else (),
@@ -101,7 +107,21 @@ def _request(script: Script, words: Sequence[str], given: Mapping[str, str]) -> 
         parts=script.parts,
         settings=tuple(rest),
     )
-    return _from_environment(request, given)
+
+
+def _reproduced(words: Sequence[str], given: Mapping[str, str]) -> Request:
+    """Return the request of every run of a protocol for one method."""
+    method, name, *settings = words
+    if name not in PROTOCOLS:
+        raise PlanError(unknown("protocol", name, PROTOCOLS))
+    protocol = PROTOCOLS[name]
+    return Request(
+        protocol,
+        methods=(method,),
+        datasets=tuple(given.get("DATASETS", " ".join(protocol.datasets)).split()),
+        seeds=_seeds(given.get("SEEDS", "1 2 3")),
+        settings=tuple(word for word in settings if word != "--dry-run"),
+    )
 
 
 def _seeds(text: str) -> tuple[str, ...]:
@@ -110,54 +130,19 @@ def _seeds(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-def _from_environment(request: Request, given: Mapping[str, str]) -> Request:
-    """The variables that every script reads, DATA and SEEDS left out."""
+def _from_environment(request: Request, given: Mapping[str, str], data: Path | None) -> Request:
+    """Return the request with the variables that every script reads."""
     shots = given.get("SHOTS", "")
-    context = Context(given.get("NCTX", "16"), given.get("CSC", "False"), given.get("CTP", "end"))
-    return replace(
+    variables = recipes_of(request.methods[0]).variables
+    pairs = [(key, given[name]) for name, key in variables.items() if name in given]
+    request = replace(
         request,
         # Several numbers only where a protocol has several.
         shots=tuple(shots.split() if len(request.protocol.shots) > 1 else [shots] * bool(shots)),
         output=Path(given.get("OUTPUT", "output")),
         recipe=given.get("CFG", ""),
-        backbone=given.get("BACKBONE", ""),
         source=given.get("SOURCE", "imagenet"),
         load_epoch=given.get("LOADEP", ""),
-        context=context,
+        settings=(*(word for pair in pairs for word in pair), *request.settings),
     )
-
-
-def _with_data(request: Request, given: Mapping[str, str]) -> Request:
-    if "DATA" not in given:
-        raise PlanError("DATA is not set: export DATA=/path/to/the/data/sets")
-    if not Path(given["DATA"]).is_dir():
-        raise PlanError(f"DATA={given['DATA']} is not a folder")
-    return replace(request, data=Path(given["DATA"]))
-
-
-def _engine(given: Mapping[str, str]) -> Local:
-    """One run after the other, shown as PROGRESS says; threads as the environment says."""
-    return Local(show="epochs" if given.get("PROGRESS") == "brief" else "all", threads=None)
-
-
-def _reproduce(words: Sequence[str], given: Mapping[str, str]) -> int:
-    """Every run of a protocol for one method, then ours beside the published figures."""
-    method, name, *settings = words
-    dry = settings[:1] == ["--dry-run"]
-    if name not in PROTOCOLS:
-        raise PlanError(unknown("protocol", name, PROTOCOLS))
-    protocol = PROTOCOLS[name]
-    request = Request(
-        protocol,
-        methods=(method,),
-        datasets=tuple(given.get("DATASETS", " ".join(protocol.datasets)).split()),
-        seeds=_seeds(given.get("SEEDS", "1 2 3")),
-        settings=tuple(settings[dry:]),
-    )
-    request = _from_environment(request, given)
-    runs = planned(request if dry else _with_data(request, given), dry=dry)
-    if dry:
-        show(runs, request.results)
-    status = 0 if dry else perform(runs, _engine(given))
-    summary = ("--protocol", name, "--trainer", method, "--against")
-    return status or table(request.results, *summary, dry=dry)
+    return with_own(request, given.get("BACKBONE", ""), data)

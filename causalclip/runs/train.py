@@ -1,316 +1,221 @@
-"""Train and evaluate: the command line of CoOp's train.py, for every trainer and data set here."""
+"""Train and evaluate: the command line of CoOp's train.py, for every trainer and data set."""
 
 from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from yacs.config import CfgNode
 
 from causalclip import plugin
-from causalclip.engine.checkpoint_file import POINTER, last_written
-from causalclip.engine.distributed import is_writer, processes
+from causalclip.data.identity import data_digests
+from causalclip.engine.distributed import is_main, processes, world_size
+from causalclip.engine.evaluation import measure_zero_shot
+from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.engine.stopping import Stopped, stoppable
-from causalclip.files.atomic import FULL
-from causalclip.runs.configuration_file import merge_file
-from causalclip.runs.flags import called, parser
-from causalclip.runs.identity import (
-    Identity,
-    Recorded,
-    described,
-    differences,
-    flat,
-    model_digest,
-    read_result,
-    read_run,
-    write_run,
+from causalclip.errors import (
+    CONFIGURATION_ERRORS,
+    INPUT_ERRORS,
+    UserError,
+    is_shared_memory_full,
+    sentence,
 )
-from causalclip.runs.lock import holding
+from causalclip.files.atomic import FULL
+from causalclip.files.lock import holding
+from causalclip.files.text import print_any_text
+from causalclip.records.identity import Identity, model_digest, write_run
+from causalclip.runs.configuration import configure, settings_of_cfg
+from causalclip.runs.flags import called, parser
+from causalclip.runs.run_folder import (
+    check_folder,
+    check_inputs,
+    check_tested,
+    saved_checkpoints,
+)
 from causalclip.runs.run_log import end_log
-from causalclip.runs.tested_model import check_tested
 
 # isort: split
-from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
 
-class UserError(Exception):
-    """Something on the command line or in a file it names is wrong; the message says what."""
-
-
-# What we, Dassl and Pillow raise for wrong data, files and numbers, before training and during it.
-INPUT_ERRORS = (
-    UserError,
-    ValueError,
-    OSError,
-    FloatingPointError,  # a loss or an output that is NaN
-    SafetensorError,
-)
-POINTERS = f"*/{POINTER}"
-
-# While a trainer is built, these stand for wrong settings (yacs) and missing packages as well;
-# once it runs, for mistakes in the program.
-BUILD_ERRORS = (*INPUT_ERRORS, KeyError, AssertionError, ImportError)
-
-
-def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """What the command line asks for, frozen.
-
-    Raises:
-        UserError: as `asked_cfg`, an unknown trainer or data set, or no folder of data.
-    """
-    cfg = asked_cfg(args)
-    cfg.freeze()
-    check_names(cfg)
-    return cfg
-
-
-def asked_cfg(args: argparse.Namespace) -> CfgNode:
-    """Defaults, then data set file, method file, flags and KEY VALUE pairs.
-
-    Raises:
-        UserError: a file that is not there, or options that are no pairs.
-    """
-    cfg = plugin.default_cfg()
-    cfg.PROTOCOL = cfg.PROTOCOL_PART = ""
-    for path in (args.dataset_config_file, *args.config_file):
-        if path:
-            if not Path(path).is_file():
-                raise UserError(f"no configuration file {path}")
-            merge_file(cfg, path)
-    cfg.CONFIG_NAME = "+".join(Path(path).stem for path in args.config_file)  # for results.json
-    apply_flags(cfg, args)
-    if len(args.opts) % 2:
-        raise UserError(f"options must come as KEY VALUE pairs, got {' '.join(args.opts)}")
-    cfg.merge_from_list(args.opts)
-    return cfg
-
-
-def apply_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Flags that were given override what the files say."""
-    flags = [
-        (cfg.DATASET, "ROOT", args.root),
-        (cfg, "OUTPUT_DIR", args.output_dir),
-        (cfg, "RESUME", args.resume),
-        (cfg, "PROTOCOL", args.protocol),
-        (cfg, "PROTOCOL_PART", args.part),
-        (cfg.DATASET, "SOURCE_DOMAINS", args.source_domains),
-        (cfg.DATASET, "TARGET_DOMAINS", args.target_domains),
-        (cfg.INPUT, "TRANSFORMS", args.transforms),
-        (cfg.TRAINER, "NAME", args.trainer),
-        (cfg.MODEL.BACKBONE, "NAME", args.backbone),
-        (cfg.MODEL.HEAD, "NAME", args.head),
-    ]
-    for node, key, value in flags:
-        if value:
-            node[key] = value
-    if args.seed is not None:
-        cfg.SEED = args.seed
-    if args.no_cache:
-        cfg.FEATURE_CACHE = False
-    if args.trust_torchscript:
-        cfg.MODEL.BACKBONE.TRUST_TORCHSCRIPT = True
-
-
-def check_names(cfg: CfgNode) -> None:
-    """Raise UserError for an unknown trainer or data set, or a data root that is not there."""
-    for what, name, registry in (
-        ("trainer", cfg.TRAINER.NAME, TRAINER_REGISTRY),
-        ("data set", cfg.DATASET.NAME, DATASET_REGISTRY),
-    ):
-        known = registry.registered_names()
-        if name not in known:
-            near = get_close_matches(name, known, cutoff=0.5)
-            hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
-            raise UserError(f"unknown {what} {name!r}; {hint}")
-    if not Path(cfg.DATASET.ROOT).is_dir():
-        raise UserError(
-            f"data root {cfg.DATASET.ROOT!r} is not a folder: create it, or give --root"
-        )
-
-
-def configure(args: argparse.Namespace) -> CfgNode:
-    """The configuration, checked: everything that can be wrong before a file is written."""
-    for module in args.imports:
-        plugin.register(importlib.import_module(module))
-    return setup_cfg(args)
-
-
-def prepare(args: argparse.Namespace, cfg: CfgNode) -> TrainerX:
-    """Seed, log and trainer of one run."""
-    if cfg.SEED >= 0:
-        print(f"Setting fixed seed: {cfg.SEED}")
-        set_random_seed(cfg.SEED)
-    if is_writer():
-        setup_logger(cfg.OUTPUT_DIR)
-    if torch.cuda.is_available() and cfg.USE_CUDA:
-        torch.backends.cudnn.benchmark = True
-    print("***************\n** Arguments **\n***************")
-    print("\n".join(f"{key}: {value}" for key, value in sorted(vars(args).items())))
-    print(f"************\n** Config **\n************\n{cfg}")
-    print(f"Collecting env info ...\n** System info **\n{environment()}\n")
-    return build_trainer(cfg)
-
-
-@functools.cache
-def environment() -> str:
-    """What Dassl prints of the system; asked once a process, it takes a second."""
-    return collect_env_info()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one training or evaluation; 2 for a mistake in the input, which is said in one line."""
+    """Run one training or evaluation; 2 for wrong input, which is printed in one line."""
     args = parser().parse_args(argv)
-    plugin.register_all()
-    name, stage = called("train.py"), Stage()
+    print_any_text()
+    name, folder = called("train.py"), Path(args.output_dir or ".")
     try:
-        cfg = configure(args)
-        gpu = torch.cuda.is_available() and cfg.USE_CUDA
-        with stoppable(), processes(seed=cfg.SEED, gpu=gpu), held(Path(cfg.OUTPUT_DIR)):
-            run_once(args, cfg, stage)
+        with stoppable():
+            train_from_args(args)
     except Stopped as stop:
-        if is_writer():
-            print(f"{name}: {stop}: {what_is_saved(Path(cfg.OUTPUT_DIR))}", file=sys.stderr)
+        if is_main():
+            print(f"{name}: {stop}: {saved_checkpoints(folder)}", file=sys.stderr)
         return 128 + stop.number
-    except stage.errors as error:
+    except INPUT_ERRORS as error:
         if args.debug:
             raise
         end_log(error)
-        saved = _if_full(error, Path(args.output_dir or "."))
-        print(f"{name}: error: {sentence(error)}{saved}", file=sys.stderr)
+        print(f"{name}: error: {explained(error, folder)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if args.debug or not is_shared_memory_full(error):
+            raise
+        end_log(error)
+        hint = "/dev/shm is full, which loading processes need: give DATALOADER.NUM_WORKERS 0"
+        print(f"{name}: error: {hint}, or make it larger", file=sys.stderr)
         return 2
     return 0
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a folder; of several processes of one run, the one that writes holds it.
+def explained(error: BaseException, folder: Path) -> str:
+    """Return one sentence for an error; of a full disk, also what is saved in the run's folder."""
+    saved = getattr(error, "errno", None) in FULL
+    return sentence(error) + (f"; {saved_checkpoints(folder)}" if saved else "")
+
+
+def train_from_args(args: argparse.Namespace) -> TrainerX:
+    """Run what parsed flags ask for; see `train`."""
+    plugin.register_all()
+    return train(
+        configure(args),
+        eval_only=args.eval_only,
+        model_dir=args.model_dir,
+        load_epoch=args.load_epoch,
+        train_model=not args.no_train,
+        arguments=vars(args),
+    )
+
+
+def train(
+    cfg: CfgNode,
+    *,
+    eval_only: bool = False,
+    model_dir: str = "",
+    load_epoch: int | None = None,
+    train_model: bool = True,
+    arguments: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[PromptTrainer], None] | None = None,
+) -> TrainerX:
+    """Train and test in OUTPUT_DIR, or evaluate there; return the trainer.
+
+    Args:
+        cfg: the frozen configuration.
+        eval_only: load a model and evaluate it.
+        model_dir: the output folder of its training.
+        load_epoch: its epoch; None: the best one in validation, else the last.
+        train_model: False builds everything and stops.
+        arguments: the parsed command line, for the log.
+        on_epoch: called after each epoch of a method that learns by gradient descent.
 
     Raises:
-        Busy: another run has it.
+        UserError: a wrong setting or a missing package.
+        ValueError, OSError, FloatingPointError: wrong data, files or numbers.
+        Stopped: a signal; an epoch that had begun is saved.
     """
-    if not is_writer():
+    start, folder = time.perf_counter(), Path(cfg.OUTPUT_DIR)
+    gpu = torch.cuda.is_available() and cfg.USE_CUDA
+    tested = Path(model_dir) if eval_only and model_dir else None
+    with processes(seed=cfg.SEED, gpu=gpu), held(folder):
+        identity = Identity(settings_of_cfg(cfg), load_epoch, model=_digest_of(tested, folder))
+        check_folder(folder, identity)
+        note = check_tested(tested, identity) if tested else ""
+        trainer = build(cfg, arguments or {})
+        if note:
+            print(note)
+        backbone = getattr(trainer, "backbone", None)  # a host's trainer holds none
+        identity = replace(
+            identity,
+            weights=getattr(backbone, "digest", None),
+            data=data_digests(trainer.dm.dataset, cfg.DATASET.ROOT),
+        )
+        check_inputs(folder, identity)
+        facts = {"command": sys.argv}
+        if is_main():
+            if backbone is not None and (eval_only or train_model):
+                zero_shot = measure_zero_shot(cast(Any, trainer))
+                if zero_shot is not None:
+                    facts |= zero_shot.as_fact()
+                    if zero_shot.warning:
+                        print(f"Note: {zero_shot.warning}")
+            write_run(folder, identity, facts)
+        if eval_only:
+            trainer.load_model(model_dir, epoch=load_epoch)
+            trainer.test()
+        elif train_model:
+            if isinstance(trainer, PromptTrainer):
+                trainer.on_epoch = on_epoch
+            trainer.train()
+        if is_main():
+            seconds = round(time.perf_counter() - start, 3)
+            write_run(folder, identity, {**facts, "seconds": seconds})
+    return trainer
+
+
+def _digest_of(tested: Path | None, folder: Path) -> str | None:
+    """Return the digest of a tested model; None for one of the same folder, or none at all."""
+    if tested is None or tested.resolve() == folder.resolve():
+        return None
+    return model_digest(tested)
+
+
+def build(cfg: CfgNode, arguments: Mapping[str, Any]) -> TrainerX:
+    """Begin the log and build the trainer; see `trainer_for`."""
+    if cfg.SEED >= 0:
+        print(f"Setting fixed seed: {cfg.SEED}")
+    if is_main():
+        setup_logger(cfg.OUTPUT_DIR)
+    if torch.cuda.is_available() and cfg.USE_CUDA:
+        torch.backends.cudnn.benchmark = True
+    print("***************\n** Arguments **\n***************")
+    print("\n".join(f"{key}: {value}" for key, value in sorted(arguments.items())))
+    print(f"************\n** Config **\n************\n{cfg}")
+    print(f"Collecting env info ...\n** System info **\n{environment()}\n")
+    return trainer_for(cfg)
+
+
+def trainer_for(cfg: CfgNode) -> TrainerX:
+    """Build the trainer of a configuration under its seed.
+
+    Raises:
+        UserError: a setting that the trainer cannot be built with, or a missing package.
+        ValueError: data or files that cannot be used.
+    """
+    if cfg.SEED >= 0:
+        set_random_seed(cfg.SEED)
+    kind = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if world_size() > 1 and not getattr(kind, "several_processes", False):
+        raise UserError(f"{cfg.TRAINER.NAME} runs in one process: call it without torchrun")
+    try:
+        return build_trainer(cfg)
+    except CONFIGURATION_ERRORS as error:
+        raise UserError(sentence(error)) from error
+
+
+@functools.cache
+def environment() -> str:
+    """Return Dassl's description of the system; it takes a second."""
+    return collect_env_info()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder in one of the processes of a run.
+
+    Raises:
+        Busy: another run holds it.
+    """
+    if not is_main():
         yield
         return
     with holding(folder) as died:
         if died:
-            print(f"{folder}: its last process died at work; going on")
+            print(f"{folder}: its last process died; continuing")
         yield
-
-
-@dataclass
-class Stage:
-    """Which errors are the user's: fewer once the trainer is built."""
-
-    errors: tuple[type[Exception], ...] = BUILD_ERRORS
-
-
-def run_once(args: argparse.Namespace, cfg: CfgNode, stage: Stage) -> None:
-    """Train or evaluate in a folder that this process holds."""
-    start, folder = time.perf_counter(), Path(cfg.OUTPUT_DIR)
-    mine = identify(args, cfg)
-    check_folder(folder, mine)
-    tests = args.eval_only and args.model_dir
-    note = check_tested(Path(args.model_dir), mine) if tests else ""
-    trainer = prepare(args, cfg)
-    if note:  # now there is a log
-        print(note)
-    mine = replace(mine, identity=replace(mine.identity, weights=getattr(trainer, "digest", None)))
-    check_weights(folder, mine)
-    facts = {"command": sys.argv}
-    if is_writer():
-        write_run(folder, mine, facts)
-    if args.eval_only:
-        trainer.load_model(args.model_dir, epoch=args.load_epoch)
-    stage.errors = INPUT_ERRORS
-    if args.eval_only:
-        trainer.test()
-    elif not args.no_train:
-        trainer.train()
-    if is_writer():
-        write_run(folder, mine, {**facts, "seconds": round(time.perf_counter() - start, 3)})
-
-
-# Whose folder it is
-
-
-def identify(args: argparse.Namespace, cfg: CfgNode) -> Recorded:
-    """What this run's result follows from; the backbone's weights are not known yet."""
-    node = getattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "config_node", "")
-    default = flat(plugin.default_cfg(), node=node)
-    everything = flat(cfg, node=node)
-    given = {key: value for key, value in everything.items() if default.get(key, "") != value}
-    folder = Path(args.model_dir) if args.eval_only and args.model_dir else None
-    own = folder is not None and folder.resolve() == Path(cfg.OUTPUT_DIR).resolve()
-    model = None if own or folder is None else model_digest(folder)
-    return Recorded(Identity(given, args.load_epoch, model=model), everything)
-
-
-def check_folder(folder: Path, mine: Recorded) -> None:
-    """Raise where a folder holds a run of other settings: it is never overwritten.
-
-    Raises:
-        ValueError: names the settings, with both values.
-    """
-    there = read_run(folder)
-    if there is None:  # lost, or from before runs had an identity; nothing, where it is empty
-        there, mine = read_result(folder), replace(mine, identity=Identity({}))
-    if there is None:
-        return
-    known = {k: v for k, v in mine.configuration.items() if k in there.configuration}
-    found = differences(there, {**known, **mine.identity.settings})
-    if there.identity.epoch != mine.identity.epoch:
-        found.append(("--load-epoch", there.identity.epoch, mine.identity.epoch))
-    if found:
-        raise ValueError(
-            f"{folder} holds another run: {described(found)}. Choose another --output-dir, or "
-            "delete the old run"
-        )
-
-
-def check_weights(folder: Path, mine: Recorded) -> None:
-    """Raise where a folder holds a run on other weights of the backbone.
-
-    Raises:
-        ValueError: names both digests.
-    """
-    there = read_run(folder)
-    digests = [run.identity.weights for run in (there, mine) if run and run.identity.weights]
-    if len(set(digests)) > 1:
-        raise ValueError(
-            f"{folder} holds a run on other weights of {mine.configuration['MODEL.BACKBONE.NAME']}:"
-            f" digest {digests[0]} there, {digests[1]} here. Choose another --output-dir"
-        )
-
-
-def what_is_saved(folder: Path) -> str:
-    """Of a run that was stopped, and how to go on."""
-    saved = sorted(
-        f"{path.parent.name}/{last_written(path.parent)}" for path in folder.glob(POINTERS)
-    )
-    what = f"{folder} holds {', '.join(saved)}" if saved else f"nothing is saved in {folder} yet"
-    return f"{what}; the same command goes on from there"
-
-
-def _if_full(error: BaseException, folder: Path) -> str:
-    """On a full disk, what is safe all the same."""
-    return f"; {what_is_saved(folder)}" if getattr(error, "errno", None) in FULL else ""
-
-
-def sentence(error: BaseException) -> str:
-    """What the error says; of one in a loading process, what was said there."""
-    said = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if said.startswith("Caught ") and "DataLoader worker" in said:
-        said = said.strip().splitlines()[-1].partition(": ")[2]  # the end of its traceback
-    return said or type(error).__name__

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from ast import literal_eval
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from causalclip.runs.identity import NO_MATTER, Settings, counted, parsed
+from causalclip.records.identity import counted_value
+from causalclip.settings.table import changes_results
 
 LONGEST = 220
 """Bytes: file systems take 255, and the recipe's name stands before it."""
@@ -14,25 +17,34 @@ VAGUE = ("NAME",)
 """Last words of a key that say nothing alone."""
 
 
-def variant(pairs: Sequence[str], known: Settings) -> str:
-    """For KEY VALUE pairs such as TRAINER.CDC.N_TEMPLATES 2: "N_TEMPLATES=2"; "" for none.
+def variant_name(pairs: Sequence[str], known: Mapping[str, Any]) -> str:
+    """Return, for KEY VALUE pairs such as TRAINER.CDC.N_TEMPLATES 2, "N_TEMPLATES=2".
 
     Args:
         pairs: KEY VALUE pairs; the last of a key counts.
-        known: what the recipe's files say: a pair that repeats them makes no variant.
+        known: all settings of the recipe: a pair that repeats one names no variant.
     """
     given = dict(zip(pairs[::2], pairs[1::2], strict=True))
-    mattering = {
+    changes = {
         key: value
         for key, value in given.items()
-        if key not in NO_MATTER and known.get(key, _NOTHING) != counted(key, parsed(value))
+        if changes_results(key)
+        and counted_value(key, known.get(key)) != counted_value(key, parse_value(value))
     }
-    short = [_short(key) for key in mattering]
+    short = [_short(key) for key in changes]
     named = (
         f"{key if short.count(_short(key)) > 1 else _short(key)}={_printable(value)}"
-        for key, value in mattering.items()
+        for key, value in changes.items()
     )
     return _bounded(",".join(sorted(named)))
+
+
+def parse_value(text: str) -> Any:
+    """Return a VALUE of the command line as yacs reads it."""
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _bounded(name: str) -> str:
@@ -42,9 +54,6 @@ def _bounded(name: str) -> str:
         return name
     digest = hashlib.sha256(content).hexdigest()[:10]
     return f"{content[: LONGEST - len(digest) - 1].decode(errors='ignore')}-{digest}"
-
-
-_NOTHING = object()
 
 
 def _short(key: str) -> str:

@@ -1,70 +1,103 @@
-"""A process that does one run after the other and keeps what they all import.
-
-    python -m causalclip.runs.worker FILE_DESCRIPTOR SHOW
-
-It gets the arguments of `causalclip train` over a connection and answers with what went wrong, ""
-for nothing. Between two runs nothing is left that could change the second: random state is seeded
-by each run, environment, streams and arguments are put back.
-"""
+"""The task that a process performs for a run; between two runs nothing of the first is left."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import io
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection
-from typing import Literal, TextIO, cast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
-from causalclip.runs.progress import BriefStream
+from causalclip.runs.plan import Run
 from causalclip.runs.run_log import end_log
 
-Show = Literal["all", "epochs", "runs"]
-"""What is seen of a run: all it prints, one line an epoch, or its end alone."""
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""Read when torch and NumPy are imported."""
+Show = Literal["all", "runs"]
+"""Output of a run to print: everything, or its end alone."""
 
 
-def serve(connection: Connection, show: Show) -> None:
-    """Do runs until the connection ends."""
-    from causalclip.runs import train  # the imports that are kept
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
 
-    while True:
-        try:
-            arguments = connection.recv()
-        except EOFError:
-            return
-        connection.send(one(train.main, arguments, show))
+    run: Run
+    state: str
+    """finished, skipped, failed, or waiting for a training that failed; not over are again, and
+    busy: another process has the folder."""
+    reason: str = ""
+    """One sentence for a failure."""
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether its result is there."""
+        return self.state in ("finished", "skipped")
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will be heard of the run."""
+        return self.state not in ("again", "busy")
 
 
-def one(main: Callable[[Sequence[str]], int], arguments: Sequence[str], show: Show) -> str:
-    """One run; why it failed, or ""."""
-    import torch  # here: who only hands runs out needs neither
+def perform_run(run: Run, folder: str, show: Show = "runs") -> Outcome:
+    """Train or evaluate as `causalclip train` does, called in a folder.
 
-    from causalclip.report.results import reset_peak_memory
+    A signal to stop ends the process too, once the training is saved.
+    """
+    import torch  # not in the driver
 
-    errors = io.StringIO()
+    from causalclip.engine.stopping import Stopped
+    from causalclip.records.results import reset_peak_memory
+
+    start = time.monotonic()
     reset_peak_memory()
-    with _as_alone(arguments), _streams(show, errors):
-        status = main(arguments)
+    try:
+        with as_alone(run.arguments), streams(show):
+            outcome = _performed(run, folder)
+    except Stopped as stop:
+        signal.raise_signal(stop.number)
+        raise
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if not status:
-        return ""
-    said = [line for line in errors.getvalue().splitlines() if "error: " in line]
-    return said[-1].partition("error: ")[2] if said else f"exit status {status}"
+    return replace(outcome, seconds=time.monotonic() - start)
+
+
+def _performed(run: Run, folder: str) -> Outcome:
+    from causalclip.engine.stopping import stoppable
+    from causalclip.errors import INPUT_ERRORS
+    from causalclip.files.lock import Busy
+    from causalclip.records.identity import has_result
+    from causalclip.runs import flags, train
+    from causalclip.runs.state import State, state_of
+
+    args = flags.parser().parse_args(run.arguments)
+    try:
+        os.chdir(folder)
+        # Another command may have finished it while this process began.
+        if has_result(run.folder) and state_of(run) is State.FINISHED:
+            return Outcome(run, "skipped")
+        with stoppable():
+            train.train_from_args(args)
+    except Busy as error:
+        return Outcome(run, "busy", str(error))
+    except INPUT_ERRORS as error:
+        end_log(error)
+        return Outcome(run, "failed", train.explained(error, Path(args.output_dir)))
+    except Exception as error:  # noqa: BLE001 (one run's mistake must not end the others)
+        end_log(error)
+        reason = f"{type(error).__name__}: {error} (the traceback is in the log)"
+        return Outcome(run, "failed", reason)
+    return Outcome(run, "finished")
 
 
 @contextlib.contextmanager
-def _as_alone(arguments: Sequence[str]) -> Iterator[None]:
-    """Arguments, environment and folder as if the process had been started for this run."""
+def as_alone(arguments: Sequence[str]) -> Iterator[None]:
+    """Set arguments, environment and folder as in a process for this run alone; restore them."""
     argv, variables, folder = sys.argv, dict(os.environ), os.getcwd()
     sys.argv = ["causalclip train", *arguments]
     try:
@@ -77,54 +110,14 @@ def _as_alone(arguments: Sequence[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _streams(show: Show, errors: TextIO) -> Iterator[None]:
-    """Streams of the run's own: Dassl's logger closes the stdout that it finds."""
-    stdout, stderr = sys.stdout, sys.stderr
-    console = os.fdopen(os.dup(stdout.fileno()), "w", buffering=1)
-    shown = {"all": console, "epochs": BriefStream(console), "runs": io.StringIO()}[show]
-    sys.stdout, sys.stderr = shown, _Both(stderr, errors) if show == "all" else errors
-    try:
-        yield
-    finally:
-        if isinstance(shown, BriefStream):
-            shown.finish()
-        end_log(sys.exc_info()[1])  # a mistake in the program ends the process
-        sys.stdout, sys.stderr = stdout, stderr
-        if not console.closed:
-            console.close()
-
-
-class _Both(io.TextIOBase):
-    """Writes to two streams."""
-
-    def __init__(self, first: TextIO, second: TextIO) -> None:
-        self.streams = first, second
-
-    def write(self, text: str) -> int:
-        for stream in self.streams:
-            stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        for stream in self.streams:
-            stream.flush()
-
-    def isatty(self) -> bool:
-        return self.streams[0].isatty()
-
-
-def end_with(parent: int) -> None:
-    """End this process soon after its parent has: nobody waits for its runs any more."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us
-    end_with(os.getppid())
-    serve(Connection(int(sys.argv[1])), cast(Show, sys.argv[2]))
+def streams(show: Show) -> Iterator[None]:
+    """Give the run streams of its own: Dassl's logger closes the stdout that it finds."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        console = os.fdopen(os.dup(1), "w", buffering=1) if show == "all" else nowhere
+        errors = sys.stderr if show == "all" else nowhere
+        with contextlib.redirect_stdout(console), contextlib.redirect_stderr(errors):
+            try:
+                yield
+            finally:
+                end_log(sys.exc_info()[1])
+        console.close()

@@ -7,9 +7,10 @@ import pytest
 
 from causalclip.ablation.command import ABLATIONS, parser, request
 from causalclip.ablation.planning import Planner, Row
-from causalclip.ablation.variants import Variant
-from causalclip.report.predictions import Predictions
-from causalclip.report.results import Result
+from causalclip.ablation.tables import Variant
+from causalclip.records.predictions import Predictions
+from causalclip.records.results import Result
+from causalclip.runs import flags
 from causalclip.runs.plan import Run
 
 
@@ -18,8 +19,8 @@ def planner(tmp_path):
     """A function (method, KEY, VALUE, ...) -> its planner, of a plan that will not be run."""
 
     def make(method, *settings, words=()):
-        line = ["--method", method, "--seeds", "1", "2", "--output", str(tmp_path), *words]
-        return Planner(request(parser().parse_args(line), settings), dry=True)
+        line = ["--methods", method, "--seeds", "1", "2", "--output", str(tmp_path), *words]
+        return Planner(request(flags.parse([*line, *settings], parser())), dry=True)
 
     return make
 
@@ -38,7 +39,7 @@ def planned_rows(planner):
 
 
 def own(run: Run, settings):
-    """The KEY VALUE pairs of a row beside the reference's."""
+    """Return the KEY VALUE pairs of a row that the reference does not have."""
     words = run.arguments[run.arguments.index("DATASET.NUM_SHOTS") :]
     pairs = list(zip(words[::2], words[1::2], strict=True))
     skip = ("DATASET.", "TEST.", "TRAIN.")

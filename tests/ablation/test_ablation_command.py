@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from causalclip import cli
 from causalclip.ablation import command
-from causalclip.runs import train
-from causalclip.runs.schedule import Outcome
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--method CDD", "unknown method of an ablation CDD; known: CDC CLIP_ICM; did you mean"),
+        ("--methods CDD", "unknown method of an ablation CDD; known: CDC CLIP_ICM; did you mean"),
         ("", "known: CDC CLIP_ICM"),
-        ("--method CDC --tables component", "unknown table component of CDC; known: components "),
-        ("--method CLIP_ICM --tables losses", "unknown table losses of CLIP_ICM; known: images "),
-        ("--method CDC --dataset handwriten_digits", "did you mean handwritten_digits"),
-        ("--method CDC --cfg tiny_m5", "unknown CFG tiny_m5 of CDC"),
-        ("--method CDC --seeds x", "SEED must be a number, got x"),
-        ("--method CDC --dry-run TRAINER.CDC.BETA", "must come as KEY VALUE pairs"),
-        ("--method CDC --dry-run TRAINER.CDC.BETTA 1.0", "TRAINER.CDC.BETTA"),
-        ("--method CDC --dry-run TRAINER.CDC.BETA -1.0", "TRAINER.CDC.BETA must be"),
-        ("--method CDC --dataset dtd", "Give --data FOLDER, or set DATA"),
+        ("--methods CDC --tables component", "unknown table component of CDC; known: components "),
+        ("--methods CLIP_ICM --tables losses", "unknown table losses of CLIP_ICM; known: images "),
+        ("--methods CDC --datasets handwriten_digits", "did you mean handwritten_digits"),
+        ("--methods CDC --cfg tiny_m5", "unknown recipe tiny_m5 of CDC"),
+        ("--methods CDC --seeds x", "SEED must be a number, got x"),
+        ("--methods CDC --dry-run TRAINER.CDC.BETA", "must come as KEY VALUE pairs"),
+        ("--methods CDC --dry-run TRAINER.CDC.BETTA 1.0", "TRAINER.CDC.BETTA"),
+        ("--methods CDC --dry-run TRAINER.CDC.BETA -1.0", "TRAINER.CDC.BETA must be"),
+        ("--methods CDC --datasets dtd", "Give --data FOLDER, or set DATA"),
         (
-            "--method CDC --dry-run --tables augmentations TRAINER.CDC.N_TEMPLATES 1",
-            "table augmentations compares sets of",
+            "--methods CDC --dry-run --tables augmentations TRAINER.CDC.N_TEMPLATES 1",
+            "table augmentations: TRAINER.CDC.N_TEMPLATES must be at least 4, got 1",
         ),
     ],
 )
@@ -50,27 +46,10 @@ def test_the_help_names_every_table(capsys):
         assert all(table.title in told for table in ablation.tables.values())
 
 
-class Inline:
-    """Does runs in this process, in order."""
-
-    def __init__(self, *given):
-        pass
-
-    def check(self):
-        pass
-
-    def __call__(self, runs, stop):
-        for run in runs:
-            status = train.main(run.arguments)
-            yield Outcome(run, "failed" if status else "finished")
-
-
 def test_a_small_ablation_prints_its_tables_and_draws_its_figures(
-    tmp_path, data_root, random_clip, monkeypatch, capsys
+    tmp_path, data_root, random_clip, runs_here, capsys
 ):
-    monkeypatch.setattr(sys, "stdout", sys.stdout)  # the logger takes its place
-    monkeypatch.setattr(command, "Local", Inline)
-    line = ["run", "ablation", "--method", "CDC", "--tables", "semantics", "epochs", "cosines"]
+    line = ["run", "ablation", "--methods", "CDC", "--tables", "semantics", "epochs", "cosines"]
     line += ["--shots", "2", "--seeds", "1", "--data", str(data_root), "--output", str(tmp_path)]
     line += ["MODEL.BACKBONE.NAME", random_clip, "USE_CUDA", "False", "OPTIM.MAX_EPOCH", "1"]
     line += ["TRAINER.CDC.N_TEMPLATES", "2", "TRAINER.CDC.PROMPT_DEPTH", "2"]
@@ -83,4 +62,4 @@ def test_a_small_ablation_prints_its_tables_and_draws_its_figures(
     names = {path.name for path in folder.iterdir()}
     assert {"epochs.png", "epochs.svg", "cosines.png", "cosines.svg"} <= names
     assert cli.main([*line, "--dry-run"]) == 0
-    assert "# 5 runs: 5 finished" in capsys.readouterr().out
+    assert "5 runs: 5 done, 0 left" in capsys.readouterr().out

@@ -6,7 +6,8 @@ import pytest
 
 from causalclip.ablation.command import ABLATIONS
 from causalclip.ablation.planning import configured, distinct
-from causalclip.runs.plan import PlanError
+from causalclip.cdc.evidence import FUSIONS
+from causalclip.errors import UserError
 
 CDC = ABLATIONS["CDC"]
 NODE = "TRAINER.CDC."
@@ -14,29 +15,10 @@ NODE = "TRAINER.CDC."
 VIEWS = ["VIEWS", "['crop', 'color_jitter', 'gray_blur', 'perspective_erasing']"]
 PARTS = ["BETA", "0.2", "GAMMA", "2.0", "GAMMA_IMAGE", "3.0", "LOSS", "trusted", *VIEWS]
 PARTS += ["FUSED_LOSS", "True", "FUSION", "dempster", "VISION", "coupled", "N_TEMPLATES", "4"]
-SOFT = [
-    "GAMMA_IMAGE",
-    "0.0",
-    "LOSS",
-    "cross_entropy",
-    "FUSED_LOSS",
-    "False",
-    "FUSION",
-    "probabilities",
-    "GAMMA",
-    "0.0",
-]
-TEXT = [
-    *VIEWS,
-    "VISION",
-    "none",
-    "GAMMA_IMAGE",
-    "0.0",
-    "CROP_ALL_VIEWS",
-    "True",
-    "DISCOUNT",
-    "geometric",
-]
+SOFT = ["GAMMA_IMAGE", "0.0", "LOSS", "cross_entropy", "FUSED_LOSS", "False", "GAMMA", "0.0"]
+SOFT += ["FUSION", "probabilities"]
+TEXT = [*VIEWS, "VISION", "none", "GAMMA_IMAGE", "0.0", "CROP_ALL_VIEWS", "True"]
+TEXT += ["DISCOUNT", "geometric"]
 RECIPES = [PARTS, SOFT, TEXT]
 
 
@@ -107,12 +89,17 @@ def test_the_reference_keeps_every_epoch_for_the_figures_of_epochs(planner):
     assert all(configured(run).TRAIN.CHECKPOINT_FREQ == 1 for run in trainings)
 
 
-def test_sets_of_augmentations_need_a_template_for_each_view(planned_rows):
-    with pytest.raises(PlanError, match=r"N_TEMPLATES must be at least 4, got 2"):
-        planned_rows("CDC", "augmentations", f"{NODE}N_TEMPLATES", "2")
+def test_every_fusion_rule_has_a_row(planned_rows):
+    assert list(planned_rows("CDC", "fusion")) == list(FUSIONS)
 
 
-def test_a_row_that_the_settings_exclude_is_named(planned_rows):
-    said = r"table templates, row M = 1: TRAINER.CDC.DISCOUNT must be None or"
-    with pytest.raises(PlanError, match=said):
-        planned_rows("CDC", "templates", f"{NODE}DISCOUNT", "0.5")
+@pytest.mark.parametrize(
+    ("pair", "table", "said"),
+    [
+        (("N_TEMPLATES", "2"), "augmentations", f"{NODE}N_TEMPLATES must be at least 4, got 2"),
+        (("DISCOUNT", "0.5"), "templates", f"row M = 1: {NODE}DISCOUNT must be None or"),
+    ],
+)
+def test_a_table_that_the_settings_exclude_is_named(planned_rows, pair, table, said):
+    with pytest.raises(UserError, match=f"table {table}.*{said}"):
+        planned_rows("CDC", table, *of_cdc(pair))

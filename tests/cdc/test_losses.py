@@ -1,56 +1,30 @@
-"""CDC's losses, against Monte Carlo, torch.distributions and loops over pairs."""
+"""CDC's losses against Monte Carlo, torch.distributions, TMC in loops, and limits."""
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import pytest
 import torch
-from torch.distributions import Dirichlet
+from scipy.special import digamma, gammaln
 from torch.nn import functional as F
 
+from causalclip.cdc import losses
+from causalclip.cdc.config import CDCConfig
+from causalclip.cdc.evidence import evidence_from_logits, fuse
 from causalclip.cdc.losses import (
+    classification_loss,
     consistency_loss,
     dirichlet_kl,
     diversity_loss,
-    template_cosines,
     trusted_cross_entropy,
 )
+
+B, M, K, E = 5, 3, 4, 8
+LABELS = torch.tensor([0, 3, 1, 2, 2])
 
 
 def sample(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def test_trusted_cross_entropy_is_the_expected_cross_entropy_of_dirichlet_samples():
-    torch.manual_seed(0)
-    evidence, labels = sample(3, 4).exp(), torch.tensor([0, 3, 1])
-    draws = Dirichlet(evidence + 1).sample((200_000,))
-    losses = -draws.log()[:, torch.arange(3), labels].mean(-1)
-    # Five standard errors of the Monte Carlo mean.
-    error = 5 * losses.std() / math.sqrt(len(losses))
-    assert abs(trusted_cross_entropy(evidence, labels) - losses.mean()) < error
-
-
-def test_without_evidence_the_loss_is_that_of_a_uniform_dirichlet():
-    for n_classes in (2, 10, 1000):
-        loss = trusted_cross_entropy(torch.zeros(2, n_classes).double(), torch.tensor([0, 1]))
-        expected = torch.digamma(torch.tensor([n_classes, 1.0]).double()).diff().neg()
-        torch.testing.assert_close(loss, expected.squeeze())
-
-
-def test_with_much_evidence_the_loss_is_the_cross_entropy_of_the_mean():
-    evidence, labels = 1e6 * sample(5, 4).exp(), torch.tensor([0, 1, 2, 3, 0])
-    expected = F.nll_loss(Dirichlet(evidence + 1).mean.log(), labels)
-    torch.testing.assert_close(trusted_cross_entropy(evidence, labels), expected, rtol=1e-5, atol=0)
-
-
-def test_extra_axes_are_averaged_over_like_samples():
-    evidence, labels = sample(3, 5, 4).exp(), torch.tensor([[0, 1, 2, 3, 0]])
-    per_template = [trusted_cross_entropy(e, labels[0]) for e in evidence]
-    torch.testing.assert_close(
-        trusted_cross_entropy(evidence, labels), torch.stack(per_template).mean()
-    )
 
 
 def test_the_loss_and_its_gradient_are_finite_at_the_largest_evidence():
@@ -60,23 +34,6 @@ def test_the_loss_and_its_gradient_are_finite_at_the_largest_evidence():
     assert loss.isfinite() and exponents.grad.isfinite().all()
     # The evidence that contradicts the label pulls with full strength.
     torch.testing.assert_close(exponents.grad[0, 0], torch.tensor(0.5))
-
-
-def test_the_kl_term_is_the_expected_log_density_ratio_without_the_true_class():
-    torch.manual_seed(0)
-    evidence, labels = sample(2, 3).exp(), torch.tensor([2, 0])
-    alpha = evidence + 1
-    alpha[[0, 1], labels] = 1.0
-    wrong = Dirichlet(alpha)
-    draws = wrong.sample((200_000,))
-    ratio = (wrong.log_prob(draws) - Dirichlet(torch.ones_like(alpha)).log_prob(draws)).mean(-1)
-    error = 5 * ratio.std() / math.sqrt(len(ratio))
-    assert abs(dirichlet_kl(evidence, labels) - ratio.mean()) < error
-
-
-def test_the_kl_term_is_zero_for_evidence_of_the_true_class_alone():
-    evidence = torch.tensor([[7.0, 0.0, 0.0], [0.0, 1e9, 0.0]])
-    assert dirichlet_kl(evidence, torch.tensor([0, 1])) == 0
 
 
 def test_the_kl_term_keeps_its_digits_on_large_single_precision_evidence():
@@ -96,29 +53,6 @@ def test_diversity_is_the_mean_cosine_over_classes_and_pairs_of_templates():
         if m != n
     ]
     torch.testing.assert_close(diversity_loss(features), torch.stack(cosines).mean())
-
-
-def test_diversity_has_its_stated_range():
-    same = sample(1, 3, 8).expand(4, 3, 8)
-    torch.testing.assert_close(diversity_loss(same), torch.tensor(1.0).double())
-    # Corners of a regular simplex are as far apart as M directions can be.
-    corners = torch.eye(4).double() - 1 / 4
-    torch.testing.assert_close(diversity_loss(corners), torch.tensor(-1 / 3).double())
-    orthogonal = torch.eye(4).double()
-    assert diversity_loss(orthogonal).item() == pytest.approx(0, abs=1e-12)
-
-
-def test_a_single_template_has_no_diversity_to_lose():
-    assert diversity_loss(sample(1, 3, 8)) == 0
-
-
-def test_the_templates_cosines_are_those_of_each_pair():
-    features = sample(3, 4, 8)
-    found = template_cosines(features)
-    for m in range(3):
-        for n in range(3):
-            mean = F.cosine_similarity(features[m], features[n], dim=-1).mean()
-            assert found[m, n].item() == pytest.approx(mean.item(), abs=1e-6)
 
 
 def test_consistency_is_the_mean_distance_to_the_frozen_template():
@@ -141,3 +75,119 @@ def test_all_losses_pass_gradcheck():
     assert check(lambda e: dirichlet_kl(e, labels), evidence)
     assert check(diversity_loss, features)
     assert check(lambda f: consistency_loss(f, reference), features)
+
+
+# -- the loss of M opinions ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def logits():
+    return (2 * sample(B, M, K)).requires_grad_()
+
+
+def loss_of(logits, *, epoch=1, **settings):
+    config = CDCConfig(**{"loss_reduction": "mean", **settings})
+    return classification_loss(config, logits, evidence_from_logits(logits), LABELS, epoch=epoch)
+
+
+# -- TMC, equations (2) to (11), in loops over opinions and classes ------------------------------
+
+
+def combined(one, other):
+    """Evidence of two opinions by the reduced Dempster rule, from beliefs and uncertainties."""
+    (b1, u1), (b2, u2) = ((e / (e.sum() + K), K / (e.sum() + K)) for e in (one, other))
+    conflict = sum(b1[i] * b2[j] for i in range(K) for j in range(K) if i != j)
+    belief = (b1 * b2 + b1 * u2 + b2 * u1) / (1 - conflict)
+    return K * belief / (u1 * u2 / (1 - conflict))
+
+
+def tmc_loss(evidence, label, kl_factor):
+    """Of one image: the sum over its M opinions and the fused one."""
+    fused = evidence[0]
+    for other in evidence[1:]:
+        fused = combined(fused, other)
+    total = 0.0
+    for e in (*evidence, fused):
+        alpha = e + 1
+        total += digamma(alpha.sum()) - digamma(alpha[label])
+        kept = np.where(np.arange(K) == label, 1.0, alpha)
+        spread = gammaln(kept.sum()) - gammaln(kept).sum() - gammaln(K)
+        pull = ((kept - 1) * (digamma(kept) - digamma(kept.sum()))).sum()
+        total += kl_factor * (spread + pull)
+    return total
+
+
+@pytest.mark.parametrize(("epoch", "epochs"), [(1, 50), (7, 50), (50, 50), (60, 50), (3, 0)])
+def test_the_summed_trusted_loss_is_tmcs_with_its_annealed_kl(logits, epoch, epochs):
+    factor = min(1, epoch / epochs) if epochs else 1
+    evidence = logits.detach().exp().numpy()
+    pairs = zip(evidence, LABELS.numpy(), strict=True)
+    expected = np.mean([tmc_loss(e, label, factor) for e, label in pairs])
+    found = loss_of(logits, loss_reduction="sum", kl_weight=1.0, kl_epochs=epochs, epoch=epoch)
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+
+
+# -- switches ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["trusted", "cross_entropy"])
+@pytest.mark.parametrize(("fused", "opinions"), [(True, M + 1), (False, M)])
+def test_a_sum_takes_as_many_times_the_step_of_a_mean_as_there_are_opinions(
+    logits, loss, fused, opinions
+):
+    mean, total = (
+        torch.autograd.grad(
+            loss_of(logits, loss=loss, fused_loss=fused, loss_reduction=how), logits
+        )[0]
+        for how in ("mean", "sum")
+    )
+    torch.testing.assert_close(total, opinions * mean, rtol=1e-12, atol=0)
+
+
+def test_plain_cross_entropy_is_each_templates_own(logits):
+    each = [F.cross_entropy(logits[:, m], LABELS) for m in range(M)]
+    found = loss_of(logits, loss="cross_entropy", fused_loss=False)
+    torch.testing.assert_close(found, torch.stack(each).mean())
+
+
+@pytest.mark.parametrize(
+    ("fusion", "probabilities"),
+    [
+        ("logits", lambda logits: logits.mean(1).softmax(-1)),
+        ("probabilities", lambda logits: logits.softmax(-1).mean(1)),
+        ("averaging", lambda logits: F.normalize(logits.exp().mean(1) + 1, p=1, dim=-1)),
+        ("dempster", lambda logits: F.normalize(fuse(logits.exp()) + 1, p=1, dim=-1)),
+    ],
+)
+def test_plain_cross_entropy_scores_the_fused_probabilities_too(logits, fusion, probabilities):
+    fused = F.nll_loss(probabilities(logits).log(), LABELS)
+    alone = loss_of(logits, loss="cross_entropy", fused_loss=False, loss_reduction="sum")
+    found = loss_of(logits, loss="cross_entropy", fusion=fusion, loss_reduction="sum")
+    torch.testing.assert_close(found, alone + fused)
+
+
+# -- regularisers --------------------------------------------------------------------------------
+
+
+def regularisers(text, image, **weights):
+    handcrafted, frozen = sample(K, E, seed=8), sample(B, M, E, seed=9)
+    config = CDCConfig(**{"beta": 0.0, "gamma": 0.0, **weights})
+    return losses.regularisers(config, text, image, handcrafted=handcrafted, frozen=frozen)
+
+
+def test_each_weight_brings_its_own_term():
+    text, image = sample(M, K, E, seed=1), sample(B, M, E, seed=2)
+    alone = {"beta_image": 0.0, "gamma_image": 0.0}  # not as the texts' weights
+    terms = {
+        "beta": diversity_loss(text),
+        "beta_image": diversity_loss(image.transpose(0, 1)),
+        "gamma": consistency_loss(text, sample(K, E, seed=8)),
+        "gamma_image": consistency_loss(image, sample(B, M, E, seed=9)),
+    }
+    assert regularisers(text, image) == 0
+    for name, term in terms.items():
+        assert regularisers(text, image, **alone | {name: 2.0}).item() == pytest.approx(
+            2 * term.item()
+        )
+    total = regularisers(text, image, **dict.fromkeys(terms, 1.0))
+    assert total.item() == pytest.approx(sum(term.item() for term in terms.values()))

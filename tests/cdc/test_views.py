@@ -1,4 +1,4 @@
-"""causalclip/cdc/views.py: what a template sees of a picture, beside what the test shows of it."""
+"""The view of a picture that a template sees, against the transform of test pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dassl.config import get_cfg_default
 from dassl.data.transforms import build_transform
 from PIL import Image
 
-from causalclip.cdc.views import FAMILIES, template_views
+from causalclip.cdc.views import FAMILIES, family_view
 
 SIZE, MEAN, STD = (32, 32), [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 
@@ -31,7 +31,7 @@ def as_tested():
 
 @pytest.mark.parametrize("shape", [(60, 40), (40, 60), (48, 48), (32, 32)])
 def test_a_view_without_augmentation_is_what_the_test_shows(shape):
-    (view,) = template_views(["plain"], SIZE, mean=MEAN, std=STD)
+    view = family_view("plain", SIZE, mean=MEAN, std=STD)
     image = picture(*shape)
     assert torch.equal(view(image), as_tested()(image))
 
@@ -39,10 +39,10 @@ def test_a_view_without_augmentation_is_what_the_test_shows(shape):
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("crop_all", [False, True])
 def test_every_family_gives_the_networks_size(family, crop_all):
-    (view,) = template_views([family], SIZE, mean=MEAN, std=STD, crop_all=crop_all)
+    view = family_view(family, SIZE, mean=MEAN, std=STD, crop_all=crop_all)
     assert view(picture(60, 40)).shape == (3, *SIZE)
 
 
 def test_an_unknown_family_is_named_with_those_there_are():
     with pytest.raises(ValueError, match="must be one of .*color_jitter.*, got 'colour'"):
-        template_views(["colour"], SIZE, mean=MEAN, std=STD)
+        family_view("colour", SIZE, mean=MEAN, std=STD)

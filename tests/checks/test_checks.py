@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from dassl.engine import TRAINER_REGISTRY
 
 import causalclip.trainers
-from causalclip import plugin
+from causalclip import check_trainer, plugin
 from causalclip.checks import command, trainer
-from causalclip.checks.outcome import CheckFailed
-from causalclip.checks.subject import Subject
-from causalclip.checks.trainer import CHECKS, check_trainer, outcome, outcomes
-from causalclip.checks.world import make_world
+from causalclip.checks.checks import TRAINER_CHECKS, CheckFailed
+from causalclip.checks.trainer import outcome, outcomes
+from causalclip.checks.world import Subject, make_world
 from causalclip.trainers.coop import CoOp
 from causalclip.trainers.linear_probe import LinearProbe
 
@@ -26,9 +27,11 @@ METHODS = sorted(
     for kind in plugin.methods_of(module)
 )
 CONFIGS = Path(__file__).parents[2] / "configs" / "trainers"
-REFUSES_OTHER_CLASSES = {"LinearProbe", "TipAdapter", "TipAdapterF"}
+REFUSES_OTHER_CLASSES = {"LPPlusPlus", "LinearProbe", "TipAdapter", "TipAdapterF"}
 FEWER = {  # choices to try than in the method's own configuration
     "CLIP_ICM": "SELECT: fixed, DIM_INV: 16, DRAWS: 4",
+    "GDA": "AUGMENT_EPOCHS: 2",
+    "ProLIP": "AUGMENT_EPOCHS: 2, STEPS: 4",
     "TipAdapter": "AUGMENT_EPOCHS: 2, SEARCH_STEP: [5, 5]",
     "TipAdapterF": "AUGMENT_EPOCHS: 2, SEARCH_STEP: [5, 5]",
 }
@@ -42,13 +45,10 @@ def world(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _registered_for_one_test_alone():
-    name = (
-        "_objects" if hasattr(TRAINER_REGISTRY, "_objects") else "_obj_map"
-    )  # minidassl's, Dassl's
-    before = dict(getattr(TRAINER_REGISTRY, name))
-    yield
-    setattr(TRAINER_REGISTRY, name, before)
+def registry_as_before(monkeypatch):
+    for name in ("_objects", "_obj_map"):  # minidassl's, Dassl's
+        if hasattr(TRAINER_REGISTRY, name):
+            monkeypatch.setattr(TRAINER_REGISTRY, name, dict(getattr(TRAINER_REGISTRY, name)))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -57,38 +57,40 @@ def test_every_registered_trainer_passes(name, world, tmp_path):
     if name in FEWER:
         files.append(tmp_path / "fewer.yaml")
         files[1].write_text(f"TRAINER: {{{name.upper()}: {{{FEWER[name]}}}}}")
-    found = {each.check: each for each in outcomes(name, world, list(map(str, files)))}
-    assert [str(each) for each in found.values() if each.verdict == "fail"] == []
-    without = {check for check, each in found.items() if each.verdict == "not applicable"}
+    results = {each.check: each for each in outcomes(name, world, list(map(str, files)))}
+    assert [str(each) for each in results.values() if each.verdict == "fail"] == []
+    without = {check for check, each in results.items() if each.verdict == "not applicable"}
     assert without == ({"resume"} if name in LEARNS_NOTHING else set())
-    assert found["other classes"].why.startswith("refuses") == (name in REFUSES_OTHER_CLASSES)
+    assert results["other classes"].why.startswith("refuses") == (name in REFUSES_OTHER_CLASSES)
 
 
-class UncheckedSettings(CoOp):
-    constraints = {}
+def writes_no_probabilities(self, split=None):
+    accuracy = CoOp.test(self, split)
+    path = Path(self.output_dir) / "predictions.npz"
+    arrays = dict(np.load(path))
+    arrays["probabilities"][0] = 0.1
+    np.savez(path, **arrays)
+    return accuracy
 
 
-class SilentPredictions(CoOp):
-    def report(self, split, evaluated, seconds):
-        evaluated.prediction.main.probabilities[0] = 0.1
-        super().report(split, evaluated, seconds)
+def with_loss(change):
+    """A method whose loss is `change(trainer, loss)`."""
 
-
-class MovesCLIP(CoOp):
     def loss(self, images, labels):
-        self.clip.ln_final.bias.data += 0.1
-        return super().loss(images, labels)
+        loss, scores = CoOp.loss(self, images, labels)
+        return change(self, loss), scores
+
+    return {"loss": loss}
 
 
-class DrawsFromTheSystem(CoOp):
-    def loss(self, images, labels):
-        loss, scores = super().loss(images, labels)
-        return loss * (1 + os.urandom(1)[0]), scores
+def moves_clip(self, loss):
+    self.clip.ln_final.bias.data += 0.1
+    return loss
 
 
-class SeesItsWorkers(CoOp):
-    def train_views(self):
-        return [Brighter()]
+def counts_its_steps(self, loss):
+    self.steps = getattr(self, "steps", 0) + 1  # which no checkpoint holds
+    return loss * self.steps
 
 
 class Brighter:
@@ -99,99 +101,65 @@ class Brighter:
         return torch.full((3, *image.size), brightness)
 
 
-class Forgets(CoOp):
-    """Counts its steps, which no checkpoint holds."""
-
-    steps = 0
-
-    def loss(self, images, labels):
-        self.steps += 1
-        loss, scores = super().loss(images, labels)
-        return loss * self.steps, scores
+def fitted_at_a_time(self):
+    return {**LinearProbe.fitted_with(self), "time": os.urandom(4).hex()}
 
 
-class FitsAgain(LinearProbe):
-    def fitted_with(self):
-        return {**super().fitted_with(), "time": os.urandom(4).hex()}
+def reads_another(self):
+    assert self.cfg.TRAINER.MAPLE.N_CTX
+    return CoOp.context(self)
 
 
-class ReadsAnother(CoOp):
-    def context(self):
-        assert self.cfg.TRAINER.MAPLE.N_CTX
-        return super().context()
+def needs_two_images(self):
+    CoOp.build_model(self)
+    self.second = self.dm.dataset.train_x[len(self.classnames)]  # an IndexError, in no words
 
 
-class ClaimsOtherClasses(LinearProbe):
-    knows_other_classes = True
+def takes_one_class(self):
+    with contextlib.suppress(ValueError):
+        CoOp.build_data_loader(self)
+    self.num_source_domains, self.lab2cname = 1, {0: "ant"}
 
 
-class NeedsTwoImages(CoOp):
-    def build_model(self):
-        super().build_model()
-        self.second = self.dm.dataset.train_x[len(self.classnames)]  # an IndexError, in no words
+def needs_fp32(self, images, prompts):
+    features = CoOp.image_features(self, images, prompts)
+    assert features.dtype == torch.float32
+    return features
 
 
-class TakesOneClass(CoOp):
-    def build_data_loader(self):
-        try:
-            super().build_data_loader()
-        except ValueError:
-            self.num_source_domains, self.lab2cname = 1, {0: "ant"}
-
-
-class SwallowsNaN(CoOp):
-    def loss(self, images, labels):
-        loss, scores = super().loss(images, labels)
-        return loss.nan_to_num(), scores
-
-
-class NeedsFp32(CoOp):
-    def classify(self, image_features, text_features):
-        assert image_features.dtype == torch.float32
-        return super().classify(image_features, text_features)
-
-
-BROKEN = [
-    (UncheckedSettings, "settings", "TRAINER.COOP.N_CTX -1000000000000000 is taken"),
-    (SilentPredictions, "answers", "sum to"),
-    (MovesCLIP, "frozen", "moved CLIP's ln_final.bias"),
-    (DrawsFromTheSystem, "determinism", "another prompt_learner ctx"),
-    (SeesItsWorkers, "workers", "1 worker in place of 0 gives another"),
-    (Forgets, "resume", "a kill after epoch 1 gives another prompt_learner ctx"),
-    (FitsAgain, "resume", "is fitted again"),
-    (ReadsAnother, "identity", "reads settings of another method, not its own: MAPLE"),
-    (ClaimsOtherClasses, "other classes", "says that it knows other classes, but: "),
-    (NeedsTwoImages, "one image", "IndexError.*test_checks.py, line"),
-    (TakesOneClass, "one class", "one class is taken"),
-    (SwallowsNaN, "nan", "went to its end"),
-    (NeedsFp32, "precision", "AssertionError"),
+CLAIMS = {"knows_other_classes": classmethod(lambda cls, settings: True)}
+BROKEN = [  # a trainer, what it does otherwise, the check that it fails, and why
+    (CoOp, {"check_cfg": lambda self, cfg: None}, "settings", "OPTIM.LR nan is taken"),
+    (CoOp, {"test": writes_no_probabilities}, "answers", "probabilities sum to"),
+    (CoOp, with_loss(moves_clip), "frozen", "moved CLIP's ln_final.bias"),
+    (
+        CoOp,
+        with_loss(lambda _, loss: loss * (1 + os.urandom(1)[0])),
+        "determinism",
+        "another .*ctx",
+    ),
+    (CoOp, {"train_views": lambda self: [Brighter()]}, "workers", "1 worker in place of 0 gives"),
+    (CoOp, with_loss(counts_its_steps), "resume", "a kill after epoch 1 gives another .*ctx"),
+    (LinearProbe, {"fitted_with": fitted_at_a_time}, "resume", "is fitted again"),
+    (CoOp, {"context": reads_another}, "identity", "of another method, not its own: MAPLE"),
+    (LinearProbe, CLAIMS, "other classes", "says that it knows other classes, but: "),
+    (CoOp, {"build_model": needs_two_images}, "one image", "IndexError.*test_checks.py, line"),
+    (CoOp, {"build_data_loader": takes_one_class}, "one class", "one class is taken"),
+    (CoOp, with_loss(lambda _, loss: loss.nan_to_num()), "nan", "went to its end"),
+    (CoOp, {"image_features": needs_fp32}, "precision", "AssertionError"),
 ]
 
 
 def test_each_check_has_a_trainer_that_fails_it():
-    assert {check for _, check, _ in BROKEN} == set(CHECKS)
+    assert {check for *_, check, _ in BROKEN} == set(TRAINER_CHECKS)
 
 
-@pytest.fixture
-def registered(monkeypatch):
-    """A function that registers a class for the length of a test, on either toolkit."""
-    get = TRAINER_REGISTRY.get
-
-    def register(kind):
-        named = {kind.__name__: kind}
-        monkeypatch.setattr(TRAINER_REGISTRY, "get", lambda name: named.get(name) or get(name))
-
-    return register
-
-
-@pytest.mark.parametrize(
-    ("kind", "check", "why"), BROKEN, ids=[kind.__name__ for kind, _, _ in BROKEN]
-)
-def test_a_broken_trainer_fails_the_check_of_what_is_broken(kind, check, why, world, registered):
-    registered(kind)
-    found = outcome(check, CHECKS[check], Subject(kind.__name__, world))
-    assert found.verdict == "fail"
-    assert re.search(why, found.why), found.why
+@pytest.mark.parametrize(("base", "methods", "check", "why"), BROKEN, ids=[b[2] for b in BROKEN])
+def test_a_broken_trainer_fails_the_check_of_what_is_broken(base, methods, check, why, world):
+    TRAINER_REGISTRY.register(type("Broken", (base,), methods))
+    result = outcome(check, Subject("Broken", world))
+    assert result.verdict == "fail"
+    assert re.search(why, result.why), result.why
 
 
 def holds(subject):
@@ -204,10 +172,10 @@ def fails(subject):
 
 def test_all_failures_are_raised_at_once_in_a_test_of_ones_own(monkeypatch):
     monkeypatch.setattr(trainer, "make_world", lambda folder: folder)
-    monkeypatch.setattr(trainer, "CHECKS", {"one": holds, "two": fails, "three": fails})
+    monkeypatch.setattr(trainer, "TRAINER_CHECKS", {"one": holds, "two": fails, "three": fails})
     with pytest.raises(CheckFailed, match="^CoOp: two: CoOp does not; three: CoOp does not$"):
         check_trainer("CoOp")
-    monkeypatch.setattr(trainer, "CHECKS", {"one": holds})
+    monkeypatch.setattr(trainer, "TRAINER_CHECKS", {"one": holds})
     assert [str(each) for each in check_trainer(CoOp)] == [f"{'pass':<16}{'one':<16}as it should"]
 
 
@@ -215,14 +183,13 @@ def test_all_failures_are_raised_at_once_in_a_test_of_ones_own(monkeypatch):
 def test_the_command_prints_a_line_a_check_and_its_status_says_whether_all_pass(
     checks, status, monkeypatch, capsys
 ):
-    monkeypatch.setattr(trainer, "CHECKS", checks)
+    monkeypatch.setattr(trainer, "TRAINER_CHECKS", checks)
     assert command.main(["CoOp", "KgCoOp"]) == status
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[1 : 1 + len(checks)]] == [
-        ["pass", "a"],
-        ["fail", "b"],
-    ][: len(checks)]
-    assert [line for line in lines if not line.startswith(" ")] == ["CoOp", "KgCoOp"]
+    verdicts = {"a": ["pass", "a"], "b": ["fail", "b"]}
+    lines = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    times = [line for line in lines if line[-1] == "s"]
+    expected = [verdicts[check] for check in checks]
+    assert lines == [["CoOp"], *expected, times[0], ["KgCoOp"], *expected, times[1]]
 
 
 def test_the_command_checks_a_method_of_ones_own_with_its_configuration(
@@ -235,30 +202,30 @@ def test_the_command_checks_a_method_of_ones_own_with_its_configuration(
     (tmp_path / "mine.yaml").write_text("TRAINER:\n  CHECKED:\n    N_CTX: 3\n")
     monkeypatch.syspath_prepend(tmp_path)
     words = {"words": lambda subject: str(subject.cfg().TRAINER.CHECKED.N_CTX)}
-    monkeypatch.setattr(trainer, "CHECKS", words)
+    monkeypatch.setattr(trainer, "TRAINER_CHECKS", words)
     mine = ["--import", "method_of_a_check", "--config-file", str(tmp_path / "mine.yaml")]
     assert command.main(["CheckedMethod", *mine]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["pass", "words", "3"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["CoOpp"], "unknown trainer CoOpp; known: .*did you mean CoOp"),
         (["CoOp", "--import", "no_such_module"], "No module named 'no_such_module'"),
         (["CoOp", "--config-file", "none.yaml"], "none.yaml"),
     ],
 )
-def test_the_command_says_a_mistake_in_a_line(arguments, said, capsys):
+def test_the_command_says_a_mistake_in_a_line(arguments, message, capsys):
     assert command.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(f"^causalclip check: error: .*{said}", line)
+    assert re.search(f"^causalclip check: error: .*{message}", line)
 
 
-def test_a_trainer_that_is_not_on_ours_is_refused(registered, world):
+def test_a_trainer_that_is_not_on_ours_is_refused(world):
     class Foreign:
         pass
 
-    registered(Foreign)
-    with pytest.raises(ValueError, match="must be a CLIPTrainer .*, got Foreign"):
+    TRAINER_REGISTRY.register(Foreign)
+    with pytest.raises(ValueError, match="must be a PromptTrainer or .*, got Foreign"):
         Subject("Foreign", world)

@@ -17,22 +17,13 @@ def rows(*texts, width=10):
     return torch.tensor([[*text, *[0] * (width - len(text))] for text in texts])
 
 
-def test_a_common_start_comes_once_and_texts_lie_one_behind_the_other_by_length():
+def test_a_common_start_comes_once_and_texts_follow_each_other_by_length():
     layout = text_layout(rows([START, 7, 5, 6, END], [START, 7, 8, END]))
     assert layout.n_shared == 2
     assert layout.ids.tolist() == [START, 7, 8, END, 5, 6, END]
-    assert layout.places.tolist() == [0, 1, 2, 3, 2, 3, 4]
-    assert layout.runs == ((1, 2), (1, 3))
+    assert layout.positions.tolist() == [0, 1, 2, 3, 2, 3, 4]
+    assert layout.groups == ((1, 2), (1, 3))
     assert layout.ends.tolist() == [3, 6] and layout.unsorted.tolist() == [1, 0]
-
-
-def test_the_end_token_of_the_shortest_text_is_its_own():
-    assert text_layout(rows([START, 7, END])).n_shared == 2  # one text is its own common start
-    layout = text_layout(rows([START, 7, END], [START, 7, END]))
-    assert layout.ids.tolist() == [START, 7, END, END] and layout.runs == ((2, 1),)
-
-
-def test_texts_that_begin_differently_share_nothing():
     assert text_layout(rows([START, END], [97, END])).n_shared == 0
 
 
@@ -47,27 +38,11 @@ def test_a_context_is_shared_up_to_the_class_names(position, shared, prompted):
     assert sorted(set(layout.rows.tolist())) == [0, 1, 2, 3]
 
 
-def test_words_behind_the_context_are_shared_too():
-    texts = class_tokens(["cat", "dog"], n_ctx=2, prefix="a photo of a")
-    assert texts.layout.n_shared == 5 and texts.layout.prompted.tolist() == [1, 2]
-
-
-def test_contexts_of_their_own_share_the_start_token_alone():
-    layout = class_tokens(["cat", "dog"], n_ctx=3).layout_per_class
-    assert layout.n_shared == 1
-    assert layout.rows.tolist() == [0, 1, 2, 3, 4, 5]
-
-
 def test_a_word_that_reads_like_the_placeholder_is_no_prompt():
     texts = class_tokens(["cat", "cat X"], n_ctx=1, position="front")
     layout = texts.layout  # "cat <0>." and "cat X <0>."
     assert layout.n_shared == 2
     assert (layout.ids == texts.tokens[1, 2]).sum() == 1 and len(layout.prompted) == 2
-
-
-def test_texts_move_once_and_keep_their_layout():
-    texts = class_tokens(["cat", "dog"], n_ctx=2)
-    assert texts.to("cpu") is texts and texts.layout is texts.layout
 
 
 @settings(max_examples=50, deadline=None)
@@ -77,7 +52,7 @@ def test_every_text_can_be_read_back(words):
     layout, at = text_layout(tokens), 0
     start, read = layout.ids[: layout.n_shared].tolist(), []
     own = layout.ids[layout.n_shared :]
-    for count, length in layout.runs:
+    for count, length in layout.groups:
         for _ in range(count):
             read.append([*start, *own[at : at + length].tolist()])
             at += length

@@ -13,44 +13,35 @@ import pytest
 import torch
 
 from causalclip.clip import openai_clip
-from causalclip.clip.backbone import BUNDLED, available_models
-from causalclip.clip.openai_clip import tokenize
+from causalclip.clip.backbone import BUNDLED_CLIPS, available_models
+from causalclip.clip.interface import tokenize
 
 
 def test_tokens_are_openais_in_int64():
     texts = ["a photo of a cat.", "Tea & biscuits"]
     tokens = tokenize(texts)
     assert tokens.dtype == torch.int64
-    assert torch.equal(tokens, openai_clip._clip.tokenize(texts).long())
-
-
-def test_a_text_that_is_too_long_is_quoted():
+    assert torch.equal(tokens, openai_clip.padded_tokens(texts).long())
     with pytest.raises(ValueError, match="'a b c d' takes 6 tokens, more than .* length 5"):
         tokenize(["a", "a b c d"], 5)
     assert tokenize("a b c", 5)[0, -1] == 49407
 
 
-def run_python(code, *, cwd):
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
-
-
 def test_another_package_called_clip_does_not_get_in_the_way(tmp_path):
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "__init__.py").write_text("CHECKOUT = True\n")
-    result = run_python(
-        """
+    code = """
         import sys, warnings
         warnings.simplefilter("error")
-        from causalclip.clip import backbone
+        from causalclip.clip import backbone, interface
         assert "clip" not in sys.modules
         import clip  # the checkout's code still gets its own
         assert clip.CHECKOUT
         model = backbone.build_clip(vision_layers=1, transformer_layers=1)
-        print(tuple(model.encode_text(backbone.tokenize("a")).shape), type(model).__module__)
-        """,
-        cwd=tmp_path,
-    )
+        print(tuple(model.encode_text(interface.tokenize("a")).shape), type(model).__module__)
+        """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["(1,", "32)", "_causalclip_openai_clip.model"]
 
@@ -64,17 +55,13 @@ def test_a_fork_imported_earlier_does_not_get_in_the_way(monkeypatch):
     for name in loaded:
         del sys.modules[name]
     assert Path(package.__file__) == openai_clip._distribution_file()
-    assert [*package.available_models(), *BUNDLED] == available_models()
+    assert [*package.available_models(), *BUNDLED_CLIPS] == available_models()
     assert sys.modules["clip"] is fork
 
 
-@pytest.fixture
-def forget_clip(monkeypatch):
+def test_without_pkg_resources_the_error_names_what_to_install(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "clip"]:
         monkeypatch.delitem(sys.modules, name)
-
-
-def test_without_pkg_resources_the_error_says_what_to_install(forget_clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "pkg_resources", None)
     with pytest.raises(ImportError, match=r'needs pkg_resources.*pip install "setuptools<81"'):
         openai_clip._import_clip()

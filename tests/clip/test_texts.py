@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from causalclip.clip.backbone import tokenize
-from causalclip.clip.texts import class_tokens
+from causalclip.clip.interface import tokenize
+from causalclip.clip.texts import class_tokens, template_tokens
 
 NAMES = ["zero", "double_decker bus", "cat"]
 
@@ -17,23 +17,19 @@ def decode(row):
     return [ids.get(id_, id_) for id_ in row.tolist()]
 
 
-def test_class_texts_read_prefix_name_dot():
-    texts = class_tokens(NAMES, n_ctx=4, prefix="a photo of a")
+@pytest.mark.parametrize("n_ctx", [0, 2, 4])  # a prefix may have more words than are learned
+def test_class_texts_read_prefix_name_dot(n_ctx):
+    texts = class_tokens(NAMES, n_ctx=n_ctx, prefix="a_photo_of_a")
     expected = ["a photo of a zero.", "a photo of a double decker bus.", "a photo of a cat."]
     assert torch.equal(texts.tokens, tokenize(expected))
-    assert texts.positions.tolist() == [[1, 2, 3, 4]] * 3
+    assert texts.positions.tolist() == [[*range(1, 1 + n_ctx)]] * 3
+    assert texts.to("cpu") is texts and texts.layout is texts.layout
 
 
-def test_a_prefix_may_have_more_words_than_are_learned():
-    texts = class_tokens(["zero"], n_ctx=2, prefix="a_photo_of_a")
-    assert torch.equal(texts.tokens, tokenize("a photo of a zero."))
-    assert texts.positions.tolist() == [[1, 2]]
-
-
-def test_no_learned_context_leaves_the_text_as_it_is():
-    texts = class_tokens(["zero"], n_ctx=0, prefix="a photo of a")
-    assert torch.equal(texts.tokens, tokenize("a photo of a zero."))
-    assert texts.positions.shape == (1, 0)
+def test_texts_of_a_template_read_as_it_says():
+    texts = template_tokens(["hot_air_balloon"], "a photo of a {}, a type of pet.")
+    expected = tokenize(["a photo of a hot air balloon, a type of pet."])
+    assert torch.equal(texts.tokens, expected) and texts.positions.shape == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -44,16 +40,10 @@ def test_no_learned_context_leaves_the_text_as_it_is():
         ("front", ["zero", "X", "X", "X", "."], [2, 3, 4]),
     ],
 )
-def test_the_context_stands_before_around_or_behind_the_name(position, words, where):
+def test_the_context_stands_before_around_or_after_the_name(position, words, where):
     texts = class_tokens(["zero"], n_ctx=3, position=position)
     assert decode(texts.tokens[0])[:8] == [49406, *words, 49407, 0]
     assert texts.positions.tolist() == [where]
-
-
-def test_the_end_of_text_is_where_it_was():
-    rows = [class_tokens(NAMES, n_ctx=4, position=p).tokens for p in ("end", "middle", "front")]
-    assert torch.equal(rows[0].argmax(-1), rows[1].argmax(-1))
-    assert torch.equal(rows[0].argmax(-1), rows[2].argmax(-1))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +54,8 @@ def test_the_end_of_text_is_where_it_was():
         ({"position": "start"}, "position must be one of .*'middle'.* got 'start'"),
         ({"prefix": "a"}, "prefix 'a' must have at least 2 tokens .* got 1"),
         ({"prefix": "a photo of", "position": "front"}, "must have exactly 2 tokens .* got 3"),
+        ({"template": "a cat"}, "template must hold one {} for the class name, got 'a cat'"),
+        ({"template": "a {}.", "position": "front"}, "template must begin with one {}"),
         ({"context_length": 7, "classnames": ["cat", "a b c d"]}, "name 'a b c d' .* 9 tokens"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from dassl.data.datasets import DATASET_REGISTRY
 
 from causalclip import plugin
-from causalclip.data.catalogue import BUNDLED, CATALOGUE, facts_of, sets_of
+from causalclip.data.catalogue import BUNDLED, CATALOGUE, facts_from, facts_of, sets_of
 from causalclip.data.rendering import DIGIT_DOMAINS, LOOKS, SHAPES, STYLES
 
 ROOT = Path(__file__).parents[2]
@@ -86,3 +86,28 @@ def test_the_list_of_data_sets_needs_no_torch_and_no_dassl():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr.strip() == "" and "CausalShapes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"folder": "a", "classes": 2, "licens": "MIT"}, "Mine: .* argument 'licens'"),
+        ({"folder": "a"}, "Mine: .* argument: 'classes'"),
+        ({"folder": "a", "classes": 2, "layout": "zip"}, "layout must be split, .* got 'zip'"),
+        ({"folder": "a", "classes": 2, "downloads": [{"urls": "x"}]}, "Mine: .* argument 'urls'"),
+    ],
+)
+def test_a_row_that_says_what_no_set_can_is_refused(row, message):
+    with pytest.raises(ValueError, match=rf"catalogue.yaml, .*{message}"):
+        facts_from("Mine", row)
+
+
+def test_every_set_is_known_by_its_configuration_too():
+    assert facts_of("dtd") is facts_of("DescribableTextures") is facts_of("describabletextures")
+    with pytest.raises(ValueError, match="must be one of ImageNet, Caltech101, .* got 'MNIST'"):
+        facts_of("MNIST")
+
+
+def test_every_configuration_of_a_real_set_is_in_the_catalogue():
+    folder = ROOT / "configs" / "datasets"
+    assert {path.stem for path in folder.glob("*.yaml")} == {f.config for f in CATALOGUE.values()}

@@ -20,7 +20,6 @@ from causalclip.data.rendering import (
     TEXTURES,
     VARIANT_FACTORS,
     ShapeFactors,
-    coarse,
     draw_factors,
     draw_look,
     enlarge,
@@ -71,15 +70,6 @@ def test_printed_digits_are_told_apart_by_their_mean_picture():
     assert np.mean(right) > 0.5
 
 
-def test_the_coarse_scanner_keeps_block_means_to_a_sixteenth():
-    mask = stroke_mask(3, rng())
-    blocks = mask.reshape(8, 4, 8, 4).mean((1, 3))
-    seen = coarse(mask).reshape(8, 4, 8, 4).mean((1, 3))
-    # Interpolation smooths neighbours into each other, so only the picture's mass is exact-ish.
-    assert np.corrcoef(blocks.ravel(), seen.ravel())[0, 1] > 0.95
-    assert abs(blocks.mean() - seen.mean()) < 0.03
-
-
 def test_enlarging_a_full_and_an_empty_scan_gives_full_and_empty_coverage():
     assert np.all(enlarge(np.full((8, 8), 16)) == 1.0)
     assert np.all(enlarge(np.zeros((8, 8))) == 0.0)
@@ -110,33 +100,13 @@ def test_a_colour_changes_the_stroke_alone_and_only_in_coloured_looks(look):
     assert len(strokes) == (1 if look in COLOURLESS_LOOKS else len(DIGIT_COLOURS))
 
 
-def test_an_unknown_colour_names_the_known_ones():
-    with pytest.raises(ValueError, match="colour must be one of red, .*got 'mauve'"):
-        draw_look(np.zeros((32, 32)), "ink", rng(), colour="mauve")
-
-
-def test_an_unknown_look_names_the_known_ones():
-    with pytest.raises(ValueError, match="look must be one of scan, .*got 'crayon'"):
-        draw_look(np.zeros((32, 32)), "crayon", rng())
-
-
-@pytest.mark.parametrize("field", ["shape", "style", "background"])
-def test_an_unknown_factor_names_the_known_ones(field):
+@pytest.mark.parametrize("field", ["shape", "style", "background", "look", "colour"])
+def test_an_unknown_name_is_answered_with_the_known_ones(field):
     with pytest.raises(ValueError, match=f"{field} must be one of .*got 'blob'"):
-        render_shape(factors_of(0, **{field: "blob"}))
-
-
-def test_equal_factors_give_equal_pixels():
-    for seed in range(12):
-        factors = factors_of(seed)
-        assert np.array_equal(render_shape(factors), render_shape(ShapeFactors(**asdict(factors))))
-
-
-def test_the_mask_depends_on_no_variant_factor():
-    for seed in range(20):
-        factors = factors_of(seed)
-        twin = intervene(factors, rng(seed), style=STYLES[(seed + 1) % len(STYLES)])
-        assert np.array_equal(shape_mask(factors), shape_mask(twin))
+        if field in ("look", "colour"):
+            draw_look(np.zeros((32, 32)), **{"look": "ink", "rng": rng(), field: "blob"})
+        else:
+            render_shape(factors_of(0, **{field: "blob"}))
 
 
 @pytest.mark.parametrize("field", INVARIANT_FACTORS)
@@ -149,12 +119,14 @@ def test_the_mask_depends_on_every_invariant_factor(field):
 
 
 def test_a_twin_differs_in_every_variant_factor_and_in_no_other():
-    for seed in range(50):
+    for seed in range(20):
         factors = factors_of(seed)
         twin = intervene(factors, rng(seed), style=STYLES[(seed + 1) % len(STYLES)])
         same = {key for key in asdict(factors) if getattr(factors, key) == getattr(twin, key)}
         assert same == set(INVARIANT_FACTORS)
         assert set(asdict(factors)) - same == set(VARIANT_FACTORS)
+        assert np.array_equal(shape_mask(factors), shape_mask(twin))
+        assert np.array_equal(render_shape(factors), render_shape(ShapeFactors(**asdict(factors))))
 
 
 def test_a_twin_within_a_domain_keeps_the_style_and_avoids_given_backgrounds():
@@ -176,10 +148,3 @@ def test_every_value_of_a_variant_factor_looks_different(field, values):
     for i, one in enumerate(pictures):
         for other in pictures[:i]:
             assert np.abs(one - other).mean() > 1.0
-
-
-def test_larger_pictures_show_the_same_scene():
-    factors = factors_of(5)
-    small, large = shape_mask(factors), shape_mask(factors, size=64)
-    assert np.abs(small - large.reshape(32, 2, 32, 2).mean((1, 3))).max() < 0.2
-    assert render_shape(factors, size=64).shape == (64, 64, 3)

@@ -10,8 +10,15 @@ import torch
 from PIL import Image
 from torchvision.transforms import ToTensor
 
-from causalclip.engine.cache_command import main
-from causalclip.engine.cache_size import entries, features_folder, limit_bytes, trim
+from causalclip.engine.cache_size import (
+    entries,
+    feature_home,
+    features_folder,
+    limit_bytes,
+    main,
+    others_can_write,
+    trim,
+)
 from causalclip.engine.feature_cache import Encoder
 
 
@@ -25,6 +32,20 @@ def folder(tmp_path):
         np.save(path, np.zeros((10, 10), np.float32))
         os.utime(path, (age, age))
     return folder
+
+
+def test_a_cache_that_others_can_write_is_said_once(folder, monkeypatch, capsys):
+    monkeypatch.setenv("CAUSALCLIP_CACHE", str(folder.parent))
+    folder.chmod(0o755)
+    assert feature_home() == folder.parent and not capsys.readouterr().out
+    folder.chmod(0o777)
+    feature_home()
+    assert capsys.readouterr().out.startswith(f"Note: other users can write '{folder}'")
+    feature_home()
+    assert not capsys.readouterr().out
+    folder.chmod(0o755)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    assert others_can_write(folder) == (folder.stat().st_uid != 0)
 
 
 def names(folder):

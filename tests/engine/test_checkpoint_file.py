@@ -20,6 +20,13 @@ def test_a_damaged_pointer_is_named_with_what_is_there(content, tmp_path):
         last_written(tmp_path)
 
 
+def test_a_pipe_in_place_of_a_checkpoint_or_a_pointer_is_named(tmp_path):
+    for name, read in (("model.pth.tar-1", read_checkpoint), (POINTER, None)):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name} must be a regular file, got a pipe"):
+            read(tmp_path / name) if read else last_written(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -7,7 +7,6 @@ import pytest
 import torch
 from dassl.engine import TRAINER_REGISTRY
 
-import causalclip.engine.base as base
 from causalclip import plugin
 
 NO_VISUAL_PROMPTS = ["TRAINER.IVLP.PROMPT_DEPTH_VISION", 0, "TRAINER.IVLP.N_CTX_VISION", 0]
@@ -30,23 +29,6 @@ def cache(tmp_path, monkeypatch):
     """A cache of its own for each test."""
     monkeypatch.setenv("CAUSALCLIP_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def encoded(monkeypatch):
-    """Counts the images that go through any image tower in an evaluation."""
-    from causalclip.engine import prompt_trainer
-
-    count = [0]
-    for module in (base, prompt_trainer):
-        encode = module.encode_image
-
-        def counting(model, images, *prompts, encode=encode):
-            count[0] += len(images)
-            return encode(model, images, *prompts)
-
-        monkeypatch.setattr(module, "encode_image", counting)
-    return count
 
 
 @pytest.mark.parametrize(("name", "options"), UNFITTED)

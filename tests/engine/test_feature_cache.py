@@ -147,7 +147,7 @@ def test_a_full_disk_is_said_before_anything_is_encoded(pictures, cache, monkeyp
     monkeypatch.setattr(os, "posix_fallocate", full)
     root, paths = pictures
     tower = Counted()
-    with pytest.raises(OSError, match="No space left to write .*npy; what stood there before"):
+    with pytest.raises(OSError, match="No space left to write .*npy; the previous file"):
         encoder(root, tower).features(paths)
     assert tower.images == 0 and list((cache / "features").iterdir()) == []
 
@@ -216,11 +216,12 @@ def test_batches_are_the_rows_in_order():
 def test_the_flag_of_the_command_line_reaches_the_encoder_through_the_configuration(
     make_trainer, tmp_path, data_root, cache
 ):
-    from causalclip.runs import train
+    from causalclip.runs.configuration import cfg_from_args
+    from causalclip.runs.flags import parser
 
     names = ["--root", str(data_root), "--trainer", "LinearProbe", "DATASET.NAME", "ImageFolder"]
-    kept, unkept = (train.parser().parse_args([*flag, *names]) for flag in ([], ["--no-cache"]))
-    assert train.setup_cfg(kept).FEATURE_CACHE
-    assert not train.setup_cfg(unkept).FEATURE_CACHE
+    kept, unkept = (parser().parse_args([*flag, *names]) for flag in ([], ["--no-cache"]))
+    assert cfg_from_args(kept).FEATURE_CACHE
+    assert not cfg_from_args(unkept).FEATURE_CACHE
     assert make_trainer("LinearProbe", tmp_path).encoder.cache == cache
     assert make_trainer("LinearProbe", tmp_path, "FEATURE_CACHE", False).encoder.cache is None

@@ -3,7 +3,6 @@ resumed."""
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import pickle
@@ -19,9 +18,8 @@ from dassl.utils import read_image
 from PIL import Image
 from torchvision import transforms as T
 
-from causalclip.engine.decoded import DecodedImages
 from causalclip.engine.draws import generators_kept
-from causalclip.engine.loading import Epochs, Images, training_loader
+from causalclip.engine.loading import DecodedImages, Epochs, Images, training_loader
 
 ITEM = ["DATALOADER.DRAWS", "item"]
 
@@ -59,12 +57,12 @@ class Process:
 def epochs(photos, make_cfg, tmp_path):
     """A function (transform, KEY, VALUE, ...) -> the training batches of the photos."""
 
-    def make(transform, *options, sampler="RandomSampler", last=3):
+    def make(transform, *options, sampler="RandomSampler"):
         cfg = make_cfg("CoOp", tmp_path, *ITEM, "DATALOADER.NUM_WORKERS", 0, *options)
         loader = build_data_loader(
             cfg, sampler, photos, batch_size=4, n_domain=2, n_ins=2, tfm=transform, is_train=True
         )
-        return training_loader(loader, cfg, epochs=last)
+        return training_loader(loader, cfg)
 
     return make
 
@@ -136,7 +134,7 @@ def test_order_and_draws_come_from_seed_and_epoch_alone(sampler, workers, epochs
 
 
 def test_every_image_comes_once_an_epoch_in_a_new_order(epochs):
-    loader = epochs(Everything(), last=2)
+    loader = epochs(Everything())
     orders = [[i for batch in loader.batches(epoch) for _, i in batch] for epoch in range(2)]
     assert [len(set(order)) for order in orders] == [8, 8]  # ten images: two batches of four
     assert orders[0] != orders[1]
@@ -144,9 +142,10 @@ def test_every_image_comes_once_an_epoch_in_a_new_order(epochs):
 
 def test_an_image_looks_the_same_wherever_it_stands_in_the_epoch(epochs):
     loader = epochs(Everything())
-    batch = loader.dataset.__getitems__([(1, 5), (1, 2)])
+    first = loader.dataset[1, 2]
+    loader.dataset[1, 5]
     alone = loader.dataset[1, 2]
-    assert torch.equal(batch[1]["img"], alone["img"])
+    assert torch.equal(first["img"], alone["img"])
     assert not torch.equal(loader.dataset[0, 2]["img"], alone["img"])
 
 
@@ -194,13 +193,27 @@ def test_workers_start_once_for_all_epochs(epochs):
     assert len(pids.unique()) == 2
 
 
-def test_workers_end_with_the_last_epoch(epochs):
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_workers_end_when_the_loader_is_closed(abandoned, epochs):
     before = set(multiprocessing.active_children())
     loader = epochs(Process(), "DATALOADER.NUM_WORKERS", 2)
-    list(seen(loader, count=2))
+    list(seen(loader))
+    if abandoned:
+        next(iter(loader))
     assert len(set(multiprocessing.active_children()) - before) == 2
-    list(seen(loader, count=1))
+    loader.close()
     assert not set(multiprocessing.active_children()) - before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_trained_before_a_stop_are_not_loaded_again(workers, epochs):
+    loader = epochs(Everything(), "DATALOADER.NUM_WORKERS", workers)
+    whole = list(epochs(Everything()))
+    loader.done = 1
+    rest = list(loader)
+    assert rest[0] is None
+    assert torch.equal(rest[1]["img"], whole[1]["img"])
+    assert (loader.done, loader.epoch) == (0, 1)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -222,26 +235,6 @@ def test_any_epoch_can_be_gone_to(epochs):
     assert torch.equal(index, both[0][8:]) and torch.equal(image, both[1][8:])
 
 
-def test_the_workers_of_an_abandoned_pass_end_with_it(epochs):
-    others = set(multiprocessing.active_children())
-    loader = epochs(Everything(), "DATALOADER.NUM_WORKERS", 2)
-    list(seen(loader, count=1))
-    workers = set(multiprocessing.active_children()) - others
-    assert len(workers) == 2
-    gc.disable()
-    try:
-        del loader
-        assert not [worker for worker in workers if worker.is_alive()]
-    finally:
-        gc.enable()
-
-
-def test_epochs_behind_the_last_can_be_had(epochs):
-    loader = epochs(Everything(), last=1)
-    index, image = seen(loader, count=3)
-    assert len(image.unique(dim=0)) == len(index) == 24
-
-
 def test_without_a_seed_every_run_draws_others(epochs):
     one, other = (list(seen(epochs(Everything(), "SEED", -1))) for _ in range(2))
     assert not torch.equal(one[1], other[1])
@@ -254,7 +247,7 @@ def test_a_picture_is_decoded_once(photos, monkeypatch):
     kept = DecodedImages(len(photos), 2**20)
     first = [kept.read(i, item.impath) for i, item in enumerate(photos)]
     assert kept.used == sum(3 * w * h for w, h in (image.size for image in first))
-    monkeypatch.setattr("causalclip.engine.decoded.read_image", None)  # no more decoding
+    monkeypatch.setattr("causalclip.engine.loading.read_image", None)  # no more decoding
     for i, item in enumerate(photos):
         again, expected = kept.read(i, item.impath), read_image(item.impath)
         assert (again.mode, again.size) == ("RGB", expected.size)
@@ -279,10 +272,16 @@ def test_workers_share_what_they_decode(epochs):
     assert loader.dataset.decoded.used == sum(sizes)  # each once, seen from this process
 
 
-def test_of_two_workers_that_decode_the_same_picture_one_keeps_it(photos):
+def test_of_two_workers_that_decode_the_same_picture_one_keeps_it(photos, monkeypatch):
     kept, image = DecodedImages(len(photos), 2**20), read_image(photos[0].impath)
-    for _ in range(2):  # as the slower of two, which found no entry when it looked
-        kept._keep(0, image)
+
+    def slow(path):
+        monkeypatch.undo()
+        kept.read(0, path)  # the faster one
+        return image
+
+    monkeypatch.setattr("causalclip.engine.loading.read_image", slow)
+    kept.read(0, photos[0].impath)
     assert kept.used == 3 * 20 * 30
 
 

@@ -173,7 +173,7 @@ def test_the_risk_coverage_curve_of_very_certain_images_goes_by_their_order(cert
 def test_tensorboard_gets_what_dassls_evaluator_does_not_write_there():
     own = {"accuracy": 80.0, "ece": 5.0, "nll": 0.5, "brier": 0.2, "aurc": 0.1, "n": 10}
     record = {"metrics": own, "variants": {"dempster": {"accuracy": 70.0, "ece": 9.0}}}
-    assert evaluation.scalars_of(record) == {
+    assert evaluation._scalars(record) == {
         "ece": 5.0,
         "nll": 0.5,
         "brier": 0.2,

@@ -40,17 +40,9 @@ def test_the_notebook_is_the_script_with_its_outputs(maker):
 
 @pytest.fixture
 def shorter() -> str:
-    """The script with two epochs for twenty, which a run's folder is named after."""
-    edits = {
-        "*METHODS, *folders]": '*METHODS, *folders, "OPTIM.MAX_EPOCH", "2"]',
-        '"CoOp": "tiny"': '"CoOp": "tiny,MAX_EPOCH=2"',
-        '"CDC": "tiny_m4"': '"CDC": "tiny_m4,MAX_EPOCH=2"',
-    }
-    script = SCRIPT
-    for here, instead in edits.items():
-        assert script.count(here) == 1
-        script = script.replace(here, instead)
-    return script
+    """The script with two epochs for twenty."""
+    assert SCRIPT.count("settings=BASE,") == 1
+    return SCRIPT.replace("settings=BASE,", 'settings={**BASE, "OPTIM.MAX_EPOCH": 2},')
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Archives of strangers: what they may not do, and that nothing is left when they try."""
+"""Untrusted archives: what they must not do, and that nothing is left when they try."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import os
 import shutil
 import tarfile
 import zipfile
-import zlib
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from causalclip.files.archives import unpack
+from causalclip.files.download import unpack
 
 FILES = {"set/a.txt": b"a" * 3000, "set/deep/b.txt": bytes(range(256)) * 20}
 
@@ -37,12 +34,16 @@ def plain_tar(mode="w:gz") -> bytes:
     return tar_of(*(entry(name, content) for name, content in FILES.items()), mode=mode)
 
 
-def plain_zip() -> bytes:
+def zip_of(files: dict) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in FILES.items():
+        for name, content in files.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def plain_zip() -> bytes:
+    return zip_of(FILES)
 
 
 def content_below(folder):
@@ -65,12 +66,15 @@ def refused(tmp_path):
     return refused
 
 
-@pytest.mark.parametrize(
+every_kind = pytest.mark.parametrize(
     "content",
     [plain_tar(), plain_tar("w"), plain_tar("w:xz"), plain_zip()],
     ids=["gz", "tar", "xz", "zip"],
 )
-def test_plain_archives_come_out_beside_what_is_there(content, tmp_path):
+
+
+@every_kind
+def test_plain_archives_come_out_next_to_what_is_there(content, tmp_path):
     archive, target = tmp_path / "archive", tmp_path / "target"
     archive.write_bytes(content)
     (target / "set").mkdir(parents=True)
@@ -78,22 +82,6 @@ def test_plain_archives_come_out_beside_what_is_there(content, tmp_path):
     unpack(archive, target, most_bytes=10**6)
     assert content_below(target) == {**FILES, "set/own.txt": b"own"}
     assert sorted(os.listdir(tmp_path)) == ["archive", "target"]
-
-
-def test_links_that_lead_outside_by_way_of_each_other_write_nothing_there(refused, tmp_path):
-    # CVE-2025-4517: a path that becomes too long for realpath hides where a link leads
-    name, steps = "d" * 247, "abcdefghijklmnop"
-    entries, path = [], ""
-    for step in steps:
-        entries.append(entry(os.path.join(path, name), kind=tarfile.DIRTYPE))
-        entries.append(entry(os.path.join(path, step), kind=tarfile.SYMTYPE, link=name))
-        path = os.path.join(path, name)
-    chain = os.path.join("/".join(steps), "l" * 254)
-    entries.append(entry(chain, kind=tarfile.SYMTYPE, link="../" * len(steps)))
-    entries.append(entry("escape", kind=tarfile.SYMTYPE, link=chain + "/../../.."))
-    entries.append(entry("escape/evil.txt", b"evil"))
-    assert "a link or a device" in refused(tar_of(*entries))
-    assert not list(tmp_path.parent.glob("evil.txt"))
 
 
 @pytest.mark.parametrize(
@@ -104,40 +92,42 @@ def test_what_is_no_plain_file_is_refused(kind, refused):
     assert "must hold files and folders only, got 'other'" in refused(content)
 
 
+@pytest.mark.parametrize("name", ["../a", "/a", "ok/../../a", "..\\a", "C:\\a"])
+def test_a_name_outside_the_folder_is_refused(name, refused):
+    for content in (tar_of(entry("first", b"1"), entry(name, b"2")), zip_of({"f": "", name: ""})):
+        assert f"must stay in its folder, it holds {name!r}; nothing unpacked" in refused(content)
+
+
+def test_a_page_in_place_of_an_archive_is_named(refused):
+    assert "must be a .zip or .tar archive (" in refused(b"<html>quota exceeded</html>")
+
+
 def test_a_link_in_a_zip_is_refused(refused):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        info = zipfile.ZipInfo("link")
-        info.external_attr = 0o120777 << 16
-        archive.writestr(info, "/etc/passwd")
-    assert "got 'link', a link" in refused(buffer.getvalue())
+    info = zipfile.ZipInfo("link")
+    info.external_attr = 0o120777 << 16
+    assert "got 'link', a link" in refused(zip_of({info: "/etc/passwd"}))
 
 
 def test_a_member_of_a_zip_without_a_name_is_damage(refused):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("q", b"content")
-    content = bytearray(buffer.getvalue())
+    content = bytearray(zip_of({"q": b"content"}))
     entry = content.index(b"PK\x01\x02")
     content[entry + 28], content[entry + 30] = 0, 1  # the name's letter counts as an extra field
-    assert "is damaged, nothing unpacked" in refused(bytes(content))
+    assert "is damaged (" in refused(bytes(content))
 
 
-def test_a_file_in_the_place_of_another_is_refused(refused):
-    assert "each file once" in refused(tar_of(entry("a", b"1"), entry("./a", b"2")))
-    assert "each file once" in refused(tar_of(entry("a", b"1"), entry("a/b", b"2")))
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("a", "a"), ("a", "./a"), ("a", "a/b"), ("a", "A"), ("a", "A/b"), ("a/b", "A/c")],
+)
+def test_a_file_in_the_place_of_another_is_refused(first, second, refused):
+    message = refused(tar_of(entry(first, b"1"), entry(second, b"2")))
+    assert f"each file once, case aside, {second!r} is in another's place" in message
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_a_bomb_is_refused_by_its_size_before_it_fills_the_disk(kind, refused):
     zeros = bytes(3_000_000)
-    if kind == "tar":
-        content = tar_of(entry("zeros", zeros))
-    else:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("zeros", zeros)
-        content = buffer.getvalue()
+    content = tar_of(entry("zeros", zeros)) if kind == "tar" else zip_of({"zeros": zeros})
     assert len(content) < 10_000
     assert "must hold at most" in refused(content)
 
@@ -147,17 +137,6 @@ def test_a_header_that_would_fill_the_memory_is_refused(refused):
     assert "must be a .zip or .tar archive" in refused(content)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [plain_tar(), plain_tar("w"), plain_tar("w:xz"), plain_zip()],
-    ids=["gz", "tar", "xz", "zip"],
-)
-def test_an_archive_cut_anywhere_is_refused(content, refused):
-    for cut in sorted({1, len(content) // 3, len(content) - 5, *range(512, len(content), 2560)}):
-        if content[cut:].strip(b"\0"):  # more than a tar's filling is gone
-            assert refused(content[:cut])
-
-
 def test_a_full_disk_is_said_with_both_names_and_nothing_is_left(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -165,24 +144,6 @@ def test_a_full_disk_is_said_with_both_names_and_nothing_is_left(tmp_path, monke
     monkeypatch.setattr(shutil, "copyfileobj", full)
     archive = tmp_path / "a.tar.gz"
     archive.write_bytes(plain_tar())
-    with pytest.raises(OSError, match=r"No space left to unpack .*a.tar.gz into .*target; it is k"):
+    with pytest.raises(OSError, match=r"No space left to unpack .*a.tar.gz into .*target; the arc"):
         unpack(archive, tmp_path / "target", most_bytes=10**6)
     assert os.listdir(tmp_path) == ["a.tar.gz"]
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), kind=st.sampled_from(["gz", "zip"]))
-def test_a_flipped_bit_gives_the_same_files_or_none(data, kind, tmp_path_factory):
-    content = plain_tar() if kind == "gz" else plain_zip()
-    place = data.draw(st.integers(0, len(content) - 1))
-    folder = tmp_path_factory.mktemp("flipped")
-    archive = folder / "archive"
-    flipped = content[place] ^ (1 << data.draw(st.integers(0, 7)))
-    archive.write_bytes(content[:place] + bytes([flipped]) + content[place + 1 :])
-    try:
-        unpack(archive, folder / "target", most_bytes=10**6)
-    except ValueError:
-        assert os.listdir(folder) == ["archive"]
-    else:  # in a time, or a name that no checksum covers
-        found = {zlib.crc32(file) for file in content_below(folder / "target").values()}
-        assert found <= {zlib.crc32(file) for file in FILES.values()}

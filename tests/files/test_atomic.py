@@ -5,29 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from causalclip.clip.backbone import build_clip, save_tiny
-from causalclip.engine.cache_size import feature_home
-from causalclip.engine.feature_cache import Encoder
-from causalclip.files.atomic import replacing
-from causalclip.files.caches import store_json
-from causalclip.icm.subspace import InterventionMoments
-from causalclip.report.predictions import Predictions
-from causalclip.report.results import Result
-
-FACTS = {
-    "trainer": "CDC",
-    "backbone": "tiny",
-    "dataset": "Set",
-    "seed": 1,
-    "shots": 16,
-    "metrics": {"accuracy": 1.0},
-}
+from causalclip.files.atomic import remove_abandoned, replacing, unfinished
 
 
 def mode_of(path):
@@ -41,22 +26,34 @@ def umask(request):
     os.umask(before)
 
 
-def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "numbers"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), replacing(path) as part:
         part.write_text("half")
         assert path.read_text() == "old"
         raise ZeroDivisionError
+    message = f"No space left to write {path}; the previous"
+    with pytest.raises(OSError, match=message), replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_last_writer_wins_or_the_first_where_asked(tmp_path):
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_the_last_writer_wins_or_the_first_where_asked(tmp_path, monkeypatch, hard_links):
+    if not hard_links:
+
+        def refused(source, target):
+            raise OSError(errno.EPERM, "no hard links here")
+
+        monkeypatch.setattr(os, "link", refused)
     path = tmp_path / "new" / "numbers"  # in a folder that is made
-    for keep_existing, kept in ((False, "one"), (False, "two"), (True, "two")):
+    for text, keep_existing, kept in (
+        *(("one", True, "one"), ("two", False, "two"), ("three", True, "two")),
+    ):
         with replacing(path, keep_existing=keep_existing) as part:
-            part.write_text(kept if not keep_existing else "three")
+            part.write_text(text)
         assert path.read_text() == kept
     assert list(path.parent.iterdir()) == [path]
 
@@ -69,55 +66,42 @@ def test_the_mode_is_the_umasks_even_where_a_writer_puts_a_private_file(tmp_path
     assert mode_of(path) == 0o666 & ~umask
 
 
-def encode_one(folder):
-    image = folder / "grey.ppm"
-    image.write_bytes(b"P6 1 1 255\n\x80\x80\x80")
-    encoder = Encoder(
-        encode=lambda images: images,
-        dim=1,
-        identity="none",
-        transform=lambda image: torch.tensor([float(image.getpixel((0, 0))[0])]),
-        root=str(folder),
-        cache=feature_home(),
+@pytest.mark.parametrize("name", ["a", ".hidden", "with-dash.b", "x" * 150, "results[1].json"])
+def test_what_a_killed_writer_left_is_removed_by_the_next_one(name, tmp_path, capsys):
+    killed = "import os, sys; from causalclip.files.atomic import replacing\n"
+    killed += "with replacing(sys.argv[1]) as part: part.write_text('half'); os._exit(1)"
+    subprocess.run([sys.executable, "-c", killed, tmp_path / name], check=False, timeout=60)
+    (left,) = tmp_path.iterdir()
+    with replacing(tmp_path / name) as part:
+        part.write_text("whole")
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert f"Removing {left}, left by a process that died" in capsys.readouterr().out
+
+
+def test_what_another_process_of_the_same_number_is_writing_stays(tmp_path, monkeypatch):
+    # two containers that share a folder: one host name, and both processes are number 1
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with unfinished(tmp_path / "a") as one, unfinished(tmp_path / "a") as two:
+        two.mkdir()
+        assert one != two
+        assert remove_abandoned(tmp_path) == []
+        assert two.is_dir()
+    half_removed = tmp_path / ".a.0123.part"
+    half_removed.mkdir()
+    assert remove_abandoned(tmp_path, "b") == []
+    assert remove_abandoned(tmp_path) == [half_removed]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_written_where_the_system_has_no_fcntl(tmp_path):
+    code = (
+        "import sys; sys.modules.update(fcntl=None, resource=None)\n"  # as on Windows
+        "import causalclip.records.results\n"
+        "from causalclip.files.atomic import remove_abandoned, replacing\n"
+        "with replacing('a') as part:\n"
+        "    part.write_text('whole')\n"
+        "    assert not remove_abandoned(part.parents[1])\n"  # which is at work
     )
-    encoder.features([str(image)])
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda folder: save_tiny(
-            build_clip(vision_layers=1, transformer_layers=1), [], folder / "tiny.safetensors"
-        ),
-        lambda folder: (
-            InterventionMoments(4)
-            .update(torch.randn(50, 4), torch.randn(50, 4))
-            .solve(dim_inv=1)
-            .save(folder / "projection.safetensors")
-        ),
-        lambda folder: store_json(folder / "split.json", [1]),
-        lambda folder: Result(**FACTS).write(folder),
-        lambda folder: Predictions({"label": np.zeros(1)}).write(folder),
-        encode_one,
-    ],
-    ids=["weights", "projection", "json", "results", "predictions", "features"],
-)
-def test_what_is_written_can_be_read_by_whom_the_umask_lets(
-    tmp_path, tmp_path_factory, umask, write, monkeypatch
-):
-    monkeypatch.setenv("CAUSALCLIP_CACHE", str(tmp_path / "cache"))
-    write(tmp_path)
-    written = [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".ppm"]
-    assert len(written) == 1
-    assert mode_of(written[0]) == 0o666 & ~umask
-
-
-def test_without_hard_links_the_first_of_two_writers_still_wins(tmp_path, monkeypatch):
-    def refused(source, target):
-        raise OSError(errno.EPERM, "no hard links here")
-
-    monkeypatch.setattr(os, "link", refused)
-    for text in ("first", "second"):
-        with replacing(tmp_path / "file", keep_existing=True) as part:
-            part.write_text(text)
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "first")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a", "whole")]

@@ -1,4 +1,4 @@
-"""Digests beside files."""
+"""causalclip/files/digests.py: digests next to files and at their end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import subprocess
 
 import pytest
 
-from causalclip.files.digests import beside, is_vouched_for, require_vouched_for, write_digest
+from causalclip.files.digests import (
+    digest_file,
+    is_vouched_for,
+    is_whole,
+    main,
+    require_vouched_for,
+    seal,
+    write_digest,
+)
 
 
 @pytest.fixture
@@ -17,27 +25,36 @@ def file(tmp_path):
     return path
 
 
-def test_a_file_with_its_digest_beside_it_is_vouched_for(file):
+def test_a_file_with_its_digest_next_to_it_is_vouched_for(file, capsys):
     assert not is_vouched_for(file)
-    write_digest(file)
+    with pytest.raises(
+        ValueError, match=r"causalclip digest .*weights\.pt > .*weights\.pt\.sha256"
+    ):
+        require_vouched_for(file)
+    assert main([str(file)]) == 0
+    digest_file(file).write_text(capsys.readouterr().out)
+    require_vouched_for(file)
     assert is_vouched_for(file)
     if shutil.which("sha256sum"):
-        subprocess.run(["sha256sum", "-c", beside(file).name], cwd=file.parent, check=True)
+        subprocess.run(["sha256sum", "-c", digest_file(file).name], cwd=file.parent, check=True)
+    assert main([str(file.with_name("none"))]) == 2 and "none" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("said", [b"0" * 64, b"", b"\xff\xfe", None])
-def test_a_file_that_is_not_what_its_digest_says_is_refused(said, file):
+@pytest.mark.parametrize("digest", [b"0" * 64, b"", b"\xff\xfe", None])
+def test_a_file_that_does_not_match_its_digest_is_refused(digest, file):
     write_digest(file)
-    if said is None:
+    if digest is None:
         file.write_bytes(b"Weights")
     else:
-        beside(file).write_bytes(said)
-    with pytest.raises(ValueError, match="weights.pt is not what weights.pt.sha256 beside it says"):
+        digest_file(file).write_bytes(digest)
+    with pytest.raises(ValueError, match="weights.pt does not match weights.pt.sha256"):
         is_vouched_for(file)
 
 
-def test_without_a_digest_it_is_said_how_to_vouch(file):
-    with pytest.raises(ValueError, match="sha256sum weights.pt > weights.pt.sha256"):
-        require_vouched_for(file)
-    write_digest(file)
-    require_vouched_for(file)
+@pytest.mark.parametrize("damage", [lambda x: x[:-1], lambda x: b"W" + x[1:], lambda x: b""])
+def test_a_sealed_file_shows_damage(file, damage):
+    seal(file)
+    assert is_whole(file)
+    assert file.read_bytes().startswith(b"weights")
+    file.write_bytes(damage(file.read_bytes()))
+    assert not is_whole(file)

@@ -1,7 +1,8 @@
-"""Downloads against a local server: whole, resumed, broken, damaged and offline."""
+"""Downloads against a local server: whole, resumed, broken, damaged, endless and offline."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import re
@@ -9,7 +10,9 @@ import threading
 
 import pytest
 
-from causalclip.files.download import Known, fetch, file_digest
+from causalclip.files import download
+from causalclip.files.digests import Known, file_digest
+from causalclip.files.download import fetch
 
 PAYLOAD = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(PAYLOAD).hexdigest()
@@ -20,20 +23,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Serves PAYLOAD with byte ranges; drops the connection as often as the server is told to."""
 
     def do_GET(self):
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        start = int(asked[1]) if asked and self.server.ranges else 0
+        byte_range = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        resumes = bool(byte_range) and self.server.ranges
+        start = int(byte_range[1]) if resumes else 0
         self.server.starts.append(start)
-        if start >= len(PAYLOAD):
+        if start and self.server.shrunk:
             self.send_error(416)
             return
         body = PAYLOAD[start:]
-        self.send_response(206 if asked and self.server.ranges else 200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_response(206 if resumes else 200)
+        if not self.server.endless:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.server.breaks:
             self.server.breaks -= 1
             body = body[: len(body) // 2]
         self.wfile.write(body)
+        while self.server.endless:
+            self.wfile.write(body)
+
+    def handle(self):
+        with contextlib.suppress(ConnectionError):  # the reader of an endless body goes
+            super().handle()
 
     def log_message(self, *args):
         pass
@@ -43,7 +54,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.starts, server.ranges, server.breaks = [], True, 0
+        server.starts, server.ranges, server.breaks, server.endless = [], True, 0, False
+        server.shrunk = False
         server.url = f"http://127.0.0.1:{server.server_port}/{SHA256}/weights.pt"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -52,65 +64,62 @@ def server(monkeypatch):
         thread.join()
 
 
-def test_a_download_arrives_whole_under_its_final_name(server, tmp_path):
-    path = fetch(server.url, tmp_path / "new" / "folder", known=KNOWN)
+@pytest.mark.parametrize("known", [KNOWN, Known(size=len(PAYLOAD)), None])
+def test_a_download_arrives_whole_under_its_final_name_and_only_once(server, tmp_path, known):
+    for _ in range(2):
+        path = fetch(server.url, tmp_path / "new" / "folder", known=known)
     assert path == tmp_path / "new" / "folder" / "weights.pt"
     assert path.read_bytes() == PAYLOAD
     assert [file.name for file in path.parent.iterdir()] == ["weights.pt"]
+    assert server.starts == [0]
 
 
-def test_a_file_that_is_there_is_not_fetched_again(server, tmp_path):
-    (tmp_path / "weights.pt").write_bytes(PAYLOAD)
-    fetch(server.url, tmp_path, known=KNOWN)
-    assert server.starts == []
-
-
-def test_an_interrupted_download_continues_where_it_ended(server, tmp_path):
-    (tmp_path / "weights.pt.part").write_bytes(PAYLOAD[:1000])
-    assert fetch(server.url, tmp_path, known=KNOWN).read_bytes() == PAYLOAD
-    assert server.starts == [1000]
-
-
-def test_a_connection_that_breaks_twice_is_taken_up_again(server, tmp_path):
-    server.breaks = 2
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_connection_that_breaks_twice_is_resumed(server, tmp_path, ranges):
+    server.breaks, server.ranges = 2, ranges
     assert fetch(server.url, tmp_path, known=KNOWN).read_bytes() == PAYLOAD
     half = len(PAYLOAD) // 2
-    assert server.starts == [0, half, half + half // 2]
+    assert server.starts == ([0, half, half + half // 2] if ranges else [0, 0, 0])
 
 
-def test_a_connection_that_keeps_breaking_is_an_error_and_keeps_what_arrived(server, tmp_path):
+def test_a_file_that_has_become_shorter_is_fetched_from_the_start(server, tmp_path):
+    server.breaks, server.shrunk = 1, True
+    assert fetch(server.url, tmp_path, known=KNOWN).read_bytes() == PAYLOAD
+    assert server.starts == [0, len(PAYLOAD) // 2, 0]
+
+
+def test_a_connection_that_keeps_breaking_is_an_error_and_leaves_nothing(server, tmp_path):
     server.breaks = 100
-    with pytest.raises(ConnectionError, match="broke 5 times"):
+    with pytest.raises(ConnectionError, match="weights.pt in 5 attempts: the connection broke"):
         fetch(server.url, tmp_path, known=KNOWN)
-    assert not (tmp_path / "weights.pt").exists()
-    assert PAYLOAD.startswith((tmp_path / "weights.pt.part").read_bytes())
-    server.breaks = 0
-    assert fetch(server.url, tmp_path, known=KNOWN).read_bytes() == PAYLOAD
-
-
-def test_a_server_without_ranges_starts_over(server, tmp_path):
-    server.ranges = False
-    (tmp_path / "weights.pt.part").write_bytes(b"other bytes")
-    assert fetch(server.url, tmp_path, known=KNOWN).read_bytes() == PAYLOAD
-
-
-def test_a_part_that_is_already_whole_only_gets_its_name(server, tmp_path):
-    (tmp_path / "weights.pt.part").write_bytes(PAYLOAD)
-    assert fetch(server.url, tmp_path, known=KNOWN).read_bytes() == PAYLOAD
-    assert server.starts == [len(PAYLOAD)]
-
-
-def test_wrong_bytes_are_refused_and_deleted(server, tmp_path):
-    with pytest.raises(ValueError, match=f"has sha256 {SHA256}, expected 0000"):
-        fetch(server.url, tmp_path, known=Known(sha256="0000"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_no_digest_is_known_the_exact_size_decides(server, tmp_path):
-    assert fetch(server.url, tmp_path, known=Known(size=len(PAYLOAD))).read_bytes() == PAYLOAD
-    (tmp_path / "weights.pt").unlink()
-    with pytest.raises(ValueError, match="has 102,400 bytes, expected 102,401; the copy was del"):
-        fetch(server.url, tmp_path, known=Known(size=len(PAYLOAD) + 1))
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        (Known(sha256="0000"), f"has sha256 {SHA256}, expected 0000; the copy was deleted"),
+        (Known(size=len(PAYLOAD) + 1), "has 102,400 bytes, expected 102,401; the copy was del"),
+        (Known(size=len(PAYLOAD) - 1), "has more bytes than the 102,399 expected"),
+    ],
+)
+def test_wrong_bytes_are_refused_and_deleted(server, tmp_path, known, message):
+    with pytest.raises(ValueError, match=message):
+        fetch(server.url, tmp_path, known=known)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("known", "limit"),
+    [(KNOWN, "300,000 allowed"), (Known(size=300_000), "300,000 expected")],
+)
+def test_a_server_that_never_ends_does_not_fill_the_disk(
+    server, tmp_path, monkeypatch, known, limit
+):
+    server.endless = True
+    monkeypatch.setattr(download, "MOST_BYTES", 300_000)
+    with pytest.raises(ValueError, match=f"has more bytes than the {limit}"):
+        fetch(server.url, tmp_path, known=known)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,5 +136,5 @@ def test_offline_the_error_names_file_folder_and_the_way_by_hand(tmp_path, monke
     with pytest.raises(ConnectionError) as error:
         fetch(url, tmp_path, known=KNOWN)
     message = str(error.value)
-    assert "cannot download weights.pt" in message
-    assert url in message and str(tmp_path) in message and "put the file into" in message
+    assert "cannot download weights.pt" in message and "refused" in message
+    assert url in message and f"put the file into the folder {tmp_path}" in message

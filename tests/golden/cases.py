@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from causalclip.clip.backbone import build_clip
 from causalclip.clip.published import our_name
+from causalclip.settings.table import defaults
 from causalclip.trainers.cocoop import CoCoOp
 from causalclip.trainers.coop import CoOp
 from causalclip.trainers.ivlp import IVLP
@@ -77,7 +78,7 @@ def settings_of(method: str, case: str) -> dict:
     config = dict(MANIFEST["methods"][method]["cases"][case]["config"])
     if method in ("kgcoop", "tcp") and config["CTX_INIT"]:
         config["CTX_INIT"] = "a photo of a"  # there CTX_INIT True means these words
-    return {key: value for key, value in config.items() if key in TRAINERS[method].defaults}
+    return {key: value for key, value in config.items() if key in TRAINERS[method].settings_table}
 
 
 def build(method: str, case: str, clip_files: dict[str, str]):
@@ -85,10 +86,10 @@ def build(method: str, case: str, clip_files: dict[str, str]):
     trainer_class, spec = TRAINERS[method], MANIFEST["methods"][method]
     cfg = get_cfg_default()
     cfg.TRAINER.NAME, cfg.USE_CUDA = spec["trainer"], False
-    defaults = dict(trainer_class.defaults)
+    node = defaults(trainer_class.settings_table)
     for key, value in settings_of(method, case).items():
-        defaults[key] = type(defaults[key])(value)
-    cfg.TRAINER[trainer_class.config_node] = CfgNode(defaults)
+        node[key] = type(node[key])(value)
+    cfg.TRAINER[trainer_class.config_node] = CfgNode(node)
     cfg.MODEL.BACKBONE.NAME = clip_files[case.split("/")[0]]
     cfg.INPUT.SIZE, cfg.DATASET.NAME = (32, 32), "OxfordPets"
     cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH = "sgd", spec["lr"], 3

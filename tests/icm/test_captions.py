@@ -1,4 +1,4 @@
-"""Text interventions: pairs that keep the class, and caption files that say what is wrong."""
+"""Text interventions: pairs that keep the class, and caption files whose faults are named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from causalclip.icm.captions import (
 
 
 def test_text_pairs_change_one_attribute_and_keep_the_class():
-    pairs = text_pairs(["sea_lion", "cat"])
+    pairs = text_pairs(["sea lion", "cat"])
     sizes = [len(values) for values in TEXT_ATTRIBUTES.values()]
     assert len(pairs) == len(set(pairs)) == 2 * sum(n * (n - 1) for n in sizes)
     groups = [
@@ -32,31 +32,11 @@ def test_text_pairs_change_one_attribute_and_keep_the_class():
     assert Counter(before for before, _ in pairs) == Counter(after for _, after in pairs)
 
 
-def test_the_grid_covers_the_five_variant_factors():
+def test_the_grid_covers_the_five_variant_factors_with_one_place_for_the_class():
     assert set(TEXT_ATTRIBUTES) == {"background", "weather", "light", "medium", "style"}
-    only = text_pairs(["cat"], kinds=["medium"])
-    assert {before for before, _ in only} == {v.format("cat") for v in TEXT_ATTRIBUTES["medium"]}
-
-
-def test_own_attributes_can_be_given():
-    pairs = text_pairs(["3"], attributes={"ink": ["a red {}", "a blue {}"]})
-    assert pairs == [("a red 3", "a blue 3"), ("a blue 3", "a red 3")]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"classnames": []}, "non-empty list of names"),
-        ({"classnames": "cat"}, "non-empty list of names, got 'cat'"),
-        ({"kinds": ["colour"]}, r"kinds must be some of background, .* got \['colour'\]"),
-        ({"attributes": {"ink": ["a red {}"]}}, "'ink' must have two or more different values"),
-        ({"attributes": {"ink": ["a {}", "a {}"]}}, "'ink' must have two or more different values"),
-        ({"attributes": {"ink": ["a {}", "red"]}}, r"one \{\} for the class name, got 'red'"),
-    ],
-)
-def test_grids_that_cannot_work_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        text_pairs(**{"classnames": ["cat"], **options})
+    for values in TEXT_ATTRIBUTES.values():
+        assert len(set(values)) == len(values) >= 2
+        assert {value.count("{}") for value in values} == {1}
 
 
 def caption_file(tmp_path, content):
@@ -74,41 +54,34 @@ def test_a_caption_file_gives_its_pairs(tmp_path):
     path = caption_file(tmp_path, [row(), row(image="dog/1.jpg", rewrites=["a cat in snow"])])
     captions = load_captions(path, images=["dog/1.jpg", "cat/1.jpg", "cat/2.jpg"])
     assert captions[0] == CaptionedImage("cat/1.jpg", "a cat", ("a cat at night", "a wet cat"))
-    assert caption_pairs(captions) == [
-        ("a cat", "a cat at night"),
-        ("a cat", "a wet cat"),
-        ("a cat", "a cat in snow"),
-    ]
+    rewrites = ("a cat at night", "a wet cat", "a cat in snow")
+    assert caption_pairs(captions) == [("a cat", rewrite) for rewrite in rewrites]
+
+
+ROW = "captions.json, row 2: .*"
 
 
 @pytest.mark.parametrize(
-    ("bad", "message"),
+    ("content", "message"),
     [
-        ("a cat", "must be an object with keys .* got str"),
-        ({"image": "x", "caption": "y"}, r"got \['caption', 'image'\]"),
-        (row(extra=1), r"got \['caption', 'extra', 'image', 'rewrites'\]"),
-        (row(image=""), "image must be a non-empty string, got ''"),
-        (row(caption=3), "caption must be a non-empty string, got 3"),
-        (row(rewrites="a wet cat"), "rewrites must be a non-empty list"),
-        (row(rewrites=[]), "rewrites must be a non-empty list"),
-        (row(rewrites=["a wet cat", " "]), "rewrites must be a non-empty list"),
-        (row(rewrites=["a wet cat", "a cat "]), "rewrites must differ from the caption 'a cat'"),
+        ([row(), "a cat"], f"{ROW}must be an object with keys .* got str"),
+        ([row(), {"image": "x", "caption": "y"}], rf"{ROW}got \['caption', 'image'\]"),
+        ([row(), row(extra=1)], rf"{ROW}got \['caption', 'extra', 'image', 'rewrites'\]"),
+        ([row(), row(image="")], f"{ROW}image must be a non-empty string, got ''"),
+        ([row(), row(caption=3)], f"{ROW}caption must be a non-empty string, got 3"),
+        ([row(), row(rewrites="a wet cat")], f"{ROW}rewrites must be a non-empty list"),
+        ([row(), row(rewrites=[])], f"{ROW}rewrites must be a non-empty list"),
+        ([row(), row(rewrites=["a wet cat", " "])], f"{ROW}rewrites must be a non-empty list"),
+        ([row(), row(rewrites=["a cat "])], f"{ROW}rewrites must differ from the caption 'a cat'"),
+        ({}, "must hold a non-empty JSON list, got dict"),
+        ([], "must hold a non-empty JSON list"),
+        ("[\n", "must be a UTF-8 JSON file: .* line 2 column 1"),
+        (
+            [row(), *(row(image=f"{i}.jpg") for i in range(7))],
+            "got 7 unknown ones, the first: 0.jpg, .*, 4.jpg$",
+        ),
     ],
 )
-def test_a_row_that_breaks_the_schema_is_named(tmp_path, bad, message):
-    with pytest.raises(ValueError, match=f"captions.json, row 2: .*{message}"):
-        load_captions(caption_file(tmp_path, [row(), bad]))
-
-
-def test_files_that_are_no_list_or_no_json_are_refused(tmp_path):
-    for content in ({}, [], 3):
-        with pytest.raises(ValueError, match="must hold a non-empty JSON list"):
-            load_captions(caption_file(tmp_path, content))
-    with pytest.raises(ValueError, match="must be a UTF-8 JSON file: .* line 2 column 1"):
-        load_captions(caption_file(tmp_path, "[\n"))
-
-
-def test_captions_for_unknown_images_list_the_first_five(tmp_path):
-    rows = [row(image=f"{i}.jpg") for i in range(8)]
-    with pytest.raises(ValueError, match="got 7 unknown ones, the first: 1.jpg, .*, 5.jpg$"):
-        load_captions(caption_file(tmp_path, rows), images={"0.jpg"})
+def test_a_file_that_breaks_the_schema_is_refused(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        load_captions(caption_file(tmp_path, content), images={"cat/1.jpg"})

@@ -1,4 +1,4 @@
-"""The result of a fit comes back from its tensors and facts, and its probes are scikit-learn's."""
+"""Fits come back from their tensors and facts; probes are scikit-learn's, the sweep is lpclip's."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from causalclip.icm.comparison import angles, compared, kept
-from causalclip.icm.fitted import Chosen, FittedICM, probes_of
+from causalclip.icm.fitted import FittedICM, fit_probe, fit_probes, sweep_c
 from causalclip.icm.folds import Fold
-from causalclip.icm.selection import Choice, Scored
+from causalclip.icm.search import Chosen
+from causalclip.icm.selection import Choice
 from causalclip.icm.subspace import InterventionMoments
 
 DIM = 6
@@ -24,21 +24,19 @@ def world(seed: int = 0) -> tuple[InterventionMoments, Fold]:
     z = torch.from_numpy(np.eye(3, DIM)[labels] * 2 + rng.normal(size=(90, DIM))).float()
     z_do = z + torch.from_numpy(rng.normal(size=(90, DIM)) * np.arange(DIM)).float()
     moments = InterventionMoments(DIM).update(z, z_do)
-    return moments, Fold("ink", moments, None, z, labels, z, labels)
-
-
-def chosen(dim_inv: int = 3) -> Chosen:
-    choice = Choice("generalized", 0.1, dim_inv)
-    cells = (Scored(Choice("difference", 1.0, 2), (40.0, 60.0)), Scored(choice, (70.0, 75.0)))
-    return Chosen(choice, choice.solve(world()[0]), cells)
+    return moments, Fold("ink", moments, None, z, labels, z)
 
 
 def fitted() -> FittedICM:
-    zeroshot, probe = chosen(2), chosen(3)
-    facts = {"heads": {"zeroshot": zeroshot.record(), "linear_probe": probe.record()}}
-    probes = probes_of([world()[1]], probe.projection, 3)
-    projections = {"zeroshot": zeroshot.projection, "linear_probe": probe.projection}
-    return FittedICM(projections, probes, facts)
+    moments, fold = world()
+    choices = {
+        "zeroshot": Choice("generalized", 0.1, 2),
+        "linear_probe": Choice("generalized", 0.1, 3),
+    }
+    chosen = {head: Chosen(choice, choice.solve(moments)) for head, choice in choices.items()}
+    projections = {head: found.projection for head, found in chosen.items()}
+    facts = {"heads": {head: found.record() for head, found in chosen.items()}}
+    return FittedICM(projections, fit_probes([fold], projections["linear_probe"], 3), facts)
 
 
 def test_tensors_and_facts_that_went_through_json_give_the_fit_again():
@@ -53,7 +51,7 @@ def test_tensors_and_facts_that_went_through_json_give_the_fit_again():
 def test_where_all_dimensions_stay_the_probe_inside_says_what_the_plain_one_says():
     moments, fold = world()
     turned = Choice("difference", 0.0, DIM).solve(moments)
-    probes = probes_of([fold], turned, 3)
+    probes = fit_probes([fold], turned, 3)
     inside = probes["icm"].logits(turned(fold.features))
     torch.testing.assert_close(inside, probes["plain"].logits(fold.features))
     scaled = Choice("generalized", 0.1, DIM, orthonormal=False).solve(moments)
@@ -67,75 +65,63 @@ def test_the_names_of_a_checkpoint_stay():
     assert list(fitted().state()) == names + probes
 
 
-def test_a_missing_tensor_is_named():
-    fit = fitted()
-    state = fit.state()
-    del state["probe_icm_bias"]
-    with pytest.raises(KeyError, match="probe_icm_bias"):
-        FittedICM.from_state(state, fit.facts)
-
-
 def test_a_fit_without_probes_has_none():
-    only = fitted().projections["zeroshot"]
-    fit = FittedICM({"zeroshot": only}, facts={"heads": {"zeroshot": chosen(2).record()}})
-    assert not FittedICM.from_state(fit.state(), fit.facts).probes
+    fit = fitted()
+    facts = {"heads": {"zeroshot": fit.facts["heads"]["zeroshot"]}}
+    only = FittedICM({"zeroshot": fit.projections["zeroshot"]}, facts=facts)
+    assert not FittedICM.from_state(only.state(), facts).probes
 
 
-def test_each_reading_has_logits_of_its_own_subspace():
-    fit, z, text = fitted(), world()[1].features[:5], torch.eye(3, DIM)
-    inside = fit.projections["zeroshot"].basis.float()
-    logits = fit.zeroshot_logits(z, text, 7.0)["zeroshot_icm"]
-    cosine = torch.cosine_similarity((z @ inside)[:, None], text @ inside, dim=-1)
-    torch.testing.assert_close(logits, 7 * cosine)
-    raw = fit.zeroshot_logits(z, text, 7.0, normalize=False)["zeroshot_icm"]
-    torch.testing.assert_close(raw, 7 * (z @ inside) @ (text @ inside).T)
-
-    probed = fit.probe_logits(z)
-    inside = z @ fit.projections["linear_probe"].basis.float()
-    for name, x, probe in (("linear_probe", z, "plain"), ("linear_probe_icm", inside, "icm")):
-        weight, bias = fit.probes[probe].weight.float(), fit.probes[probe].bias.float()
-        torch.testing.assert_close(probed[name].float(), x @ weight.T + bias)
+# -- the linear probe ----------------------------------------------------------------------------
 
 
-def test_a_choice_is_recorded_with_its_grid_and_said_in_a_line():
-    found = chosen()
-    record = found.record()
-    assert record["choice"]["dim_inv"] == 3 and len(record["grid"]) == 2
-    assert record["source_accuracy"] == 72.5
-    assert Chosen(found.choice, found.projection).record()["source_accuracy"] is None
-    assert str(found).startswith("generalized, strength 0.1, 3 of 6 dimensions; keeps ")
+def clusters(n_classes: int, n: int = 60, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % n_classes
+    features = np.eye(n_classes, 6)[labels] * 2 + rng.normal(size=(n, 6))
+    return torch.from_numpy(features).float(), torch.from_numpy(labels)
 
 
-def test_probes_are_scikit_learns_on_features_and_on_projected_ones():
-    fold, projection = world()[1], chosen().projection
-    half = [slice(None, 40), slice(40, None)]
-    parts = [
-        Fold("", None, None, fold.features[h], fold.labels[h], fold.features[h], fold.labels[h])
-        for h in half
-    ]
-    probes = probes_of(parts, projection, 3, c=0.5)
-    for name, x in (("plain", fold.features), ("icm", fold.features @ projection.basis.float())):
-        model = LogisticRegression(C=0.5, max_iter=1000).fit(x.numpy(), fold.labels.numpy())
-        found = probes[name].logits(x).softmax(-1)
-        np.testing.assert_allclose(found, model.predict_proba(x.numpy()), atol=1e-4)
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_probabilities_are_those_of_scikit_learn(n_classes):
+    x, y = clusters(n_classes)
+    probe = fit_probe(x, y, n_classes, c=0.316)
+    model = LogisticRegression(C=0.316, max_iter=1000).fit(x.numpy(), y.numpy())
+    probabilities = probe.logits(x.double()).softmax(-1).numpy()
+    np.testing.assert_allclose(probabilities, model.predict_proba(x.numpy()), atol=1e-5)
 
 
-def test_a_subspace_compared_with_its_own_pairs_is_the_same():
-    found, (moments, _) = chosen(), world()
-    result = compared(found, moments)
-    assert result["largest_angle"] == pytest.approx(0, abs=1e-5)
-    assert result["overlap"] == pytest.approx(1) and result["chance"] == 0.5
-    expected = found.projection.intervention_energy_kept
-    assert result["intervention_energy_kept"] == pytest.approx(expected)
+def test_a_class_without_a_training_image_has_probability_zero():
+    x, y = clusters(3)
+    seen = y != 1
+    probabilities = fit_probe(x[seen], y[seen], 4).logits(x).softmax(-1)
+    assert (probabilities[:, [1, 3]] == 0).all()
+    assert torch.allclose(probabilities.sum(-1), torch.ones(len(x)))
 
 
-def test_angles_and_kept_shares_of_a_known_turn():
-    turn = np.deg2rad(30)
-    plane = torch.eye(4, dtype=torch.float64)[:, :2]
-    turned = plane.clone()
-    turned[:, 1] = torch.tensor([0, np.cos(turn), np.sin(turn), 0])
-    found = angles(plane, turned)
-    assert found["largest_angle"] == pytest.approx(30) and found["mean_angle"] == pytest.approx(15)
-    assert found["overlap"] == pytest.approx((1 + np.cos(turn) ** 2) / 2)
-    moment = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
-    assert kept(3 * plane, moment) == pytest.approx(3 / 10)
+def test_the_sweep_is_lpclips():
+    train, val = clusters(4, 24, seed=1), clusters(4, 40, seed=2)
+    grid, steps = (1e4, 1.0, 1e-4), 4
+
+    def accuracy(log_c: float) -> float:
+        model = LogisticRegression(C=10.0**log_c, max_iter=1000)
+        return model.fit(train[0].numpy(), train[1].numpy()).score(val[0].numpy(), val[1].numpy())
+
+    coarse = [accuracy(np.log10(c)) for c in grid]
+    peak = np.log10(grid[int(np.argmax(coarse))])
+    left, right = peak - 1, peak + 1
+    for _ in range(steps):
+        if accuracy(left) < accuracy(right):
+            answer, left = right, (left + right) / 2
+        else:
+            answer, right = left, (left + right) / 2
+    found = sweep_c(train, val, 4, grid=grid, steps=steps)
+    assert np.log10(found.c) == pytest.approx(answer, abs=1e-9)
+    assert 100 * found.probe.accuracy(*val) == pytest.approx(100 * accuracy(answer))
+    assert [row["c"] for row in found.sweep[:3]] == list(grid)
+
+
+def test_one_class_only_is_refused():
+    x, _ = clusters(2)
+    with pytest.raises(ValueError, match="images of two classes or more, got 1"):
+        fit_probe(x, torch.zeros(len(x), dtype=torch.long), 2)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks.planted import World, explained
 from causalclip.icm.certainty import largest_angle
-from causalclip.icm.pairs import image_moments
-from causalclip.icm.planted import World, explained
-from causalclip.icm.probe import fit_probe
+from causalclip.icm.fitted import fit_probe
+from causalclip.icm.pairs import Intervened
 
 WORLD = World()
 K = WORLD.dim_inv
@@ -143,7 +143,7 @@ def test_on_shapes_the_risk_gap_between_environments_is_smaller_inside(make_trai
     paths = [item.impath for item in items]
     pictures, twins = encode(paths), encode([trainer.dm.dataset.twins[path] for path in paths])
     labels = torch.tensor([item.label for item in items])
-    found = image_moments(pictures, [twins], paths).solve(64, eps=0.01)
+    found = Intervened(pictures, [twins], paths).moments().solve(64, eps=0.01)
     spans = {"inside": found.basis[:, :24], "outside": found.basis[:, 24:], "plain": found.basis}
     risk = {name: _risks(pictures, twins, labels, basis) for name, basis in spans.items()}
     gap = {name: other - own for name, (own, other) in risk.items()}

@@ -11,24 +11,24 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from causalclip.metrics import classification_metrics
-from causalclip.page.render import Renderer, write_page
+from causalclip.page.command import Renderer
 from causalclip.page.study import Study
-from causalclip.report.predictions import Predictions
-from causalclip.report.results import Result
+from causalclip.records.predictions import Predictions
+from causalclip.records.results import Result
 
 NASTY = '<script>alert("1")</script>'
 NAMES = [NASTY, 'o\'clock & "co"', "a_b $x$"]
 
 
-def answers(seed, n, classes, *, templates=0):
-    """Labels (n,) and arrays of predictions.npz about images that may not be there."""
+def made_up_arrays(seed, n, classes, *, templates=0):
+    """The arrays of a predictions.npz, without paths."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     logits = rng.normal(size=(max(templates, 1), n, classes)) + np.eye(classes)[labels]
     each = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     p = each.mean(0).astype(np.float32)
     arrays = {"label": labels, "probabilities": p, "prediction": p.argmax(-1)}
-    arrays["uncertainty"] = 1 - p.max(-1).astype(float)
+    arrays |= {"uncertainty": 1 - p.max(-1).astype(float)}
     arrays |= {"plain/probabilities": each[0].astype(np.float32)}
     arrays |= {"plain/uncertainty": 1 - each[0].max(-1)}
     if templates:
@@ -42,35 +42,20 @@ def answers(seed, n, classes, *, templates=0):
 def write_one():
     """Write one result with its predictions; `root/folder` is where."""
 
-    def write(root, folder, *, seed=1, n=40, templates=0, pictures=None, names=NAMES, **more):
-        arrays = answers(seed, n, len(names), templates=templates)
+    def write(root, folder, *, n=40, templates=0, pictures=None, names=NAMES, **more):
+        seed = more.setdefault("seed", 1)
+        arrays = made_up_arrays(seed, n, len(names), templates=templates)
         place = Path(pictures or root / "moved")
         arrays["path"] = np.array([str(place / f"{row}.png") for row in range(n)])
-        metrics = classification_metrics(
-            arrays["probabilities"], arrays["label"], arrays["uncertainty"]
-        )
-        members = [metrics] * templates
-        record = {
-            "schema": 2,
-            "trainer": "CDC",
-            "config_name": "tiny_m4",
-            "backbone": "tiny",
-            "dataset": "Set",
-            "seed": seed,
-            "shots": 16,
-            "classnames": names,
-            "time": "2026-01-02T03:04:05+00:00",
-            "metrics": metrics,
-            "variants": {"plain": metrics},
-            "members": {"template": members} if templates else {},
-            "command": ["causalclip train", "--seed", "1", "OPTIM.LR", "0.5"],
-            "config": {"OPTIM": {"LR": 0.5, "MAX_EPOCH": 20}, "SEED": seed},
-            **more,
-        }
-        directory = root / folder
-        Result.of_record(record).write(directory)
-        Predictions(arrays).write(directory)
-        return directory
+        p, labels, u = (arrays[name] for name in ("probabilities", "label", "uncertainty"))
+        metrics = classification_metrics(p, labels, u)
+        record = {"schema": 2, "trainer": "CDC", "config_name": "tiny_m4", "backbone": "tiny"}
+        record |= {"dataset": "Set", "shots": 16, "classnames": names, "metrics": metrics}
+        record |= {"time": "2026-01-02T03:04:05+00:00", "variants": {"plain": metrics}}
+        record |= {"members": {"template": [metrics] * templates} if templates else {}}
+        Result.of_record(record | more).write(root / folder)
+        Predictions(arrays).write(root / folder)
+        return root / folder
 
     return write
 
@@ -103,25 +88,22 @@ def study_root(tmp_path_factory, write_one):
     pair = {"templates": 4, "pictures": pictures, "protocol": "base2new"}
     training = {"seconds": 3.0, "epochs": 3, "curve": CURVE}
     write_one(root, "base", subsample_classes="base", training=training, **pair)
-    write_one(root, "new", subsample_classes="new", seed=1, n=30, **pair)
-    for seed, domain in enumerate(("art", "photo"), start=1):
-        icm = {"trainer": "CLIP_ICM", "config_name": "tiny", "protocol": "lodo", "seed": 1}
-        details = {"heads": {"zeroshot": HEAD}}
-        icm |= {"target_domains": [domain], "details": details}
-        write_one(root, f"lodo/{domain}", n=30 + seed, pictures=pictures, **icm)
+    write_one(root, "new", subsample_classes="new", n=30, **pair)
+    for number, domain in enumerate(("art", "photo"), start=1):
+        icm = {"trainer": "CLIP_ICM", "config_name": "tiny", "protocol": "lodo"}
+        icm |= {"target_domains": [domain], "details": {"heads": {"zeroshot": HEAD}}}
+        write_one(root, f"lodo/{domain}", n=30 + number, pictures=pictures, **icm)
     explained = root / "base" / "explained"
     explained.mkdir()
-    said = PngInfo()
-    said.add_text("Description", f"x.png: {NASTY}, p 0.9; what speaks for it")
-    Image.new("RGB", (1980, 380), "white").save(explained / "x.gradient.png", pnginfo=said)
+    description = PngInfo()
+    description.add_text("Description", f"x.png: {NASTY}, p 0.9; what speaks for it")
+    Image.new("RGB", (1980, 380), "white").save(explained / "x.gradient.png", pnginfo=description)
     (explained / "y.gradient.png").write_bytes(b"cut")
     cut = write_one(root, "lodo_cut", protocol="lodo", target_domains=["art"], trainer="CoOp")
-    file = cut / "predictions.npz"
-    file.write_bytes(file.read_bytes()[:200])
-    (root / "empty").mkdir()
-    (root / "empty" / "results.json").write_text("")
-    (root / "newer").mkdir()
-    (root / "newer" / "results.json").write_text('{"schema": 99}')
+    (cut / "predictions.npz").write_bytes((cut / "predictions.npz").read_bytes()[:200])
+    for name, text in (("empty", ""), ("newer", '{"schema": 99}')):
+        (root / name).mkdir()
+        (root / name / "results.json").write_text(text)
     return root
 
 
@@ -134,27 +116,25 @@ def study(study_root):
 def page(study, tmp_path_factory):
     """The file of its page."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    return write_page(Renderer(images=25).page(study), path)
+    path.write_text(Renderer(images=25).page(study), encoding="utf-8")
+    return path
 
 
 class Outline(html.parser.HTMLParser):
     """The text of a page, and every start tag with its attributes."""
 
-    def __init__(self, text):
+    def __init__(self, source):
         super().__init__()
-        self.tags, self.texts, self.open = [], [], []
-        self.feed(text)
+        self.tags, self.texts = [], []
+        self.feed(source)
         self.close()
+        self.text = " ".join(" ".join(self.texts).split())
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
 
     def handle_data(self, data):
         self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 @pytest.fixture(scope="session")

@@ -1,151 +1,158 @@
-"""Figures and tables as files."""
+"""The command `causalclip plot`: figures and tables as files."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 import xml.etree.ElementTree as ET
+from itertools import combinations
+from types import SimpleNamespace
 
+import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from causalclip.page import command, plot_command, run_view
-from causalclip.page.cells import Cell, Table, of_rows
-from causalclip.page.figures import study_figures
-from causalclip.page.latex import escaped, latex, latex_tables
+from causalclip.page import plot_command
+from causalclip.page.figures import run_figures, study_figures
+from causalclip.page.options import KINDS
 from causalclip.page.study import Study
-
-INSTALL = "apt-get install texlive-latex-base texlive-latex-recommended"
+from causalclip.plots.style import PRINT_STYLE, WIDTHS
 
 
 def test_a_figure_of_every_run_that_has_one_is_written(study_root, tmp_path, capsys):
-    asked = ["templates", str(study_root), "--format", "svg", "--to", str(tmp_path)]
-    assert plot_command.main(asked) == 0
+    options = ["templates", str(study_root), "--format", "svg", "--to", str(tmp_path)]
+    assert plot_command.main(options) == 0
     files = sorted(tmp_path.glob("*.svg"))
     assert len(files) == 2  # both halves of CDC
-    assert all(f"wrote {file}" in capsys.readouterr().out for file in files[:1])
+    printed = capsys.readouterr()
+    assert all(f"wrote {file}" in printed.out for file in files)
+    assert "left out: " in printed.err  # of the study's broken files
     texts = {element.text for element in ET.parse(files[0]).iter() if element.text}
     assert "S4" in texts  # text stays text
 
 
 def test_sizes_are_those_of_a_column_and_a_page(study_root, tmp_path):
     for width, points in (("column", 3.35 * 72), ("page", 6.9 * 72)):
-        asked = ["energy", str(study_root), "--format", "svg", "--width", width]
-        assert plot_command.main([*asked, "--to", str(tmp_path / width)]) == 0
+        options = ["energy", str(study_root), "--format", "svg", "--width", width]
+        assert plot_command.main([*options, "--to", str(tmp_path / width)]) == 0
         (file, _) = (tmp_path / width).glob("*.svg")
         written = ET.parse(file).getroot().attrib["width"].removesuffix("pt")
         assert float(written) == pytest.approx(points)
 
 
-def test_nothing_to_draw_is_said(study_root, capsys):
+def test_every_table_is_a_file_and_a_method_is_selected(study_root, tmp_path):
+    assert plot_command.main(["tables", str(study_root), "--to", str(tmp_path)]) == 0
+    text = "".join(file.read_text() for file in tmp_path.glob("*.tex"))
+    assert text.count(r"\toprule") == len(list(tmp_path.iterdir())) > 1
+    assert r"CLIP\_ICM" in text
+    options = ["risk", str(study_root), "--to", str(tmp_path / "icm"), "--method", "CLIP_ICM"]
+    assert plot_command.main(options) == 0
+    names = [file.name for file in (tmp_path / "icm").iterdir()]
+    assert len(names) == 2
+    assert all("clip_icm" in name for name in names)
+
+
+def test_nothing_to_draw_is_an_error(study_root, capsys):
     assert plot_command.main(["fewshot", str(study_root)]) == 2
     assert "makes a figure of fewshot" in capsys.readouterr().err
 
 
-def test_few_shots_make_curves_beside_the_comparison(tmp_path, write_one):
+def test_few_shots_make_curves_and_a_comparison(tmp_path, write_one):
     for trainer in ("CDC", "CoOp"):
         for shots in (1, 4):
             few = {"trainer": trainer, "shots": shots, "protocol": "fewshot"}
             write_one(tmp_path, f"{trainer}/{shots}", n=6, **few)
-    kinds = [figure.kind for figure in study_figures(Study.read(tmp_path).scores)]
-    assert kinds == ["comparison", "fewshot"]
+    study = Study.read(tmp_path)
+    plots = list(study_figures(study, study.scores))
+    assert [plot.kind for plot in plots] == ["overview", "comparison", "fewshot"]
 
 
-def test_a_comparison_of_very_many_readings_shows_the_methods_own(tmp_path, write_one):
-    write_one(tmp_path, "one")
-    scores = Study.read(tmp_path).scores
-    many = pd.concat([scores.assign(method=f"m{k}", variant="v" * (k > 1)) for k in range(30)])
-    (figure,) = study_figures(many)
-    assert figure.draw.keywords["rows"]["method"].unique().tolist() == ["m0", "m1"]
+def test_a_paper_has_each_kind_once_and_of_the_leading_method(study_root, tmp_path):
+    assert plot_command.main(["paper", str(study_root), "--to", str(tmp_path)]) == 0
+    names = {file.stem for file in tmp_path.iterdir()}
+    assert names == set(KINDS) - {"comparison", "fewshot"} | {
+        "comparison_leave_one_domain_out_set_16_shots"  # the protocol with several methods
+    }
 
 
-def test_tables_have_the_rules_of_booktabs_and_escaped_names(study_root, tmp_path):
-    assert plot_command.main(["tables", str(study_root), "--to", str(tmp_path)]) == 0
-    text = "".join(file.read_text() for file in tmp_path.glob("*.tex"))
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == len(list(tmp_path.iterdir()))
-    assert r"CLIP\_ICM" in text
-    body = re.search(r"\\begin\{tabular\}\{(\w+)\}.*?\\midrule\n(.*?)\\\\", text, re.DOTALL)
-    assert body[2].count("&") == len(body[1]) - 1
+LONG = "ClassConditionalPromptTuning (vit_b16_ep50_ctxv1, LR=0.0035)"
 
 
-def test_the_best_is_bold():
-    row = [Cell("a", "a"), Cell("9.0 ± 1.0", 9.0, best=True)]
-    assert r"a & \textbf{9.0 $\pm$ 1.0} \\" in latex(Table("t", ["method", "x"], [row]))
+@pytest.fixture
+def style():
+    """Of files; also while their ticks are looked at."""
+    with matplotlib.rc_context(PRINT_STYLE):
+        yield
 
 
-NAMES = ["<b>", "a_b $x$ & 50 % #1 {y} \\z ~^|", "[a]", "* b", "é \u2013 “q” … → · ±", "l" * 90]
+@pytest.mark.usefixtures("style")
+@pytest.mark.parametrize("width", WIDTHS.values())
+@pytest.mark.parametrize("seeds", [1, 5])
+@pytest.mark.parametrize("methods", [3, 19])
+def test_no_text_of_a_comparison_overlaps_and_intervals_are_inside(methods, seeds, width):
+    rng, names = np.random.default_rng(0), [f"{LONG} {k}" for k in range(methods)]
+    keys = {"protocol": "fewshot", "variant": "", "table": "t", "dataset": "d"}
+    rows = [
+        {**keys, "method": m, "seed": s, "shots": k, "quantity": f"{k} shots", "value": value}
+        for m in names
+        for k in (1, 2, 4, 8, 16)
+        for s, value in enumerate(rng.uniform(60, 99, seeds))
+    ]
+    scores = pd.DataFrame(rows).assign(compared="accuracy")
+    study = SimpleNamespace(root="study", numbers={name: k for k, name in enumerate(names)})
+    for plot in study_figures(study, scores):
+        figure = drawn(plot, width)
+        assert_legible(figure)
+        for axes in figure.axes:
+            low, high = axes.get_xlim()
+            for collection in axes.collections if plot.kind != "fewshot" else ():
+                ends = np.concatenate(collection.get_segments())[:, 0]
+                assert low < ends.min() and ends.max() < high
 
 
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason=f"no pdflatex: {INSTALL}")
-def test_tables_compile_and_fit_the_page(study, tmp_path):
-    nasty = of_rows("100 % of a_b", ["name", "x_1"], [[name, 1.0] for name in NAMES])
-    wide = of_rows("wide", [f"column {k}" for k in range(30)], [[1.0] * 30])
-    files = latex_tables(study.scores, tmp_path)
-    tables = [file.read_text() for file in files] + [latex(nasty), latex(wide)]
-    packages = tables[0].split()[1]
-    document = [r"\documentclass{article}", packages, r"\begin{document}", *tables]
-    (tmp_path / "all.tex").write_text("\n".join([*document, r"\end{document}"]))
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
-    assert "Output written on all.pdf" in said, said[-1000:]
-    assert "Overfull" not in said
+@pytest.mark.usefixtures("style")
+@pytest.mark.parametrize("width", WIDTHS.values())
+def test_no_text_of_a_run_overlaps(study, width):
+    for run in study.runs:
+        answers = None if run.file in study.broken else run.answers()
+        for plot in run_figures(study, run, answers):
+            assert_legible(drawn(plot, width))
 
 
-def test_letters_that_pdflatex_lacks_are_said():
-    row = [[Cell("日本語 é", "日本語 é")]]
-    assert "\n% for xelatex, with a font that has 日本語\n" in latex(Table("t", ["a"], row))
+def drawn(plot, width):
+    """The figure, laid out."""
+    figure = Figure(figsize=plot.size(width))
+    FigureCanvasAgg(figure)
+    plot.draw(figure, *plot.data)
+    figure.canvas.draw()
+    return figure
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("50 % & $x_1$", r"50 \% \& \$x\_1\$"),
-        ("\\^~", r"\textbackslash{}\textasciicircum{}\textasciitilde{}"),
-    ],
-)
-def test_what_latex_would_take_for_a_command_stays_text(text, expected):
-    assert escaped(text) == expected
+def assert_legible(figure):
+    """Fail if a text is outside the figure, overlaps another one or is smaller than 6 points."""
+    boxes = []
+    for text in figure.findobj(Text):
+        box = text.get_window_extent()
+        if text.get_visible() and text.get_text().strip() and shown(text):
+            assert text.get_fontsize() >= 6
+            assert box.x0 > -1 and box.y0 > -1, text
+            assert box.x1 < figure.bbox.x1 + 1 and box.y1 < figure.bbox.y1 + 1, text
+            boxes.append((text.get_text(), box.padded(-1)))
+    assert len(boxes) > 2
+    for (a, one), (b, other) in combinations(boxes, 2):
+        assert not one.overlaps(other), f"{a!r} and {b!r}"
 
 
-# Watching
-
-
-def test_the_best_so_far_is_that_of_each_table(study):
-    lines = command.best_so_far(study).splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("Base-to-novel: Set, 16 shots: best so far CDC")
-
-
-def test_a_watch_writes_again_only_what_is_new_and_rests_at_the_end(
-    tmp_path, write_one, monkeypatch, capsys
-):
-    naps = iter(range(6))
-    write_one(tmp_path, "one")
-
-    def sleep(seconds):
-        if next(naps) == 2:
-            write_one(tmp_path, "two", seed=2)
-        elif next(naps, None) is None:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(command.time, "sleep", sleep)
-    monkeypatch.setattr(run_view, "run_figures", lambda *_: [])  # of other tests
-    assert command.main([str(tmp_path), "--watch", "5"]) == 0
-    printed = capsys.readouterr().out
-    assert "1 results" in printed
-    assert "2 results" in printed
-    assert 'data-refresh="0"' in (tmp_path / "report.html").read_text()
-
-
-def test_a_second_look_draws_nothing_anew(study, monkeypatch):
-    from causalclip.page import render
-
-    drawn = []
-    monkeypatch.setattr(render, "view_of", lambda study, run, answers: drawn.append(run))
-    renderer = render.Renderer()
-    for _ in range(2):
-        again = Study.read(study.root)
-        for run in again.runs:
-            renderer._draw(again, run)
-    assert len(drawn) == len(study.runs)
+def shown(text):
+    """Whether a tick's text is within its axis, where matplotlib draws it."""
+    for axis in (axis for axes in text.figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        ticks = [*axis.majorTicks, *axis.minorTicks]
+        if any(text in (tick.label1, tick.label2) for tick in ticks):
+            visible = {id(tick) for tick in axis._update_ticks()}
+            return axis.axes.axison and any(
+                text is tick.label1 and id(tick) in visible and tick.label1.get_visible()
+                for tick in ticks
+            )
+    return True

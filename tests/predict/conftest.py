@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from causalclip.engine.draws import generators_kept
-from causalclip.report.predictions import Predictions
+from causalclip.records.predictions import Predictions
+
+# CLIP_ICM: pairs from few images
+OPTIONS = {"CLIP_ICM": ["TRAINER.CLIP_ICM.INTERVENTIONS", "BOTH"]}
 
 
 @pytest.fixture(scope="session")
@@ -24,41 +27,40 @@ def run(make_cfg, tmp_path_factory):
         key = (trainer, *options)
         if key not in made:
             folder = tmp_path_factory.mktemp(trainer)
-            cfg = make_cfg(trainer, folder, *options)
+            cfg = make_cfg(trainer, folder, *OPTIONS.get(trainer, []), *options)
             with generators_kept():
                 set_random_seed(cfg.SEED)
                 build_trainer(cfg).train()
-            changed(folder, ["config", "DATASET", "ROOT"], "/nowhere")
+            changed(folder, "config.DATASET.ROOT", "/nowhere")
             made[key] = folder
         return made[key]
 
     return run
 
 
-def changed(folder: Path, keys: list[str], value) -> None:
-    """Set an entry of a results.json."""
+def changed(folder: Path, key: str, value) -> None:
+    """Set an entry of a results.json by its dotted key; None removes it."""
     path = folder / "results.json"
     record = node = json.loads(path.read_text())
-    for key in keys[:-1]:
-        node = node[key]
-    node[keys[-1]] = value
+    *parents, last = key.split(".")
+    for name in parents:
+        node = node[name]
+    node[last] = value
+    if value is None:
+        del node[last]
     path.write_text(json.dumps(record))
 
 
 @pytest.fixture
 def change():
-    """A function (folder, keys, value) that sets an entry of a results.json."""
+    """A function (folder, key, value) that sets an entry of a results.json."""
     return changed
 
 
 @pytest.fixture
 def recorded():
     """A function folder -> the arrays of its predictions.npz, in memory."""
-
-    def recorded(folder: Path) -> dict:
-        return dict(Predictions.read(folder / "predictions.npz").arrays)
-
-    return recorded
+    return lambda folder: dict(Predictions.read(folder / "predictions.npz").arrays)
 
 
 @pytest.fixture(autouse=True)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
+import sys
+from dataclasses import replace
 
 import pytest
 
-from causalclip.runs import command, perform
-from causalclip.runs.pairs import divided, parse
-from causalclip.runs.perform import duration
-from causalclip.runs.plan import PlanError, Request, plan
+from causalclip import cli
+from causalclip.records.identity import Identity, write_run
+from causalclip.records.results import Result
+from causalclip.runs import command, perform, progress
+from causalclip.runs.configuration import planned_settings
+from causalclip.runs.executor import LocalPool
+from causalclip.runs.flags import parse
+from causalclip.runs.plan import plan
 from causalclip.runs.protocols import PROTOCOLS
-from causalclip.runs.schedule import Outcome
-from causalclip.runs.stop import Stop
+from causalclip.runs.request import PlanError, Request
+from causalclip.runs.worker import Outcome
 
 
 @pytest.fixture
@@ -26,53 +33,77 @@ def runs(tmp_path):
     return plan(request, list)
 
 
-def engine(*outcomes, interrupted=False):
-    """An engine that answers with these outcomes."""
+@pytest.fixture
+def answered(monkeypatch):
+    """A function: the outcomes that the runs have, and a signal after the last of them."""
 
-    def answer(runs, stop):
-        yield from outcomes
-        stop.asked = interrupted
+    def answer(*outcomes, number=0):
+        def yielded(self, stop, each_look):
+            yield from outcomes
+            if number:
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(perform.Schedule, "outcomes", yielded)
 
     return answer
 
 
-def test_a_failure_is_a_line_with_its_log_and_listed_at_the_end(runs, capsys):
-    runs[0].folder.mkdir(parents=True)
-    (runs[0].folder / "log.txt").touch()
-    ended = [Outcome(runs[0], "failed", "a loss that is NaN"), Outcome(runs[2], "finished")]
-    assert perform.perform(runs[::2], engine(*ended)) == 1
+def test_a_failure_says_its_reason_once_and_its_log_at_the_end(runs, answered, capsys):
+    for run in runs[::2]:
+        run.folder.mkdir(parents=True)
+        (run.folder / "log.txt").touch()
+    (runs[2].folder / "results.json").write_text('{"metrics": {"accuracy": 71.25}}')
+    answered(
+        Outcome(runs[0], "failed", "a loss that is NaN"), Outcome(runs[2], "finished", seconds=3.4)
+    )
+    assert perform.perform(runs[::2], LocalPool()) == 1
     out, err = capsys.readouterr()
-    log = runs[0].folder / "log.txt"
-    assert f"failed: {runs[0].folder}: a loss that is NaN (log: {log})" in out
-    assert f"not finished: {runs[0].folder}" in err
-    assert str(runs[2].folder) not in err
+    assert out.splitlines() == [
+        "failed    CoOp  handwritten_digits  seed 1  train_base: a loss that is NaN",
+        "finished  MaPLe  handwritten_digits  seed 1  train_base  71.2 %  3 s",
+        "2 runs: 1 failed, 1 finished",
+    ]
+    assert err == f"failed, see {runs[0].folder / 'log.txt'}\n"
 
 
-def test_a_run_that_is_tried_again_is_counted_once(runs, capsys):
-    ended = [Outcome(runs[0], "again", "SIGKILL"), Outcome(runs[0], "finished")]
-    assert perform.perform(runs[:1], engine(*ended)) == 0
-    assert "again: " in capsys.readouterr().out
+def test_a_run_that_is_tried_again_is_counted_once(runs, answered, capsys):
+    answered(Outcome(runs[0], "again", "SIGKILL"), Outcome(runs[0], "skipped"))
+    assert perform.perform(runs[:1], LocalPool()) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("again ") and out.endswith("\n1 runs: 1 finished before\n")
 
 
-def test_after_a_stop_it_is_said_how_many_are_left(runs, capsys):
-    done = [Outcome(runs[0], "finished")]
-    assert perform.perform(runs, engine(*done, interrupted=True)) == 130
-    assert "stopped with 3 runs left: the same command goes on" in capsys.readouterr().err
+def test_a_bundled_set_is_built_once_as_its_first_run_builds_it(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # its data folder has nothing yet
+    built = []
+    monkeypatch.setattr(perform, "data_of", built.append)
+    perform.build_bundled(runs)
+    assert built == runs[:1]
 
 
-def test_one_interrupt_lets_runs_end_and_the_second_ends_all_at_once(capsys):
-    before = signal.getsignal(signal.SIGINT)
-    with Stop().listening() as stop:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_after_a_signal_it_is_told_how_many_are_left(number, runs, answered, capsys):
+    before = signal.getsignal(number)
+    answered(Outcome(runs[0], "skipped"), number=number)
+    assert perform.perform(runs, LocalPool()) == 128 + number
+    assert "stopped with 3 runs left: repeat the command to continue" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_a_ctrl_c_between_the_last_run_and_the_table_is_no_traceback(
+    answered, tmp_path, monkeypatch, capsys
+):
+    def interrupted(*_, **__):
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.asked
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert "what is at work ends first" in capsys.readouterr().err
 
-
-def test_a_duration_is_said_as_people_do():
-    assert [duration(s) for s in (42, 600, 3 * 3600 + 300)] == ["42 s", "10 min", "3 h 05 min"]
+    answered()
+    monkeypatch.setattr(command, "table", interrupted)
+    monkeypatch.setattr(command, "has_result", lambda folder: True)
+    line = ["run", "lodo", "--methods", "CDC", "--datasets", "causal_shapes"]
+    line += ["--data", str(tmp_path), "--output", str(tmp_path)]
+    (tmp_path / "causal_shapes").mkdir()
+    assert cli.main(line) == 130
+    assert "Traceback" not in capsys.readouterr().err
 
 
 # Grids
@@ -83,7 +114,7 @@ def test_a_grid_is_every_combination_in_a_folder_of_its_own(tmp_path):
     assert len(points) == 6
     line = ["lodo", "--methods", "CDC", "--datasets", "causal_shapes", "--output", str(tmp_path)]
     asked = command.request(parse(line, command.parser()))
-    found = command.sweep(asked, points, dry=True)
+    found, _ = command.sweep(asked, points, dry=True)
     names = {run.folder.parent.name for run in found}
     assert len(names) == 6 and "tiny_m4,LR=0.3,N_TEMPLATES=1" in names
     assert len({run.folder for run in found}) == len(found) == 6 * 4 * 3
@@ -92,7 +123,7 @@ def test_a_grid_is_every_combination_in_a_folder_of_its_own(tmp_path):
 def test_a_sweep_of_one_methods_setting_leaves_the_others_one_run_each():
     request = Request(PROTOCOLS["base2new"], ("CDC", "CoOp"), ("handwritten_digits",), ("1",))
     points = command.grid(["TRAINER.CDC.N_TEMPLATES=1,2", "OPTIM.LR=0.1"])
-    runs = command.sweep(request, points, dry=True)
+    runs, _ = command.sweep(request, points, dry=True)
     names = {run.folder.parent.name for run in runs if run.part == "train_base"}
     swept = {f"tiny_m4,LR=0.1,N_TEMPLATES={m}" for m in (1, 2)}
     assert names == {"tiny,LR=0.1", *swept}
@@ -109,7 +140,6 @@ def test_commas_in_brackets_divide_no_values():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("TRAINER.CDC.N_TEMPLATE=1", "no setting TRAINER.CDC.N_TEMPLATE; did you mean .*TEMPLATES"),
         ("TRAINER.CDC.BETA", "--grid must be KEY=V1,V2, got TRAINER.CDC.BETA"),
         ("beta=1", "--grid must be KEY=V1,V2, got beta=1"),
     ],
@@ -120,14 +150,70 @@ def test_a_grid_of_nothing_is_refused(text, said):
 
 
 def test_a_key_behind_grid_is_a_grid_without_values():
-    assert divided(["--grid", "OPTIM.LR", "OPTIM.LR", "0.1", "--grid"]) == (
-        ["--grid", "OPTIM.LR", "--grid"],
-        ["OPTIM.LR", "0.1"],
-    )
+    args = parse(["lodo", "OPTIM.LR", "0.1", "--grid", "OPTIM.LR"], command.parser())
+    assert (args.grid, args.settings) == (["OPTIM.LR"], ["OPTIM.LR", "0.1"])
 
 
-def test_a_plan_ends_in_its_count(runs, tmp_path, capsys):
-    perform.show(runs, tmp_path)
+# Plans
+
+
+def test_a_plan_is_a_table_of_methods_and_data_with_what_is_left(runs, capsys):
+    runs[0].folder.mkdir(parents=True)
+    write_run(runs[0].folder, Identity(planned_settings(runs[0].arguments)), {})
+    (runs[0].folder / "results.json").write_text('{"metrics": {"accuracy": 50.0}}')
+    progress.print_plan(runs)
+    header, coop, maple, _, count, time = capsys.readouterr().out.splitlines()
+    assert header.split() == "method data shots seeds runs done left time left".split()
+    assert coop.split() == "CoOp handwritten_digits 16 1 2 1 1 unknown".split()
+    assert maple.split() == "MaPLe handwritten_digits 16 1 2 0 2 unknown".split()
+    assert count == "4 runs: 1 done, 3 left (--commands prints them)"
+    assert time.startswith("time left, one run at a time: unknown (")
+
+
+def test_the_time_left_is_the_mean_of_finished_seeds_and_unknown_without_one(tmp_path):
+    asked = Request(PROTOCOLS["base2new"], ("CoOp", "MaPLe"), ("handwritten_digits",), ("1",))
+    runs = plan(replace(asked, output=tmp_path), list)
+    train, *others = runs
+    record = {"schema": 2, "trainer": "CoOp", "backbone": "tiny", "dataset": "D", "shots": 16}
+    record |= {"subsample_classes": "base", "classnames": ["a"], "metrics": {"accuracy": 50.0}}
+    for seed, seconds in ((2, 10.0), (3, 30.0)):
+        folder = train.folder.with_name(f"seed{seed}")
+        more = {"training": {"seconds": seconds}, "evaluation": {"seconds": 1.0}, "seed": seed}
+        Result.of_record(record | more).write(folder)
+    seconds = progress.mean_seconds(runs)
+    assert (train.part, seconds[0]) == ("train_base", 21.0)
+    assert len(others) == 3 and all(map(math.isnan, seconds[1:]))
+    assert progress.time_left(seconds) == "21 s + 3 unknown"
+    assert progress.time_left([1800.0, 3600.0]) == "1.5 h"
+    assert progress.time_left([60.0, 60.0]) == "2 min"
+
+
+def test_the_commands_of_a_plan_hold_the_data_that_was_given(tmp_path, monkeypatch, capsys):
+    line = ["run", "lodo", "--methods", "CDC", "--datasets", "causal_shapes", "--commands"]
+    assert cli.main([*line, "--data", "/given", "--output", str(tmp_path)]) == 0
     *lines, count = capsys.readouterr().out.splitlines()
-    assert count == "# 4 runs: 4 to run"
-    assert all(re.match("causalclip train --protocol base2new ", line) for line in lines)
+    assert count == "# 12 runs: 12 to run"
+    for line in lines:
+        assert re.match("causalclip train --source-domains ", line) and "--root /given " in line
+
+
+def test_labels_name_what_differs():
+    asked = Request(PROTOCOLS["fewshot"], ("CDC",), ("dtd",), shots=("1", "2"))
+    assert list(progress.run_labels(plan(asked, list)).values()) == [
+        "CDC  dtd  1 shots  seed 1  train",
+        "CDC  dtd  2 shots  seed 1  train",
+    ]
+    swept, _ = command.sweep(asked, command.grid(["OPTIM.LR=0.1,0.2"]), dry=True)
+    first, *_ = progress.run_labels(swept).values()
+    assert first == "CDC  dtd  1 shots  LR=0.1  seed 1  train"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "no_color", "shown"),
+    [(True, "", "\x1b[31mfailed\x1b[0m"), (True, "1", "failed"), (False, "", "failed")],
+)
+def test_colours_are_for_terminals_unless_no_color_is_set(terminal, no_color, shown, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    assert progress.coloured("failed", 31) == shown

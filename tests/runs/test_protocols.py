@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from causalclip.runs import plan as plans
-from causalclip.runs.plan import PlanError, Request, check, plan
+from causalclip.runs.perform import with_own
+from causalclip.runs.plan import plan
 from causalclip.runs.protocols import PROTOCOLS
+from causalclip.runs.request import PlanError, Request, check
 
 LODO = Request(PROTOCOLS["lodo"], methods=("CoOp",), datasets=("causal_shapes",))
 
@@ -67,13 +68,10 @@ def test_a_linear_probe_of_imagenet_is_tested_on_the_variants_with_its_classes()
         check(replace(request, datasets=("imagenetv2", "imagenet_a")))
 
 
-def test_a_configuration_with_a_context_for_each_class_is_refused_for_others(monkeypatch, tmp_path):
-    (tmp_path / "trainers" / "CoOp").mkdir(parents=True)
-    mine = "TRAINER:\n  COOP:\n    CSC: True\n"
-    (tmp_path / "trainers" / "CoOp" / "mine.yaml").write_text(mine)
-    monkeypatch.setattr(plans, "CONFIGS", tmp_path)
-    monkeypatch.setattr(plans, "names", lambda folder: ["mine", "dtd"])
-    request = Request(PROTOCOLS["base2new"], ("CoOp",), ("dtd",), recipe="mine")
+def test_a_recipe_of_ones_own_with_a_context_for_each_class_is_refused_for_others(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("TRAINER:\n  COOP:\n    CSC: True\n")
+    request = Request(PROTOCOLS["base2new"], ("CoOp",), ("dtd",), recipe=str(mine))
     with pytest.raises(PlanError, match="CoOp cannot name the classes"):
         check(request)
     check(replace(request, parts=("train_base",)))
@@ -83,10 +81,12 @@ def test_an_unknown_name_comes_with_the_nearest():
     for field, said in (
         ({"methods": ("cdc",)}, "unknown trainer cdc; known: .* did you mean CDC"),
         ({"datasets": ("handwriten",)}, "did you mean handwritten_digits"),
-        ({"backbone": "vitb32"}, "did you mean vit_b32"),
+        ({"recipe": "tinny"}, "unknown recipe tinny of CoOp; known: tiny published .*mean tiny"),
     ):
         with pytest.raises(PlanError, match=said):
-            check(replace(LODO, **field))
+            check(with_own(replace(LODO, **field), ""))
+    with pytest.raises(PlanError, match=r"did you mean vit_b32.*; or a file"):
+        with_own(LODO, "vitb32")
 
 
 def test_a_plan_is_relative_where_its_folders_are():

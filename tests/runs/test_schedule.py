@@ -1,87 +1,112 @@
-"""Order and attempts: a test after its training, a dead process once more, each outcome once."""
+"""Order and attempts: a test after its training, a dead process's run again, each outcome once."""
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import replace
 
 import pytest
 
 from causalclip.runs import schedule as schedules
-from causalclip.runs.plan import Request, Run, plan
+from causalclip.runs.plan import plan
 from causalclip.runs.protocols import PROTOCOLS
-from causalclip.runs.schedule import Outcome, Schedule
+from causalclip.runs.request import Request
+from causalclip.runs.schedule import Schedule, Stop
+from causalclip.runs.worker import Outcome
+
+
+class Scripted:
+    """An executor whose tasks end at once, each run by the answers that were given for it."""
+
+    died = BrokenExecutor
+
+    def __init__(self, answers=None, places=1):
+        self.answers, self.begun = {k: list(v) for k, v in (answers or {}).items()}, []
+        self.places = lambda: places
+
+    def submit(self, function, run, *_):
+        folder = str(run.folder)
+        self.begun.append(folder)
+        answer = self.answers.get(folder, ["finished"]).pop(0)
+        future = Future()
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(Outcome(run, answer))
+        return future
 
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two trainings, each with its test."""
+    """Two trainings, each with its test; their results are there as soon as they are asked for."""
     request = Request(
         PROTOCOLS["base2new"], ("CoOp", "MaPLe"), ("handwritten_digits",), output=tmp_path
     )
-    return [replace(run, draws=None) for run in plan(request, list)]
+    runs = [replace(run, draws=None) for run in plan(request, list)]
+    for run in runs:
+        run.folder.mkdir(parents=True)
+        (run.folder / "results.json").write_text('{"metrics": {}}')
+    return runs
 
 
-def finish(run: Run) -> None:
-    run.folder.mkdir(parents=True)
-    (run.folder / "results.json").write_text('{"metrics": {}}')
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(schedules, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(schedules, "LOOK_SECONDS", 0.01)
+
+
+def outcomes(runs, executor, stop=None):
+    return [(o.run, o.state) for o in Schedule(runs, executor).outcomes(stop or Stop())]
 
 
 def test_a_test_begins_after_its_training_and_lets_others_go_first(runs):
-    schedule = Schedule(runs)
-    first, second = schedule.next(), schedule.next()
-    assert (first, second) == (runs[0], runs[2])  # both trainings, neither of the tests
-    assert schedule.next() is None
-    finish(second)
-    assert schedule.ended(second, "", 1.0).good
-    assert schedule.next() == runs[3]
+    executor = Scripted(places=2)
+    outcomes(runs, executor)
+    begun = [executor.begun.index(str(run.folder)) for run in runs]
+    assert begun[:2] == [0, 2] and begun[2] == 1 and begun[3] == 3
 
 
 def test_a_test_whose_training_failed_is_not_begun(runs):
-    schedule = Schedule(runs[:2])
-    schedule.next()
-    assert not schedule.ended(runs[0], "a loss that is NaN", 1.0).good
-    outcome = schedule.next()
-    assert isinstance(outcome, Outcome) and (outcome.run, outcome.state) == (runs[1], "waiting")
+    (runs[0].folder / "results.json").unlink()
+    executor = Scripted({str(runs[0].folder): ["failed"]})
+    assert outcomes(runs[:2], executor) == [(runs[0], "failed"), (runs[1], "waiting")]
 
 
-def test_a_run_whose_process_died_is_tried_once_more(runs):
-    schedule = Schedule(runs[:1])
-    assert schedule.next() == runs[0]
-    assert schedule.died(runs[0], "SIGKILL").state == "again"
-    assert schedule.next() == runs[0]
-    assert schedule.died(runs[0], "SIGKILL").state == "failed"
-    assert schedule.next() is None
+def test_a_run_whose_process_dies_is_told_by_name_and_tried_three_times(runs):
+    dies = [BrokenExecutor("killed")] * 3
+    executor = Scripted({str(runs[0].folder): dies, str(runs[2].folder): [dies[0], "finished"]})
+    found = outcomes([runs[0], runs[2]], executor)
+    assert found[:3] == [(runs[0], "again"), (runs[0], "again"), (runs[0], "failed")]
+    assert found[3:] == [(runs[2], "again"), (runs[2], "finished")]
 
 
-def test_data_are_drawn_by_one_run_while_the_others_wait(runs, tmp_path):
-    runs = [replace(run, draws=tmp_path / "digits") for run in runs]
-    schedule = Schedule(runs)
-    assert schedule.next() == runs[0]
-    assert schedule.next() is None
-    (tmp_path / "digits").mkdir()
-    assert schedule.next() == runs[2]
+def test_a_run_that_another_process_does_is_told_once_and_counts_as_done(runs, monkeypatch):
+    executor = Scripted({str(runs[0].folder): ["busy", "busy", "finished"]})
+    assert outcomes(runs[:1], executor) == [(runs[0], "busy"), (runs[0], "finished")]
 
 
-def test_machines_that_draw_data_of_their_own_wait_for_nobody(runs, tmp_path):
-    schedule = Schedule([replace(run, draws=tmp_path / "digits") for run in runs])
-    schedule.data_apart = True
-    assert [schedule.next().folder for _ in range(2)] == [runs[0].folder, runs[2].folder]
+def test_a_run_that_another_command_finished_meanwhile_is_skipped(runs):
+    executor = Scripted({str(runs[0].folder): ["skipped"]})
+    assert outcomes(runs[:1], executor) == [(runs[0], "skipped")]
 
 
-def test_a_run_that_another_process_has_is_said_once_and_waited_for(runs, monkeypatch):
-    others = {runs[0].folder: "process 7 on a since b"}
-    monkeypatch.setattr(schedules, "holder_of", lambda folder: others.get(folder, ""))
-    schedule = Schedule(runs[:2])
-    outcome = schedule.next()
-    assert (outcome.state, outcome.reason) == ("busy", "is at work: process 7 on a since b")
-    assert not outcome.final
-    assert schedule.next() is None  # its test waits as well
-    others.clear()
-    finish(runs[0])
-    assert schedule.next().state == "skipped"
-    assert schedule.next() == runs[1]
+def test_a_finished_run_needs_no_process(runs, monkeypatch):
+    monkeypatch.setattr(schedules, "state_of", lambda run: schedules.State.FINISHED)
+    executor = Scripted()
+    assert outcomes(runs[:1], executor) == [(runs[0], "skipped")]
+    assert not executor.begun
 
 
-def test_a_finished_run_needs_no_process(runs):
-    finish(runs[0])
-    assert Schedule(runs[:1]).next().state == "skipped"
+def test_a_machine_that_does_not_see_the_output_folder_is_a_failure(runs):
+    (runs[0].folder / "results.json").unlink()
+    (outcome,) = Schedule(runs[:1], Scripted()).outcomes(Stop())
+    assert outcome.state == "failed" and "every machine must see the output" in outcome.reason
+
+
+def test_after_a_stop_nothing_new_is_begun(runs):
+    stop, executor = Stop(), Scripted()
+    found = []
+    for outcome in Schedule(runs, executor).outcomes(stop):
+        found.append(outcome.run)
+        stop.asked = 2
+    assert found == runs[:1]

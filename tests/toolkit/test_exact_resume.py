@@ -31,39 +31,59 @@ def test_a_killed_run_ends_in_the_same_bits_as_an_uninterrupted_one(
     assert resumed.get_current_lr() == whole.get_current_lr()
 
 
-def test_the_best_result_survives_a_kill(exact, tmp_path, monkeypatch):
-    options = ("TRAIN.CHECKPOINT_FREQ", 1, "TEST.FINAL_MODEL", "best_val")
+both = pytest.mark.parametrize(
+    "trainer", [pytest.param("ToyTrainer", marks=pytest.mark.minidassl), "ExactToyTrainer"]
+)
+
+
+@both
+def test_the_best_result_survives_a_kill(toy, tmp_path, monkeypatch, trainer):
+    options = ("TRAINER.NAME", trainer, "TRAIN.CHECKPOINT_FREQ", 1, "TEST.FINAL_MODEL", "best_val")
     results = {0: 10.0, 1: 90.0, 2: 20.0, 3: 30.0, 4: 40.0}
-    inherited = exact.kind.test
+    inherited = toy.kind.test
 
     def test(self, split=None):
         inherited(self, split)  # draws random numbers, as every evaluation does
         return results[self.epoch]
 
-    monkeypatch.setattr(exact.kind, "test", test)
-    resumed = run_in_two_parts(exact, (3, 0), *options)
+    monkeypatch.setattr(toy.kind, "test", test)
+    resumed = run_in_two_parts(toy, (3, 0), *options)
     assert resumed.best_result == 90.0
-    assert load_checkpoint(str(folder(exact) / "model-best.pth.tar"))["epoch"] == 2
-    whole = uninterrupted(exact, tmp_path, *options)
+    assert load_checkpoint(str(folder(toy) / "model-best.pth.tar"))["epoch"] == 2
+    whole = uninterrupted(toy, tmp_path, *options)  # both deploy the best one
     assert same_numbers(resumed.model.state_dict(), whole.model.state_dict())
+
+
+@both
+def test_a_run_killed_before_its_first_checkpoint_starts_from_scratch(toy, capsys, trainer):
+    run_in_two_parts(toy, (0, 1), "TRAINER.NAME", trainer)
+    assert capsys.readouterr().out.count("No checkpoint found, train from scratch") == 2
+    for path in folder(toy).iterdir():
+        path.unlink()  # an empty folder is no checkpoint either
+    fresh = toy.trainer("TRAINER.NAME", trainer)
+    assert fresh.resume_model_if_exist(str(toy.output)) == 0
+
+
+@both
+def test_models_at_different_epochs_are_refused(toy, trainer):
+    built = toy.trainer("TRAINER.NAME", trainer, "OPTIM.MAX_EPOCH", 1)
+    built.register_model("second", nn.Linear(2, 1))
+    built.train()
+    path = toy.output / "second" / "model.pth.tar-1"
+    later = {**load_checkpoint(str(path)), "epoch": 3}
+    save_checkpoint(later, str(path.parent), model_name=path.name)
+    with pytest.raises(ValueError, match="different epochs: \\[1, 3\\]"):
+        built.resume_model_if_exist(str(toy.output))
 
 
 def test_the_loss_scale_of_mixed_precision_survives_a_kill(exact):
     trainer = exact.trainer("OPTIM.MAX_EPOCH", 1)
-    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer.checkpointer.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     trainer.train()
     fresh = exact.trainer("OPTIM.MAX_EPOCH", 1)
-    fresh.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    fresh.checkpointer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     assert fresh.resume_model_if_exist(str(exact.output)) == 1
-    assert fresh.scaler.get_scale() == 1024.0
-
-
-def test_a_run_killed_before_its_first_checkpoint_starts_from_scratch(exact, capsys):
-    run_in_two_parts(exact, (0, 1))
-    assert capsys.readouterr().out.count("No checkpoint found, train from scratch") == 2
-    for path in folder(exact).iterdir():
-        path.unlink()  # an empty folder is no checkpoint either
-    assert exact.trainer().resume_model_if_exist(str(exact.output)) == 0
+    assert fresh.checkpointer.scaler.get_scale() == 1024.0
 
 
 def test_a_checkpoint_of_another_code_base_is_resumed_with_a_note(toy, exact, capsys):
@@ -89,38 +109,40 @@ def test_other_class_names_are_refused_although_they_are_as_many(exact):
     assert "model.pth.tar-1" in message
 
 
-def test_another_backbone_or_method_is_refused(exact):
-    exact.trainer("OPTIM.MAX_EPOCH", 1, "MODEL.BACKBONE.NAME", "ViT-B/16").train()
-    with pytest.raises(ValueError, match="on the backbone ViT-B/16, this run has RN50"):
-        exact.trainer("MODEL.BACKBONE.NAME", "RN50").train()
-    other = exact.trainer("MODEL.BACKBONE.NAME", "ViT-B/16")
-    other.checkpoint_identity = lambda: {"trainer": "CoOp"}
-    with pytest.raises(ValueError, match="a checkpoint of ExactToyTrainer, this run is CoOp"):
-        other.train()
-
-
-def test_another_backbone_or_method_is_not_evaluated_either(toy):
-    kind = ("TRAINER.NAME", "CheckpointToyTrainer", "OPTIM.MAX_EPOCH", 1)
-    trained = toy.trainer(*kind, "MODEL.BACKBONE.NAME", "ViT-B/16")
+@pytest.mark.parametrize("start", ["resume_model_if_exist", "load_model"])
+def test_another_backbone_or_method_is_refused(exact, start):
+    options = ("OPTIM.MAX_EPOCH", 1, "MODEL.BACKBONE.NAME")
+    trained = exact.trainer(*options, "ViT-B/16")
     trained.train()
-    fresh = toy.trainer(*kind, "MODEL.BACKBONE.NAME", "ViT-B/16", seed=2)
-    fresh.load_model(str(toy.output))  # the last one, where no epoch is named
+    fresh = exact.trainer(*options, "ViT-B/16", seed=2)
+    getattr(fresh, start)(str(exact.output))
     assert same_numbers(fresh.model.state_dict(), trained.model.state_dict())
-    other = toy.trainer(*kind, "MODEL.BACKBONE.NAME", "RN50")
     with pytest.raises(ValueError, match="on the backbone ViT-B/16, this run has RN50"):
-        other.load_model(str(toy.output), epoch=1)
-    fresh.checkpoint_identity = lambda: {"trainer": "CoOp"}
-    with pytest.raises(ValueError, match="a checkpoint of CheckpointToyTrainer, this run is CoOp"):
-        fresh.load_model(str(toy.output), epoch=1)
+        getattr(exact.trainer(*options, "RN50"), start)(str(exact.output))
+    fresh.checkpointer.identity = lambda: {"trainer": "CoOp"}
+    with pytest.raises(ValueError, match="a checkpoint of ExactToyTrainer, this run is CoOp"):
+        getattr(fresh, start)(str(exact.output))
 
 
 def test_the_same_weights_under_another_name_are_the_same_backbone(exact):
     first = exact.trainer("OPTIM.MAX_EPOCH", 1, "MODEL.BACKBONE.NAME", "ViT-B/16")
-    first.digest = "0123"
+    first.backbone.digest = "0123"
     first.train()
     other = exact.trainer("OPTIM.MAX_EPOCH", 1, "MODEL.BACKBONE.NAME", "/a/file.pt")
-    other.digest = "0123"
-    assert other.resume_model_if_exist(str(exact.output)) == 1
+    other.backbone.digest = "0123"
+    other.load_model(str(exact.output))
+    assert same_numbers(other.model.state_dict(), first.model.state_dict())
+
+
+def test_other_settings_are_refused_unless_the_checkpoint_is_named(exact):
+    exact.trainer("OPTIM.MAX_EPOCH", 1).train()
+    with pytest.raises(
+        ValueError, match="other settings: OPTIM.MAX_EPOCH is 1 there, 2 here.*--ou"
+    ):
+        exact.trainer("OPTIM.MAX_EPOCH", 2).train()
+    longer = exact.trainer("OPTIM.MAX_EPOCH", 2, "RESUME", str(exact.output))
+    longer.train()
+    assert longer.start_epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -138,19 +160,8 @@ def test_the_same_weights_under_another_name_are_the_same_backbone(exact):
 )
 def test_another_optimizer_or_schedule_is_refused_by_name(exact, before, after, said):
     common = ["TRAIN.CHECKPOINT_FREQ", 1, "OPTIM.NAME", "sgd", "OPTIM.STEPSIZE", (1, 2)]
-    exact.trainer(*common, f"OPTIM.{before[0]}", before[1], "OPTIM.MAX_EPOCH", 1).train()
     exact.trainer(*common, f"OPTIM.{before[0]}", before[1], "OPTIM.MAX_EPOCH", 2).train()
-    other = exact.trainer(*common, f"OPTIM.{after[0]}", after[1], "OPTIM.MAX_EPOCH", 3)
+    common += ["RESUME", str(exact.output), "OPTIM.MAX_EPOCH", 3]
+    other = exact.trainer(*common, f"OPTIM.{after[0]}", after[1])
     with pytest.raises(ValueError, match=f"model.pth.tar-2: .*{said}.*choose another"):
         other.train()
-
-
-def test_models_at_different_epochs_are_refused(exact):
-    trainer = exact.trainer("OPTIM.MAX_EPOCH", 1)
-    trainer.register_model("second", nn.Linear(2, 1))
-    trainer.train()
-    path = exact.output / "second" / "model.pth.tar-1"
-    later = {**load_checkpoint(str(path)), "epoch": 3}
-    save_checkpoint(later, str(path.parent), model_name=path.name)
-    with pytest.raises(ValueError, match="different epochs: \\[1, 3\\]"):
-        trainer.resume_model_if_exist(str(exact.output))

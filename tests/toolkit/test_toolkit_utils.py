@@ -1,18 +1,22 @@
-"""Logger, meters, JSON, images and seeds."""
+"""Logger, meters, JSON, images, seeds, registries and unknown names."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import sys
 
 import numpy as np
 import pytest
 import torch
+from dassl.data.datasets import build_dataset
+from dassl.engine import build_trainer
 from dassl.utils import (
     AverageMeter,
     MetricMeter,
+    Registry,
     collect_env_info,
     count_num_param,
     listdir_nohidden,
@@ -23,11 +27,11 @@ from dassl.utils import (
     setup_logger,
     write_json,
 )
-from PIL import Image
+from PIL import Image, features
 
 
 def own_console(monkeypatch):
-    """A stdout of the test's own, because Dassl's logger closes the one it finds."""
+    """A stdout of the test's own, because Dassl's logger closes the one it gets."""
     console = io.StringIO()
     monkeypatch.setattr(sys, "stdout", console)  # in the test: pytest resets it between phases
     return console
@@ -113,8 +117,9 @@ def test_broken_json_is_named_and_a_failed_write_keeps_the_old_file(tmp_path):
         read_json(path)
 
 
-def test_images_are_read_as_rgb(tmp_path):
-    Image.new("P", (3, 2)).save(tmp_path / "p.png")
+@pytest.mark.parametrize("mode", ["P", "L", "LA", "RGBA"])
+def test_images_are_read_as_rgb(mode, tmp_path):
+    Image.new(mode, (3, 2)).save(tmp_path / "p.png")
     assert read_image(str(tmp_path / "p.png")).mode == "RGB"
     with pytest.raises(FileNotFoundError, match="gone.png"):
         read_image(str(tmp_path / "gone.png"))
@@ -131,15 +136,28 @@ def test_sixteen_bit_grey_keeps_its_upper_bits(suffix, tmp_path):
 
 
 @pytest.mark.minidassl
-@pytest.mark.parametrize(("dtype", "said"), [(np.float32, "floats"), (np.int32, "32-bit integers")])
-def test_pixels_without_a_known_range_are_refused_by_name(dtype, said, tmp_path):
-    Image.fromarray(np.full((4, 4), 0.5, dtype)).save(tmp_path / "a.tif")
-    with pytest.raises(OSError, match=f"a.tif.*its pixels are {said}"):
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (np.full((4, 4), 0.5, np.float32), "its pixels are floats"),
+        (np.full((4, 4), 9, np.int32), "its pixels are 32-bit integers"),
+        (np.zeros((64, 64), np.uint8), "decompression bomb"),
+        (b"hello", "cannot identify"),
+        (b"\x89PNG\r\n\x1a\n cut", ""),
+    ],
+)
+def test_images_that_cannot_be_read_are_named(pixels, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    if isinstance(pixels, bytes):
+        (tmp_path / "a.tif").write_bytes(pixels)
+    else:
+        Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(OSError, match=f"a.tif.*{reason}"):
         read_image(str(tmp_path / "a.tif"))
 
 
 @pytest.mark.minidassl
-def test_an_orientation_that_is_not_applied_is_said(tmp_path):
+def test_an_orientation_that_is_not_applied_is_a_warning(tmp_path):
     image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     exif = image.getexif()
     exif[0x0112] = 6
@@ -150,11 +168,39 @@ def test_an_orientation_that_is_not_applied_is_said(tmp_path):
 
 
 @pytest.mark.minidassl
-def test_an_image_of_too_many_pixels_is_named(tmp_path, monkeypatch):
-    Image.new("L", (64, 64)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(OSError, match="a.png.*decompression bomb"):
-        read_image(str(tmp_path / "a.png"))
+def test_a_damaged_exif_header_does_not_matter(tmp_path):
+    image, path = Image.new("RGB", (48, 40), "red"), tmp_path / "a.jpg"
+    image.save(path, dpi=(72, 72), exif=b"Exif\0\0" + bytes(16))
+    expected = Image.open(path).convert("RGB")  # what torchvision's loader returns
+    np.testing.assert_array_equal(np.asarray(read_image(str(path))), np.asarray(expected))
+
+
+@pytest.mark.minidassl
+def test_a_pipe_and_an_elongated_image_are_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.new("1", (1_000_000, 1)).save(tmp_path / "long.png")
+    with pytest.raises(OSError, match=r"pipe\.png.*no regular file"):
+        read_image(str(tmp_path / "pipe.png"))
+    with pytest.raises(OSError, match="at most 1000 times the other, got 1000000 x 1 pixels"):
+        read_image(str(tmp_path / "long.png"))
+
+
+@pytest.mark.minidassl
+@pytest.mark.skipif(not features.check("avif"), reason="needs a Pillow with AVIF")
+def test_no_error_of_a_codec_is_without_its_file(tmp_path):
+    path, raised = tmp_path / "a.avif", set()
+    Image.new("RGB", (48, 40), "red").save(path)
+    whole = path.read_bytes()
+    for place in range(60, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            read_image(str(path))
+        except OSError as error:
+            assert str(path) in str(error)
+            raised.add(type(error.__cause__))
+            if RuntimeError in raised:
+                break
+    assert RuntimeError in raised  # Pillow's own, which ended a command
 
 
 def test_hidden_files_are_not_listed(tmp_path):
@@ -174,3 +220,38 @@ def test_a_seed_fixes_all_three_generators():
 def test_parameters_are_counted_and_the_environment_is_described():
     assert count_num_param(torch.nn.Linear(3, 2)) == 8
     assert torch.__version__ in collect_env_info()
+
+
+def test_a_registry_gives_back_what_was_registered_once_unless_forced():
+    registry = Registry("THING")
+
+    @registry.register()
+    class First:
+        pass
+
+    class Second:
+        pass
+
+    registry.register(Second)
+    assert registry.get("First") is First and registry.get("Second") is Second
+    assert registry.registered_names() == ["First", "Second"]
+    with pytest.raises(KeyError, match="already registered"):
+        registry.register(First)
+    registry.register(First, force=True)
+
+
+def test_an_unknown_trainer_is_an_error_that_lists_the_known_ones(toy):
+    with pytest.raises(ValueError, match="ToyTrainer"):
+        build_trainer(toy.cfg("TRAINER.NAME", "ToyTrayner"))
+
+
+@pytest.mark.minidassl
+def test_unknown_names_come_with_the_nearest_known_ones(toy):
+    with pytest.raises(KeyError, match="'toytrainr' is not a known trainer; did you mean 'ToyTra"):
+        build_trainer(toy.cfg("TRAINER.NAME", "toytrainr"))
+    with pytest.raises(ValueError, match="not a known dataset; did you mean 'ToyImages'"):
+        build_dataset(toy.cfg("DATASET.NAME", "ToyImage"))
+    with pytest.raises(KeyError, match="not a known evaluator; did you mean 'Classification'"):
+        build_trainer(toy.cfg("TEST.EVALUATOR", "Clasification"))
+    with pytest.raises(KeyError, match="none \\(import the module that registers it\\)"):
+        Registry("EMPTY").get("x")

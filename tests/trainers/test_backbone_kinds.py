@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from causalclip import plugin
 from causalclip.clip.backbone import build_clip, load_clip
-from causalclip.engine import base
+from causalclip.engine import frozen_clip
+from causalclip.engine.evaluation import collect
 
 # isort: split
 from dassl.engine import build_trainer
@@ -36,6 +37,9 @@ METHODS = {
     "LinearProbe": ["TRAINER.LINEARPROBE.C", 0.3],
     "TipAdapter": ["TRAINER.TIPADAPTER.AUGMENT_EPOCHS", 1, "TRAINER.TIPADAPTER.SEARCH_STEP", []],
     "TipAdapterF": ["TRAINER.TIPADAPTERF.SEARCH_STEP", []],
+    "GDA": ["TRAINER.GDA.AUGMENT_EPOCHS", 1],
+    "LPPlusPlus": ["TRAINER.LPPLUSPLUS.STEPS", 2],
+    "ProLIP": ["TRAINER.PROLIP.STEPS", 2],
     "CLIP_Adapter": [],
     "CLIP_ICM": [*FIXED, "TRAINER.CLIP_ICM.PROBE", False],
     "CoOp": [],
@@ -49,6 +53,7 @@ METHODS = {
     "MaPLe": [],
     "PromptSRC": [],
     "CDC": ["TRAINER.CDC.N_TEMPLATES", 2],
+    "CLIP_LoRA": [],
     "MMA": ["TRAINER.MMA.ADAPTER_START", 1, "TRAINER.MMA.ADAPTER_END", 2],
     "MMRL": ["TRAINER.MMRL.REP_LAYERS", [1, 2], "TRAINER.MMRL.REP_DIM", 16],
 }
@@ -110,7 +115,7 @@ def table(pictures, clips, tmp_path_factory):
     found = {}
     plugin.register_all()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "load_clip", lambda name, **_: models[name])
+        patch.setattr(frozen_clip, "load_clip", lambda name, **_: models[name])
         for method in METHODS:
             for kind in KINDS:
                 output = tmp_path_factory.mktemp("run")
@@ -119,7 +124,7 @@ def table(pictures, clips, tmp_path_factory):
                     trainer = build_trainer(cfg)
                     if trainer.get_model_names():
                         trainer.train()
-                    assert len(trainer.collect(trainer.test_loader).labels) == 3
+                    assert len(collect(trainer, trainer.test_loader).labels) == 3
                     found[method, kind] = "runs"
                 except ValueError as error:
                     found[method, kind] = str(error)
@@ -127,21 +132,23 @@ def table(pictures, clips, tmp_path_factory):
 
 
 def test_every_method_runs_on_every_backbone_or_is_refused_in_words(table):
-    deep = ("VPT", "IVLP", "MaPLe", "PromptSRC", "CDC", "MMA", "MMRL")
+    deep = ("VPT", "IVLP", "MaPLe", "PromptSRC", "CDC", "CLIP_LoRA", "MMA", "MMRL", "ProLIP")
     for (method, kind), answer in table.items():
         expected = "runs"
         if method in deep and kind == "resnet":
             expected = NO_VIT
-        elif method == "MMRL" and kind != "openai":
+        elif method in ("MMRL", "ProLIP") and kind != "openai":
             expected = f"{method} needs a CLIP of OpenAI's classes"
         assert answer.startswith(expected), (method, kind, answer)
 
 
 def test_the_pages_table_says_what_the_cells_gave(table):
-    rows = ["| method | " + " | ".join(KINDS.values()) + " |", "|---" * (len(KINDS) + 1) + "|"]
+    rows = ["| methods | " + " | ".join(KINDS.values()) + " |", "|---" * (len(KINDS) + 1) + "|"]
+    same: dict[str, list[str]] = {}
     for method in METHODS:
         cells = ["runs" if table[method, kind] == "runs" else "no" for kind in KINDS]
-        rows.append(f"| {method} | " + " | ".join(cells) + " |")
+        same.setdefault(" | ".join(cells), []).append(method)
+    rows += [f"| {'; '.join(methods)} | {cells} |" for cells, methods in same.items()]
     assert "\n".join(rows) in PAGE.read_text(encoding="utf-8"), "\n".join(rows)
 
 

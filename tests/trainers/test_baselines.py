@@ -14,29 +14,28 @@ from scipy import stats
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import build_clip, tokenize
-from causalclip.clip.templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
+from causalclip.clip.backbone import build_clip
+from causalclip.clip.interface import tokenize
+from causalclip.clip.zeroshot import IMAGENET_TEMPLATES_SELECT
+from causalclip.settings.table import defaults
 from causalclip.trainers.clip_adapter import CLIP_Adapter
 from causalclip.trainers.cocoop import CoCoOp
 from causalclip.trainers.coop import CoOp
 from causalclip.trainers.ivlp import IVLP
-from causalclip.trainers.kgcoop import TEMPLATES, KgCoOp
+from causalclip.trainers.kgcoop import KGCOOP_TEMPLATES, KgCoOp
 from causalclip.trainers.maple import MaPLe
 from causalclip.trainers.prograd import ProGrad
-from causalclip.trainers.promptsrc import TEMPLATES as SIXTY
 from causalclip.trainers.promptsrc import PromptSRC, gaussian_weights
 from causalclip.trainers.tcp import TCP
 from causalclip.trainers.tip_adapter import cache_logits, one_hot, search_grid
 from causalclip.trainers.vpt import VPT
-from causalclip.trainers.zeroshot_clip import ZeroshotCLIP
-from causalclip.trainers.zeroshot_clip2 import ZeroshotCLIP2
+from causalclip.trainers.zeroshot_clip import ZeroshotCLIP2
 
 # isort: split
 from dassl.config import get_cfg_default
 
 IMAGES = weights.images(0)
 LABELS = weights.labels(0)
-LANGUAGE_ONLY = {"N_CTX_VISION": 0, "PROMPT_DEPTH_VISION": 0, "PROMPT_DEPTH_TEXT": 2}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +55,10 @@ def build(trainer_class, backbone: str, dataset: str = "OxfordPets", **settings)
     """A trainer that knows five class names and no data."""
     cfg = get_cfg_default()
     cfg.TRAINER.NAME, cfg.USE_CUDA, cfg.DATASET.NAME = trainer_class.__name__, False, dataset
-    depths = {key: 3 for key in trainer_class.defaults if key.startswith("PROMPT_DEPTH")}
-    node = {**trainer_class.defaults, **depths, **settings}
+    depths = {
+        key: 3 for key in defaults(trainer_class.settings_table) if key.startswith("PROMPT_DEPTH")
+    }
+    node = {**defaults(trainer_class.settings_table), **depths, **settings}
     cfg.TRAINER[trainer_class.config_node] = CfgNode(node)
     cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE, cfg.OPTIM.NAME = backbone, (32, 32), "sgd"
     torch.manual_seed(0)
@@ -70,7 +71,7 @@ def zero_shot_logits(trainer, template: str) -> torch.Tensor:
     with torch.no_grad():
         text = trainer.clip.encode_text(tokenize([template.format(name) for name in names]))
         image = trainer.clip.encode_image(IMAGES)
-    return trainer.logit_scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+    return trainer.backbone.logit_scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
 
 
 def test_cocoop_on_a_batch_equals_image_after_image(clips):
@@ -81,19 +82,12 @@ def test_cocoop_on_a_batch_equals_image_after_image(clips):
     assert not torch.allclose(together[0], trainer.logits(IMAGES.flip(0))[0])
 
 
-def test_cocoop_in_small_parts_is_the_same(clips, monkeypatch):
-    trainer = build(CoCoOp, clips["vit"], N_CTX=4)
-    together = trainer.logits(IMAGES)
-    monkeypatch.setattr("causalclip.clip.text_tower.AT_ONCE", 1)
-    torch.testing.assert_close(trainer.logits(IMAGES), together, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("trainer_class", [CoOp, KgCoOp, ProGrad, TCP, MaPLe, IVLP, PromptSRC, VPT])
 def test_text_kept_for_an_evaluation_is_the_text_of_each_batch(trainer_class, clips):
     trainer = build(trainer_class, clips["vit"])
     with torch.no_grad():
         fresh = trainer.logits(IMAGES)
-        inputs = trainer._encode(IMAGES) if trainer.image_tower_untouched else IMAGES
+        inputs = trainer.backbone.encode(IMAGES) if trainer.image_tower_untouched else IMAGES
         kept = trainer.predictor()(inputs).main.probabilities
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn_like(parameter))
@@ -120,7 +114,7 @@ def test_kgcoop_without_weight_is_coop_and_the_weight_adds_the_distance(clips):
 
 def test_kgcoop_stays_near_its_own_template_for_textures(clips):
     trainer = build(KgCoOp, clips["vit"], dataset="DescribableTextures")
-    assert trainer.template() == TEMPLATES["DescribableTextures"]
+    assert trainer.template() == KGCOOP_TEMPLATES["DescribableTextures"]
     assert build(KgCoOp, clips["vit"], TEMPLATE="a {}.").template() == "a {}."
 
 
@@ -134,15 +128,10 @@ def test_promptsrc_without_its_terms_is_cross_entropy_and_the_mean_kl(clips):
     loss, logits = trainer.loss(IMAGES, LABELS)
     with torch.no_grad():
         image = F.normalize(trainer.clip.encode_image(IMAGES), dim=-1)
-    teacher = torch.softmax(trainer.logit_scale * image @ trainer.teacher_text.T, -1)
+    teacher = torch.softmax(trainer.backbone.logit_scale * image @ trainer.teacher_text.T, -1)
     kl = (teacher * (teacher.log() - logits.log_softmax(-1))).sum() / logits.numel()
     expected = F.cross_entropy(logits, LABELS) + kl
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_promptsrc_learns_from_sixty_of_the_eighty_templates():
-    assert len(IMAGENET_TEMPLATES) == 80 and len(set(SIXTY)) == 60
-    assert set(SIXTY) < set(IMAGENET_TEMPLATES) and "a photo of a {}." in SIXTY
 
 
 def test_clip_adapter_of_ratio_zero_is_zero_shot_clip(clips):
@@ -166,11 +155,6 @@ def test_the_ensemble_is_the_mean_of_normalised_texts(dataset, count, clips):
     torch.testing.assert_close(trainer.text[0], mean / mean.norm(), rtol=1e-5, atol=1e-6)
 
 
-def test_building_the_ensemble_twice_uses_the_same_templates(clips):
-    counts = [len(build(ZeroshotCLIP2, clips["vit"]).templates()) for _ in range(2)]
-    assert counts == [8, 8]  # the published class grows its list with every model built
-
-
 def test_cache_logits_sum_one_affinity_per_kept_image():
     random = np.random.default_rng(0)
     features, keys = (F.normalize(torch.tensor(random.normal(size=(n, 6))), dim=-1) for n in (3, 5))
@@ -180,7 +164,7 @@ def test_cache_logits_sum_one_affinity_per_kept_image():
         for n in range(5):
             affinity = math.exp(-5.5 * (1 - float(features[b] @ keys[n])))
             expected[b, labels[n]] += affinity
-    found = cache_logits(features, keys, one_hot(labels, 4).double(), 5.5)
+    found = cache_logits(features @ keys.T, one_hot(labels, 4).double(), 5.5)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -199,21 +183,14 @@ def test_tip_adapter_keeps_what_the_search_found(name, make_trainer, tmp_path):
     trainer = make_trainer(name, tmp_path / "run", *TIP)
     trainer.train()
     found, fit = trainer.details(), trainer.fitted
-    features, targets = trainer.labelled(trainer.dm.dataset.val)
+    features, targets = trainer.encoder.labelled(trainer.dm.dataset.val)
     predicted = trainer.predict_features(features).main.probabilities.argmax(-1)
-    assert 100 * (predicted == targets).float().mean().item() == found["validation_accuracy"]
+    assert 100 * (predicted == targets).double().mean().item() == found["validation_accuracy"]
     assert fit.alpha.item() == pytest.approx(found["alpha"])
     assert torch.equal(one_hot(fit.labels, 5).sum(0), torch.full((5,), 2.0))  # two shots
     again = make_trainer(name, tmp_path / "again", *TIP)
     again.load_model(str(tmp_path / "run"))
     assert torch.equal(again.predict_features(features).main.probabilities.argmax(-1), predicted)
-
-
-def test_tip_adapter_refuses_other_classes(make_trainer, tmp_path):
-    make_trainer("TipAdapter", tmp_path / "run", *TIP).train()
-    other = make_trainer("TipAdapter", tmp_path / "new", "DATASET.SUBSAMPLE_CLASSES", "new")
-    with pytest.raises(ValueError, match="TipAdapter knows only its 5 classes"):
-        other.load_model(str(tmp_path / "run"))
 
 
 def test_fine_tuning_moves_the_keys_and_lowers_the_loss(make_trainer, tmp_path):
@@ -229,36 +206,6 @@ def test_fine_tuning_moves_the_keys_and_lowers_the_loss(make_trainer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("trainer_class", "settings"),
-    [
-        (CoOp, {}),
-        (CoCoOp, {}),
-        (KgCoOp, {}),
-        (ProGrad, {}),
-        (TCP, {}),
-        (IVLP, LANGUAGE_ONLY),
-        (CLIP_Adapter, {}),
-    ],
-)
-def test_methods_without_visual_prompts_learn_on_a_resnet(trainer_class, settings, clips):
-    trainer = build(trainer_class, clips["resnet"], **settings)
-    trainer.loss(IMAGES, LABELS)[0].backward()
-    assert any(p.grad is not None and p.grad.any() for p in trainer.model.parameters())
-
-
-@pytest.mark.parametrize("trainer_class", [MaPLe, VPT, IVLP, PromptSRC])
-def test_visual_prompts_on_a_resnet_are_refused(trainer_class, clips):
-    with pytest.raises(ValueError, match="need a ViT backbone, got a ResNet"):
-        build(trainer_class, clips["resnet"])
-
-
-@pytest.mark.parametrize("trainer_class", [ZeroshotCLIP, ZeroshotCLIP2])
-def test_zero_shot_methods_take_a_resnet(trainer_class, clips):
-    probabilities = build(trainer_class, clips["resnet"]).predict(IMAGES).main.probabilities
-    torch.testing.assert_close(probabilities.sum(-1), torch.ones(len(IMAGES)))
-
-
-@pytest.mark.parametrize(
     "settings", [{"N_CTX_VISION": 0}, {"N_CTX_TEXT": 0}, {"PROMPT_DEPTH_VISION": 0}]
 )
 def test_tokens_without_depth_or_depth_without_tokens_is_refused(settings, clips):
@@ -268,7 +215,9 @@ def test_tokens_without_depth_or_depth_without_tokens_is_refused(settings, clips
 
 @pytest.mark.parametrize("trainer_class", [MaPLe, VPT, IVLP, PromptSRC])
 def test_prompts_deeper_than_the_towers_are_refused(trainer_class, clips):
-    deep = {key: 4 for key in trainer_class.defaults if key.startswith("PROMPT_DEPTH")}
+    deep = {
+        key: 4 for key in defaults(trainer_class.settings_table) if key.startswith("PROMPT_DEPTH")
+    }
     with pytest.raises(ValueError, match="depth"):
         build(trainer_class, clips["vit"], **deep)
 
@@ -281,10 +230,3 @@ def test_class_specific_contexts_refuse_as_many_other_classes(make_trainer, tmp_
     other = make_trainer("CoOp", tmp_path / "new", *csc, "DATASET.SUBSAMPLE_CLASSES", "new")
     with pytest.raises(ValueError, match="learned for the classes zero, one, .* cannot move"):
         other.load_model(str(tmp_path / "base"))
-
-
-def test_data_parallel_is_refused_and_says_what_to_use(clips):
-    trainer = build(CoOp, clips["vit"])
-    trainer.clip = torch.nn.DataParallel(trainer.clip)
-    with pytest.raises(ValueError, match="one process per GPU"):
-        trainer.image_features(IMAGES, trainer.model())

@@ -1,6 +1,6 @@
 """What CLIP-ICM is for, shown with the bundled CLIPs: leave one domain out, chosen on sources.
 
-The figures, with all images, and what to make of them: docs/clip_icm.md.
+The figures with all images: docs/clip_icm_results.md.
 """
 
 from __future__ import annotations

@@ -8,20 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from causalclip.clip.backbone import build_clip, save_tiny
-from causalclip.clip.openai_clip import n_tokens, tokenize
-
 KEYS = ["DATASET.SOURCE_DOMAINS", ["ink", "chalk"], "DATASET.TARGET_DOMAINS", ["neon"]]
 FEW = [*KEYS, "DATASET.NUM_SHOTS", 8, "TRAINER.CLIP_ICM.GRID_EPS", [0.1, 1.0]]
 FEW += ["TRAINER.CLIP_ICM.GRID_LAMS", [1.0], "TRAINER.CLIP_ICM.GRID_DIMS", [0.25, 0.5, 1.0]]
-
-
-@pytest.fixture(scope="module")
-def small_clip(tmp_path_factory) -> str:
-    """A CLIP of 32-d features, so that few images are pairs enough."""
-    path = tmp_path_factory.mktemp("clip") / "small.safetensors"
-    save_tiny(build_clip(vision_layers=2, transformer_layers=2, embed_dim=32), [], path)
-    return str(path)
 
 
 @pytest.fixture
@@ -39,7 +28,7 @@ def run(make_trainer, small_clip, tmp_path):
     return run
 
 
-def test_images_are_paired_with_texts_alone_or_beside_pairs_of_images(run):
+def test_images_are_paired_with_texts_alone_or_with_images_too(run):
     values = 28  # of the grid's attributes
     fixed = {"SELECT": "fixed", "DIM_INV": 8, "DRAWS": 1}  # a choice might keep the plain features
     _, crossed = run(INTERVENTIONS="CROSS", **fixed)
@@ -63,33 +52,6 @@ def test_the_probes_subspace_may_be_of_pairs_of_images_alone(run):
     assert not torch.equal(mixed["linear_probe"].basis, figure["linear_probe"].basis)
 
 
-def test_draws_against_draws_are_pairs_of_the_changed_pictures_alone(run):
-    trainer, record = run(AGAINST="draws", DRAWS=3, SELECT="fixed", DIM_INV=8, NORMALIZE=False)
-    assert record["details"]["pairs"] == 80 * 3
-    groups = [trainer.sources.pairs.changed(group) for group in trainer.sources.groups]
-    draws = [torch.from_numpy(np.concatenate(part)).double() for part in zip(*groups, strict=True)]
-    d = torch.cat([draws[0] - draws[1], draws[0] - draws[2], draws[1] - draws[2]])
-    basis = trainer.fitted.projections["zeroshot"].basis.double()
-    kept = (d @ basis).square().sum() / d.square().sum()
-    said = record["details"]["heads"]["zeroshot"]["intervention_energy_kept"]
-    assert said == pytest.approx(kept.item(), rel=1e-6)
-
-
-def test_kinds_and_their_strength_are_those_asked_for(run):
-    trainer, record = run(KINDS=["invert", "blur"], STRENGTH=2.0)
-    assert {group.intervention.kinds for group in trainer.sources.groups} == {("invert", "blur")}
-    assert trainer.sources.groups[0].intervention.params.blur_sigma == (0.2, 4.0)
-    assert record["details"]["pairs"] >= 80
-
-
-def test_raw_features_and_a_large_lambda_as_published_go_from_end_to_end(run):
-    options = {"NORMALIZE": False, "NORMALIZE_PROJECTED": False, "GRID_LAMS": [10.0, 1000.0]}
-    _, record = run(GRID_ESTIMATORS=["difference"], SELECT_MARGIN=0.0, **options)
-    head = record["details"]["heads"]["zeroshot"]
-    assert {cell["strength"] for cell in head["grid"]} == {10.0, 1000.0}
-    assert head["settings"]["normalize"] is False
-
-
 def test_a_choice_with_a_margin_says_what_it_gains_and_may_keep_everything(run, capsys):
     _, record = run(SELECT_MARGIN=50.0)
     head = record["details"]["heads"]["zeroshot"]
@@ -97,15 +59,6 @@ def test_a_choice_with_a_margin_says_what_it_gains_and_may_keep_everything(run, 
     variants = record["variants"]
     assert variants["zeroshot_icm"]["accuracy"] == variants["zeroshot"]["accuracy"]
     assert "standard error" in capsys.readouterr().out
-
-
-def test_the_rule_of_one_standard_error_gives_up_accuracy_for_width(run):
-    _, record = run(RULE="one_standard_error", SELECT_MARGIN=0.0)
-    head = record["details"]["heads"]["zeroshot"]
-    assert "gain" not in head
-    top = max(head["grid"], key=lambda cell: cell["mean"])
-    assert head["source_accuracy"] <= top["mean"]
-    assert head["choice"]["dim_inv"] >= top["dim_inv"]
 
 
 def test_the_probe_may_choose_by_its_own_loss(run):
@@ -116,7 +69,7 @@ def test_the_probe_may_choose_by_its_own_loss(run):
     np.testing.assert_allclose(whole[0], whole[1], atol=3)
 
 
-def test_a_bootstrap_is_said_and_written(run, capsys):
+def test_a_bootstrap_is_logged_and_recorded(run, capsys):
     _, record = run(BOOTSTRAP=5, SELECT="fixed", DIM_INV=8, ESTIMATOR="difference")
     certainty = record["details"]["heads"]["zeroshot"]["certainty"]
     assert certainty["resamples"] == 5 and certainty["angle_50"] <= certainty["angle_95"]
@@ -144,37 +97,3 @@ def test_captions_above_the_context_are_refused_or_cut_with_a_count(run, tmp_pat
     _, record = run(CAPTIONS_TOO_LONG="cut", **options)
     assert "Cut 20 of 21 captions at" in capsys.readouterr().out
     assert record["details"]["pairs"] >= 80 + 20
-
-
-def test_a_cut_text_keeps_its_first_tokens_and_its_end():
-    text = " ".join(["word"] * 100)
-    ids, whole = tokenize(text, 20, cut=True)[0], tokenize(text, 120)[0]
-    assert n_tokens(text) == 102 and len(ids) == 20
-    assert torch.equal(ids[:19], whole[:19]) and ids[19] == whole.max()
-    assert torch.equal(tokenize("a cat", 20, cut=True), tokenize("a cat", 20))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"KINDS": ["crop"]}, r"KINDS must be a list .* got \['crop'\]"),
-        ({"KINDS": []}, r"KINDS must be a list of 1 or more"),
-        ({"STRENGTH": 0.0}, r"STRENGTH must be a number in \(0, 4\], got 0.0"),
-        ({"AGAINST": "draws", "DRAWS": 1}, "AGAINST draws needs DRAWS 0 or above 1 .* got 1"),
-        ({"REMOVE_GAP": True}, "REMOVE_GAP needs INTERVENTIONS CROSS or FIGURE, got IMAGE"),
-        ({"BOOTSTRAP": 9, "INTERVENTIONS": "TEXT"}, "BOOTSTRAP needs image pairs .* got .* TEXT"),
-        ({"SELECT_MARGIN": -1.0}, "SELECT_MARGIN must be a finite number >= 0, got -1.0"),
-        ({"RULE": "second"}, "RULE must be one of best, one_standard_error, got 'second'"),
-        ({"SELECT_PROBE": "svm"}, "SELECT_PROBE must be one of ridge, logistic, got 'svm'"),
-        ({"CAPTIONS_TOO_LONG": "skip"}, "CAPTIONS_TOO_LONG must be one of error, cut"),
-    ],
-)
-def test_options_that_exclude_each_other_are_refused(options, message, run):
-    with pytest.raises(ValueError, match=message):
-        run(**options)
-
-
-def test_a_bootstrap_of_too_few_images_is_refused(make_trainer, small_clip, tmp_path):
-    few = ["MODEL.BACKBONE.NAME", small_clip, *FEW, "DATASET.NUM_SHOTS", 1]
-    with pytest.raises(ValueError, match="at least 20 images, got 10"):
-        make_trainer("CLIP_ICM", tmp_path, *few, "TRAINER.CLIP_ICM.BOOTSTRAP", 10)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
-from dassl.engine import TRAINER_REGISTRY
 
-from causalclip.clip.templates import IMAGENET_TEMPLATES_SELECT
-from causalclip.clip.zeroshot import class_features
+from causalclip.clip.zeroshot import IMAGENET_TEMPLATES_SELECT, class_features
+from causalclip.engine import class_texts
 
 OWN = "a catalogue picture of {} on white."
 METHODS = [
-    "CDC", "CLIP_Adapter", "CLIP_ICM", "KgCoOp", "MMRL", "ProGrad", "TCP", "TipAdapter",
-    "TipAdapterF",
+    "CDC", "CLIP_Adapter", "CLIP_ICM", "GDA", "KgCoOp", "LPPlusPlus", "MMRL", "ProGrad", "ProLIP",
+    "TCP", "TipAdapter", "TipAdapterF",
     "VPT", "ZeroshotCLIP", "ZeroshotCLIP2",
 ]  # fmt: skip
 
@@ -29,10 +26,7 @@ def read(make_trainer, tmp_path, monkeypatch):
             taken.extend(templates)
             return class_features(clip, classnames, templates)
 
-        for cls in TRAINER_REGISTRY.get(method).__mro__:
-            module = sys.modules[cls.__module__]
-            if hasattr(module, "class_features"):
-                monkeypatch.setattr(module, "class_features", record)
+        monkeypatch.setattr(class_texts, "class_features", record)
         make_trainer(method, tmp_path / method, *options)
         return taken
 
@@ -59,7 +53,7 @@ def test_a_methods_own_setting_comes_before_it(read):
 def test_a_wrong_template_is_refused_before_any_data_is_read(
     make_trainer, tmp_path, monkeypatch, method
 ):
-    monkeypatch.setattr("causalclip.engine.base.DataManager", None)
+    monkeypatch.setattr("causalclip.engine.data.DataManager", None)
     with pytest.raises(ValueError, match="DATASET.TEMPLATE must be .* got 'no place'"):
         make_trainer(method, tmp_path, "DATASET.TEMPLATE", "no place")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from causalclip.clip.adapters import CoupledAdapters, Scaled
-from causalclip.clip.backbone import tokenize
+from causalclip.clip.adapters import CoupledAdapters
+from causalclip.clip.interface import tokenize
 from causalclip.predict.export import exported_prompts
-from causalclip.runs.recipes import settings_of
+from causalclip.runs.recipes import recipes_of
 from causalclip.trainers.mma import MMA
 
 
@@ -47,39 +47,6 @@ def test_an_adapter_is_its_formula_with_the_gradient_of_unscaled_weights(adapter
         torch.testing.assert_close(one, other / 0.01)
 
 
-def test_both_towers_share_the_middle(adapters):
-    with torch.no_grad():
-        outputs = []
-        for shift in (0.0, 1.0):
-            adapters.get_parameter("shared_adapter.2.0.bias").add_(shift)
-            prompts = adapters()
-            outputs.append(prompts.text_additions.adapters[1](torch.ones(1, 6)))
-            outputs.append(prompts.image_additions.adapters[1](torch.ones(1, 10)))
-    assert not torch.allclose(outputs[0], outputs[2])
-    assert not torch.allclose(outputs[1], outputs[3])
-
-
-def test_a_scaled_number_has_two_factors():
-    x = torch.tensor([2.0], requires_grad=True)
-    y = Scaled.apply(x, 3.0, 5.0)
-    assert y.item() == 6 and torch.autograd.grad(y, x)[0].item() == 5
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["ADAPTER_START", 2, "ADAPTER_END", 1], "ADAPTER_END must be at least 2, got 1"),
-        (["ADAPTER_START", 1, "ADAPTER_END", 3], "at most 2, the depth of the text tower, got 3"),
-        (["ADAPTER_SCALE", 0.0], "ADAPTER_SCALE must be a finite number > 0, got 0.0"),
-        (["ADAPTER_DIM", 0], r"ADAPTER_DIM must be an int in \[1, 10000\], got 0"),
-    ],
-)
-def test_a_wrong_setting_is_refused(make_trainer, tmp_path, options, message):
-    named = [o if isinstance(o, (int, float)) else f"TRAINER.MMA.{o}" for o in options]
-    with pytest.raises(ValueError, match=message):
-        make_trainer("MMA", tmp_path, *named)
-
-
 def test_its_text_learns_and_is_kept_for_an_evaluation(make_trainer, tmp_path):
     given = ("DATASET.TEMPLATE", "a scan of {}.", "TRAINER.MMA.ADAPTER_SCALE", 1.0)
     trainer = make_trainer("MMA", tmp_path, "TRAINER.MMA.ADAPTER_START", 1, *given)
@@ -96,5 +63,7 @@ def test_its_text_learns_and_is_kept_for_an_evaluation(make_trainer, tmp_path):
 
 
 def test_batches_of_imagenet_are_larger_as_published():
-    assert settings_of("MMA", "xd", "imagenet") == ("DATALOADER.TRAIN_X.BATCH_SIZE", "128")
-    assert settings_of("MMA", "base2new", "dtd") == ()
+    recipes = recipes_of("MMA")
+    larger = ("DATALOADER.TRAIN_X.BATCH_SIZE", "128")
+    assert recipes.extra_settings("xd", "imagenet", "16") == larger
+    assert recipes.extra_settings("base2new", "dtd", "16") == ()

@@ -9,8 +9,8 @@ from golden.cases import assert_close, golden_file, logits_of
 from golden.cases import build as golden_build
 from torch.nn import functional as F
 
-from causalclip.clip.backbone import tokenize
-from causalclip.runs.recipes import settings_of
+from causalclip.clip.interface import tokenize
+from causalclip.runs.recipes import recipes_of
 from causalclip.trainers.mmrl import MMRL
 
 IMAGES, LABELS = weights.images(0), weights.labels(0)
@@ -47,7 +47,7 @@ def trained_on(dataset: str, names: list[str]) -> dict:
 )
 def test_tokens_read_what_they_were_trained_on(trainer, monkeypatch, facts, expected):
     for name, value in facts.items():
-        monkeypatch.setattr(trainer, name, value)
+        monkeypatch.setattr(trainer.checkpointer, name, value)
     assert trainer.reads_both == expected
 
 
@@ -92,27 +92,11 @@ def test_its_texts_learn_and_are_kept_for_an_evaluation(trainer):
         assert not torch.allclose(F.normalize(text, dim=-1), trainer.handcrafted, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("REP_LAYERS", [2, 1], r"TRAINER.MMRL.REP_LAYERS must rise, got \[2, 1\]"),
-        ("REP_LAYERS", [2, 3], "must be at most 2, the depth of the text tower, got 3"),
-        ("REP_LAYERS", [0], r"REP_LAYERS must be a list of 1 or more, each an int in \[1, 100\]"),
-        ("ALPHA", 1.5, r"ALPHA must be a number in \[0, 1\], got 1.5"),
-        ("REG_WEIGHT", -1.0, "REG_WEIGHT must be a finite number >= 0, got -1.0"),
-        ("INFERENCE", "new", "INFERENCE must be one of auto, both, class, got 'new'"),
-    ],
-)
-def test_a_wrong_setting_is_refused(make_trainer, tmp_path, key, value, message):
-    with pytest.raises(ValueError, match=message):
-        make_trainer("MMRL", tmp_path, f"TRAINER.MMRL.{key}", value)
-
-
 def test_data_sets_have_the_published_weights():
-    weight = "TRAINER.MMRL.REG_WEIGHT"
-    assert settings_of("MMRL", "fewshot", "stanford_cars") == (weight, "7.0")
+    weight, settings_of = "TRAINER.MMRL.REG_WEIGHT", recipes_of("MMRL").extra_settings
+    assert settings_of("fewshot", "stanford_cars", "16") == (weight, "7.0")
     wide = (weight, "0.01", "TRAINER.MMRL.REP_DIM", "2048")
-    assert settings_of("MMRL", "base2new", "eurosat") == wide
+    assert settings_of("base2new", "eurosat", "16") == wide
     for protocol, dataset in (("xd", "imagenet"), ("lodo", "pacs"), ("base2new", "pacs")):
-        assert settings_of("MMRL", protocol, dataset) == ()
-    assert settings_of("MaPLe", "base2new", "eurosat") == ()
+        assert settings_of(protocol, dataset, "16") == ()
+    assert recipes_of("MaPLe").extra_settings("base2new", "eurosat", "16") == ()

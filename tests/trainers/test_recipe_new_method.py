@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipe for a new method, followed to the letter."""
+"""The tutorial of a new method, docs/new_method.md, followed to the letter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from causalclip import plugin
 
 ROOT = Path(__file__).parents[2]
-RECIPE = (ROOT / "CONTRIBUTING.md").read_text()
+RECIPE = (ROOT / "docs" / "new_method.md").read_text()
 (METHOD,) = re.findall(r"```python\n(.*?)```", RECIPE, flags=re.DOTALL)
 SETTINGS = """\
 INPUT:

@@ -4,52 +4,12 @@ Everything is a function of its arguments and of a `numpy.random.Generator`; var
 factors are dataclass fields, so that an exact interventional twin is a `replace()`.
 """
 
+# ruff: noqa: F401, I001
 from __future__ import annotations
-
-from causalclip.data.rendering.digits import DIGIT_NAMES, coarse, enlarge, font_mask, stroke_mask
+from causalclip.data.rendering.digits import COLOURLESS_LOOKS, DIGIT_COLOURS, DIGIT_DOMAINS
+from causalclip.data.rendering.digits import DIGIT_NAMES, LOOKS, coarse, draw_look, enlarge
+from causalclip.data.rendering.digits import font_mask, stroke_mask
 from causalclip.data.rendering.drawing import COLOURS, SIZE
-from causalclip.data.rendering.factors import (
-    BACKGROUNDS,
-    INVARIANT_FACTORS,
-    SHAPES,
-    STYLES,
-    TEXTURES,
-    VARIANT_FACTORS,
-    ShapeFactors,
-    draw_factors,
-    intervene,
-)
-from causalclip.data.rendering.looks import (
-    COLOURLESS_LOOKS,
-    DIGIT_COLOURS,
-    DIGIT_DOMAINS,
-    LOOKS,
-    draw_look,
-)
-from causalclip.data.rendering.shapes import render_shape, shape_mask
-
-__all__ = [
-    "BACKGROUNDS",
-    "COLOURLESS_LOOKS",
-    "COLOURS",
-    "DIGIT_COLOURS",
-    "DIGIT_DOMAINS",
-    "DIGIT_NAMES",
-    "INVARIANT_FACTORS",
-    "LOOKS",
-    "SHAPES",
-    "SIZE",
-    "STYLES",
-    "TEXTURES",
-    "VARIANT_FACTORS",
-    "ShapeFactors",
-    "coarse",
-    "draw_factors",
-    "draw_look",
-    "enlarge",
-    "font_mask",
-    "intervene",
-    "render_shape",
-    "shape_mask",
-    "stroke_mask",
-]
+from causalclip.data.rendering.shapes import BACKGROUNDS, INVARIANT_FACTORS, SHAPES, STYLES
+from causalclip.data.rendering.shapes import TEXTURES, VARIANT_FACTORS, ShapeFactors, draw_factors
+from causalclip.data.rendering.shapes import intervene, render_shape, shape_mask

@@ -1,4 +1,4 @@
-"""What every picture is drawn with: noise, blur and layers on float arrays in 0..255."""
+"""Draw noise, blur and layers on float arrays in 0..255."""
 
 from __future__ import annotations
 
@@ -27,46 +27,44 @@ COLOURS = {
 }
 
 
+AXIS = np.arange(SIZE, dtype=np.float32) + 0.5
+ROWS, COLUMNS = AXIS[:, None], AXIS[None, :]
+"""Coordinates of a picture's pixels."""
+
+
 @cache
-def _blur_matrix(size: int, sigma: float) -> np.ndarray:
-    """The Gaussian blur of one axis as a (size, size) matrix, edges repeated."""
+def _blur_matrix(sigma: float) -> np.ndarray:
+    """Return the Gaussian blur of one axis as a (SIZE, SIZE) matrix, edges repeated."""
     radius = max(1, math.ceil(2.5 * sigma))
     offsets = np.arange(-radius, radius + 1)
     taps = np.exp(-0.5 * (offsets / sigma) ** 2)
-    matrix = np.zeros((size, size), np.float32)
+    matrix = np.zeros((SIZE, SIZE), np.float32)
     for offset, tap in zip(offsets, taps / taps.sum(), strict=True):
-        np.add.at(matrix, (np.arange(size), np.clip(np.arange(size) + offset, 0, size - 1)), tap)
+        np.add.at(matrix, (np.arange(SIZE), np.clip(np.arange(SIZE) + offset, 0, SIZE - 1)), tap)
     return matrix
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur, `sigma` in pixels, of the first two axes of a square picture (S, S, ...)."""
-    size = len(image)
-    matrix = _blur_matrix(size, sigma)
-    rows = (matrix @ image.reshape(size, -1)).reshape(image.shape)
-    return (matrix @ rows.swapaxes(0, 1).reshape(size, -1)).reshape(image.shape).swapaxes(0, 1)
+    """Blur the first two axes of a picture (S, S, ...) with a Gaussian of `sigma` pixels."""
+    matrix = _blur_matrix(sigma)
+    rows = (matrix @ image.reshape(SIZE, -1)).reshape(image.shape)
+    return (matrix @ rows.swapaxes(0, 1).reshape(SIZE, -1)).reshape(image.shape).swapaxes(0, 1)
 
 
-def clouds(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Smooth noise in about [-1, 1], (size, size): `cells` random values a side, interpolated."""
+def clouds(rng: np.random.Generator, cells: int) -> np.ndarray:
+    """Return smooth noise (SIZE, SIZE) in about [-1, 1]: `cells` random values a side."""
     coarse = rng.uniform(-1.0, 1.0, (cells, cells)).astype(np.float32)
-    return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
-def grain(rng: np.random.Generator, size: int) -> np.ndarray:
-    """White noise of unit variance, float32 (size, size)."""
-    return rng.standard_normal((size, size)).astype(np.float32)
+def grain(rng: np.random.Generator) -> np.ndarray:
+    """Return white noise of unit variance, float32 (SIZE, SIZE)."""
+    return rng.standard_normal((SIZE, SIZE)).astype(np.float32)
 
 
-def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column coordinates of a (size, size) picture in units of a 32nd of its side."""
-    axis = (np.arange(size, dtype=np.float32) + 0.5) * (32.0 / size)
-    return axis[:, None], axis[None, :]
-
-
-def solid(size: int, colour: tuple[float, ...] | np.ndarray) -> np.ndarray:
-    """One colour, or one a pixel (S, S, 3), as a float32 picture (S, S, 3) for S = `size`."""
-    image = np.empty((size, size, 3), np.float32)
+def solid(colour: tuple[float, ...] | np.ndarray) -> np.ndarray:
+    """Return one colour, or one a pixel, as a float32 picture (SIZE, SIZE, 3)."""
+    image = np.empty((SIZE, SIZE, 3), np.float32)
     image[:] = colour
     return image
 
@@ -82,6 +80,6 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def edge(mask: np.ndarray, sigma: float) -> np.ndarray:
-    """Band around the boundary of a mask (S, S) in [0, 1]: (S, S), 1 on the boundary itself."""
+    """Return the band around the boundary of a mask, both (S, S) in [0, 1], 1 on the boundary."""
     soft = blur(mask, sigma)
     return np.clip(4.0 * soft * (1.0 - soft), 0.0, 1.0)

@@ -1,13 +1,18 @@
-"""Pictures of shapes from their factors: outline, surface, background and style."""
+"""Pictures of shapes: their factors, drawn and intervened on, and how these are rendered."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from causalclip.data.rendering.drawing import (
+    COLOURS,
+    COLUMNS,
+    ROWS,
     SIZE,
     SUPERSAMPLE,
     blur,
@@ -18,8 +23,154 @@ from causalclip.data.rendering.drawing import (
     solid,
     to_uint8,
 )
-from causalclip.data.rendering.factors import SHAPES, STYLES, ShapeFactors
-from causalclip.data.rendering.surfaces import background_image, textured
+
+SHAPES = (
+    "arrow", "circle", "crescent", "cross", "heart", "hexagon", "ring", "square", "star",
+    "triangle",
+)  # fmt: skip
+BACKGROUNDS = (
+    "grass", "water", "sand", "snow", "brick", "wood", "night", "sunset", "stone", "cloth",
+)  # fmt: skip
+TEXTURES = ("plain", "striped", "dotted", "speckled")
+STYLES = ("flat", "sketch", "neon", "watercolour")
+
+
+@dataclass(frozen=True)
+class ShapeFactors:
+    """Everything a picture of a shape depends on.
+
+    `shape` is the class; `x`, `y` (offsets), `scale` (radius, as a share of half the side) and
+    `rotation` (degrees) are its pose. The other fields are the variant factors.
+    """
+
+    shape: str
+    x: float
+    y: float
+    scale: float
+    rotation: float
+    colour: str
+    texture: str
+    background: str
+    style: str
+    noise: int
+
+
+INVARIANT_FACTORS = ("shape", "x", "y", "scale", "rotation")
+VARIANT_FACTORS = ("colour", "texture", "background", "style", "noise")
+
+
+def draw_pose(shape: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Draw the invariant factors of an instance of a shape."""
+    return {
+        "shape": shape,
+        "x": float(rng.uniform(-0.16, 0.16)),
+        "y": float(rng.uniform(-0.16, 0.16)),
+        "scale": float(rng.uniform(0.5, 0.8)),
+        "rotation": float(rng.uniform(-25.0, 25.0)),
+    }
+
+
+def _other(rng: np.random.Generator, choices: tuple[str, ...], *taken: str) -> str:
+    free = [choice for choice in choices if choice not in taken]
+    return free[rng.integers(len(free))]
+
+
+def draw_factors(
+    shape: str, rng: np.random.Generator, *, style: str, background: str | None = None
+) -> ShapeFactors:
+    """Draw an instance of a shape; an open background is drawn uniformly."""
+    pose = draw_pose(shape, rng)
+    background = background or _other(rng, BACKGROUNDS)
+    return ShapeFactors(
+        **pose, colour=_other(rng, tuple(COLOURS)), texture=_other(rng, TEXTURES),
+        background=background, style=style, noise=int(rng.integers(2**31)),
+    )  # fmt: skip
+
+
+def intervene(
+    factors: ShapeFactors,
+    rng: np.random.Generator,
+    *,
+    style: str | None = None,
+    avoid: tuple[str, ...] = (),
+) -> ShapeFactors:
+    """Return the interventional twin: same shape and pose, all other factors changed.
+
+    The style changes to `style`, or stays when None is given (a twin within one domain); `avoid`
+    names further backgrounds the twin must not have.
+    """
+    return replace(
+        factors,
+        colour=_other(rng, tuple(COLOURS), factors.colour),
+        texture=_other(rng, TEXTURES, factors.texture),
+        background=_other(rng, BACKGROUNDS, factors.background, *avoid),
+        style=style or factors.style,
+        noise=int(rng.integers(2**31)),
+    )
+
+
+# Backgrounds and textures: colours with a relief drawn from a generator
+
+
+_SHIFTED = COLUMNS + 4.0 * (np.floor(ROWS / 5.0) % 2)
+_BRICKS = ((ROWS % 5.0 < 1.0) | (_SHIFTED % 8.0 < 1.0)).astype(np.float32)
+_TILES = ((ROWS % 10.0 < 1.0) | (COLUMNS % 10.0 < 1.0)).astype(np.float32)
+
+
+def _checks(phase: float) -> np.ndarray:
+    return np.sign(np.sin(ROWS * 0.8 + phase)) + np.sign(np.sin(COLUMNS * 0.8 + phase))
+
+
+def background_image(background: str, rng: np.random.Generator) -> np.ndarray:
+    """Return a textured background, float (SIZE, SIZE, 3) in 0..255.
+
+    Raises:
+        ValueError: for a background that is not one of `BACKGROUNDS`.
+    """
+    if background not in _BACKGROUNDS:
+        raise ValueError(f"background must be one of {', '.join(BACKGROUNDS)}, got {background!r}")
+    colour, relief = _BACKGROUNDS[background]
+    noise = clouds(rng, 6), grain(rng)
+    phase = rng.uniform(0.0, 6.28)
+    ground = solid(colour) + relief(*noise, phase)[..., None]
+    if background == "sunset":  # from the colour above to orange below
+        ground += (ROWS / 32.0)[..., None] * np.array((155.0, 95.0, -55.0), np.float32)
+    return ground
+
+
+# Colour, and relief from (clouds, grain, phase).
+_BACKGROUNDS = {
+    "grass": ((70, 130, 50), lambda c, g, p: 20 * c + 20 * g),
+    "water": ((50, 110, 175), lambda c, g, p: 8 * c + 22 * np.sin(ROWS + 2 * c + p)),
+    "sand": ((215, 190, 130), lambda c, g, p: 8 * c + 14 * g),
+    "snow": ((228, 234, 244), lambda c, g, p: 8 * c + 5 * g),
+    "brick": ((150, 70, 55), lambda c, g, p: 8 * g + 75 * _BRICKS),
+    "wood": ((145, 98, 58), lambda c, g, p: 20 * np.sin(COLUMNS * 0.9 + 3 * c + p) + 6 * g),
+    "night": ((18, 20, 45), lambda c, g, p: 4 * c + 190 * (g > 2.3)),
+    "sunset": ((95, 55, 125), lambda c, g, p: 8 * c),
+    "stone": ((135, 135, 138), lambda c, g, p: 14 * c + 6 * g - 50 * _TILES),
+    "cloth": ((150, 120, 165), lambda c, g, p: 28 * _checks(p)),
+}
+
+
+# Relief from (grain, phase).
+_RELIEFS = {
+    "plain": lambda g, p: np.zeros((SIZE, SIZE), np.float32),
+    "striped": lambda g, p: 45 * np.sign(np.sin((ROWS + COLUMNS) * 0.9 + p)),
+    "dotted": lambda g, p: 60 * (np.sin(ROWS * 1.4 + p) * np.sin(COLUMNS * 1.4 + p) > 0.3),
+    "speckled": lambda g, p: 30 * g,
+}
+
+
+def textured(factors: ShapeFactors, rng: np.random.Generator) -> np.ndarray:
+    """Return the surface of the shape, float (SIZE, SIZE, 3)."""
+    colour = np.asarray(COLOURS[factors.colour], np.float32)
+    relief = _RELIEFS[factors.texture](grain(rng), rng.uniform(0.0, 6.28))
+    sign = -1.0 if colour.mean() > 128 else 1.0
+    return solid(colour) + (sign * relief)[..., None]
+
+
+# Outlines and styles
 
 
 def _ngon(n: int, *, radius: float = 1.0, start: float = -90.0) -> np.ndarray:
@@ -62,15 +213,15 @@ _POLYGONS: dict[str, tuple[np.ndarray, ...]] = {
 }  # fmt: skip
 
 
-def shape_mask(factors: ShapeFactors, *, size: int = SIZE) -> np.ndarray:
-    """Coverage (size, size) in [0, 1]; depends on the invariant factors only.
+def shape_mask(factors: ShapeFactors) -> np.ndarray:
+    """Return the coverage (SIZE, SIZE) in [0, 1]; depends on the invariant factors only.
 
     Raises:
         ValueError: for a shape that is not one of `SHAPES`.
     """
     if factors.shape not in _POLYGONS:
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {factors.shape!r}")
-    canvas = size * SUPERSAMPLE
+    canvas = SIZE * SUPERSAMPLE
     angle = math.radians(factors.rotation)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     image = Image.new("L", (canvas, canvas))
@@ -90,23 +241,21 @@ def _flat(
 def _sketch(
     mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    size = len(mask)
-    paper = 238.0 + 0.3 * (ground.mean(-1) - ground.mean()) + 4.0 * grain(rng, size)
-    paper = mix(np.repeat(paper[..., None], 3, -1), ground, np.full((size, size), 0.15))
+    paper = 238.0 + 0.3 * (ground.mean(-1) - ground.mean()) + 4.0 * grain(rng)
+    paper = mix(np.repeat(paper[..., None], 3, -1), ground, np.full((SIZE, SIZE), 0.15))
     hatched = 0.22 * mask * (surface.mean(-1) < surface.mean())
     image = mix(paper, 0.6 * surface, hatched)
-    pencil = np.clip(edge(mask, 0.7 * size / 32) * (0.85 + 0.25 * grain(rng, size)), 0.0, 1.0)
+    pencil = np.clip(edge(mask, 0.7) * (0.85 + 0.25 * grain(rng)), 0.0, 1.0)
     return mix(image, 0.35 * surface + 10.0, pencil)
 
 
 def _neon_shape(
     mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, _rng: np.random.Generator
 ) -> np.ndarray:
-    size = len(mask)
     colour = surface.mean((0, 1)) + 25.0
-    tube = solid(size, 255.0 * colour / colour.max())
-    rim = edge(mask, 0.8 * size / 32)
-    halo = np.clip(1.1 * blur(rim, 2.2 * size / 32), 0.0, 1.0)
+    tube = solid(255.0 * colour / colour.max())
+    rim = edge(mask, 0.8)
+    halo = np.clip(1.1 * blur(rim, 2.2), 0.0, 1.0)
     image = mix(0.3 * ground, tube * 0.8, halo)
     return mix(image, 0.6 * tube + 102.0, rim)
 
@@ -114,26 +263,20 @@ def _neon_shape(
 def _watercolour(
     mask: np.ndarray, surface: np.ndarray, ground: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    size = len(mask)
-    paper = 0.45 * blur(ground, 1.5 * size / 32) + 138.0
-    wet = blur(mask, 0.9 * size / 32)
-    bleeding = np.clip((wet - 0.5 + 0.22 * clouds(rng, size, 9)) * 3.0 + 0.5, 0.0, 1.0)
-    pigment = 0.65 * blur(surface, 1.2 * size / 32) + 80.0
-    wash = np.clip(0.68 + 0.25 * clouds(rng, size, 5), 0.0, 1.0)
+    paper = 0.45 * blur(ground, 1.5) + 138.0
+    wet = blur(mask, 0.9)
+    bleeding = np.clip((wet - 0.5 + 0.22 * clouds(rng, 9)) * 3.0 + 0.5, 0.0, 1.0)
+    pigment = 0.65 * blur(surface, 1.2) + 80.0
+    wash = np.clip(0.68 + 0.25 * clouds(rng, 5), 0.0, 1.0)
     image = mix(paper, pigment, bleeding * wash)
-    return mix(image, 0.6 * pigment, 0.35 * edge(bleeding, 0.6 * size / 32))
+    return mix(image, 0.6 * pigment, 0.35 * edge(bleeding, 0.6))
 
 
-_STYLES = {
-    "flat": _flat,
-    "sketch": _sketch,
-    "neon": _neon_shape,
-    "watercolour": _watercolour,
-}
+_STYLES = {"flat": _flat, "sketch": _sketch, "neon": _neon_shape, "watercolour": _watercolour}
 
 
-def render_shape(factors: ShapeFactors, *, size: int = SIZE) -> np.ndarray:
-    """The picture of these factors, uint8 (size, size, 3); equal factors give equal pixels.
+def render_shape(factors: ShapeFactors) -> np.ndarray:
+    """Draw these factors, uint8 (SIZE, SIZE, 3); equal factors give equal pixels.
 
     Raises:
         ValueError: for a shape, background or style that is not known.
@@ -141,7 +284,7 @@ def render_shape(factors: ShapeFactors, *, size: int = SIZE) -> np.ndarray:
     if factors.style not in _STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, got {factors.style!r}")
     rng = np.random.default_rng(factors.noise)
-    ground = background_image(factors.background, rng, size=size)
-    surface = textured(factors, rng, size)
-    mask = shape_mask(factors, size=size)
+    ground = background_image(factors.background, rng)
+    surface = textured(factors, rng)
+    mask = shape_mask(factors)
     return to_uint8(_STYLES[factors.style](mask, surface, ground, rng))

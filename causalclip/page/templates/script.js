@@ -13,7 +13,7 @@ const compared = (a, b) => {
 for (const button of document.querySelectorAll("table.sortable th button")) {
   button.addEventListener("click", () => {
     const heading = button.closest("th"), place = heading.cellIndex;
-    const body = heading.closest("table").tBodies[0];
+    const table = heading.closest("table");
     // Figures are looked at from the top: the first click puts the largest there.
     const first = heading.classList.contains("number") ? "descending" : "ascending";
     const other = first === "descending" ? "ascending" : "descending";
@@ -21,37 +21,43 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
     for (const each of heading.parentElement.cells) each.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", order);
     const sign = order === "ascending" ? 1 : -1;
-    const rows = [...body.rows].map((row) => [comparable(row.cells[place]), row]);
+    const rows = [...table.tBodies].map((body) => [comparable(body.rows[0].cells[place]), body]);
     rows.sort(([a], [b]) => (a === "" || b === "" ? compared(a, b) : sign * compared(a, b)));
-    body.append(...rows.map(([, row]) => row));
+    table.append(...rows.map(([, body]) => body));
   });
 }
 
-// Runs: a link opens what it leads to; the field filters by name.
-const reveal = () => {
-  const target = location.hash && document.getElementById(location.hash.slice(1));
-  if (target instanceof HTMLDetailsElement) target.open = true;
-};
-addEventListener("hashchange", reveal);
-reveal();
+// The other readings of a method.
+for (const button of document.querySelectorAll(".unfold")) {
+  button.addEventListener("click", () => {
+    const open = button.getAttribute("aria-expanded") === "false";
+    button.setAttribute("aria-expanded", open);
+    for (const row of button.closest("tbody").querySelectorAll(".reading")) row.hidden = !open;
+  });
+}
+
+// Runs: the field selects rows of the table; a run is shown by the address of its link alone.
 const field = document.getElementById("run-filter");
-field.addEventListener("input", () => {
+const filter = () => {
   const words = field.value.toLowerCase().split(/\s+/);
   let count = 0;
-  for (const group of document.querySelectorAll(".group")) {
-    let shown = 0;
-    for (const run of group.querySelectorAll(".run")) {
-      const name = run.dataset.name.toLowerCase();
-      run.hidden = !words.every((word) => name.includes(word));
-      shown += !run.hidden;
-    }
-    group.hidden = !shown;
-    count += shown;
+  for (const body of document.querySelectorAll("#run-table tbody")) {
+    const name = body.textContent.toLowerCase();
+    body.hidden = !words.every((word) => name.includes(word));
+    count += !body.hidden;
   }
   document.getElementById("run-count").textContent = field.value ? `${count} runs` : "";
-});
+};
+field.addEventListener("input", filter);
+for (const link of document.querySelectorAll("a[data-runs]")) {
+  link.addEventListener("click", () => {
+    field.value = link.dataset.runs;
+    filter();
+  });
+}
 // Paper has nothing to click: all is open, but for the settings, which are long.
 addEventListener("beforeprint", () => {
+  for (const each of document.querySelectorAll("tr.reading")) each.hidden = false;
   for (const each of document.querySelectorAll("details:not(.all-settings)")) each.open = true;
 });
 
@@ -88,6 +94,8 @@ const KEEPS = {
   wrong: (item) => !item.right,
   uncertain: (item) => item.uncertainty >= item.run.uncertain,
   conflicting: (item) => item.conflict !== null && item.conflict >= item.run.conflicting,
+  better: (item) => item.right && item.other && !item.other.right,
+  worse: (item) => !item.right && item.other && item.other.right,
 };
 let items = [], limit = AT_ONCE;
 const choose = () => {
@@ -102,6 +110,18 @@ const choose = () => {
   if (form.class.selectedIndex < 0) form.class.value = "";
   if (form.domain.selectedIndex < 0) form.domain.value = "";
   form.domain.disabled = !domains.length;
+  const [run] = runs, old = form.other.value;
+  const others = form.run.value ? data.runs.filter((other) => other !== run && other.tested === run.tested) : [];
+  options(form.other, [["", "no other run"], ...others.map((other) => [other.anchor, other.name])]);
+  form.other.value = old;
+  if (form.other.selectedIndex < 0) form.other.value = "";
+  form.other.disabled = !others.length;
+  const other = others.find((each) => each.anchor === form.other.value);
+  const answered = new Map(other ? unpacked(other).map((item) => [item.image, item]) : []);
+  for (const item of items) item.other = answered.get(item.image);
+  const count = (a, b) => [...run.right].filter((right, k) => right === a && other.right[k] === b).length;
+  document.getElementById("compared").textContent = !other ? "" : `Of all ${run.count} images both have ${count("1", "1")} right and ${count("0", "0")} wrong; `
+    + `${count("1", "0")} are right in ${run.name} alone, ${count("0", "1")} in ${other.name} alone.`;
 };
 const tile = (item) => {
   const made = element("li", "", item.right ? "right" : "wrong");
@@ -116,7 +136,8 @@ const tile = (item) => {
     made.append(element("div", `${item.image.path}: ${item.image.reason}`, "lost"));
   }
   made.append(element("p", `${item.right ? "✓" : "✗"} ${item.prediction} ${shortly(item.probability)}`));
-  if (!item.right) made.append(element("p", `is ${item.label}`));
+  if (!item.right) made.append(element("p", `label: ${item.label}`));
+  if (item.other) made.append(element("p", `other run: ${item.other.right ? "✓" : "✗"} ${item.other.prediction}`));
   const numbers = element("p");
   numbers.append(element("span", `u ${shortly(item.uncertainty)}`));
   if (item.conflict !== null) numbers.append(" ", element("span", `conflict ${shortly(item.conflict)}`));
@@ -144,7 +165,7 @@ if (form) {
   options(form.run, [...data.runs.map((run) => [run.anchor, run.name]), ["", "every run"]]);
   form.addEventListener("change", (event) => {
     limit = AT_ONCE;
-    if (event.target.name === "run") choose();
+    if (["run", "other"].includes(event.target.name)) choose();
     show();
   });
   document.getElementById("more").addEventListener("click", () => { limit += 4 * AT_ONCE; show(); });

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from dassl.data.datasets import build_dataset
 from dassl.data.samplers import build_sampler
-from dassl.data.transforms import build_transform, interpolation_mode
+from dassl.data.transforms.transforms import build_transform, interpolation_mode
 from dassl.utils import read_image
 from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset
@@ -28,8 +28,7 @@ def build_data_loader(
 ) -> DataLoader:
     """Build a loader; in training a last, smaller batch is left out unless it is the only one.
 
-    Raises:
-        ValueError: there are no images, or the sampler makes no batch of them.
+    No images, or a sampler that makes no batch of them, are a ValueError.
     """
     if not data_source:
         raise ValueError(
@@ -40,14 +39,7 @@ def build_data_loader(
     loader = DataLoader(
         wrapper(cfg, data_source, transform=tfm, is_train=is_train),
         batch_size=batch_size,
-        sampler=build_sampler(
-            sampler_type,
-            cfg=cfg,
-            data_source=data_source,
-            batch_size=batch_size,
-            n_domain=n_domain,
-            n_ins=n_ins,
-        ),
+        sampler=build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
@@ -78,18 +70,17 @@ class DataManager:
         tfm_train = _transform(cfg, custom_tfm_train, is_train=True)
         tfm_test = _transform(cfg, custom_tfm_test, is_train=False)
 
-        node_x, node_u = cfg.DATALOADER.TRAIN_X, cfg.DATALOADER.TRAIN_U
+        node_x, node_u, node_test = (cfg.DATALOADER[key] for key in ("TRAIN_X", "TRAIN_U", "TEST"))
         if node_u.SAME_AS_X:
             node_u = node_x
         # In this order, because samplers draw random numbers when they are built.
-        self.train_loader_x = self._train_loader(cfg, node_x, self.dataset.train_x, tfm_train)
-        self.train_loader_u = None
+        self.train_loader_x = self._loader(cfg, node_x, self.dataset.train_x, tfm_train, True)
+        self.train_loader_u = self.val_loader = None
         if self.dataset.train_u:
-            self.train_loader_u = self._train_loader(cfg, node_u, self.dataset.train_u, tfm_train)
-        self.val_loader = None
+            self.train_loader_u = self._loader(cfg, node_u, self.dataset.train_u, tfm_train, True)
         if self.dataset.val:
-            self.val_loader = self._test_loader(cfg, self.dataset.val, tfm_test)
-        self.test_loader = self._test_loader(cfg, self.dataset.test, tfm_test)
+            self.val_loader = self._loader(cfg, node_test, self.dataset.val, tfm_test, False)
+        self.test_loader = self._loader(cfg, node_test, self.dataset.test, tfm_test, False)
 
         self.num_classes = self.dataset.num_classes
         self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
@@ -97,27 +88,18 @@ class DataManager:
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
 
-    def _train_loader(self, cfg: Any, node: Any, data: Sequence, transform: Any) -> DataLoader:
+    def _loader(
+        self, cfg: Any, node: Any, data: Sequence | None, transform: Any, is_train: bool
+    ) -> DataLoader:
         return build_data_loader(
             cfg,
             sampler_type=node.SAMPLER,
             data_source=data,
             batch_size=node.BATCH_SIZE,
-            n_domain=node.N_DOMAIN,
-            n_ins=node.N_INS,
+            n_domain=node.get("N_DOMAIN", 0),  # TEST has neither
+            n_ins=node.get("N_INS", 2),
             tfm=transform,
-            is_train=True,
-            dataset_wrapper=self._wrapper,
-        )
-
-    def _test_loader(self, cfg: Any, data: Sequence, transform: Any) -> DataLoader:
-        return build_data_loader(
-            cfg,
-            sampler_type=cfg.DATALOADER.TEST.SAMPLER,
-            data_source=data,
-            batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
-            tfm=transform,
-            is_train=False,
+            is_train=is_train,
             dataset_wrapper=self._wrapper,
         )
 
@@ -147,10 +129,7 @@ class DatasetWrapper(Dataset):
 
     Several transforms give img, img2, img3 ...; DATALOADER.K_TRANSFORMS > 1 makes each a list of
     that many augmented views (training only); DATALOADER.RETURN_IMG0 adds img0, not augmented.
-    Each is (3, H, W) with the transforms of `build_transform`.
-
-    Raises:
-        ValueError: several views without a transform.
+    Each is (3, H, W) with the transforms of `build_transform`. Several views need one.
     """
 
     def __init__(
@@ -189,19 +168,16 @@ class DatasetWrapper(Dataset):
         if self.transform is None:
             return {"img": image}
         several = isinstance(self.transform, (list, tuple))
-        transforms = self.transform if several else [self.transform]
-        return {
-            f"img{number}" if number > 1 else "img": self._apply(transform, image)
-            for number, transform in enumerate(transforms, start=1)
-        }
-
-    def _apply(self, transform: Callable, image: Any) -> Any:
-        views = [transform(image) for _ in range(self.k_tfm)]
-        return views[0] if self.k_tfm == 1 else views
+        views = {}
+        for number, transform in enumerate(self.transform if several else [self.transform], 1):
+            augmented = [transform(image) for _ in range(self.k_tfm)]
+            name = f"img{number}" if number > 1 else "img"
+            views[name] = augmented[0] if self.k_tfm == 1 else augmented
+        return views
 
 
 def _plain_transform(cfg: Any) -> Compose:
-    """Resize, tensor, and the normalisation if chosen: what img0 goes through."""
+    """Return the transform of img0: resize, tensor, and the normalisation if chosen."""
     steps = [Resize(cfg.INPUT.SIZE, interpolation=interpolation_mode(cfg)), ToTensor()]
     if "normalize" in cfg.INPUT.TRANSFORMS:
         steps.append(Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))

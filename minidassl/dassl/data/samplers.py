@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from dassl.utils.names import check_availability
+from dassl.utils.registry import check_availability
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
 
@@ -25,12 +25,7 @@ def _indices_by(data_source: Sequence, attribute: str) -> dict[int, list[int]]:
 
 
 class _DomainSampler(Sampler):
-    """Equal numbers from each of n_domain domains per batch, until a domain of it runs short.
-
-    Raises:
-        ValueError: too few domains, a batch that they do not divide, or a domain with too few
-            images for one batch.
-    """
+    """Equal numbers from each of n_domain domains per batch, until a domain of it runs short."""
 
     def __init__(self, data_source: Sequence, batch_size: int, n_domain: int | None = None) -> None:
         self.indices = _indices_by(data_source, "domain")
@@ -55,21 +50,18 @@ class _DomainSampler(Sampler):
             )
         iter(self)  # sets the length
 
-    def next_domains(self) -> list[int]:
-        """Return the domains of the next batch."""
+    def _next_domains(self) -> list[int]:
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[int]:
         remaining = {domain: list(indices) for domain, indices in self.indices.items()}
         order: list[int] = []
-        short = False
-        while not short:
-            for domain in self.next_domains():
+        while min(map(len, remaining.values())) >= self.per_domain:
+            for domain in self._next_domains():
                 drawn = random.sample(remaining[domain], self.per_domain)
                 order.extend(drawn)
                 gone = set(drawn)
                 remaining[domain] = [i for i in remaining[domain] if i not in gone]
-                short |= len(remaining[domain]) < self.per_domain
         self.length = len(order)
         return iter(order)
 
@@ -80,25 +72,19 @@ class _DomainSampler(Sampler):
 class RandomDomainSampler(_DomainSampler):
     """Each batch holds batch_size / n_domain images from each of n_domain random domains."""
 
-    def next_domains(self) -> list[int]:
-        """Draw the domains of the next batch."""
+    def _next_domains(self) -> list[int]:
         return random.sample(self.domains, self.n_domain)
 
 
 class SeqDomainSampler(_DomainSampler):
     """Each batch holds equally many random images from every domain, domains in order."""
 
-    def next_domains(self) -> list[int]:
-        """Return all domains in order."""
+    def _next_domains(self) -> list[int]:
         return sorted(self.domains)
 
 
 class RandomClassSampler(Sampler):
-    """Each batch holds n_ins images from each of batch_size // n_ins random classes.
-
-    Raises:
-        ValueError: a batch smaller than n_ins, or too few classes for one.
-    """
+    """Each batch holds n_ins images from each of batch_size // n_ins random classes."""
 
     def __init__(self, data_source: Sequence, batch_size: int, n_ins: int) -> None:
         if batch_size < n_ins:
@@ -139,33 +125,21 @@ class RandomClassSampler(Sampler):
         return self.length
 
 
-SAMPLERS = {
-    "RandomSampler": lambda data, batch_size, n_domain, n_ins: RandomSampler(data),
-    "SequentialSampler": lambda data, batch_size, n_domain, n_ins: SequentialSampler(data),
-    "RandomDomainSampler": lambda data, batch_size, n_domain, n_ins: RandomDomainSampler(
-        data, batch_size, n_domain
-    ),
-    "SeqDomainSampler": lambda data, batch_size, n_domain, n_ins: SeqDomainSampler(
-        data, batch_size
-    ),
-    "RandomClassSampler": lambda data, batch_size, n_domain, n_ins: RandomClassSampler(
-        data, batch_size, n_ins
-    ),
-}
-
-
 def build_sampler(
     sampler_type: str,
     cfg: Any = None,  # noqa: ARG001 (Dassl's signature)
-    data_source: Sequence | None = None,
+    data_source: Sequence = (),
     batch_size: int = 32,
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler:
-    """Build one of the five samplers by name.
-
-    Raises:
-        ValueError: an unknown name; names the nearest.
-    """
-    check_availability(sampler_type, list(SAMPLERS), "sampler")
-    return SAMPLERS[sampler_type](data_source, batch_size, n_domain, n_ins)
+    """Build one of the five samplers by name; raise ValueError for an unknown one."""
+    samplers = {
+        "RandomSampler": lambda: RandomSampler(data_source),
+        "SequentialSampler": lambda: SequentialSampler(data_source),
+        "RandomDomainSampler": lambda: RandomDomainSampler(data_source, batch_size, n_domain),
+        "SeqDomainSampler": lambda: SeqDomainSampler(data_source, batch_size),
+        "RandomClassSampler": lambda: RandomClassSampler(data_source, batch_size, n_ins),
+    }
+    check_availability(sampler_type, list(samplers), "sampler")
+    return samplers[sampler_type]()

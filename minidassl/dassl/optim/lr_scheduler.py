@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dassl.utils.names import check_availability
+from dassl.utils.registry import check_availability
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
@@ -92,23 +92,15 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> LRScheduler:
 
 
 def _schedule(optimizer: Optimizer, cfg: Any) -> LRScheduler:
+    steps = cfg.STEPSIZE
     if cfg.LR_SCHEDULER == "cosine":
         epochs: Any = float(cfg.MAX_EPOCH)  # a float in Dassl's checkpoints
         return CosineAnnealingLR(optimizer, epochs)
     if cfg.LR_SCHEDULER == "multi_step":
-        return MultiStepLR(optimizer, milestones=_milestones(cfg.STEPSIZE), gamma=cfg.GAMMA)
-    return StepLR(optimizer, step_size=_step_size(cfg), gamma=cfg.GAMMA)
-
-
-def _milestones(stepsize: Any) -> list[int]:
-    if not isinstance(stepsize, (list, tuple)):
-        raise TypeError(f"OPTIM.STEPSIZE must be a list for multi_step, got {stepsize!r}")
-    return list(stepsize)
-
-
-def _step_size(cfg: Any) -> int:
-    """Return the last of OPTIM.STEPSIZE; below 1 it means the whole training."""
-    size = cfg.STEPSIZE[-1] if isinstance(cfg.STEPSIZE, (list, tuple)) else cfg.STEPSIZE
-    if not isinstance(size, int):
-        raise TypeError(f"OPTIM.STEPSIZE must be an int for single_step, got {size!r}")
-    return size if size > 0 else cfg.MAX_EPOCH
+        if not isinstance(steps, (list, tuple)):
+            raise TypeError(f"OPTIM.STEPSIZE must be a list for multi_step, got {steps!r}")
+        return MultiStepLR(optimizer, milestones=list(steps), gamma=cfg.GAMMA)
+    step = steps[-1] if isinstance(steps, (list, tuple)) else steps
+    if not isinstance(step, int):
+        raise TypeError(f"OPTIM.STEPSIZE must be an int for single_step, got {step!r}")
+    return StepLR(optimizer, step_size=step if step > 0 else cfg.MAX_EPOCH, gamma=cfg.GAMMA)

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
-from dassl.utils.names import check_availability
+from dassl.utils.registry import check_availability
 from torch import nn, optim
 from torch.optim import Optimizer
 
-
-def _betas(cfg: Any) -> dict:
-    return {"betas": (cfg.ADAM_BETA1, cfg.ADAM_BETA2)}
-
-
-def _momentum(cfg: Any) -> dict:
-    return {
-        "momentum": cfg.MOMENTUM,
-        "dampening": cfg.SGD_DAMPNING,
-        "nesterov": cfg.SGD_NESTEROV,
-    }
-
-
-OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], Callable[[Any], dict]]] = {
-    "adam": (optim.Adam, _betas),
-    "amsgrad": (optim.Adam, lambda cfg: {**_betas(cfg), "amsgrad": True}),
-    "sgd": (optim.SGD, _momentum),
-    "rmsprop": (
-        optim.RMSprop,
-        lambda cfg: {"momentum": cfg.MOMENTUM, "alpha": cfg.RMSPROP_ALPHA},
-    ),
-    "radam": (optim.RAdam, lambda cfg: {**_betas(cfg), "decoupled_weight_decay": True}),
-    "adamw": (optim.AdamW, _betas),
+OPTIMIZERS = {
+    "adam": optim.Adam,
+    "amsgrad": partial(optim.Adam, amsgrad=True),
+    "sgd": optim.SGD,
+    "rmsprop": optim.RMSprop,
+    "radam": partial(optim.RAdam, decoupled_weight_decay=True),
+    "adamw": optim.AdamW,
 }
+
+
+def _options(cfg: Any) -> dict[str, Any]:
+    if cfg.NAME == "sgd":
+        sgd = {"dampening": cfg.SGD_DAMPNING, "nesterov": cfg.SGD_NESTEROV}
+        return {"momentum": cfg.MOMENTUM, **sgd}
+    if cfg.NAME == "rmsprop":
+        return {"momentum": cfg.MOMENTUM, "alpha": cfg.RMSPROP_ALPHA}
+    return {"betas": (cfg.ADAM_BETA1, cfg.ADAM_BETA2)}
 
 
 def build_optimizer(
@@ -53,13 +47,8 @@ def build_optimizer(
         param_groups = _parameters(model, optim_cfg)
     elif optim_cfg.STAGED_LR:
         warnings.warn("OPTIM.STAGED_LR is ignored where param_groups are given", stacklevel=2)
-    kind, options = OPTIMIZERS[optim_cfg.NAME]
-    return kind(
-        param_groups,
-        lr=optim_cfg.LR,
-        weight_decay=optim_cfg.WEIGHT_DECAY,
-        **options(optim_cfg),
-    )
+    rates = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
+    return OPTIMIZERS[optim_cfg.NAME](param_groups, **rates, **_options(optim_cfg))
 
 
 def _parameters(model: nn.Module | Iterable, cfg: Any) -> Iterable:

@@ -15,11 +15,11 @@ class AverageMeter:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything seen."""
+        """Forget all values."""
         self.val = self.avg = self.sum = self.count = 0
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
-        """Take in `val`, a number or a tensor (...) of one element, for `n` samples."""
+        """Add a value for `n` samples: a number or a tensor (...) of one element."""
         self.val = val.item() if isinstance(val, torch.Tensor) else val
         self.sum += self.val * n
         self.count += n
@@ -34,19 +34,13 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict: dict | None) -> None:
-        """Take in one value per name; None is nothing to report.
-
-        Raises:
-            TypeError: something that is no dictionary.
-        """
-        if input_dict is None:
-            return
-        if not isinstance(input_dict, dict):
+        """Add a value for each name; raise TypeError for anything but a dictionary or None."""
+        if input_dict is not None and not isinstance(input_dict, dict):
             raise TypeError(
                 "Input to MetricMeter.update() must be a dictionary, "
                 f"got {type(input_dict).__name__}"
             )
-        for name, value in input_dict.items():
+        for name, value in (input_dict or {}).items():
             self.meters[name].update(value)
 
     def __str__(self) -> str:

@@ -1,49 +1,55 @@
-"""Registry: names to classes, so that a configuration can say which class to build."""
+"""Registry: names to classes; an unknown name is answered with the nearest known ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
-from dassl.utils.names import check_availability
+
+class UnknownNameError(KeyError, ValueError):
+    """A name that is not among the known ones (Dassl raises a KeyError or a ValueError here)."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the repr
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'A' or 'B'?" with the nearest of the known names, or ""."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    nearest = [repr(by_lower[key]) for key in get_close_matches(name.lower(), by_lower, 3, 0.5)]
+    return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+
+
+def check_availability(requested: str, available: Sequence[str], kind: str = "name") -> None:
+    """Raise UnknownNameError unless `requested` is among `available`."""
+    if requested not in available:
+        known = ", ".join(sorted(available)) or "none (import the module that registers it)"
+        hint = did_you_mean(requested, available) or ";"
+        raise UnknownNameError(f"{requested!r} is not a known {kind}{hint} known: {known}")
 
 
 class Registry:
-    """Classes and functions by their `__name__`; a name is taken only once unless forced."""
+    """Classes and functions by their `__name__`, each taken once unless forced."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._objects: dict[str, Any] = {}
 
     def register(self, obj: Any = None, force: bool = False) -> Any:
-        """Register `obj`, or return a decorator that does.
-
-        Raises:
-            KeyError: the name is taken, and this one is not forced.
-        """
-        if obj is not None:
-            self._add(obj, force)
-            return None
-
-        def decorate(decorated: Any) -> Any:
-            self._add(decorated, force)
-            return decorated
-
-        return decorate
-
-    def _add(self, obj: Any, force: bool) -> None:
+        """Register `obj`, or return a decorator that does; raise KeyError for a taken name."""
+        if obj is None:
+            return lambda decorated: self.register(decorated, force) or decorated
         name = obj.__name__
         if name in self._objects and not force:
             raise KeyError(
                 f'An object named "{name}" was already registered in "{self._name}" registry'
             )
         self._objects[name] = obj
+        return None
 
     def get(self, name: str) -> Any:
-        """Return the object of that name.
-
-        Raises:
-            UnknownNameError: nobody registered it; lists the nearest names.
-        """
+        """Return the object of that name; raise UnknownNameError if there is none."""
         check_availability(name, self.registered_names(), self._name.lower())
         return self._objects[name]
 

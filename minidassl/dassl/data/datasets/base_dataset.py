@@ -9,19 +9,22 @@ import shutil
 import tarfile
 from collections import defaultdict
 from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
 
-from dassl.utils.files import download_url, mkdir_if_missing
-from dassl.utils.names import did_you_mean
+from dassl.utils.registry import did_you_mean
+from dassl.utils.tools import download_url, mkdir_if_missing
+
+
+def _read_only(attribute: str, doc: str) -> Any:
+    return property(attrgetter(attribute), doc=doc)
 
 
 class Datum:
     """One image: its path, class label, domain label and class name; read-only.
 
-    The attribute names are Dassl's, so that pickles go both ways.
-
-    Raises:
-        TypeError: a path that is no str.
-        FileNotFoundError: the image does not exist; names it.
+    The attribute names are Dassl's, so that pickles go both ways. A path that does not exist is a
+    FileNotFoundError.
     """
 
     def __init__(
@@ -36,34 +39,14 @@ class Datum:
         self._domain = domain
         self._classname = classname
 
-    @property
-    def impath(self) -> str:
-        """Path of the image file."""
-        return self._impath
-
-    @property
-    def label(self) -> int:
-        """Class label."""
-        return self._label
-
-    @property
-    def domain(self) -> int:
-        """Domain label."""
-        return self._domain
-
-    @property
-    def classname(self) -> str:
-        """Class name."""
-        return self._classname
+    impath: str = _read_only("_impath", "Path of the image file.")
+    label: int = _read_only("_label", "Class label.")
+    domain: int = _read_only("_domain", "Domain label.")
+    classname: str = _read_only("_classname", "Class name.")
 
 
 class DatasetBase:
-    """Training, unlabelled, validation and test images, and the classes among them.
-
-    Raises:
-        ValueError: no labelled training image, a label with two class names, or one that no split
-            has.
-    """
+    """Training, unlabelled, validation and test images, and the classes among them."""
 
     dataset_dir = ""  # folder of the data set below DATASET.ROOT
     domains: list[str] = []
@@ -88,8 +71,8 @@ class DatasetBase:
     def _complete_classnames(self, evaluated: Sequence[Datum]) -> None:
         """Name the classes that have no training image after the images they are evaluated on.
 
-        Without this, classnames would be shorter than the labels reach, and every class behind
-        the missing one would be read under its neighbour's name.
+        Without this, classnames would be shorter than the labels reach, and every class after the
+        missing one would be read under its neighbour's name.
         """
         added: dict[int, str] = {}
         for item in evaluated:
@@ -107,40 +90,13 @@ class DatasetBase:
             )
         self._classnames = [self._lab2cname[label] for label in sorted(self._lab2cname)]
 
-    @property
-    def train_x(self) -> Sequence[Datum]:
-        """Labelled training images."""
-        return self._train_x
-
-    @property
-    def train_u(self) -> Sequence[Datum] | None:
-        """Unlabelled training images, or None."""
-        return self._train_u
-
-    @property
-    def val(self) -> Sequence[Datum] | None:
-        """Validation images, or None."""
-        return self._val
-
-    @property
-    def test(self) -> Sequence[Datum] | None:
-        """Test images."""
-        return self._test
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        """Class name of each label."""
-        return self._lab2cname
-
-    @property
-    def classnames(self) -> list[str]:
-        """Class names in the order of the labels."""
-        return self._classnames
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes; always len(classnames)."""
-        return self._num_classes
+    train_x: Sequence[Datum] = _read_only("_train_x", "Labelled training images.")
+    train_u: Sequence[Datum] | None = _read_only("_train_u", "Unlabelled training images, or None.")
+    val: Sequence[Datum] | None = _read_only("_val", "Validation images, or None.")
+    test: Sequence[Datum] | None = _read_only("_test", "Test images.")
+    lab2cname: dict[int, str] = _read_only("_lab2cname", "Class name of each label.")
+    classnames: list[str] = _read_only("_classnames", "Class names in the order of the labels.")
+    num_classes: int = _read_only("_num_classes", "Number of classes; always len(classnames).")
 
     @staticmethod
     def get_num_classes(data_source: Sequence[Datum]) -> int:
@@ -151,8 +107,7 @@ class DatasetBase:
     def get_lab2cname(data_source: Sequence[Datum]) -> tuple[dict[int, str], list[str]]:
         """Return the class name of each label, and the names sorted by label.
 
-        Raises:
-            ValueError: a label with two names.
+        A label with two names is a ValueError.
         """
         names: dict[int, str] = {}
         for item in data_source:
@@ -166,24 +121,16 @@ class DatasetBase:
     def check_input_domains(
         self, source_domains: Sequence[str], target_domains: Sequence[str]
     ) -> None:
-        """Check the domains to train and to test on.
-
-        Raises:
-            ValueError: a list is empty, or holds a domain that this data set does not have.
-        """
-        for key, given in (("SOURCE", source_domains), ("TARGET", target_domains)):
-            if not given:
+        """Raise ValueError for an empty list of domains, or one that this data set lacks."""
+        for key, names in (("SOURCE", source_domains), ("TARGET", target_domains)):
+            if not names:
                 raise ValueError(
                     f"DATASET.{key}_DOMAINS must not be empty; domains: {', '.join(self.domains)}"
                 )
-            self.is_input_domain_valid(given)
+            self.is_input_domain_valid(names)
 
     def is_input_domain_valid(self, input_domains: Sequence[str]) -> None:
-        """Check the domains by name.
-
-        Raises:
-            ValueError: a domain that this data set does not have; names the nearest.
-        """
+        """Raise ValueError, with the nearest name, for a domain that this data set lacks."""
         for domain in input_domains:
             if domain not in self.domains:
                 raise ValueError(
@@ -192,26 +139,26 @@ class DatasetBase:
                 )
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download the archive `url` to `dst` (.zip, .tar, .tar.gz) and unpack it beside itself.
+        """Download the archive `url` to `dst` (.zip, .tar, .tar.gz) and unpack it into its folder.
 
         Raises:
-            RuntimeError: a .tar under a Python whose tarfile keeps nothing in its folder.
+            RuntimeError: a .tar under a Python whose tarfile cannot keep members in their folder.
         """
         if ".tar" in osp.basename(dst) and not hasattr(tarfile, "data_filter"):
             raise RuntimeError(
                 f"unpacking {dst} needs Python 3.10.12, 3.11.4 or a later one (tarfile's filters), "
                 f"got {platform.python_version()}"
             )
-        mkdir_if_missing(osp.dirname(dst))
+        folder = osp.dirname(dst)
+        mkdir_if_missing(folder)
         if from_gdrive:
             _download_from_drive(url, dst)
         else:
             download_url(url, dst)
         print("Extracting file ...")
-        folder = osp.dirname(dst)
         if tarfile.is_tarfile(dst):
             with tarfile.open(dst) as archive:
-                archive.extractall(folder, filter="data")  # nothing outside the folder
+                archive.extractall(folder, filter="data")
         else:
             shutil.unpack_archive(dst, folder)
         print(f"File extracted to {folder}")
@@ -246,17 +193,18 @@ class DatasetBase:
 
     def split_dataset_by_label(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
         """Group images by label, labels in the order of their first image."""
-        groups = defaultdict(list)
-        for item in data_source:
-            groups[item.label].append(item)
-        return groups
+        return _grouped(data_source, "label")
 
     def split_dataset_by_domain(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
         """Group images by domain, domains in the order of their first image."""
-        groups = defaultdict(list)
-        for item in data_source:
-            groups[item.domain].append(item)
-        return groups
+        return _grouped(data_source, "domain")
+
+
+def _grouped(data_source: Sequence[Datum], attribute: str) -> dict[int, list[Datum]]:
+    groups = defaultdict(list)
+    for item in data_source:
+        groups[getattr(item, attribute)].append(item)
+    return groups
 
 
 def _download_from_drive(url: str, dst: str) -> None:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from dassl.data.transforms.transforms import (
-    AVAI_CHOICES,
-    INTERPOLATION_MODES,
-    build_transform,
-    interpolation_mode,
-)
+from dassl.data.transforms.transforms import INTERPOLATION_MODES, build_transform
 
-__all__ = ["AVAI_CHOICES", "INTERPOLATION_MODES", "build_transform", "interpolation_mode"]
+__all__ = ["INTERPOLATION_MODES", "build_transform"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from dassl.data.transforms.augmentations import (
-    Cutout,
-    GaussianNoise,
-    InstanceNormalization,
-    RandomTranslation,
-)
-from dassl.data.transforms.randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
-from dassl.utils.names import check_availability
+import numpy as np
+import torch
+import torchvision.transforms.functional as F
+from dassl.utils.registry import check_availability
+from torch import Tensor
 from torchvision.transforms import (
     AutoAugment,
     AutoAugmentPolicy,
@@ -22,7 +21,9 @@ from torchvision.transforms import (
     GaussianBlur,
     InterpolationMode,
     Normalize,
+    RandAugment,
     RandomApply,
+    RandomChoice,
     RandomCrop,
     RandomGrayscale,
     RandomHorizontalFlip,
@@ -31,14 +32,12 @@ from torchvision.transforms import (
     ToTensor,
 )
 
+MAGNITUDES = 31  # RANDAUGMENT_M counts from 0 to 30
 INTERPOLATION_MODES = {
     "bilinear": InterpolationMode.BILINEAR,
     "bicubic": InterpolationMode.BICUBIC,
     "nearest": InterpolationMode.NEAREST,
 }
-
-# A step is (line printed, transform), made from the INPUT node. Dictionaries give the order.
-Step = tuple[str, Callable]
 
 
 def interpolation_mode(cfg: Any) -> InterpolationMode:
@@ -48,86 +47,147 @@ def interpolation_mode(cfg: Any) -> InterpolationMode:
     return INTERPOLATION_MODES[name]
 
 
-def _random_crop(node: Any) -> Step:
-    crop = RandomCrop(node.SIZE, padding=node.CROP_PADDING)
-    return f"random crop (padding = {node.CROP_PADDING})", crop
+# Transforms that torchvision lacks. Random numbers come from the generators that Dassl draws from
+# (Python's, and NumPy's for cutout), in the same order.
 
 
-def _random_resized_crop(node: Any) -> Step:
-    crop = RandomResizedCrop(
-        node.SIZE, scale=node.RRCROP_SCALE, interpolation=INTERPOLATION_MODES[node.INTERPOLATION]
-    )
-    return f"random resized crop (size={node.SIZE}, scale={node.RRCROP_SCALE})", crop
+class RandomTranslation:
+    """With probability p enlarge to 9/8 and cut out a random (height, width); else only resize."""
+
+    def __init__(self, height: int, width: int, p: float = 0.5) -> None:
+        self.height, self.width, self.p = height, width, p
+
+    def __call__(self, image: Any) -> Any:  # a PIL image; torchvision's hints know tensors alone
+        """Return a resized image, or a crop of a larger one."""
+        if random.uniform(0, 1) > self.p:
+            return F.resize(image, [self.height, self.width])
+        tall, wide = round(self.height * 1.125), round(self.width * 1.125)
+        left = round(random.uniform(0, wide - self.width))
+        top = round(random.uniform(0, tall - self.height))
+        return F.crop(F.resize(image, [tall, wide]), top, left, self.height, self.width)
 
 
-def _policy(name: str, policy: AutoAugmentPolicy) -> Callable[[Any], Step]:
-    return lambda node: (f"{name} policy", AutoAugment(policy, fill=[128, 128, 128]))
+class InstanceNormalization:
+    """Give each channel of one image zero mean and unit standard deviation."""
+
+    def __init__(self, eps: float = 1e-8) -> None:
+        self.eps = eps  # for a channel of one colour
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the normalised image (C, H, W)."""
+        pixels = image.flatten(1)  # (C, H * W)
+        mean, std = pixels.mean(1), pixels.std(1)
+        return (image - mean[:, None, None]) / (std[:, None, None] + self.eps)
 
 
-def _randaugment(node: Any) -> Step:
-    n, m = node.RANDAUGMENT_N, node.RANDAUGMENT_M
-    return f"randaugment (n={n}, m={m})", RandAugment(n, m)
+class Cutout:
+    """Blank n_holes squares of `length` pixels around random centres; they may cross the border.
+
+    DeVries and Taylor, arXiv 1708.04552.
+    """
+
+    def __init__(self, n_holes: int = 1, length: int = 16) -> None:
+        self.n_holes, self.length = n_holes, length
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return a copy of the image (C, H, W) with its squares blank."""
+        height, width = image.shape[1:]
+        half = self.length // 2
+        image = image.clone()
+        for _ in range(self.n_holes):
+            y, x = np.random.randint(height), np.random.randint(width)
+            image[:, max(y - half, 0) : y + half, max(x - half, 0) : x + half] = 0.0
+        return image
 
 
-def _color_jitter(node: Any) -> Step:
-    b, c, s, h = (getattr(node, f"COLORJITTER_{letter}") for letter in "BCSH")
-    jitter = ColorJitter(brightness=b, contrast=c, saturation=s, hue=h)
-    return f"color jitter (brightness={b}, contrast={c}, saturation={s}, hue={h})", jitter
+class GaussianNoise:
+    """With probability p add noise N(mean, std^2) to every pixel."""
+
+    def __init__(self, mean: float = 0.0, std: float = 0.15, p: float = 0.5) -> None:
+        self.mean, self.std, self.p = mean, std, p
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the image (C, H, W), or a noisy copy."""
+        if random.uniform(0, 1) > self.p:
+            return image
+        return image + (torch.randn(image.shape) * self.std + self.mean)
 
 
-def _gaussian_blur(node: Any) -> Step:
-    blur = RandomApply([GaussianBlur(node.GB_K)], p=node.GB_P)
-    return f"gaussian blur (kernel={node.GB_K})", blur
+Step = tuple[str, Callable[[], Callable]]
+"""The line printed, and what makes the transform."""
+AVAI_CHOICES = (
+    "random_flip random_resized_crop normalize instance_norm random_crop random_translation "
+    "center_crop cutout imagenet_policy cifar10_policy svhn_policy randaugment "
+    "randaugment_fixmatch randaugment2 gaussian_noise colorjitter randomgrayscale gaussian_blur"
+).split()  # center_crop, as in Dassl, changes nothing: testing always does it, training never
 
 
-def _cutout(node: Any) -> Step:
-    n, length = node.CUTOUT_N, node.CUTOUT_LEN
-    return f"cutout (n_holes={n}, length={length})", Cutout(n, length)
+def _image_steps(node: Any) -> dict[str, Step]:
+    """Return the steps for PIL images, in their order, from the INPUT node."""
+    size, n, m = node.SIZE, node.RANDAUGMENT_N, node.RANDAUGMENT_M
+    b, c, s, h = (node[f"COLORJITTER_{letter}"] for letter in "BCSH")
+    mode = INTERPOLATION_MODES[node.INTERPOLATION]
+    return {
+        "random_translation": ("random translation", lambda: RandomTranslation(*size)),
+        "random_crop": (
+            f"random crop (padding = {node.CROP_PADDING})",
+            lambda: RandomCrop(size, padding=node.CROP_PADDING),
+        ),
+        "random_resized_crop": (
+            f"random resized crop (size={size}, scale={node.RRCROP_SCALE})",
+            lambda: RandomResizedCrop(size, scale=node.RRCROP_SCALE, interpolation=mode),
+        ),
+        "random_flip": ("random flip", RandomHorizontalFlip),
+        **{f"{policy.value}_policy": _policy(policy) for policy in AutoAugmentPolicy},
+        "randaugment": (f"randaugment (n={n}, m={m})", lambda: _randaugment(n, m)),
+        "randaugment_fixmatch": (f"randaugment_fixmatch (n={n})", lambda: _any_magnitude(n)),
+        "randaugment2": (f"randaugment2 (n={n})", lambda: _any_magnitude(n, p=0.6)),
+        "colorjitter": (
+            f"color jitter (brightness={b}, contrast={c}, saturation={s}, hue={h})",
+            lambda: ColorJitter(brightness=b, contrast=c, saturation=s, hue=h),
+        ),
+        "randomgrayscale": ("random gray scale", lambda: RandomGrayscale(p=node.RGS_P)),
+        "gaussian_blur": (
+            f"gaussian blur (kernel={node.GB_K})",
+            lambda: RandomApply([GaussianBlur(node.GB_K)], p=node.GB_P),
+        ),
+    }
 
 
-def _normalize(node: Any) -> Step:
-    normalize = Normalize(mean=node.PIXEL_MEAN, std=node.PIXEL_STD)
-    return f"normalization (mean={node.PIXEL_MEAN}, std={node.PIXEL_STD})", normalize
+def _tensor_steps(node: Any) -> dict[str, Step]:
+    """Return the steps for tensors, in their order."""
+    return {
+        "cutout": (
+            f"cutout (n_holes={node.CUTOUT_N}, length={node.CUTOUT_LEN})",
+            lambda: Cutout(node.CUTOUT_N, node.CUTOUT_LEN),
+        ),
+        "normalize": (
+            f"normalization (mean={node.PIXEL_MEAN}, std={node.PIXEL_STD})",
+            lambda: Normalize(mean=node.PIXEL_MEAN, std=node.PIXEL_STD),
+        ),
+        "gaussian_noise": (
+            f"gaussian noise (mean={node.GN_MEAN}, std={node.GN_STD})",
+            lambda: GaussianNoise(node.GN_MEAN, node.GN_STD),
+        ),
+        "instance_norm": ("instance normalization", InstanceNormalization),
+    }
 
 
-def _gaussian_noise(node: Any) -> Step:
-    noise = GaussianNoise(node.GN_MEAN, node.GN_STD)
-    return f"gaussian noise (mean={node.GN_MEAN}, std={node.GN_STD})", noise
+def _policy(policy: AutoAugmentPolicy) -> Step:
+    return f"{policy.value} policy", lambda: AutoAugment(policy, fill=[128, 128, 128])
 
 
-def _instance_norm(_node: Any) -> Step:
-    return "instance normalization", InstanceNormalization()
+def _randaugment(n: int, m: int) -> RandAugment:
+    """Return n operations at magnitude m (Cubuk et al., arXiv 1909.13719)."""
+    if not 0 <= m < MAGNITUDES:
+        raise ValueError(f"INPUT.RANDAUGMENT_M must be from 0 to {MAGNITUDES - 1}, got {m}")
+    return RandAugment(n, m, MAGNITUDES)
 
 
-IMAGE_STEPS: dict[str, Callable[[Any], Step]] = {
-    "random_translation": lambda node: ("random translation", RandomTranslation(*node.SIZE)),
-    "random_crop": _random_crop,
-    "random_resized_crop": _random_resized_crop,
-    "random_flip": lambda node: ("random flip", RandomHorizontalFlip()),
-    "imagenet_policy": _policy("imagenet", AutoAugmentPolicy.IMAGENET),
-    "cifar10_policy": _policy("cifar10", AutoAugmentPolicy.CIFAR10),
-    "svhn_policy": _policy("svhn", AutoAugmentPolicy.SVHN),
-    "randaugment": _randaugment,
-    "randaugment_fixmatch": lambda node: (
-        f"randaugment_fixmatch (n={node.RANDAUGMENT_N})",
-        RandAugmentFixMatch(node.RANDAUGMENT_N),
-    ),
-    "randaugment2": lambda node: (
-        f"randaugment2 (n={node.RANDAUGMENT_N})",
-        RandAugment2(node.RANDAUGMENT_N),
-    ),
-    "colorjitter": _color_jitter,
-    "randomgrayscale": lambda node: ("random gray scale", RandomGrayscale(p=node.RGS_P)),
-    "gaussian_blur": _gaussian_blur,
-}
-TENSOR_STEPS: dict[str, Callable[[Any], Step]] = {
-    "cutout": _cutout,
-    "normalize": _normalize,
-    "gaussian_noise": _gaussian_noise,
-    "instance_norm": _instance_norm,
-}
-# center_crop may be named, as in Dassl: testing always does it, training never.
-AVAI_CHOICES = [*IMAGE_STEPS, *TENSOR_STEPS, "center_crop"]
+def _any_magnitude(n: int, p: float = 1.0) -> Compose:
+    """Return n operations at random magnitudes, as FixMatch (Sohn et al., arXiv 2001.07685)."""
+    one = RandomChoice([RandAugment(1, m, MAGNITUDES) for m in range(MAGNITUDES)])
+    return Compose([RandomApply([one], p)] * n)
 
 
 def build_transform(
@@ -147,31 +207,29 @@ def build_transform(
     for choice in chosen:
         check_availability(choice, AVAI_CHOICES, "transform (INPUT.TRANSFORMS)")
     print(f"Building transform_{'train' if is_train else 'test'}")
-    steps = _train_steps(cfg, chosen) if is_train else _test_steps(cfg, chosen)
-    return Compose([_announced(step) for step in steps])
-
-
-def _announced(step: Step) -> Callable:
-    line, transform = step
-    print(f"+ {line}")
-    return transform
+    interpolation_mode(cfg)  # refused by name before it is read as a key
+    transforms = []
+    for line, make in (_train_steps if is_train else _test_steps)(cfg, chosen):
+        print(f"+ {line}")
+        transforms.append(make())
+    return Compose(transforms)
 
 
 def _train_steps(cfg: Any, choices: Sequence[str]) -> Iterator[Step]:
-    node, mode = cfg.INPUT, interpolation_mode(cfg)
+    size = cfg.INPUT.SIZE
     if "random_crop" not in choices and "random_resized_crop" not in choices:
-        yield f"resize to {node.SIZE[0]}x{node.SIZE[1]}", Resize(node.SIZE, interpolation=mode)
-    yield from (make(node) for name, make in IMAGE_STEPS.items() if name in choices)
-    yield "to torch tensor of range [0, 1]", ToTensor()
-    yield from (make(node) for name, make in TENSOR_STEPS.items() if name in choices)
+        resize = partial(Resize, size, interpolation=interpolation_mode(cfg))
+        yield f"resize to {size[0]}x{size[1]}", resize
+    yield from (step for name, step in _image_steps(cfg.INPUT).items() if name in choices)
+    yield "to torch tensor of range [0, 1]", ToTensor
+    yield from (step for name, step in _tensor_steps(cfg.INPUT).items() if name in choices)
 
 
 def _test_steps(cfg: Any, choices: Sequence[str]) -> Iterator[Step]:
-    node, mode = cfg.INPUT, interpolation_mode(cfg)
-    larger = max(node.SIZE)
-    yield f"resize the smaller edge to {larger}", Resize(larger, interpolation=mode)
-    yield f"{node.SIZE[0]}x{node.SIZE[1]} center crop", CenterCrop(node.SIZE)
-    yield "to torch tensor of range [0, 1]", ToTensor()
-    for name in ("normalize", "instance_norm"):
-        if name in choices:
-            yield TENSOR_STEPS[name](node)
+    size, larger = cfg.INPUT.SIZE, max(cfg.INPUT.SIZE)
+    resize = partial(Resize, larger, interpolation=interpolation_mode(cfg))
+    yield f"resize the smaller edge to {larger}", resize
+    yield f"{size[0]}x{size[1]} center crop", partial(CenterCrop, size)
+    yield "to torch tensor of range [0, 1]", ToTensor
+    steps = _tensor_steps(cfg.INPUT)
+    yield from (steps[name] for name in ("normalize", "instance_norm") if name in choices)

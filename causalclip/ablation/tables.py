@@ -1,0 +1,182 @@
+"""The tables of an ablation, from a YAML file, and the rows that they have for a recipe."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from causalclip.errors import UserError
+from causalclip.records.identity import counted_value
+from causalclip.runs.variant import parse_value
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: the method with some settings of its own, and how its tests are read."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """By their names below the method's node."""
+    reading: str = ""
+    """A reading of results.json; `template/0` is a member; empty for the method's own."""
+    shots: str = ""
+    """Images a class; empty for those of the whole ablation."""
+    epoch: str = ""
+    """The epoch whose checkpoint is tested; empty for the last."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The method that is ablated: a recipe, and the settings that were given in addition."""
+
+    node: str
+    """The method's node below TRAINER."""
+    settings: Mapping[str, Any]
+    """All of the node's, defaults too, as JSON values."""
+    epochs: int = 1
+    """Of a training."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a setting by its name below the node."""
+        return self.settings[name]
+
+    def pairs(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return KEY VALUE pairs of those settings that differ from the reference's."""
+        return tuple(
+            word
+            for name, value in settings.items()
+            if counted_value("", parse_value(str(value))) != self.settings[name]
+            for word in (f"TRAINER.{self.node}.{name}", str(value))
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """Variants as the rows of a table, or as the content of a figure."""
+
+    title: str
+    rows: Mapping[str, Mapping[str, Any]]
+    """By name: settings in capitals, fields of `Variant`, and `each` to repeat the row."""
+    columns: tuple[str, ...] = ()
+    """The quantities that are printed."""
+    figure: str = ""
+    """The function that draws it, in place of a table."""
+    ladder: str = ""
+    """The name of the first row of a ladder, whose further rows add a part of the method each."""
+    least: Mapping[str, int] = field(default_factory=dict)
+    """Settings of the reference that must not be smaller."""
+
+    def variants(self, reference: Reference) -> list[Variant]:
+        """Return the rows for a reference.
+
+        Raises:
+            UserError: the reference has too small a setting.
+        """
+        for name, least in self.least.items():
+            if reference[name] < least:
+                key = f"TRAINER.{reference.node}.{name}"
+                raise UserError(f"{key} must be at least {least}, got {reference[name]}")
+        if self.ladder:
+            return ladder(self.ladder, self.rows, reference)
+        return [v for name, row in self.rows.items() for v in _expanded(name, row, reference)]
+
+
+def _expanded(name: str, row: Mapping[str, Any], reference: Reference) -> Iterator[Variant]:
+    """Yield a row, or one for each value of the setting that `each` names."""
+    for values in _repeats(row.get("each", ""), reference):
+        settings = {key: _filled(value, values) for key, value in row.items() if key.isupper()}
+        others = {k: v.format(**values) for k, v in row.items() if not k.isupper() and k != "each"}
+        if [] not in settings.values():  # a list without its only value
+            yield Variant(name.format(**values), settings, **others)
+
+
+def _repeats(each: str, reference: Reference) -> list[dict[str, Any]]:
+    """Return what stands for the names in braces, for each repetition of a row."""
+    if not each:
+        return [{"epochs": reference.epochs}]
+    among = reference.epochs if each == "epochs" else reference[each]
+    if isinstance(among, int):
+        return [{"index": index, "number": index + 1} for index in range(among)]
+    known = list(dict.fromkeys(among))
+    return [{"value": v, "others": [other for other in known if other != v]} for v in known]
+
+
+def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_filled(item, values) for item in value]
+    names = {f"{{{name}}}": known for name, known in values.items()}
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def ladder(
+    first: str, parts: Mapping[str, Mapping[str, Any]], reference: Reference
+) -> list[Variant]:
+    """Return rows that begin with none of the parts and add one each; the last is the method.
+
+    A part that the reference does not have is marked, and is not in the last row.
+
+    Args:
+        first: name of the row without any part.
+        parts: by name: settings `without` and `with` it, the settings that it is
+            `present_by` (default: all of `without`), the one whose value None is the `same_as`, and
+            settings of the reference under which it is left out (`unless`).
+        reference: the method.
+    """
+    parts = {
+        name: part
+        for name, part in parts.items()
+        if "unless" not in part or reference.pairs(part["unless"])
+    }
+    names, on = list(parts), {}
+    rows = [Variant(first, _switched_off(parts))]
+    for number, (name, part) in enumerate(parts.items(), start=1):
+        present = _is_present(part, reference)
+        on |= {} if present else part["with"]
+        off = _switched_off({name: parts[name] for name in names[number:]})
+        rows.append(Variant(f"+ {name}{'' if present else ' (not in the method)'}", {**off, **on}))
+    return [*rows, Variant("the method")]
+
+
+def _switched_off(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {key: value for part in parts.values() for key, value in part["without"].items()}
+
+
+def _is_present(part: Mapping[str, Any], reference: Reference) -> bool:
+    values = {name: reference[name] for name in part.get("present_by", part["without"])}
+    if "same_as" in part:
+        same = reference[part["same_as"]]
+        values = {name: same if value is None else value for name, value in values.items()}
+    return any(value not in (part["without"][name], None) for name, value in values.items())
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """All tables and figures of one method."""
+
+    method: str
+    recipe_of: str
+    """The protocol whose recipe the method runs with."""
+    dataset: str
+    seeds: tuple[str, ...]
+    notes: Mapping[str, str]
+    """By split: what the figures were measured on, for the headings."""
+    tables: Mapping[str, Table]
+
+    @classmethod
+    def of(cls, method: str) -> Ablation:
+        """Return the ablation of the file that is named after the method."""
+        path = Path(__file__).with_name(f"{method.lower()}.yaml")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        named = {name: content[name] for name in ("recipe_of", "dataset", "notes")}
+        tables = {name: Table(**table) for name, table in content["tables"].items()}
+        return cls(method, **named, seeds=tuple(content["seeds"]), tables=tables)
+
+    def function(self, name: str, module: str = "") -> Callable[..., Any]:
+        """Return a function of the method's own module, or of its `figures`, imported only now."""
+        full = f"causalclip.ablation.{self.method.lower()}{module and f'_{module}'}"
+        return getattr(importlib.import_module(full), name)

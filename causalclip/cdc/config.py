@@ -1,0 +1,147 @@
+"""CDC's settings. The defaults are the closest reading of what is published.
+
+[paper] is its abstract, [second-hand] what others report of its tables, [TMC] the trusted
+multi-view classification it builds on; the rest is ours. The values that measurement chose stand
+in the recipes `tuned` (configs/trainers/CDC).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from causalclip.cdc.evidence import FUSIONS, EvidenceKind, FusionName
+from causalclip.cdc.views import AS_CONFIGURED, PUBLISHED_VIEWS
+
+Vision = Literal["coupled", "independent", "none"]
+Learn = Literal["all", "tokens"]
+NoiseScale = Literal["absolute", "relative"]
+EvidenceOffset = Literal["image", "training"]
+Loss = Literal["trusted", "cross_entropy", "base"]
+Reduction = Literal["mean", "sum"]
+DiversityOf = Literal["features", "residuals"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CDCConfig:
+    """M templates with L = L_cls + beta L_de + gamma L_con, and the fusion of their answers.
+
+    Raises:
+        ValueError: settings that exclude each other; quotes the fields in backticks.
+    """
+
+    n_templates: int = 4
+    """Number of templates M, one semantic each [second-hand]."""
+    n_ctx: int = 2
+    """Number of learned tokens of a template."""
+    ctx_init: str = "a photo of a"
+    """Words that the tokens start from; empty for a random start."""
+    prompt_depth: int = 9
+    """Number of transformer blocks with prompts."""
+    base: str = ""
+    """Prompt method that each template is a model of, with its settings; empty: as vision says."""
+    vision: Vision = "coupled"
+    """Image prompts: MaPLe's coupled ones, IVLP's in both encoders, or none."""
+    share_projections: bool = False
+    """With coupled: share one text-to-image projection a depth among the templates."""
+    learn: Learn = "all"
+    """With coupled: tokens keeps the projections as they start [second-hand]."""
+    # Equal templates would give L_de no gradient.
+    init_noise: float = 0.1
+    """Standard deviation of the noise that separates the templates at the start."""
+    noise_scale: NoiseScale = "relative"
+    """Unit of init_noise; relative: the words' own standard deviation, about 0.02."""
+    views: tuple[str, ...] = PUBLISHED_VIEWS
+    """Augmentation families, one a template [second-hand]; as_configured is INPUT.TRANSFORMS."""
+    crop_all_views: bool = False
+    """Crop at random in every family: the second augmentation set [second-hand]."""
+    evidence: EvidenceKind = "exp"
+    """Function from logits to evidence; softplus is [TMC]'s."""
+    evidence_offset: EvidenceOffset = "training"
+    """Logit of no evidence: the image's mean, or the training images' mean zero-shot logit."""
+    loss: Loss = "trusted"
+    """Loss of an opinion: trusted [paper, TMC], plain cross_entropy of a softmax, or the base's."""
+    loss_reduction: Reduction = "sum"
+    """Reduction over the opinions: sum [TMC], or mean, a step 1 / (M + 1) times as large."""
+    fused_loss: bool = True
+    """Score the fused answer in addition to the templates' [TMC]."""
+    kl_weight: float = 0.0
+    """Weight of the KL term; 1 in [TMC], but at CLIP's scale it would dominate."""
+    kl_epochs: int = 0
+    """Number of epochs over which kl_weight grows linearly [TMC]; 0: constant."""
+    fusion: FusionName = "dempster"
+    """Fusion rule of the answer; dempster is [TMC]'s, probabilities and logits are means."""
+    discount: float | Literal["fit", "geometric"] | None = None
+    """eta in [1/M, 1] of discounted; None, geometric: 1/M; fit: on the validation split."""
+    beta: float = 0.1
+    """Weight of L_de on text features."""
+    beta_image: float | None = None
+    """Weight of L_de on image features; None: as beta."""
+    diversity_of: DiversityOf = "features"
+    """Vectors that L_de separates; residuals are unit features minus those of CLIP itself."""
+    gamma: float = 5.0
+    """Weight of L_con between texts and the hand-crafted ones."""
+    gamma_image: float | None = 0.0
+    """Weight of L_con between images and the frozen tower's; None: as gamma."""
+
+    anchors: tuple[str, ...] = ()
+    """Text with {} that takes the place of t^0 in L_con and residuals, one a template; () : t^0."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that exclude each other."""
+        if self.anchors and len(self.anchors) != self.n_templates:
+            raise ValueError(
+                f"`anchors` must be empty or one for each of `n_templates` {self.n_templates}, "
+                f"got {len(self.anchors)}"
+            )
+        if wrong := [anchor for anchor in self.anchors if anchor.count("{}") != 1]:
+            raise ValueError(f"`anchors` must each hold one {{}}, got {wrong[0]!r}")
+        self._check_fusion()
+        self._check_weights()
+        if self.crop_all_views and AS_CONFIGURED in self.views:
+            raise ValueError(
+                f"`crop_all_views` must be False where `views` holds {AS_CONFIGURED}, whose crop "
+                "is that of INPUT.TRANSFORMS, got True"
+            )
+
+    @property
+    def regularised(self) -> bool:
+        """Whether L_de or L_con has a weight."""
+        return any((self.beta, self.gamma, *self.image_weights))
+
+    @property
+    def compares_images(self) -> bool:
+        """Whether L_con or L_de needs image features of the frozen tower."""
+        beta, gamma = self.image_weights
+        return bool(gamma or (beta and self.diversity_of == "residuals"))
+
+    @property
+    def image_weights(self) -> tuple[float, float]:
+        """Weights of L_de and L_con on image features; 0 without image prompts."""
+        if self.vision == "none":
+            return 0.0, 0.0
+        beta = self.beta if self.beta_image is None else self.beta_image
+        gamma = self.gamma if self.gamma_image is None else self.gamma_image
+        return beta, gamma
+
+    def _check_fusion(self) -> None:
+        eta, least = self.discount, 1 / self.n_templates
+        if isinstance(eta, (int, float)) and eta < least:
+            allowed = f"None or geometric, fit or a number in [{least:g}, 1]"
+            raise ValueError(f"`discount` must be {allowed}, got {eta}")
+        no_opinion = FUSIONS[self.fusion].evidence is None
+        if self.loss == "trusted" and self.fused_loss and no_opinion:
+            kind = f"`loss` is trusted and `fusion` is {self.fusion}, which gives no opinion"
+            raise ValueError(f"`fused_loss` must be False where {kind}, got True")
+        if self.loss == "base" and not self.base:
+            raise ValueError("`base` must name a prompt method where `loss` is base, got ''")
+        if self.loss == "base" and self.fused_loss:
+            raise ValueError("`fused_loss` must be False where `loss` is base, got True")
+
+    def _check_weights(self) -> None:
+        if (weight := self.kl_weight) and self.loss != "trusted":
+            raise ValueError(f"`kl_weight` must be 0 where `loss` is {self.loss}, got {weight}")
+        for name in ("beta_image", "gamma_image"):
+            # without image prompts nothing that learns shapes the image features
+            if self.vision == "none" and (weight := getattr(self, name)):
+                raise ValueError(f"`{name}` must be 0 where `vision` is none, got {weight}")

@@ -1,1 +1,0 @@
-"""Bundled weights and their model cards."""

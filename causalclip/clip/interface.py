@@ -1,0 +1,199 @@
+"""The interface of a CLIP to the methods, and its implementation for OpenAI's classes.
+
+Texts are N rows of L tokens, images R x R pixels, features E numbers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from causalclip.clip.openai_clip import CLIPModel, byte_pairs, is_vit, padded_tokens, uses_gelu
+
+Args = tuple[Any, ...]  # of a module's forward, as its hooks receive them
+Kwargs = dict[str, Any]
+T = TypeVar("T")
+
+
+class Tokenizer(ABC):
+    """Texts to token ids."""
+
+    start: int  # special tokens before those of the text
+    added: int  # special tokens in all
+
+    @abstractmethod
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of the tokens of `text`, without special ones."""
+
+    @abstractmethod
+    def pad(self, texts: list[str], context_length: int) -> Tensor:
+        """Return token ids (N, context_length) with special tokens; cut what is longer."""
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens of `text`, special ones included."""
+        return len(self.ids(text)) + self.added
+
+    def __call__(
+        self, texts: str | Sequence[str], context_length: int, *, cut: bool = False
+    ) -> Tensor:
+        """Return token ids (N, context_length), int64; arguments and errors as of `tokenize`."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        for text in () if cut else texts:
+            if (length := self.count(text)) > context_length:
+                raise ValueError(
+                    f"{text!r} takes {length} tokens, more than the context length {context_length}"
+                )
+        return self.pad(texts, context_length).long()
+
+
+class OpenAITokenizer(Tokenizer):
+    """OpenAI's byte pairs between a start and an end token, padded with zeros."""
+
+    start, added = 1, 2
+
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of the tokens of `text`, without special ones."""
+        return byte_pairs.encode(text)
+
+    def pad(self, texts: list[str], context_length: int) -> Tensor:
+        """Return token ids (N, context_length); cut a longer text before its end token."""
+        return padded_tokens(texts, context_length, truncate=True)
+
+
+OPENAI_TOKENIZER = OpenAITokenizer()
+
+
+def tokenize(texts: str | Sequence[str], context_length: int = 77, *, cut: bool = False) -> Tensor:
+    """Return OpenAI's token ids (N, context_length) of `texts`, int64, padded with zeros.
+
+    With `cut` a text that is longer than the context loses its last tokens but the end token.
+
+    Raises:
+        ValueError: a text longer than the context without `cut`; the message quotes it.
+    """
+    return OPENAI_TOKENIZER(texts, context_length, cut=cut)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A transformer tower as prompts see it."""
+
+    width: int  # D
+    blocks: Sequence[nn.Module]
+    entry: Any
+    """Text: the embedding, which returns (N, L, D). Image: the module that receives the tokens
+    (B, L, D) before the first block."""
+    axis: int  # of the tokens in a block's input: 1 for (N, L, D), 0 for (L, N, D)
+    pools_patches: bool = False
+    """Whether more than the class token is read after the last block: prompts must leave there."""
+    rotary: bool = False  # whether a block gets rotary positions `rope`, (L', 2 d) for L' patches
+    norm: str = "ln_1"  # the name of a block's normalisation before its attention
+
+
+class Backbone(ABC):
+    """A CLIP as the methods see it."""
+
+    context_length: int  # L
+    embed_dim: int  # E
+    image_size: int  # R
+    tokenizer: Tokenizer
+    name: str = "OpenAI's CLIP"
+    architecture: str  # what its features depend on besides the weights; empty for OpenAI's own
+
+    @abstractmethod
+    def text_tower(self) -> Tower:
+        """Return the text transformer; raise ValueError if it takes no prompts."""
+
+    @abstractmethod
+    def image_tower(self) -> Tower:
+        """Return the image transformer; raise ValueError if it takes no prompts."""
+
+    @abstractmethod
+    def encode_text_truncated(self, tokens: Tensor) -> Tensor:
+        """Return `encode_text` of tokens (N, L), without computing what no text of them reads."""
+
+
+class OpenAIBackbone(Backbone):
+    """A model of OpenAI's classes: blocks on (L, N, D), a causal mask in the text tower."""
+
+    tokenizer = OPENAI_TOKENIZER
+
+    def __init__(self, model: CLIPModel) -> None:
+        self.model = model
+        self.context_length = model.context_length
+        self.embed_dim = model.text_projection.shape[1]
+        self.image_size = model.visual.input_resolution
+        self.architecture = "gelu" if uses_gelu(model) else ""
+
+    def text_tower(self) -> Tower:
+        """Return the text transformer."""
+        tower = self.model.transformer
+        return Tower(tower.width, tower.resblocks, self.model.token_embedding, axis=0)
+
+    def image_tower(self) -> Tower:
+        """Return the Vision Transformer; raise ValueError for a ResNet."""
+        if not is_vit(self.model):
+            raise ValueError(
+                "image prompts need a ViT backbone, got a ResNet: use a method with text prompts "
+                "alone"
+            )
+        visual = self.model.visual
+        return Tower(visual.transformer.width, visual.transformer.resblocks, visual.ln_pre, axis=0)
+
+    def encode_text_truncated(self, tokens: Tensor) -> Tensor:
+        """Run the model's own forward up to the longest text of the batch."""
+        length = int(tokens.argmax(dim=-1).max()) + 1  # the end token has the largest id
+        positions = {"positional_embedding": self.model.positional_embedding[:length]}
+        with ExitStack() as stack:
+            for block in self.model.transformer.resblocks:
+                handle = block.attn.register_forward_pre_hook(fit_mask, with_kwargs=True)
+                stack.callback(handle.remove)
+            return encode_with(self.model, positions, tokens[:, :length])
+
+
+def fit_mask(_module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    """Fit the causal mask of an attention, if any, to its tokens (L, N, D); a forward pre-hook."""
+    mask, length = kwargs.get("attn_mask"), len(args[0])
+    if mask is not None:
+        kwargs = {**kwargs, "attn_mask": mask.new_full((length, length), float("-inf")).triu(1)}
+    return args, kwargs
+
+
+def run_with(
+    clip: Any, replaced: Mapping[str, Tensor], function: Callable[..., T], *args: Any
+) -> T:
+    """Return `function(clip, *args)` with some of the model's tensors replaced, by their names."""
+    tensors = {f"clip.{name}": value for name, value in replaced.items()}
+    return functional_call(_Call(clip, function), tensors, args, tie_weights=False)
+
+
+def encode_with(clip: nn.Module, replaced: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+    """Return `clip.encode_text(tokens)` with some of its tensors replaced, by their names."""
+    return run_with(clip, replaced, lambda clip: clip.encode_text(tokens))
+
+
+class _Call(nn.Module):
+    def __init__(self, clip: Any, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.clip, self.function = clip, function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(self.clip, *args)
+
+
+def backbone_of(model: nn.Module) -> Backbone:
+    """Return the interface of a model that `load_clip` returned."""
+    return model if isinstance(model, Backbone) else OpenAIBackbone(cast(CLIPModel, model))
+
+
+def openai_model(model: nn.Module, what: str) -> CLIPModel:
+    """Return a model of OpenAI's classes, which `what` needs; raise ValueError for open_clip's."""
+    if isinstance(model, Backbone):
+        raise ValueError(f"{what} needs a CLIP of OpenAI's classes, got {model.name}")
+    return cast(CLIPModel, model)

@@ -1,0 +1,155 @@
+"""The data of a trainer: Dassl's DataManager with the backbone's preprocessing, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from dassl.data import DataManager
+from dassl.data.datasets import DatasetBase, build_dataset
+from dassl.data.transforms import build_transform
+from dassl.utils import set_random_seed
+from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
+from yacs.config import CfgNode
+
+from causalclip.clip.open_clip_backbone import preprocessing_of
+from causalclip.engine.draws import generators_kept
+from causalclip.engine.loading import training_loader
+from causalclip.files.text import has_controls
+
+INPUT_KEYS = {"mean": "PIXEL_MEAN", "std": "PIXEL_STD"}
+END_TOKENS = ("<|startoftext|>", "<|endoftext|>")  # OpenAI's tokenizer ends the text there
+
+
+def attach_data(trainer: Any, views: list | None = None) -> None:
+    """Set the loaders and the classes of a trainer, as Dassl's `build_data_loader` does.
+
+    INPUT of `trainer.cfg` becomes the preprocessing of the backbone, where the backbone states one.
+    `views` are training transforms, one a view; None takes INPUT.TRANSFORMS.
+
+    Raises:
+        ValueError: fewer than two classes, a class name that no prompt can hold, domains of a data
+            set that has none, or an unknown backbone.
+    """
+    trainer.cfg = cfg = with_preprocessing(trainer.cfg)
+    trainer.dm = dm = DataManager(
+        cfg, custom_tfm_train=views, custom_tfm_test=squashing_transform(cfg)
+    )
+    check_dataset(cfg, dm.dataset)
+    trainer.train_loader_x = training_loader(dm.train_loader_x, cfg)
+    for name in ("train_loader_u", "val_loader", "test_loader", "num_classes"):
+        setattr(trainer, name, getattr(dm, name))
+    trainer.num_source_domains, trainer.lab2cname = dm.num_source_domains, dm.lab2cname
+
+
+def build_seeded_dataset(cfg: CfgNode) -> DatasetBase:
+    """Build a data set under its seed, as a training does; restore the random generators.
+
+    Building may draw a split or few shots and store them, and the draw must be that of a training.
+
+    Raises:
+        ValueError, OSError: data that cannot be used.
+    """
+    with generators_kept():
+        if cfg.SEED >= 0:
+            set_random_seed(cfg.SEED)
+        return build_dataset(cfg)
+
+
+def attach_classes(trainer: Any, classnames: Sequence[str]) -> None:
+    """Set K classes, in the order of their labels, and the test transform, without a data set."""
+    cfg = trainer.cfg
+    transform = squashing_transform(cfg) or build_transform(cfg, is_train=False)
+    empty = SimpleNamespace(classnames=list(classnames), train_x=(), val=(), test=())
+    trainer.dm = SimpleNamespace(dataset=empty)
+    trainer.test_loader = SimpleNamespace(
+        dataset=SimpleNamespace(data_source=(), transform=transform)
+    )
+    trainer.train_loader_x = trainer.train_loader_u = trainer.val_loader = None
+    trainer.num_classes, trainer.num_source_domains = len(classnames), 0
+    trainer.lab2cname = dict(enumerate(classnames))
+
+
+def check_dataset(cfg: CfgNode, dataset: DatasetBase) -> None:
+    """Raise for a data set that no method can be run on.
+
+    Raises:
+        ValueError: domains for a data set without any, fewer than two classes, or a class name that
+            no prompt can hold.
+    """
+    domains = [*cfg.DATASET.SOURCE_DOMAINS, *cfg.DATASET.TARGET_DOMAINS]
+    if domains and not getattr(dataset, "domains", ()):
+        raise ValueError(
+            f"DATASET.SOURCE_DOMAINS and TARGET_DOMAINS must be empty for {cfg.DATASET.NAME}, "
+            f"which has no domains, got {', '.join(map(str, domains))}"
+        )
+    names = list(dataset.classnames)
+    if len(names) < 2:
+        raise ValueError(f"{cfg.TRAINER.NAME} needs two classes or more, got {names}")
+    check_printable(names, f"the class names of {cfg.DATASET.NAME}")
+
+
+def check_printable(names: Iterable[Any], what: str) -> None:
+    """Raise for the first class name that no prompt can hold.
+
+    Raises:
+        ValueError: names it; the message begins with `what`.
+    """
+    for name in names:
+        if not _is_printable(name):
+            raise ValueError(
+                f"{what} must be printed text in UTF-8 without {' and '.join(END_TOKENS)}, "
+                f"got {name!r:.80}"
+            )
+
+
+def _is_printable(name: Any) -> bool:
+    if not isinstance(name, str) or not name.strip() or any(token in name for token in END_TOKENS):
+        return False
+    return not has_controls(name)
+
+
+def with_preprocessing(cfg: CfgNode) -> CfgNode:
+    """Return the configuration with the backbone's own preprocessing under INPUT, and log it.
+
+    OpenAI's backbones state none; the configuration's stays.
+
+    Raises:
+        ValueError: a backbone of an unknown name.
+    """
+    backbone = cfg.MODEL.BACKBONE.NAME
+    preprocessing = {
+        INPUT_KEYS.get(name, name.upper()): value
+        for name, value in preprocessing_of(backbone).items()
+    }
+    changed = {
+        key: value
+        for key, value in preprocessing.items()
+        if _as_list(cfg.INPUT.get(key)) != _as_list(value)
+    }
+    if not changed:
+        return cfg
+    values = ", ".join(f"INPUT.{key} {value}" for key, value in changed.items())
+    print(f"Preprocessing of {backbone}: {values}, in place of the configuration's")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.update(changed)
+    cfg.freeze()
+    return cfg
+
+
+def _as_list(value: object) -> object:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def squashing_transform(cfg: CfgNode) -> Callable | None:
+    """Return the test transform of INPUT.RESIZE_MODE squash; None takes the toolkit's own."""
+    inputs = cfg.INPUT
+    if inputs.get("RESIZE_MODE", "shortest") == "shortest":
+        return None
+    mode = InterpolationMode(inputs.INTERPOLATION)
+    steps = [Resize(tuple(inputs.SIZE), interpolation=mode), ToTensor()]
+    if "normalize" in inputs.TRANSFORMS:
+        steps.append(Normalize(mean=inputs.PIXEL_MEAN, std=inputs.PIXEL_STD))
+    return Compose(steps)

@@ -1,0 +1,297 @@
+"""FeatureTrainer: a method fitted on frozen image features, without gradient descent."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, cast
+
+import torch
+from dassl.data.data_manager import build_data_loader
+from dassl.engine.trainer import SimpleTrainer
+from torch import Tensor
+from yacs.config import CfgNode
+
+from causalclip.clip.interface import backbone_of
+from causalclip.clip.texts import check_distinct_classes
+from causalclip.data.identity import data_digests
+from causalclip.engine.checkpoint_file import (
+    POINTER,
+    check_identity,
+    checkpoint_path,
+    load_state,
+    read_checkpoint,
+)
+from causalclip.engine.checkpoints import Checkpointer
+from causalclip.engine.data import attach_classes, attach_data
+from causalclip.engine.evaluation import evaluate
+from causalclip.engine.feature_cache import Encoder, ImageSet, encoder_of
+from causalclip.engine.fit import FitModule, FitT
+from causalclip.engine.frozen_clip import FrozenCLIP
+from causalclip.engine.loading import shown_by, training_loader
+from causalclip.engine.prediction import Prediction
+from causalclip.records.json_types import plain
+from causalclip.records.results import peak_memory_mb, training_cost
+from causalclip.settings.check import check_cfg
+from causalclip.settings.search import SearchSpace
+from causalclip.settings.table import Setting
+
+# Keys of the data set that a fit does not depend on: a place, and what is tested.
+UNFITTED_KEYS = ("ROOT", "TARGET_DOMAINS", "TEST_CORRELATION")
+
+
+class FeatureTrainer(SimpleTrainer, Generic[FitT]):
+    """A method on CLIP's own image features: `fit_class`, `fit` and `predict_features`.
+
+    A method without a `fit_class` learns nothing. Images are seen after the test transform: an
+    augmented image has no feature to keep.
+    """
+
+    config_node: str
+    settings_table: Mapping[str, Setting] = {}
+    model_name = "fit"
+    fit_class: type[FitT] | None = None
+    model: FitModule[FitT]
+
+    backbones = "all"
+    """As in PromptTrainer."""
+    image_tower_untouched = True
+    several_processes = False
+    search_space: SearchSpace = {}
+
+    def __init__(self, cfg: CfgNode, *, classnames: Sequence[str] | None = None) -> None:
+        """Build the method; with K class names in place of a data set it only predicts."""
+        self.given_classnames = classnames
+        super().__init__(cfg)
+
+    # Dassl's hooks
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Raise for settings that this method cannot run with, before any work.
+
+        Raises:
+            ValueError: names the key, what is allowed and what came.
+        """
+        check_cfg(cfg, self.config_node, self.settings_table)
+
+    def build_data_loader(self) -> None:
+        """Set the loaders and the classes; see `attach_data` and `attach_classes`.
+
+        Raises:
+            ValueError: a data set or a setting that cannot be used.
+        """
+        if self.given_classnames is not None:
+            attach_classes(self, self.given_classnames)
+        else:
+            attach_data(self)
+
+    def build_model(self) -> None:
+        """Load the CLIP and build the method.
+
+        Raises:
+            ValueError: settings that do not suit the backbone.
+        """
+        self.backbone = FrozenCLIP.from_cfg(self.cfg, self.settings, self.device)
+        self.clip = self.backbone.model
+        check_distinct_classes(self.classnames, backbone_of(self.clip).tokenizer)
+        self.checkpointer = Checkpointer(self)
+        if self.fit_class is not None:
+            self.model = FitModule(self.fit_class, self.device)
+            self.register_model(self.model_name, self.model)
+        self.build_method()
+
+    def train(self) -> None:
+        """Fit, save and test; a finished fit of the same inputs in the output folder is reused."""
+        start = time.perf_counter()
+        if self.fit_class is None:
+            print(f"{type(self).__name__} learns nothing: evaluation only")
+        elif self._reuse():
+            self.checkpointer.training_cost = training_cost(self.output_dir)
+        else:
+            self.model.hold(self.fit(), self.fitted_with())
+            self.checkpointer.training_cost = {
+                "seconds": time.perf_counter() - start,
+                "images": len(self.dm.dataset.train_x),
+                "learnable_parameters": sum(t.numel() for t in self.fitted.state().values()),
+                "peak_memory_mb": peak_memory_mb(self.device),
+            }
+            self.save_model(0, self.output_dir)
+        if self.fit_class is not None:
+            self.check_fit()
+            print("Finish training")
+        if not self.cfg.TEST.NO_TEST or self.fit_class is None:
+            self.test()
+        elapsed = round(time.perf_counter() - start)
+        print(f"Elapsed: {datetime.timedelta(seconds=elapsed)}")
+
+    def _reuse(self) -> bool:
+        folder = Path(self.cfg.RESUME or self.output_dir) / self.model_name
+        if not (folder / POINTER).exists():
+            return False
+        path = checkpoint_path(folder, None)
+        checkpoint = read_checkpoint(path)
+        check_identity(checkpoint, self.checkpointer.identity(), path)
+        load_state(self.model, checkpoint["state_dict"], path)
+        same = self.model.fitted_with == self.fitted_with()
+        how = "the same settings, nothing to fit" if same else "other settings, fitting again"
+        print(f"Fitted before with {how}: {path}")
+        return same
+
+    def test(self, split: str | None = None) -> float:
+        """Evaluate on a split and write its results; return the accuracy in per cent.
+
+        Raises:
+            ValueError: the data set has no such split, or an empty one.
+        """
+        return evaluate(self, split)
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Write the fit as a checkpoint; as Dassl's."""
+        self.checkpointer.save(*args, **kwargs)
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load a fit for an evaluation; see `Checkpointer.load`.
+
+        Raises:
+            ValueError: a checkpoint of another method or backbone, or one `check_fit` refuses.
+            FileNotFoundError: no checkpoint in `directory`.
+        """
+        self.checkpointer.load(directory, epoch)
+        if self.fit_class is not None:
+            self.check_fit()
+
+    def model_inference(self, images: Tensor) -> Tensor:
+        """Return class log-probabilities (B, K), which Dassl's generic code expects."""
+        return self.predict(images).main.probabilities.clamp_min(1e-12).log()
+
+    # Facts
+
+    @property
+    def settings(self) -> CfgNode:
+        """The method's own node of the configuration."""
+        return self.cfg.TRAINER[self.config_node]
+
+    @cached_property
+    def classnames(self) -> list[str]:
+        """The class names of this run, in the order of their labels."""
+        return list(self.dm.dataset.classnames)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """CLIP's own image tower after the test transform, with its cache on disk."""
+        return encoder_of(self)
+
+    @property
+    def fitted(self) -> FitT:
+        """The fit that was made or loaded last, on this trainer's device."""
+        assert self.model.fit is not None, "neither fitted nor loaded yet"
+        return self.model.fit
+
+    @property
+    def fitted_classnames(self) -> list[str]:
+        """The classes of the fit."""
+        return self.model.fitted_with["classnames"]
+
+    def fitted_with(self) -> dict[str, Any]:
+        """Return everything a fit depends on, as JSON values."""
+        data = plain(self.cfg.DATASET)
+        images = data_digests(self.dm.dataset, self.cfg.DATASET.ROOT)
+        return {
+            "weights": self.backbone.digest,
+            "settings": plain(self.settings),
+            "data": {key: value for key, value in data.items() if key not in UNFITTED_KEYS},
+            "seed": self.cfg.SEED,
+            "input": plain(self.cfg.INPUT),
+            "classnames": self.classnames,
+            "images": {name: digest for name, digest in images.items() if name != "test"},
+        }
+
+    def details(self) -> dict[str, Any]:
+        """Return the facts of the fit for results.json."""
+        return {} if self.fit_class is None else dict(self.fitted.facts)
+
+    # A method defines
+
+    @classmethod
+    def knows_other_classes(cls, settings: CfgNode) -> bool:
+        """Return whether the method, so set, can name classes that it was not trained on."""
+        return True
+
+    def build_method(self) -> None:
+        """Encode what the method needs once, such as the class names."""
+
+    def fit(self) -> FitT:
+        """Return what the training images give, as a `fit_class`.
+
+        Raises:
+            NotImplementedError: unless a subclass defines it.
+        """
+        raise NotImplementedError
+
+    def check_fit(self) -> None:
+        """Raise for a fit, just made or loaded, that does not serve this run's classes.
+
+        Raises:
+            ValueError: says why.
+        """
+
+    def predict_features(self, features: Tensor) -> Prediction:
+        """Return the readings of the encoder's features (B, D) in fp32.
+
+        Raises:
+            NotImplementedError: unless a subclass defines it.
+        """
+        raise NotImplementedError
+
+    def image_sets(self) -> Iterator[ImageSet]:
+        """Yield the images whose features this method reads from the feature cache."""
+        yield ImageSet.of(self.dm.dataset.test)
+
+    @torch.no_grad()
+    def augmented_passes(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield features (N, D) in fp32 and labels (N,) of the training images, `count` times.
+
+        Each pass draws its augmentation anew; the images keep their order.
+        """
+        loader = build_data_loader(
+            self.cfg,
+            sampler_type="SequentialSampler",
+            data_source=self.dm.dataset.train_x,
+            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            tfm=shown_by(self.train_loader_x).transform,
+            is_train=False,
+        )
+        images = cast(Iterable[dict[str, Any]], training_loader(loader, self.cfg))
+        for _ in range(count):
+            batches = [(self.encoder.encode(batch["img"]), batch["label"]) for batch in images]
+            features, labels = zip(*batches, strict=True)
+            yield torch.cat(features).float(), torch.cat(labels).to(self.device)
+
+    # Prediction
+
+    def require_same_classes(self) -> None:
+        """Raise, in `check_fit`, if this run has other classes than the fit.
+
+        Raises:
+            ValueError: names both lists.
+        """
+        if self.fitted_classnames != self.classnames:
+            raise ValueError(
+                f"{self.cfg.TRAINER.NAME} knows only its {len(self.fitted_classnames)} classes "
+                f"({', '.join(self.fitted_classnames[:5])}, ...), this run has "
+                f"{len(self.classnames)} ({', '.join(self.classnames[:5])}, ...): use a zero-shot "
+                "or prompt method for new classes"
+            )
+
+    def predict(self, images: Tensor) -> Prediction:
+        """Return the readings of images (B, 3, H, W)."""
+        return self.predict_features(self.encoder.encode(images).float())
+
+    def predictor(self) -> Callable[[Tensor], Prediction]:
+        """Return what predicts features; a fit in fp32 under PREC amp too, it is no network."""
+        if self.fit_class is None:
+            return self.predict_features
+        return torch.autocast(self.device.type, enabled=False)(self.predict_features)

@@ -1,0 +1,104 @@
+"""Where the numbers of a training go: TensorBoard, Weights & Biases, MLflow, or several of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from causalclip.errors import UserError
+
+TENSORBOARD = "tensorboard"
+"""Opened by Dassl."""
+
+
+class ScalarWriter(Protocol):
+    """As torch's SummaryWriter."""
+
+    def add_scalar(self, tag: str, value: float, step: int | None = None) -> None:
+        """Write one number."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class Wandb:
+    """A run of Weights & Biases; WANDB_MODE, WANDB_PROJECT and its other variables count."""
+
+    def __init__(self, folder: str, config: Mapping[str, Any]) -> None:
+        import wandb  # pyright: ignore[reportMissingImports]
+
+        project = os.environ.get("WANDB_PROJECT", "causalclip")
+        self.run = wandb.init(dir=folder, project=project, config=dict(config))
+
+    def add_scalar(self, tag: str, value: float, step: int | None = None) -> None:
+        """Write one number."""
+        self.run.log({tag: float(value), "step": step})  # its own steps may never fall: ours do
+
+    def close(self) -> None:
+        """End the run."""
+        self.run.finish()
+
+
+class MLflow:
+    """A run of MLflow; MLFLOW_TRACKING_URI and its other variables count."""
+
+    def __init__(self, folder: str, config: Mapping[str, Any]) -> None:
+        import mlflow  # pyright: ignore[reportMissingImports]
+
+        self.client = mlflow.MlflowClient()
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "causalclip")
+        experiment = self.client.get_experiment_by_name(name)
+        known = experiment.experiment_id if experiment else self.client.create_experiment(name)
+        self.run_id = self.client.create_run(known, run_name=folder).info.run_id
+        for key, value in config.items():
+            self.client.log_param(self.run_id, key, str(value)[:500])
+
+    def add_scalar(self, tag: str, value: float, step: int | None = None) -> None:
+        """Write one number."""
+        self.client.log_metric(self.run_id, tag, float(value), step=step or 0)
+
+    def close(self) -> None:
+        """End the run."""
+        self.client.set_terminated(self.run_id)
+
+
+LOGGERS: dict[str, Callable[[str, Mapping[str, Any]], ScalarWriter]] = {
+    "wandb": Wandb,
+    "mlflow": MLflow,
+}
+"""By the name in TRAIN.LOGGERS."""
+
+
+class Several:
+    """Writers as one."""
+
+    def __init__(self, writers: Sequence[ScalarWriter]) -> None:
+        self.writers = writers
+
+    def add_scalar(self, tag: str, value: float, step: int | None = None) -> None:
+        """Write one number to all."""
+        for writer in self.writers:
+            writer.add_scalar(tag, value, step)
+
+    def close(self) -> None:
+        """Close all."""
+        for writer in self.writers:
+            writer.close()
+
+
+def open_loggers(
+    names: Sequence[str], folder: str, config: Mapping[str, Any]
+) -> list[ScalarWriter]:
+    """Return the writers of names, without TensorBoard's.
+
+    Raises:
+        UserError: one that is not installed.
+    """
+    writers = []
+    for name in (name for name in names if name != TENSORBOARD):
+        try:
+            writers.append(LOGGERS[name](folder, config))
+        except ImportError as error:
+            raise UserError(f"TRAIN.LOGGERS {name}: pip install 'causalclip[{name}]'") from error
+    return writers

@@ -1,0 +1,101 @@
+"""The frame of a training's steps: clock, log, checkpoints in time, and signals."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from causalclip.engine import stopping
+from causalclip.engine.distributed import from_all, is_main, world_size
+from causalclip.engine.loading import Epochs
+from causalclip.engine.training_log import TrainingLog
+from causalclip.records.results import peak_memory_mb, training_cost
+
+if TYPE_CHECKING:
+    from causalclip.engine.prompt_trainer import PromptTrainer
+
+
+class TrainingSession:
+    """One training of one trainer, from `start` to `end`."""
+
+    def __init__(self, trainer: PromptTrainer) -> None:
+        """Hold the trainer, whose loader, checkpoints and counters are used."""
+        self.trainer = trainer
+        self.log = TrainingLog(every_step=trainer.device.type == "cpu")
+        self._start = 0.0
+
+    def start(self) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def begin_epoch(self) -> None:
+        """Let the loader draw this epoch, from the batch on that a stopped run had reached."""
+        trainer, loader = self.trainer, self.trainer.train_loader_x
+        if isinstance(loader, Epochs):
+            loader.epoch = trainer.epoch
+            first = trainer.epoch == trainer.start_epoch
+            loader.done = trainer.checkpointer.step if first else 0
+        stopping.training_begins()
+
+    def end_step(self, loss: Tensor, accuracy: Tensor) -> dict[str, float] | None:
+        """Log a step's loss and accuracy, tensors of one element; return the printed means.
+
+        Raises:
+            Stopped: the process was told to stop, and its state is saved.
+            FloatingPointError: a loss that is NaN or infinite.
+        """
+        trainer, every = self.trainer, self.trainer.cfg.TRAIN.PRINT_FREQ
+        done, batches = trainer.batch_idx + 1, trainer.num_batches
+        # Several processes must agree on a save, and look for it less often.
+        looks = world_size() == 1 or done % every == 0
+        if done < batches and isinstance(trainer.train_loader_x, Epochs) and looks:
+            self._save_if_due(trainer.epoch, step=done)
+        self.log.add(loss, accuracy)
+        return self.log.due(epoch=trainer.epoch + 1, batch=done, batches=batches, every=every)
+
+    def end_epoch(self) -> None:
+        """Call `on_epoch`, write a checkpoint that is due, and stop if a signal asks for it.
+
+        Raises:
+            Stopped: the process was told to stop, and its state is saved.
+        """
+        if self.trainer.on_epoch is not None:
+            self.trainer.on_epoch(self.trainer)
+        self._save_if_due(self.trainer.epoch + 1, step=0)
+        stopping.training_ends()
+
+    def _save_if_due(self, epochs: int, *, step: int) -> None:
+        checkpointer = self.trainer.checkpointer
+        # One decision for all processes: each has its own clock and gets its own signals.
+        due, signals = zip(*from_all((checkpointer.is_due(), stopping.asked())), strict=True)
+        # The last epoch has its checkpoint.
+        if any(due) and is_main() and epochs < self.trainer.max_epoch:
+            checkpointer.save_step(epochs, step)
+        if any(signals):
+            self._close_loader()
+            stopping.stop(next(filter(None, signals)))
+
+    def _close_loader(self) -> None:
+        if isinstance(self.trainer.train_loader_x, Epochs):
+            self.trainer.train_loader_x.close()
+
+    def end(self) -> None:
+        """End the loading processes and record the cost of the training."""
+        self._close_loader()
+        trainer = self.trainer
+        epochs = trainer.max_epoch - trainer.start_epoch
+        if epochs == 0:  # a finished run is evaluated again
+            trainer.checkpointer.training_cost = training_cost(trainer.output_dir)
+            return
+        trainer.checkpointer.training_cost = {
+            "seconds": time.perf_counter() - self._start,
+            "epochs": epochs,
+            "resumed_from_epoch": trainer.start_epoch,
+            "steps": epochs * len(trainer.train_loader_x),
+            "images": len(trainer.dm.dataset.train_x),
+            "learnable_parameters": trainer.learned,
+            "peak_memory_mb": peak_memory_mb(trainer.device),
+            "curve": self.log.curve(),
+        }

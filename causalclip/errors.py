@@ -1,0 +1,51 @@
+"""Errors that a user can fix: a command prints them in one line and exits with 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from safetensors import SafetensorError
+
+from causalclip.files.text import visible
+
+
+class UserError(Exception):
+    """Something that the user typed, or that a file contains, is wrong; the message says what."""
+
+
+INPUT_ERRORS = (
+    UserError,
+    ValueError,
+    OSError,
+    FloatingPointError,  # a loss or an output is NaN
+    SafetensorError,
+)
+"""Errors that causalclip, Dassl and Pillow raise for wrong data, files and numbers."""
+
+_SHARED_MEMORY = ("out of shared memory", "shared memory(shm)", "unable to write to file </torch_")
+
+CONFIGURATION_ERRORS = (KeyError, AssertionError, AttributeError, TypeError, ImportError)
+"""Errors of yacs for wrong settings, of registries for names, and of missing packages."""
+
+
+def sentence(error: BaseException) -> str:
+    """Return what an error says in one line; of a loading process, what was said there."""
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if text.startswith("Caught ") and "DataLoader worker" in text:
+        text = text.strip().splitlines()[-1].partition(": ")[2]  # the end of its traceback
+    return "\n".join(map(visible, text.split("\n"))) or type(error).__name__
+
+
+def is_shared_memory_full(error: BaseException) -> bool:
+    """Return whether the processes of a loader had no room in /dev/shm, which torch words so."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHARED_MEMORY)
+
+
+def unknown(what: str, name: str, known: Iterable[str], *, of: str = "") -> str:
+    """Return the sentence for a name that is none of `known`; `of` says whose names they are."""
+    known = list(known)
+    folded = {other.lower(): other for other in known}
+    near = [folded[other] for other in get_close_matches(name.lower(), folded, cutoff=0.5)]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"unknown {what} {name}{of and f' of {of}'}; known: {' '.join(known)}{hint}"

@@ -1,0 +1,109 @@
+"""Read files that may come from anyone: regular ones of a bounded size, and YAML without tags."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MOST_YAML_BYTES = 100_000
+MOST_YAML_NODES = 10_000
+"""Values of a file after each alias is replaced by what it stands for."""
+MOST_YAML_DIGITS = 40
+"""Of an integer: a longer one cannot be printed, and none is needed."""
+
+
+def require_regular(path: str | os.PathLike) -> int:
+    """Return the size of a regular file in bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a folder, a pipe or a device, which could be read for ever.
+    """
+    state = os.stat(path)
+    if not stat.S_ISREG(state.st_mode):
+        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe, a socket or a device"
+        raise ValueError(f"{path} must be a regular file, got {kind}")
+    return state.st_size
+
+
+def read_bounded(path: str | os.PathLike, *, most: int) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: no regular file, or one of more than `most` bytes.
+    """
+    if (size := require_regular(path)) > most:
+        raise ValueError(f"{path} must have at most {most:,} bytes, got {size:,}")
+    return Path(path).read_bytes()
+
+
+def load_yaml(path: str | os.PathLike) -> Any:
+    """Return the content of a YAML file.
+
+    Raises:
+        ValueError: not YAML, tags, no UTF-8, or too much of it; names the file, and the line.
+        OSError: it cannot be read.
+    """
+    content = read_bounded(path, most=MOST_YAML_BYTES)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8: {error}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: str | os.PathLike) -> Any:
+    """Return the content of YAML from the file `path`; raise ValueError as `load_yaml`."""
+    try:
+        return yaml.load(text, _BoundedLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise ValueError(f"{path}{line}: no YAML: {problem}") from error
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, or an impossible date
+        raise ValueError(f"{path}: {error}") from error
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Refuse aliases that stand for more than a configuration can hold (a "billion laughs")."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _count(node, {}) > MOST_YAML_NODES:
+            raise ValueError(f"its aliases stand for more than {MOST_YAML_NODES:,} values")
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > MOST_YAML_DIGITS:
+            raise ValueError(
+                f"a number of more than {MOST_YAML_DIGITS} digits: {node.value:.20}..."
+            )
+        return super().construct_yaml_int(node)
+
+
+_BoundedLoader.add_constructor("tag:yaml.org,2002:int", _BoundedLoader.construct_yaml_int)
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node stands for.
+
+    Raises:
+        ValueError: a node that holds itself.
+    """
+    if known.setdefault(id(node), 0) == 0:
+        known[id(node)] = -1  # being counted
+        parts: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    elif known[id(node)] < 0:
+        raise ValueError("it has a value that holds itself")
+    return known[id(node)]

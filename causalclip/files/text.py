@@ -1,0 +1,46 @@
+"""Text from files for terminals, tables and spreadsheets: nothing in it acts as a command."""
+
+from __future__ import annotations
+
+import io
+import sys
+import unicodedata
+from typing import Any
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def has_controls(text: str) -> bool:
+    """Return whether text holds control characters, such as terminal escapes, or is no Unicode."""
+    return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
+
+
+def visible(text: str) -> str:
+    r"""Return text with its control characters as escapes: `\x1b`."""
+    if not has_controls(text):
+        return text
+    return "".join(
+        letter.encode("unicode_escape").decode() if has_controls(letter) else letter
+        for letter in text
+    )
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """Return a cell of a CSV file that no spreadsheet reads as a formula: text like one gets a '.
+
+    Numbers stay, also those in text.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        float(value)
+        return value
+    except ValueError:
+        return ("'" if value.startswith(FORMULA_STARTS) else "") + visible(value)
+
+
+def print_any_text() -> None:
+    """Let the console show what its encoding lacks as escapes, in place of a UnicodeEncodeError."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

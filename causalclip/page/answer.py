@@ -1,0 +1,147 @@
+"""The beginning of the page: which method leads where, by how much, and what it cost, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from causalclip.page.study import Study
+from causalclip.page.study_view import with_colour
+from causalclip.page.tables import PageCell, PageTable, score_table
+from causalclip.records.results import PROTOCOL_TITLES
+from causalclip.report.runs import protocol_of
+from causalclip.report.seeds import compare_methods, half_width, holm, main_scores, over_seeds
+
+LEVEL = 0.05
+METHODS_NOTE = (
+    "Mean ± standard deviation over seeds of HM (base-to-novel, open class), else of the average "
+    "accuracy over data sets, domains and shots; the 95 % interval on hover. A dash: some of the "
+    "results are missing. Seconds are the mean of a training."
+)
+
+
+def answers(study: Study) -> Iterator[tuple[str, str]]:
+    """Yield each protocol's name in `PROTOCOL_TITLES` and its result in a few sentences."""
+    main = main_scores(study.scores)
+    for protocol in dict.fromkeys(main.protocol):
+        rows = main[main.protocol == protocol]
+        scores = study.scores[(study.scores.protocol == protocol) & (study.scores.variant == "")]
+        sentences = [_subject(scores), *_lead(rows, scores), *_cost(study, scores)]
+        yield protocol, " ".join(sentences)
+
+
+def _subject(scores: pd.DataFrame) -> str:
+    datasets = [name for name in dict.fromkeys(scores.dataset) if name != "average"]
+    data = _listed(datasets) if len(datasets) <= 3 else f"{len(datasets)} data sets"
+    seeds = sorted(scores.seed.unique())
+    count = scores["method"].nunique()
+    return (
+        f"{count} method{'s' * (count > 1)} on {data}, "
+        f"seed{'s' * (len(seeds) > 1)} {_listed(list(map(str, seeds)))}."
+    )
+
+
+def _lead(main: pd.DataFrame, scores: pd.DataFrame) -> Iterator[str]:
+    values = {name: group.to_numpy() for name, group in main.groupby("method")["value"]}
+    order = sorted(map(str, values), key=lambda name: -values[name].mean())
+    best, others = order[0], order[1:]
+    half = half_width(values[best])
+    interval = "one seed, so no interval" if pd.isna(half) else f"95 % interval ± {half:.1f}"
+    quantity = scores[scores.compared != ""].compared.iloc[-1]
+    quantity = "HM" if quantity == "HM" else "an average accuracy"
+    text = (
+        f"{best} has the best {quantity}" if quantity == "HM" else f"{best} leads with {quantity}"
+    )
+    text += f": {values[best].mean():.1f} ({interval})"
+    if not others:
+        yield text + "."
+        return
+    gap = values[best].mean() - values[others[0]].mean()
+    yield f"{text}, {gap:.1f} points above {others[0]}."
+    yield from _significance(scores, best, others)
+
+
+def _significance(scores: pd.DataFrame, best: str, others: Sequence[str]) -> Iterator[str]:
+    rows = scores[scores.compared == scores[scores.compared != ""].compared.iloc[-1]]
+    tests = []
+    for other in others:
+        try:
+            tests.append(compare_methods(rows, best, other).iloc[-1])  # over data sets
+        except ValueError:  # no result in common
+            continue
+        if tests[-1].n == 1:  # one data set: over seeds
+            tests[-1] = compare_methods(rows, best, other).iloc[0]
+    if not tests:
+        return
+    corrected = holm([test.p for test in tests])
+    names = [name for name, p in zip(others, corrected, strict=False) if p < LEVEL]
+    smallest, pairs = min((test["smallest p"], test.n) for test in tests)
+    method = f"Wilcoxon signed-rank over {tests[0].pairs}, Holm's correction"
+    if names:
+        rest = [name for name in others if name not in names]
+        yield f"The lead is significant over {_listed(names)}" + (
+            f", not over {_listed(rest)} ({method})." if rest else f" ({method})."
+        )
+    elif smallest * len(tests) >= LEVEL:
+        yield (
+            f"No lead is significant ({method}), and none can be: {pairs} pairs give a p of "
+            f"{smallest:.2g} at least, uncorrected."
+        )
+    else:
+        yield f"No lead is significant ({method})."
+
+
+def _cost(study: Study, scores: pd.DataFrame) -> Iterator[str]:
+    costs = _costs(study)
+    costs = costs[
+        costs["method"].isin(scores["method"]) & (costs.protocol == scores.protocol.iloc[0])
+    ]
+    if costs.seconds.sum() > 0:
+        means = costs.groupby("method", sort=False)["seconds"].mean()
+        ends = dict.fromkeys([means.idxmin(), means.idxmax()])
+        each = ", ".join(f"{name} {_duration(means[name])}" for name in ends)
+        total, memory = _duration(costs.seconds.sum()), costs.memory.max()
+        yield (
+            f"The {len(costs)} trainings took {total} (mean of one: {each}) "
+            f"and at most {memory:,.0f} MiB of memory."
+        )
+
+
+def _costs(study: Study) -> pd.DataFrame:
+    """Return protocol, method, seconds and MiB of each training that counts."""
+    counted = set(study.table.path[study.table.counted])
+    rows = [
+        (protocol_of(run.result), run.method, cost["seconds"], cost.get("peak_memory_mb") or 0.0)
+        for run in study.runs
+        if run.file in counted and (cost := run.result.training or {}).get("seconds")
+    ]
+    return pd.DataFrame(rows, columns=["protocol", "method", "seconds", "memory"])
+
+
+def methods_table(study: Study) -> PageTable:
+    """Return a row per method: its main quantity in each protocol, and the cost of a training."""
+    main = main_scores(study.scores)
+    order = [title for title in PROTOCOL_TITLES.values() if title in set(main.quantity)]
+    columns = pd.CategoricalDtype(order)
+    table = over_seeds(main.astype({"quantity": columns}).sort_values("quantity", kind="stable"))
+    shown = score_table("Methods", table, link=lambda m, c: ("#runs", m), note=METHODS_NOTE)
+    costs = _costs(study).groupby("method")[["seconds", "memory"]].mean().to_dict("index")
+    rows = []
+    for row in shown.rows:
+        cost = costs.get(row[0].text)
+        cells = [PageCell("-", float("nan"))] * 2
+        if cost is not None:
+            cells = [PageCell(f"{cost['seconds']:,.1f}", cost["seconds"])]
+            cells += [PageCell(f"{cost['memory']:,.0f}", cost["memory"])]
+        rows.append([with_colour(study, row[0]), *row[1:], *cells])
+    return PageTable("Methods", [*shown.columns, "training s", "memory MiB"], rows, METHODS_NOTE)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"

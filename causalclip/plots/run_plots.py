@@ -1,0 +1,235 @@
+"""Plots of one run: of any method, of CDC and of CLIP-ICM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rcParams
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from causalclip.metrics import N_BINS
+from causalclip.plots.style import FAINT, dash_style, literal_text, marker_style, series_colour
+
+BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff00", "#0072B2"])
+"""From transparent to blue, for white and for dark paper."""
+
+ENERGIES = {"feature": "features", "intervention": "interventions' change"}
+Curves = Mapping[str, tuple[NDArray, NDArray]]
+"""x (N,) and y (N,) by the name of a reading."""
+Heads = Mapping[str, Mapping[str, Any]]
+"""CLIP-ICM's subspaces in results.json (`details.heads`)."""
+
+
+# Any method
+
+
+def draw_training(figure: Figure, curve: Mapping[str, Sequence[float]]) -> None:
+    """Draw the mean loss and accuracy of each epoch."""
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    marker = "o" if len(curve["epoch"]) < 30 else ""
+    upper.plot(curve["epoch"], curve["loss"], color=series_colour(0), marker=marker)
+    upper.set(ylabel="loss")
+    lower.plot(curve["epoch"], curve["accuracy"], color=series_colour(1), marker=marker)
+    lower.set(xlabel="epoch", ylabel="accuracy (%)")
+
+
+def reliability(
+    probabilities: NDArray, labels: NDArray[np.integer], *, n_bins: int = N_BINS
+) -> tuple[NDArray, NDArray]:
+    """Return mean confidence (B,) and accuracy (B,) of the equal bins that hold an image.
+
+    Of the predicted class of the probabilities (N, K) for the labels (N,) (Guo et al., ICML 2017).
+    """
+    from sklearn.calibration import calibration_curve
+
+    correct = probabilities.argmax(-1) == labels
+    confidence = probabilities.max(-1).astype(np.float64).clip(0, 1)
+    accuracy, mean = calibration_curve(correct.astype(int), confidence, n_bins=n_bins, pos_label=1)
+    return mean, accuracy
+
+
+def draw_reliability(figure: Figure, curves: Curves, confidences: NDArray) -> None:
+    """Draw accuracy against confidence of each reading; the diagonal is perfect calibration.
+
+    Below it, how many images of the method's own reading have which confidence (N,).
+    """
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    counts.hist(confidences, np.linspace(0, 1, N_BINS + 1), color=series_colour(0))
+    counts.set(xlabel="confidence", ylabel="images")
+    axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
+    for number, (name, (confidence, accuracy)) in enumerate(curves.items()):
+        width = 1.6 if number == 0 else 0.9
+        label = literal_text(name)
+        axes.plot(confidence, accuracy, linewidth=width, label=label, **marker_style(number))
+    axes.set(ylabel="accuracy", xlim=(0, 1), ylim=(-0.02, 1.02))
+    axes.legend(loc="upper left")
+
+
+def draw_risk_coverage(figure: Figure, curves: Curves, *, points: int = 200) -> None:
+    """Draw error against coverage (both as fractions) of each reading, at most `points` of each."""
+    axes = figure.subplots()
+    for number, (name, (coverage, risk)) in enumerate(curves.items()):
+        count = min(points, len(coverage))
+        shown = np.unique(np.linspace(0, len(coverage) - 1, count).round().astype(int))
+        x, y, label = 100 * coverage[shown], 100 * risk[shown], literal_text(name)
+        axes.plot(x, y, label=label, **dash_style(number))
+    axes.set(xlabel="coverage (%), least uncertain first", ylabel="error (%)", xlim=(0, 100))
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def draw_confusion(figure: Figure, matrix: NDArray, names: Sequence[str]) -> None:
+    """Draw the share of each class (rows) that was predicted as each (columns), per cent."""
+    axes = figure.subplots()
+    shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap=BLUES, vmin=0, vmax=100, interpolation="nearest")
+    labels = [literal_text(name if len(name) <= 14 else name[:13] + "…") for name in names]
+    axes.set_xticks(range(len(names)), labels, rotation=90)
+    axes.set_yticks(range(len(names)), labels)
+    axes.set(xlabel="predicted", ylabel="class")
+    axes.grid(visible=False)
+    for i, j in zip(*np.nonzero(shares >= 0.5), strict=True):
+        # Dark ink on full blue cannot be read, in either of the page's two modes.
+        ink = "white" if shares[i, j] > 55 else rcParams["text.color"]
+        axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=6, color=ink)
+
+
+def histogram_edges(values: NDArray, *, bins: int = 30) -> tuple[NDArray, bool]:
+    """Return edges (bins + 1,) for values (N,), and whether they are logarithmic.
+
+    Fused evidence is certain to 1e-69: logarithmic if the values span three decades. Then the first
+    edge is the 1 % quantile, at least 1e-12.
+    """
+    high = float(values.max())
+    positive = values[values > 0]
+    low = max(float(np.quantile(positive, 0.01)), 1e-12) if len(positive) else high
+    if high > 0 and low * 1000 < high:
+        return np.geomspace(low, high, bins + 1), True
+    low = float(values.min())
+    return np.linspace(low, high if high > low else low + 1, bins + 1), False
+
+
+def histogram(values: NDArray, edges: NDArray) -> NDArray:
+    """Return the share (bins,) of values (N,) in each bin; the end bins hold what lies beyond."""
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
+    return counts / len(values)
+
+
+def draw_histograms(
+    figure: Figure, groups: Mapping[str, NDArray], quantity: str = "uncertainty"
+) -> None:
+    """Draw a histogram of a quantity (N,) of each group of images."""
+    axes = figure.subplots()
+    edges, logarithmic = histogram_edges(np.concatenate(list(groups.values())))
+    for number, (name, values) in enumerate(groups.items()):
+        shares, label = 100 * histogram(values, edges), f"{name} ({len(values)})"
+        axes.stairs(shares, edges, linewidth=1.3, label=label, **dash_style(number))
+    axes.set(xlabel=quantity, ylabel="images of the group (%)")
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")  # 10^-3 as a formula takes long to set
+        axes.xaxis.set_minor_formatter("")
+    axes.legend()
+
+
+# CDC
+
+
+def draw_templates(figure: Figure, members: Sequence[Mapping[str, float]], fused: float) -> None:
+    """Draw the accuracy of each template alone, and of all together (`fused`, per cent)."""
+    axes = figure.subplots()
+    names = [f"S{number}" for number in range(1, len(members) + 1)]
+    accuracies = [member["accuracy"] for member in members]
+    # Differences of a point between 80 and 90 matter: the axis does not begin at 0.
+    low = max(0.0, min([*accuracies, fused]) - 10)
+    foot = low + 0.04 * (100 - low)  # where no line crosses the numbers
+    axes.bar(names, accuracies, color=series_colour(0), width=0.6)
+    for place, value in enumerate(accuracies):
+        axes.text(place, foot, f"{value:.1f}", ha="center", color="white", fontsize=7)
+    axes.axhline(fused, color=series_colour(1), linestyle="--", label=f"all together: {fused:.1f}")
+    axes.set(ylabel="accuracy (%)", xlabel="template", ylim=(low, 100))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0)
+
+
+# CLIP-ICM
+
+
+def draw_spectrum(figure: Figure, heads: Heads) -> None:
+    """Draw the eigenvalues of each subspace's problem, and the number of kept directions."""
+    axes = figure.subplots()
+    values = np.concatenate([np.asarray(head["spectrum"], float) for head in heads.values()])
+    for number, (name, head) in enumerate(heads.items()):
+        kept, directions = head["choice"]["dim_inv"], np.arange(1, len(head["spectrum"]) + 1)
+        style = {"markersize": 2, "label": f"{name}, {kept} kept", **marker_style(number)}
+        axes.plot(directions, head["spectrum"], **style)
+        axes.axvline(kept + 0.5, color=series_colour(number), linestyle=":", linewidth=1)
+    axes.set(xlabel="direction", ylabel="eigenvalue")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if values.min() > 0 and values.max() > 1000 * values.min():
+        axes.set_yscale("log")
+    axes.legend()
+
+
+def draw_energy(figure: Figure, heads: Heads) -> None:
+    """Draw the share that each subspace keeps of the features and of the interventions' change."""
+    axes = figure.subplots()
+    rows = np.arange(len(heads))
+    for number, (kind, label) in enumerate(ENERGIES.items()):
+        values = [100 * head[f"{kind}_energy_kept"] for head in heads.values()]
+        places = rows + 0.2 - 0.4 * number
+        bars = axes.barh(places, values, 0.36, color=series_colour(number), label=label)
+        axes.bar_label(bars, fmt="%.0f", fontsize=6, padding=2)
+    axes.set_yticks(rows, list(heads))
+    axes.set(xlabel="kept (%)", xlim=(0, 110))
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside upper center", ncols=2)
+
+
+def draw_choice(
+    figure: Figure, grid: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]
+) -> None:
+    """Draw the mean accuracy on the held-out sources of every cell of the grid.
+
+    A heat map for each estimator, strength by dimensions, with a frame around the chosen cell; of
+    cells that differ in other options, the best one.
+    """
+    cells = pd.DataFrame(grid)
+    best = cells.groupby(["estimator", "strength", "dim_inv"])["mean"].max().unstack()
+    sizes = list(best.columns)
+    strengths = sorted(cells["strength"].unique())
+    estimators = list(cells["estimator"].unique())
+    low, high = best.min(axis=None), best.max(axis=None)
+    panels = figure.subplots(1, len(estimators), squeeze=False, sharey=True)[0]
+    for axes, estimator in zip(panels, estimators, strict=True):
+        values = best.loc[[estimator]].droplevel(0).reindex(strengths)
+        image = axes.imshow(values, cmap=BLUES, vmin=low, vmax=high, aspect="auto")
+        axes.set_xticks(range(len(sizes)), [str(size) for size in sizes], rotation=90)
+        axes.set_yticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
+        axes.set(title=estimator, xlabel="dimensions kept")
+        axes.grid(visible=False)
+        if chosen["estimator"] == estimator:
+            place = sizes.index(chosen["dim_inv"]), strengths.index(chosen["strength"])
+            axes.plot(*place, "s", markersize=9, fillstyle="none", color=series_colour(1), mew=1.6)
+    panels[0].set_ylabel("strength")
+    figure.colorbar(image, ax=panels, label="accuracy (%)").outline.set_edgecolor(FAINT)
+
+
+def draw_angles(figure: Figure, heads: Heads) -> None:
+    """Draw the largest angle between a subspace and those of resampled images: 50 and 95 %."""
+    axes = figure.subplots()
+    for number, head in enumerate(heads.values()):
+        angles, colour = head["certainty"], series_colour(number)
+        axes.plot([0, angles["angle_95"]], [number] * 2, color=colour, linewidth=3)
+        axes.plot(angles["angle_50"], number, marker="o", color=colour, markersize=6)
+        if angles.get("bound") is not None:
+            axes.plot(angles["bound"], number, marker="|", color=series_colour(1), markersize=12)
+    axes.set_yticks(range(len(heads)), list(heads))
+    axes.set(xlabel="largest angle (°): median, to 95 %", xlim=(0, 90))
+    axes.set_ylim(-0.6, len(heads) - 0.4)

@@ -1,0 +1,88 @@
+"""Detection of foreign images: do a run's scores tell another data set's images from its own?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from causalclip.clip.texts import readable
+from causalclip.metrics import fpr_at_95, novelty_auroc
+from causalclip.predict.trained import read_result
+from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
+
+if TYPE_CHECKING:
+    from causalclip.predict.predictor import Predictor
+
+Scores = dict[str, NDArray[np.float64]]
+"""By name, (N,): larger is more foreign."""
+
+
+def detect(
+    predictor: Predictor, foreign: str | PathLike, *, root: str | PathLike = ""
+) -> dict[str, dict[str, float]]:
+    """Return AUROC and FPR95 in per cent of each score; foreign images are to be detected.
+
+    The known images are those of the run's own predictions.npz, the foreign ones another data set's
+    test images, classified among the run's classes.
+
+    Args:
+        predictor: the run.
+        foreign: a data set as in `causalclip.train`.
+        root: the folder of the registered data sets; empty: $DATA, else data/.
+
+    Raises:
+        UserError: no such data set.
+        ValueError: a foreign set without test images or with classes of the run, or a predictor of
+            other classes.
+        FileNotFoundError: a run without predictions.npz.
+    """
+    if predictor.classnames != read_result(predictor.folder).classnames:
+        raise ValueError("the run's own predictions are of its own classes: load it without others")
+    dataset, name = predictor.dataset(foreign, root)
+    own = {readable(each).casefold() for each in predictor.classnames}
+    if shared := [each for each in dataset.classnames if readable(each).casefold() in own]:
+        raise ValueError(
+            f"a foreign set must share no class with the run, {name} shares {len(shared)}: "
+            f"{', '.join(shared[:5])}"
+        )
+    if not dataset.test:
+        raise ValueError(f"a foreign set must have test images, {name} has none")
+    recorded = Predictions.read(predictor.folder / PREDICTIONS_FILE)
+    answers = predictor([item.impath for item in dataset.test])
+    scale = predictor.trainer.backbone.logit_scale.item()
+    is_softmax = getattr(predictor.trainer, "softmax", True)
+    known, others = (
+        foreign_scores(p, u, scale=scale if is_softmax else None)
+        for p, u in (
+            (recorded.probabilities(), recorded.uncertainty()),
+            (np.stack([a.probabilities for a in answers]), [a.uncertainty for a in answers]),
+        )
+    )
+    return {
+        score: {
+            "AUROC": novelty_auroc(known[score], others[score]),
+            "FPR95": fpr_at_95(known[score], others[score]),
+        }
+        for score in known
+    }
+
+
+def foreign_scores(probabilities: Any, uncertainty: Any, *, scale: float | None) -> Scores:
+    """Return the scores of N images from class probabilities (N, K) and uncertainty (N,).
+
+    - `uncertainty`: the method's own; CDC's is that of its fused opinion.
+    - `MSP`: 1 - max p (Hendrycks and Gimpel, ICLR 2017).
+    - `MCM`: 1 - max softmax(cosine) (Ming et al., NeurIPS 2022), of a softmax over cosines times
+      `scale`, which log p / scale gives but for a constant. None where p is no softmax.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    scores: Mapping[str, Any] = {"uncertainty": uncertainty, "MSP": 1 - p.max(-1)}
+    if scale is not None:
+        tempered = softmax(np.log(np.maximum(p, np.finfo(np.float32).tiny)) / scale, axis=-1)
+        scores = {**scores, "MCM": 1 - tempered.max(-1)}
+    return {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}

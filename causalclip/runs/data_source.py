@@ -1,0 +1,139 @@
+"""Resolve what a user calls a data set: a name, a YAML, a folder of images, or a table."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+import causalclip.configs
+from causalclip.data.hub import HUB_NAME
+from causalclip.data.hub_card import HubFolder, metadata_files, parquet_files
+from causalclip.data.hub_tables import download, unpack
+from causalclip.data.listing import image_names, subfolders
+from causalclip.datasets.table import read_table
+from causalclip.errors import UserError
+from causalclip.settings.check import flatten
+from causalclip.settings.config_file import read_config
+from causalclip.settings.table import SETTINGS
+
+DATASET_CONFIGS = Path(causalclip.configs.__path__[0]) / "datasets"
+TRUST = "MODEL.BACKBONE.TRUST_TORCHSCRIPT"
+TABLES = (".csv", ".parquet")
+LAYOUTS = "CLASS/IMAGE, {train,test}/CLASS/IMAGE or DOMAIN/CLASS/IMAGE"
+HUB = "hf:"
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set and the settings that select it."""
+
+    name: str
+    """Its name in tables and folders: of the configuration, the folder, or the file's stem."""
+    settings: Mapping[str, Any]
+    """Keys and values of the configuration: DATASET.NAME, DATASET.ROOT and what the set needs."""
+    path: Path | None = None
+    """The user's own folder or file; None for a registered data set."""
+
+
+def resolve_data(spec: str | os.PathLike, root: str | os.PathLike = "") -> DataSource:
+    """Return the data set that `spec` names.
+
+    Args:
+        spec: a configuration of configs/datasets/ or a registered data set; else a path: a YAML, a
+            CSV or Parquet table with the columns of `Table`, a folder of class folders
+            (`ImageFolder`), of domains with class folders each (`DomainFolder`), or in a form of
+            the Hugging Face Hub; or hf:OWNER/NAME, a data set of the hub. Names come first: write
+            ./dtd for a folder dtd.
+        root: the folder of the registered data sets, from which paths in a YAML count too; empty:
+            $DATA, else data.
+
+    Raises:
+        UserError: no such data set or path, a folder of another layout, or a YAML that names no
+            data set or an unknown setting.
+        ValueError: a table without the columns that are needed, or a damaged file.
+    """
+    word, path = str(spec), Path(os.path.expanduser(spec))
+    root = root or os.environ.get("DATA") or "data"
+    named = {file.stem: file for file in DATASET_CONFIGS.glob("*.yaml")}
+    if word in named:
+        return DataSource(word, {**_settings_of(named[word]), "DATASET.ROOT": str(root)})
+    if word in DATASET_REGISTRY.registered_names():
+        return DataSource(word, {"DATASET.NAME": word, "DATASET.ROOT": str(root)})
+    if word.startswith(HUB):
+        table = download(word.removeprefix(HUB))
+        return replace(_of_table(table), name=re.sub(r"[^\w.-]+", "-", word.removeprefix(HUB)))
+    if path.is_dir():
+        return _of_folder(Path(os.path.abspath(path)))
+    if not path.is_file():
+        near = get_close_matches(word, named, cutoff=0.5)
+        near = [HUB + word] if HUB_NAME.fullmatch(word) else near
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {' '.join(sorted(named))}"
+        raise UserError(f"no data set, file or folder {word!r}; {hint}")
+    path = Path(os.path.abspath(path))
+    if path.suffix in TABLES:
+        return _of_table(path)
+    if path.suffix in (".yaml", ".yml"):
+        return DataSource(path.stem, {"DATASET.ROOT": str(root), **_settings_of(path)}, path)
+    raise UserError(f"data must be a .yaml, a table ({' '.join(TABLES)}) or a folder, got {path}")
+
+
+def _of_folder(folder: Path) -> DataSource:
+    inside = subfolders(folder)
+    with_images = [name for name in inside if image_names(folder / name)]
+    deeper = [
+        name
+        for name in inside
+        if any(image_names(folder / name / below) for below in subfolders(folder / name))
+    ]
+    if with_images == inside or {"train", "test"} <= set(deeper):
+        kind = "ImageFolder" if inside else ""
+    else:
+        kind = "DomainFolder" if deeper == inside else ""
+    if metadata_files(folder) or (not kind and parquet_files(folder)):
+        table = unpack(HubFolder.read(folder), folder.name)
+        return replace(_of_table(table), name=folder.name, path=folder)
+    if not kind:
+        neither = [name for name in inside if name not in (*with_images, *deeper)]
+        found = {
+            "images in one folder": image_names(folder)[:3],
+            "folders of images": with_images[:3],
+            "folders of folders of images": deeper[:3],
+            "folders without images": neither[:3],
+        }
+        held = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in found.items() if names)
+        raise UserError(f"{folder} must hold {LAYOUTS}, found {held or 'nothing'}")
+    settings = {"NAME": kind, "ROOT": str(folder.parent), "PATH": folder.name}
+    return DataSource(folder.name, {f"DATASET.{k}": v for k, v in settings.items()}, folder)
+
+
+def _of_table(path: Path) -> DataSource:
+    read_table(path)
+    settings = {"NAME": "Table", "ROOT": str(path.parent), "TABLE": path.name}
+    return DataSource(path.stem, {f"DATASET.{k}": v for k, v in settings.items()}, path)
+
+
+def _settings_of(path: Path) -> dict[str, Any]:
+    """Return the settings of a YAML by their dotted keys."""
+    settings = dict(flatten(read_config(path)))
+    own = [DATASET_REGISTRY.get(name) for name in DATASET_REGISTRY.registered_names()]
+    known = [
+        *SETTINGS,
+        *(f"DATASET.{k}" for kind in own for k in getattr(kind, "config_defaults", ())),
+    ]
+    for key in settings:
+        if key not in known and not key.startswith("TRAINER."):
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"{path}: no setting {key}{hint}")
+        if key == TRUST:
+            raise UserError(f"{path} must not set {TRUST}: only you can give this permission")
+    if not settings.get("DATASET.NAME"):
+        raise UserError(f"{path} must name a data set, DATASET: {{NAME: ...}}")
+    return settings

@@ -1,0 +1,175 @@
+"""Requests of `causalclip run`: a protocol, methods, data sets, seeds, shots; and their checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from causalclip.data.catalogue import BUNDLED_NAMES
+from causalclip.errors import UserError, unknown
+from causalclip.runs.backbones import NamedBackbone
+from causalclip.runs.protocols import ALL_IMAGES, Part, Protocol, same_classes
+from causalclip.runs.recipes import BUNDLED_DATA, RecipeChoice, choose_recipe, methods, names
+
+if TYPE_CHECKING:
+    from causalclip.runs.data_source import DataSource
+
+
+class PlanError(UserError):
+    """A request that cannot be run; the message says why, before any work."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request: a protocol, and lists whose product its parts are run for."""
+
+    protocol: Protocol
+    methods: tuple[str, ...]
+    datasets: tuple[str, ...]
+    seeds: tuple[str, ...] = ("1",)
+    shots: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    """Only these; empty for all."""
+    data: Path = Path("data")
+    output: Path = Path("output")
+    recipe: str = ""
+    """In place of the one that follows from backbone and protocol; see `choose_recipe`."""
+    recipe_of: str = ""
+    """The protocol whose recipe is taken; empty: its own."""
+    backbone: NamedBackbone | None = None
+    """In place of the recipe's; results go below a folder of its name."""
+    own: Mapping[str, DataSource] = field(default_factory=dict)
+    """The data sets, by name, that are the user's own."""
+    source: str = "imagenet"
+    load_epoch: str = ""
+    settings: tuple[str, ...] = ()
+    """KEY VALUE pairs, after those of protocol and recipe."""
+
+    @property
+    def results(self) -> Path:
+        """Where the layout begins."""
+        return self.output / (self.backbone.name if self.backbone else "")
+
+    @property
+    def learned_on(self) -> tuple[str, ...]:
+        """The data sets that are trained on."""
+        return (self.source,) if self.protocol.transfers else self.datasets
+
+    @property
+    def all_shots(self) -> tuple[str, ...]:
+        """Those asked for, else the protocol's."""
+        return self.shots or self.protocol.shots
+
+    def is_bundled(self, dataset: str) -> bool:
+        """Return whether a data set is drawn by this package."""
+        if dataset in self.own:
+            return self.own[dataset].settings["DATASET.NAME"] in BUNDLED_NAMES
+        return dataset.startswith(BUNDLED_DATA)
+
+    def recipe_for(self, method: str, dataset: str, shots: str) -> RecipeChoice:
+        """Return the recipe of a method; see `choose_recipe` for the errors.
+
+        Args:
+            method: a trainer.
+            dataset: the data set that is learned on.
+            shots: images a class.
+        """
+        model = self.backbone.model if self.backbone else ""
+        cell = (self.recipe_of or self.protocol.name, dataset, shots)
+        bundled = self.is_bundled(dataset)
+        return choose_recipe(method, self.recipe, cell, model=model, bundled=bundled)
+
+
+def wanted_parts(request: Request) -> list[Part]:
+    """The parts asked for."""
+    return [p for p in request.protocol.parts if not request.parts or p.name in request.parts]
+
+
+def settings_for(request: Request, method: str) -> tuple[str, ...]:
+    """The KEY VALUE pairs that can concern a method: a sweep of CDC's leaves CoOp one run."""
+    pairs = list(zip(request.settings[::2], request.settings[1::2], strict=True))
+    bases = [value for key, value in pairs if key.upper() == f"TRAINER.{method.upper()}.BASE"]
+    nodes = {f"TRAINER.{name.upper()}" for name in methods() if name not in (method, *bases)}
+    return tuple(
+        word for pair in pairs if pair[0].rpartition(".")[0].upper() not in nodes for word in pair
+    )
+
+
+# What can be wrong
+
+
+def check(request: Request) -> None:
+    """Raise for the first thing that cannot be run.
+
+    Raises:
+        PlanError: an unknown method, data set or configuration, seeds and shots that cannot be, or
+            a method that cannot name the classes it would be tested on.
+    """
+    if len(request.settings) % 2:
+        raise PlanError(f"options must come as KEY VALUE pairs, got {' '.join(request.settings)}")
+    for method in request.methods:
+        _check_known("trainer", method, methods())
+    for seed in request.seeds:
+        if not re.fullmatch("[0-9]+", seed):
+            raise PlanError(f"SEED must be a number, got {seed}")
+    _check_shots(request)
+    sources = (request.source,) if request.protocol.transfers else ()
+    for dataset in (*sources, *request.datasets):
+        _check_known("data set", dataset, [*names("datasets"), *request.own])
+    _check_targets(request)
+    for method in request.methods:
+        try:
+            request.recipe_for(method, request.learned_on[0], request.all_shots[0])
+        except (UserError, ValueError, OSError) as error:
+            raise PlanError(str(error)) from error
+        _check_classes(request, method)
+
+
+def _check_known(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise PlanError(unknown(what, name, known))
+
+
+def _check_shots(request: Request) -> None:
+    all_too = " or all" if request.protocol.domains else ""
+    for shots in request.shots:
+        if not re.fullmatch("[1-9][0-9]*", shots) and not (all_too and shots == ALL_IMAGES):
+            raise PlanError(
+                f"SHOTS must be a positive number of images a class{all_too}, got {shots}"
+            )
+
+
+def _check_targets(request: Request) -> None:
+    protocol = request.protocol
+    for dataset in request.datasets:
+        if protocol.only and dataset not in protocol.datasets:
+            known = ", ".join(protocol.datasets)
+            raise PlanError(f"{dataset} is no variant of ImageNet: {known}")
+        if protocol.transfers and dataset == request.source:
+            raise PlanError(f"{dataset} is the source itself: xd_train.sh has tested on it")
+
+
+def _check_classes(request: Request, method: str) -> None:
+    """Raise for a method that would be tested on classes it cannot name."""
+    for part in wanted_parts(request):
+        strange = [d for d in request.datasets if not same_classes(request.source, d)]
+        if not part.other_classes or (request.protocol.transfers and not strange):
+            continue
+        choice = request.recipe_for(method, request.datasets[0], request.all_shots[0])
+        files = [choice.file] if choice.file else []
+        if not knows_other_classes(method, files, settings_for(request, method)):
+            raise PlanError(
+                f"{method} cannot name the classes of {request.protocol.name} that it was not "
+                "trained on: choose a method whose classes are named by text"
+            )
+
+
+def knows_other_classes(method: str, files: Sequence[Path], pairs: Sequence[str]) -> bool:
+    """Return whether a method with these settings can name classes that it was not trained on."""
+    from causalclip.runs.configuration import cfg_from, trainer_class  # imports torch
+
+    kind = trainer_class(method)
+    return kind.knows_other_classes(cfg_from(files, pairs).TRAINER[kind.config_node])

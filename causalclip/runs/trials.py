@@ -1,0 +1,277 @@
+"""Trials of a search of settings: what they train, their scores, and the study of them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import itertools
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causalclip.errors import UserError, sentence
+from causalclip.settings.search import Choice, LogUniform, Shares
+
+if TYPE_CHECKING:
+    import optuna
+    from yacs.config import CfgNode
+
+    from causalclip.runs.data_source import DataSource
+
+LEAST_IMAGES = 10
+"""Validation images; below, one image is more than 10 % of accuracy."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search; trials in other processes receive it."""
+
+    method: str
+    recipe: str
+    """Name of the recipe that it starts from."""
+    files: tuple[Path, ...]
+    """Configurations of the recipe and the backbone."""
+    fitting: Mapping[str, Any]
+    """Settings by which the recipe fits the backbone."""
+    protocol: str
+    """fewshot, or base2new, where half of the base classes stands for the new ones."""
+    sources: tuple[DataSource, ...]
+    seeds: tuple[int, ...]
+    pairs: Mapping[str, Any]
+    """Settings of every trial by key: shots, and those of the command line."""
+    folder: Path
+    space: Mapping[str, LogUniform | Choice]
+
+    def cfg(
+        self,
+        source: DataSource,
+        seed: int = 0,
+        folder: Path = Path(),
+        part: str = "all",
+        chosen: Mapping[str, Any] | None = None,
+    ) -> CfgNode:
+        """Return the frozen configuration of one training of a trial."""
+        from causalclip.runs.configuration import cfg_from, check_names
+
+        pairs = {
+            "TRAINER.NAME": self.method,
+            **source.settings,
+            **self.fitting,
+            **(chosen or {}),
+            **self.pairs,
+            "DATASET.SUBSAMPLE_CLASSES": part,
+            "OUTPUT_DIR": str(folder),
+            "SEED": seed,
+            "TEST.SPLIT": "val",
+            "TRAIN.LOGGERS": [],
+        }
+        cfg = cfg_from(self.files, [word for pair in pairs.items() for word in pair])
+        cfg.freeze()
+        check_names(cfg)
+        return cfg
+
+    def study(self, number: int = 0) -> optuna.Study:
+        """Return the study in the folder; `number` seeds its sampler."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        epochs = self.cfg(self.sources[0]).OPTIM.MAX_EPOCH
+        return optuna.create_study(
+            storage=f"sqlite:///{self.folder / 'study.sqlite'}",
+            study_name=self.method,
+            load_if_exists=True,
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=number),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=epochs // 4),
+        )
+
+
+def space_of(kind: Any, cfg: CfgNode, fixed: Mapping[str, Any]) -> dict[str, LogUniform | Choice]:
+    """Return a method's search space with whole keys, and without those that are fixed.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    space: dict[str, LogUniform | Choice] = {}
+    for words, values in kind.search_space.items():
+        keys = [key if "." in key else f"TRAINER.{kind.config_node}.{key}" for key in words.split()]
+        if isinstance(values, Shares):
+            recipe = cfg.TRAINER[kind.config_node][words.split()[0]]
+            values = values.of(recipe) if recipe > 0 else Choice((recipe,))
+        is_fixed = set(keys) & set(fixed) or (isinstance(values, Choice) and len(values.values) < 2)
+        if not is_fixed:
+            space[" ".join(keys)] = values
+    if not space:
+        raise UserError(f"{cfg.TRAINER.NAME} has no settings to choose, other than those it fits")
+    return space
+
+
+def data_of(search: Search) -> dict[str, dict[str, str]]:
+    """Return the digests of the training and validation images that choose, by data set.
+
+    Raises:
+        UserError: fewer than `LEAST_IMAGES` validation images.
+    """
+    from causalclip.data.identity import data_digests
+    from causalclip.data.without_test import without_test_images
+    from causalclip.engine.data import build_seeded_dataset
+
+    part, digests = "all" if search.protocol == "fewshot" else "base", {}
+    for source in search.sources:
+        cfg = search.cfg(source, search.seeds[0], part=part)
+        with without_test_images(cfg.DATASET.NAME), contextlib.redirect_stdout(io.StringIO()):
+            dataset = build_seeded_dataset(cfg)
+        number = len(dataset.val or ())
+        if number < LEAST_IMAGES:
+            raise UserError(
+                f"tuning needs {LEAST_IMAGES} validation images or more, {source.name} has "
+                f"{number} with NUM_SHOTS {cfg.DATASET.NUM_SHOTS}: add images, or take "
+                "more classes or --shots all"
+            )
+        found = data_digests(dataset, cfg.DATASET.ROOT)
+        digests[source.name] = {part: found[part] for part in ("train", "val")}
+    return digests
+
+
+# Trials
+
+
+def perform_trial(search: Search, number: int) -> None:
+    """Take the next trial of a study, train it and tell its score."""
+    import optuna
+
+    from causalclip.runs.worker import as_alone, streams
+
+    study = search.study(number)
+    trial = study.ask()
+    chosen = {} if trial.user_attrs.get("recipe") else suggested(trial, search.space)
+    trial.set_user_attr("settings", chosen)
+    steps = itertools.count()
+
+    def report(value: float) -> None:
+        trial.report(value, next(steps))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    folder = search.folder / "trials" / str(trial.number)
+    folder.mkdir(parents=True)
+    try:
+        with as_alone(["tune", search.method]), streams("runs"):
+            study.tell(trial, score(search, chosen, folder, report))
+    except optuna.TrialPruned:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    except FloatingPointError as error:
+        trial.set_user_attr("error", sentence(error))
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    shutil.rmtree(folder)  # no table may take its validation results for a test's
+    gc.collect()
+
+
+def suggested(
+    trial: optuna.Trial, space: Mapping[str, LogUniform | Choice]
+) -> dict[str, float | int | str]:
+    """Return the settings that a trial tries, by key; numbers have three digits."""
+    chosen = {}
+    for words, values in space.items():
+        if isinstance(values, LogUniform):
+            value = float(f"{trial.suggest_float(words, values.low, values.high, log=True):.3g}")
+        else:
+            value = trial.suggest_categorical(words, values.values)
+        chosen |= dict.fromkeys(words.split(), value)
+    return chosen
+
+
+def score(
+    search: Search, chosen: Mapping[str, Any], folder: Path, report: Callable[[float], None]
+) -> float:
+    """Return the mean score of a trial over data sets and seeds, in per cent.
+
+    Args:
+        search: the search.
+        chosen: the trial's settings.
+        folder: of its trainings.
+        report: told the validation accuracy of each epoch and the mean after each training; under
+            base2new the mean alone, as accuracy on trained classes says little about new ones.
+    """
+    from scipy.stats import hmean
+
+    from causalclip.data.without_test import without_test_images
+    from causalclip.runs.train import train
+
+    scores: list[float] = []
+    for source, seed in itertools.product(search.sources, search.seeds):
+        place = folder / f"{source.name}_{seed}"
+        with without_test_images(source.settings["DATASET.NAME"]):
+            if search.protocol == "fewshot":
+                cfg = search.cfg(source, seed, place, chosen=chosen)
+                train(cfg, on_epoch=lambda trainer: report(trainer.test("val")))
+                scores.append(_accuracy(place))
+            else:
+                base, new = place / "base", place / "new"
+                train(search.cfg(source, seed, base, "base", chosen))
+                cfg = search.cfg(source, seed, new, "new", chosen)
+                train(cfg, eval_only=True, model_dir=str(base))
+                scores.append(float(hmean([_accuracy(base), _accuracy(new)])))
+        report(sum(scores) / len(scores))
+    return sum(scores) / len(scores)
+
+
+def _accuracy(folder: Path) -> float:
+    from causalclip.records.results import RESULTS_FILE, Result
+
+    return Result.read(folder / RESULTS_FILE).metrics["accuracy"]
+
+
+# The search
+
+
+def begin(search: Search) -> optuna.Study:
+    """Return the study with what to try first; trials of a stopped search are tried again.
+
+    Raises:
+        UserError: the folder holds another search.
+    """
+    import optuna
+
+    from causalclip.records.identity import describe, run_settings, setting_differences
+
+    settings = run_settings(search.cfg(search.sources[0]), "")
+    request = {
+        **{key: value for key, value in settings.items() if not key.startswith("DATASET.")},
+        "seeds": list(search.seeds),
+        "data": data_of(search),
+        "space": {key: repr(values) for key, values in search.space.items()},
+    }
+    study = search.study()
+    before = study.user_attrs.get("request", request)
+    if different := setting_differences(before, request, {}):
+        said = f"{search.folder} holds another search: {describe(different)}"
+        raise UserError(f"{said}. Choose another --output, or delete it")
+    if not study.trials:
+        study.set_user_attr("request", request)
+        study.enqueue_trial({}, user_attrs={"recipe": True})
+        for point in points(search.space):
+            study.enqueue_trial(point)
+    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params, user_attrs=trial.user_attrs)
+    shutil.rmtree(search.folder / "trials", ignore_errors=True)
+    return study
+
+
+def points(space: Mapping[str, LogUniform | Choice]) -> list[dict[str, Any]]:
+    """Return all points of a space; none of one with a number that is drawn."""
+    axes = [
+        [(key, value) for value in values.values] if isinstance(values, Choice) else []
+        for key, values in space.items()
+    ]
+    return [dict(point) for point in itertools.product(*axes)]
+
+
+def ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials that have a score, were pruned, or ended in a NaN, in order."""
+    states = ("COMPLETE", "PRUNED")
+    return [t for t in study.trials if t.state.name in states or "error" in t.user_attrs]

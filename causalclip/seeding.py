@@ -1,0 +1,10 @@
+"""Seeds derived from a key, for draws that do not depend on when they are made."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def sample_seed(key: str, seed: int) -> int:
+    """Return one sample's seed: a stable hash of its key (its path, say) and the run's seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8], "big")

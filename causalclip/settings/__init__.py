@@ -1,0 +1,1 @@
+"""One table of settings: default, allowed values, whether a setting changes a result, help."""

@@ -1,0 +1,59 @@
+"""Check a configuration against the table of settings, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from yacs.config import CfgNode
+
+from causalclip.settings.table import SETTINGS, SHARED, Setting
+
+LONGEST_TEXT = 10_000
+
+
+def check_cfg(cfg: CfgNode, node: str, rows: Mapping[str, Setting]) -> None:
+    """Raise for the first setting that its row does not allow; `rows` are the method's node's.
+
+    Raises:
+        ValueError: names the key, what is allowed and what came; or the line that a host's train.py
+            lacks where the configuration has no such node.
+    """
+    if node not in cfg.TRAINER:
+        raise ValueError(
+            f"the configuration has no TRAINER.{node}: call causalclip.plugin.extend_cfg(cfg) at "
+            "the end of extend_cfg in train.py"
+        )
+    check_settings(cfg.TRAINER[node], {**SHARED, **rows}, where=f"TRAINER.{node}.")
+    if not cfg.MODEL.BACKBONE.NAME:
+        raise ValueError("MODEL.BACKBONE.NAME is empty: name a CLIP, for example tiny")
+    check_settings(dict(flatten(cfg)), SETTINGS, where="")
+
+
+def check_settings(values: Mapping[str, Any], rows: Mapping[str, Setting], *, where: str) -> None:
+    """Raise for the first value that its row does not allow; `where` is a prefix of the keys.
+
+    A key without a row is not checked.
+
+    Raises:
+        ValueError: names the key, what is allowed and what came.
+    """
+    for key, row in rows.items():
+        if key not in values:
+            continue
+        value = values[key]
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise ValueError(
+                f"{where}{key} must have at most {LONGEST_TEXT:,} characters, got {len(value):,}"
+            )
+        if not row.allowed.allows(value):
+            raise ValueError(f"{where}{key} must be {row.allowed.words}, got {value!r:.500}")
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of each leaf of a configuration."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

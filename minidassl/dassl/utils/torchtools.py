@@ -1,0 +1,182 @@
+"""Checkpoints: written whole or not at all, and read without running code."""
+
+from __future__ import annotations
+
+import glob
+import os
+import os.path as osp
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from dassl.utils.tools import mkdir_if_missing, open_atomically
+from torch import nn
+
+from causalclip.files.torch_files import load_without_code
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that belongs to another run."""
+
+
+def save_checkpoint(
+    state: dict,
+    save_dir: str,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> None:
+    """Write `state` to save_dir/model_name (default model.pth.tar-<epoch>) atomically.
+
+    The text file `checkpoint` next to it names the last one written; `is_best` also copies it to
+    model-best.pth.tar.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; earlier files stay whole.
+    """
+    mkdir_if_missing(save_dir)
+    for partial in glob.glob(osp.join(glob.escape(save_dir), "model*.partial")):
+        os.remove(partial)  # of a run that was killed as it wrote; one run at a time has the folder
+    if remove_module_from_keys:
+        state["state_dict"] = _without_module(state["state_dict"])
+    fpath = osp.join(save_dir, model_name or f"model.pth.tar-{state['epoch']}")
+    with _named(fpath), open_atomically(fpath) as file:
+        torch.save(state, file)
+    print(f"Checkpoint saved to {fpath}")
+    pointer = osp.join(save_dir, "checkpoint")
+    with _named(pointer), open_atomically(pointer, "w", encoding="utf-8") as file:
+        file.write(f"{osp.basename(fpath)}\n")
+    if is_best:
+        best = osp.join(save_dir, "model-best.pth.tar")
+        with _named(best), open(fpath, "rb") as source, open_atomically(best) as file:
+            shutil.copyfileobj(source, file)
+        print(f'Best checkpoint saved to "{best}"')
+
+
+def _without_module(state_dict: dict) -> OrderedDict:
+    """Undo the key prefix that DataParallel adds."""
+    return OrderedDict((key.removeprefix("module."), value) for key, value in state_dict.items())
+
+
+@contextmanager
+def _named(fpath: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch turns a failed write into a RuntimeError, which says nothing of a full disk.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise OSError(
+            f'could not write the checkpoint "{fpath}" ({reason}); earlier checkpoints are whole'
+        ) from error
+
+
+def load_checkpoint(fpath: str | None) -> dict:
+    """Read a checkpoint onto the CPU with weights_only=True.
+
+    Raises:
+        ValueError: no path.
+        FileNotFoundError: no file.
+        CheckpointError: a damaged file, or one that holds pickled code.
+    """
+    if fpath is None:
+        raise ValueError("File path is None")
+    if not osp.exists(fpath):
+        raise FileNotFoundError(f'File is not found at "{fpath}"')
+    try:
+        return load_without_code(fpath, "cpu")
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+# Buffers that CoOp and its successors compute from the class names; they are no learned numbers.
+_CLASS_BUFFERS = ("token_prefix", "token_suffix")
+
+
+def resume_from_checkpoint(
+    fdir: str,
+    model: nn.Module,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    file_name: str | None = None,
+) -> int:
+    """Restore everything from a checkpoint in `fdir`, by default the last one; return its epoch.
+
+    A damaged file, or one that was learned for other class names, is a CheckpointError.
+    """
+    fpath = osp.join(fdir, file_name or last_checkpoint_name(fdir))
+    print(f'Loading checkpoint from "{fpath}"')
+    checkpoint = load_checkpoint(fpath)
+    _check_class_buffers(checkpoint["state_dict"], model, fpath)
+    model.load_state_dict(checkpoint["state_dict"])
+    print("Loaded model weights")
+    for name, part in (("optimizer", optimizer), ("scheduler", scheduler)):
+        if part is not None and checkpoint.get(name) is not None:
+            part.load_state_dict(checkpoint[name])
+            print(f"Loaded {name}")
+    print(f"Previous epoch: {checkpoint['epoch']}")
+    return checkpoint["epoch"]
+
+
+def last_checkpoint_name(fdir: str) -> str:
+    """Return the file name that the text file `checkpoint` in `fdir` holds."""
+    with open(osp.join(fdir, "checkpoint"), encoding="utf-8") as file:
+        return file.readline().strip("\n")
+
+
+def _check_class_buffers(state_dict: dict, model: nn.Module, fpath: str) -> None:
+    """Raise CheckpointError for buffers of as many other class names: they would replace ours."""
+    for key, own in model.state_dict().items():
+        stored = state_dict.get(key)
+        if not key.endswith(_CLASS_BUFFERS) or stored is None or stored.shape != own.shape:
+            continue
+        # The tolerance is a change of precision's; the embeddings of two words differ by more.
+        if not torch.allclose(stored.float(), own.float().cpu(), rtol=1e-2, atol=1e-3):
+            raise CheckpointError(
+                f'"{fpath}" was learned for other class names (or another CLIP): its {key} is not '
+                "this run's. Choose another output folder, or delete the old checkpoints"
+            )
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
+    """Load the tensors of a checkpoint that fit `model` by name and shape; print the others.
+
+    Class-name buffers (token_prefix, token_suffix) are never loaded: with as many classes as
+    the model they would fit and silently replace its class names.
+
+    Raises:
+        CheckpointError: an unreadable file, or one of which no tensor fits.
+    """
+    checkpoint = load_checkpoint(weight_path)
+    stored = _without_module(checkpoint.get("state_dict", checkpoint))
+    own = model.state_dict()
+    matched = {
+        key: value
+        for key, value in stored.items()
+        if key in own and own[key].shape == value.shape and not key.endswith(_CLASS_BUFFERS)
+    }
+    if not matched:
+        raise CheckpointError(
+            f'no tensor of "{weight_path}" fits the model: '
+            f"the file has {_some(stored)}, the model has {_some(own)}"
+        )
+    model.load_state_dict({**own, **matched})
+    print(f"Successfully loaded pretrained weights from {weight_path}")
+    if discarded := [key for key in stored if key not in matched]:
+        print(f"Layers discarded due to unmatched keys or size: {discarded}")
+
+
+def _some(tensors: dict, limit: int = 5) -> str:
+    names = [f"{key} {tuple(value.shape)}" for key, value in list(tensors.items())[:limit]]
+    return ", ".join(names) + (", ..." if len(tensors) > limit else "")
+
+
+def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
+    """Count the numbers in a model's parameters, or in an iterable of them (or of groups)."""
+    if model is not None:
+        return sum(parameter.numel() for parameter in model.parameters())
+    if params is None:
+        raise ValueError("model and params must provide at least one.")
+    return sum((p["params"] if isinstance(p, dict) else p).numel() for p in params)

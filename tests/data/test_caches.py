@@ -1,0 +1,88 @@
+"""causalclip/files/caches.py: derived files are whole, lie where one may write, are made once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import threading
+from pathlib import Path
+
+import pytest
+import replicas
+from replicas import names
+
+from causalclip.files import atomic, caches
+
+
+def deny_writing_below(root, monkeypatch, error):
+    unfinished = atomic.unfinished
+
+    def denied(target):
+        if target.is_relative_to(root):
+            raise OSError(error, os.strerror(error), str(target))
+        return unfinished(target)
+
+    monkeypatch.setattr(atomic, "unfinished", denied)
+
+
+def test_a_read_only_root_keeps_its_few_shot_sets_in_the_cache(load, small, cache, monkeypatch):
+    deny_writing_below(small, monkeypatch, caches.errno.EROFS)
+    drawn = load("Caltech101", small, NUM_SHOTS=2)
+    (stored,) = cache.rglob("*.json")
+    assert stored.name == "causalclip_shot_2-seed_1.json"
+    assert names(load("Caltech101", small, NUM_SHOTS=2).train_x) == names(drawn.train_x)
+
+
+def test_a_full_disk_is_not_taken_for_a_read_only_one(load, small, monkeypatch):
+    deny_writing_below(small, monkeypatch, caches.errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left"):
+        load("Caltech101", small, NUM_SHOTS=2)
+
+
+def test_a_cache_that_cannot_be_written_either_says_what_to_set(load, small, cache, monkeypatch):
+    deny_writing_below(small.parents[1], monkeypatch, caches.errno.EACCES)
+    deny_writing_below(Path("/"), monkeypatch, caches.errno.EACCES)
+    with pytest.raises(PermissionError, match="set CAUSALCLIP_CACHE"):
+        load("Caltech101", small, NUM_SHOTS=2)
+
+
+def test_of_two_that_write_at_once_the_first_wins_and_no_reader_sees_a_part(tmp_path):
+    path = tmp_path / "split.json"
+    contents = [[i] * 20000 for i in range(8)]
+    seen = []
+
+    def write(content):
+        caches.store_json(path, content, keep_existing=True)
+        seen.append(caches.load_json(path))
+
+    threads = [threading.Thread(target=write, args=(c,)) for c in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen[0] in contents and all(content == seen[0] for content in seen)
+    assert [p.name for p in tmp_path.iterdir()] == ["split.json"]
+
+
+def test_two_processes_that_make_a_split_at_once_end_with_the_same(load, tmp_path):
+    replicas.dtd(tmp_path)
+    fork = multiprocessing.get_context("fork")
+    barrier, found = fork.Barrier(2), fork.Queue()
+
+    def run(seed):
+        random.seed(seed)
+        barrier.wait()
+        dataset = load("DescribableTextures", tmp_path, seed=seed, NUM_SHOTS=2)
+        found.put((names(dataset.test), len(dataset.train_x)))
+
+    processes = [fork.Process(target=run, args=(seed,)) for seed in (1, 2)]
+    for process in processes:
+        process.start()
+    first, second = (found.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join()
+    assert first == second and first[1] == 8
+    (split,) = (tmp_path / "dtd").glob("split*.json")
+    assert [row[0] for row in json.loads(split.read_text())["test"]] == first[0]

@@ -1,0 +1,136 @@
+"""What a training loop prints when its numbers are read once per line only, as on a GPU."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from causalclip.engine.training_log import TrainingLog
+
+
+def test_the_means_since_the_last_reading_are_read():
+    report = TrainingLog()
+    for loss, accuracy in [(1.0, 50.0), (2.0, 100.0), (6.0, 0.0)]:
+        report.add(torch.tensor(loss), torch.tensor([accuracy]))
+    assert report.read(epoch=1, batch=3) == {"loss": 3.0, "acc": 50.0}
+    report.add(torch.tensor(5.0), torch.tensor([25.0]))
+    assert report.read(epoch=1, batch=4) == {"loss": 5.0, "acc": 25.0}
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_loss_that_is_not_finite_names_its_batches(bad):
+    report = TrainingLog()
+    for loss in (1.0, bad, 1.0):
+        report.add(torch.tensor(loss), torch.zeros(1))
+    with pytest.raises(FloatingPointError, match=r"\(epoch 2, batches 8 to 10\)"):
+        report.read(epoch=2, batch=10)
+
+
+LINE = re.compile(r"batch \[(\d+)/\d+\].* loss \S+ \((\S+)\) acc \S+ \((\S+)\) lr")
+
+
+@pytest.fixture
+def lines(make_trainer, tmp_path, capsys, monkeypatch):
+    """A function (reads every step?, PRINT_FREQ) -> (batch, mean loss, mean accuracy) printed."""
+
+    def run(every_step, frequency):
+        options = ["TRAIN.PRINT_FREQ", frequency, "DATALOADER.TRAIN_X.BATCH_SIZE", 2]
+        trainer = make_trainer("CoOp", tmp_path / f"{every_step}-{frequency}", *options)
+        monkeypatch.setattr(trainer.session.log, "every_step", every_step)
+        capsys.readouterr()
+        trainer.train()
+        found = LINE.findall(capsys.readouterr().out)
+        return [tuple(map(float, line)) for line in found]
+
+    return run
+
+
+@pytest.mark.parametrize("frequency", [1, 2, 4, 9])
+def test_the_averages_printed_are_those_of_all_steps(frequency, lines):
+    every, seldom = lines(True, frequency), lines(False, frequency)
+    assert len(seldom) == {1: 5, 2: 2, 4: 1, 9: 5}[frequency]  # ten images: five batches
+    assert [line[0] for line in seldom] == [line[0] for line in every]
+    for one, other in zip(seldom, every, strict=True):
+        assert one[1:] == pytest.approx(other[1:], abs=2e-4)
+
+
+def test_a_loss_that_is_nan_stops_the_run_at_the_next_line(make_trainer, tmp_path, monkeypatch):
+    options = ["TRAIN.PRINT_FREQ", 3, "DATALOADER.TRAIN_X.BATCH_SIZE", 2]
+    trainer = make_trainer("CoOp", tmp_path, *options)
+    monkeypatch.setattr(trainer.session.log, "every_step", False)
+    loss = trainer.loss
+
+    def nan(images, labels):
+        value, scores = loss(images, labels)
+        return (value * torch.nan if trainer.batch_idx == 3 else value), scores
+
+    monkeypatch.setattr(trainer, "loss", nan)
+    with pytest.raises(FloatingPointError, match=r"\(epoch 1, batches 4 to 5\)"):
+        trainer.train()  # the fifth batch is the last: no checkpoint is written after it
+    assert not (tmp_path / "prompt_learner").exists()
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations for which the host waits for a device: they bring numbers to it, or
+    need them to know a shape."""
+
+    NAMES = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__.removeprefix("aten::") in self.NAMES:
+            self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_waiting_operations_are_noticed():
+    with Waits() as waits:
+        torch.ones(1).item()
+        bool(torch.ones(2).isfinite().all())
+        torch.ones(3).nonzero()
+    assert len(waits.seen) >= 3
+
+
+METHODS = [
+    "CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP", "MaPLe", "IVLP", "VPT", "PromptSRC",
+    "CLIP_Adapter", "CDC", "MMRL", "MMA",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_between_two_lines_never_waits_for_a_device(
+    name, make_trainer, tmp_path, monkeypatch
+):
+    # Not Adam (TCP's): it reads its count of steps, which is on the CPU beside any device.
+    options = ["TRAIN.PRINT_FREQ", 10, "OPTIM.NAME", "sgd"]
+    trainer = make_trainer(name, tmp_path, *options)
+    monkeypatch.setattr(trainer.session.log, "every_step", False)
+    trainer.set_model_mode("train")
+    trainer.epoch, trainer.num_batches = 0, 12
+    batch = next(iter(trainer.train_loader_x))
+    trainer.batch_idx = 0
+    trainer.forward_backward(batch)  # the optimizer makes its state
+    with Waits() as waits:
+        for trainer.batch_idx in (1, 2):
+            assert trainer.forward_backward(batch) is None
+    assert waits.seen == []
+
+
+def test_the_curve_has_the_mean_of_each_epoch_whatever_was_printed():
+    report = TrainingLog()
+    for epoch, losses in ((1, (1.0, 2.0, 6.0)), (2, (4.0, 0.0, 2.0))):
+        for batch, loss in enumerate(losses, start=1):
+            report.add(torch.tensor(loss), torch.tensor([10 * loss]))
+            if batch != 1:  # the first two at once, then the third
+                report.read(epoch=epoch, batch=batch)
+    assert report.curve() == {
+        "epoch": [1, 2],
+        "loss": [3.0, 2.0],
+        "accuracy": [30.0, 20.0],
+    }

@@ -1,0 +1,36 @@
+"""The inputs of features.npz, which holds outputs of published methods on frozen features.
+
+Recorded in float64 from mrflogs/ICLR24 @560fe21 (gda), FereshteShakeri/FewShot-CLIP-Strong-Baseline
+@f81054f (lpp; the bias starts at zero) and astra-vision/ProLIP @b43e795 (prolip).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from golden.weights import unit_stream
+from torch import Tensor
+
+
+def labelled(name: str, classes: int, shots: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return features (N, E) around a centre for each class, and labels (N,)."""
+    labels = torch.arange(classes).repeat(shots)
+    noise = unit_stream(name, (len(labels), width))
+    return _centres(name, classes, width)[labels] + 1.5 * torch.from_numpy(noise), labels
+
+
+def texts(name: str, classes: int, width: int) -> Tensor:
+    """Return text features (K, E) near the centres."""
+    noise = unit_stream(f"{name}.text", (classes, width))
+    return _centres(name, classes, width) + torch.from_numpy(noise)
+
+
+def projection(name: str, width: int, embed_dim: int) -> Tensor:
+    """Return an image projection (D, E)."""
+    unit = unit_stream(f"{name}.projection", (width, embed_dim))
+    return torch.from_numpy(unit) / math.sqrt(width)
+
+
+def _centres(name: str, classes: int, width: int) -> Tensor:
+    return torch.from_numpy(unit_stream(f"{name.partition('.')[0]}.centres", (classes, width)))

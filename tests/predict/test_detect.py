@@ -1,0 +1,79 @@
+"""Detection of foreign images, against scikit-learn and the cosines themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from causalclip import Predictor
+from causalclip.metrics import fpr_at_95
+from causalclip.predict.commands import detect_main
+from causalclip.predict.detect import foreign_scores
+
+
+@pytest.mark.parametrize("digits", [1, 12])  # with ties, and without
+def test_fpr95_is_that_of_the_roc_curve(digits):
+    rng = np.random.default_rng(0)
+    known, foreign = rng.normal(size=300).round(digits), rng.normal(1, size=170).round(digits)
+    labels = np.repeat([0, 1], [300, 170])
+    fpr, tpr, _ = roc_curve(labels, np.concatenate([known, foreign]), drop_intermediate=False)
+    assert fpr_at_95(known, foreign) == pytest.approx(100 * fpr[np.argmax(tpr >= 0.95)])
+    assert fpr_at_95(known, known + 10) == 0
+
+
+def test_mcm_is_the_softmax_of_the_cosines_without_their_scale():
+    cosines = torch.from_numpy(np.random.default_rng(1).uniform(0.1, 0.4, (50, 7)))
+    probabilities = (100 * cosines).softmax(-1).float()
+    scores = foreign_scores(probabilities, torch.zeros(50), scale=100.0)
+    expected = 1 - cosines.softmax(-1).amax(-1)
+    np.testing.assert_allclose(scores["MCM"], expected, atol=1e-7)
+    np.testing.assert_allclose(scores["MSP"], 1 - probabilities.amax(-1), atol=1e-7)
+    assert "MCM" not in foreign_scores(probabilities, torch.zeros(50), scale=None)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Makes a folder of noise, three pictures for each of some classes."""
+    from PIL import Image
+
+    def make(*names: str) -> Path:
+        rng = np.random.default_rng(0)
+        for name in names:
+            for part in ("train", "test"):
+                folder = tmp_path / "foreign" / part / name
+                folder.mkdir(parents=True)
+                for i in range(3):
+                    pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{i}.png")
+        return tmp_path / "foreign"
+
+    return make
+
+
+@pytest.mark.parametrize("method", ["ZeroshotCLIP", "CDC"])
+def test_a_run_is_asked_about_pictures_of_another_set(method, run, recorded, pictures, capsys):
+    folder, foreign = run(method), pictures("cat", "dog")
+    predictor = Predictor.load(folder)
+    found = predictor.detect(foreign)
+    paths = sorted((foreign / "test").rglob("*.png"))
+    others = np.array([answer.uncertainty for answer in predictor(paths)])
+    known = recorded(folder)["uncertainty"]
+    labels = np.repeat([0, 1], [len(known), len(others)])
+    auroc = 100 * roc_auc_score(labels, np.concatenate([known, others]))
+    assert found["uncertainty"]["AUROC"] == pytest.approx(auroc)
+    assert set(found) == {"uncertainty", "MSP"} | ({"MCM"} if method == "ZeroshotCLIP" else set())
+    assert detect_main([str(folder), "--foreign", str(foreign)]) == 0
+    assert f"{found['MSP']['FPR95']:.1f}" in capsys.readouterr().out
+
+
+def test_a_set_with_a_class_of_the_run_is_refused(run, pictures, capsys):
+    folder = run("ZeroshotCLIP")
+    name = json.loads((folder / "results.json").read_text())["classnames"][0]
+    assert detect_main([str(folder), "--foreign", str(pictures(name.upper(), "cat"))]) == 2
+    said = capsys.readouterr().err
+    assert "must share no class with the run, foreign shares 1: ZERO" in said

@@ -1,0 +1,214 @@
+"""GDA: Gaussian discriminant analysis of CLIP's features beside its text (arXiv 2402.04087)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from causalclip.engine.class_texts import handcrafted_features, published_templates
+from causalclip.engine.feature_cache import ImageSet
+from causalclip.engine.feature_trainer import FeatureTrainer
+from causalclip.engine.fit import TensorFit
+from causalclip.engine.prediction import Prediction, Reading
+from causalclip.settings.constraints import integer, list_of, number
+from causalclip.settings.dataclass_settings import config_from, settings_of
+from causalclip.settings.table import PREC
+
+Gaussians = tuple[Tensor, Tensor]
+"""Class means (K, E) and the inverse (E, E) of their common covariance."""
+
+
+@dataclass(frozen=True)
+class GDAConfig:
+    """Settings of GDA."""
+
+    augment_epochs: int = 10
+    """Augmented passes over the training images."""
+    covariance: Literal["pooled", "classes"] = "pooled"
+    """Estimate of the covariance: shrunk, of all images, or the mean over classes."""
+    alpha: float = 0.1
+    """Weight of the Gaussian classifier, where there is nothing to search on."""
+    alphas: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+    """Weights to search on the validation split; empty: no search."""
+    neighbours: int = 64
+    """Images that stand for a class without any: the nearest to its text."""
+    text_copies: int = 16
+    """Times that the text of such a class counts in its mean."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedGDA(TensorFit):
+    """The Gaussians, their weight, and the features that other classes borrow from.
+
+    Facts: alpha and its validation accuracy in per cent (None where there was no search).
+    """
+
+    features: Tensor
+    """(N, E), unit rows, of every augmented pass."""
+    means: Tensor
+    """(K, E)."""
+    precision: Tensor
+    """(E, E), the inverse covariance."""
+    alpha: Tensor
+    """Weight beside CLIP's logits, a scalar."""
+
+
+class GDA(FeatureTrainer[FittedGDA]):
+    """CLIP's logits + ALPHA (z W' + b), the Gaussian classifier of equal priors.
+
+    W = mu S^-1 and b = log 1/K - mu S^-1 mu' / 2. Nothing is trained. Classes without images get
+    Gaussians of the training features nearest to their texts.
+    """
+
+    config_node = "GDA"
+    fit_class = FittedGDA
+    settings_table = {
+        **settings_of(
+            GDAConfig,
+            {
+                "AUGMENT_EPOCHS": integer(1, 1000),
+                "ALPHA": number(0),
+                "ALPHAS": list_of(number(0), least=0),
+                "NEIGHBOURS": integer(2, 100_000),
+                "TEXT_COPIES": integer(0, 100_000),
+            },
+        ),
+        "PREC": PREC,
+    }
+
+    @cached_property
+    def config(self) -> GDAConfig:
+        """The settings below TRAINER.GDA."""
+        return config_from(GDAConfig, self.settings, where="TRAINER.GDA")
+
+    def build_method(self) -> None:
+        """Encode the class names."""
+        self.text = handcrafted_features(self, published_templates(self.cfg))
+
+    def image_sets(self) -> Iterator[ImageSet]:
+        """Yield the validation split too, but no augmented training image."""
+        yield from super().image_sets()
+        if self.config.alphas and self.dm.dataset.val:
+            yield ImageSet.of(self.dm.dataset.val)
+
+    def fit(self) -> FittedGDA:
+        """Return the Gaussians of the training images, with the weight that validation asks for."""
+        passes = list(self.augmented_passes(self.config.augment_epochs))
+        features = F.normalize(torch.cat([features for features, _ in passes]), dim=-1)
+        labels = torch.cat([labels for _, labels in passes])
+        gaussians = class_gaussians(features, labels, len(self.classnames), self.config.covariance)
+        alpha, accuracy = self.search(gaussians)
+        found = {"alpha": alpha, "validation_accuracy": accuracy}
+        print(f"Gaussians of {len(features)} features, {found}")
+        means, precision = gaussians
+        tensors = {"features": features, "means": means, "precision": precision}
+        return FittedGDA(**tensors, alpha=torch.tensor(alpha), facts=found)
+
+    def search(self, gaussians: Gaussians) -> tuple[float, float | None]:
+        """Return the first of the best ALPHAS, and its accuracy in per cent, on validation."""
+        dataset = self.dm.dataset
+        if not self.config.alphas or not dataset.val or dataset.val is dataset.test:
+            print("No validation images of its own to search on: alpha stays as configured")
+            return self.config.alpha, None
+        features, labels = (t.to(self.device) for t in self.encoder.labelled(dataset.val))
+        clip_logits, own = self.both_logits(features, gaussians)
+        alphas = self.config.alphas
+        hits = [((clip_logits + a * own).argmax(-1) == labels).sum() for a in alphas]
+        counts = torch.stack(hits).tolist()  # read once: each read waits for the device
+        return alphas[counts.index(max(counts))], 100 * max(counts) / len(labels)
+
+    # Prediction
+
+    def check_fit(self) -> None:
+        """Take the Gaussians of this run's classes, or borrow images for them.
+
+        A class that the fit does not know makes all of them borrow: both kinds of means do not
+        share a covariance.
+        """
+        fit, known = self.fitted, self.fitted_classnames
+        if set(self.classnames) <= set(known):
+            rows = [known.index(name) for name in self.classnames]
+            self.gaussians = fit.means[rows], fit.precision
+            return
+        count, copies = min(self.config.neighbours, len(fit.features)), self.config.text_copies
+        self.gaussians = borrowed_gaussians(fit.features, self.text.float(), count, copies)
+
+    def both_logits(self, features: Tensor, gaussians: Gaussians) -> tuple[Tensor, Tensor]:
+        """Return CLIP's logits and the Gaussians', (B, K) each, of image features (B, E)."""
+        unit = F.normalize(features, dim=-1)
+        return self.backbone.classify(unit, self.text), gaussian_logits(unit, *gaussians)
+
+    def predict_features(self, features: Tensor) -> Prediction:
+        """Return the sum of both logits of image features (B, E)."""
+        clip_logits, own = self.both_logits(features, self.gaussians)
+        return Prediction(Reading.of_logits(clip_logits + self.fitted.alpha * own))
+
+
+def gaussian_logits(features: Tensor, means: Tensor, precision: Tensor) -> Tensor:
+    """Return z W' + b, (B, K), of features z (B, E), for W = mu S^-1 and b of equal priors.
+
+    Means mu are (K, E), the precision S^-1 is (E, E).
+    """
+    weight = means @ precision
+    bias = -(weight * means).sum(-1) / 2 - math.log(len(means))
+    return features @ weight.T + bias
+
+
+def class_gaussians(
+    features: Tensor, labels: Tensor, n_classes: int, covariance: str = "pooled"
+) -> Gaussians:
+    """Return means (K, E) and the precision (E, E) of unit features (N, E) with labels (N,).
+
+    `pooled` shrinks the scatter of all centred features, the paper's few-shot classifier; `classes`
+    inverts the mean covariance of the classes, as the published base-to-new code does.
+
+    Raises:
+        ValueError: `classes` with a class of fewer than two features.
+    """
+    groups = [features[labels == k].double() for k in range(n_classes)]
+    means = torch.stack([group.mean(0) for group in groups])
+    if covariance == "pooled":
+        centred = torch.cat([group - mean for group, mean in zip(groups, means, strict=True)])
+        precision = shrunk_precision(centred)
+    elif (fewest := min(map(len, groups))) < 2:
+        raise ValueError(
+            "TRAINER.GDA.COVARIANCE classes needs two features a class (shots times "
+            f"AUGMENT_EPOCHS), got {fewest}: take pooled"
+        )
+    else:
+        precision = inverse(torch.stack([group.T.cov() for group in groups]).mean(0))
+    return means.to(features), precision.to(features)
+
+
+def borrowed_gaussians(features: Tensor, text: Tensor, count: int, copies: int) -> Gaussians:
+    """Return Gaussians of classes that are known by their texts (K, E) alone.
+
+    A class takes the `count` features (N, E) nearest to its text. Its mean is over these and
+    `copies` of the text; its scatter is about the text. The precision is the mean over classes.
+    """
+    means, precisions = [], []
+    for own in text.double():
+        near = features[(features @ own.to(features)).topk(count).indices].double()
+        means.append((near.sum(0) + copies * own) / (count + copies))
+        precisions.append(shrunk_precision(near - own))
+    return torch.stack(means).to(features), torch.stack(precisions).mean(0).to(features)
+
+
+def shrunk_precision(centred: Tensor) -> Tensor:
+    """Return E ((N - 1) S + tr(S) I)^-1, (E, E), for S = X'X / (N - 1) of centred rows X (N, E)."""
+    scatter, width = centred.T @ centred, centred.shape[1]
+    trace = scatter.trace() / max(len(centred) - 1, 1)
+    return width * inverse(scatter + trace * torch.eye(width).to(scatter))
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """Return the pseudo-inverse (E, E) of a symmetric matrix, cut off where fp32 would be."""
+    cut = len(matrix) * torch.finfo(torch.float32).eps
+    return torch.linalg.pinv(matrix, rtol=cut, hermitian=True)

@@ -1,0 +1,149 @@
+"""ProLIP: the image projection fine-tuned, held near its start (arXiv 2410.05270)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import cycle, islice
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from causalclip.clip.interface import backbone_of, openai_model
+from causalclip.engine.class_texts import handcrafted_features, published_templates
+from causalclip.engine.feature_cache import Encoder, encoder_of
+from causalclip.engine.feature_trainer import FeatureTrainer
+from causalclip.engine.fit import TensorFit
+from causalclip.engine.prediction import Prediction, Reading
+from causalclip.settings.constraints import integer, number, or_none
+from causalclip.settings.dataclass_settings import settings_of
+from causalclip.settings.search import Choice
+from causalclip.settings.table import PREC
+
+
+@dataclass(frozen=True)
+class ProLIPConfig:
+    """Settings of ProLIP."""
+
+    lr: float = 1e-5
+    """Learning rate of Adam; falls to 0 along a cosine."""
+    steps: int = 300
+    """Steps, each on all training images."""
+    augment_epochs: int = 300
+    """Augmented passes over the training images; the steps take them in turn."""
+    weight: float | None = None
+    """Weight of the squared distance from CLIP's projection, lambda; None: 1 / shots."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedProjection(TensorFit):
+    """The fine-tuned projection.
+
+    Facts: weight and value of the squared distance from CLIP's projection, and the last loss.
+    """
+
+    projection: Tensor
+    """(D, E)."""
+
+
+class ProLIP(FeatureTrainer[FittedProjection]):
+    """L = L_ce + WEIGHT ||P - P_clip||^2 over the image projection P; texts stay CLIP's.
+
+    The features that it reads, and keeps, are those before the projection.
+    """
+
+    config_node = "PROLIP"
+    backbones = "OpenAI ViT"
+    fit_class = FittedProjection
+    settings_table = {
+        **settings_of(
+            ProLIPConfig,
+            {
+                "LR": number(0, open_low=True),
+                "STEPS": integer(1, 1_000_000),
+                "AUGMENT_EPOCHS": integer(1, 1_000_000),
+                "WEIGHT": or_none(number(0)),
+            },
+        ),
+        "PREC": PREC,
+    }
+    search_space = {"LR": Choice((1e-5, 1e-4, 1e-3, 1e-2))}
+
+    def build_method(self) -> None:
+        """Encode the class names.
+
+        Raises:
+            ValueError: a backbone without a projection of its own.
+        """
+        backbone_of(self.clip).image_tower()
+        visual = openai_model(self.clip, "ProLIP").visual
+        self.projection = visual.proj.detach().float()
+        self.text = handcrafted_features(self, published_templates(self.cfg))
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """CLIP's image tower without its projection: images to (B, D)."""
+        whole = encoder_of(self)
+        return replace(
+            whole,
+            encode=self.backbone.encode_unprojected,
+            dim=len(self.projection),
+            identity=f"{whole.identity} before its projection",
+        )
+
+    def fit(self) -> FittedProjection:
+        """Return the projection after STEPS steps."""
+        settings, shots = self.settings, len(self.dm.dataset.train_x) / len(self.classnames)
+        passes = self.augmented_passes(min(settings.AUGMENT_EPOCHS, settings.STEPS))
+        if settings.AUGMENT_EPOCHS < settings.STEPS:
+            passes = cycle(passes)
+        return fine_tuned(
+            self.projection,
+            passes,
+            lambda features: self.backbone.classify(features, self.text),
+            lr=settings.LR,
+            steps=settings.STEPS,
+            weight=1 / shots if settings.WEIGHT is None else settings.WEIGHT,
+        )
+
+    def predict_features(self, features: Tensor) -> Prediction:
+        """Return the softmax over the class texts of features (B, D) before the projection."""
+        projected = features @ self.fitted.projection
+        return Prediction(Reading.of_logits(self.backbone.classify(projected, self.text)))
+
+
+def fine_tuned(
+    start: Tensor,
+    passes: Iterator[tuple[Tensor, Tensor]],
+    classify: Callable[[Tensor], Tensor],
+    *,
+    lr: float,
+    steps: int,
+    weight: float,
+) -> FittedProjection:
+    """Return the projection after a step for each of `steps` passes.
+
+    Args:
+        start: CLIP's projection (D, E).
+        passes: features (N, D) before it and labels (N,).
+        classify: from projected features (N, E) to class logits (N, K).
+        lr: rate of the first step.
+        steps: how many; the rate falls to 0 along a cosine.
+        weight: of the squared distance from `start`.
+    """
+    projection = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([projection], lr=lr, eps=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    loss = distance = torch.zeros(())
+    for features, labels in islice(passes, steps):
+        distance = (projection - start).square().sum()
+        loss = F.cross_entropy(classify(features @ projection), labels) + weight * distance
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    facts = {"weight": weight, "distance": distance.item(), "loss": loss.item()}
+    print(f"Projection after {steps} steps, {facts}")
+    return FittedProjection(projection=projection.detach(), facts=facts)
