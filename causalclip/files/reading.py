@@ -12,6 +12,8 @@ import yaml
 MOST_YAML_BYTES = 100_000
 MOST_YAML_NODES = 10_000
 """Values of a file after each alias is replaced by what it stands for."""
+MOST_YAML_DEPTH = 50
+"""Of values in one another: yacs copies each level once for each level above it."""
 MOST_YAML_DIGITS = 40
 """Of an integer: a longer one cannot be printed, and none is needed."""
 
@@ -77,8 +79,11 @@ class _BoundedLoader(yaml.SafeLoader):
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
-        if node is not None and _count(node, {}) > MOST_YAML_NODES:
+        values, depth = _size(node, {}) if node is not None else (0, 0)
+        if values > MOST_YAML_NODES:
             raise ValueError(f"its aliases stand for more than {MOST_YAML_NODES:,} values")
+        if depth > MOST_YAML_DEPTH:
+            raise ValueError(f"it is nested more than {MOST_YAML_DEPTH} levels deep")
         return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
@@ -92,18 +97,20 @@ class _BoundedLoader(yaml.SafeLoader):
 _BoundedLoader.add_constructor("tag:yaml.org,2002:int", _BoundedLoader.construct_yaml_int)
 
 
-def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a node stands for.
+def _size(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Return how many values a node stands for, and how deep they are nested.
 
     Raises:
         ValueError: a node that holds itself.
     """
-    if known.setdefault(id(node), 0) == 0:
-        known[id(node)] = -1  # being counted
+    if id(node) not in known:
+        known[id(node)] = (0, 0)  # being counted
         parts: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.MappingNode):
             parts = [part for pair in parts for part in pair]
-        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
-    elif known[id(node)] < 0:
+        sizes = [_size(part, known) for part in parts]
+        values, depths = zip(*sizes, strict=True) if sizes else ((), ())
+        known[id(node)] = (1 + sum(values), 1 + max(depths, default=0))
+    elif known[id(node)] == (0, 0):
         raise ValueError("it has a value that holds itself")
     return known[id(node)]

@@ -23,7 +23,7 @@ INPUT:
   TRANSFORMS: ["random_flip", "normalize"]
 DATASET: {NAME: "X", NUM_SHOTS: -1}
 """
-MOST_SECONDS = 5.0
+MOST_SECONDS = 10.0
 
 
 def outcome(content: bytes) -> str:

@@ -86,7 +86,7 @@ def test_without_a_connection_a_cached_model_is_read_and_others_are_named_at_onc
     start = time.monotonic()
     with pytest.raises(UserError, match="no model no/model in the cache, and none from http"):
         Predictor.load("no/model")
-    assert time.monotonic() - start < 5  # retries took 23 s
+    assert time.monotonic() - start < 15  # retries took 23 s
 
 
 def test_a_foreign_or_damaged_file_of_weights_is_named(run, random_clip, tmp_path):
