@@ -6,7 +6,7 @@ Perspective", NeurIPS 2024, arXiv 2410.12816. What the paper does not state is o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -28,12 +28,7 @@ from causalclip.cdc.evidence import (
 )
 from causalclip.cdc.losses import classification_loss, regularisers, template_cosines
 from causalclip.cdc.views import AS_CONFIGURED, FAMILIES, family_view
-from causalclip.clip.encode import (
-    encode_image,
-    encode_image_sets,
-    encode_image_sets_twice,
-    encode_text_sets,
-)
+from causalclip.clip.encode import encode_image_sets, encode_image_sets_twice, encode_text_sets
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.prompts import DecoupledPrompts, TextPrompts
 from causalclip.clip.zeroshot import class_features
@@ -48,7 +43,7 @@ from causalclip.engine.contexts import (
     independent_prompts,
 )
 from causalclip.engine.feature_cache import ImageSet, batches
-from causalclip.engine.members import base_class, new_member
+from causalclip.engine.members import Members, base_class
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import either, integer, list_of, number, one_of, or_none, text
@@ -152,10 +147,11 @@ class CDC(PromptTrainer):
             self.handcrafted = handcrafted_features(self, [template])  # t^0
             each = [class_features(self.clip, self.classnames, [text]) for text in config.anchors]
             self.anchors = torch.stack(each) if each else self.handcrafted
-        self.members: list[PromptTrainer] = []
+        base = base_class(config.base, where="TRAINER.CDC.BASE") if config.base else None
+        self.members = Members(base, self) if base else None
         coupled = config.vision == "coupled" and not config.base
         prompts = DecoupledPrompts(
-            self.member_prompts if config.base else self.template_prompts,
+            self.members.add if self.members else self.template_prompts,
             config.n_templates,
             noise=config.init_noise,
             relative=config.noise_scale == "relative",
@@ -169,19 +165,6 @@ class CDC(PromptTrainer):
         prompts.register_buffer("offset", torch.zeros(()))
         prompts.register_buffer("discount", torch.ones(()))
         return prompts
-
-    def new_member(self) -> PromptTrainer:
-        """Return a model of BASE without prompts."""
-        return new_member(base_class(self.config.base, where="TRAINER.CDC.BASE"), self)
-
-    def member_prompts(self) -> nn.Module:
-        """Add a model of BASE to the members, and return its prompts."""
-        member = self.new_member()
-        if (texts := member.texts(self.classnames)) is not None:
-            member.class_tokens = texts
-        member.model = member.build_prompts()
-        self.members.append(member)
-        return member.model
 
     def template_prompts(self) -> nn.Module:
         """Build the prompts of one template: MaPLe's or IVLP's in both encoders, or words alone."""
@@ -199,37 +182,22 @@ class CDC(PromptTrainer):
     @property
     def image_tower_untouched(self) -> bool:
         """Without image prompts the image tower is CLIP's own, and a test image one plain view."""
-        if self.config.base:
-            return self.new_member().image_tower_untouched
+        if self.members:
+            return self.members.models[0].image_tower_untouched
         return self.config.vision == "none"
 
     def evaluation_text(self) -> Tensor | None:
         """Return (M, K, E), or None where BASE's texts depend on the image."""
-        if not self.members:
-            return super().evaluation_text()
-        texts = [text for m in self.members if (text := m.evaluation_text()) is not None]
-        return torch.stack(texts) if texts else None
+        return (self.members or super()).evaluation_text()
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         """Return class logits (B, M, K) of images (B, 3, H, W), or of a view a template."""
-        if not self.members:
-            return super().logits(images, text)
-        answers = zip(self.members, self.views_of(images), self.each(text), strict=True)
-        return torch.stack([member.logits(view, own) for member, view, own in answers], dim=1)
-
-    def views_of(self, images: Tensor) -> Sequence[Tensor]:
-        """Return the M views (B, 3, H, W) of images (B, M, 3, H, W), or M times (B, 3, H, W)."""
-        return images.unbind(1) if images.dim() == 5 else [images] * self.config.n_templates
-
-    def each(self, text: Tensor | None) -> Sequence[Tensor | None]:
-        """Return the texts (K, E) of each template, or M times None."""
-        return [None] * self.config.n_templates if text is None else text.unbind(0)
+        return (self.members or super()).logits(images, text)
 
     def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
         """Return class logits (B, M, K) of image features (B, E), which all templates share."""
         if self.members:
-            answers = zip(self.members, self.each(text), strict=True)
-            return torch.stack([one.feature_logits(features, own) for one, own in answers], dim=1)
+            return self.members.feature_logits(features, text)
         shared = features.unsqueeze(1).expand(-1, self.config.n_templates, -1)
         return super().feature_logits(shared, text)
 
@@ -263,7 +231,10 @@ class CDC(PromptTrainer):
         if self.members:
             return self.loss_of_members(images, labels)
         prompts = self.model()
-        image_features, frozen = self.with_frozen(images, prompts)
+        if config.compares_images:
+            image_features, frozen = encode_image_sets_twice(self.clip, images, prompts)
+        else:
+            image_features, frozen = self.image_features(images, prompts), None
         text_features = self.text_features(prompts)
         logits = self.backbone.classify(image_features, text_features)  # (B, M, K)
         evidence = self.evidence(logits)
@@ -279,41 +250,30 @@ class CDC(PromptTrainer):
         With LOSS base the losses of the M models take the place of L_cls. Features that L_de or
         L_con need are computed in addition to those that BASE classifies by.
         """
-        config, views = self.config, self.views_of(images)
+        config, members = self.config, self.members
+        assert members is not None, "without BASE there is another loss"
         if config.loss == "base":
-            each = [m.loss(view, labels) for m, view in zip(self.members, views, strict=True)]
-            logits = torch.stack([scores for _, scores in each], dim=1)
-            losses = torch.stack([loss for loss, _ in each])
+            losses, logits = members.losses(images, labels)
             loss = losses.sum() if config.loss_reduction == "sum" else losses.mean()
             evidence = self.evidence(logits)
         else:
-            logits = self.logits(images)
+            logits = members.logits(images)
             evidence = self.evidence(logits)
             loss = classification_loss(config, logits, evidence, labels, epoch=self.epoch + 1)
         if config.regularised:
-            models = list(zip(self.members, [m.model() for m in self.members], views, strict=True))
-            text = torch.stack([m.text_features(prompts) for m, prompts, _ in models])
-            image = torch.stack([m.image_features(v, prompts) for m, prompts, v in models], dim=1)
-            with torch.no_grad():
-                plain = [encode_image(self.clip, v) for v in views if config.compares_images]
-            frozen = torch.stack(plain, dim=1) if plain else None
+            text, image = members.features(images)
+            frozen = members.frozen_features(images) if config.compares_images else None
             loss = loss + regularisers(config, text, image, handcrafted=self.anchors, frozen=frozen)
         return loss, FUSIONS[config.fusion].scores(logits, evidence)
 
     def optimizer(self, model: nn.Module) -> Optimizer:
         """Return the optimizer, as BASE sets it."""
-        return (self.members[0] if self.members else super()).optimizer(model)
+        return (self.members.models[0] if self.members else super()).optimizer(model)
 
     def after_step(self) -> None:
         """Let each model of BASE do what follows its step."""
-        for member in self.members:
+        for member in self.members.models if self.members else ():
             member.after_step()
-
-    def with_frozen(self, images: Tensor, prompts: PromptSet) -> tuple[Tensor, Tensor | None]:
-        """Return `image_features` of the views, and those without prompts (B, M, E) for L_con."""
-        if self.config.compares_images:
-            return encode_image_sets_twice(self.clip, images, prompts)
-        return self.image_features(images, prompts), None
 
     # Calibration
 
@@ -353,21 +313,16 @@ class CDC(PromptTrainer):
     def calibrate(self) -> None:
         """Set eta: fixed by the configuration, or by likelihood on the validation split."""
         eta = self.config.discount
-        if eta == "fit":
-            eta = self.fitted_discount()
-        elif eta in (None, "geometric"):
+        if eta in (None, "geometric"):
             eta = 1 / self.config.n_templates
-        self.model.get_buffer("discount").fill_(eta)
-
-    def fitted_discount(self) -> float:
-        """Return eta by likelihood on the validation split; 1 without one."""
-        if self.val_loader is None:
+        elif eta == "fit" and self.val_loader is None:
             print("No validation split to fit the discount on: Dempster's rule, discount 1")
-            return 1.0
-        logits, labels = validation_logits(self)
-        eta = fit_discount(self.evidence(logits).cpu(), labels)
-        print(f"Fusion discount: {eta:.4f} (fitted on {len(labels)} images)")
-        return eta
+            eta = 1.0
+        elif eta == "fit":
+            logits, labels = validation_logits(self)
+            eta = fit_discount(self.evidence(logits).cpu(), labels)
+            print(f"Fusion discount: {eta:.4f} (fitted on {len(labels)} images)")
+        self.model.get_buffer("discount").fill_(eta)
 
     # Prediction
 
@@ -398,20 +353,17 @@ class CDC(PromptTrainer):
 
         The cosines are of texts, and of what they hold beyond t^0 or their anchors.
         """
-        with torch.no_grad():
-            texts = self.evaluation_text()
-        cosines = (
-            {}
-            if texts is None
-            else {
-                "template_cosines": template_cosines(texts).tolist(),
-                "residual_cosines": template_cosines(
-                    residual_directions(texts, self.anchors)
-                ).tolist(),
-            }
-        )
-        return {
+        facts = {
             "offset": self.model.get_buffer("offset").item(),
             "discount": self.model.get_buffer("discount").item(),
-            **cosines,
+        }
+        with torch.no_grad():
+            texts = self.evaluation_text()
+        if texts is None:
+            return facts
+        residuals = residual_directions(texts, self.anchors)
+        return {
+            **facts,
+            "template_cosines": template_cosines(texts).tolist(),
+            "residual_cosines": template_cosines(residuals).tolist(),
         }

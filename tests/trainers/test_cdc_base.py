@@ -82,7 +82,7 @@ def test_the_losses_of_the_bases_are_summed(on_base, tmp_path):
     pairs = ["N_TEMPLATES", 2, *ALONE[2:]]
     trainer = on_base("PromptSRC", tmp_path, *pairs)
     images, labels = torch.randn(3, 2, 3, 32, 32), torch.tensor([0, 1, 2])
-    each = [m.loss(images[:, i], labels)[0] for i, m in enumerate(trainer.members)]
+    each = [m.loss(images[:, i], labels)[0] for i, m in enumerate(trainer.members.models)]
     assert trainer.loss(images, labels)[0].item() == pytest.approx(sum(each).item(), rel=1e-6)
 
 
