@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from causalclip.clip.texts import readable
 from causalclip.clip.zeroshot import cosine_logits, text_features
+from causalclip.conformal import conformal_metrics
 from causalclip.data.templates import dataset_template
 from causalclip.engine.draws import generators_kept
 from causalclip.engine.feature_cache import encoder_of
@@ -117,6 +118,7 @@ def write_results(trainer: CLIPTrainer, split: str, evaluated: Evaluated, second
     checkpointer = trainer.checkpointer
     record = run_record(trainer.cfg, classnames=trainer.classnames, split=split)
     record |= metrics_record(evaluated, parts_of(trainer, evaluated))
+    add_conformal(trainer, record, evaluated)
     identity = read_run(Path(trainer.output_dir))
     record |= {
         "training": checkpointer.training_cost,
@@ -182,6 +184,31 @@ def reading_metrics(
     return classification_metrics(
         reading.probabilities[rows], labels[rows], reading.uncertainty[rows]
     )
+
+
+def add_conformal(trainer: CLIPTrainer, record: dict[str, Any], evaluated: Evaluated) -> None:
+    """Add coverage and size of conformal sets to the metrics, where TEST.CONFORMAL asks for them.
+
+    They are calibrated on the validation split; the random generators keep their state.
+    """
+    alpha, dataset = trainer.cfg.TEST.get("CONFORMAL", 0.0), trainer.dm.dataset
+    if not alpha:
+        return
+    if trainer.val_loader is None or dataset.val is dataset.test:
+        print("No validation split to calibrate conformal sets on")
+        return
+    with generators_kept():
+        known = collect(trainer, trainer.val_loader)
+    answers = {"": evaluated.prediction.main, **evaluated.prediction.readings}
+    calibrating = {"": known.prediction.main, **known.prediction.readings}
+    for name, reading in answers.items():
+        metrics = record["variants"][name] if name else record["metrics"]
+        metrics |= conformal_metrics(
+            (calibrating[name].probabilities, known.labels),
+            (reading.probabilities, evaluated.labels),
+            alpha=alpha,
+            seed=max(trainer.cfg.SEED, 0),  # a negative one says that there is none
+        )
 
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:

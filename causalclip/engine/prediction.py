@@ -18,14 +18,16 @@ class Reading:
     """(B, K), rows sum to 1."""
     uncertainty: Tensor
     """(B,), larger is less certain; of any scale, only its order is used."""
+    energy: Tensor | None = None
+    """(B,), -log sum_k exp(logit_k); None where the probabilities are no softmax of logits."""
 
     @classmethod
     def of_logits(cls, logits: Tensor) -> Reading:
         """Return the softmax of class logits (B, K), with the uncertainty 1 - max p."""
         # Logits may come in bf16 (PREC amp), in which 1 - max p would have two digits.
-        precise = torch.promote_types(logits.dtype, torch.float32)
-        probabilities = logits.softmax(-1, dtype=precise)
-        return cls(probabilities, 1 - probabilities.amax(-1))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        probabilities = logits.softmax(-1)
+        return cls(probabilities, 1 - probabilities.amax(-1), -logits.logsumexp(-1))
 
     def each(self) -> list[Reading]:
         """Return the members of a reading of several, (B, M, K) and (B, M), one by one."""
@@ -38,9 +40,11 @@ class Reading:
 
         Probabilities in fp32, as they are saved and measured; uncertainty in its own precision.
         """
+        energies = [part.energy for part in parts if part.energy is not None]
         return cls(
             _joined([part.probabilities.float() for part in parts]),
             _joined([part.uncertainty for part in parts]),
+            _joined(energies) if energies else None,
         )
 
 
@@ -100,6 +104,8 @@ class Prediction:
         for prefix, reading in named.items():
             flat[f"{prefix}probabilities"] = reading.probabilities.float().numpy()
             flat[f"{prefix}uncertainty"] = reading.uncertainty.double().numpy()
+        if self.main.energy is not None:
+            flat["energy"] = self.main.energy.double().numpy()
         for name, tensor in self.extras.items():
             flat[name] = tensor.numpy() if tensor.dtype == torch.float64 else tensor.float().numpy()
         flat["prediction"] = self.main.probabilities.argmax(-1).numpy()

@@ -21,6 +21,8 @@ class Vote:
     """(K,)."""
     uncertainty: float
     """Larger is less certain; the scale is the method's own."""
+    energy: float | None = None
+    """-log sum_k exp(logit_k); None where the probabilities are no softmax of logits."""
 
     @property
     def label(self) -> int:
@@ -69,8 +71,9 @@ def answers_of(
     """Return one answer per row of a prediction for B images with the paths `images`."""
 
     def vote(reading: Reading, *index: int) -> Vote:
+        energy = None if reading.energy is None else reading.energy[index].item()
         uncertainty = reading.uncertainty[index].item()
-        return Vote(classnames, reading.probabilities[index].numpy(), uncertainty)
+        return Vote(classnames, reading.probabilities[index].numpy(), uncertainty, energy)
 
     return [
         Answer(

@@ -48,9 +48,10 @@ DETECT = """Say how well a run's scores tell the test images of another data set
 
     causalclip detect output/first --foreign causal_shapes --data data
 
-AUROC and FPR95 in per cent of the method's uncertainty, of MSP (1 - max p) and of MCM (the softmax
-of the cosines without their scale), from the run's predictions.npz. FPR95: known images that count
-as foreign where 95 % of the foreign ones do. The two sets may not share a class.
+AUROC and FPR95 in per cent of the method's uncertainty, of MSP (1 - max p), of MCM (the softmax of
+the cosines without their scale) and of the energy (-log sum exp of the logits), from the run's
+predictions.npz. FPR95: known images that count as foreign where 95 % of the foreign ones do. The
+two sets may not share a class.
 """
 
 

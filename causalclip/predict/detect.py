@@ -57,10 +57,14 @@ def detect(
     scale = predictor.trainer.backbone.logit_scale.item()
     is_softmax = getattr(predictor.trainer, "softmax", True)
     known, others = (
-        foreign_scores(p, u, scale=scale if is_softmax else None)
-        for p, u in (
-            (recorded.probabilities(), recorded.uncertainty()),
-            (np.stack([a.probabilities for a in answers]), [a.uncertainty for a in answers]),
+        foreign_scores(p, u, energy, scale=scale if is_softmax else None)
+        for p, u, energy in (
+            (recorded.probabilities(), recorded.uncertainty(), recorded.arrays.get("energy")),
+            (
+                np.stack([a.probabilities for a in answers]),
+                [a.uncertainty for a in answers],
+                None if answers[0].energy is None else [a.energy for a in answers],
+            ),
         )
     )
     return {
@@ -68,21 +72,27 @@ def detect(
             "AUROC": novelty_auroc(known[score], others[score]),
             "FPR95": fpr_at_95(known[score], others[score]),
         }
-        for score in known
+        for score in others
+        if score in known  # a predictions.npz of an earlier version holds no energy
     }
 
 
-def foreign_scores(probabilities: Any, uncertainty: Any, *, scale: float | None) -> Scores:
-    """Return the scores of N images from class probabilities (N, K) and uncertainty (N,).
+def foreign_scores(
+    probabilities: Any, uncertainty: Any, energy: Any = None, *, scale: float | None
+) -> Scores:
+    """Return the scores of N images from class probabilities (N, K), uncertainty and energy (N,).
 
     - `uncertainty`: the method's own; CDC's is that of its fused opinion.
     - `MSP`: 1 - max p (Hendrycks and Gimpel, ICLR 2017).
     - `MCM`: 1 - max softmax(cosine) (Ming et al., NeurIPS 2022), of a softmax over cosines times
       `scale`, which log p / scale gives but for a constant. None where p is no softmax.
+    - `energy`: -log sum_k exp(logit_k) (Liu et al., NeurIPS 2020), if there is one.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     scores: Mapping[str, Any] = {"uncertainty": uncertainty, "MSP": 1 - p.max(-1)}
     if scale is not None:
         tempered = softmax(np.log(np.maximum(p, np.finfo(np.float32).tiny)) / scale, axis=-1)
         scores = {**scores, "MCM": 1 - tempered.max(-1)}
+    if energy is not None:
+        scores = {**scores, "energy": energy}
     return {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}

@@ -24,7 +24,8 @@ _MOST_RATIO = 100
 """An archive may hold more than _MOST_BYTES where it is no smaller than a hundredth of that."""
 _FLOAT, _INTEGER, _TEXT = "f", "iu", "U"
 _KINDS = {"path": (_TEXT, 1), "label": (_INTEGER, 1), "prediction": (_INTEGER, 1)}
-_KINDS |= {"probabilities": (_FLOAT, 2), "uncertainty": (_FLOAT, 1), "conflict": (_FLOAT, 1)}
+_KINDS |= {"probabilities": (_FLOAT, 2), "uncertainty": (_FLOAT, 1)}
+_KINDS |= {"energy": (_FLOAT, 1), "conflict": (_FLOAT, 1)}
 """Kinds of NumPy and rank of an array, by its name or the end of it; of members, one rank more."""
 
 

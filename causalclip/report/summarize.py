@@ -34,7 +34,7 @@ from causalclip.report.notes import (
 from causalclip.report.published_figures import compare_with_published, published_averages
 from causalclip.report.runs import load_runs
 from causalclip.report.seeds import compare_methods
-from causalclip.report.tables import TitledTables, result_tables, scores
+from causalclip.report.tables import TitledTables, conformal_tables, result_tables, scores
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--heldout", action="store_true", help="domains: the held-out part of the target only")
     add("--against", action="store_true", help="add published figures and the difference")
     add("--compare", nargs=2, metavar="METHOD", help="paired comparison, Wilcoxon signed-rank test")
+    add("--conformal", action="store_true", help="conformal sets of runs with TEST.CONFORMAL")
     add("--plot", type=Path, metavar="DIR", help="write few-shot curves as PNG and PDF")
     return p
 
@@ -61,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         problems: list[str] = []
         runs, selected = _selected(args, problems)
-        tables = _tables(args, selected)
+        tables = conformal_tables(runs) if args.conformal else _tables(args, selected)
+        if not tables:
+            raise ValueError(f"no conformal sets below {args.root}: run with TEST.CONFORMAL 0.1")
         written = write_curves(selected, args.plot) if args.plot else []
     except (ValueError, OSError) as error:
         print(f"causalclip summarize: {sentence(error)}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence, Set
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,12 @@ METHOD_KEYS = ["method", "trainer", "variant", "backbone"]
 KEYS = ["protocol", "table", *METHOD_KEYS, "dataset", "shots", "seed"]
 SCORE = [*KEYS, "quantity", "value", "compared"]
 BASE_TO_NOVEL = ["base", "new", "HM", "ECE base", "ECE new", "AUROC", "train s"]
+CONFORMAL = {
+    "LAC coverage": "lac_coverage",
+    "LAC size": "lac_size",
+    "APS coverage": "aps_coverage",
+    "APS size": "aps_size",
+}
 SOURCE_RUN = ["trainer", "variant", "config", "setting", "backbone", "source", "shots", "seed"]
 
 
@@ -180,6 +187,32 @@ def average_over_datasets(scores: pd.DataFrame) -> pd.DataFrame:
     average.insert(2, "HM of averages", scipy.stats.hmean(average[["base", "new"]], axis=1))
     average.insert(0, "data sets", groups.size())
     return average.reset_index()
+
+
+# Conformal sets
+
+
+def conformal_tables(runs: pd.DataFrame) -> TitledTables:
+    """Return coverage and mean size of the conformal sets of each test; empty without any.
+
+    A table for each data set, its half of the classes, its target domain and the level.
+    """
+    counted: list[Any] = list(runs[runs.counted].itertuples())
+    rows = [
+        {"method": run.method, "quantity": name, "value": run.metrics[key], "table": title}
+        for run in counted
+        if "conformal_level" in run.metrics and (title := _conformal_title(run))
+        for name, key in CONFORMAL.items()
+    ]
+    groups = pd.DataFrame(rows, columns=["method", "quantity", "value", "table"]).groupby("table")
+    return [(str(title), over_seeds(part)) for title, part in groups]
+
+
+def _conformal_title(run: Any) -> str:
+    """Return the title of the table of one run, a row of the runs."""
+    half = "" if run.subsample == "all" else f"{run.subsample} classes"
+    names = filter(None, [run.dataset, run.domain, half, shots_name(run.shots)])
+    return f"Conformal sets of {run.metrics['conformal_level']:g} %: {', '.join(names)}"
 
 
 # One source, other data sets

@@ -28,6 +28,11 @@ def check_cfg(cfg: CfgNode, node: str, rows: Mapping[str, Setting]) -> None:
     if not cfg.MODEL.BACKBONE.NAME:
         raise ValueError("MODEL.BACKBONE.NAME is empty: name a CLIP, for example tiny")
     check_settings(dict(flatten(cfg)), SETTINGS, where="")
+    if cfg.TEST.get("CONFORMAL") and cfg.TEST.SPLIT != "test":
+        raise ValueError(
+            "TEST.CONFORMAL calibrates on the validation split and needs TEST.SPLIT test, got "
+            f"{cfg.TEST.SPLIT}"
+        )
 
 
 def check_settings(values: Mapping[str, Any], rows: Mapping[str, Setting], *, where: str) -> None:

@@ -323,6 +323,12 @@ _TEST = {
         "Add predictions after temperature scaling and DAC to the results.",
         shared="adds predictions and changes none",
     ),
+    "CONFORMAL": Setting(
+        0.0,
+        number(0, 1, open_high=True),
+        "Share of conformal sets that may miss the class; 0: no sets.",
+        shared="adds metrics and changes none",
+    ),
 }
 
 

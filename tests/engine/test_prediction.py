@@ -60,6 +60,7 @@ def test_the_file_holds_fp32_probabilities_and_fp64_uncertainty():
     assert {name: str(array.dtype) for name, array in arrays.items()} == {
         "probabilities": "float32",
         "uncertainty": "float64",
+        "energy": "float64",
         "plain/probabilities": "float32",
         "plain/uncertainty": "float64",
         "conflict": "float64",
@@ -107,6 +108,7 @@ def test_the_members_of_an_ensemble_are_joined_kept_once_and_measured_one_by_one
     assert set(arrays) == {
         "probabilities",
         "uncertainty",
+        "energy",
         "template_probabilities",
         "template_uncertainty",
         "prediction",

@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from causalclip import Predictor
+from causalclip.engine.prediction import Reading
 from causalclip.metrics import fpr_at_95
 from causalclip.predict.commands import detect_main
 from causalclip.predict.detect import foreign_scores
@@ -34,6 +35,25 @@ def test_mcm_is_the_softmax_of_the_cosines_without_their_scale():
     np.testing.assert_allclose(scores["MCM"], expected, atol=1e-7)
     np.testing.assert_allclose(scores["MSP"], 1 - probabilities.amax(-1), atol=1e-7)
     assert "MCM" not in foreign_scores(probabilities, torch.zeros(50), scale=None)
+
+
+def test_energy_tells_apart_what_msp_cannot():
+    """Planted: images of equal probabilities, the known ones with larger logits."""
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(2, 40, 5))
+    logits[1] = logits[0] - rng.uniform(1, 2, (40, 1))  # the softmax does not see it
+    known, foreign = (Reading.of_logits(torch.from_numpy(each)) for each in logits)
+    scores = [
+        foreign_scores(r.probabilities, r.uncertainty, r.energy, scale=None)
+        for r in (known, foreign)
+    ]
+    np.testing.assert_allclose(scores[0]["MSP"], scores[1]["MSP"])
+    np.testing.assert_allclose(scores[0]["energy"], -np.log(np.exp(logits[0]).sum(-1)))
+    labels = np.repeat([0, 1], 40)
+    auroc = roc_auc_score(labels, np.concatenate([each["energy"] for each in scores]))
+    pairs = np.mean([[a < b for a in scores[0]["energy"]] for b in scores[1]["energy"]])
+    assert auroc == pytest.approx(pairs)
+    assert auroc > 0.7
 
 
 @pytest.fixture
@@ -66,7 +86,8 @@ def test_a_run_is_asked_about_pictures_of_another_set(method, run, recorded, pic
     labels = np.repeat([0, 1], [len(known), len(others)])
     auroc = 100 * roc_auc_score(labels, np.concatenate([known, others]))
     assert found["uncertainty"]["AUROC"] == pytest.approx(auroc)
-    assert set(found) == {"uncertainty", "MSP"} | ({"MCM"} if method == "ZeroshotCLIP" else set())
+    of_softmax = {"MCM", "energy"} if method == "ZeroshotCLIP" else set()
+    assert set(found) == {"uncertainty", "MSP"} | of_softmax
     assert detect_main([str(folder), "--foreign", str(foreign)]) == 0
     assert f"{found['MSP']['FPR95']:.1f}" in capsys.readouterr().out
 

@@ -202,3 +202,27 @@ def test_what_is_missing_is_an_error_that_names_it(two_seeds, output, options, m
 def test_a_folder_without_runs_is_an_error_that_names_it(tmp_path, output):
     assert f"no finished runs below {tmp_path}" in output(tmp_path, status=2).err
     assert "none is not a folder" in output(tmp_path / "none", status=2).err
+
+
+# Conformal sets
+
+
+def test_conformal_sets_have_a_table_for_each_test(write_run, output, tmp_path):
+    sets = {"conformal_level": 90.0, "lac_coverage": 91.0, "lac_size": 1.5}
+    sets |= {"aps_coverage": 93.0, "aps_size": 2.0}
+    for seed, size in ((1, 1.0), (2, 2.0)):
+        metrics = {"accuracy": 80.0, "ece": 5.0, **sets, "lac_size": size}
+        write_run("base", 80.0, seed=seed, subsample="base", metrics=metrics)
+    write_run("other", 70.0, trainer="CoOp")  # without
+    out = output(tmp_path, "--conformal").out
+    assert "Conformal sets of 90 %: Set, base classes, 16 shots" in out
+    row = next(line for line in out.splitlines() if "CDC" in line)
+    assert [cell.strip() for cell in row.split("|")[2:7]] == [
+        *("2", "91.0 ± 0.0", "1.5 ± 0.5", "93.0 ± 0.0", "2.0 ± 0.0")
+    ]
+    assert "CoOp" not in out
+
+
+def test_runs_without_conformal_sets_are_said(write_run, output, tmp_path):
+    write_run("other", 70.0)
+    assert "run with TEST.CONFORMAL 0.1" in output(tmp_path, "--conformal", status=2).err
