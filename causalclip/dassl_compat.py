@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from causalclip.files.atomic import replacing
-from causalclip.files.torch_files import load_without_code
+from causalclip.files.torch_files import load_without_code, save_whole
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ def _patch_dassl() -> list[str]:
     warm_up.load_state_dict = _load_warm_up_state
     # The functions of this module stay the same objects, for those who imported them before.
     checkpoints = importlib.import_module("dassl.utils.torchtools")
-    vars(checkpoints)["torch"] = _Overridden(torch, load=_safe_load, save=_atomic_save)
+    vars(checkpoints)["torch"] = _Overridden(torch, load=_safe_load, save=save_whole)
     patches.append("checkpoints that pickle the scheduler")
     importlib.import_module("dassl.utils.logger").Logger.close = _close_log
     patches.append("a log that closes the caller's stdout")
@@ -182,13 +181,3 @@ def _safe_load(path: str, map_location: Any = None, **_options: Any) -> Any:
         ValueError: a file that cannot be read; names it, which torch's errors do not.
     """
     return load_without_code(path, map_location)
-
-
-def _atomic_save(state: Any, path: str) -> None:
-    with replacing(path) as part, open(part, "wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # torch's word for a write that failed
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from error
-            raise

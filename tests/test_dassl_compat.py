@@ -16,8 +16,8 @@ import dassl
 import pytest
 import torch
 
-from causalclip import dassl_compat
 from causalclip.dassl_compat import patch_dassl
+from causalclip.files.torch_files import save_whole
 
 CHECKOUT = os.environ.get("CAUSALCLIP_DASSL")
 needs_dassl = pytest.mark.skipif(
@@ -185,5 +185,5 @@ def test_a_full_disk_is_named_for_dassls_checkpoints_as_well(tmp_path, monkeypat
 
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(OSError, match=r"No space left to write .*model.pth; the previous"):
-        dassl_compat._atomic_save({}, str(tmp_path / "model.pth"))
+        save_whole({}, str(tmp_path / "model.pth"))
     assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Read files of torch.save without running code, also the objects in Dassl's checkpoints."""
+"""Files of torch.save: written whole, and read without running code, Dassl's objects too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
+
+from causalclip.files.atomic import replacing
+
+
+def save_whole(content: Any, path: str) -> None:
+    """Write a file as torch.save does, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; names it.
+    """
+    with replacing(path) as part, open(part, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's word for a write that failed
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 class PickledState:

@@ -18,7 +18,6 @@ from dassl.utils import (
     MetricMeter,
     Registry,
     collect_env_info,
-    count_num_param,
     listdir_nohidden,
     mkdir_if_missing,
     read_image,
@@ -85,10 +84,6 @@ def test_meters_show_the_last_value_and_the_average():
     for value, n in ((1.0, 1), (torch.tensor(4.0), 3)):
         meter.update(value, n)
     assert (meter.val, meter.avg) == (4.0, 3.25)
-    smooth = AverageMeter(ema=True)
-    smooth.update(10)
-    smooth.update(20)
-    assert smooth.avg == pytest.approx(0.9 * 1 + 0.1 * 20)
     metrics = MetricMeter()
     metrics.update({"loss": 1.25, "acc": torch.tensor(50.0)})
     metrics.update({"loss": 0.75, "acc": 100.0})
@@ -217,8 +212,7 @@ def test_a_seed_fixes_all_three_generators():
     assert draws() == draws()
 
 
-def test_parameters_are_counted_and_the_environment_is_described():
-    assert count_num_param(torch.nn.Linear(3, 2)) == 8
+def test_the_environment_is_described():
     assert torch.__version__ in collect_env_info()
 
 

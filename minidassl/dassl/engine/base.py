@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from dassl.utils import CheckpointError, load_checkpoint, save_checkpoint
+from dassl.utils import load_checkpoint, save_checkpoint
 from dassl.utils.torchtools import last_checkpoint_name, resume_from_checkpoint
 from torch import Tensor, nn
 
@@ -197,7 +197,7 @@ class TrainerBase:
         those of a run without a break. 0 where there is no checkpoint.
 
         Raises:
-            CheckpointError: a damaged file, one learned for other class names, or models that
+            ValueError: a damaged file, one learned for other class names, or models that
                 stand at different epochs.
         """
         names = self.get_model_names()
@@ -215,7 +215,7 @@ class TrainerBase:
             for folder, name in zip(folders, names, strict=True)
         ]
         if len(set(epochs)) > 1:
-            raise CheckpointError(f"the models in {directory} stand at different epochs: {epochs}")
+            raise ValueError(f"the models in {directory} stand at different epochs: {epochs}")
         return epochs[0]
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:

@@ -11,7 +11,7 @@ import torch
 from dassl.utils import Registry, mkdir_if_missing
 from torch import Tensor
 
-__all__ = ["EVALUATOR_REGISTRY", "Classification", "EvaluatorBase", "build_evaluator"]
+__all__ = ["EVALUATOR_REGISTRY", "Classification", "build_evaluator"]
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
@@ -24,31 +24,12 @@ def build_evaluator(cfg: Any, **kwargs: Any) -> Any:
     return evaluator(cfg, **kwargs)
 
 
-class EvaluatorBase:
-    """The interface of an evaluator."""
-
-    def __init__(self, cfg: Any) -> None:
-        self.cfg = cfg
-
-    def reset(self) -> None:
-        """Forget all batches."""
-        raise NotImplementedError
-
-    def process(self, mo: Tensor, gt: Tensor) -> None:
-        """Add a batch: model output (B, K) and labels (B,)."""
-        raise NotImplementedError
-
-    def evaluate(self) -> OrderedDict:
-        """Return the results by name; the first is what test() returns."""
-        raise NotImplementedError
-
-
 @EVALUATOR_REGISTRY.register()
-class Classification(EvaluatorBase):
+class Classification:
     """Accuracy, error rate and macro F1 over the classes that occur, in per cent."""
 
     def __init__(self, cfg: Any, lab2cname: dict[int, str] | None = None, **_: Any) -> None:
-        super().__init__(cfg)
+        self.cfg = cfg
         if cfg.TEST.PER_CLASS_RESULT and lab2cname is None:
             raise ValueError("TEST.PER_CLASS_RESULT needs lab2cname, got None")
         self._lab2cname = lab2cname

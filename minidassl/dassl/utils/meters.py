@@ -8,14 +8,9 @@ import torch
 
 
 class AverageMeter:
-    """The last value (`val`) and the average (`avg`) of a series, plain or exponential."""
+    """The last value (`val`) and the average (`avg`) of a series."""
 
-    def __init__(self, ema: bool = False) -> None:
-        self.ema = ema
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all values."""
+    def __init__(self) -> None:
         self.val = self.avg = self.sum = self.count = 0
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
@@ -23,15 +18,14 @@ class AverageMeter:
         self.val = val.item() if isinstance(val, torch.Tensor) else val
         self.sum += self.val * n
         self.count += n
-        self.avg = 0.9 * self.avg + 0.1 * self.val if self.ema else self.sum / self.count
+        self.avg = self.sum / self.count
 
 
 class MetricMeter:
     """One AverageMeter per name; prints as `loss 1.1155 (1.1155) acc 25.0000 (25.0000)`."""
 
-    def __init__(self, delimiter: str = " ") -> None:
+    def __init__(self) -> None:
         self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
-        self.delimiter = delimiter
 
     def update(self, input_dict: dict | None) -> None:
         """Add a value for each name; raise TypeError for anything but a dictionary or None."""
@@ -44,6 +38,6 @@ class MetricMeter:
             self.meters[name].update(value)
 
     def __str__(self) -> str:
-        return self.delimiter.join(
+        return " ".join(
             f"{name} {meter.val:.4f} ({meter.avg:.4f})" for name, meter in self.meters.items()
         )

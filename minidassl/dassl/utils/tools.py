@@ -1,4 +1,4 @@
-"""Folders, JSON, images, downloads, atomic files, seeds and the description of this machine."""
+"""Folders, JSON, images, downloads, seeds and the description of this machine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import PIL
 import torch
 from PIL import Image
+
+from causalclip.files.atomic import replacing
 
 
 def mkdir_if_missing(dirname: str) -> None:
@@ -41,22 +41,6 @@ def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
     return sorted(items) if sort else items
 
 
-@contextmanager
-def open_atomically(fpath: str, mode: str = "wb", **options: Any) -> Iterator[IO]:
-    """Open a temporary neighbour of `fpath` that replaces it once it is whole and on the disk."""
-    partial = fpath + ".partial"
-    try:
-        with open(partial, mode, **options) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, fpath)
-    except BaseException:
-        if osp.exists(partial):
-            os.remove(partial)
-        raise
-
-
 def read_json(fpath: str) -> Any:
     """Read a UTF-8 JSON file; raise ValueError, which names the file, if it is none."""
     with open(fpath, encoding="utf-8") as file:
@@ -68,9 +52,8 @@ def read_json(fpath: str) -> Any:
 
 def write_json(obj: Any, fpath: str) -> None:
     """Write a JSON file (indent 4) atomically."""
-    mkdir_if_missing(osp.dirname(fpath))
-    with open_atomically(fpath, "w", encoding="utf-8") as file:
-        json.dump(obj, file, indent=4, separators=(",", ": "))
+    with replacing(fpath) as part:
+        part.write_text(json.dumps(obj, indent=4, separators=(",", ": ")), encoding="utf-8")
 
 
 def download_url(url: str, dst: str) -> None:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import os.path as osp
 import shutil
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from dassl.utils.tools import mkdir_if_missing, open_atomically
+from dassl.utils.tools import mkdir_if_missing
 from torch import nn
 
-from causalclip.files.torch_files import load_without_code
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that belongs to another run."""
+from causalclip.files.atomic import replacing
+from causalclip.files.torch_files import load_without_code, save_whole
 
 
 def save_checkpoint(
@@ -38,21 +31,17 @@ def save_checkpoint(
         OSError: it cannot be written, as on a full disk; earlier files stay whole.
     """
     mkdir_if_missing(save_dir)
-    for partial in glob.glob(osp.join(glob.escape(save_dir), "model*.partial")):
-        os.remove(partial)  # of a run that was killed as it wrote; one run at a time has the folder
     if remove_module_from_keys:
         state["state_dict"] = _without_module(state["state_dict"])
     fpath = osp.join(save_dir, model_name or f"model.pth.tar-{state['epoch']}")
-    with _named(fpath), open_atomically(fpath) as file:
-        torch.save(state, file)
+    save_whole(state, fpath)
     print(f"Checkpoint saved to {fpath}")
-    pointer = osp.join(save_dir, "checkpoint")
-    with _named(pointer), open_atomically(pointer, "w", encoding="utf-8") as file:
-        file.write(f"{osp.basename(fpath)}\n")
+    with replacing(osp.join(save_dir, "checkpoint")) as part:
+        part.write_text(f"{osp.basename(fpath)}\n", encoding="utf-8")
     if is_best:
         best = osp.join(save_dir, "model-best.pth.tar")
-        with _named(best), open(fpath, "rb") as source, open_atomically(best) as file:
-            shutil.copyfileobj(source, file)
+        with replacing(best) as part:
+            shutil.copyfile(fpath, part)
         print(f'Best checkpoint saved to "{best}"')
 
 
@@ -61,34 +50,18 @@ def _without_module(state_dict: dict) -> OrderedDict:
     return OrderedDict((key.removeprefix("module."), value) for key, value in state_dict.items())
 
 
-@contextmanager
-def _named(fpath: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        # torch turns a failed write into a RuntimeError, which says nothing of a full disk.
-        reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise OSError(
-            f'could not write the checkpoint "{fpath}" ({reason}); earlier checkpoints are whole'
-        ) from error
-
-
 def load_checkpoint(fpath: str | None) -> dict:
     """Read a checkpoint onto the CPU with weights_only=True.
 
     Raises:
-        ValueError: no path.
         FileNotFoundError: no file.
-        CheckpointError: a damaged file, or one that holds pickled code.
+        ValueError: no path, a damaged file, or one that holds pickled code.
     """
     if fpath is None:
         raise ValueError("File path is None")
     if not osp.exists(fpath):
         raise FileNotFoundError(f'File is not found at "{fpath}"')
-    try:
-        return load_without_code(fpath, "cpu")
-    except ValueError as error:
-        raise CheckpointError(str(error)) from error
+    return load_without_code(fpath, "cpu")
 
 
 # Buffers that CoOp and its successors compute from the class names; they are no learned numbers.
@@ -104,7 +77,7 @@ def resume_from_checkpoint(
 ) -> int:
     """Restore everything from a checkpoint in `fdir`, by default the last one; return its epoch.
 
-    A damaged file, or one that was learned for other class names, is a CheckpointError.
+    A damaged file, or one that was learned for other class names, is a ValueError.
     """
     fpath = osp.join(fdir, file_name or last_checkpoint_name(fdir))
     print(f'Loading checkpoint from "{fpath}"')
@@ -127,14 +100,14 @@ def last_checkpoint_name(fdir: str) -> str:
 
 
 def _check_class_buffers(state_dict: dict, model: nn.Module, fpath: str) -> None:
-    """Raise CheckpointError for buffers of as many other class names: they would replace ours."""
+    """Raise ValueError for buffers of as many other class names: they would replace ours."""
     for key, own in model.state_dict().items():
         stored = state_dict.get(key)
         if not key.endswith(_CLASS_BUFFERS) or stored is None or stored.shape != own.shape:
             continue
         # The tolerance is a change of precision's; the embeddings of two words differ by more.
         if not torch.allclose(stored.float(), own.float().cpu(), rtol=1e-2, atol=1e-3):
-            raise CheckpointError(
+            raise ValueError(
                 f'"{fpath}" was learned for other class names (or another CLIP): its {key} is not '
                 "this run's. Choose another output folder, or delete the old checkpoints"
             )
@@ -147,7 +120,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     the model they would fit and silently replace its class names.
 
     Raises:
-        CheckpointError: an unreadable file, or one of which no tensor fits.
+        ValueError: an unreadable file, or one of which no tensor fits.
     """
     checkpoint = load_checkpoint(weight_path)
     stored = _without_module(checkpoint.get("state_dict", checkpoint))
@@ -158,7 +131,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
         if key in own and own[key].shape == value.shape and not key.endswith(_CLASS_BUFFERS)
     }
     if not matched:
-        raise CheckpointError(
+        raise ValueError(
             f'no tensor of "{weight_path}" fits the model: '
             f"the file has {_some(stored)}, the model has {_some(own)}"
         )
@@ -168,15 +141,6 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
         print(f"Layers discarded due to unmatched keys or size: {discarded}")
 
 
-def _some(tensors: dict, limit: int = 5) -> str:
-    names = [f"{key} {tuple(value.shape)}" for key, value in list(tensors.items())[:limit]]
-    return ", ".join(names) + (", ..." if len(tensors) > limit else "")
-
-
-def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
-    """Count the numbers in a model's parameters, or in an iterable of them (or of groups)."""
-    if model is not None:
-        return sum(parameter.numel() for parameter in model.parameters())
-    if params is None:
-        raise ValueError("model and params must provide at least one.")
-    return sum((p["params"] if isinstance(p, dict) else p).numel() for p in params)
+def _some(tensors: dict) -> str:
+    names = [f"{key} {tuple(value.shape)}" for key, value in list(tensors.items())[:5]]
+    return ", ".join(names) + (", ..." if len(tensors) > 5 else "")

@@ -99,11 +99,6 @@ class DatasetBase:
     num_classes: int = _read_only("_num_classes", "Number of classes; always len(classnames).")
 
     @staticmethod
-    def get_num_classes(data_source: Sequence[Datum]) -> int:
-        """Return the largest label plus one."""
-        return max(item.label for item in data_source) + 1
-
-    @staticmethod
     def get_lab2cname(data_source: Sequence[Datum]) -> tuple[dict[int, str], list[str]]:
         """Return the class name of each label, and the names sorted by label.
 
@@ -127,15 +122,10 @@ class DatasetBase:
                 raise ValueError(
                     f"DATASET.{key}_DOMAINS must not be empty; domains: {', '.join(self.domains)}"
                 )
-            self.is_input_domain_valid(names)
-
-    def is_input_domain_valid(self, input_domains: Sequence[str]) -> None:
-        """Raise ValueError, with the nearest name, for a domain that this data set lacks."""
-        for domain in input_domains:
-            if domain not in self.domains:
+            if unknown := [name for name in names if name not in self.domains]:
                 raise ValueError(
                     f"Input domain must belong to {list(self.domains)}, "
-                    f"but got [{domain}]{did_you_mean(domain, self.domains)}"
+                    f"but got [{unknown[0]}]{did_you_mean(unknown[0], self.domains)}"
                 )
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
@@ -193,18 +183,10 @@ class DatasetBase:
 
     def split_dataset_by_label(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
         """Group images by label, labels in the order of their first image."""
-        return _grouped(data_source, "label")
-
-    def split_dataset_by_domain(self, data_source: Sequence[Datum]) -> dict[int, list[Datum]]:
-        """Group images by domain, domains in the order of their first image."""
-        return _grouped(data_source, "domain")
-
-
-def _grouped(data_source: Sequence[Datum], attribute: str) -> dict[int, list[Datum]]:
-    groups = defaultdict(list)
-    for item in data_source:
-        groups[getattr(item, attribute)].append(item)
-    return groups
+        groups = defaultdict(list)
+        for item in data_source:
+            groups[item.label].append(item)
+        return groups
 
 
 def _download_from_drive(url: str, dst: str) -> None:

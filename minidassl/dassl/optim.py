@@ -1,13 +1,58 @@
-"""Learning-rate schedules per epoch: step, multi-step and cosine, each with an optional warm-up."""
+"""Optimizers, and learning rates per epoch: step, multi-step and cosine, each with a warm-up."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from dassl.utils.registry import check_availability
-from torch import Tensor
+from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
+
+__all__ = ["build_lr_scheduler", "build_optimizer"]
+
+OPTIMIZERS = {
+    "adam": optim.Adam,
+    "amsgrad": partial(optim.Adam, amsgrad=True),
+    "sgd": optim.SGD,
+    "rmsprop": optim.RMSprop,
+    "radam": partial(optim.RAdam, decoupled_weight_decay=True),
+    "adamw": optim.AdamW,
+}
+
+
+def _options(cfg: Any) -> dict[str, Any]:
+    if cfg.NAME == "sgd":
+        sgd = {"dampening": cfg.SGD_DAMPNING, "nesterov": cfg.SGD_NESTEROV}
+        return {"momentum": cfg.MOMENTUM, **sgd}
+    if cfg.NAME == "rmsprop":
+        return {"momentum": cfg.MOMENTUM, "alpha": cfg.RMSPROP_ALPHA}
+    return {"betas": (cfg.ADAM_BETA1, cfg.ADAM_BETA2)}
+
+
+def build_optimizer(
+    model: nn.Module | Iterable, optim_cfg: Any, param_groups: Iterable | None = None
+) -> Optimizer:
+    """Build the optimizer that OPTIM.NAME names for a module, for parameters, or for groups.
+
+    Given `param_groups` win over `model`.
+
+    Raises:
+        UnknownNameError: an optimizer that does not exist.
+        ValueError: OPTIM.STAGED_LR, which Dassl alone has.
+    """
+    check_availability(optim_cfg.NAME, list(OPTIMIZERS), "optimizer")
+    if optim_cfg.STAGED_LR:
+        raise ValueError("OPTIM.STAGED_LR must be False without Dassl itself, got True")
+    if param_groups is None:
+        param_groups = model.parameters() if isinstance(model, nn.Module) else model
+    rates = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
+    return OPTIMIZERS[optim_cfg.NAME](param_groups, **rates, **_options(optim_cfg))
+
+
+# Schedules
 
 SCHEDULES = ["single_step", "multi_step", "cosine"]
 WARMUPS = ["constant", "linear"]
