@@ -197,9 +197,9 @@ def test_a_kill_while_writing_leaves_the_previous_checkpoint_whole(saved, monkey
     monkeypatch.undo()
     assert path.read_bytes() == content
     assert len(list(directory.glob(".model.pth.tar-1.*.part"))) == 1
-    save_checkpoint({"state_dict": {"w": torch.zeros(3)}, "epoch": 1}, str(directory))
+    save_checkpoint({"state_dict": {"w": torch.zeros(3)}, "epoch": 2}, str(directory))
     names = sorted(p.name for p in directory.iterdir())
-    assert names == ["checkpoint", "model.pth.tar-1"]
+    assert names == ["checkpoint", "model.pth.tar-1", "model.pth.tar-2"]
 
 
 # Reading

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os.path as osp
 import shutil
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import torch
 from dassl.utils.tools import mkdir_if_missing
 from torch import nn
 
-from causalclip.files.atomic import replacing
+from causalclip.files.atomic import remove_abandoned, replacing
 from causalclip.files.torch_files import load_without_code, save_whole
 
 
@@ -31,6 +32,7 @@ def save_checkpoint(
         OSError: it cannot be written, as on a full disk; earlier files stay whole.
     """
     mkdir_if_missing(save_dir)
+    remove_abandoned(Path(save_dir))
     if remove_module_from_keys:
         state["state_dict"] = _without_module(state["state_dict"])
     fpath = osp.join(save_dir, model_name or f"model.pth.tar-{state['epoch']}")
