@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypedDict
@@ -15,6 +15,7 @@ from causalclip.metrics import risk_coverage
 from causalclip.page.options import KINDS
 from causalclip.page.study import Answers, Study, StudyRun
 from causalclip.plots import run_plots, study_plots
+from causalclip.plots.panels import draw_panels
 from causalclip.report.notes import icm_heads
 from causalclip.report.seeds import main_scores, over_seeds
 
@@ -98,7 +99,7 @@ def run_figures(study: Study, run: StudyRun, answers: Answers | None) -> Iterato
 def _run_figures(study: Study, run: StudyRun, answers: Answers | None) -> Iterator[Plot]:
     curve = (run.result.training or {}).get("curve")
     if curve and curve["epoch"]:
-        yield Plot("training", run.name, run_plots.draw_training, (curve,), 3.0)
+        yield Plot("training", run.name, draw_panels, (run_plots.training_panels(curve),), 3.0)
     if answers is not None:
         yield from _answer_figures(study, run, answers)
     if members := run.result.members.get("template"):
@@ -108,10 +109,10 @@ def _run_figures(study: Study, run: StudyRun, answers: Answers | None) -> Iterat
     if "template_uncertainty" in arrays:
         columns = enumerate(arrays["template_uncertainty"].T, start=1)
         groups = {f"S{number}": values for number, values in columns}
-        yield Plot("opinions", run.name, run_plots.draw_histograms, (groups,))
+        yield _histograms("opinions", run, groups)
     if answers is not None and "conflict" in arrays:
         groups = _by_correctness(arrays["conflict"], answers.correct)
-        yield Plot("conflict", run.name, run_plots.draw_histograms, (groups, "conflict"))
+        yield _histograms("conflict", run, groups)
     if heads := run_heads(run):
         yield from _icm_figures(run.name, heads)
 
@@ -119,20 +120,25 @@ def _run_figures(study: Study, run: StudyRun, answers: Answers | None) -> Iterat
 def _answer_figures(study: Study, run: StudyRun, answers: Answers) -> Iterator[Plot]:
     labels, readings = answers.arrays["label"], answers.readings
     bins = {name: run_plots.reliability(p, labels) for name, (p, _) in readings.items()}
-    data = bins, answers.arrays["probabilities"].max(-1)
-    yield Plot("reliability", run.name, run_plots.draw_reliability, data, 3.4)
+    panels = run_plots.reliability_panels(bins, answers.arrays["probabilities"].max(-1))
+    yield Plot("reliability", run.name, draw_panels, (panels,), 3.4)
     risks = {name: risk_coverage(u, p.argmax(-1) == labels) for name, (p, u) in readings.items()}
-    yield Plot("risk", run.name, run_plots.draw_risk_coverage, (risks,))
-    groups = uncertainty_by_group(study, run, answers)
-    yield Plot("uncertainty", run.name, run_plots.draw_histograms, (groups,))
+    yield Plot("risk", run.name, draw_panels, (run_plots.risk_panels(risks),))
+    yield _histograms("uncertainty", run, uncertainty_by_group(study, run, answers))
     names = run.result.classnames
     if len(names) <= MATRIX_CLASSES:
         data, size = (confusion(run, answers), names), 0.17 * len(names)
         yield Plot("confusion", run.name, run_plots.draw_confusion, data, 1.4 + size, 1.6 + size)
 
 
+def _histograms(kind: str, run: StudyRun, groups: Mapping[str, NDArray]) -> Plot:
+    quantity = "conflict" if kind == "conflict" else "uncertainty"
+    panels = run_plots.histogram_panels(groups, quantity)
+    return Plot(kind, run.name, draw_panels, (panels,))
+
+
 def _icm_figures(title: str, heads: run_plots.Heads) -> Iterator[Plot]:
-    yield Plot("spectrum", title, run_plots.draw_spectrum, (heads,))
+    yield Plot("spectrum", title, draw_panels, (run_plots.spectrum_panels(heads),))
     yield Plot("energy", title, run_plots.draw_energy, (heads,), 0.9 + 0.45 * len(heads))
     for name, head in heads.items():
         if head["grid"]:

@@ -36,9 +36,7 @@ def thumbnail(path: str | Path, *, side: int = TILE) -> tuple[str, str]:
         path: of the image, which is read as the loaders read it.
         side: pixels of its longer side at most.
     """
-    # Only a page with pictures waits for torch.
-    import causalclip.plugin  # noqa: F401  (before the first import of dassl)
-    from causalclip.data.pictures import image_or_reason
+    from causalclip.data.pictures import image_or_reason  # only a page with pictures needs torch
 
     small = image_or_reason(str(path))
     if isinstance(small, str):

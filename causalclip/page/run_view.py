@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from causalclip.page.chart import chart
 from causalclip.page.figures import MATRIX_CLASSES, Plot, confusion, run_figures, run_heads
 from causalclip.page.study import Answers, Study, StudyRun
 from causalclip.page.tables import PageCell, PageTable, metric_table, plain_table
+from causalclip.plots.panels import draw_panels
+from causalclip.plots.run_plots import choice_grid
 from causalclip.plots.style import inline_svg
 from causalclip.records.results import Result
 from causalclip.report.runs import RunSettings, relevant_settings
@@ -24,8 +28,10 @@ from causalclip.settings.config_file import read_config
 
 WIDE = 4.5
 """Inches; a wider figure could not be read in one of three columns."""
-FIXED = "training reliability risk uncertainty templates opinions conflict".split()
-"""Kinds of figures whose margins can be the same in every run."""
+PIXELS = 80
+"""Of an inch of a chart."""
+IN_TABLES = ("confusion", "templates", "energy", "choice", "angles")
+"""Kinds of figures whose numbers the run's tables hold."""
 DOTTED_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
 COST_UNITS = {
     "seconds": "s",
@@ -56,19 +62,21 @@ def run_view(study: Study, run: StudyRun, answers: Answers | None) -> dict[str, 
 
 
 def _skipped(study: Study, run: StudyRun) -> list[str]:
-    """Return the kinds that are not drawn: the table of classes and the base half have them."""
+    """Return the kinds that are not drawn: the tables and the base half have them."""
     second = run.other_half is not None and run.result.subsample_classes == "new"
     second = second and run.other_half not in study.broken
-    return ["confusion", *(["uncertainty"] * second)]
+    return [*IN_TABLES, *(["uncertainty"] * second)]
 
 
 def drawing(plot: Plot, name: str) -> dict[str, Any]:
     """Return a figure as an element of the page; `name` is unique in it."""
     label = f"{plot.caption}; {plot.title}"
-    style = {"size": plot.size(plot.width), "first": plot.first, "fixed": plot.kind in FIXED}
-    svg = inline_svg(plot.draw, *plot.data, label=label, name=name, **style)
-    wide = plot.width > WIDE
-    return {"title": plot.title, "caption": plot.caption, "svg": Markup(svg), "wide": wide}
+    shown = {"title": plot.title, "caption": plot.caption, "wide": plot.width > WIDE}
+    if plot.draw is draw_panels:
+        size = {"height": PIXELS * plot.size(plot.width)[1], "first": plot.first}
+        return shown | {"chart": chart(*plot.data, label=label, **size)}
+    svg = inline_svg(plot.draw, *plot.data, label=label, name=name, size=plot.size(plot.width))
+    return shown | {"svg": Markup(svg)}
 
 
 # Settings
@@ -79,7 +87,7 @@ def recipe_differences(result: Result) -> list[tuple[str, str, str]]:
 
     A key is compared if the recipe's installed files name it, or the command line gave it.
     """
-    recipe, own = _recipe(result), relevant_settings(result)
+    recipe, own = _recipe(result.trainer, result.config_name or ""), relevant_settings(result)
     given = [word for word in result.command[:-1] if DOTTED_KEY.fullmatch(word)]
     rows = [
         (key, value_text(recipe.get(key, "not in the recipe")), value_text(own[key]))
@@ -89,10 +97,11 @@ def recipe_differences(result: Result) -> list[tuple[str, str, str]]:
     return [row for row in rows if row[1] != row[2]]
 
 
-def _recipe(result: Result) -> RunSettings:
+@cache
+def _recipe(trainer: str, config_name: str) -> RunSettings:
     settings: RunSettings = {}
-    for name in (result.config_name or "").split("+"):
-        path = CONFIGS / "trainers" / result.trainer / f"{name}.yaml"
+    for name in config_name.split("+"):
+        path = CONFIGS / "trainers" / trainer / f"{name}.yaml"
         inside = path.resolve().parent.parent == (CONFIGS / "trainers").resolve()
         if name and inside and path.is_file():  # the names are from a results.json
             settings |= dict(flatten(read_config(path)))
@@ -169,8 +178,31 @@ def _icm_tables(run: StudyRun) -> Iterator[PageTable]:
     if choices:
         columns = ["reading", "estimator", "strength", "kept", "features kept %", "change kept %"]
         yield plain_table("Subspaces", columns, choices)
+        if head["grid"]:
+            yield choice_table(name, head)
     if angles:
         yield plain_table("Angles of resampled subspaces, degrees", ["reading", *ANGLES], angles)
+
+
+def choice_table(name: str, head: Mapping[str, Any]) -> PageTable:
+    """Return the accuracy of every cell of a subspace's grid, the chosen one marked as the best."""
+    grid, choice = choice_grid(head["grid"]), head["choice"]
+    low: Any = grid.min(axis=None)
+    tints = ((grid - low) / (grid.max(axis=None) - low)).fillna(0)
+    chosen = tuple(choice[key] for key in ("estimator", "strength", "dim_inv"))
+    rows = []
+    for cell, values, shares in zip(list[Any](grid.index), grid.values, tints.values, strict=True):
+        row = zip(grid.columns, values.tolist(), shares.tolist(), strict=True)
+        rows.append(
+            [*cell]
+            + [
+                PageCell("" if np.isnan(v) else f"{v:.1f}", v, (*cell, size) == chosen, share=share)
+                for size, v, share in row
+            ]
+        )
+    columns = ["estimator", "strength", *(f"{size} kept" for size in grid.columns)]
+    title = f"{name}: accuracy on the held-out sources, %, by strength and number kept"
+    return plain_table(title, columns, rows)
 
 
 def class_table(names: Sequence[str], matrix: NDArray[np.int64]) -> PageTable:

@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib import rcParams
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from causalclip.metrics import N_BINS
-from causalclip.plots.style import FAINT, dash_style, literal_text, marker_style, series_colour
+from causalclip.plots.panels import Curve, Panel, stairs
+from causalclip.plots.style import FAINT, literal_text, series_colour
 
 BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff00", "#0072B2"])
 """From transparent to blue, for white and for dark paper."""
@@ -29,15 +29,14 @@ Heads = Mapping[str, Mapping[str, Any]]
 # Any method
 
 
-def draw_training(figure: Figure, curve: Mapping[str, Sequence[float]]) -> None:
-    """Draw the mean loss and accuracy of each epoch."""
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    lower.xaxis.get_major_locator().set_params(integer=True)
-    marker = "o" if len(curve["epoch"]) < 30 else ""
-    upper.plot(curve["epoch"], curve["loss"], color=series_colour(0), marker=marker)
-    upper.set(ylabel="loss")
-    lower.plot(curve["epoch"], curve["accuracy"], color=series_colour(1), marker=marker)
-    lower.set(xlabel="epoch", ylabel="accuracy (%)")
+def training_panels(curve: Mapping[str, Sequence[float]]) -> list[Panel]:
+    """Return the mean loss and accuracy of each epoch."""
+    epochs, few = curve["epoch"], len(curve["epoch"]) < 30
+    loss, accuracy = (
+        Curve(epochs, curve[name], number=number, marked=few)
+        for number, name in enumerate(("loss", "accuracy"))
+    )
+    return [Panel([loss], "loss"), Panel([accuracy], "accuracy (%)", "epoch", whole=True)]
 
 
 def reliability(
@@ -55,34 +54,30 @@ def reliability(
     return mean, accuracy
 
 
-def draw_reliability(figure: Figure, curves: Curves, confidences: NDArray) -> None:
-    """Draw accuracy against confidence of each reading; the diagonal is perfect calibration.
+def reliability_panels(curves: Curves, confidences: NDArray) -> list[Panel]:
+    """Return accuracy against confidence of each reading; the diagonal is perfect calibration.
 
     Below it, how many images of the method's own reading have which confidence (N,).
     """
-    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    counts.hist(confidences, np.linspace(0, 1, N_BINS + 1), color=series_colour(0))
-    counts.set(xlabel="confidence", ylabel="images")
-    axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
-    for number, (name, (confidence, accuracy)) in enumerate(curves.items()):
-        width = 1.6 if number == 0 else 0.9
-        label = literal_text(name)
-        axes.plot(confidence, accuracy, linewidth=width, label=label, **marker_style(number))
-    axes.set(ylabel="accuracy", xlim=(0, 1), ylim=(-0.02, 1.02))
-    axes.legend(loc="upper left")
+    counts, edges = np.histogram(confidences, np.linspace(0, 1, N_BINS + 1))
+    lines = [
+        Curve(confidence, accuracy, name, number, marked=True)
+        for number, (name, (confidence, accuracy)) in enumerate(curves.items())
+    ]
+    upper = Panel([Curve([0, 1], [0, 1]), *lines], "accuracy", x=(0, 1), y=(-0.02, 1.02), height=3)
+    images = Curve(*stairs(edges, counts), number=0)
+    return [upper, Panel([images], "images", "confidence", x=(0, 1), y=(0, None))]
 
 
-def draw_risk_coverage(figure: Figure, curves: Curves, *, points: int = 200) -> None:
-    """Draw error against coverage (both as fractions) of each reading, at most `points` of each."""
-    axes = figure.subplots()
+def risk_panels(curves: Curves, *, points: int = 200) -> list[Panel]:
+    """Return error against coverage (both as fractions) of each reading, at most `points` each."""
+    lines = []
     for number, (name, (coverage, risk)) in enumerate(curves.items()):
         count = min(points, len(coverage))
         shown = np.unique(np.linspace(0, len(coverage) - 1, count).round().astype(int))
-        x, y, label = 100 * coverage[shown], 100 * risk[shown], literal_text(name)
-        axes.plot(x, y, label=label, **dash_style(number))
-    axes.set(xlabel="coverage (%), least uncertain first", ylabel="error (%)", xlim=(0, 100))
-    axes.set_ylim(bottom=0)
-    axes.legend()
+        lines.append(Curve(100 * coverage[shown], 100 * risk[shown], name, number))
+    label = "coverage (%), least uncertain first"
+    return [Panel(lines, "error (%)", label, x=(0, 100), y=(0, None))]
 
 
 def draw_confusion(figure: Figure, matrix: NDArray, names: Sequence[str]) -> None:
@@ -122,21 +117,15 @@ def histogram(values: NDArray, edges: NDArray) -> NDArray:
     return counts / len(values)
 
 
-def draw_histograms(
-    figure: Figure, groups: Mapping[str, NDArray], quantity: str = "uncertainty"
-) -> None:
-    """Draw a histogram of a quantity (N,) of each group of images."""
-    axes = figure.subplots()
+def histogram_panels(groups: Mapping[str, NDArray], quantity: str = "uncertainty") -> list[Panel]:
+    """Return a histogram of a quantity (N,) of each group of images."""
     edges, logarithmic = histogram_edges(np.concatenate(list(groups.values())))
-    for number, (name, values) in enumerate(groups.items()):
-        shares, label = 100 * histogram(values, edges), f"{name} ({len(values)})"
-        axes.stairs(shares, edges, linewidth=1.3, label=label, **dash_style(number))
-    axes.set(xlabel=quantity, ylabel="images of the group (%)")
-    if logarithmic:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")  # 10^-3 as a formula takes long to set
-        axes.xaxis.set_minor_formatter("")
-    axes.legend()
+    lines = [
+        Curve(*stairs(edges, 100 * histogram(values, edges)), f"{name} ({len(values)})", number)
+        for number, (name, values) in enumerate(groups.items())
+    ]
+    log = "x" if logarithmic else ""
+    return [Panel(lines, "images of the group (%)", quantity, y=(0, None), logarithmic=log)]
 
 
 # CDC
@@ -161,20 +150,18 @@ def draw_templates(figure: Figure, members: Sequence[Mapping[str, float]], fused
 # CLIP-ICM
 
 
-def draw_spectrum(figure: Figure, heads: Heads) -> None:
-    """Draw the eigenvalues of each subspace's problem, and the number of kept directions."""
-    axes = figure.subplots()
+def spectrum_panels(heads: Heads) -> list[Panel]:
+    """Return the eigenvalues of each subspace's problem, and the number of kept directions."""
     values = np.concatenate([np.asarray(head["spectrum"], float) for head in heads.values()])
+    low, high = np.nanmin(values), np.nanmax(values)
+    lines = []
     for number, (name, head) in enumerate(heads.items()):
-        kept, directions = head["choice"]["dim_inv"], np.arange(1, len(head["spectrum"]) + 1)
-        style = {"markersize": 2, "label": f"{name}, {kept} kept", **marker_style(number)}
-        axes.plot(directions, head["spectrum"], **style)
-        axes.axvline(kept + 0.5, color=series_colour(number), linestyle=":", linewidth=1)
-    axes.set(xlabel="direction", ylabel="eigenvalue")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if values.min() > 0 and values.max() > 1000 * values.min():
-        axes.set_yscale("log")
-    axes.legend()
+        kept, spectrum = head["choice"]["dim_inv"], np.asarray(head["spectrum"], float)
+        directions = np.arange(1, len(spectrum) + 1)
+        lines.append(Curve([kept + 0.5] * 2, [low, high]))
+        lines.append(Curve(directions, spectrum, f"{name}, {kept} kept", number, marked=True))
+    log = "y" if 0 < 1000 * low < high else ""
+    return [Panel(lines, "eigenvalue", "direction", logarithmic=log, whole=True)]
 
 
 def draw_energy(figure: Figure, heads: Heads) -> None:
@@ -192,19 +179,26 @@ def draw_energy(figure: Figure, heads: Heads) -> None:
     figure.legend(loc="outside upper center", ncols=2)
 
 
+def choice_grid(grid: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return mean accuracies by estimator and strength (rows) and dimensions (columns).
+
+    Of cells that differ in other options, the best one.
+    """
+    cells = pd.DataFrame(grid)
+    return cells.groupby(["estimator", "strength", "dim_inv"])["mean"].max().unstack()
+
+
 def draw_choice(
     figure: Figure, grid: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]
 ) -> None:
     """Draw the mean accuracy on the held-out sources of every cell of the grid.
 
-    A heat map for each estimator, strength by dimensions, with a frame around the chosen cell; of
-    cells that differ in other options, the best one.
+    A heat map for each estimator, strength by dimensions, with a frame around the chosen cell.
     """
-    cells = pd.DataFrame(grid)
-    best = cells.groupby(["estimator", "strength", "dim_inv"])["mean"].max().unstack()
+    best = choice_grid(grid)
     sizes = list(best.columns)
-    strengths = sorted(cells["strength"].unique())
-    estimators = list(cells["estimator"].unique())
+    strengths = list(best.index.unique("strength"))
+    estimators = list(best.index.unique("estimator"))
     low, high = best.min(axis=None), best.max(axis=None)
     panels = figure.subplots(1, len(estimators), squeeze=False, sharey=True)[0]
     for axes, estimator in zip(panels, estimators, strict=True):

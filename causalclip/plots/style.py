@@ -27,13 +27,6 @@ DASHES = ("-", "--", "-.", ":")
 INK, FAINT = "#010203", "#a1a2a3"
 STYLE: dict[Any, Any] = dict(matplotlib.rc_params_from_file(STYLE_FILE, use_default_template=False))
 PALETTE = tuple(f"#{colour.strip('#')}" for colour in STYLE["axes.prop_cycle"].by_key()["color"])
-FIXED_MARGINS: dict[Any, Any] = {
-    "figure.constrained_layout.use": False,
-    "figure.subplot.left": 0.15,
-    "figure.subplot.right": 0.97,
-    "figure.subplot.bottom": 0.17,
-    "figure.subplot.top": 0.91,
-}
 PRINT_STYLE: dict[Any, Any] = {
     **{key: "black" if value == INK else value for key, value in STYLE.items()},
     "grid.color": "#dddddd",
@@ -105,28 +98,16 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
 
 
 def inline_svg(
-    draw: Callable[..., None],
-    *data: Any,
-    label: str,
-    name: str,
-    size: tuple[float, float],
-    first: int = 0,
-    fixed: bool = False,
+    draw: Callable[..., None], *data: Any, label: str, name: str, size: tuple[float, float]
 ) -> str:
     """Return `draw(figure, *data)` as an <svg> element, with the ink of the text around it.
 
-    `size` is in inches, `label` the text for a screen reader, `first` the number of the first
-    colour; ids are hashed with `name`, which is unique in the page. With `fixed` margins it takes
-    half of the time.
+    `size` is in inches, `label` the text for a screen reader; ids are hashed with `name`, which is
+    unique in the page.
     """
     width, height = size
     transparent = {"figure.facecolor": "none", "axes.facecolor": "none"}
-    own: dict[Any, Any] = {
-        **(FIXED_MARGINS if fixed else {}),
-        **transparent,
-        **colours_from(first),
-        "svg.hashsalt": name,
-    }
+    own: dict[Any, Any] = {**transparent, "svg.hashsalt": name}
     with matplotlib.rc_context({**STYLE, **own}):
         figure = Figure(figsize=size)
         draw(figure, *data)

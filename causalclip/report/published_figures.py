@@ -63,8 +63,8 @@ def compare_with_published(scores: pd.DataFrame) -> TitledTables:
     """Return one table for each method, backbone and number of shots with published figures."""
     tables = []
     own = scores[scores.variant == ""]
-    for protocol, name in PROTOCOL_TITLES.items():
-        published = load_figures(protocol)
+    for protocol in map(str, dict.fromkeys(own.protocol)):
+        name, published = PROTOCOL_TITLES[protocol], load_figures(protocol)
         keys = ["trainer", "method", "backbone", "shots"]
         for _, rows in own[own.protocol == protocol].groupby(keys, sort=False):
             trainer, method = rows[["trainer", "method"]].iloc[0]

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from causalclip.metrics import aurc, classification_metrics, risk_coverage
-from causalclip.plots.run_plots import draw_risk_coverage, histogram, histogram_edges, reliability
+from causalclip.plots.panels import draw_panels, stairs
+from causalclip.plots.run_plots import histogram, histogram_edges, reliability, risk_panels
 from causalclip.plots.style import write_figure
 
 
@@ -48,11 +49,18 @@ def test_the_area_under_the_risk_coverage_curve_is_aurc_with_ties():
 
 
 def test_a_long_curve_is_drawn_with_few_points_and_keeps_its_ends():
+    panels = risk_panels({"own": (np.arange(1000.0), np.arange(1000.0) ** 2)}, points=50)
     figure = Figure()
-    draw_risk_coverage(figure, {"own": (np.arange(1000.0), np.arange(1000.0) ** 2)}, points=50)
+    draw_panels(figure, panels)
     (x, y) = figure.axes[0].lines[0].get_data()
     assert len(x) == 50
     assert (x[0], x[-1], y[-1]) == (0, 99_900, 100 * 999.0**2)
+
+
+def test_stairs_are_matplotlibs():
+    edges, values = np.array([0.0, 1.0, 3.0]), np.array([2.0, 5.0])
+    patch = Figure().subplots().stairs(values, edges)
+    assert np.stack(stairs(edges, values), axis=-1).tolist() == patch.get_path().vertices.tolist()
 
 
 def test_evidence_of_many_decades_is_shown_on_a_logarithmic_axis_and_counts_every_image():

@@ -1,0 +1,125 @@
+"""The curves of a run as SVG elements: Matplotlib would take a tenth of a second for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import LogLocator, MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from causalclip.plots.panels import Panel
+from causalclip.plots.style import DASHES, PALETTE
+
+WIDTH, LEFT, RIGHT = 330.0, 44.0, 318.0
+"""Pixels of a chart, and of its axes' two ends."""
+ROW, GAP, BELOW = 15.0, 12.0, 34.0
+"""Pixels of a line of text, between two panels, and of what is written below the last one."""
+DASH_ARRAYS = dict(zip(DASHES, ("", "6 3", "7 2 2 2", "2 2"), strict=True))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From values to pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool = False
+    whole: bool = False
+
+    def place(self, values: ArrayLike) -> NDArray:
+        """Return the pixels of values (N,); NaN for what has no place."""
+        values = np.asarray(values, dtype=float)
+        low, high = self.low, self.high
+        if self.logarithmic:
+            values, low, high = np.log(values), math.log(low), math.log(high)
+        return self.start + (values - low) / (high - low) * (self.end - self.start)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Pixels and texts of a few round values."""
+        round_ones = MaxNLocator(4, steps=[1, 2, 5, 10], integer=self.whole)
+        locator = LogLocator(numticks=5) if self.logarithmic else round_ones
+        values = [v for v in locator.tick_values(self.low, self.high) if self.low <= v <= self.high]
+        return [(float(self.place(v)), f"{round(v, 12):g}") for v in values]
+
+
+def axis(
+    values: NDArray, limits: Sequence[float | None], start: float, end: float, **kind: bool
+) -> Axis:
+    """Return an axis of given limits; None for the end of the values (N,), with a margin."""
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    margin = 0 if kind["logarithmic"] else 0.05 * (high - low or 1)
+    low, high = (
+        end if limit is None else limit
+        for end, limit in zip((low - margin, high + margin), limits, strict=True)
+    )
+    return Axis(low, high if high > low else low + 1, start, end, **kind)
+
+
+def chart(panels: Sequence[Panel], *, height: float, first: int, label: str) -> dict[str, Any]:
+    """Return what the template `chart.svg.j2` shows.
+
+    Args:
+        panels: drawn below each other.
+        height: pixels of all panels.
+        first: number of the first colour.
+        label: text for a screen reader.
+    """
+    names = [(c.name, line_style(c.number, first)) for p in panels for c in p.curves if c.name]
+    top = ROW * len(names) + GAP
+    total = sum(panel.height for panel in panels)
+    drawn = []
+    for panel in panels:
+        bottom = top + (height - GAP * len(panels)) * panel.height / total
+        drawn.append(_drawn_panel(panel, top, bottom, first))
+        top = bottom + GAP
+    size = {"width": WIDTH, "height": top - GAP + BELOW, "left": LEFT, "right": RIGHT, "row": ROW}
+    return {**size, "label": label, "names": names, "panels": drawn}
+
+
+def _drawn_panel(panel: Panel, top: float, bottom: float, first: int) -> dict[str, Any]:
+    x, y = (
+        np.concatenate([np.asarray(getattr(curve, name), dtype=float) for curve in panel.curves])
+        for name in "xy"
+    )
+    logarithmic = {name: name in panel.logarithmic for name in "xy"}
+    sides = (None, None) if panel.x is None else panel.x
+    across = axis(x, sides, LEFT, RIGHT, logarithmic=logarithmic["x"], whole=panel.whole)
+    up = axis(y, panel.y, bottom, top, logarithmic=logarithmic["y"])
+    lines = [
+        (line_style(c.number, first), path(across.place(c.x), up.place(c.y), dots=False),
+         path(across.place(c.x), up.place(c.y), dots=True) if c.marked else "")
+        for c in panel.curves
+    ]  # fmt: skip
+    ends = {"top": top, "bottom": bottom, "xticks": across.ticks, "yticks": up.ticks}
+    return {**ends, "xlabel": panel.xlabel, "ylabel": panel.ylabel, "lines": lines}
+
+
+def line_style(number: int | None, first: int) -> dict[str, str]:
+    """Return the colour and dashes of a curve; of a guide without a number, faint dashes."""
+    if number is None:
+        return {"colour": "var(--faint)", "dashes": DASH_ARRAYS["--"]}
+    colour = PALETTE[(first + number) % len(PALETTE)]
+    return {"colour": colour, "dashes": DASH_ARRAYS[DASHES[number % len(DASHES)]]}
+
+
+def path(x: NDArray, y: NDArray, *, dots: bool) -> str:
+    """Return the `d` of a path through points (N,), or of a dot at each; gaps where not finite."""
+    return "".join(_steps(x.tolist(), y.tolist(), dots))
+
+
+def _steps(x: Sequence[float], y: Sequence[float], dots: bool) -> Iterator[str]:
+    lifted = True
+    for a, b in zip(x, y, strict=True):
+        if math.isfinite(a) and math.isfinite(b):
+            yield f"{'M' if lifted or dots else 'L'}{a:.1f} {b:.1f}{'h0' if dots else ''}"
+            lifted = False
+        else:
+            lifted = True

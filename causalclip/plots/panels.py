@@ -1,0 +1,81 @@
+"""Curves described once: Matplotlib draws them for papers, the page as light SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from causalclip.plots.style import FAINT, dash_style, literal_text
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A line through points; a point that is not finite is a gap."""
+
+    x: ArrayLike
+    """(N,)"""
+    y: ArrayLike
+    """(N,)"""
+    name: str = ""
+    """In the legend; empty for none."""
+    number: int | None = None
+    """Of its colour and dashes; None for a faint dashed guide."""
+    marked: bool = False
+    """Whether each point has a dot."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Curves in one pair of axes."""
+
+    curves: Sequence[Curve]
+    ylabel: str
+    xlabel: str = ""
+    """Panels below each other share the x axis: the last one has the label."""
+    x: tuple[float, float] | None = None
+    """Limits; None for those of the points."""
+    y: tuple[float | None, float | None] = (None, None)
+    logarithmic: str = ""
+    """The letters of the axes that are."""
+    whole: bool = False
+    """Whether x counts something."""
+    height: float = 1
+    """Relative to the other panels."""
+
+
+def stairs(edges: NDArray, values: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the points (2 N + 2,) of a histogram's outline from edges (N + 1,), values (N,)."""
+    return np.repeat(edges, 2), np.concatenate([[0], np.repeat(values, 2), [0]])
+
+
+def draw_panels(figure: Figure, panels: Sequence[Panel]) -> None:
+    """Draw panels below each other."""
+    ratios = [panel.height for panel in panels]
+    places = figure.subplots(len(panels), 1, sharex=True, height_ratios=ratios, squeeze=False)
+    for axes, panel in zip(places[:, 0], panels, strict=True):
+        _draw_panel(axes, panel)
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    for curve in panel.curves:
+        style: dict[str, Any] = {"color": FAINT, "linestyle": "--", "linewidth": 1}
+        if curve.number is not None:
+            style = dash_style(curve.number) | {"marker": "o" if curve.marked else ""}
+        axes.plot(curve.x, curve.y, label=literal_text(curve.name), **style)
+    axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, xlim=panel.x, ylim=panel.y)
+    if panel.whole:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if "x" in panel.logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter("")
+    if "y" in panel.logarithmic:
+        axes.set_yscale("log")
+    if any(curve.name for curve in panel.curves):
+        axes.legend()
