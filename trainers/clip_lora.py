@@ -9,10 +9,9 @@ from typing import Literal
 
 from torch import nn
 
-from causalclip.clip.interface import backbone_of
 from causalclip.clip.low_rank import LowRankWeights
-from causalclip.clip.texts import ClassTokens, template_tokens
-from causalclip.data.templates import dataset_template
+from causalclip.clip.texts import ClassTokens
+from causalclip.engine.class_texts import templated_texts
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, list_of, number, one_of
 from causalclip.settings.dataclass_settings import config_from, settings_of
@@ -76,8 +75,4 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 (the registered name)
 
     def texts(self, names: Sequence[str]) -> ClassTokens:
         """Return the template of the data set with K class names, (K, L)."""
-        template = self.settings.TEMPLATE or dataset_template(self.cfg)
-        backbone = backbone_of(self.clip)
-        length, tokenizer = backbone.context_length, backbone.tokenizer
-        texts = template_tokens(names, template, context_length=length, tokenizer=tokenizer)
-        return texts.to(self.device)
+        return templated_texts(self, names)

@@ -116,11 +116,11 @@ def check_frozen_clip(subject: Subject) -> str:
     if not subject.learns_by_steps():
         return "CLIP is as it was"
     learning, start = _parameters(trainer), _parameters(fresh)
-    # A zero at the end is no fault of what has moved: a ReLU of few units may be shut by then.
+    # No gradient at the end is no fault of what has moved: its stage may be over, or a ReLU shut.
     idle = [
         key
         for key, p in learning.items()
-        if p.grad is None or (not p.grad.any() and p.equal(start[key]))
+        if p.equal(start[key]) and (p.grad is None or not p.grad.any())
     ]
     learns = bool(learning) and not idle
     fail_unless(learns, f"no gradient for {', '.join(idle[:3]) or 'anything'}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from causalclip.clip.interface import Tokenizer, backbone_of
-from causalclip.clip.texts import readable
+from causalclip.clip.texts import ClassTokens, readable, template_tokens
 from causalclip.clip.zeroshot import IMAGENET_TEMPLATES_SELECT, class_features, mean_text_features
 from causalclip.data.templates import dataset_template, given_template
 from causalclip.files.caches import NotJSONError, read_json
@@ -38,6 +38,19 @@ def handcrafted_features(
     if (sentences := descriptions_of(trainer, names)) is None:
         return class_features(trainer.clip, names, templates)
     return mean_text_features(trainer.clip, sentences)
+
+
+def templated_texts(trainer: CLIPTrainer, names: Sequence[str]) -> ClassTokens:
+    """Return K class names in the method's TEMPLATE, else the data set's prompt, as tokens (K, L).
+
+    Raises:
+        ValueError: a text that is too long.
+    """
+    template = trainer.settings.TEMPLATE or dataset_template(trainer.cfg)
+    backbone = backbone_of(trainer.clip)
+    length, tokenizer = backbone.context_length, backbone.tokenizer
+    texts = template_tokens(names, template, context_length=length, tokenizer=tokenizer)
+    return texts.to(trainer.device)
 
 
 def descriptions_of(

@@ -122,13 +122,14 @@ def test_files_that_answer_otherwise_are_an_error(run, tmp_path, monkeypatch):
         export(Predictor.load(run("CoOp")), tmp_path)
 
 
-def test_changed_weights_are_exported_as_a_whole_clip(run, recorded, exported, tmp_path):
-    status, names, _ = exported("CLIP_LoRA")
+@pytest.mark.parametrize("method", ["CLIP_LoRA", "TwoSFS"])
+def test_changed_weights_are_exported_as_a_whole_clip(method, run, recorded, exported, tmp_path):
+    status, names, _ = exported(method)
     assert (status, names) == (0, ["classes.safetensors", "clip.pt"])
-    predictor = Predictor.load(run("CLIP_LoRA"))
+    predictor = Predictor.load(run(method))
     plain = copy.deepcopy(predictor.trainer.clip)
     plain.load_state_dict(torch.load(tmp_path / "clip.pt"))
-    predictions = recorded(run("CLIP_LoRA"))
+    predictions = recorded(run(method))
     with torch.no_grad():
         features = plain.encode_image(pictures(predictions["path"][:8], tmp_path))
     answers = probabilities_of(features, tmp_path).numpy()

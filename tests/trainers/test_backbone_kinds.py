@@ -54,6 +54,7 @@ METHODS = {
     "PromptSRC": [],
     "CDC": ["TRAINER.CDC.N_TEMPLATES", 2],
     "CLIP_LoRA": [],
+    "TwoSFS": [],
     "MMA": ["TRAINER.MMA.ADAPTER_START", 1, "TRAINER.MMA.ADAPTER_END", 2],
     "MMRL": ["TRAINER.MMRL.REP_LAYERS", [1, 2], "TRAINER.MMRL.REP_DIM", 16],
 }
@@ -132,7 +133,18 @@ def table(pictures, clips, tmp_path_factory):
 
 
 def test_every_method_runs_on_every_backbone_or_is_refused_in_words(table):
-    deep = ("VPT", "IVLP", "MaPLe", "PromptSRC", "CDC", "CLIP_LoRA", "MMA", "MMRL", "ProLIP")
+    deep = (
+        "VPT",
+        "IVLP",
+        "MaPLe",
+        "PromptSRC",
+        "CDC",
+        "CLIP_LoRA",
+        "TwoSFS",
+        "MMA",
+        "MMRL",
+        "ProLIP",
+    )
     for (method, kind), answer in table.items():
         expected = "runs"
         if method in deep and kind == "resnet":

@@ -22,6 +22,7 @@ BASES = [
     if issubclass(kind := TRAINER_REGISTRY.get(name), PromptTrainer)
     and kind.__module__.startswith("causalclip.")
     and not kind.has_members
+    and kind.step is PromptTrainer.step  # a method of two stages is no base
 ]
 SHORT = ["OPTIM.LR", 0.0035, "OPTIM.MAX_EPOCH", 3, "OPTIM.WARMUP_EPOCH", -1]
 ALONE = ["N_TEMPLATES", 1, "LOSS", "base", "FUSED_LOSS", False, "FUSION", "logits"]
