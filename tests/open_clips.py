@@ -71,6 +71,9 @@ def write(folder: Path) -> dict[str, str]:
         path = folder / f"{kind}.pt"
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            torch.save(open_clip.create_model(f"seam-{kind}").state_dict(), path)
+            state = open_clip.create_model(f"seam-{kind}").state_dict()
+        if kind == "coca":  # open_clip leaves it as it finds the memory, which may hold NaN
+            state["text_decoder.text_projection"].zero_()
+        torch.save(state, path)
         named[kind] = f"open_clip:seam-{kind}/{path}"
     return named
