@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
@@ -22,10 +23,11 @@ from causalclip.engine.feature_cache import ImageSet
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.icm.captions import CaptionedImage, load_captions
-from causalclip.icm.config import Head, ICMConfig
+from causalclip.icm.config import ICMConfig, Subspace
 from causalclip.icm.fitted import FittedICM, fit_probes
 from causalclip.icm.folds import Fold, Sources, pooled
 from causalclip.icm.groups import Sample
+from causalclip.icm.new_classes import joined_logits
 from causalclip.icm.search import Chosen, choose_subspace
 from causalclip.icm.subspace import InterventionMoments
 from causalclip.settings.constraints import integer, list_of, number
@@ -37,6 +39,7 @@ NODE = "TRAINER.CLIP_ICM"
 PROJECTION_FILES = {
     "zeroshot": "projection.safetensors",  # what TRAINER.CDC.PROJECTION and its like can read
     "linear_probe": "projection_linear_probe.safetensors",
+    "new_classes": "projection_new_classes.safetensors",
 }
 POSITIVE = number(0, open_low=True)
 
@@ -62,6 +65,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
                 "SELECT_MARGIN": number(0),
                 "SELECT_IMAGES": integer(0, 1_000_000),
                 "SELECT_ABOVE_CHANCE": number(0, 100),
+                "CLASS_FOLDS": integer(0, 100_000),
                 "BOOTSTRAP": integer(0, 100_000),
                 "C": POSITIVE,
                 "MAX_ITER": integer(1, 1_000_000),
@@ -161,7 +165,11 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         if exact is not None and exact.n_pairs < exact.dim:
             print(f"{exact.n_pairs} exact twins are too few to compare {exact.dim} dimensions with")
             exact = None
-        chosen = {head: self.choose(head, folds, exact) for head in config.heads}
+        chosen: dict[Subspace, Chosen] = {
+            head: self.choose(head, folds, exact) for head in config.heads
+        }
+        if config.select_new != "same":
+            chosen["new_classes"] = self.choose("new_classes", sources.class_folds(), exact)
         projections = {head: choice.projection for head, choice in chosen.items()}
         probes = {}
         if config.probe:
@@ -175,7 +183,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         return FittedICM(projections, probes, facts)
 
     def choose(
-        self, head: Head, folds: Sequence[Fold], exact: InterventionMoments | None
+        self, head: Subspace, folds: Sequence[Fold], exact: InterventionMoments | None
     ) -> Chosen:
         """Choose the subspace for a head, and write it into the output folder."""
         text, seed = self.text.cpu(), self.cfg.SEED
@@ -198,11 +206,27 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
 
     def predict_features(self, features: Tensor) -> Prediction:
         """Classify (B, D) zero-shot and, on the classes of the fit, by probes: plain and inside."""
-        inside, normalize = self.fitted.projections["zeroshot"], self.config.normalize_projected
-        both = (features, self.text, self.backbone.logit_scale)
-        logits = {"zeroshot": self.backbone.classify(features, self.text)}
-        logits["zeroshot_icm"] = inside.cosine_logits(*both, normalize=normalize)
+        plain = self.backbone.classify(features, self.text)
+        logits = {"zeroshot": plain, "zeroshot_icm": self.logits_inside(features, plain)}
         if self.fitted.probes and self.fitted_classnames == self.classnames:
             logits |= self.fitted.probe_logits(features)
         readings = {name: Reading.of_logits(each) for name, each in logits.items()}
         return Prediction(readings[f"{self.config.head}_icm"], readings)
+
+    def logits_inside(self, features: Tensor, plain: Tensor) -> Tensor:
+        """Return zero-shot logits (B, K) in the subspaces, of features (B, D) and plain logits."""
+        projections, normalize = self.fitted.projections, self.config.normalize_projected
+        both = (features, self.text, self.backbone.logit_scale)
+        known = projections["zeroshot"].cosine_logits(*both, normalize=normalize)
+        if "new_classes" not in projections:
+            return known
+        new = projections["new_classes"].cosine_logits(*both, normalize=normalize)
+        if self.config.select_new == "combined":
+            new = (plain + known + new) / 3
+        return joined_logits(plain, known, new, self.is_new)
+
+    @property
+    def is_new(self) -> Tensor:
+        """Which classes (K,) the fit has not seen, as bools."""
+        seen = set(self.fitted_classnames)
+        return torch.tensor([name not in seen for name in self.classnames], device=self.device)

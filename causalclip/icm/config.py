@@ -11,11 +11,14 @@ from causalclip.icm.projection import Estimator, Keep
 
 Interventions = Literal["IMAGE", "TEXT", "BOTH", "CROSS", "FIGURE"]
 TooLong = Literal["error", "cut"]
-Select = Literal["lodo", "fixed"]
+Select = Literal["lodo", "images", "fixed"]
+SelectNew = Literal["same", "classes", "combined"]
 Rule = Literal["best", "one_standard_error", "worst_case"]
 SelectProbe = Literal["ridge", "logistic"]
 Head = Literal["zeroshot", "linear_probe"]
+Subspace = Literal["zeroshot", "linear_probe", "new_classes"]
 ICM_HEADS: tuple[Head, ...] = get_args(Head)
+MOST_CLASS_GROUPS = 5  # [ours]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,14 @@ class ICMConfig:
     twins: bool = False
     """Use the data set's exact twins (CausalShapes) in place of interventions."""
     select: Select = "lodo"
-    """Choose from the grid on left-out source domains, or take the next four as they are."""
+    """Choose from the grid on left-out source domains or on left-out images, or take ESTIMATOR,
+    LAM, EPS and DIM_INV as they are."""
+    select_new: SelectNew = "same"
+    """Subspace for classes outside the fit: the same, one chosen on held-out training classes, or
+    the mean logits of plain features and both subspaces."""
+    class_folds: int = 0
+    """Groups of training classes that are held out in turn for SELECT_NEW; 0: at most five, of two
+    classes or more."""
     estimator: Estimator = "generalized"
     """Estimator of the subspace; difference is the code's figure."""
     lam: float = 1.0
@@ -102,6 +112,8 @@ class ICMConfig:
         kind = self.interventions
         if self.head == "linear_probe" and not self.probe:
             raise ValueError("`head` linear_probe needs `probe` True, got False")
+        if self.class_folds == 1:
+            raise ValueError("`class_folds` must be 0 or at least 2, got 1")
         if self.remove_gap and not self.crosses:
             raise ValueError(f"`remove_gap` needs `interventions` CROSS or FIGURE, got {kind}")
         if self.against == "draws" and (self.draws == 1 or self.twins):
@@ -128,6 +140,10 @@ class ICMConfig:
         """The classifiers that get a subspace of their own."""
         return ICM_HEADS if self.probe else ICM_HEADS[:1]
 
-    def uses_texts(self, head: Head) -> bool:
-        """Return whether pairs with a text count for the subspace of a head."""
-        return head == "zeroshot" or self.probe_texts or not self.image_pairs
+    def n_class_groups(self, n_classes: int) -> int:
+        """Return how many groups of training classes are held out in turn; 1: too few classes."""
+        return self.class_folds or max(1, min(MOST_CLASS_GROUPS, n_classes // 2))
+
+    def uses_texts(self, head: Subspace) -> bool:
+        """Return whether pairs with a text count for a subspace."""
+        return head != "linear_probe" or self.probe_texts or not self.image_pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import permutations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from causalclip.icm.captions import CaptionedImage, caption_pairs, text_pairs
 from causalclip.icm.config import ICMConfig
-from causalclip.icm.groups import Group, Sample, grouped
+from causalclip.icm.groups import Group, Sample, class_parts, grouped, image_parts
 from causalclip.icm.interventions import ImageIntervention, ImageInterventionParams
 from causalclip.icm.pairs import (
     Draw,
@@ -32,7 +32,7 @@ LEAST_IMAGES = 20  # of a bootstrap; fewer give resamples of too few different i
 
 @dataclass(frozen=True)
 class Fold:
-    """One source domain (or one group of kinds of intervention)."""
+    """Images that are held out together, as a source domain."""
 
     name: str
     moments: InterventionMoments | None
@@ -101,13 +101,19 @@ class Sources:
 
         Raises:
             ValueError: a fixed `dim_inv` outside [1, D], no twins, fewer image pairs than
-                dimensions, or a bootstrap of too few images.
+                dimensions, a bootstrap of too few images, or held-out classes fewer than two.
         """
         config, n_images, draws = self.config, len(self.samples), self.draws
         if config.select == "fixed" and not 1 <= config.dim_inv <= self.dim:
             raise ValueError(f"`dim_inv` must be in [1, {self.dim}], got {config.dim_inv}")
         if config.twins and self.twins is None:
             raise ValueError("`twins` needs a data set with exact twins (CausalShapes), not this")
+        most = self.n_classes // 2
+        if config.select_new != "same" and config.class_folds > most:
+            raise ValueError(
+                f"`class_folds` must hold out two classes or more at a time: {self.n_classes} "
+                f"training classes allow at most {most} groups, got {config.class_folds}"
+            )
         pairs = n_images * (draws if config.against == "image" else math.comb(draws, 2))
         images_alone = config.interventions == "IMAGE" or (
             config.probe and not config.uses_texts("linear_probe")
@@ -125,6 +131,11 @@ class Sources:
             raise ValueError(f"`bootstrap` needs at least {LEAST_IMAGES} images, got {n_images}")
 
     @property
+    def n_classes(self) -> int:
+        """Number of classes with a training image."""
+        return len({sample.label for sample in self.samples})
+
+    @property
     def draws(self) -> int:
         """Interventions per image."""
         if self.config.twins:
@@ -135,14 +146,22 @@ class Sources:
     @cached_property
     def groups(self) -> list[Group]:
         """The images by what is held out together."""
+        if self.config.select == "images":
+            return [self.whole]
+        names, change = self.domain_names, self.whole.intervention
+        return grouped(self.samples, domain_names=names, seed=self.seed, intervention=change)
+
+    @cached_property
+    def whole(self) -> Group:
+        """All images as one group, of which parts are held out."""
         strengths = ImageInterventionParams().scaled(self.config.strength)
         change = ImageIntervention(strengths, tuple(dict.fromkeys(self.config.kinds)))
-        names = self.domain_names
-        return grouped(self.samples, domain_names=names, seed=self.seed, intervention=change)
+        return Group("images", tuple(self.samples), change, held_changed=False)
 
     def image_sets(self) -> Iterator[tuple[Sequence[str], Draw | None]]:
         """Yield the pictures that `folds` and `exact_moments` need, and their interventions."""
-        for group in self.groups:
+        needs_whole = self.config.select_new != "same" and self.config.select != "images"
+        for group in (*self.groups, *([self.whole] if needs_whole else [])):
             yield group.paths, None
             if (self.config.image_pairs or group.held_changed) and not self.config.twins:
                 for draw in self._drawn(group):
@@ -162,8 +181,23 @@ class Sources:
         return [Draw(group.intervention, first + i) for i in range(self.draws)]
 
     def folds(self) -> list[Fold]:
-        """Return one fold per group."""
-        return [self._fold(group) for group in self.groups]
+        """Return one fold per group, or per part of the images."""
+        if self.config.select == "images":
+            return self._parts(image_parts(self.samples, seed=self.seed))
+        return [self._fold(group, *self._encoded(group)) for group in self.groups]
+
+    def class_folds(self) -> list[Fold]:
+        """Return one fold per group of classes."""
+        return self._parts(class_parts(self.samples, self.config.n_class_groups(self.n_classes)))
+
+    def _parts(self, parts: Sequence[Sequence[int]]) -> list[Fold]:
+        features, changed = self._encoded(self.whole)
+        folds = []
+        for number, rows in enumerate(parts, start=1):
+            samples = tuple(self.samples[row] for row in rows)
+            group = replace(self.whole, name=f"part {number}", samples=samples)
+            folds.append(self._fold(group, features[rows], [draw[rows] for draw in changed]))
+        return folds
 
     def exact_moments(self) -> InterventionMoments | None:
         """Return the moments of the images with their exact twins; None without twins."""
@@ -184,16 +218,19 @@ class Sources:
         paths = [self.twins[path] for path in group.paths]
         return self.encode_images(paths, desc=f"{group.name}, twins")
 
-    def _fold(self, group: Group) -> Fold:
-        config, features, intervened = self.config, self._features(group), None
-        changed = self.changed(group) if config.image_pairs or group.held_changed else []
+    def _encoded(self, group: Group) -> tuple[np.ndarray, list[np.ndarray]]:
+        needs_changed = self.config.image_pairs or group.held_changed
+        return self._features(group), self.changed(group) if needs_changed else []
+
+    def _fold(self, group: Group, features: np.ndarray, changed: list[np.ndarray]) -> Fold:
+        config, intervened = self.config, None
         if config.image_pairs:
             options = {"against": config.against, "normalize": config.normalize}
             intervened = Intervened(features, changed, group.paths, **options)
         return Fold(
             group.name,
             moments=intervened.moments() if intervened else None,
-            texts=self.text_moments(group),
+            texts=self.text_moments(group, features),
             features=torch.from_numpy(features),
             labels=torch.tensor([sample.label for sample in group.samples]),
             held_features=torch.from_numpy(changed[0] if group.held_changed else features),
@@ -202,8 +239,8 @@ class Sources:
 
     # Texts
 
-    def text_moments(self, group: Group) -> InterventionMoments | None:
-        """Return the moments of a group's pairs with a text, or None where it has none.
+    def text_moments(self, group: Group, features: np.ndarray) -> InterventionMoments | None:
+        """Return the moments of the pairs of a group's images (N, D) with a text, or None.
 
         A text is paired with the caption that it rewrites; under CROSS and FIGURE with the image.
         """
@@ -213,7 +250,6 @@ class Sources:
         if config.crosses:
             pairs = [(i, text) for i, s in enumerate(group.samples) for text in self._rewrites(s)]
             options = {"normalize": config.normalize, "remove_gap": config.remove_gap}
-            features = self._features(group)
             return cross_moments(features, pairs, self._encode_once, **options) if pairs else None
         if self.captions is None:
             return self._class_moments

@@ -1,4 +1,4 @@
-"""Training images that are held out together: source domains, or kinds of intervention [ours]."""
+"""Training images that are held out together: domains, kinds, parts or classes [ours]."""
 
 from __future__ import annotations
 
@@ -71,6 +71,26 @@ def grouped(
         )
         for number in numbers
     ]
+
+
+def image_parts(samples: Sequence[Sample], *, seed: int, n: int = 4) -> list[list[int]]:
+    """Split N samples into `n` parts with equal shares of each class; return their rows.
+
+    Fewer parts where there are fewer samples.
+    """
+    order = sorted(range(len(samples)), key=lambda i: _by_class_and_hash(samples[i], seed))
+    return [order[part::n] for part in range(min(n, len(order)))]
+
+
+def _by_class_and_hash(sample: Sample, seed: int) -> tuple[int, int]:
+    return sample.label, sample_seed(sample.key, seed)
+
+
+def class_parts(samples: Sequence[Sample], n: int) -> list[list[int]]:
+    """Return the rows of the samples of every `n`-th class, for each of `n` groups of classes."""
+    labels = sorted({sample.label for sample in samples})
+    groups = [set(labels[first::n]) for first in range(n)]
+    return [[i for i, s in enumerate(samples) if s.label in group] for group in groups]
 
 
 def _by_kind(samples: Sequence[Sample], seed: int, intervention: ImageIntervention) -> list[Group]:

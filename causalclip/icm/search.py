@@ -22,8 +22,9 @@ from causalclip.icm.certainty import (
     principal_angles,
     share_kept,
 )
-from causalclip.icm.config import Head, ICMConfig, Rule
+from causalclip.icm.config import ICMConfig, Rule, Subspace
 from causalclip.icm.folds import Fold, pooled
+from causalclip.icm.new_classes import new_class_classifier
 from causalclip.icm.projection import InvariantProjection
 from causalclip.icm.selection import (
     Choice,
@@ -129,13 +130,14 @@ def search(
     classifier: Classifier,
     *,
     judge: Classifier | None = None,
+    chance: float | None = None,
 ) -> tuple[Choice, Sequence[Scored], Gain | None, str]:
     """Score every cell of the grid on every fold, take one, and measure what choosing gains.
 
     The plain features stay where the gain does not exceed `select_margin` standard errors, or the
     evidence is too thin (`thin_evidence`); with a margin of 0 neither is looked at. `judge`
-    measures the gain where `classifier` only approximates it. Also return why the evidence was too
-    thin, or "".
+    measures the gain where `classifier` only approximates it, `chance` is as in `thin_evidence`.
+    Also return why the evidence was too thin, or "".
     """
     plain = plain_choice(folds)
     grid = grid_of(config, plain.dim_inv)
@@ -150,8 +152,10 @@ def search(
         return held_out(config, held, folds, [choice], judge or classifier)[0]
 
     unchanged = next(cell for cell in scored if cell.choice == plain)
+    thin = thin_evidence(config, folds, unchanged, chance)
+    if min(len(fold.labels) for fold in folds) < 2:  # a gain has no error
+        return plain, scored, None, thin
     gain = gain_of_choosing(scored, unchanged, config.rule, judge=judged if judge else None)
-    thin = thin_evidence(config, folds, unchanged)
     stays = thin or not gain.exceeds(config.select_margin)
     return plain if stays else taken, scored, gain, thin
 
@@ -161,16 +165,19 @@ def plain_choice(folds: Sequence[Fold]) -> Choice:
     return Choice("difference", 0.0, folds[0].features.shape[1])
 
 
-def thin_evidence(config: ICMConfig, folds: Sequence[Fold], plain: Scored) -> str:
+def thin_evidence(
+    config: ICMConfig, folds: Sequence[Fold], plain: Scored, chance: float | None = None
+) -> str:
     """Return why a choice on these folds would be noise, in words; "" where it would not [ours].
 
-    A fold with too few images, or plain features that hardly know the classes: with K classes their
-    mean accuracy must exceed 100 / K per cent by `select_above_chance` points.
+    A fold with too few images, or plain features that hardly know the classes: their mean accuracy
+    must exceed `chance`, with K classes 100 / K per cent, by `select_above_chance` points.
     """
-    fewest, least = min(len(fold.labels) for fold in folds), config.select_images
+    fewest, least = min(len(fold.labels) for fold in folds), max(2, config.select_images)
     if fewest < least:
         return f"{fewest} images in a source, fewer than {least}"
-    chance = 100 / len(torch.cat([fold.labels for fold in folds]).unique())
+    if chance is None:
+        chance = 100 / len(torch.cat([fold.labels for fold in folds]).unique())
     if (points := plain.mean - chance) < config.select_above_chance:
         least_points = f"not {config.select_above_chance:g}"
         return f"plain features are {points:.1f} points above chance, {least_points}"
@@ -190,9 +197,11 @@ def grid_of(config: ICMConfig, dim: int) -> list[Choice]:
 
 
 def classifier_for(
-    config: ICMConfig, head: Head, folds: Sequence[Fold], text: Tensor
+    config: ICMConfig, head: Subspace, folds: Sequence[Fold], text: Tensor
 ) -> Classifier:
     """Return the classifier that scores a head's cells, texts being (K, D)."""
+    if head == "new_classes":
+        return new_class_classifier(text, normalize=config.normalize_projected)
     if head == "zeroshot":
         return zeroshot_classifier(text, normalize=config.normalize_projected)
     if config.select_probe == "logistic":
@@ -200,7 +209,7 @@ def classifier_for(
     return RidgeClassifier(folds, len(text))
 
 
-def folds_for(config: ICMConfig, head: Head, folds: Sequence[Fold]) -> Sequence[Fold]:
+def folds_for(config: ICMConfig, head: Subspace, folds: Sequence[Fold]) -> Sequence[Fold]:
     """Return the folds with the pairs that count for a head's subspace."""
     if config.uses_texts(head):
         return folds
@@ -259,12 +268,13 @@ class Chosen:
         shares = f"{100 * changes:.1f} % of the interventions' change and {100 * energy:.1f} %"
         lines = [f"{what} dimensions; keeps {shares} of the features' energy"]
         if self.gain is not None:
-            stays = "" if choice.dim_inv < width else "; all are kept"
-            stays += f": {self.thin}" if self.thin else ""
+            stays = "; all are kept" if choice.dim_inv == width and not self.thin else ""
             lines.append(
                 f"choosing gains {self.gain.points:.2f} points on sources left out, standard error "
                 f"{self.gain.standard_error:.2f}{stays}"
             )
+        if self.thin:
+            lines.append(f"all are kept: {self.thin}")
         if self.certainty is not None:
             angle = self.certainty.quantile(0.95)
             lines.append(f"k = {choice.dim_inv}: 95 % of angles below {angle:.0f} degrees")
@@ -278,7 +288,7 @@ class Chosen:
 
 def choose_subspace(
     config: ICMConfig,
-    head: Head,
+    head: Subspace,
     folds: Sequence[Fold],
     text: Tensor,
     *,
@@ -288,16 +298,21 @@ def choose_subspace(
     """Choose and estimate the subspace for a head, and its certainty where that is asked for.
 
     `text` are features (K, D) of the classes, `seed` is of the resamples, `exact` the moments of D
-    exact twins or more to compare with.
+    exact twins or more to compare with. The folds of `new_classes` share no class.
     """
     folds = folds_for(config, head, folds)
     choice, scored, gain, certainty, twins = _fixed_choice(config), (), None, None, None
     thin = ""
-    if config.select == "lodo":
+    if head == "new_classes" and len(folds) < 2:
+        choice = plain_choice(folds)
+        thin = f"{len(text)} classes, fewer than two to hold out and two to keep"
+    elif head == "new_classes" or config.select != "fixed":
         classifier, judge = classifier_for(config, head, folds, text), None
         if isinstance(classifier, RidgeClassifier):
             judge = logistic_classifier(len(text), c=config.c, max_iter=config.max_iter)
-        choice, scored, gain, thin = search(config, folds, classifier, judge=judge)
+        ways = [len(fold.labels.unique()) for fold in folds]
+        chance = sum(100 / n for n in ways) / len(ways) if head == "new_classes" else None
+        choice, scored, gain, thin = search(config, folds, classifier, judge=judge, chance=chance)
     solve, weight = partial(choice.solve, keep=config.keep), config.text_weight
     projection = solve(pooled(folds, text_weight=weight))
     if config.bootstrap:

@@ -122,7 +122,8 @@ def class_features_of(trainer: CLIPTrainer) -> ClassFeatures:
         text = trainer.text
     elif isinstance(trainer, CLIP_ICM):
         settings = trainer.settings
-        if settings.HEAD == "zeroshot" and settings.NORMALIZE_PROJECTED:
+        one_subspace = "new_classes" not in trainer.fitted.projections or not trainer.is_new.any()
+        if settings.HEAD == "zeroshot" and settings.NORMALIZE_PROJECTED and one_subspace:
             text, projection = trainer.text, trainer.fitted.projections["zeroshot"]
     if text is None:
         reason = "answers by more than the cosine with class features that all images share"

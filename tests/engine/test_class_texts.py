@@ -102,7 +102,7 @@ def test_clip_icm_pairs_the_descriptions_of_a_class(make_trainer, tmp_path, monk
     )
     options = ("DATASET.DESCRIPTIONS", DIGITS, "TRAINER.CLIP_ICM.INTERVENTIONS", "TEXT")
     trainer = make_trainer("CLIP_ICM", tmp_path, *options)
-    trainer.sources.text_moments(trainer.sources.groups[0])
+    trainer.sources.text_moments(trainer.sources.groups[0], np.empty((0, 0)))
     sentences = json.loads(Path(DIGITS).read_text())
     by_class = [permutations(sentences[name], 2) for name in trainer.classnames]
     assert seen == [[pair for pairs in by_class for pair in pairs]]

@@ -135,6 +135,10 @@ def test_exact_moments_are_of_all_images_with_their_twins_and_none_without():
         ({"dim": 20, "draws": 3, "against": "draws"}, "3 interventions each give 18 pairs for 20"),
         ({"dim": 7, "draws": 1, "interventions": "BOTH", "probe_texts": False}, "6 pairs for 7"),
         ({"bootstrap": 10}, "`bootstrap` needs at least 20 images, got 6"),
+        (
+            {"select_new": "classes", "class_folds": 2},
+            "`class_folds` must hold out two classes .*: 2 training classes .* 1 groups, got 2",
+        ),
     ],
 )
 def test_settings_that_the_data_cannot_fulfil_are_refused(options, message):
@@ -148,13 +152,12 @@ def test_settings_that_the_data_cannot_fulfil_are_refused(options, message):
 
 def test_an_image_is_paired_with_its_own_rewrites():
     run = sources(captions=CAPTIONS, interventions="CROSS")
-    ink, chalk = run.groups
-    found = run.text_moments(ink)
+    found, other = (fold.texts for fold in run.folds())
     pairs = [(0, "b"), (0, "c")]
     expected = cross_moments(drawn(PATHS[:3]), pairs, encode_texts, normalize=False)
     assert found.n_pairs == 2 and torch.equal(found.changes, expected.changes)
-    assert run.text_moments(chalk).n_pairs == 1
-    assert sources(captions=CAPTIONS[:1], interventions="CROSS").text_moments(chalk) is None
+    assert other.n_pairs == 1
+    assert sources(captions=CAPTIONS[:1], interventions="CROSS").folds()[1].texts is None
 
 
 def test_without_captions_an_image_is_paired_with_its_class_in_every_attribute():
@@ -162,16 +165,38 @@ def test_without_captions_an_image_is_paired_with_its_class_in_every_attribute()
     values = sorted({value for values in TEXT_ATTRIBUTES.values() for value in values})
     pairs = [(i, v.format(name)) for i, name in enumerate(("cat", "dog", "cat")) for v in values]
     expected = cross_moments(drawn(PATHS[:3]), pairs, encode_texts, normalize=False)
-    found = run.text_moments(run.groups[0])
+    found = run.folds()[0].texts
     torch.testing.assert_close(found.changes, expected.changes, rtol=0, atol=1e-12)
 
 
 def test_captions_among_themselves_are_about_the_groups_images_or_about_the_classes():
     run = sources(captions=CAPTIONS, interventions="TEXT")
-    assert [run.text_moments(group).n_pairs for group in run.groups] == [2, 1]
-    grid = sources(interventions="TEXT")
-    ink, chalk = grid.groups
-    assert grid.text_moments(ink) is grid.text_moments(chalk)  # encoded once
+    assert [fold.texts.n_pairs for fold in run.folds()] == [2, 1]
+    ink, chalk = sources(interventions="TEXT").folds()
+    assert ink.texts is chalk.texts  # encoded once
+
+
+# -- parts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["IMAGE", "CROSS", "FIGURE"])
+@pytest.mark.parametrize("held", ["images", "classes"])
+def test_parts_of_the_images_have_the_moments_of_the_whole_and_encode_it_once(held, kind):
+    run = sources(domains=1, interventions=kind, select="images", class_folds=2)
+    folds = run.folds() if held == "images" else run.class_folds()
+    assert run.encode_images.changes.count(None) == 1
+    assert sorted(torch.cat([fold.features for fold in folds]).tolist()) == sorted(
+        drawn(PATHS).tolist()
+    )
+    for fold in folds:
+        assert torch.equal(fold.features, fold.held_features)
+        rows = [drawn(PATHS).tolist().index(row) for row in fold.features.tolist()]
+        assert fold.labels.tolist() == [row % 2 for row in rows]
+    whole = sources(domains=1, interventions=kind, select="images")
+    (everything,) = whole._parts([range(6)])
+    torch.testing.assert_close(pooled(folds).changes, pooled([everything]).changes)
+    classes = [set(fold.labels.tolist()) for fold in folds]
+    assert classes == ([{0, 1}, {0, 1}, {0}, {1}] if held == "images" else [{0}, {1}])
 
 
 # -- pooling -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from causalclip.icm.groups import KIND_GROUPS, Sample, grouped
+from causalclip.icm.groups import KIND_GROUPS, Sample, class_parts, grouped, image_parts
 from causalclip.icm.interventions import ImageIntervention, ImageInterventionParams
 
 
@@ -59,3 +59,24 @@ def test_a_group_has_the_kinds_of_its_name_at_the_given_strengths(kinds, images,
 def test_a_single_kind_cannot_be_held_out():
     with pytest.raises(ValueError, match="two kinds of intervention or more.*got blur"):
         groups_of([0] * 4, ImageIntervention(kinds=("blur",)))
+
+
+def test_parts_of_the_images_share_each_class_equally_whatever_the_order():
+    items = [Sample(f"{i}", f"{i}", i % 5, 0) for i in range(80)]
+    parts = image_parts(items, seed=3)
+    assert sorted(row for part in parts for row in part) == list(range(80))
+    for part in parts:
+        assert sorted(items[row].label for row in part) == sorted([0, 1, 2, 3, 4] * 4)
+    turned = image_parts(items[::-1], seed=3)
+    assert [[items[::-1][row] for row in part] for part in turned] == [
+        [items[row] for row in part] for part in parts
+    ]
+    assert image_parts(items, seed=4) != parts
+    assert [len(part) for part in image_parts(items[:3], seed=0)] == [1, 1, 1]
+
+
+def test_groups_of_classes_share_no_class():
+    items = [Sample(f"{i}", f"{i}", 2 * (i % 5), 0) for i in range(13)]
+    parts = class_parts(items, 2)
+    assert sorted(row for part in parts for row in part) == list(range(13))
+    assert [{items[row].label for row in part} for part in parts] == [{0, 4, 8}, {2, 6}]

@@ -14,6 +14,7 @@ from causalclip.icm.config import ICMConfig
             {"against": "draws", "draws": 1},
             "`against` draws needs `draws` 0 or above 1 .* got 1, False",
         ),
+        ({"class_folds": 1}, "`class_folds` must be 0 or at least 2, got 1"),
         ({"remove_gap": True}, "`remove_gap` needs `interventions` CROSS or FIGURE, got IMAGE"),
         ({"bootstrap": 9, "interventions": "TEXT"}, "`bootstrap` needs image pairs, .* got TEXT"),
         (

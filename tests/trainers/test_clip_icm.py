@@ -197,6 +197,43 @@ def test_open_classes_are_classified_by_name_and_reported_apart(make_trainer, tm
     assert len(record["classnames"]) == 10 and len(record["trained_on"]["classnames"]) == 5
 
 
+@pytest.mark.parametrize("select_new", ["classes", "combined"])
+def test_new_classes_have_a_subspace_of_their_own(select_new, make_trainer, tmp_path):
+    own = keyed(["SELECT", "images", "SELECT_NEW", select_new, "SELECT_MARGIN", 0.0])
+    run(make_trainer, tmp_path / "base", *own)
+    files = {"known": "projection", "new": "projection_new_classes"}
+    load = InvariantProjection.load
+    bases = {k: load(tmp_path / "base" / f"{v}.safetensors").basis for k, v in files.items()}
+
+    def cosines(trainer, basis=None):
+        z, text = trainer.encoder.labelled(trainer.dm.dataset.test)[0], trainer.text
+        if basis is not None:
+            z, text = z @ basis.float(), text @ basis.float()
+        cosine = torch.nn.functional.cosine_similarity(z[:, None], text[None], dim=-1)
+        return (trainer.backbone.logit_scale * cosine).detach()
+
+    found = {}
+    for half in ("base", "new", "all"):
+        options = [*FEW, *own, "DATASET.SUBSAMPLE_CLASSES", half]
+        trainer = make_trainer("CLIP_ICM", tmp_path / f"test {half}", *options)
+        trainer.load_model(str(tmp_path / "base"))
+        trainer.test()
+        arrays = np.load(tmp_path / f"test {half}" / "predictions.npz")
+        plain, known, new = (cosines(trainer, b) for b in (None, bases["known"], bases["new"]))
+        if select_new == "combined":
+            new = (plain + known + new) / 3
+        answers = torch.from_numpy(arrays["zeroshot_icm/probabilities"])
+        found[half] = answers, plain.softmax(-1), known, new
+    answers, _, known, _ = found["base"]
+    torch.testing.assert_close(answers, known.softmax(-1), atol=1e-4, rtol=0)
+    answers, _, _, new = found["new"]
+    torch.testing.assert_close(answers, new.softmax(-1), atol=1e-4, rtol=0)
+    answers, plain, known, new = found["all"]
+    for classes, logits in ((slice(0, 5), known), (slice(5, 10), new)):
+        mass, inside = plain[:, classes].sum(-1, keepdim=True), logits[:, classes].softmax(-1)
+        torch.testing.assert_close(answers[:, classes], mass * inside, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [("LinearProbe", []), ("CLIP_ICM", ["TRAINER.CLIP_ICM.HEAD", "linear_probe"])],
@@ -238,6 +275,7 @@ def test_the_linear_probe_chooses_c_on_validation_and_writes_the_sweep(make_trai
     [
         (["TWINS", True], "TRAINER.CLIP_ICM.TWINS needs a data set with exact twins"),
         (["SELECT", "fixed", "DIM_INV", 33], r"TRAINER.CLIP_ICM.DIM_INV .* \[1, 32\], got 33"),
+        (["SELECT_NEW", "classes", "CLASS_FOLDS", 3], "CLASS_FOLDS must hold out two classes or"),
         (["BOOTSTRAP", 10], "TRAINER.CLIP_ICM.BOOTSTRAP needs at least 20 images, got 10"),
         ([], "10 images and 1 intervention each give 10 pairs for 32 .* TRAINER.CLIP_ICM.DRAWS 0"),
     ],
