@@ -104,10 +104,9 @@ test_batches.__test__ = False  # pytest collects no such function of ours
 def _feature_batches(trainer: CLIPTrainer, items: Sequence) -> Iterator[Batch]:
     features, labels = trainer.encoder.labelled(items, desc="evaluate")
     size = trainer.cfg.DATALOADER.TEST.BATCH_SIZE
-    for start in range(0, len(items), size):
-        part = slice(start, start + size)
-        paths = [item.impath for item in items[part]]
-        yield features[part].to(trainer.device), labels[part], paths
+    for rows in trainer.test_order(len(items)).split(size):
+        paths = [items[row].impath for row in rows.tolist()]
+        yield features[rows].to(trainer.device), labels[rows], paths
 
 
 # Results

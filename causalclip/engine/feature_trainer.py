@@ -58,6 +58,8 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
 
     backbones = "all"
     """As in PromptTrainer."""
+    test_order: Callable[[int], Tensor] = staticmethod(lambda n: torch.arange(n))
+    """From the number of test images n to their order (n,), where features are classified."""
     image_tower_untouched = True
     several_processes = False
     search_space: SearchSpace = {}

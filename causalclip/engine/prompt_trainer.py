@@ -53,6 +53,8 @@ class PromptTrainer(TrainerX):
     """The backbones that the method runs on: all, ViT or OpenAI ViT (docs/backbones.md)."""
     softmax = True
     """Whether the probabilities are a softmax of `logits`."""
+    test_order: Callable[[int], Tensor] = staticmethod(lambda n: torch.arange(n))
+    """From the number of test images n to their order (n,), where features are classified."""
     image_tower_untouched = False
     """Whether the method classifies CLIP's own image features, which are then read from disk."""
     has_members = False

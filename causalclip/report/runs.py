@@ -21,6 +21,8 @@ from causalclip.settings.table import base_node, names_file, separates_methods
 RunSettings = dict[str, Any]
 """Values of a configuration by dotted key."""
 
+TEST_TIME = ", test-time"
+"""Marks the name of a method that has used the test images."""
 SAME_BUT_SEED = "protocol method backbone source dataset shots domain subsample".split()
 """Columns that seeds of one result share."""
 # A model's own settings hold for all that it is tested on: base and new, targets, domains.
@@ -112,7 +114,9 @@ def _run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
         "trainer": result.trainer,
         "config": result.config_name or path.parent.parent.name,
         "variant": variant,
-        "method": result.trainer + (f", {variant}" if variant else ""),
+        "method": result.trainer
+        + (TEST_TIME if result.details.get("test_time") else "")
+        + (f", {variant}" if variant else ""),
         "backbone": result.backbone,
         "dataset": result.dataset,
         "source": trained["dataset"],

@@ -18,6 +18,7 @@ import scipy  # loads scipy.stats when it is used
 from causalclip.metrics import novelty_auroc
 from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
 from causalclip.records.results import IMAGENET_VARIANTS, PROTOCOL_TITLES
+from causalclip.report.runs import TEST_TIME
 from causalclip.report.seeds import over_seeds
 
 TitledTables = list[tuple[str, pd.DataFrame]]
@@ -51,6 +52,8 @@ def scores(
 ) -> pd.DataFrame:
     """Return every protocol's scores, of the runs that count.
 
+    Those of a method that has used the test images (`TEST_TIME`) are in no comparison.
+
     Args:
         runs: as `load_runs` returns them.
         heldout: reads domains from the held-out part of the target.
@@ -72,13 +75,15 @@ def scores(
         "openclass": open_class,
     }
     protocols = {*runs.protocol, *runs.asked[runs.trains]}
-    return _stacked(section(runs) for name, section in sections.items() if name in protocols)
+    rows = _stacked(section(runs) for name, section in sections.items() if name in protocols)
+    return rows.assign(compared=rows.compared.where(~_of_test_time(rows), ""))
 
 
 def result_tables(scores: pd.DataFrame) -> TitledTables:
     """Return every table that the scores hold, with its title.
 
-    `attrs["readings"]` names the rows of a method's other readings, which are no methods.
+    `attrs["readings"]` names the rows that are not compared: a method's other readings, and methods
+    that have used the test images.
     """
     tables = [(str(t), over_seeds(rows)) for t, rows in scores.groupby("table", sort=False)]
     pairs = scores[scores.protocol == "base2new"]
@@ -86,10 +91,15 @@ def result_tables(scores: pd.DataFrame) -> TitledTables:
     if count > 1:
         title = f"Base-to-novel: average over {count} data sets"
         tables.append((title, average_over_datasets(pairs)))
-    readings = sorted(set(scores.method[scores.variant != ""]))
+    readings = sorted(set(scores.method[(scores.variant != "") | _of_test_time(scores)]))
     for _, table in tables:
         table.attrs["readings"] = readings
     return tables
+
+
+def _of_test_time(scores: pd.DataFrame) -> pd.Series:
+    """Return which scores are of methods that have used the test images."""
+    return scores.method.astype(str).str.contains(TEST_TIME, regex=False)
 
 
 def shots_name(shots: int) -> str:

@@ -35,7 +35,7 @@ FEWER = {  # choices to try than in the method's own configuration
     "TipAdapter": "AUGMENT_EPOCHS: 2, SEARCH_STEP: [5, 5]",
     "TipAdapterF": "AUGMENT_EPOCHS: 2, SEARCH_STEP: [5, 5]",
 }
-LEARNS_NOTHING = {"ZeroshotCLIP", "ZeroshotCLIP2"}
+LEARNS_NOTHING = {"TDA", "ZeroshotCLIP", "ZeroshotCLIP2"}
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ BUNDLED = Path(__file__).parents[2] / "configs" / "descriptions"
 DIGITS = str(BUNDLED / "handwritten_digits.json")
 READERS = [
     "CDC", "CLIP_Adapter", "CLIP_ICM", "GDA", "KgCoOp", "LPPlusPlus", "MMRL", "ProGrad", "ProLIP",
-    "PromptSRC", "TCP", "TipAdapter", "TipAdapterF", "VPT", "ZeroshotCLIP", "ZeroshotCLIP2",
+    "PromptSRC", "TCP", "TDA", "TipAdapter", "TipAdapterF", "VPT", "ZeroshotCLIP", "ZeroshotCLIP2",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from causalclip.plots.study_plots import draw_fewshot
+from causalclip.report.formats import best_cells, text_cells
 from causalclip.report.runs import load_runs
 from causalclip.report.seeds import over_seeds
 from causalclip.report.tables import result_tables, scores
@@ -155,3 +156,19 @@ def test_a_variant_never_borrows_the_parts_of_the_methods_own_reading(
         assert of_variant["openclass", "CDC, averaging", "base"] == 91
         assert of_variant["openclass", "CDC, averaging", "all"] == 55
         assert of_variant["lodo", "CDC, averaging", "ink"] == 11
+
+
+def test_a_method_that_has_used_the_test_images_is_in_no_comparison(write_pair, tmp_path):
+    for trainer, accuracy, details in (
+        ("CoOp", 70.0, {}),
+        ("CDC", 60.0, {}),
+        ("TDA", 90.0, {"test_time": True}),
+    ):
+        write_pair(accuracy, accuracy, trainer=trainer, place=trainer, details=details)
+    rows = scores(load_runs(tmp_path))
+    assert set(rows.method[rows.compared != ""]) == {"CoOp", "CDC"}
+    (_, table), *_ = result_tables(rows)
+    cells = text_cells(table)
+    marked = best_cells(table, cells)
+    assert table["HM"][table["method"] == "TDA, test-time"].item() == 90
+    assert list(table["method"][marked["HM"]]) == ["CoOp"]

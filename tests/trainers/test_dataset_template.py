@@ -10,7 +10,7 @@ from causalclip.engine import class_texts
 OWN = "a catalogue picture of {} on white."
 METHODS = [
     "CDC", "CLIP_Adapter", "CLIP_ICM", "GDA", "KgCoOp", "LPPlusPlus", "MMRL", "ProGrad", "ProLIP",
-    "TCP", "TipAdapter", "TipAdapterF",
+    "TCP", "TDA", "TipAdapter", "TipAdapterF",
     "VPT", "ZeroshotCLIP", "ZeroshotCLIP2",
 ]  # fmt: skip
 
