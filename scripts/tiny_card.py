@@ -22,7 +22,7 @@ from causalclip.clip.openai_clip import CLIP
 from causalclip.clip.weights import save_tiny, weights_digest
 from causalclip.clip.zeroshot import class_features, cosine_logits
 from causalclip.data import rendering as R
-from causalclip.data.templates import template_for
+from causalclip.data.catalogue import template_for
 from causalclip.datasets.causal_shapes import HOME, CausalShapes
 from causalclip.datasets.handwritten_digits import HandwrittenDigits
 from causalclip.files.digests import write_digest
@@ -148,7 +148,7 @@ coverage from the patch tokens. AdamW, cosine. Made with {versions}.
 {recipe}
 ```
 
-## Zero-shot accuracy (per cent; templates of `causalclip.data.templates`)
+## Zero-shot accuracy (per cent; templates of `causalclip.data.catalogue`)
 
 {figures}
 """

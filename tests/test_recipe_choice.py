@@ -9,7 +9,7 @@ import pytest
 
 from causalclip import plugin
 from causalclip.runs.configuration import merge_file
-from causalclip.runs.variant import parse_value
+from causalclip.runs.plan import parse_value
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the folder benchmarks/ is imported as the tool imports it

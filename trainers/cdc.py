@@ -32,7 +32,7 @@ from causalclip.clip.encode import encode_image_sets, encode_image_sets_twice, e
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.prompts import DecoupledPrompts, TextPrompts
 from causalclip.clip.zeroshot import class_features
-from causalclip.data.templates import dataset_template
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.calibration import validation_logits
 from causalclip.engine.class_texts import handcrafted_features
 from causalclip.engine.contexts import (

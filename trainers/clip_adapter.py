@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.data.templates import dataset_template
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.class_texts import handcrafted_features
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, number

@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.texts import readable
 from causalclip.clip.zeroshot import text_features
-from causalclip.data.templates import dataset_template
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.class_texts import descriptions_of, handcrafted_features
 from causalclip.engine.feature_cache import ImageSet
 from causalclip.engine.feature_trainer import FeatureTrainer

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalclip.clip.prompts import TextPrompts
-from causalclip.data.templates import dataset_template
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.class_texts import handcrafted_features
 from causalclip.engine.contexts import TOKENS, Context
 from causalclip.engine.prompt_trainer import PromptTrainer

@@ -13,7 +13,7 @@ from torch import nn
 from causalclip.clip.adapters import CoupledAdapters
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.texts import ClassTokens, readable, template_tokens
-from causalclip.data.templates import given_template
+from causalclip.data.catalogue import given_template
 from causalclip.engine.contexts import DEPTH, tower_widths
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, number, text

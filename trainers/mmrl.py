@@ -12,7 +12,7 @@ from causalclip.clip.encode import encode_image_tokens
 from causalclip.clip.interface import openai_model
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.texts import ClassTokens, template_tokens
-from causalclip.data.templates import dataset_template
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.class_texts import handcrafted_features
 from causalclip.engine.contexts import DEPTH, TOKENS, tower_widths
 from causalclip.engine.prompt_trainer import PromptTrainer

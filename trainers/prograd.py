@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.prompts import TextPrompts
-from causalclip.data.templates import dataset_template
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.class_texts import handcrafted_features
 from causalclip.engine.contexts import TOKENS, Context
 from causalclip.engine.prompt_trainer import PromptTrainer

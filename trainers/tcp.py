@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from causalclip.clip.encode import encode_classes
 from causalclip.clip.prompts import ClassAwarePrompts
-from causalclip.data.templates import dataset_template
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.class_texts import handcrafted_features
 from causalclip.engine.contexts import TOKENS, Context, tower_widths
 from causalclip.engine.prompt_trainer import PromptTrainer

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.texts import readable
-from causalclip.data.templates import given_template
+from causalclip.data.catalogue import given_template
 from causalclip.engine.class_texts import handcrafted_features
 from causalclip.engine.contexts import DEPTH, TOKENS, Context, independent_prompts
 from causalclip.engine.prompt_trainer import PromptTrainer

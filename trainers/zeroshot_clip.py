@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from causalclip.clip.zeroshot import IMAGENET_TEMPLATES_SELECT
-from causalclip.data.templates import dataset_template, given_template
+from causalclip.data.catalogue import dataset_template, given_template
 from causalclip.engine.class_texts import handcrafted_features
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from causalclip.ablation.planning import Row
+from causalclip.ablation.tables import Row
 from causalclip.plots.run_plots import draw_histograms
 from causalclip.plots.style import series_colour
 from causalclip.records.predictions import PREDICTIONS_FILE, Predictions

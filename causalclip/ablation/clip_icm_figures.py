@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from causalclip.ablation.clip_icm import HEADS, heads_of
-from causalclip.ablation.planning import Row, configured
+from causalclip.ablation.tables import Row, configured
 from causalclip.icm.config import Head
 from causalclip.icm.projection import InvariantProjection
 from causalclip.icm.search import classifier_for, folds_for, grid_of

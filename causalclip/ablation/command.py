@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 
-from causalclip.ablation.planning import Planner, Row, distinct
-from causalclip.ablation.tables import Ablation
+from causalclip.ablation.tables import Ablation, Planner, Row, distinct
 from causalclip.errors import UserError, sentence, unknown
 from causalclip.runs import flags
 from causalclip.runs.executor import executor_of

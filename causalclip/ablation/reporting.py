@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from causalclip.ablation.planning import Row
-from causalclip.ablation.tables import Ablation, Table
+from causalclip.ablation.tables import Ablation, Row, Table
 from causalclip.records.identity import has_result
 from causalclip.report.formats import format_tables
 from causalclip.report.seeds import over_seeds

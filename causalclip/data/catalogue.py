@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 
 from causalclip.files.digests import Known
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -176,3 +179,34 @@ def sets_of(protocol: str) -> list[str]:
         known = dict.fromkeys(name for facts in CATALOGUE.values() for name in facts.protocols)
         raise ValueError(f"the protocol must be one of {', '.join(known)}, got {protocol!r}")
     return found
+
+
+# Hand-crafted templates
+
+
+# Sets of Dassl's own, which the catalogue does not know; all others take the default.
+DASSL_TEMPLATES = {"DigitsDG": "a photo of the number {}."}
+
+
+def template_for(name: str) -> str:
+    """Return the template published for the data set registered as `name` (CoOp's appendix).
+
+    A set without one of its own, of the user's for instance, has "a photo of a {}.".
+    """
+    facts = CATALOGUE.get(name)
+    return facts.template if facts else DASSL_TEMPLATES.get(name, DEFAULT_TEMPLATE)
+
+
+def given_template(cfg: CfgNode) -> str:
+    """Return `DATASET.TEMPLATE`, or "" where the configuration leaves it to the data set."""
+    return cfg.DATASET.get("TEMPLATE", "")
+
+
+def dataset_template(cfg: CfgNode, published: Mapping[str, str] | None = None) -> str:
+    """Return the template of the data set that `cfg` names.
+
+    `DATASET.TEMPLATE` comes first, then what a method's own code has `published` by the name of the
+    data set, then `template_for`.
+    """
+    name = cfg.DATASET.NAME
+    return given_template(cfg) or (published or {}).get(name) or template_for(name)

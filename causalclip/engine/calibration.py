@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from causalclip.calibration import class_factors, distance_aware, fit_temperature
 from causalclip.clip.zeroshot import class_features
-from causalclip.data.templates import dataset_template
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.evaluation import split_loader, test_batches
 from causalclip.engine.prediction import Prediction, Reading
 

@@ -17,15 +17,16 @@ from dassl.utils import save_checkpoint
 from causalclip.engine import stopping
 from causalclip.engine.checkpoint_file import (
     POINTER,
+    PRETRAINED_FILE,
     check_identity,
     checkpoint_path,
     last_written,
     load_part,
     load_state,
     read_checkpoint,
+    read_pretrained,
 )
 from causalclip.engine.draws import random_state, set_random_state
-from causalclip.engine.pretrained_file import PRETRAINED_FILE, read_pretrained
 from causalclip.records.identity import (
     describe,
     recorded_fingerprint,

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from causalclip.clip.interface import Tokenizer, backbone_of
 from causalclip.clip.texts import ClassTokens, readable, template_tokens
 from causalclip.clip.zeroshot import IMAGENET_TEMPLATES_SELECT, class_features, mean_text_features
-from causalclip.data.templates import dataset_template, given_template
+from causalclip.data.catalogue import dataset_template, given_template
 from causalclip.files.caches import NotJSONError, read_json
 
 if TYPE_CHECKING:

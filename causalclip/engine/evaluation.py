@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from causalclip.clip.texts import readable
 from causalclip.clip.zeroshot import cosine_logits, text_features
 from causalclip.conformal import conformal_metrics
-from causalclip.data.templates import dataset_template
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.draws import generators_kept
 from causalclip.engine.feature_cache import encoder_of
 from causalclip.engine.loading import shown_by

@@ -102,11 +102,9 @@ class Encoder:
         touch(file)
         return np.load(file, mmap_mode="c")  # c: torch wants writable; the file stays as it is
 
-    def items(
-        self, items: Sequence[Datum], change: Change | None = None, *, desc: str = "encode"
-    ) -> np.ndarray:
+    def items(self, items: Sequence[Datum], *, desc: str = "encode") -> np.ndarray:
         """Return the features (N, D) of N items of a data set; see `features`."""
-        return self.features([item.impath for item in items], change, desc=desc)
+        return self.features([item.impath for item in items], desc=desc)
 
     def labelled(self, items: Sequence[Datum], *, desc: str = "encode") -> tuple[Tensor, Tensor]:
         """Return features (N, D) and labels (N,) of N items of a data set, on the CPU."""

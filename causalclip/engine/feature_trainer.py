@@ -17,7 +17,6 @@ from yacs.config import CfgNode
 
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.texts import check_distinct_classes
-from causalclip.data.identity import data_digests
 from causalclip.engine.checkpoint_file import (
     POINTER,
     check_identity,
@@ -26,7 +25,7 @@ from causalclip.engine.checkpoint_file import (
     read_checkpoint,
 )
 from causalclip.engine.checkpoints import Checkpointer
-from causalclip.engine.data import attach_classes, attach_data
+from causalclip.engine.data import attach_classes, attach_data, data_digests
 from causalclip.engine.evaluation import evaluate
 from causalclip.engine.feature_cache import Encoder, ImageSet, encoder_of
 from causalclip.engine.fit import FitModule, FitT

@@ -1,9 +1,11 @@
-"""Text from files for terminals, tables and spreadsheets: nothing in it acts as a command."""
+"""Text for terminals, tables and spreadsheets, which is no command there, and a log's end."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
+import traceback
 import unicodedata
 from typing import Any
 
@@ -44,3 +46,21 @@ def print_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def end_log(error: BaseException | None) -> None:
+    """Write what ended the run, if anything did, to its log and close it.
+
+    A log that cannot be written is closed as it is: what ended the run is said elsewhere.
+    """
+    stdout: Any = sys.stdout
+    log = getattr(stdout, "file", None)
+    if log is None:  # no logger, or one that has given up its file
+        return
+    stdout.file = None
+    with contextlib.suppress(OSError):
+        if error is not None:
+            said = "".join(traceback.format_exception(error))
+            log.write(said.encode(errors="backslashreplace").decode())  # a name may be no text
+    with contextlib.suppress(OSError):  # what is still to be written is tried once more
+        log.close()

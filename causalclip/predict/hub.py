@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from causalclip.data.hub import HUB_NAME, import_hub, snapshot
-from causalclip.engine.pretrained_file import PRETRAINED_FILE, shown_backbone, write_pretrained
+from causalclip.engine.checkpoint_file import PRETRAINED_FILE, shown_backbone, write_pretrained
 from causalclip.errors import UserError
 from causalclip.files.atomic import replacing
 from causalclip.predict.trained import read_result

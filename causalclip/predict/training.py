@@ -17,13 +17,13 @@ from tqdm.auto import tqdm
 from causalclip.data.catalogue import BUNDLED_NAMES
 from causalclip.engine.draws import generators_kept
 from causalclip.errors import UserError
+from causalclip.files.text import end_log
 from causalclip.predict.predictor import Predictor
 from causalclip.runs import train as runs_train
 from causalclip.runs.backbones import named_backbone
 from causalclip.runs.configuration import cfg_from, check_names, fitted, trainer_class
 from causalclip.runs.data_source import resolve_data
 from causalclip.runs.recipes import choose_recipe
-from causalclip.runs.run_log import end_log
 
 BATCH = re.compile(r"epoch \[(\d+)/(\d+)\] batch \[(\d+)/(\d+)\] .*?loss ([\d.]+)")
 """A line of a training's log."""

@@ -1,4 +1,7 @@
-"""Resolve what a user calls a data set: a name, a YAML, a folder of images, or a table."""
+"""Resolve what a user calls a data set: a name, a YAML, a folder of images, or a table.
+
+Also its domains, which can be left out of a training.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,22 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from dassl.data.datasets import DATASET_REGISTRY
-
 import causalclip.configs
+import causalclip.datasets
+from causalclip import plugin
+from causalclip.data.catalogue import BUNDLED, CATALOGUE
 from causalclip.data.hub import HUB_NAME
 from causalclip.data.hub_card import HubFolder, metadata_files, parquet_files
 from causalclip.data.hub_tables import download, unpack
-from causalclip.data.listing import image_names, subfolders
-from causalclip.datasets.table import read_table
+from causalclip.data.listing import image_names, require_root, subfolders
+from causalclip.datasets.table import find_table, read_table
 from causalclip.errors import UserError
 from causalclip.settings.check import flatten
 from causalclip.settings.config_file import read_config
 from causalclip.settings.table import SETTINGS
+
+# isort: split
+from dassl.data.datasets import DATASET_REGISTRY
 
 DATASET_CONFIGS = Path(causalclip.configs.__path__[0]) / "datasets"
 TRUST = "MODEL.BACKBONE.TRUST_TORCHSCRIPT"
@@ -137,3 +144,52 @@ def _settings_of(path: Path) -> dict[str, Any]:
     if not settings.get("DATASET.NAME"):
         raise UserError(f"{path} must name a data set, DATASET: {{NAME: ...}}")
     return settings
+
+
+# Domains
+
+
+def domains_of(dataset: str | DataSource, root: Path | None) -> list[str]:
+    """Return the domains of a data set in the order in which they are left out.
+
+    Args:
+        dataset: a configuration of configs/datasets/, without .yaml; or a set of the user's.
+        root: folder of the data sets; without one, the published domains.
+
+    Raises:
+        ValueError: the data set has fewer than two domains.
+        FileNotFoundError: it has domains, and is not below `root`.
+    """
+    name = dataset if isinstance(dataset, str) else dataset.name
+    facts = next((facts for facts in CATALOGUE.values() if facts.config == dataset), None)
+    if isinstance(dataset, DataSource):
+        found = _domains(dataset.settings)
+    elif facts and not facts.domains:
+        raise ValueError(f"{facts.name} has no domains")
+    elif facts and (root is None or facts in BUNDLED):
+        found = list(facts.domains)
+    elif root is None:
+        raise ValueError(f"the domains of {dataset} are its folders: set DATA")
+    else:
+        settings = dict(flatten(read_config(DATASET_CONFIGS / f"{dataset}.yaml")))
+        found = _domains({**settings, "DATASET.ROOT": str(root)})
+    if len(found) < 2:
+        raise ValueError(f"{name} has fewer than two domains to leave one out of")
+    return found
+
+
+def _domains(settings: Mapping[str, Any]) -> list[str]:
+    """Return the folders below the data set's own, or the domains that a table names."""
+    plugin.register_package(causalclip.datasets)
+    name, root = settings["DATASET.NAME"], Path(settings["DATASET.ROOT"])
+    kind = DATASET_REGISTRY.get(name)
+    if table := settings.get("DATASET.TABLE"):
+        frame = read_table(find_table(str(root), table))
+        return sorted(set(frame["domain"])) if "domain" in frame else []
+    if kind.domains:
+        return list(kind.domains)
+    if not hasattr(kind, "folders"):
+        raise ValueError(f"{name} has no domains")
+    places = [root / folder for folder in kind.folders or (settings["DATASET.PATH"],)]
+    place = next((place for place in places if place.is_dir()), None)
+    return subfolders(place or require_root(str(root), str(places[0].relative_to(root))))

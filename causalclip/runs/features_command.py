@@ -22,9 +22,8 @@ from causalclip.engine.cache_size import entries, feature_home, features_folder,
 from causalclip.errors import UserError, sentence
 from causalclip.files.caches import cache_home
 from causalclip.runs import flags
-from causalclip.runs.domains import domains_of
 from causalclip.runs.executor import Executor, Task, executor_of, in_parallel
-from causalclip.runs.perform import request_of, with_data
+from causalclip.runs.perform import domains_for, request_of, with_data
 from causalclip.runs.plan import Run, plan
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.request import PlanError, Request, check
@@ -64,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = replace(asked, data=asked.data.absolute())  # other machines start elsewhere
         executor = executor_of(args)
         executor.check()
-        domains = lambda name: domains_of(asked.own.get(name, name), asked.data)  # noqa: E731
-        encode(plan(asked, domains), executor)
+        encode(plan(asked, domains_for(asked, asked.data)), executor)
     except (UserError, ValueError, OSError) as error:
         print(f"causalclip features: error: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,6 @@ from causalclip.data.catalogue import BUNDLED, CATALOGUE
 from causalclip.errors import UserError
 from causalclip.records.identity import has_result, read_run
 from causalclip.runs.backbones import named_backbone
-from causalclip.runs.domains import domains_of
 from causalclip.runs.executor import Executor
 from causalclip.runs.plan import Run, plan
 from causalclip.runs.progress import follow, print_summary
@@ -113,8 +112,7 @@ def planned(request: Request, *, dry: bool = False) -> list[Run]:
     """
     check(request)
     try:
-        root = None if dry else request.data
-        runs = plan(request, lambda name: domains_of(request.own.get(name, name), root))
+        runs = plan(request, domains_for(request, None if dry else request.data))
     except (ValueError, FileNotFoundError) as error:
         raise PlanError(str(error)) from error
     check_readable(runs)
@@ -124,6 +122,13 @@ def planned(request: Request, *, dry: bool = False) -> list[Run]:
         check_data(request)
         check_free(runs)
     return runs
+
+
+def domains_for(request: Request, root: Path | None) -> Callable[[str], list[str]]:
+    """Return the function from a data set's name to its domains; `root` as of `domains_of`."""
+    from causalclip.runs.data_source import domains_of  # imports torch
+
+    return lambda name: domains_of(request.own.get(name, name), root)
 
 
 def with_data(asked: Request, data: Path | None, *, dry: bool = False) -> Request:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from causalclip.data.identity import changed_splits
 from causalclip.engine.checkpoint_file import POINTER, last_written
+from causalclip.engine.data import changed_splits
 from causalclip.records.identity import (
     Difference,
     Identity,

@@ -79,8 +79,7 @@ def data_of(run: Run) -> Mapping[str, str] | None:
         return None
     key = f"{cfg.SEED} {cfg.DATASET}"
     if key not in _digests:
-        from causalclip.data.identity import data_digests
-        from causalclip.engine.data import build_seeded_dataset
+        from causalclip.engine.data import build_seeded_dataset, data_digests
 
         with redirect_stdout(io.StringIO()):  # what a data set says of itself
             _digests[key] = data_digests(build_seeded_dataset(cfg), cfg.DATASET.ROOT)

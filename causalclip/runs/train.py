@@ -16,7 +16,7 @@ import torch
 from yacs.config import CfgNode
 
 from causalclip import plugin
-from causalclip.data.identity import data_digests
+from causalclip.engine.data import data_digests
 from causalclip.engine.distributed import is_main, processes, world_size
 from causalclip.engine.evaluation import measure_zero_shot
 from causalclip.engine.prompt_trainer import PromptTrainer
@@ -30,7 +30,7 @@ from causalclip.errors import (
 )
 from causalclip.files.atomic import FULL
 from causalclip.files.lock import holding
-from causalclip.files.text import print_any_text
+from causalclip.files.text import end_log, print_any_text
 from causalclip.records.identity import Identity, model_digest, write_run
 from causalclip.runs.configuration import configure, settings_of_cfg
 from causalclip.runs.flags import called, parser
@@ -40,7 +40,6 @@ from causalclip.runs.run_folder import (
     check_tested,
     saved_checkpoints,
 )
-from causalclip.runs.run_log import end_log
 
 # isort: split
 from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer

@@ -115,9 +115,8 @@ def data_of(search: Search) -> dict[str, dict[str, str]]:
     Raises:
         UserError: fewer than `LEAST_IMAGES` validation images.
     """
-    from causalclip.data.identity import data_digests
-    from causalclip.data.without_test import without_test_images
-    from causalclip.engine.data import build_seeded_dataset
+    from causalclip.data.split_set import without_test_images
+    from causalclip.engine.data import build_seeded_dataset, data_digests
 
     part, digests = "all" if search.protocol == "fewshot" else "base", {}
     for source in search.sources:
@@ -198,7 +197,7 @@ def score(
     """
     from scipy.stats import hmean
 
-    from causalclip.data.without_test import without_test_images
+    from causalclip.data.split_set import without_test_images
     from causalclip.runs.train import train
 
     scores: list[float] = []

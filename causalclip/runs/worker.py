@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from causalclip.files.text import end_log
 from causalclip.runs.plan import Run
-from causalclip.runs.run_log import end_log
 
 Show = Literal["all", "runs"]
 """Output of a run to print: everything, or its end alone."""

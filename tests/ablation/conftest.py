@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from causalclip.ablation.command import ABLATIONS, parser, request
-from causalclip.ablation.planning import Planner, Row
-from causalclip.ablation.tables import Variant
+from causalclip.ablation.tables import Planner, Row, Variant
 from causalclip.records.predictions import Predictions
 from causalclip.records.results import Result
 from causalclip.runs import flags

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from causalclip.ablation.command import ABLATIONS
-from causalclip.ablation.planning import configured, distinct
+from causalclip.ablation.tables import configured, distinct
 from causalclip.cdc.evidence import FUSIONS
 from causalclip.errors import UserError
 

@@ -9,7 +9,7 @@ import pytest
 
 from causalclip.ablation import clip_icm, clip_icm_figures
 from causalclip.ablation.command import ABLATIONS, parser, request
-from causalclip.ablation.planning import Planner
+from causalclip.ablation.tables import Planner
 from causalclip.clip.backbone import build_clip
 from causalclip.clip.weights import save_tiny
 from causalclip.icm.selection import Choice, Scored

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from causalclip.clip.backbone import BUNDLED_CLIPS, CLIP_MEAN, CLIP_STD, build_clip, load_clip
 from causalclip.clip.weights import weights_digest
 from causalclip.clip.zeroshot import class_features
+from causalclip.data.catalogue import template_for
 from causalclip.data.rendering import (
     DIGIT_COLOURS,
     DIGIT_DOMAINS,
@@ -22,7 +23,6 @@ from causalclip.data.rendering import (
     enlarge,
     render_shape,
 )
-from causalclip.data.templates import template_for
 from causalclip.datasets.handwritten_digits import draw_scan
 
 

@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from causalclip.clip.zeroshot import class_features
-from causalclip.data.templates import dataset_template
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.calibration import calibrated_readings
 
 ON = ["TEST.CALIBRATION", True]

@@ -11,7 +11,7 @@ pytest.importorskip("optuna")
 
 from dassl.data.datasets import build_dataset
 
-from causalclip.data.without_test import without_test_images
+from causalclip.data.split_set import without_test_images
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.records.searches import read_search
 from causalclip.runs import trials as trials_module

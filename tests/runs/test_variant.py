@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from causalclip.records.identity import counted_value
-from causalclip.runs.plan import plan
+from causalclip.runs.plan import LONGEST, parse_value, plan, variant_name
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.request import Request
-from causalclip.runs.variant import LONGEST, parse_value, variant_name
 
 KNOWN = {"OPTIM.LR": 0.002, "INPUT.SIZE": [224, 224]}
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 from dassl.data import DataManager, DatasetWrapper
-from dassl.data.data_manager import build_data_loader
+from dassl.data.data_manager import build_data_loader, build_sampler
 from dassl.data.datasets import DatasetBase, Datum
-from dassl.data.samplers import build_sampler
 
 
 def minidassl(*values):

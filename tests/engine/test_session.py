@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from causalclip.engine.training_log import TrainingLog
+from causalclip.engine.session import TrainingLog
 
 
 def test_the_means_since_the_last_reading_are_read():
