@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import sys
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import ParamSpec
 
 from safetensors import SafetensorError
 
 from causalclip.files.text import visible
+
+P = ParamSpec("P")
 
 
 class UserError(Exception):
@@ -49,3 +54,24 @@ def unknown(what: str, name: str, known: Iterable[str], *, of: str = "") -> str:
     near = [folded[other] for other in get_close_matches(name.lower(), folded, cutoff=0.5)]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"unknown {what} {name}{of and f' of {of}'}; known: {' '.join(known)}{hint}"
+
+
+def prints_errors(
+    name: str, *others: type[Exception]
+) -> Callable[[Callable[P, int]], Callable[P, int]]:
+    """Decorate a command: print `INPUT_ERRORS` and `others` in one line, and return 2."""
+
+    def decorate(command: Callable[P, int]) -> Callable[P, int]:
+        @functools.wraps(command)
+        def main(*args: P.args, **kwargs: P.kwargs) -> int:
+            try:
+                return command(*args, **kwargs)
+            except BrokenPipeError:
+                raise  # the reader went away, which is no mistake: handled in cli.py
+            except (*INPUT_ERRORS, *others) as error:
+                print(f"causalclip {name}: error: {sentence(error)}", file=sys.stderr)
+                return 2
+
+        return main
+
+    return decorate

@@ -1,4 +1,4 @@
-"""The tables of an ablation, from a YAML file, and the rows and runs that they have for a recipe."""
+"""The tables of an ablation, from a YAML file; the rows and runs that they have for a recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import yaml
 
 from causalclip.errors import UserError, sentence
 from causalclip.records.identity import counted_value
-from causalclip.runs.flags import parser
 from causalclip.runs.perform import planned
 from causalclip.runs.plan import Run, parse_value
 from causalclip.runs.request import Request
@@ -256,14 +255,10 @@ def distinct(rows: Iterable[Row]) -> list[Run]:
 
 
 def configured(run: Run) -> CfgNode:
-    """Return the configuration of a run.
+    """Return the configuration of a run; raise as `cfg_of_words`."""
+    from causalclip.runs.configuration import cfg_of_words  # imports torch
 
-    Raises:
-        UserError: a setting that does not exist, or of another type.
-    """
-    from causalclip.runs.configuration import cfg_from_args  # imports torch
-
-    return cfg_from_args(parser().parse_args(run.arguments))
+    return cfg_of_words(run.arguments)
 
 
 def checked_trainer(cfg: CfgNode, method: str) -> Any:

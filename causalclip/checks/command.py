@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 
-from causalclip.errors import UserError, sentence, unknown
+from causalclip.errors import prints_errors, unknown
 from causalclip.runs.flags import add_imports
 
 
@@ -29,18 +28,10 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@prints_errors("check", KeyError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a line per check; return 1 if one failed, 2 for a mistake in the command."""
     args = parser().parse_args(argv)
-    try:
-        return 1 if _check_all(args) else 0
-    except (UserError, ValueError, OSError, KeyError) as error:
-        print(f"causalclip check: error: {sentence(error)}", file=sys.stderr)
-        return 2
-
-
-def _check_all(args: argparse.Namespace) -> int:
-    """Check one trainer after the other; return how many checks failed."""
     from causalclip import plugin  # after the parser: importing torch takes seconds
     from causalclip.checks.trainer import outcomes, registered_trainers, small_world
 
@@ -58,4 +49,4 @@ def _check_all(args: argparse.Namespace) -> int:
                 print(f"  {outcome}", flush=True)
                 failed += outcome.verdict == "fail"
             print(f"  {time.perf_counter() - start:.1f} s")
-    return failed
+    return int(failed > 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from causalclip.errors import prints_errors
 from causalclip.files.atomic import remove_abandoned
 from causalclip.files.caches import cache_home
 
@@ -142,24 +142,10 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@prints_errors("cache")
 def main(argv: Sequence[str] | None = None) -> int:
     """Show or remove the kept features; return 2 and print one line where it cannot be."""
     args = parser().parse_args(argv)
-    try:
-        list_or_clear(args)
-    except (ValueError, OSError) as error:
-        print(f"causalclip cache: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def list_or_clear(args: argparse.Namespace) -> None:
-    """Show or remove the kept features.
-
-    Raises:
-        ValueError: a CAUSALCLIP_CACHE_GB that is no number, or a user without a home folder.
-        OSError: a file that cannot be removed.
-    """
     folder = features_folder(args.folder or cache_home())
     kept = entries(folder)
     begun = unfinished_sets(folder)
@@ -175,6 +161,7 @@ def list_or_clear(args: argparse.Namespace) -> None:
         print(f"{folder}: {len(kept)} files, {size} of {limit_bytes() / 1e9:g} GB{left}")
         if kept:
             print(tabulate(map(_row, kept), headers=["features", "images", "size", "MB", "used"]))
+    return 0
 
 
 def _row(entry: Entry) -> list[str | int]:

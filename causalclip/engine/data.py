@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,14 +51,14 @@ def attach_data(trainer: Any, views: list | None = None) -> None:
 
 
 def build_seeded_dataset(cfg: CfgNode) -> DatasetBase:
-    """Build a data set under its seed, as a training does; restore the random generators.
+    """Build a data set under its seed, as a training does, but restore generators, print nothing.
 
     Building may draw a split or few shots and store them, and the draw must be that of a training.
 
     Raises:
         ValueError, OSError: data that cannot be used.
     """
-    with generators_kept():
+    with generators_kept(), contextlib.redirect_stdout(io.StringIO()):
         if cfg.SEED >= 0:
             set_random_seed(cfg.SEED)
         return build_dataset(cfg)

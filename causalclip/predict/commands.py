@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from causalclip.errors import INPUT_ERRORS, sentence
+from causalclip.errors import prints_errors
 from causalclip.files.text import print_any_text
 from causalclip.records.results import EXPLAINED_FOLDER
 from causalclip.runs.flags import add_imports
@@ -128,41 +128,6 @@ def _model_parser(command: str, description: str) -> argparse.ArgumentParser:
     return p
 
 
-def predict_main(argv: Sequence[str] | None = None) -> int:
-    """Predict; return 1 if images were broken, 2 for a mistake in the input."""
-    return _exit_status(_predict, predict_parser(), argv)
-
-
-def explain_main(argv: Sequence[str] | None = None) -> int:
-    """Write an explanation as a PNG and print its path; return 2 for a mistake in the input."""
-    return _exit_status(_explain, explain_parser(), argv)
-
-
-def export_main(argv: Sequence[str] | None = None) -> int:
-    """Write the files and print their paths; return 2 for a mistake in the input."""
-    return _exit_status(_export, export_parser(), argv)
-
-
-def detect_main(argv: Sequence[str] | None = None) -> int:
-    """Print a table of scores; return 2 for a mistake in the input."""
-    return _exit_status(_detect, detect_parser(), argv)
-
-
-def _exit_status(
-    command: Callable[[argparse.Namespace], int],
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None,
-) -> int:
-    args = parser.parse_args(argv)
-    try:
-        return command(args)
-    except BrokenPipeError:
-        raise  # the reader went away, which is no mistake: handled in cli.py
-    except INPUT_ERRORS as error:
-        print(f"{parser.prog}: error: {sentence(error)}", file=sys.stderr)
-        return 2
-
-
 def _load(args: argparse.Namespace, *, data: str = "") -> Predictor:
     from causalclip import plugin  # here, as it imports torch: --help should not
     from causalclip.predict.predictor import Predictor
@@ -177,7 +142,10 @@ def _load(args: argparse.Namespace, *, data: str = "") -> Predictor:
     )
 
 
-def _detect(args: argparse.Namespace) -> int:
+@prints_errors("detect")
+def detect_main(argv: Sequence[str] | None = None) -> int:
+    """Print a table of scores; return 2 for a mistake in the input."""
+    args = detect_parser().parse_args(argv)
     from tabulate import tabulate
 
     found = _load(args).detect(args.foreign, root=args.data)
@@ -203,7 +171,10 @@ def _class_names(words: Sequence[str]) -> list[str]:
     return read_lines(words[0])
 
 
-def _predict(args: argparse.Namespace) -> int:
+@prints_errors("predict")
+def predict_main(argv: Sequence[str] | None = None) -> int:
+    """Predict; return 1 if images were broken, 2 for a mistake in the input."""
+    args = predict_parser().parse_args(argv)
     from tqdm.auto import tqdm
 
     from causalclip.predict.formats import WRITERS, Display
@@ -276,7 +247,10 @@ def _own_folder(model_dir: str) -> Path:
     return Path(model_dir) if Path(model_dir).is_dir() else Path(Path(model_dir).name)
 
 
-def _explain(args: argparse.Namespace) -> int:
+@prints_errors("explain")
+def explain_main(argv: Sequence[str] | None = None) -> int:
+    """Write an explanation as a PNG and print its path; return 2 for a mistake in the input."""
+    args = explain_parser().parse_args(argv)
     from causalclip.predict.explain import explain
     from causalclip.predict.pictures import find_images
 
@@ -292,7 +266,10 @@ def _explain(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export(args: argparse.Namespace) -> int:
+@prints_errors("export")
+def export_main(argv: Sequence[str] | None = None) -> int:
+    """Write the files and print their paths; return 2 for a mistake in the input."""
+    args = export_parser().parse_args(argv)
     from causalclip.predict.export import export
 
     folder = args.output or _own_folder(args.model_dir) / "export"

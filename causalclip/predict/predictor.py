@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -190,11 +188,10 @@ class Predictor:
         }
         cfg = self.trainer.cfg.clone()
         cfg.defrost()
-        merge_pairs(cfg, [word for pair in pairs.items() for word in pair])
+        merge_pairs(cfg, pairs)
         cfg.freeze()
         check_names(cfg)
-        with contextlib.redirect_stdout(io.StringIO()):
-            return build_seeded_dataset(cfg), source.name
+        return build_seeded_dataset(cfg), source.name
 
     def detect(
         self, foreign: str | PathLike, *, root: str | PathLike = ""

@@ -97,7 +97,7 @@ def train(
         "SEED": seed,
         **(settings or {}),
     }
-    cfg = cfg_from(files, [word for pair in pairs.items() for word in pair])
+    cfg = cfg_from(files, pairs)
     cfg.CONFIG_NAME = choice.name
     cfg.freeze()
     check_names(cfg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,17 @@ def cfg_from_args(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def merge_pairs(cfg: CfgNode, pairs: Sequence[Any]) -> None:
-    """Override settings by KEY VALUE pairs; a VALUE is text of the command line, or the value.
+def merge_pairs(cfg: CfgNode, pairs: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Override settings by key, or by a list KEY, VALUE, ... of the command line's words.
 
-    The value of a text setting stays text, quoted or not.
+    A VALUE is text of the command line, or the value. That of a text setting stays text, quoted or
+    not.
 
     Raises:
         UserError: an odd number of words, an unknown key (with the nearest), or a wrong type.
     """
+    if isinstance(pairs, Mapping):
+        pairs = [word for pair in pairs.items() for word in pair]
     for word in pairs[::2]:
         key, _, value = str(word).partition("=")
         if value and KEY.fullmatch(key):
@@ -121,8 +124,8 @@ def fitted(backbone: NamedBackbone, method: str, files: Sequence[Path]) -> dict[
     )
 
 
-def cfg_from(files: Sequence[Path], pairs: Sequence[Any]) -> CfgNode:
-    """Return defaults, overridden by files and KEY VALUE pairs.
+def cfg_from(files: Sequence[Path], pairs: Mapping[str, Any] | Sequence[Any]) -> CfgNode:
+    """Return defaults, overridden by files and by pairs as `merge_pairs` takes them.
 
     Raises:
         UserError: a missing file, an unknown key, or a wrong type.
@@ -221,7 +224,12 @@ def planned_settings(arguments: tuple[str, ...]) -> Settings:
         UserError: an unknown key, or a wrong value.
         ValueError: a configuration file that cannot be used.
     """
-    return settings_of_cfg(cfg_from_args(parser().parse_args(arguments)))
+    return settings_of_cfg(cfg_of_words(arguments))
+
+
+def cfg_of_words(arguments: Sequence[str]) -> CfgNode:
+    """Return the configuration of the words of `causalclip train`; raise as `cfg_from_args`."""
+    return cfg_from_args(parser().parse_args(arguments))
 
 
 def loadable(arguments: Sequence[str]) -> None:
@@ -230,7 +238,7 @@ def loadable(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: the file holds no CLIP, or does not say its activation.
     """
-    node = cfg_from_args(parser().parse_args(arguments)).MODEL.BACKBONE
+    node = cfg_of_words(arguments).MODEL.BACKBONE
     _load(node.NAME, trust_torchscript=node.TRUST_TORCHSCRIPT, activation=node.ACTIVATION)
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import functools
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from causalclip.errors import prints_errors
 
 if TYPE_CHECKING:
     from causalclip.clip.weights import Limits
@@ -122,24 +123,21 @@ def _converted(
     return content.getvalue()
 
 
+@prints_errors("convert", RuntimeError)
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert one file; 2 for a mistake in the input, which is said in one line."""
+    """Convert one file; 2 for a mistake in the input, which is printed in one line."""
     args = parser().parse_args(argv)
     from causalclip.clip.weights import Limits
 
-    try:
-        settings = convert_file(
-            args.trainer,
-            args.backbone,
-            args.checkpoint,
-            args.output_dir,
-            trust_torchscript=args.trust_torchscript,
-            limits=Limits(args.seconds, args.gigabytes),
-            activation=args.activation,
-        )
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"causalclip convert: error: {error}", file=sys.stderr)
-        return 2
+    settings = convert_file(
+        args.trainer,
+        args.backbone,
+        args.checkpoint,
+        args.output_dir,
+        trust_torchscript=args.trust_torchscript,
+        limits=Limits(args.seconds, args.gigabytes),
+        activation=args.activation,
+    )
     from dassl.engine import TRAINER_REGISTRY
 
     node = TRAINER_REGISTRY.get(args.trainer).config_node

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from causalclip.engine.cache_size import entries, feature_home, features_folder, limit_bytes, trim
-from causalclip.errors import UserError, sentence
+from causalclip.errors import UserError, prints_errors, sentence
 from causalclip.files.caches import cache_home
 from causalclip.runs import flags
 from causalclip.runs.executor import Executor, Task, executor_of, in_parallel
@@ -54,19 +54,16 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@prints_errors("features")
 def main(argv: Sequence[str] | None = None) -> int:
     """Encode; 2 for a mistake in the input, which is printed in one line."""
     start = time.perf_counter()
-    try:
-        args = flags.parse(sys.argv[1:] if argv is None else argv, parser())
-        asked = with_data(request(args), args.data)
-        asked = replace(asked, data=asked.data.absolute())  # other machines start elsewhere
-        executor = executor_of(args)
-        executor.check()
-        encode(plan(asked, domains_for(asked, asked.data)), executor)
-    except (UserError, ValueError, OSError) as error:
-        print(f"causalclip features: error: {error}", file=sys.stderr)
-        return 2
+    args = flags.parse(sys.argv[1:] if argv is None else argv, parser())
+    asked = with_data(request(args), args.data)
+    asked = replace(asked, data=asked.data.absolute())  # other machines start elsewhere
+    executor = executor_of(args)
+    executor.check()
+    encode(plan(asked, domains_for(asked, asked.data)), executor)
     folder = features_folder(cache_home())
     seconds = time.perf_counter() - start
     print(f"{len(entries(folder))} sets of features in {folder}, {seconds:.1f} s")

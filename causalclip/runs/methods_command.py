@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from causalclip.errors import UserError, sentence, unknown
+from causalclip.errors import UserError, prints_errors, unknown
 from causalclip.report.published_figures import load_figures
 from causalclip.runs.flags import add_imports
 from causalclip.runs.protocols import PROTOCOLS
@@ -163,16 +163,13 @@ def _markdown(content: Sequence[dict[str, str]]) -> str:
     )
 
 
+@prints_errors("methods")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; return 2 for a module that cannot be imported."""
     args = parser().parse_args(arguments)
     from causalclip import plugin
 
-    try:
-        plugin.register_imports(args.imports)
-        text = table if args.settings is None else functools.partial(settings_tables, args.settings)
-        print(text(args.format), end="")
-    except UserError as error:
-        print(f"causalclip methods: error: {sentence(error)}", file=sys.stderr)
-        return 2
+    plugin.register_imports(args.imports)
+    text = table if args.settings is None else functools.partial(settings_tables, args.settings)
+    print(text(args.format), end="")
     return 0

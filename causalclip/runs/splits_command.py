@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from causalclip.errors import INPUT_ERRORS, sentence
+from causalclip.errors import prints_errors
 from causalclip.files.atomic import replacing
 
 SUMS_FILE = "SHA256SUMS"
@@ -41,22 +38,19 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@prints_errors("data splits")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the files; return 2 for a mistake in the input."""
     args = parser().parse_args(arguments)
-    try:
-        sums = {}
-        for dataset in args.datasets:
-            for seed in args.seeds:
-                for shots in args.shots:
-                    name, content = split_of(dataset, args.data, seed=seed, shots=shots)
-                    file = f"{name}/shot_{shots}-seed_{seed}.json"
-                    sums[file] = _write(args.output / file, content)
-        lines = "".join(f"{digest}  {file}\n" for file, digest in sums.items())
-        _write(args.output / SUMS_FILE, lines)
-    except INPUT_ERRORS as error:
-        print(f"causalclip data splits: error: {sentence(error)}", file=sys.stderr)
-        return 2
+    sums = {}
+    for dataset in args.datasets:
+        for seed in args.seeds:
+            for shots in args.shots:
+                name, content = split_of(dataset, args.data, seed=seed, shots=shots)
+                file = f"{name}/shot_{shots}-seed_{seed}.json"
+                sums[file] = _write(args.output / file, content)
+    lines = "".join(f"{digest}  {file}\n" for file, digest in sums.items())
+    _write(args.output / SUMS_FILE, lines)
     print(f"{len(sums)} splits and {SUMS_FILE} in {args.output}")
     return 0
 
@@ -79,10 +73,9 @@ def split_of(dataset: str, data: str, *, seed: int, shots: int) -> tuple[str, st
     plugin.register_all()
     cfg, source = plugin.default_cfg(), resolve_data(dataset, data)
     pairs: dict[str, Any] = {**source.settings, "DATASET.NUM_SHOTS": shots, "SEED": seed}
-    merge_pairs(cfg, [word for pair in pairs.items() for word in pair])
+    merge_pairs(cfg, pairs)
     cfg.freeze()
-    with redirect_stdout(io.StringIO()):  # what a data set says of its draws
-        built = build_seeded_dataset(cfg)
+    built = build_seeded_dataset(cfg)
     parts = {"train": built.train_x, "val": built.val or [], "test": built.test}
     rows = {part: list(rows_of(items, cfg.DATASET.ROOT)) for part, items in parts.items()}
     return source.name, json.dumps(rows)

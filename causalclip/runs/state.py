@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from enum import Enum
 from pathlib import Path
 
@@ -72,17 +70,16 @@ def data_of(run: Run) -> Mapping[str, str] | None:
 
     A bundled data set is built if its root is there.
     """
-    from causalclip.runs.configuration import cfg_from_args
+    from causalclip.runs.configuration import cfg_of_words
 
-    cfg = cfg_from_args(parser().parse_args(run.arguments))
+    cfg = cfg_of_words(run.arguments)
     if not Path(cfg.DATASET.ROOT).is_dir():
         return None
     key = f"{cfg.SEED} {cfg.DATASET}"
     if key not in _digests:
         from causalclip.engine.data import build_seeded_dataset, data_digests
 
-        with redirect_stdout(io.StringIO()):  # what a data set says of itself
-            _digests[key] = data_digests(build_seeded_dataset(cfg), cfg.DATASET.ROOT)
+        _digests[key] = data_digests(build_seeded_dataset(cfg), cfg.DATASET.ROOT)
     return _digests[key]
 
 

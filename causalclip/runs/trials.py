@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import io
 import itertools
 import shutil
 from collections.abc import Callable, Mapping
@@ -68,7 +66,7 @@ class Search:
             "TEST.SPLIT": "val",
             "TRAIN.LOGGERS": [],
         }
-        cfg = cfg_from(self.files, [word for pair in pairs.items() for word in pair])
+        cfg = cfg_from(self.files, pairs)
         cfg.freeze()
         check_names(cfg)
         return cfg
@@ -121,7 +119,7 @@ def data_of(search: Search) -> dict[str, dict[str, str]]:
     part, digests = "all" if search.protocol == "fewshot" else "base", {}
     for source in search.sources:
         cfg = search.cfg(source, search.seeds[0], part=part)
-        with without_test_images(cfg.DATASET.NAME), contextlib.redirect_stdout(io.StringIO()):
+        with without_test_images(cfg.DATASET.NAME):
             dataset = build_seeded_dataset(cfg)
         number = len(dataset.val or ())
         if number < LEAST_IMAGES:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from causalclip.errors import INPUT_ERRORS, UserError, sentence
+from causalclip.errors import UserError, prints_errors
 from causalclip.files.atomic import replacing
 from causalclip.records.searches import SearchRecord, Trial, write_search
 from causalclip.runs import flags
-from causalclip.runs.executor import executor_of, in_parallel
+from causalclip.runs.executor import Executor, executor_of, in_parallel
 from causalclip.runs.trials import Search, begin, ended, perform_trial, points, space_of
 
 if TYPE_CHECKING:
@@ -208,43 +208,51 @@ def record_of(search: Search, study: optuna.Study, command: str, path: Path) -> 
     )
 
 
+@prints_errors("tune")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Search and write the recipe; 2 for wrong input, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    args = flags.parse(arguments, parser())
     try:
-        args = flags.parse(arguments, parser())
-        try:
-            import optuna  # noqa: F401
-        except ImportError as error:
-            raise UserError("tune needs Optuna: pip install 'causalclip[tune]'") from error
-        from causalclip.files.lock import holding
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise UserError("tune needs Optuna: pip install 'causalclip[tune]'") from error
+    from causalclip.files.lock import holding
 
-        search, executor = search_of(args), executor_of(args)
-        executor.check()
+    search, executor = search_of(args), executor_of(args)
+    executor.check()
+    try:
         with holding(search.folder):
-            study = begin(search)
-            keys = ", ".join(search.space)
-            print(f"{search.method} from the recipe {search.recipe}, choosing {keys}", flush=True)
-            shown = {trial.number for trial in ended(study)}
-            tasks = ((n, perform_trial, (search, n)) for n in numbers(search, study, args))
-            try:
-                for _ in in_parallel(executor, tasks):
-                    for trial in ended(study):
-                        if trial.number not in shown:
-                            print(line(trial), flush=True)
-                            shown.add(trial.number)
-            finally:
-                executor.close()
-            if not any(trial.state.name == "COMPLETE" for trial in study.trials):
-                raise UserError("no trial ended with a score: give more --trials or --minutes")
+            study = searched(search, executor, args)
             command = f"causalclip tune {shlex.join(arguments)}"
             path = write_recipe(search, study, command)
             write_search(search.folder, record_of(search, study, command, path))
-    except INPUT_ERRORS as error:
-        print(f"causalclip tune: error: {sentence(error)}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("stopped: repeat the command to continue", file=sys.stderr)
         return 130
     print(f"best: {line(study.best_trial).strip()}\n{path}")
     return 0
+
+
+def searched(search: Search, executor: Executor, args: argparse.Namespace) -> optuna.Study:
+    """Perform the trials that are left; return the study.
+
+    Raises:
+        UserError: the folder holds another search, or no trial has a score.
+    """
+    study = begin(search)
+    keys = ", ".join(search.space)
+    print(f"{search.method} from the recipe {search.recipe}, choosing {keys}", flush=True)
+    shown = {trial.number for trial in ended(study)}
+    tasks = ((n, perform_trial, (search, n)) for n in numbers(search, study, args))
+    try:
+        for _ in in_parallel(executor, tasks):
+            for trial in ended(study):
+                if trial.number not in shown:
+                    print(line(trial), flush=True)
+                    shown.add(trial.number)
+    finally:
+        executor.close()
+    if not any(trial.state.name == "COMPLETE" for trial in study.trials):
+        raise UserError("no trial ended with a score: give more --trials or --minutes")
+    return study
