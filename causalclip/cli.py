@@ -14,7 +14,7 @@ from causalclip.errors import unknown
 from causalclip.files.atomic import FULL
 from causalclip.files.text import print_any_text
 
-EXAMPLES = """examples:
+_EXAMPLES = """examples:
   causalclip run base2new --methods ZeroshotCLIP CDC --datasets handwritten_digits --seeds 1
   causalclip run lodo --methods CLIP_ICM --datasets causal_shapes --shots 16 OPTIM.MAX_EPOCH 5
   causalclip run fewshot --methods CoOp --datasets dtd --data /data --dry-run
@@ -136,7 +136,7 @@ def parser(complete: Collection[str] = ()) -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="causalclip",
         description="Causal adaptation of vision-language models: runs, tables and data.",
-        epilog=EXAMPLES,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--version", action="version", version=f"causalclip {causalclip.__version__}")

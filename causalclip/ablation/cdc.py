@@ -25,7 +25,7 @@ def protocol(split: str) -> Protocol:
         Part(f"{split}_base", folder, (*all_images, *base), tests=train.name),
         Part(f"{split}_new", folder, (*all_images, *new), tests=train.name, other_classes=True),
     )
-    return Protocol("ablation", "Ablation", (train, *tests))
+    return Protocol("ablation", (train, *tests))
 
 
 def quantities(runs: Sequence[Run], reading: str, split: str) -> dict[str, float]:

@@ -21,7 +21,7 @@ def protocol(_split: str) -> Protocol:
     """Return leave-one-domain-out; a run has the figures of both splits."""
     folder = "ablation/{method}/{dataset}/shots_{shots}/{target}/{recipe}/seed{seed}"
     parts = (Part("train", folder, ("DATASET.NUM_SHOTS", "{num_shots}")),)
-    return Protocol("ablation", "Ablation", parts, shots=(ALL_IMAGES,), domains=True)
+    return Protocol("ablation", parts, shots=(ALL_IMAGES,), domains=True)
 
 
 def quantities(runs: Sequence[Run], reading: str, split: str) -> dict[str, float]:
@@ -56,7 +56,8 @@ def head_accuracy(result: Result, head: str, reading: str, split: str) -> float 
     if split == "test":
         name = head if reading == PLAIN else f"{head}_icm"
         return result.variants.get(name, {}).get("accuracy")
-    scored = grid_of_head(heads_of(result).get(head, {}))
+    grid = heads_of(result).get(head, {}).get("grid", [])
+    scored = [Scored(choice_of(cell), tuple(cell["accuracies"])) for cell in grid]
     if reading != PLAIN:
         return left_out(scored) if scored else None
     width = len(next(iter(heads_of(result).values()))["spectrum"])
@@ -89,11 +90,6 @@ def left_out(scored: Sequence[Scored]) -> float:
 def heads_of(result: Result) -> Mapping[str, Any]:
     """Return the subspace of each head."""
     return result.details["heads"]
-
-
-def grid_of_head(head: Mapping[str, Any]) -> list[Scored]:
-    """Return the cells that a head was chosen from, with their accuracies on each source."""
-    return [Scored(choice_of(cell), tuple(cell["accuracies"])) for cell in head.get("grid", [])]
 
 
 def choice_of(record: Mapping[str, Any]) -> Choice:

@@ -16,7 +16,6 @@ from causalclip.runs.protocols import Protocol
 from causalclip.runs.request import PlanError, Request, check
 
 ABLATIONS = {method: Ablation.of(method) for method in ("CDC", "CLIP_ICM")}
-SPLITS = ("val", "test")
 
 
 def _described() -> str:
@@ -27,7 +26,7 @@ def _described() -> str:
     return "\n".join(lines)
 
 
-EXAMPLES = f"""examples:
+_EXAMPLES = f"""examples:
   causalclip run ablation --methods CDC --jobs 2
   causalclip run ablation --methods CDC --tables components templates --seeds 1 --dry-run
   causalclip run ablation --methods CDC --datasets dtd --data /data --split test
@@ -42,14 +41,19 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="causalclip run ablation",
         description="A method with its parts changed one at a time: tables and figures.",
-        epilog=EXAMPLES,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[flags.request_flags(), flags.output_flags(), flags.executor_flags()],
     )
     add = p.add_argument
     add("--methods", metavar="NAME", default="", help=f"{' or '.join(ABLATIONS)} (required)")
     add("--tables", nargs="+", metavar="NAME", default=[], help="these tables and figures only")
-    add("--split", choices=SPLITS, default="val", help="default: val, because an ablation chooses")
+    add(
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="default: val, because an ablation chooses",
+    )
     return p
 
 

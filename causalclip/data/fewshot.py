@@ -11,7 +11,7 @@ import json
 import os
 import pickle
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +104,9 @@ def _stored_fewshot(path: Path, digest: str) -> dict | None:
 
 
 def _is_whole(stored: Any) -> bool:
-    """Return whether JSON has the form of `fewshot_split`, and its checksum if it has one."""
-    if not isinstance(stored, dict) or "digest" not in stored:
-        return False
-    parts = [stored.get("train"), stored.get("val")]
-    return stored.get("sha256", _sum_of(stored)) == _sum_of(stored) and all(
-        isinstance(part, list)
-        and all(isinstance(row, list) and row and isinstance(row[0], str) for row in part)
-        for part in parts
+    """Return whether JSON has the form of `fewshot_split`, and the checksum of its rows."""
+    return (
+        isinstance(stored, dict) and "digest" in stored and stored.get("sha256") == _sum_of(stored)
     )
 
 
@@ -134,15 +129,14 @@ def split_digest(*parts: Items, root: str | os.PathLike) -> str:
 
 
 def _pick(rows: Sequence, items: Items, root: Path) -> Items:
-    by_path = _by_path(items, {row[0] for row in rows}, root)
-    return [by_path[row[0]] for row in rows]
-
-
-def _by_path(items: Items, paths: Collection[str], root: Path) -> Mapping[str, Datum]:
+    """Return the items of stored rows, whose first entry is a path below `root`."""
+    paths = {row[0] for row in rows}
     if isinstance(items, FolderItems):
-        return items.find(paths, root)
-    located = ((relative(item.impath, root), item) for item in items)
-    return {path: item for path, item in located if path in paths}
+        by_path: Mapping[str, Datum] = items.find(paths, root)
+    else:
+        located = ((relative(item.impath, root), item) for item in items)
+        by_path = {path: item for path, item in located if path in paths}
+    return [by_path[row[0]] for row in rows]
 
 
 # Few-shot sets that CoOp or MaPLe has stored: pickles of Dassl objects with absolute paths

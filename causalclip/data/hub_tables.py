@@ -119,10 +119,10 @@ def _unpacked(hub: HubFolder, file: Path, target: Path) -> Iterator[Row]:
     features = features if features.classes or features.images else hub.features
     domains = features.classes.get("domain", ())
     stem = file.relative_to(hub.folder).with_suffix("")
-    image = label = ""
+    image, label = "file_name" if file.name in METADATA else "", ""
     for number, record in enumerate(records):
         where = f"{file}, row {number + 1}"
-        image = image or _image_column(features, record, file)
+        image = image or _only("image", features.images, ("image", "img"), record, file)
         label = label or hub.label or _only("label", features.classes, LABELS, record, file)
         for column in (image, label):
             if column not in record:
@@ -143,12 +143,6 @@ def _unpacked(hub: HubFolder, file: Path, target: Path) -> Iterator[Row]:
             domain = record.get("domain", "")
             domain = domains[domain] if domains and isinstance(domain, int) else domain
             yield Row(part, place.as_posix(), *key, str(domain))
-
-
-def _image_column(features: Features, record: Mapping, file: Path) -> str:
-    if file.name in METADATA:
-        return "file_name"
-    return _only("image", features.images, ("image", "img"), record, file)
 
 
 def _only(

@@ -166,8 +166,6 @@ def rows_of(items: Items, root: str | os.PathLike) -> Iterator[tuple[str, int, s
 def create_split(
     image_dir: str | os.PathLike,
     *,
-    p_train: float = 0.5,
-    p_val: float = 0.2,
     ignored: Sequence[str] = (),
     renamed: Mapping[str, str] | None = None,
 ) -> tuple[Items, Items, Items]:
@@ -182,7 +180,7 @@ def create_split(
     """
     renamed = renamed or {}
     categories = sorted(c for c in listdir_nohidden(os.fspath(image_dir)) if c not in ignored)
-    print(f"Splitting {image_dir} into {p_train:.0%} train and {p_val:.0%} val, the rest test")
+    print(f"Splitting {image_dir} into 50% train and 20% val, the rest test")
     train: list[Datum] = []
     val: list[Datum] = []
     test: list[Datum] = []
@@ -193,7 +191,7 @@ def create_split(
             for file in listdir_nohidden(folder)
         ]
         random.shuffle(items)
-        parts = cut(items, p_train, p_val, of=f"class {category!r}")
+        parts = cut(items, 0.5, 0.2, of=f"class {category!r}")
         for whole, part in zip((train, val, test), parts, strict=True):
             whole.extend(part)
     return train, val, test
@@ -220,8 +218,8 @@ def _sizes(count: int, p_train: float, p_val: float) -> tuple[int, int, int]:
     return n_train, n_val, count - n_train - n_val
 
 
-def split_trainval(trainval: Items, *, p_val: float = 0.2) -> tuple[Items, Items]:
-    """Take the share `p_val` of each class for validation, as CoOp's `split_trainval`.
+def split_trainval(trainval: Items) -> tuple[Items, Items]:
+    """Take a fifth of each class for validation, as CoOp's `split_trainval`.
 
     Raises:
         ValueError: for a class of too few images.
@@ -231,7 +229,7 @@ def split_trainval(trainval: Items, *, p_val: float = 0.2) -> tuple[Items, Items
         by_label[item.label].append(index)
     train, val = [], []
     for indices in by_label.values():
-        n_val = round(len(indices) * p_val)
+        n_val = round(len(indices) * 0.2)
         if n_val < 1:
             name = trainval[indices[0]].classname
             raise ValueError(f"class {name!r} has {len(indices)} images; it needs 3 or more")

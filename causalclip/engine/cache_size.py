@@ -19,7 +19,6 @@ from causalclip.errors import prints_errors
 from causalclip.files.atomic import remove_abandoned
 from causalclip.files.caches import cache_home
 
-DESCRIPTION = "List the image features that are kept on disk, or remove them."
 LIMIT_GB = 20.0  # without CAUSALCLIP_CACHE_GB; ImageNet's 50,000 test images are 0.1
 
 
@@ -99,11 +98,6 @@ def _entries(folder: Path) -> Iterator[Entry]:
             yield Entry(path, stat.st_size, stat.st_mtime)
 
 
-def unfinished_sets(folder: Path) -> list[Path]:
-    """Return the sets in a folder of features that are not whole: at work, or left so."""
-    return sorted(folder.glob("*.chunks"))
-
-
 def touch(path: Path) -> None:
     """Note that a file is used now."""
     with suppress(PermissionError):  # somebody else's cache: its owner's readings count
@@ -131,7 +125,10 @@ def trim(folder: Path, n_bytes: int, *, keep: Path) -> list[Path]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of `causalclip cache`."""
-    p = argparse.ArgumentParser(prog="causalclip cache", description=DESCRIPTION)
+    p = argparse.ArgumentParser(
+        prog="causalclip cache",
+        description="List the image features that are kept on disk, or remove them.",
+    )
     p.add_argument("action", choices=("list", "clear"), help="show the files, or remove them all")
     p.add_argument(
         "--folder",
@@ -148,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     folder = features_folder(args.folder or cache_home())
     kept = entries(folder)
-    begun = unfinished_sets(folder)
+    begun = sorted(folder.glob("*.chunks"))  # at work, or left so
     left = f"; {len(begun)} unfinished" if begun else ""
     size = f"{sum(entry.n_bytes for entry in kept) / 1e9:.2f} GB"
     if args.action == "clear":

@@ -191,7 +191,7 @@ def _unknown(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
 
 
 PRETRAINED_FILE = "model.safetensors"
-FORMAT = "causalclip.model/1"
+PRETRAINED_FORMAT = "causalclip.model/1"
 
 
 def write_pretrained(path: Path, checkpoints: Mapping[str, Mapping[str, Any]]) -> None:
@@ -208,7 +208,7 @@ def write_pretrained(path: Path, checkpoints: Mapping[str, Mapping[str, Any]]) -
             identity["backbone"] = shown_backbone(identity["backbone"])
         facts[name] = {"epoch": checkpoint["epoch"], "identity": identity, "extra": extra}
     with replacing(path) as part:
-        save_file(tensors, part, {"format": FORMAT, "models": json.dumps(facts)})
+        save_file(tensors, part, {"format": PRETRAINED_FORMAT, "models": json.dumps(facts)})
 
 
 def shown_backbone(name: str) -> str:
@@ -227,7 +227,7 @@ def read_pretrained(path: Path) -> dict[str, dict[str, Any]]:
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         try:
-            if metadata["format"] != FORMAT:
+            if metadata["format"] != PRETRAINED_FORMAT:
                 raise ValueError(f"format {metadata['format']:.80}")
             checkpoints = {}
             for name, facts in json.loads(metadata["models"]).items():
@@ -239,5 +239,7 @@ def read_pretrained(path: Path) -> dict[str, dict[str, Any]]:
                 name, _, own = key.partition("/")
                 checkpoints[name]["state_dict"][own] = file.get_tensor(key)
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{path} must be a {FORMAT} of causalclip: {error}") from error
+            raise ValueError(
+                f"{path} must be a {PRETRAINED_FORMAT} of causalclip: {error}"
+            ) from error
     return checkpoints

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FILES = (RESULTS_FILE, PRETRAINED_FILE)
 """All that is downloaded."""
 CARD_METRICS = ("accuracy", "ece", "nll", "brier")
-CARD = """---
+MODEL_CARD = """---
 {metadata}---
 
 # {method} on {data}
@@ -93,7 +93,7 @@ def _card(result: Result, name: str, *, needs_backbone: bool) -> str:
         "TRAINER": {own: node[own]} if own else {},
     }
     figures = [key for key in CARD_METRICS if key in result.metrics]
-    return CARD.format(
+    return MODEL_CARD.format(
         metadata=yaml.safe_dump(metadata),
         method=result.trainer,
         data=result.dataset,

@@ -128,15 +128,12 @@ def open_image(source: ImageSource) -> Image.Image | BrokenImage:
             source, *others = images_of_array(source)
             if others:
                 raise ValueError(f"it is a batch of {1 + len(others)} images")
-        return _to_rgb(source)
+        if source.mode[0] in "FI":  # Pillow cuts off what is outside of 0..255
+            kind = f"its pixels ({source.mode}) have no known range"
+            raise ValueError(f"{kind}: give 8 bits a channel")
+        return source.convert("RGB")
     except BROKEN as error:
         return BrokenImage("", f"{type(error).__name__}: {error}")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode[0] in "FI":  # Pillow cuts off what is outside of 0..255
-        raise ValueError(f"its pixels ({image.mode}) have no known range: give 8 bits a channel")
-    return image.convert("RGB")
 
 
 def load_batches(

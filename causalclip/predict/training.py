@@ -20,10 +20,8 @@ from causalclip.errors import UserError
 from causalclip.files.text import end_log
 from causalclip.predict.predictor import Predictor
 from causalclip.runs import train as runs_train
-from causalclip.runs.backbones import named_backbone
-from causalclip.runs.configuration import cfg_from, check_names, fitted, trainer_class
+from causalclip.runs.configuration import cfg_from, check_names, start_of, trainer_class
 from causalclip.runs.data_source import resolve_data
-from causalclip.runs.recipes import choose_recipe
 
 BATCH = re.compile(r"epoch \[(\d+)/(\d+)\] batch \[(\d+)/(\d+)\] .*?loss ([\d.]+)")
 """A line of a training's log."""
@@ -79,26 +77,23 @@ def train(
     if is_bundled:
         Path(source.settings["DATASET.ROOT"]).mkdir(parents=True, exist_ok=True)
     number = "all" if shots is None else str(shots)
-    named = named_backbone(backbone) if backbone else None
-    cell, model = ("fewshot", source.name, number), named.model if named else ""
-    choice = choose_recipe(method, recipe, cell, model=model, bundled=is_bundled)
-    files = [choice.file] if choice.file else []
-    fitting = fitted(named, method, files) if named else {}
-    if named and named.file:
-        files.append(named.file)
-    folder = Path(output or f"output/{source.name}/{method}/{choice.name}_{number}shots/seed{seed}")
+    cell = ("fewshot", source.name, number)
+    start = start_of(method, recipe, backbone, cell, bundled=is_bundled)
+    folder = Path(
+        output or f"output/{source.name}/{method}/{start.recipe}_{number}shots/seed{seed}"
+    )
     pairs = {
         **source.settings,
         **({"DATASET.TITLE": source.name} if source.path else {}),
-        **fitting,
+        **start.fitting,
         "TRAINER.NAME": method,
         "DATASET.NUM_SHOTS": -1 if shots is None else shots,
         "OUTPUT_DIR": str(folder),
         "SEED": seed,
         **(settings or {}),
     }
-    cfg = cfg_from(files, pairs)
-    cfg.CONFIG_NAME = choice.name
+    cfg = cfg_from(start.files, pairs)
+    cfg.CONFIG_NAME = start.recipe
     cfg.freeze()
     check_names(cfg)
     with generators_kept(), _shown(f"{method} on {source.name}", verbose=verbose):

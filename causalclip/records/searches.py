@@ -12,7 +12,7 @@ from causalclip.files.reading import read_bounded
 from causalclip.records.json_types import fits, nulls_for_not_finite
 
 SEARCH_FILE = "search.json"
-MOST_BYTES = 10_000_000
+MOST_SEARCH_BYTES = 10_000_000
 
 
 class Trial(TypedDict):
@@ -60,7 +60,7 @@ def read_search(path: Path) -> SearchRecord:
         ValueError: another file, or a damaged one; names it.
     """
     try:
-        record = parse_json(read_bounded(path, most=MOST_BYTES))
+        record = parse_json(read_bounded(path, most=MOST_SEARCH_BYTES))
     except NotJSONError as error:
         raise ValueError(f"{path}: cut or damaged, not JSON: {error}") from error
     if not fits(record, SearchRecord):

@@ -100,13 +100,12 @@ def format_tables(
         return "\n".join(f"# {title}\n{table.to_csv(index=False)}" for title, table in safe)
     if style == "latex":
         return "\n".join(latex_table(title, table, spread) for title, table in tables)
-    return "\n".join(_markdown_table(title, table, spread, width) for title, table in tables)
-
-
-def _markdown_table(title: str, table: pd.DataFrame, spread: str, width: int | None) -> str:
-    cells = text_cells(table, spread).replace(r"\|", r"\\|", regex=True)
-    text = "\n\n".join(_divided_markdown(cells, width))
-    return f"\n{_caption(title, table, spread)}\n\n{text}"
+    texts = []
+    for title, table in tables:
+        cells = text_cells(table, spread).replace(r"\|", r"\\|", regex=True)
+        parts = "\n\n".join(_divided_markdown(cells, width))
+        texts.append(f"\n{_caption(title, table, spread)}\n\n{parts}")
+    return "\n".join(texts)
 
 
 def _divided_markdown(cells: pd.DataFrame, width: int | None) -> Iterator[str]:

@@ -6,6 +6,7 @@ that could change the result; the name of the method then holds the settings tha
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -187,24 +188,12 @@ def newest_first(runs: pd.DataFrame) -> pd.DataFrame:
 def _newest_pair(runs: pd.DataFrame) -> set[Path]:
     ordered = newest_first(runs)
     base, new = (ordered[ordered.subsample == half] for half in ("base", "new"))
-    tests: list[Any] = list(new.itertuples())
-    trainings: list[Any] = list(base.itertuples())
-    for test in tests:
-        for training in trainings:
-            if tested_model_of(test, training):
-                return {test.path, training.path}
+    rows: list[list[Any]] = [list(half.itertuples()) for half in (new, base)]
+    for test, training in itertools.product(*rows):
+        known = test.trained_identity and training.identity  # else it may be the model
+        if not known or test.trained_identity == training.identity:
+            return {test.path, training.path}
     return {*base.path[:1], *new.path[:1]}
-
-
-def tested_model_of(test: Any, training: Any) -> bool:
-    """Return whether a test evaluated the model of a training; also if one of them has no record.
-
-    Args:
-        test: a row of the table.
-        training: another one.
-    """
-    known = bool(test.trained_identity and training.identity)
-    return not known or test.trained_identity == training.identity
 
 
 # Settings

@@ -32,12 +32,12 @@ def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def half_width(values: np.ndarray, *, level: float = 0.95) -> float:
-    """Return half of the interval of the mean of values (N,): t s / sqrt(n), s with n - 1."""
+def half_width(values: np.ndarray) -> float:
+    """Return half of the 95 % interval of the mean of values (N,): t s / sqrt(n), s with n - 1."""
     n = len(values)
     if n < 2:
         return np.nan
-    t = scipy.stats.t.ppf((1 + level) / 2, n - 1)
+    t = scipy.stats.t.ppf(0.975, n - 1)
     return float(t * values.std(ddof=1) / np.sqrt(n))
 
 

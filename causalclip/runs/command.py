@@ -25,7 +25,7 @@ from causalclip.runs.request import PlanError, Request, check
 ABLATION = "ablation"
 """In place of a protocol: a command of its own, causalclip/ablation/."""
 
-EXAMPLES = """examples:
+_EXAMPLES = """examples:
   causalclip run base2new --methods ZeroshotCLIP CDC --datasets handwritten_digits --seeds 1
   causalclip run base2new --methods MaPLe CDC --data /data --dry-run
   causalclip run xd --methods CoOp --datasets dtd eurosat --data /data
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         description="Run the trainings and tests of a protocol and print its table; finished "
         "runs are skipped.",
-        epilog=EXAMPLES,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[
             flags.methods_flags(),

@@ -27,21 +27,21 @@ GRACE = 60.0
 CONNECT_SECONDS = 30.0
 ATTEMPTS = 3
 """Of a task whose process dies; an error of its own is not repeated."""
-T = TypeVar("T")
+KeyT = TypeVar("KeyT")
 
 
-Task = tuple[T, Callable[..., Any], tuple]
+Task = tuple[KeyT, Callable[..., Any], tuple]
 """The key of the caller, a function, and its arguments."""
 
 
-def in_parallel(executor: Executor, tasks: Iterable[Task[T]]) -> Iterator[T]:
+def in_parallel(executor: Executor, tasks: Iterable[Task[KeyT]]) -> Iterator[KeyT]:
     """Perform tasks; yield what the caller knows each by when it has ended.
 
     Raises:
         Exception: what a task raises, or the executor's error of one whose process died
             `ATTEMPTS` times.
     """
-    waiting, at_work = iter(tasks), dict[Future, Task[T]]()
+    waiting, at_work = iter(tasks), dict[Future, Task[KeyT]]()
     deaths: Counter[int] = Counter()
     while True:
         while len(at_work) < executor.places() and (task := next(waiting, None)):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from causalclip.engine.feature_cache import Chunks, Encoder, ImageSet
 
 READERS = ("ZeroshotCLIP", "LinearProbe", "TipAdapter", "CLIP_ICM")
-EXAMPLES = """examples:
+_EXAMPLES = """examples:
   causalclip features --datasets handwritten_digits --shots 16 --seeds 1
   causalclip features --datasets dtd --backbone vit_l14 --data /data --jobs 8
   causalclip features --datasets domainbed_pacs --protocol lodo --methods CLIP_ICM --data /data
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         prog="causalclip features",
         description="Encode images ahead of the runs that read their features. Stopped or killed, "
         "repeat the command to continue.",
-        epilog=EXAMPLES,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[flags.methods_flags(), flags.request_flags(), flags.executor_flags()],
     )

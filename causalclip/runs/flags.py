@@ -13,7 +13,7 @@ from causalclip.errors import UserError
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|USE_CUDA|VERBOSE")
 """A key of the configuration: CDC is a method, TRAINER.CDC.M a key."""
 
-SETTINGS = "for example OPTIM.LR 0.002; {dataset}, {seed}, {shots} and {target} are the run's"
+_SETTINGS_HELP = "for example OPTIM.LR 0.002; {dataset}, {seed}, {shots} and {target} are the run's"
 
 EXAMPLE = """example:
   causalclip train --trainer CDC --root data --output-dir output/first --seed 1 \\
@@ -75,9 +75,9 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def called(script: str) -> str:
-    """Return what the user has called, as errors begin: `causalclip COMMAND`, or the script."""
-    return sys.argv[0] if sys.argv[0].startswith("causalclip ") else script
+def called() -> str:
+    """Return what the user has called, as errors begin: `causalclip train`, or `train.py`."""
+    return sys.argv[0] if sys.argv[0].startswith("causalclip ") else "train.py"
 
 
 def add_imports(p: argparse.ArgumentParser) -> None:
@@ -182,7 +182,7 @@ def parse(arguments: Sequence[str], p: argparse.ArgumentParser) -> argparse.Name
     Raises:
         UserError: a key without its value, or a word that belongs to nothing.
     """
-    p.add_argument("settings", nargs="*", metavar="KEY VALUE", help=SETTINGS)
+    p.add_argument("settings", nargs="*", metavar="KEY VALUE", help=_SETTINGS_HELP)
     words, pairs = _divided(arguments)
     args = p.parse_args(words)
     if args.settings:

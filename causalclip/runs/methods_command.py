@@ -18,7 +18,7 @@ from causalclip.runs.recipes import CONFIGS, names, recipes_of
 from causalclip.runs.request import knows_other_classes
 from causalclip.settings.table import SETTINGS, TOOLKIT, Setting
 
-EXAMPLES = """examples:
+_EXAMPLES = """examples:
   causalclip methods
   causalclip methods --settings CDC
   causalclip methods --import my_method
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser."""
     p = argparse.ArgumentParser(
         description="List methods (idea, paper, backbones, protocols, recipes) or settings.",
-        epilog=EXAMPLES,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(

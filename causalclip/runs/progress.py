@@ -25,7 +25,7 @@ from causalclip.runs.worker import Outcome
 
 FIELDS = ("method", "data", "target", "shots", "settings", "seed", "part")
 ALWAYS_SHOWN = ("method", "data", "seed", "part")
-COLOURS = {"finished": 32, "failed": 31, "waiting": 33, "again": 33, "busy": 33}
+STATE_COLOURS = {"finished": 32, "failed": 31, "waiting": 33, "again": 33, "busy": 33}
 """ANSI codes: green, red and yellow."""
 BAR = "{n_fmt}/{total_fmt} runs |{bar:10}| {elapsed}<{remaining}  {desc}"
 
@@ -86,7 +86,7 @@ def at_work(labels: Mapping[Path, str], schedule: Schedule) -> str:
 
 def outcome_line(outcome: Outcome, label: str) -> str:
     """Return the line about the end of a run: its accuracy and seconds, or why there is none."""
-    state = coloured(f"{outcome.state:8}", COLOURS[outcome.state])
+    state = coloured(f"{outcome.state:8}", STATE_COLOURS[outcome.state])
     if outcome.state != "finished":
         return f"{state}  {label}: {outcome.reason}"
     result = json.loads((outcome.run.folder / RESULTS_FILE).read_text(encoding="utf-8"))

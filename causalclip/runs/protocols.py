@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from causalclip.data.catalogue import sets_of
+from causalclip.records.results import PROTOCOL_TITLES
 
 SAME_CLASSES = ("imagenetv2", "imagenet_sketch")
 """The variants with ImageNet's thousand classes; the others have two hundred of them."""
@@ -41,13 +42,17 @@ class Protocol:
     """A protocol: trainings and tests, their data sets, and the images per class."""
 
     name: str
-    title: str
     parts: tuple[Part, ...]
     shots: tuple[str, ...] = ("16",)
     only: bool = False
     """Whether no other data sets make sense."""
     domains: bool = False
     """Whether each domain of a data set is left out in turn."""
+
+    @property
+    def title(self) -> str:
+        """Its name in tables."""
+        return PROTOCOL_TITLES[self.name]
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -91,17 +96,15 @@ PROTOCOLS = {
     for protocol in (
         Protocol(
             "base2new",
-            "Base-to-novel",
             (
                 Part("train_base", _NOVEL, (*_N, *_BASE)),
                 Part("test_new", _NOVEL, (*_N, *_NEW), tests="train_base", other_classes=True),
             ),
         ),
-        Protocol("xd", "Cross-dataset", (_SOURCE, _TARGET)),
-        Protocol("dg", "Domain generalisation", (_SOURCE, _TARGET), only=True),
+        Protocol("xd", (_SOURCE, _TARGET)),
+        Protocol("dg", (_SOURCE, _TARGET), only=True),
         Protocol(
             "fewshot",
-            "Few-shot",
             (
                 Part(
                     "train",
@@ -113,14 +116,12 @@ PROTOCOLS = {
         ),
         Protocol(
             "lodo",
-            "Leave one domain out",
             (Part("train", f"lodo/{_DOMAIN}", _N),),
             shots=(ALL_IMAGES,),
             domains=True,
         ),
         Protocol(
             "openclass",
-            "Open class",
             (
                 Part("train", f"openclass/train/{_DOMAIN}", (*_N, *_BASE, *_AS_PUBLISHED)),
                 Part(

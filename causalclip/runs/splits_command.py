@@ -13,7 +13,7 @@ from causalclip.errors import prints_errors
 from causalclip.files.atomic import replacing
 
 SUMS_FILE = "SHA256SUMS"
-EXAMPLES = """examples:
+_EXAMPLES = """examples:
   causalclip data splits handwritten_digits --data data --output splits
   causalclip data splits dtd ./photos --data /data --seeds 1 2 3 --shots 1 16 --output splits
   (cd splits && sha256sum --check SHA256SUMS)
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         prog="causalclip data splits",
         description="Write the images of each seed and number of shots in CoOp's split format: "
         "DATASET/shot_K-seed_S.json, with SHA256SUMS.",
-        epilog=EXAMPLES,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = p.add_argument

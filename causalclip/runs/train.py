@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one training or evaluation; 2 for wrong input, which is printed in one line."""
     args = parser().parse_args(argv)
     print_any_text()
-    name, folder = called("train.py"), Path(args.output_dir or ".")
+    name, folder = called(), Path(args.output_dir or ".")
     try:
         with stoppable():
             train_from_args(args)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from causalclip.runs.data_source import DataSource
 
-LEAST_IMAGES = 10
+LEAST_VALIDATION = 10
 """Validation images; below, one image is more than 10 % of accuracy."""
 
 
@@ -107,11 +107,11 @@ def space_of(kind: Any, cfg: CfgNode, fixed: Mapping[str, Any]) -> dict[str, Log
     return space
 
 
-def data_of(search: Search) -> dict[str, dict[str, str]]:
+def choosing_images(search: Search) -> dict[str, dict[str, str]]:
     """Return the digests of the training and validation images that choose, by data set.
 
     Raises:
-        UserError: fewer than `LEAST_IMAGES` validation images.
+        UserError: fewer than `LEAST_VALIDATION` validation images.
     """
     from causalclip.data.split_set import without_test_images
     from causalclip.engine.data import build_seeded_dataset, data_digests
@@ -122,9 +122,9 @@ def data_of(search: Search) -> dict[str, dict[str, str]]:
         with without_test_images(cfg.DATASET.NAME):
             dataset = build_seeded_dataset(cfg)
         number = len(dataset.val or ())
-        if number < LEAST_IMAGES:
+        if number < LEAST_VALIDATION:
             raise UserError(
-                f"tuning needs {LEAST_IMAGES} validation images or more, {source.name} has "
+                f"tuning needs {LEAST_VALIDATION} validation images or more, {source.name} has "
                 f"{number} with NUM_SHOTS {cfg.DATASET.NUM_SHOTS}: add images, or take "
                 "more classes or --shots all"
             )
@@ -239,7 +239,7 @@ def begin(search: Search) -> optuna.Study:
     request = {
         **{key: value for key, value in settings.items() if not key.startswith("DATASET.")},
         "seeds": list(search.seeds),
-        "data": data_of(search),
+        "data": choosing_images(search),
         "space": {key: repr(values) for key, values in search.space.items()},
     }
     study = search.study()

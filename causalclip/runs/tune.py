@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TABLE_SEEDS = range(1, 6)
 """Seeds of published tables: none of them may choose."""
 TRIALS = 20
-DESCRIPTION = """Choose a method's settings for your data and CLIP; test images are never read.
+_DESCRIPTION = """Choose a method's settings for your data and CLIP; test images are never read.
 
     causalclip tune CoOp --datasets photos --backbone ViT-B/16 --trials 30
     causalclip tune CDC --datasets dtd eurosat --protocol base2new --minutes 120 --jobs 2
@@ -42,7 +42,7 @@ The first trial is the recipe. The same command resumes. docs/tune.md explains t
 def parser() -> argparse.ArgumentParser:
     """Return the options; KEY VALUE pairs are settings that every trial has."""
     p = argparse.ArgumentParser(
-        description=DESCRIPTION,
+        description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[flags.executor_flags()],
     )
@@ -70,10 +70,8 @@ def search_of(args: argparse.Namespace) -> Search:
         ValueError, OSError: data that cannot be used.
     """
     from causalclip.data.catalogue import BUNDLED_NAMES
-    from causalclip.runs.backbones import named_backbone
-    from causalclip.runs.configuration import fitted, trainer_class
+    from causalclip.runs.configuration import start_of, trainer_class
     from causalclip.runs.data_source import resolve_data
-    from causalclip.runs.recipes import choose_recipe
 
     kind = trainer_class(args.method)
     _check_numbers(args)
@@ -81,21 +79,17 @@ def search_of(args: argparse.Namespace) -> Search:
     bundled = all(source.name in BUNDLED_NAMES for source in sources)
     if bundled:
         Path(sources[0].settings["DATASET.ROOT"]).mkdir(parents=True, exist_ok=True)
-    named = named_backbone(args.backbone) if args.backbone else None
     cell = (args.protocol, sources[0].name, args.shots)
-    model = named.model if named else ""
-    choice = choose_recipe(args.method, args.recipe, cell, model=model, bundled=bundled)
-    files = [choice.file] if choice.file else []
-    backbone_files = [named.file] if named and named.file else []
+    start = start_of(args.method, args.recipe, args.backbone, cell, bundled=bundled)
     words = zip(args.settings[::2], args.settings[1::2], strict=True)
     pairs = {"DATASET.NUM_SHOTS": -1 if args.shots == "all" else args.shots, **dict(words)}
     names = "+".join(source.name for source in sources)
-    where = Path(named.name if named else "", args.method, names)
+    where = Path(start.backbone, args.method, names)
     search = Search(
         args.method,
-        choice.name,
-        tuple(files + backbone_files),
-        fitted(named, args.method, files) if named else {},
+        start.recipe,
+        start.files,
+        start.fitting,
         args.protocol,
         tuple(sources),
         tuple(args.seeds),
