@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import causalclip
 from causalclip.errors import unknown
@@ -29,105 +30,80 @@ _EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class Command:
-    """A sub-command: the module that has its `main(arguments)`, and what it does."""
+    """A sub-command: the function that performs it, and what it does."""
 
-    module: str
-    """Or MODULE:FUNCTION, if it is another function than `main`."""
+    function: str
+    """MODULE:FUNCTION of it, below `causalclip`; the function is `main` if it is left out."""
     help: str
-    parser: str = ""
-    """MODULE:FUNCTION that makes its parser, for completion; empty for none."""
+    parser: str | None = None
+    """The same of its parser; None for the `parser` next to `main`, "" for none."""
+
+    def main(self, arguments: Sequence[str]) -> int:
+        """Perform the command; return its exit status."""
+        return _loaded(self.function, "main")(arguments)
+
+    def make_parser(self) -> argparse.ArgumentParser | None:
+        """Return its parser, for --help and completion, if it has one."""
+        if self.parser == "":
+            return None
+        return _loaded(self.parser or self.function.replace("_main", "_parser"), "parser")()
+
+
+def _loaded(place: str, default: str) -> Any:
+    module, _, function = place.partition(":")
+    return getattr(importlib.import_module(f"causalclip.{module}"), function or default)
 
 
 COMMANDS = {
     "train": Command(
-        "causalclip.runs.train",
+        "runs.train",
         "run one training or evaluation, with the flags of CoOp's and MaPLe's train.py",
-        "causalclip.runs.flags:parser",
+        parser="runs.flags:parser",
     ),
     "run": Command(
-        "causalclip.runs.command",
-        "run a protocol for lists of methods, data sets and seeds; print its table",
-        "causalclip.runs.command:parser",
+        "runs.command", "run a protocol for lists of methods, data sets and seeds; print its table"
     ),
-    "methods": Command(
-        "causalclip.runs.methods_command",
-        "list methods or settings",
-        "causalclip.runs.methods_command:parser",
-    ),
-    "summarize": Command(
-        "causalclip.report.summarize",
-        "print tables of the results below a folder",
-        "causalclip.report.summarize:parser",
-    ),
+    "methods": Command("runs.methods_command", "list methods or settings"),
+    "summarize": Command("report.summarize", "print tables of the results below a folder"),
     "fuse": Command(
-        "causalclip.report.fuse",
+        "report.fuse",
         "one result of several trained runs: opinions, conflict, and how much the runs differ",
-        "causalclip.report.fuse:parser",
     ),
-    "predict": Command(
-        "causalclip.predict.commands:predict_main",
-        "classify images with a trained run",
-        "causalclip.predict.commands:predict_parser",
-    ),
+    "predict": Command("predict.commands:predict_main", "classify images with a trained run"),
     "explain": Command(
-        "causalclip.predict.commands:explain_main",
-        "draw which patches of an image speak for a class",
-        "causalclip.predict.commands:explain_parser",
+        "predict.commands:explain_main", "draw which patches of an image speak for a class"
     ),
     "export": Command(
-        "causalclip.predict.commands:export_main",
-        "write class features and image tower of a trained run",
-        "causalclip.predict.commands:export_parser",
+        "predict.commands:export_main", "write class features and image tower of a trained run"
     ),
     "detect": Command(
-        "causalclip.predict.commands:detect_main",
+        "predict.commands:detect_main",
         "how well a run tells images of another data set from its own",
-        "causalclip.predict.commands:detect_parser",
     ),
     "report": Command(
-        "causalclip.page.command",
+        "page.command",
         "write an HTML page of the results below a folder",
-        "causalclip.page.options:report_parser",
+        parser="page.options:report_parser",
     ),
     "plot": Command(
-        "causalclip.page.plot_command",
+        "page.plot_command",
         "write figures and LaTeX tables of the results below a folder",
-        "causalclip.page.options:plot_parser",
+        parser="page.options:plot_parser",
     ),
-    "data": Command("causalclip.data.command", "list, check, download and export data sets"),
-    "tune": Command(
-        "causalclip.runs.tune",
-        "choose a method's settings on training and validation images",
-        "causalclip.runs.tune:parser",
-    ),
-    "features": Command(
-        "causalclip.runs.features_command",
-        "precompute image features",
-        "causalclip.runs.features_command:parser",
-    ),
-    "cache": Command(
-        "causalclip.engine.cache_size",
-        "list or clear the feature cache",
-        "causalclip.engine.cache_size:parser",
-    ),
-    "check": Command(
-        "causalclip.checks.command",
-        "check that a trainer follows the contract of the runs",
-        "causalclip.checks.command:parser",
-    ),
-    "digest": Command("causalclip.files.digests", "print the sha256 of files"),
-    "convert": Command(
-        "causalclip.runs.convert",
-        "convert a checkpoint of a published trainer",
-        "causalclip.runs.convert:parser",
-    ),
+    "data": Command("data.command", "list, check, download and export data sets", parser=""),
+    "tune": Command("runs.tune", "choose a method's settings on training and validation images"),
+    "features": Command("runs.features_command", "precompute image features"),
+    "cache": Command("engine.cache_size", "list or clear the feature cache"),
+    "check": Command("checks.command", "check that a trainer follows the contract of the runs"),
+    "digest": Command("files.digests", "print the sha256 of files", parser=""),
+    "convert": Command("runs.convert", "convert a checkpoint of a published trainer"),
 }
 HIDDEN = {
     "run ablation": Command(
-        "causalclip.ablation.command", "change the parts of a method one at a time"
+        "ablation.command", "change the parts of a method one at a time", parser=""
     ),
-    "data splits": Command("causalclip.runs.splits_command", "write split files with checksums"),
-    "script": Command("causalclip.runs.scripts", "what scripts/*.sh call"),
+    "data splits": Command("runs.splits_command", "write split files with checksums"),
+    "script": Command("runs.scripts", "what scripts/*.sh call", parser=""),
 }
 
 
@@ -142,14 +118,9 @@ def parser(complete: Collection[str] = ()) -> argparse.ArgumentParser:
     p.add_argument("--version", action="version", version=f"causalclip {causalclip.__version__}")
     commands = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        inner = [_inner(command)] if name in complete and command.parser else []
-        commands.add_parser(name, help=command.help, parents=inner, add_help=not inner)
+        own = command.make_parser() if name in complete else None
+        commands.add_parser(name, help=command.help, parents=[own] if own else [], add_help=not own)
     return p
-
-
-def _inner(command: Command) -> argparse.ArgumentParser:
-    module, function = command.parser.split(":")
-    return getattr(importlib.import_module(module), function)()
 
 
 def _performed(name: str, command: Command, arguments: Sequence[str]) -> int:
@@ -161,10 +132,10 @@ def _performed(name: str, command: Command, arguments: Sequence[str]) -> int:
     print_any_text()
     before, sys.argv = sys.argv, [f"causalclip {name}", *arguments]
     try:
-        if command.parser and arguments[:1] in (["-h"], ["--help"]):  # without its imports
-            _inner(command).parse_args(arguments)
-        module, _, function = command.module.partition(":")
-        status = getattr(importlib.import_module(module), function or "main")(arguments)
+        asks_for_help = arguments[:1] in (["-h"], ["--help"])
+        if asks_for_help and (own := command.make_parser()):  # without the imports of its main
+            own.parse_args(arguments)
+        status = command.main(arguments)
         sys.stdout.flush()  # here, where an error can be said
         return status
     except KeyboardInterrupt:

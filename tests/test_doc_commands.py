@@ -6,7 +6,6 @@ not say what they need (`title="needs data"`) are run for real by tests/test_tut
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import subprocess
@@ -156,9 +155,8 @@ def check_ours(words):
         splits_command.parser().parse_args(words[2:])
     elif words[0] == "data":
         data_command._parse([*words[1:], "--data", "."])
-    elif command and command.parser:
-        module, function = command.parser.split(":")
-        args = flags.parse(words[1:], getattr(importlib.import_module(module), function)())
+    elif command and (parser := command.make_parser()):
+        args = flags.parse(words[1:], parser)
         named = [*getattr(args, "methods", ())] if words[0] != "summarize" else []
         named += words[1:2] if words[0] in ("tune", "convert") else []
         assert {*named} <= {*methods()}
