@@ -51,9 +51,7 @@ FIXED_SETTINGS = [
 def make_world(root: Path, *, blocks: int = 12) -> Path:
     """Write the CLIP and two data sets, of four classes and of one, below `root`; return it.
 
-    Args:
-        root: an empty folder.
-        blocks: depth of both towers; 12 as in ViT-B/16, so that published prompt depths are valid.
+    Both towers have as many `blocks` as ViT-B/16, so that published prompt depths are valid.
     """
     clip = build_clip(
         vision_layers=blocks,

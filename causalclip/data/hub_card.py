@@ -92,9 +92,7 @@ class HubFolder:
     def part_of(self, path: Path, *, folders_only: bool = False) -> str:
         """Return the part of a file; empty if it is in none.
 
-        Args:
-            path: of the file.
-            folders_only: the name of the file itself says nothing, as a picture's.
+        With `folders_only` the name of the file itself says nothing, as a picture's.
         """
         below = path.relative_to(self.folder)
         matching = (s for s, pattern in self.splits if fnmatchcase(below.as_posix(), pattern))

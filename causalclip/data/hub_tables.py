@@ -76,11 +76,7 @@ def unpack(hub: HubFolder, title: str) -> Path:
     """Unpack a folder into the cache, unless that was done; return its table.
 
     Pictures that are files are linked. Images without a label are left out. `complete` tells the
-    parts.
-
-    Args:
-        hub: the folder.
-        title: a name for the folder in the cache.
+    parts. The folder in the cache is named after `title`.
 
     Raises:
         UserError: pyarrow is missing.

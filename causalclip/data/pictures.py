@@ -42,11 +42,8 @@ def is_hidden(name: str) -> bool:
 def find_pictures(folder: str | os.PathLike, suffixes: tuple[str, ...] = PICTURE_SUFFIXES) -> Found:
     """Find the pictures in a folder and the folders below it.
 
-    Hidden files and folders are left out, links are followed, but not to a folder above.
-
-    Args:
-        folder: where to look.
-        suffixes: in lower case, of the names of pictures.
+    Hidden files and folders are left out, links are followed, but not to a folder above. The
+    `suffixes` of pictures are in lower case.
 
     Raises:
         OSError: `folder` or one below cannot be listed.

@@ -38,14 +38,8 @@ class SplitSet(DatasetBase):
     ) -> None:
         """Take the parts as NUM_SHOTS, SUBSAMPLE_CLASSES, SUBSAMPLE_ROUNDING, UNREADABLE say.
 
-        Args:
-            cfg: the configuration.
-            train: training images.
-            val: validation images; may be empty.
-            test: test images.
-            root: the folder that stored paths are relative to.
-            fewshot_dir: where few-shot sets are stored.
-            left_out: files that are not used, path -> reason.
+        `val` may be empty. Few-shot sets are stored in `fewshot_dir`, their paths relative to
+        `root`. `left_out` are files that are not used, path -> reason.
 
         Raises:
             ValueError: for a value of one of the settings that is not allowed.

@@ -173,9 +173,7 @@ SPLIT_ATTRIBUTES = {"train": "train_x", "val": "val", "test": "test"}
 def data_digests(dataset: DatasetBase, root: str | os.PathLike) -> dict[str, str]:
     """Return the sha256 of each split of a data set that is not empty.
 
-    Args:
-        dataset: its items are those that a run reads.
-        root: paths count relative to it, so that data may move.
+    Paths count relative to `root`, so that data may move.
 
     Raises:
         OSError: an image that cannot be read.

@@ -47,11 +47,8 @@ def load_results(root: Path, problems: list[str]) -> dict[Path, Result]:
 def load_runs(root: Path, problems: list[str] | None = None) -> pd.DataFrame:
     """Return one row per result and reading of the method (its variants); empty without any result.
 
-    Of several results of one method, data set and seed, one counts: `counted`.
-
-    Args:
-        root: the folder.
-        problems: takes a message for each result that cannot be read, which is left out.
+    Of several results of one method, data set and seed, one counts: `counted`. `problems` takes a
+    message for each result that cannot be read, which is left out.
 
     Raises:
         ValueError: a results.json that cannot be read, without a list for the message; or results

@@ -94,11 +94,8 @@ def fitting_pairs(
     """Return the settings by which a recipe fits a backbone: image size, and depths.
 
     A depth is kept; in a tower of fewer blocks than the recipe's CLIP it shrinks in proportion.
-
-    Args:
-        backbone: the CLIP; nothing is changed for a configuration of configs/backbones/.
-        recipe: all settings of the recipe, by key.
-        rows: the settings of the method, by key.
+    Nothing is changed for a configuration of configs/backbones/. `recipe` holds all settings, by
+    key, `rows` those of the method.
     """
     if backbone.packaged:
         return {}

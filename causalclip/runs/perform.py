@@ -101,11 +101,7 @@ def source_of(word: str, data: Path | None) -> DataSource:
 
 
 def planned(request: Request, *, dry: bool = False) -> list[Run]:
-    """The runs of a request, checked.
-
-    Args:
-        request: what was asked for.
-        dry: whether nothing will be run, so that no data need be there.
+    """Return the runs of a request, checked; `dry`: nothing will be run, no data need be there.
 
     Raises:
         PlanError: what cannot be run, why, and what can.
@@ -134,10 +130,7 @@ def domains_for(request: Request, root: Path | None) -> Callable[[str], list[str
 def with_data(asked: Request, data: Path | None, *, dry: bool = False) -> Request:
     """Set the folder of the data sets: as given, or $DATA; for bundled sets ./data without one.
 
-    Args:
-        asked: the request.
-        data: the folder that was given.
-        dry: whether nothing will be run, so that no data need be there.
+    With `dry` nothing will be run, and no data need be there.
 
     Raises:
         PlanError: it is not given, or no folder.

@@ -76,11 +76,9 @@ class Run:
 
 
 def plan(request: Request, domains: Callable[[str], Sequence[str]]) -> list[Run]:
-    """Every run, each folder once, a training before its tests.
+    """Return every run of a checked request, each folder once, a training before its tests.
 
-    Args:
-        request: what was asked for; `check` has let it pass.
-        domains: the domains of a data set, called where one is left out in turn.
+    `domains` gives the domains of a data set, where one is left out in turn.
     """
     runs = {}
     for cell in cells(request, domains):

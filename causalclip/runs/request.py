@@ -70,13 +70,7 @@ class Request:
         return dataset.startswith(BUNDLED_DATA)
 
     def recipe_for(self, method: str, dataset: str, shots: str) -> RecipeChoice:
-        """Return the recipe of a method; see `choose_recipe` for the errors.
-
-        Args:
-            method: a trainer.
-            dataset: the data set that is learned on.
-            shots: images a class.
-        """
+        """Return the recipe of a method that learns on a data set; raise as `choose_recipe`."""
         model = self.backbone.model if self.backbone else ""
         cell = (self.recipe_of or self.protocol.name, dataset, shots)
         bundled = self.is_bundled(dataset)

@@ -43,9 +43,7 @@ class Schedule:
     ) -> Iterator[Outcome]:
         """Perform the runs; yield outcomes as they come. After a stop, what is at work ends.
 
-        Args:
-            stop: whether to begin nothing new.
-            each_look: called while runs are at work, every `LOOK_SECONDS`.
+        `each_look` is called every `LOOK_SECONDS` while runs are at work.
         """
         while self.at_work or (self.waiting and not stop.asked):
             if not stop.asked:

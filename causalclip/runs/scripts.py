@@ -55,11 +55,8 @@ SCRIPTS = {
 def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
     """Do what a script asks; 2 for what cannot be run, 1 where a run failed.
 
-    Args:
-        arguments: the script's name without .sh, and its arguments.
-        environment: the variables that its help lists.
-
-    A PlanError is printed, as an error of usage.
+    The arguments are the script's name without .sh and its own, the environment holds the variables
+    that its help lists. A PlanError is printed, as an error of usage.
     """
     name, *words = arguments
     script, given = SCRIPTS[name], {key: value for key, value in environment.items() if value}

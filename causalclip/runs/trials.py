@@ -184,14 +184,10 @@ def suggested(
 def score(
     search: Search, chosen: Mapping[str, Any], folder: Path, report: Callable[[float], None]
 ) -> float:
-    """Return the mean score of a trial over data sets and seeds, in per cent.
+    """Return the mean score over data sets and seeds of a trial's settings, in per cent.
 
-    Args:
-        search: the search.
-        chosen: the trial's settings.
-        folder: of its trainings.
-        report: told the validation accuracy of each epoch and the mean after each training; under
-            base2new the mean alone, as accuracy on trained classes says little about new ones.
+    `report` is told the validation accuracy of each epoch and the mean after each training; under
+    base2new the mean alone, as accuracy on trained classes says little about new ones.
     """
     from scipy.stats import hmean
 
