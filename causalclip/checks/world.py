@@ -51,7 +51,7 @@ FIXED_SETTINGS = [
 def make_world(root: Path, *, blocks: int = 12) -> Path:
     """Write the CLIP and two data sets, of four classes and of one, below `root`; return it.
 
-    Both towers have as many `blocks` as ViT-B/16, so that published prompt depths are valid.
+    Both towers have so many `blocks`; with those of ViT-B/16 published prompt depths are valid.
     """
     clip = build_clip(
         vision_layers=blocks,
