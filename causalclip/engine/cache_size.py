@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -88,14 +88,12 @@ def limit_bytes() -> int:
 
 def entries(folder: Path) -> list[Entry]:
     """Return the files of features, the one used last first; none for a missing folder."""
-    return sorted(_entries(folder), key=lambda entry: entry.used, reverse=True)
-
-
-def _entries(folder: Path) -> Iterator[Entry]:
+    found = []
     for path in folder.glob("*.npy"):
         with suppress(FileNotFoundError):  # another process has just removed it
             stat = path.stat()
-            yield Entry(path, stat.st_size, stat.st_mtime)
+            found.append(Entry(path, stat.st_size, stat.st_mtime))
+    return sorted(found, key=lambda entry: entry.used, reverse=True)
 
 
 def touch(path: Path) -> None:

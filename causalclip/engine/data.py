@@ -104,17 +104,12 @@ def check_printable(names: Iterable[Any], what: str) -> None:
         ValueError: names it; the message begins with `what`.
     """
     for name in names:
-        if not _is_printable(name):
+        is_text = isinstance(name, str) and bool(name.strip()) and not has_controls(name)
+        if not is_text or any(token in name for token in END_TOKENS):
             raise ValueError(
                 f"{what} must be printed text in UTF-8 without {' and '.join(END_TOKENS)}, "
                 f"got {name!r:.80}"
             )
-
-
-def _is_printable(name: Any) -> bool:
-    if not isinstance(name, str) or not name.strip() or any(token in name for token in END_TOKENS):
-        return False
-    return not has_controls(name)
 
 
 def with_preprocessing(cfg: CfgNode) -> CfgNode:

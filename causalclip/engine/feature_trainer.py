@@ -164,10 +164,6 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         if self.fit_class is not None:
             self.check_fit()
 
-    def model_inference(self, images: Tensor) -> Tensor:
-        """Return class log-probabilities (B, K), which Dassl's generic code expects."""
-        return self.predict(images).main.probabilities.clamp_min(1e-12).log()
-
     # Facts
 
     @property

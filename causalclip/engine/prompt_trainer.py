@@ -195,10 +195,6 @@ class PromptTrainer(TrainerX):
         class_bound = not self.knows_other_classes(self.settings)
         self.checkpointer.load(directory, epoch, class_bound=class_bound)
 
-    def model_inference(self, images: Tensor) -> Tensor:
-        """Return class log-probabilities (B, K), which Dassl's generic code expects."""
-        return self.predict(images).main.probabilities.clamp_min(1e-12).log()
-
     # Facts
 
     @property

@@ -20,7 +20,7 @@ from causalclip.errors import sentence
 from causalclip.records.results import RESULTS_FILE
 from causalclip.runs.plan import Run
 from causalclip.runs.schedule import Schedule, Stop
-from causalclip.runs.state import State, refusal, state_of
+from causalclip.runs.state import State, state_of
 from causalclip.runs.worker import Outcome
 
 FIELDS = ("method", "data", "target", "shots", "settings", "seed", "part")
@@ -192,7 +192,6 @@ def print_commands(runs: Sequence[Run]) -> None:
 def _state(run: Run) -> State | str:
     """Return the state of a run, or why it cannot be run."""
     try:
-        state = state_of(run)
-        return refusal(run) if state is State.OTHER else state
+        return state_of(run)
     except (ValueError, OSError) as error:  # a plan may do without data
         return sentence(error)

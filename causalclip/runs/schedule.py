@@ -14,7 +14,7 @@ from typing import Any
 from causalclip.records.results import RESULTS_FILE
 from causalclip.runs.executor import ATTEMPTS, Executor
 from causalclip.runs.plan import Run
-from causalclip.runs.state import State, refusal, state_of
+from causalclip.runs.state import State, state_of
 from causalclip.runs.worker import Outcome, Show, perform_run
 
 BUSY_SECONDS = 2.0
@@ -85,8 +85,8 @@ class Schedule:
             return Outcome(run, "failed", str(error))
         if state is State.FINISHED:
             return Outcome(run, "skipped")
-        if state is State.OTHER:
-            return Outcome(run, "failed", refusal(run))
+        if isinstance(state, str):
+            return Outcome(run, "failed", state)
         if run.trained is not None and not (run.trained / RESULTS_FILE).is_file():
             return Outcome(run, "waiting", "its training has no result")
         return None

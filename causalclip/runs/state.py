@@ -1,4 +1,4 @@
-"""State of a run's folder: empty, a part, its result, a stale result, or another run."""
+"""State of a run's folder: empty, a part, its result, a stale result, or another run's."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ class State(Enum):
     TO_RUN = "to run"
     FINISHED = "finished"
     STALE = "to run again: its training has changed"
-    OTHER = "another run is there"
 
 
-def state_of(run: Run) -> State:
-    """Return what a run's folder holds, by its run.json and results.json.
+def state_of(run: Run) -> State | str:
+    """Return what a run's folder holds, by its run.json and results.json; or its `refusal`.
 
     Raises:
         ValueError: a run.json that is damaged or of another schema, or wrong data.
         OSError: data that cannot be read.
     """
     recorded = read_run(run.folder)
-    if refusal(run):
-        return State.OTHER
+    if reason := refusal(run):
+        return reason
     if not has_result(run.folder) or recorded is None:
         return State.TO_RUN
     if run.trained is not None and recorded.model != model_digest(run.trained):

@@ -72,7 +72,7 @@ def test_a_test_is_stale_once_its_training_was_done_again(pair):
 def test_a_folder_with_other_settings_is_neither_skipped_nor_overwritten(pair):
     train, _ = pair
     leave(train, **{"OPTIM.MAX_EPOCH": 99})
-    assert state_of(train) is State.OTHER
+    assert "holds another run" in state_of(train)
     with pytest.raises(PlanError, match=r"holds another run: OPTIM.MAX_EPOCH is 99 there, \d+ he"):
         perform.check_free(pair)
 
@@ -104,7 +104,7 @@ def test_a_finished_run_on_data_that_have_changed_is_refused_by_name(on_pictures
     assert state_of(on_pictures()) is State.FINISHED
     (tmp_path / "mine/test/ant/0.png").write_bytes((tmp_path / "mine/test/ant/1.png").read_bytes())
     run = on_pictures()
-    assert state_of(run) is State.OTHER
+    assert "holds a run on other" in state_of(run)
     said = f"{run.folder} holds a run on other data: the images or labels of test in"
     with pytest.raises(PlanError, match=said):
         perform.check_free([run])
