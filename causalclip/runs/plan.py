@@ -14,12 +14,9 @@ from causalclip.data.catalogue import BUNDLED
 from causalclip.records.identity import counted_value
 from causalclip.runs.backbones import NamedBackbone, words_of
 from causalclip.runs.protocols import ALL_IMAGES, Part
-from causalclip.runs.recipes import (
-    CONFIGS,
-    Recipes,
-    recipes_of,
-)
+from causalclip.runs.recipes import CONFIGS, Recipes, recipes_of
 from causalclip.runs.request import Request, settings_for, wanted_parts
+from causalclip.settings.check import flatten
 from causalclip.settings.table import changes_results
 
 if TYPE_CHECKING:
@@ -35,7 +32,11 @@ class Cell:
     seed: str
     shots: str
     recipe: str
-    recipe_file: Path
+    """Its name."""
+    files: tuple[Path, ...]
+    """Configurations of the recipe and the backbone, in the order in which they override."""
+    pairs: tuple[str, ...]
+    """KEY VALUE pairs of the recipe in addition to them, and those that fit it to the backbone."""
     source: str
     target: str = ""
     sources: tuple[str, ...] = ()
@@ -95,34 +96,32 @@ def cells(request: Request, domains: Callable[[str], Sequence[str]]) -> Iterator
         for dataset in request.datasets or (request.source,):
             for method in request.methods:
                 for shots in request.all_shots:
-                    yield from _cells(
-                        request, left_out.get(dataset, ()), method, dataset, seed, shots
-                    )
+                    cell = _cell(request, method, dataset, seed, shots)
+                    domains_left_out = left_out.get(dataset, ())
+                    if not domains_left_out:
+                        yield cell
+                    for target in domains_left_out:
+                        others = tuple(other for other in domains_left_out if other != target)
+                        yield replace(cell, target=target, sources=others)
 
 
-def _cells(
-    request: Request,
-    domains: Sequence[str],
-    method: str,
-    dataset: str,
-    seed: str,
-    shots: str,
-) -> Iterator[Cell]:
-    protocol, recipes = request.protocol, recipes_of(method)
+def _cell(request: Request, method: str, dataset: str, seed: str, shots: str) -> Cell:
+    from causalclip.runs.configuration import cfg_from  # imports torch
+
+    protocol, recipes, backbone = request.protocol, recipes_of(method), request.backbone
     learned_on = request.source if protocol.transfers else dataset
     choice = request.recipe_for(method, learned_on, shots)
-    file = choice.file or Path()
-    cell = Cell(method, dataset, seed, shots, choice.name, file, request.source)
-    pairs, known = settings_for(request, method), _recipe_values(request, cell)
+    files = tuple(filter(None, (choice.file, backbone and backbone.file)))
+    extra = recipes.extra_settings(protocol.name, learned_on, shots)
+    pairs = (*_fitting(backbone, method, choice.file), *extra)
+    cell = Cell(method, dataset, seed, shots, choice.name, files, pairs, request.source)
+    data = data_file(request, dataset)
+    known = dict(flatten(cfg_from([*([data] if data else []), *files], pairs)))
+    given = settings_for(request, method)
     if protocol.name == "fewshot" and recipes.fewshot_folder:
-        cell = replace(cell, context=_fewshot_folder(recipes, method, pairs, known))
-        pairs = _without(pairs, recipes.variables.values())
-    cell = replace(cell, variant=variant_name(pairs, known))
-    if not domains:
-        yield cell
-    for target in domains:
-        others = tuple(domain for domain in domains if domain != target)
-        yield replace(cell, target=target, sources=others)
+        cell = replace(cell, context=_fewshot_folder(recipes, method, given, known))
+        given = _without(given, recipes.variables.values())
+    return replace(cell, variant=variant_name(given, known))
 
 
 def _fewshot_folder(
@@ -140,16 +139,6 @@ def _without(pairs: Sequence[str], keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(word for pair in kept for word in pair)
 
 
-def _recipe_values(request: Request, cell: Cell) -> Mapping[str, Any]:
-    """Return all settings of a cell without the user's KEY VALUE pairs."""
-    from causalclip.runs.configuration import cfg_from  # imports torch
-    from causalclip.settings.check import flatten
-
-    file = data_file(request, cell.dataset)
-    files = [*([file] if file else []), *_configs(request, cell)]
-    return dict(flatten(cfg_from(files, _recipe_settings(request, cell))))
-
-
 def _run(request: Request, cell: Cell, part: Part) -> Run:
     trained = _folder(request, cell, request.protocol.part(part.tests)) if part.tests else None
     if part.tests and request.load_epoch:
@@ -160,42 +149,27 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
     dataset = request.source if part.on_source else cell.dataset
     own = request.own.get(dataset)
     root = own.settings["DATASET.ROOT"] if own else str(request.data)
+    domains = ("--source-domains", *cell.sources, "--target-domains", cell.target)
+    data = data_file(request, dataset)
     arguments = [
-        *_domain_flags(cell),  # these lists end at the next flag
+        *(domains if cell.target else ()),  # these lists end at the next flag
         *("--protocol", protocol, "--part", part.name),
         *("--root", root, "--output-dir", str(folder)),
         *("--seed", cell.seed, "--trainer", cell.method),
-        *_files(request, cell, dataset),
+        *(("--dataset-config-file", str(data)) if data else ()),
+        *(word for path in cell.files for word in ("--config-file", str(path))),
         *_model(request, trained),
         *(words_of(own_settings(own)) if own else ()),
         *(cell.fill(word, part.name) for word in part.settings),
-        *_recipe_settings(request, cell),
+        *cell.pairs,
         *map(cell.of_this, settings_for(request, cell.method)),
     ]
-    draws = _drawn(request, dataset)
-    return Run(protocol, part.name, folder, tuple(arguments), trained, draws)
-
-
-def _drawn(request: Request, dataset: str) -> Path | None:
-    """Where a bundled data set is, or will be."""
-    folders = (facts.folder for facts in BUNDLED if facts.config == dataset)
-    return next((request.data / folder for folder in folders), None)
+    drawn = (request.data / facts.folder for facts in BUNDLED if facts.config == dataset)
+    return Run(protocol, part.name, folder, tuple(arguments), trained, next(drawn, None))
 
 
 def _folder(request: Request, cell: Cell, part: Part) -> Path:
     return request.results / cell.fill(part.folder, part.name)
-
-
-def _domain_flags(cell: Cell) -> list[str]:
-    if not cell.target:
-        return []
-    return ["--source-domains", *cell.sources, "--target-domains", cell.target]
-
-
-def _files(request: Request, cell: Cell, dataset: str) -> list[str]:
-    file = data_file(request, dataset)
-    configs = (word for path in _configs(request, cell) for word in ("--config-file", str(path)))
-    return [*(("--dataset-config-file", str(file)) if file else ()), *configs]
 
 
 def data_file(request: Request, dataset: str) -> Path | None:
@@ -214,12 +188,6 @@ def own_settings(source: DataSource) -> dict[str, Any]:
     return {**settings, "DATASET.TITLE": source.name}
 
 
-def _configs(request: Request, cell: Cell) -> list[Path]:
-    """The method's configurations in the order in which they override one another."""
-    backbone = request.backbone.file if request.backbone else None
-    return [cell.recipe_file, *([backbone] if backbone else [])]
-
-
 def _model(request: Request, trained: Path | None) -> list[str]:
     if trained is None:
         return []
@@ -227,20 +195,13 @@ def _model(request: Request, trained: Path | None) -> list[str]:
     return ["--eval-only", "--model-dir", str(trained), *epoch]
 
 
-def _recipe_settings(request: Request, cell: Cell) -> tuple[str, ...]:
-    learned_on = request.source if request.protocol.transfers else cell.dataset
-    recipes = recipes_of(cell.method)
-    extra = recipes.extra_settings(request.protocol.name, learned_on, cell.shots)
-    return (*_fitting(request.backbone, cell.method, cell.recipe_file), *extra)
-
-
-def _fitting(backbone: NamedBackbone | None, method: str, recipe: Path) -> tuple[str, ...]:
+def _fitting(backbone: NamedBackbone | None, method: str, recipe: Path | None) -> tuple[str, ...]:
     """Return the KEY VALUE pairs by which a recipe fits a backbone that it was not written for."""
     if backbone is None or backbone.packaged:
         return ()
     from causalclip.runs.configuration import fitted  # imports torch
 
-    return words_of(fitted(backbone, method, [recipe]))
+    return words_of(fitted(backbone, method, [recipe] if recipe else []))
 
 
 def recipe_notes(request: Request) -> list[str]:
@@ -250,7 +211,7 @@ def recipe_notes(request: Request) -> list[str]:
         for dataset in request.learned_on:
             for shots in request.all_shots:
                 choice = request.recipe_for(method, dataset, shots)
-                pairs = _fitting(request.backbone, method, choice.file or Path())
+                pairs = _fitting(request.backbone, method, choice.file)
                 named = {"MODEL.BACKBONE.NAME", request.backbone and request.backbone.model}
                 kept = " ".join(word for word in pairs if word not in named)
                 changed = f"; changed to fit it: {kept}" if kept else ""
