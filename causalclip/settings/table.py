@@ -274,7 +274,7 @@ _OPTIM = {
     "RMSPROP_ALPHA": _toolkit(_PROBABILITY, "Smoothing constant of rmsprop."),
     "ADAM_BETA1": _toolkit(number(0, 1, open_high=True), "First beta of adam."),
     "ADAM_BETA2": _toolkit(number(0, 1, open_high=True), "Second beta of adam."),
-    "STAGED_LR": _toolkit(boolean(), "Use another rate for new layers."),
+    "STAGED_LR": _toolkit(boolean(), "Use another rate for new layers; Dassl's alone."),
     "NEW_LAYERS": _toolkit(list_of(text(), least=0), "Names of the new layers."),
     "BASE_LR_MULT": _toolkit(number(0), "Factor of the rate of all other layers."),
     "LR_SCHEDULER": _toolkit(
