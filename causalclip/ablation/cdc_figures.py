@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from causalclip.ablation.tables import Row
-from causalclip.plots.run_plots import draw_histograms
+from causalclip.plots.panels import draw_panels
+from causalclip.plots.run_plots import histogram_panels
 from causalclip.plots.style import series_colour
 from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
 from causalclip.records.results import RESULTS_FILE, Result
@@ -71,7 +72,7 @@ def pair_cosines(row: Row, part: str) -> np.ndarray:
 def uncertainties(rows: Sequence[Row], split: str) -> dict[str, Figure]:
     """Draw the distribution of the uncertainty of right, wrong and new-class images."""
     figure = Figure(figsize=(4.5, 3.4))
-    draw_histograms(figure, uncertainty_groups(rows[0], split))
+    draw_panels(figure, histogram_panels(uncertainty_groups(rows[0], split)))
     return {"uncertainty": figure}
 
 

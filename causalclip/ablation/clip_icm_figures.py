@@ -22,7 +22,8 @@ from causalclip.icm.config import Head
 from causalclip.icm.projection import InvariantProjection
 from causalclip.icm.search import classifier_for, folds_for, grid_of
 from causalclip.icm.selection import Choice, correct_mask, per_cent
-from causalclip.plots.run_plots import draw_choice, draw_spectrum
+from causalclip.plots.panels import draw_panels
+from causalclip.plots.run_plots import draw_choice, spectrum_panels
 from causalclip.plots.style import MARKERS, PALETTE, series_colour
 from causalclip.records.results import RESULTS_FILE, Result
 from causalclip.runs.plan import Run
@@ -58,7 +59,7 @@ def spectra(rows: Sequence[Row], _split: str) -> dict[str, Figure]:
     runs = rows[0].runs
     figure = Figure(figsize=(3.4 * len(runs), 3.2))
     for part, run in zip(figure.subfigures(1, len(runs), squeeze=False)[0], runs, strict=True):
-        draw_spectrum(part, heads_of(result_of(run)))
+        draw_panels(part, spectrum_panels(heads_of(result_of(run))))
         part.suptitle(f"{left_out_domain(run)} left out")
     return {"spectrum": figure}
 

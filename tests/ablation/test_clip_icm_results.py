@@ -147,7 +147,7 @@ def test_embeddings_and_spectrum_are_drawn_of_a_run(real):
     by_class, by_domain = figures["embeddings_pca"].axes[:2]
     assert len(figures["embeddings_pca"].axes) >= 4  # before, and after one of the readings' choice
     assert len(by_class.collections) == 10 and len(by_domain.collections) == 3
-    (line, kept, *_) = figures["spectrum"].subfigs[0].axes[0].lines
+    (kept, line, *_) = figures["spectrum"].subfigs[0].axes[0].lines
     head = Result.read(real.runs[0].folder / "results.json").details["heads"]["zeroshot"]
     assert line.get_ydata().tolist() == head["spectrum"]
     assert kept.get_xdata()[0] == head["choice"]["dim_inv"] + 0.5
