@@ -64,6 +64,28 @@ def build_seeded_dataset(cfg: CfgNode) -> DatasetBase:
         return build_dataset(cfg)
 
 
+def views_kept(cfg: CfgNode) -> int:
+    """Return DATALOADER.VIEWS_KEPT, which a host's configuration may lack."""
+    return cfg.DATALOADER.get("VIEWS_KEPT", 0)
+
+
+def check_views_kept(cfg: CfgNode, *, encodable: bool) -> None:
+    """Raise for DATALOADER.VIEWS_KEPT where training images cannot be encoded once.
+
+    Raises:
+        ValueError: not `encodable`, or draws that do not repeat.
+    """
+    if not (views := views_kept(cfg)):
+        return
+    if not encodable:
+        raise ValueError(
+            "DATALOADER.VIEWS_KEPT must be 0 for a method that learns in the image tower or has a "
+            f"view for each template, as {cfg.TRAINER.NAME} here, got {views}"
+        )
+    if (draws := cfg.DATALOADER.DRAWS) != "item":
+        raise ValueError(f"DATALOADER.VIEWS_KEPT {views} needs DATALOADER.DRAWS item, got {draws}")
+
+
 def attach_classes(trainer: Any, classnames: Sequence[str]) -> None:
     """Set K classes, in the order of their labels, and the test transform, without a data set."""
     cfg = trainer.cfg

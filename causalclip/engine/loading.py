@@ -16,6 +16,7 @@ import torch
 from dassl.data.datasets import Datum
 from dassl.utils import read_image
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
 
@@ -73,14 +74,18 @@ class Epochs:
         self.part: Callable[[list[Place]], list[Place]] = list  # what of a batch is loaded
         self.done = 0  # batches of the next pass that were trained before a stop
         self._batches: tuple[int, list[list[Place]]] = (-1, [])
-        self._loader = DataLoader(
-            self.dataset,
-            batch_sampler=_Batches(self),
-            num_workers=loader.num_workers,
-            pin_memory=loader.pin_memory,
-            persistent_workers=loader.num_workers > 0,
+        self._options: dict[str, Any] = {"pin_memory": loader.pin_memory}
+        if loader.num_workers:
+            self._options |= {"num_workers": loader.num_workers, "persistent_workers": True}
+        self._loader = self._new_loader(self.dataset, _Batches(self))
+
+    def _new_loader(self, items: Dataset, batches: Any) -> DataLoader:
+        return DataLoader(
+            items,
+            batch_sampler=batches,
             worker_init_fn=outlive_signals,
             generator=torch.Generator(),  # else it draws from the training's stream
+            **self._options,
         )
 
     def __len__(self) -> int:
@@ -92,6 +97,21 @@ class Epochs:
         yield from [None] * self.done
         yield from self._loader
         self.epoch, self.done = self.epoch + 1, 0
+
+    @torch.no_grad()
+    def encode(self, encode: Callable[[Tensor], Tensor], views: int) -> None:
+        """Encode `views` views of each image now; yield their features (E,) in place of images.
+
+        `encode` maps images (B, 3, H, W) to features (B, E). Epoch e has view e modulo `views`.
+        """
+        places = [(view, index) for view in range(views) for index in range(len(self.dataset))]
+        batches = [places[i : i + self.batch_size] for i in range(0, len(places), self.batch_size)]
+        loader = self._new_loader(self.dataset, batches)
+        features = torch.cat([encode(batch["img"]).cpu() for batch in loader])
+        self.close()
+        self._options = {"pin_memory": self._options["pin_memory"]}
+        items = EncodedViews(self.dataset, features.unflatten(0, (views, -1)))
+        self._loader = self._new_loader(items, _Batches(self))
 
     def close(self) -> None:
         """End the workers now: at the interpreter's end they would be killed."""
@@ -144,17 +164,21 @@ class Images(Dataset):
     def __len__(self) -> int:
         return len(self.data_source)
 
-    def __getitem__(self, place: Place) -> dict[str, Any]:
-        """Return one image as it looks in an epoch; the random generators stay as they were."""
-        epoch, index = place
+    def facts(self, index: int) -> dict[str, Any]:
+        """Return what a batch holds of an image beside its pixels."""
         item = self.data_source[index]
-        image = self.decoded.read(index, item.impath)
-        shown = {
+        return {
             "label": item.label,
             "domain": item.domain,
             "impath": item.impath,
             "index": index,
         }
+
+    def __getitem__(self, place: Place) -> dict[str, Any]:
+        """Return one image as it looks in an epoch; the random generators stay as they were."""
+        epoch, index = place
+        image = self.decoded.read(index, self.data_source[index].impath)
+        shown = self.facts(index)
         with generators_kept():
             shown |= self._views(image, epoch, index)
         if self.plain is not None:
@@ -173,6 +197,19 @@ class Images(Dataset):
                 several if self.times > 1 else several[0]
             )
         return views
+
+
+class EncodedViews(Dataset):
+    """Image dictionaries as those of `Images`, with features (E,) in place of the image."""
+
+    def __init__(self, images: Images, features: Tensor) -> None:
+        """Hold the features (V, N, E) of V views of the N images."""
+        self.images, self.features = images, features
+
+    def __getitem__(self, place: Place) -> dict[str, Any]:
+        epoch, index = place
+        feature = self.features[epoch % len(self.features), index]
+        return {**self.images.facts(index), "img": feature}
 
 
 class DecodedImages:

@@ -23,7 +23,7 @@ from causalclip.engine.calibration import PostHocCalibration
 from causalclip.engine.checkpoint_file import load_initial
 from causalclip.engine.checkpoints import Checkpointer
 from causalclip.engine.contexts import Context
-from causalclip.engine.data import attach_classes, attach_data
+from causalclip.engine.data import attach_classes, attach_data, check_views_kept, views_kept
 from causalclip.engine.distributed import average, divided, from_main, is_main
 from causalclip.engine.draws import training_seed
 from causalclip.engine.evaluation import evaluate
@@ -90,7 +90,9 @@ class PromptTrainer(TrainerX):
         if self.given_classnames is not None:
             attach_classes(self, self.given_classnames)
             return
-        attach_data(self, self.train_views())
+        views = self.train_views()
+        check_views_kept(self.cfg, encodable=views is None and self.image_tower_untouched)
+        attach_data(self, views)
         self.train_loader_x = divided(self.train_loader_x)
 
     def build_model(self) -> None:
@@ -142,6 +144,8 @@ class PromptTrainer(TrainerX):
         """Resume where there is a checkpoint, and start the clock."""
         super().before_train()
         self.session.start()
+        if (views := views_kept(self.cfg)) and self.start_epoch < self.max_epoch:
+            self.train_loader_x.encode(self.backbone.encode, views)
 
     def before_epoch(self) -> None:
         """Let the loader draw this epoch, from the batch on that a stopped run had reached."""
@@ -298,7 +302,12 @@ class PromptTrainer(TrainerX):
         return (self.feature_logits if self.image_tower_untouched else self.logits)(inputs, text)
 
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """Return (B, E) of images (B, 3, H, W); no graph where the image tower has no prompts."""
+        """Return (B, E) of images (B, 3, H, W); no graph where the image tower has no prompts.
+
+        Under DATALOADER.VIEWS_KEPT `images` are their features (B, E) already.
+        """
+        if images.dim() == 2:
+            return images
         with torch.set_grad_enabled(torch.is_grad_enabled() and prompts.touches_image_tower):
             return encode_prompted_image(self.clip, images, prompts)
 

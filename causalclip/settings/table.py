@@ -238,6 +238,11 @@ _DATALOADER = {
     "DECODED_MB": Setting(
         512, integer(0, 10_000_000), "Decoded training images to keep, in MB.", neutral=SPEED
     ),
+    "VIEWS_KEPT": Setting(
+        0,
+        integer(0, 1000),
+        "Augmented views an image to encode once and train on; 0: new views in every epoch.",
+    ),
 }
 
 _MODEL = {

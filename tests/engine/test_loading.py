@@ -288,3 +288,50 @@ def test_of_two_workers_that_decode_the_same_picture_one_keeps_it(photos, monkey
 def test_a_spawned_worker_gets_a_store_that_keeps_nothing(photos):
     copy = pickle.loads(pickle.dumps(DecodedImages(len(photos), 2**20)))
     assert copy.read(0, photos[0].impath).size == (30, 20) and copy.used == 0
+
+
+ENCODED = ["DATALOADER.VIEWS_KEPT", 2, "INPUT.TRANSFORMS", ["random_resized_crop", "normalize"]]
+
+
+@pytest.mark.parametrize("name", ["CoOp", "KgCoOp", "ProGrad", "TCP", "CoCoOp", "CLIP_Adapter"])
+def test_views_that_are_encoded_once_train_as_the_same_views_encoded_anew(
+    name, make_trainer, tmp_path
+):
+    kept, fresh = (
+        make_trainer(name, tmp_path / folder, *options, *ITEM, "OPTIM.MAX_EPOCH", 2)
+        for folder, options in (("kept", ENCODED), ("fresh", ENCODED[2:]))
+    )
+    kept.train(), fresh.train()
+    with torch.no_grad():
+        images = torch.stack([kept.test_loader.dataset[i]["img"] for i in range(4)])
+        torch.testing.assert_close(kept.logits(images), fresh.logits(images), rtol=0, atol=1e-3)
+
+
+def test_an_epoch_has_the_view_of_its_number_modulo_the_views_kept(epochs):
+    kept, fresh = epochs(Everything()), epochs(Everything())
+    kept.encode(lambda drawn: 2 * drawn, 2)
+    by_place = {}
+    for epoch in range(2):
+        fresh.epoch = epoch
+        batches = [fresh.dataset[epoch, index]["img"] for index in range(10)]
+        by_place |= {(epoch, index): view for index, view in enumerate(batches)}
+    for epoch in range(5):
+        assert kept.epoch == epoch
+        indices, features = seen(kept, 1)
+        expected = [2 * by_place[epoch % 2, int(index)] for index in indices]
+        assert torch.equal(features, torch.stack(expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        ("MaPLe", [], "must be 0 for a method that learns in the image tower"),
+        ("CDC", ["TRAINER.CDC.VISION", "none"], "as CDC here, got 2"),
+        ("CoOp", ["DATALOADER.DRAWS", "dassl"], "needs DATALOADER.DRAWS item, got dassl"),
+    ],
+)
+def test_views_that_cannot_be_encoded_once_are_refused(
+    name, option, message, make_trainer, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(name, tmp_path, *ENCODED, *ITEM, *option)
