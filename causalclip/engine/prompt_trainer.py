@@ -23,7 +23,7 @@ from causalclip.engine.calibration import PostHocCalibration
 from causalclip.engine.checkpoint_file import load_initial
 from causalclip.engine.checkpoints import Checkpointer
 from causalclip.engine.contexts import Context
-from causalclip.engine.data import attach_classes, attach_data, check_views_kept, views_kept
+from causalclip.engine.data import attach_classes, attach_data, check_views_kept
 from causalclip.engine.distributed import average, divided, from_main, is_main
 from causalclip.engine.draws import training_seed
 from causalclip.engine.evaluation import evaluate
@@ -144,8 +144,6 @@ class PromptTrainer(TrainerX):
         """Resume where there is a checkpoint, and start the clock."""
         super().before_train()
         self.session.start()
-        if (views := views_kept(self.cfg)) and self.start_epoch < self.max_epoch:
-            self.train_loader_x.encode(self.backbone.encode, views)
 
     def before_epoch(self) -> None:
         """Let the loader draw this epoch, from the batch on that a stopped run had reached."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from causalclip.engine import stopping
+from causalclip.engine.data import views_kept
 from causalclip.engine.distributed import from_all, is_main, world_size
 from causalclip.engine.loading import Epochs
 from causalclip.records.results import peak_memory_mb, training_cost
@@ -28,8 +29,12 @@ class TrainingSession:
         self._start = 0.0
 
     def start(self) -> None:
-        """Start the clock."""
+        """Start the clock; encode the training images under DATALOADER.VIEWS_KEPT."""
         self._start = time.perf_counter()
+        trainer, loader = self.trainer, self.trainer.train_loader_x
+        views = views_kept(trainer.cfg)
+        if views and isinstance(loader, Epochs) and trainer.start_epoch < trainer.max_epoch:
+            loader.encode(trainer.backbone.encode, views)
 
     def begin_epoch(self) -> None:
         """Let the loader draw this epoch, from the batch on that a stopped run had reached."""
