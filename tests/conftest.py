@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import importlib
 import os
@@ -33,6 +34,8 @@ def pytest_configure(config):
     number = config.getoption("--faults")
     given = {"deadline": None, "suppress_health_check": list(HealthCheck)}
     settings.register_profile("faults", max_examples=number, **given)
+    settings.register_profile("any machine", deadline=None)
+    settings.load_profile("any machine")
 
 
 def pytest_sessionstart(session):
@@ -52,6 +55,29 @@ def feature_cache(tmp_path_factory):
     """Image features go to a folder of this test run, not to the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAUSALCLIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def each_clip_built_once():
+    """A trainer gets a copy of the CLIP of a file that was loaded before."""
+    from causalclip.clip.backbone import BUNDLED_CLIPS
+    from causalclip.engine import frozen_clip
+
+    kept, load = {}, frozen_clip.load_clip
+
+    def copied(name, *, device="cpu", **how):
+        path = Path(BUNDLED_CLIPS.get(name, name))
+        if not path.is_file():
+            return load(name, device=device, **how)
+        stat = path.stat()
+        key = (str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size, *sorted(how.items()))
+        if key not in kept:
+            kept[key] = load(name, **how)
+        return copy.deepcopy(kept[key]).to(device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frozen_clip, "load_clip", copied)
         yield
 
 

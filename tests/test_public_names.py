@@ -20,14 +20,11 @@ def child(code: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **options)
 
 
-def test_importing_the_package_takes_no_torch_and_a_fraction_of_a_second():
-    code = (
-        "import sys, time; start = time.process_time(); import causalclip;"
-        "print(time.process_time() - start, 'torch' in sys.modules, 'numpy' in sys.modules)"
-    )
-    seconds, *loaded = child(code, check=True).stdout.split()
-    assert float(seconds) < 0.3
-    assert loaded == ["False", "False"]
+def test_importing_the_package_imports_hardly_anything():
+    code = "import sys; before = {*sys.modules}; import causalclip; print({*sys.modules} - before)"
+    imported = ast.literal_eval(child(code, check=True).stdout)
+    assert "causalclip" in imported
+    assert len(imported) < 20  # 6, and what else Python itself may need for them
 
 
 @pytest.mark.parametrize("name", causalclip.__all__)

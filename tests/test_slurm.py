@@ -22,7 +22,7 @@ ON="$options" exec "$@"
     "hostname": '[[ $1 == --ip-address ]] && echo 127.0.1.1 || echo "fd00::7 10.0.0.7 172.17.0.1"',
     "ray": '[[ $1 == health-check ]] || echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN|$ON|$*" >> "$CALLS"',
     "causalclip": """
-for _ in {1..100}; do
+for _ in {1..2000}; do
     [[ $(wc -l < "$CALLS") == "$STARTED" ]] && break
     sleep 0.05
 done
@@ -51,7 +51,7 @@ def submitted(tmp_path):
         }
         (tmp_path / "calls.txt").touch()
         command = ["bash", str(SCRIPT), "base2new", "--data", "a b"]
-        status = subprocess.run(command, env={**os.environ, **facts}, timeout=60).returncode
+        status = subprocess.run(command, env={**os.environ, **facts}, timeout=600).returncode
         calls = [line.split("|") for line in (tmp_path / "calls.txt").read_text().splitlines()]
         return status, sorted(calls, key=lambda call: call[2])
 

@@ -53,7 +53,7 @@ def dempster_over_sets(evidence):
     return n_classes * belief / combined[everything], 1 - agreement
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n_templates=st.integers(1, 5),
     n_classes=st.integers(2, 6),
@@ -98,7 +98,7 @@ def test_one_witness_heard_four_times_counts_once_under_the_smallest_discount():
     torch.testing.assert_close(fuse(same, discount=1 / 4), same[0], **FP64)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), discount=st.floats(1 / 3, 1))
 def test_no_discount_changes_the_predicted_class(seed, discount):
     evidence = random_evidence(8, 3, 5, seed=seed)

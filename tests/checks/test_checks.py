@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from dassl.engine import TRAINER_REGISTRY
+from small_world import BLOCKS, METHODS, recipe
 
-import causalclip.trainers
 from causalclip import check_trainer, plugin
 from causalclip.checks import command, trainer
 from causalclip.checks.checks import TRAINER_CHECKS, CheckFailed
@@ -21,27 +21,14 @@ from causalclip.checks.world import Subject, make_world
 from causalclip.trainers.coop import CoOp
 from causalclip.trainers.linear_probe import LinearProbe
 
-METHODS = sorted(
-    kind.__name__
-    for module in plugin.modules_of(causalclip.trainers)
-    for kind in plugin.methods_of(module)
-)
-CONFIGS = Path(__file__).parents[2] / "configs" / "trainers"
 REFUSES_OTHER_CLASSES = {"LPPlusPlus", "LinearProbe", "TipAdapter", "TipAdapterF"}
-FEWER = {  # choices to try than in the method's own configuration
-    "CLIP_ICM": "SELECT: fixed, DIM_INV: 16, DRAWS: 4",
-    "GDA": "AUGMENT_EPOCHS: 2",
-    "ProLIP": "AUGMENT_EPOCHS: 2, STEPS: 4",
-    "TipAdapter": "AUGMENT_EPOCHS: 2, SEARCH_STEP: [5, 5]",
-    "TipAdapterF": "AUGMENT_EPOCHS: 2, SEARCH_STEP: [5, 5]",
-}
 LEARNS_NOTHING = {"TDA", "ZeroshotCLIP", "ZeroshotCLIP2"}
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     plugin.register_all()
-    return make_world(tmp_path_factory.mktemp("world"), blocks=4)
+    return make_world(tmp_path_factory.mktemp("world"), blocks=BLOCKS)
 
 
 @pytest.fixture(autouse=True)
@@ -53,11 +40,7 @@ def registry_as_before(monkeypatch):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_registered_trainer_passes(name, world, tmp_path):
-    files = [min((CONFIGS / name).glob("tiny*.yaml"))]
-    if name in FEWER:
-        files.append(tmp_path / "fewer.yaml")
-        files[1].write_text(f"TRAINER: {{{name.upper()}: {{{FEWER[name]}}}}}")
-    results = {each.check: each for each in outcomes(name, world, list(map(str, files)))}
+    results = {each.check: each for each in outcomes(name, world, recipe(name, tmp_path))}
     assert [str(each) for each in results.values() if each.verdict == "fail"] == []
     without = {check for check, each in results.items() if each.verdict == "not applicable"}
     assert without == ({"resume"} if name in LEARNS_NOTHING else set())

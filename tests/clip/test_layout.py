@@ -45,7 +45,7 @@ def test_a_word_that_reads_like_the_placeholder_is_no_prompt():
     assert (layout.ids == texts.tokens[1, 2]).sum() == 1 and len(layout.prompted) == 2
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(1, 3), max_size=6), min_size=1, max_size=6))
 def test_every_text_can_be_read_back(words):
     tokens = rows(*([START, *text, END] for text in words))

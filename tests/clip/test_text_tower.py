@@ -64,7 +64,7 @@ def test_names_of_any_length(model, words):
     assert_equal_in_value_and_gradient(model, texts, prompts(2, 4, depth=2))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     names=st.lists(st.sampled_from(["cat", "a b", "one two three", "x y z u v w"]), min_size=1),
     heads=st.sampled_from([1, 2, 4]),

@@ -213,10 +213,8 @@ def test_the_result_of_a_child_comes_back_whole():
 def test_a_child_that_fails_or_reaches_a_limit_is_named(work, limits, message):
     if "memory" in message and not Path("/proc/self/statm").exists():
         pytest.skip("bounded on Linux only")
-    begun = time.monotonic()
     with pytest.raises(ValueError, match=message):
         run_limited(work, limits)
-    assert time.monotonic() - begun < 30
 
 
 def test_a_child_can_write_no_file(tmp_path):

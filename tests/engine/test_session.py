@@ -6,7 +6,6 @@ import re
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from causalclip.engine.session import TrainingLog
 
@@ -71,55 +70,6 @@ def test_a_loss_that_is_nan_stops_the_run_at_the_next_line(make_trainer, tmp_pat
     with pytest.raises(FloatingPointError, match=r"\(epoch 1, batches 4 to 5\)"):
         trainer.train()  # the fifth batch is the last: no checkpoint is written after it
     assert not (tmp_path / "prompt_learner").exists()
-
-
-class Waits(TorchDispatchMode):
-    """Notes the operations for which the host waits for a device: they bring numbers to it, or
-    need them to know a shape."""
-
-    NAMES = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "unique"}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket.__name__.removeprefix("aten::") in self.NAMES:
-            self.seen.append(func)
-        return func(*args, **(kwargs or {}))
-
-
-def test_waiting_operations_are_noticed():
-    with Waits() as waits:
-        torch.ones(1).item()
-        bool(torch.ones(2).isfinite().all())
-        torch.ones(3).nonzero()
-    assert len(waits.seen) >= 3
-
-
-METHODS = [
-    "CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP", "MaPLe", "IVLP", "VPT", "PromptSRC",
-    "CLIP_Adapter", "CDC", "MMRL", "MMA",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_step_between_two_lines_never_waits_for_a_device(
-    name, make_trainer, tmp_path, monkeypatch
-):
-    # Not Adam (TCP's): it reads its count of steps, which is on the CPU beside any device.
-    options = ["TRAIN.PRINT_FREQ", 10, "OPTIM.NAME", "sgd"]
-    trainer = make_trainer(name, tmp_path, *options)
-    monkeypatch.setattr(trainer.session.log, "every_step", False)
-    trainer.set_model_mode("train")
-    trainer.epoch, trainer.num_batches = 0, 12
-    batch = next(iter(trainer.train_loader_x))
-    trainer.batch_idx = 0
-    trainer.forward_backward(batch)  # the optimizer makes its state
-    with Waits() as waits:
-        for trainer.batch_idx in (1, 2):
-            assert trainer.forward_backward(batch) is None
-    assert waits.seen == []
 
 
 def test_the_curve_has_the_mean_of_each_epoch_whatever_was_printed():

@@ -43,7 +43,7 @@ LENGTH = 20_000
 """Numbers or letters in what is written, so that some pages of a disk are needed."""
 OPERATIONS = {"open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.chmod"}
 OPERATIONS |= {"os.truncate"}
-MOST_SECONDS = 60.0
+MOST_SECONDS = 600.0
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork next to threads
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 import torch
@@ -21,18 +19,10 @@ from golden.cases import (
 from causalclip.clip.backbone import load_clip
 from causalclip.clip.openai_clip import CLIP
 from causalclip.clip.published import our_name
-from causalclip.engine import frozen_clip
 
 AT_ONCE = 1e-5  # relative to a tensor's largest entry: logits and losses
 GRADIENTS = 2e-5  # fp32 sums in the order of this processor: 1.2e-5 is the largest seen
 AFTER_STEPS = 1e-4  # the same after three optimiser steps
-
-
-@pytest.fixture(scope="module", autouse=True)
-def each_clip_loaded_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frozen_clip, "load_clip", functools.cache(load_clip))
-        yield
 
 
 @pytest.fixture(scope="module")
