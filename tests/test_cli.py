@@ -70,14 +70,6 @@ def test_help_comes_at_once(call, answers):
     assert len(imported) < (500 if call == "run --help" else 250)
 
 
-def test_a_run_starts_without_figures_and_statistics():
-    code = "import sys, causalclip.runs.train, causalclip.plugin as p; p.register_all()\n"
-    code += "print(*sorted({'matplotlib', 'scipy.linalg', 'scipy.stats', 'sklearn', 'pandas'}"
-    code += " & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 # One start, step by step: what each brings that is heavy, and what the plug-in registers.
 STARTED = """
 import json, sys
-HEAVY = {"sklearn", "pandas", "torchmetrics", "scipy.stats", "matplotlib.pyplot"}
+HEAVY = {"sklearn", "pandas", "torchmetrics", "scipy.stats", "scipy.linalg", "matplotlib"}
 import causalclip.metrics, causalclip.icm.fitted
 alone = set(sys.modules) & HEAVY
 from causalclip.dassl_compat import patch_dassl
@@ -35,12 +35,18 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 registries = TRAINER_REGISTRY, DATASET_REGISTRY
 names = [set(registry.registered_names()) for registry in registries]
+from dassl.config import get_cfg_default
+cfg = get_cfg_default()
+nodes = set(cfg.TRAINER)
 import causalclip.plugin
+causalclip.plugin.extend_cfg(cfg)
+nodes = sorted(set(cfg.TRAINER) - nodes)
 new = [sorted(set(r.registered_names()) - taken) for r, taken in zip(registries, names)]
 from causalclip.runs import train
 train.plugin.register_all()
 everything = (set(sys.modules) - before) & HEAVY
-print(json.dumps({"registered": new, "alone": [*alone], "everything": [*everything]}))
+facts = {"registered": new, "nodes": nodes, "classes": cfg.DATASET.SUBSAMPLE_CLASSES}
+print(json.dumps({**facts, "alone": [*alone], "everything": [*everything]}))
 """
 
 
@@ -75,8 +81,9 @@ def started() -> dict[str, list]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_plugin_registers_cdc_and_clip_icm_alone(started):
+def test_the_plugin_adds_cdc_and_clip_icm_alone_to_trainers_and_configuration(started):
     assert started["registered"] == [["CDC", "CLIP_ICM"], []]
+    assert (started["nodes"], started["classes"]) == (["CDC", "CLIP_ICM"], "all")
 
 
 @pytest.mark.parametrize("imported", ["alone", "everything"])

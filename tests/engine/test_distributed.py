@@ -24,7 +24,6 @@ from causalclip.errors import UserError
 from causalclip.runs import train
 
 ROOT = Path(__file__).parents[2]
-METHODS = ("CoOp", "MaPLe", "PromptSRC", "CDC")
 SHARED = [
     *("DATALOADER.NUM_WORKERS", 0, "DATALOADER.TEST.BATCH_SIZE", 150),
     *("DATASET.NUM_SHOTS", 3, "OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1),
@@ -32,13 +31,12 @@ SHARED = [
 # Fifteen images: three whole batches, or one that is smaller than a batch and not divided evenly.
 WHOLE, SMALLER = (["DATALOADER.TRAIN_X.BATCH_SIZE", size] for size in (4, 16))
 OFFSET = ["TRAINER.CDC.EVIDENCE_OFFSET", "training"]
-UNCACHED = ["FEATURE_CACHE", False, "TEST.FINAL_MODEL", "best_val"]
 CASES = {
-    **{name: (name, [*SHARED, *WHOLE]) for name in METHODS},
+    "CoOp": ["TEST.CALIBRATION", True, "TEST.FINAL_MODEL", "best_val", *WHOLE],
     # Stopped in its second epoch: what it goes on from is saved for that alone.
-    "MaPLe": ("MaPLe", [*SHARED, *WHOLE, "TRAIN.CHECKPOINT_FREQ", 0]),
-    "uneven": ("CDC", [*SHARED, *SMALLER, "TRAINER.CDC.BETA_IMAGE", 0.3, *OFFSET]),
-    "uncached": ("CoOp", [*SHARED, *WHOLE, "TEST.CALIBRATION", True, *UNCACHED]),
+    "MaPLe": [*WHOLE, "TRAIN.CHECKPOINT_FREQ", 0],
+    "PromptSRC": [*WHOLE, "OPTIM.MAX_EPOCH", 2],
+    "CDC": [*SMALLER, "OPTIM.MAX_EPOCH", 2, "TRAINER.CDC.BETA_IMAGE", 0.3, *OFFSET],
 }
 
 TWO = """
@@ -101,8 +99,8 @@ def two_processes(make_cfg, tmp_path_factory):
     """The folder in which two processes have trained every case; what each has at the end."""
     folder = tmp_path_factory.mktemp("two")
     texts = {
-        case: make_cfg(name, folder / case, *options).dump()
-        for case, (name, options) in CASES.items()
+        name: make_cfg(name, folder / name, *SHARED, *options).dump()
+        for name, options in CASES.items()
     }
     (folder / "cases.json").write_text(json.dumps(texts))
     port, command = (
@@ -132,8 +130,7 @@ def one_process(make_trainer, tmp_path):
     """A function (case) -> the trainer after the same training in this process."""
 
     def trained(case):
-        name, options = CASES[case]
-        trainer = make_trainer(name, tmp_path, *options)
+        trainer = make_trainer(case, tmp_path, *SHARED, *CASES[case])
         trainer.train()
         return trainer
 

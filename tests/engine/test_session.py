@@ -47,10 +47,10 @@ def lines(make_trainer, tmp_path, capsys, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("frequency", [1, 2, 4, 9])
+@pytest.mark.parametrize("frequency", [2, 9])
 def test_the_averages_printed_are_those_of_all_steps(frequency, lines):
     every, seldom = lines(True, frequency), lines(False, frequency)
-    assert len(seldom) == {1: 5, 2: 2, 4: 1, 9: 5}[frequency]  # ten images: five batches
+    assert len(seldom) == {2: 2, 9: 5}[frequency]  # ten images: five batches
     assert [line[0] for line in seldom] == [line[0] for line in every]
     for one, other in zip(seldom, every, strict=True):
         assert one[1:] == pytest.approx(other[1:], abs=2e-4)

@@ -81,13 +81,13 @@ def test_a_map_says_how_the_odds_change_with_each_patch(method, run, picture):
         handle.remove()
         return (p[label].log() - (p.sum() - p[label]).log()).item()
 
-    step, patches = 0.05, range(values.size)
+    step, patches = 0.05, range(0, values.size, 2)
     numeric = [(odds(i, 1 + step) - odds(i, 1 - step)) / (2 * step) for i in patches]
     atol = 0.02 * np.abs(values).max()
-    np.testing.assert_allclose(values.ravel(), numeric, rtol=0.05, atol=atol)
+    np.testing.assert_allclose(values.ravel()[::2], numeric, rtol=0.05, atol=atol)
     # and, beyond the first order, what covering a patch costs has the sign of the map
     covered = [odds(i, 1.0) - odds(i, 0.0) for i in patches]
-    assert np.corrcoef(values.ravel(), covered)[0, 1] > 0.7
+    assert np.corrcoef(values.ravel()[::2], covered)[0, 1] > 0.7
 
 
 def test_each_reading_has_its_map_of_the_picture_that_went_in(run, picture):

@@ -13,6 +13,7 @@ from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import dying
 import numpy as np
 import pytest
 import torch
@@ -30,13 +31,14 @@ DIGITS = ("handwritten_digits",)
 EPOCH = ("OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_EPOCH", "0", "USE_CUDA", "False")
 
 
-@pytest.fixture
-def runs(tmp_path, data_root, random_clip):
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data_root, random_clip):
     """A function: folder -> the runs of some methods on a small random CLIP."""
+    root = tmp_path_factory.mktemp("runs")
 
     def make(folder, *methods, epoch=EPOCH):
         settings = ("MODEL.BACKBONE.NAME", random_clip, "DATASET.NUM_SHOTS", "2", *epoch)
-        places = {"data": data_root, "output": tmp_path / folder}
+        places = {"data": data_root, "output": root / folder}
         return plan(
             Request(PROTOCOLS["base2new"], methods, DIGITS, settings=settings, **places), list
         )
@@ -87,7 +89,7 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def alone(runs):
     """The runs of CoOp and CoCoOp, each done by train.py in a process of its own."""
     done = runs("alone", "CoOp", "CoCoOp")
@@ -98,27 +100,24 @@ def alone(runs):
 
 
 @pytest.mark.slow
-def test_results_are_those_of_separate_processes_to_the_bit(runs, pool, alone):
+def test_results_are_those_of_separate_processes_to_the_bit_and_a_failure_is_one_sentence(
+    runs, pool, alone
+):
+    bad, *_ = runs("bad", "CoOp")
+    bad = replace(bad, arguments=(*bad.arguments, "TRAINER.COOP.PREC", "half"))
     together = runs("together", "CoOp", "CoCoOp")
-    ended = list(Schedule(together, pool(jobs=2)).outcomes(Stop()))
-    assert [outcome.state for outcome in ended] == ["finished"] * 4
+    outcomes = Schedule([bad, *together], pool(jobs=2)).outcomes(Stop())
+    ended = {outcome.run.folder: outcome for outcome in outcomes}
+    failed = ended.pop(bad.folder)
+    assert failed.state == "failed" and "TRAINER.COOP.PREC must be one of" in failed.reason
+    assert "\n" not in failed.reason
+    assert [outcome.state for outcome in ended.values()] == ["finished"] * 4
     assert perform_run(together[0], os.getcwd()).state == "skipped"
     assert_same_predictions(alone, together)
     for run, twin in zip(alone[::2], together[::2], strict=True):
         (file,) = (path.relative_to(run.folder) for path in run.folder.glob("*/model.pth.tar-1"))
         states = (torch.load(place.folder / file, weights_only=False) for place in (run, twin))
         assert same(*(state["state_dict"] for state in states))
-
-
-@pytest.mark.slow
-def test_a_failure_is_one_sentence_and_the_rest_goes_on(runs, pool):
-    bad, *_ = runs("bad", "CoOp")
-    bad = replace(bad, arguments=(*bad.arguments, "TRAINER.COOP.PREC", "half"))
-    good, *_ = runs("good", "ZeroshotCLIP")
-    failed, last = Schedule([bad, good], pool()).outcomes(Stop())
-    assert failed.state == "failed" and "TRAINER.COOP.PREC must be one of" in failed.reason
-    assert "\n" not in failed.reason
-    assert last.state == "finished"
 
 
 @pytest.mark.slow
@@ -150,12 +149,6 @@ def test_a_training_under_sigterm_is_saved_and_goes_on_in_another_process(runs, 
 # Processes
 
 
-def die_once(path: Path) -> None:
-    if not path.exists():
-        path.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_a_process_that_dies_costs_its_own_task_alone_and_is_replaced(tmp_path, pool):
     processes = pool(jobs=2)
     slow = processes.submit(time.sleep, 3)
@@ -163,7 +156,7 @@ def test_a_process_that_dies_costs_its_own_task_alone_and_is_replaced(tmp_path, 
     assert isinstance(dies.exception(), BrokenExecutor)
     assert processes.submit(os.getpid).result() != os.getpid()
     assert slow.result() is None
-    tasks = [(name, die_once, (tmp_path / name,)) for name in "ab"]
+    tasks = [(name, dying.die_once, (tmp_path / name,)) for name in "ab"]
     assert set(in_parallel(processes, tasks)) == {"a", "b"}
 
 
@@ -263,8 +256,8 @@ def test_rays_results_are_those_of_separate_processes_and_a_dead_process_is_one_
     ended = list(Schedule(done, tasks).outcomes(Stop()))
     assert [outcome.state for outcome in ended] == ["finished"] * 4
     assert_same_predictions(alone, done)
-    tasks.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    dies = [(name, die_once, (tmp_path / name,)) for name in "ab"]
+    tasks.ray.cloudpickle.register_pickle_by_value(dying)
+    dies = [(name, dying.die_once, (tmp_path / name,)) for name in "ab"]
     assert set(in_parallel(tasks, dies)) == {"a", "b"}
     with pytest.raises(UserError, match="needs 1 CPUs and 2 GPUs of one machine.* at most 1 and 0"):
         RayTasks(gpus_per_run=2).check()
