@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["docs/first_run.md", "docs/own_pictures.md", "docs/new_method.md", "README.md"]
+PAGES = ["README.md", "docs/first_run.md", "docs/own_pictures.md", "docs/new_method.md"]
 """In this order: a later page uses the results of an earlier one."""
 FOLDERS = ("causalclip", "configs", "datasets", "minidassl", "scripts", "trainers")
 FENCE = re.compile(r'^```(\w+)( title="needs [^"]*")?\n(.*?)^```', re.DOTALL | re.MULTILINE)

@@ -24,6 +24,12 @@ FIRST = dict(reversed(SMALL))  # a case a method
 TRAINER = {method: spec["trainer"] for method, spec in MANIFEST["methods"].items()}
 
 
+@pytest.fixture(scope="module")
+def clips(clip_files):
+    """The CLIPs of the golden tensors, which nothing here changes."""
+    return {shape: load_clip(path) for shape, path in clip_files.items()}
+
+
 def published_state(method: str, case: str, clip) -> dict[str, torch.Tensor]:
     """The state dict that the published trainer saved at its golden start, key by key."""
     frozen, golden = clip.state_dict(), golden_file(method)
@@ -75,10 +81,10 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("method", "case"), SMALL)
 def test_a_published_checkpoint_gives_the_published_logits(
-    method, case, clip_files, tmp_path, capsys
+    method, case, clips, clip_files, tmp_path, capsys
 ):
     path, out = clip_files["small"], str(tmp_path / "ours")
-    file = write_published(tmp_path, published_state(method, case, load_clip(path)))
+    file = write_published(tmp_path, published_state(method, case, clips["small"]))
     assert convert_checkpoint.main([TRAINER[method], path, file, out]) == 0
     assert SETTINGS.get((method, case), "") in capsys.readouterr().out
     trainer = build(method, case, clip_files)
@@ -91,8 +97,8 @@ def test_a_published_checkpoint_gives_the_published_logits(
     assert_close(logits_of(trainer), expected, 1e-5, "logits")
 
 
-def test_half_precision_checkpoints_become_fp32(clip_files):
-    clip = load_clip(clip_files["small"])
+def test_half_precision_checkpoints_become_fp32(clips):
+    clip = clips["small"]
     state = {k: v.half() for k, v in published_state("maple", "small/words", clip).items()}
     module, sizes = convert("MaPLe", state, clip, "small")
     assert {p.dtype for p in module.parameters()} == {torch.float32}
@@ -101,15 +107,15 @@ def test_half_precision_checkpoints_become_fp32(clip_files):
 
 
 @pytest.mark.parametrize("method", ["maple", "vpt", "ivlp", "promptsrc", "mmrl"])
-def test_a_whole_model_of_another_size_is_refused(method, clip_files):
-    state = published_state(method, FIRST[method], load_clip(clip_files["small"]))
+def test_a_whole_model_of_another_size_is_refused(method, clips):
+    state = published_state(method, FIRST[method], clips["small"])
     with pytest.raises(ValueError, match=r"another backbone: image_encoder.*tiny has \(128,\)"):
-        convert(TRAINER[method], state, load_clip(clip_files["tiny"]), "tiny")
+        convert(TRAINER[method], state, clips["tiny"], "tiny")
 
 
 @pytest.mark.parametrize("method", ["coop", "cocoop", "kgcoop", "prograd", "tcp", "mma"])
-def test_a_prompt_learner_of_another_clip_of_the_same_size_is_refused(method, clip_files):
-    clip = load_clip(clip_files["small"])
+def test_a_prompt_learner_of_another_clip_of_the_same_size_is_refused(method, clips):
+    clip = clips["small"]
     state = published_state(method, FIRST[method], clip)
     start = "token_embedding" if method == "mma" else "token_prefix"
     state[start] = state[start].flip(-1)
@@ -120,8 +126,8 @@ def test_a_prompt_learner_of_another_clip_of_the_same_size_is_refused(method, cl
 @pytest.mark.parametrize(
     ("method", "other"), [("coop", "MaPLe"), ("maple", "CoOp"), ("coop", "MMA")]
 )
-def test_a_checkpoint_of_another_method_is_refused(method, other, clip_files):
-    clip = load_clip(clip_files["small"])
+def test_a_checkpoint_of_another_method_is_refused(method, other, clips):
+    clip = clips["small"]
     with pytest.raises(ValueError, match=f"not a published {other} checkpoint"):
         convert(other, published_state(method, FIRST[method], clip), clip, "small")
 
@@ -156,9 +162,9 @@ class Hostile(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_torchscript_is_refused_and_stopped_where_it_is_trusted_and_never_ends(
-    clip_files, tmp_path, capsys
+    clips, tmp_path, capsys
 ):
-    state = published_state("coop", "small/end-csc", load_clip(clip_files["small"]))
+    state = published_state("coop", "small/end-csc", clips["small"])
     file, script = write_published(tmp_path, state), str(tmp_path / "script.pt")
     torch.jit.script(Hostile()).save(script)
     line = ["CoOp", script, file, str(tmp_path / "ours")]

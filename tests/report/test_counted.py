@@ -106,7 +106,7 @@ def expected(facts: list[dict]) -> dict[str, tuple[int, float, float]]:
     return rows
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(TRAININGS)
 def test_each_seed_counts_once_and_a_test_is_paired_with_the_training_of_its_model(drawn):
     with tempfile.TemporaryDirectory() as root:

@@ -94,16 +94,18 @@ def test_every_key_of_a_configuration_has_a_row_and_no_row_is_of_another(cfg):
     assert ours == SETTINGS.keys() | nodes
 
 
-@pytest.mark.parametrize(("method", "key"), ROWS)
-def test_every_wrong_value_of_every_setting_of_a_method_is_named(method, key, cfg):
-    setting = method.settings_table[key]
-    for value in WRONG[type(setting.default)]:
-        if value is None and setting.allowed.words.startswith("None or "):
-            continue
-        cfg.TRAINER[method.config_node][key] = value
-        name = re.escape(f"TRAINER.{method.config_node}.{key} must be ")
-        with pytest.raises(ValueError, match=rf"^{name}.*, got {re.escape(repr(value))}"):
-            check(method, cfg)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_wrong_value_of_every_setting_of_a_method_is_named(method, cfg):
+    node = cfg.TRAINER[method.config_node]
+    for key, setting in method.settings_table.items():
+        for value in WRONG[type(setting.default)]:
+            if value is None and setting.allowed.words.startswith("None or "):
+                continue
+            node[key] = value
+            name = re.escape(f"TRAINER.{method.config_node}.{key} must be ")
+            with pytest.raises(ValueError, match=rf"^{name}.*, got {re.escape(repr(value))}"):
+                check(method, cfg)
+        node[key] = setting.default
 
 
 def test_every_wrong_value_of_a_setting_of_all_methods_is_named():

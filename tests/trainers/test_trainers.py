@@ -132,15 +132,6 @@ def test_a_checkpoint_that_does_not_say_its_weights_is_compared_by_the_backbones
         check_identity({"identity": theirs | {"backbone": "RN50"}}, ours, Path("file"))
 
 
-def test_a_run_is_not_resumed_by_another_method_or_for_other_classes(make_trainer, tmp_path):
-    make_trainer("CoOp", tmp_path).train()
-    with pytest.raises(ValueError, match="a checkpoint of CoOp, this run is KgCoOp"):
-        make_trainer("KgCoOp", tmp_path).train()
-    other = make_trainer("CoOp", tmp_path, "DATASET.SUBSAMPLE_CLASSES", "new")  # five, as before
-    with pytest.raises(ValueError, match="classes zero, .* this run has five, .*--output-dir"):
-        other.train()
-
-
 def test_a_finished_run_is_evaluated_and_not_trained_again(make_trainer, tmp_path, capsys):
     first = make_trainer("CoOp", tmp_path)
     first.train()
@@ -150,16 +141,6 @@ def test_a_finished_run_is_evaluated_and_not_trained_again(make_trainer, tmp_pat
     assert again.checkpointer.training_cost == first.checkpointer.training_cost  # stays known
     assert "Resume prompt_learner from" in capsys.readouterr().out
     assert torch.equal(again.model.ctx, first.model.ctx)
-
-
-def test_models_at_different_epochs_are_not_resumed(make_trainer, tmp_path):
-    trainer = make_trainer("CoOp", tmp_path)
-    trainer.register_model("second", torch.nn.Linear(2, 1))
-    trainer.save_model(0, str(tmp_path))
-    path = tmp_path / "second" / "model.pth.tar-1"
-    torch.save({**torch.load(path, weights_only=True), "epoch": 3}, path)
-    with pytest.raises(ValueError, match=r"different epochs: \[1, 3\]"):
-        trainer.resume_model_if_exist(str(tmp_path))
 
 
 def test_evaluating_without_a_model_folder_is_refused(make_trainer, tmp_path):
