@@ -91,12 +91,6 @@ def python(arguments: list[str], cwd: Path, path: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_wheel_imports_from_any_folder(installed, tmp_path):
-    code = "import causalclip.trainers.cdc as m; print(m.__file__)"
-    there = run_installed(["-c", code], tmp_path, installed)
-    assert there == str(installed / "causalclip/trainers/cdc.py")
-
-
 def test_the_command_of_the_wheel_needs_no_checkout(installed, tmp_path):
     arguments = ["run", "base2new", "--methods", "CDC", "--datasets", "dtd", "--commands"]
     printed = run_installed(["-m", "causalclip", *arguments], tmp_path, installed)

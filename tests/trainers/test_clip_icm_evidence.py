@@ -22,7 +22,7 @@ WORLDS = [
     ("CausalShapes", "tiny"),
 ]
 SHOTS = {"CausalShapes": -1}
-"""Images a class and domain: all; of the digits 48 of 126, which show the same in less time."""
+"""Images a class and domain: all; of the digits 24 of 126, which show the same in less time."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def lodo(make_cfg, tmp_path_factory):
         folder = tmp_path_factory.mktemp(target)
         sources = [domain for domain in domains[dataset] if domain != target]
         options = ["MODEL.BACKBONE.NAME", backbone, "DATASET.NAME", dataset]
-        options += ["DATASET.NUM_SHOTS", SHOTS.get(dataset, 48), "DATASET.SUBSAMPLE_CLASSES", "all"]
+        options += ["DATASET.NUM_SHOTS", SHOTS.get(dataset, 24), "DATASET.SUBSAMPLE_CLASSES", "all"]
         options += ["DATASET.SOURCE_DOMAINS", sources, "DATASET.TARGET_DOMAINS", [target], *more]
         set_random_seed(1)
         build_trainer(make_cfg("CLIP_ICM", folder, *options)).train()
