@@ -93,7 +93,7 @@ def test_it_knows_one_style_of_shapes_best(tiny, card):
 def test_colour_leads_tiny_coloured_astray_and_tiny_not(name, tiny, look):
     """Share of the wrong answers that name a digit of the colour's parity: warm even, cold odd."""
     data, template = load_digits(), template_for("HandwrittenDigits")
-    chosen = range(0, 1797, 12)
+    chosen = range(0, 1797, 24)
     warm = {"red", "orange", "yellow", "pink"}
     led = wrong = 0
     for colour in DIGIT_COLOURS:

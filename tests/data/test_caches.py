@@ -80,7 +80,7 @@ def test_two_processes_that_make_a_split_at_once_end_with_the_same(load, tmp_pat
     processes = [fork.Process(target=run, args=(seed,)) for seed in (1, 2)]
     for process in processes:
         process.start()
-    first, second = (found.get(timeout=120) for _ in processes)
+    first, second = (found.get(timeout=600) for _ in processes)
     for process in processes:
         process.join()
     assert first == second and first[1] == 8

@@ -70,7 +70,7 @@ def test_the_mode_is_the_umasks_even_where_a_writer_puts_a_private_file(tmp_path
 def test_what_a_killed_writer_left_is_removed_by_the_next_one(name, tmp_path, capsys):
     killed = "import os, sys; from causalclip.files.atomic import replacing\n"
     killed += "with replacing(sys.argv[1]) as part: part.write_text('half'); os._exit(1)"
-    subprocess.run([sys.executable, "-c", killed, tmp_path / name], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", killed, tmp_path / name], check=False, timeout=600)
     (left,) = tmp_path.iterdir()
     with replacing(tmp_path / name) as part:
         part.write_text("whole")

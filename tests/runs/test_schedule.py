@@ -72,22 +72,24 @@ def test_a_test_whose_training_failed_is_not_begun(runs):
     assert outcomes(runs[:2], executor) == [(runs[0], "failed"), (runs[1], "waiting")]
 
 
-def test_a_run_whose_process_dies_is_told_by_name_and_tried_three_times(runs):
-    dies = [BrokenExecutor("killed")] * 3
-    executor = Scripted({str(runs[0].folder): dies, str(runs[2].folder): [dies[0], "finished"]})
+DIES = BrokenExecutor("killed")
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([DIES] * 3, "again again failed"),
+        ([DIES, "finished"], "again finished"),
+        (["busy", "busy", "finished"], "busy finished"),  # another process does it
+        (["skipped"], "skipped"),  # another command has finished it meanwhile
+    ],
+)
+def test_a_run_whose_process_dies_is_tried_three_times_and_a_busy_one_told_once(
+    answers, told, runs
+):
+    executor = Scripted({str(runs[0].folder): answers})
     found = outcomes([runs[0], runs[2]], executor)
-    assert found[:3] == [(runs[0], "again"), (runs[0], "again"), (runs[0], "failed")]
-    assert found[3:] == [(runs[2], "again"), (runs[2], "finished")]
-
-
-def test_a_run_that_another_process_does_is_told_once_and_counts_as_done(runs, monkeypatch):
-    executor = Scripted({str(runs[0].folder): ["busy", "busy", "finished"]})
-    assert outcomes(runs[:1], executor) == [(runs[0], "busy"), (runs[0], "finished")]
-
-
-def test_a_run_that_another_command_finished_meanwhile_is_skipped(runs):
-    executor = Scripted({str(runs[0].folder): ["skipped"]})
-    assert outcomes(runs[:1], executor) == [(runs[0], "skipped")]
+    assert found == [(runs[0], state) for state in told.split()] + [(runs[2], "finished")]
 
 
 def test_a_finished_run_needs_no_process(runs, monkeypatch):
