@@ -36,7 +36,7 @@ from causalclip.report.seeds import signed_rank
 from causalclip.runs.executor import LocalPool
 from causalclip.runs.perform import perform
 from causalclip.runs.plan import Run
-from causalclip.runs.recipes import CONFIGS
+from causalclip.runs.recipes import CONFIGS, recipes_of
 
 HERE = Path(__file__).parent
 INSIDE = "in CLIP_ICM's subspace"
@@ -93,6 +93,7 @@ class Job:
                     value.replace("{photos}", photos)
                     for value in world_settings(self.world, self.look, self.method)
                 ),
+                *extra_settings(self.method),
                 *self.settings,
                 *self.subspace(root),
                 *("DATASET.NUM_SHOTS", "16", "DATASET.SUBSAMPLE_CLASSES", half),
@@ -130,6 +131,11 @@ class Job:
 def recipe_file(method: str) -> Path:
     """Return the configuration of a method on the bundled CLIPs."""
     return CONFIGS / "trainers" / method / ("tiny_m4.yaml" if method == "CDC" else "tiny.yaml")
+
+
+def extra_settings(method: str) -> tuple[str, ...]:
+    """Return the KEY VALUE pairs of a method's base-to-novel runs in addition to that file."""
+    return recipes_of(method).extra_settings("base2new", "", "16", recipe_file(method).stem)
 
 
 def world_settings(world: str, look: str, method: str) -> list[str]:

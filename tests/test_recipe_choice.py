@@ -70,6 +70,7 @@ def test_a_rivals_recipe_is_the_best_of_its_grid(method, tuning):
     best = common(tuning[tuning.method == method], seeds).idxmax().split()
     cfg = plugin.default_cfg()
     merge_file(cfg, str(recipes.recipe_file(method)))
+    cfg.merge_from_list([parse_value(word) for word in recipes.extra_settings(method)])
     for key, value in zip(best[::2], best[1::2], strict=True):
         node = cfg
         for part in key.split("."):

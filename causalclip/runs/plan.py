@@ -112,7 +112,7 @@ def _cell(request: Request, method: str, dataset: str, seed: str, shots: str) ->
     learned_on = request.source if protocol.transfers else dataset
     choice = request.recipe_for(method, learned_on, shots)
     files = tuple(filter(None, (choice.file, backbone and backbone.file)))
-    extra = recipes.extra_settings(protocol.name, learned_on, shots)
+    extra = recipes.extra_settings(protocol.name, learned_on, shots, choice.name)
     pairs = (*_fitting(backbone, method, choice.file), *extra)
     cell = Cell(method, dataset, seed, shots, choice.name, files, pairs, request.source)
     data = data_file(request, dataset)

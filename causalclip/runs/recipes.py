@@ -32,6 +32,8 @@ class RecipeRule:
     protocols: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     shots: tuple[str, ...] = ()
+    recipes: tuple[str, ...] = ()
+    """Of settings: the configurations that they are added to; empty: to all."""
     set: Mapping[str, Any] = field(default_factory=dict)
     """Settings in addition to the configuration."""
 
@@ -39,13 +41,19 @@ class RecipeRule:
     def from_dict(cls, row: Mapping[str, Any]) -> RecipeRule:
         """Return the rule of one row of the file."""
         lists = {
-            name: tuple(map(str, row.get(name, ()))) for name in ("protocols", "datasets", "shots")
+            name: tuple(map(str, row.get(name, ())))
+            for name in ("protocols", "datasets", "shots", "recipes")
         }
         return cls(row.get("config", ""), row.get("paper", ""), **lists, set=row.get("set", {}))
 
-    def fits(self, protocol: str, dataset: str, shots: str) -> bool:
+    def fits(self, protocol: str, dataset: str, shots: str, recipe: str = "") -> bool:
         """Return whether the rule is meant for such a run."""
-        wanted = ((self.protocols, protocol), (self.datasets, dataset), (self.shots, shots))
+        wanted = (
+            (self.protocols, protocol),
+            (self.datasets, dataset),
+            (self.shots, shots),
+            (self.recipes, recipe),
+        )
         return all(not names or name in names for names, name in wanted)
 
 
@@ -72,11 +80,13 @@ class Recipes:
         fitting = (rule.config for rule in rules if rule.fits(protocol, dataset, shots))
         return next(fitting, "vit_b16")
 
-    def extra_settings(self, protocol: str, dataset: str, shots: str) -> tuple[str, ...]:
-        """Return the KEY VALUE pairs of a run in addition to its configuration."""
+    def extra_settings(
+        self, protocol: str, dataset: str, shots: str, recipe: str = ""
+    ) -> tuple[str, ...]:
+        """Return the KEY VALUE pairs of a run in addition to its configuration `recipe`."""
         pairs: dict[str, Any] = {}
         for rule in self.settings:
-            if rule.fits(protocol, dataset, shots):
+            if rule.fits(protocol, dataset, shots, recipe):
                 pairs |= rule.set
         return tuple(str(word) for pair in pairs.items() for word in pair)
 

@@ -83,3 +83,13 @@ def test_prograd_projects_less_with_many_images_of_three_data_sets():
     expected = {("dtd", "8"): less, ("dtd", "4"): (), ("caltech101", "16"): ()}
     for cell, settings in expected.items():
         assert recipes_of("ProGrad").extra_settings("fewshot", *cell) == settings
+
+
+def test_settings_are_added_to_the_recipes_that_they_name():
+    settings_of = recipes_of("CLIP_ICM").extra_settings
+    tuned = ("TRAINER.CLIP_ICM.SELECT", "images", "TRAINER.CLIP_ICM.SELECT_NEW", "combined")
+    assert [settings_of("base2new", "dtd", "16", name) for name in ("tiny", "vit_b16_tuned")] == [
+        tuned, tuned
+    ]  # fmt: skip
+    assert settings_of("base2new", "dtd", "16", "tiny_published") == ()
+    assert settings_of("lodo", "dtd", "all", "tiny") == ()
