@@ -64,6 +64,9 @@ COMMANDS = {
         "runs.command", "run a protocol for lists of methods, data sets and seeds; print its table"
     ),
     "methods": Command("runs.methods_command", "list methods or settings"),
+    "cost": Command(
+        "runs.cost_command", "predict memory and arithmetic of a step and of a test image"
+    ),
     "summarize": Command("report.summarize", "print tables of the results below a folder"),
     "fuse": Command(
         "report.fuse",

@@ -76,7 +76,7 @@ def test_help_comes_at_once(call, answers):
         (
             ["rum"],
             (
-                "unknown command rum; known: train run methods summarize fuse predict explain "
+                "unknown command rum; known: train run methods cost summarize fuse predict explain "
                 "export detect report plot data tune features cache check digest convert; did you "
                 "mean run"
             ),

@@ -95,7 +95,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         Raises:
             ValueError: settings that do not suit the backbone.
         """
-        self.backbone = FrozenCLIP.from_cfg(self.cfg, self.settings, self.device)
+        self.backbone = self.load_backbone()
         self.clip = self.backbone.model
         check_distinct_classes(self.classnames, backbone_of(self.clip).tokenizer)
         self.checkpointer = Checkpointer(self)
@@ -216,6 +216,14 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
     def knows_other_classes(cls, settings: CfgNode) -> bool:
         """Return whether the method, so set, can name classes that it was not trained on."""
         return True
+
+    def load_backbone(self) -> FrozenCLIP:
+        """Return the CLIP that MODEL.BACKBONE names.
+
+        Raises:
+            ValueError: settings that do not suit it.
+        """
+        return FrozenCLIP.from_cfg(self.cfg, self.settings, self.device)
 
     def build_method(self) -> None:
         """Encode what the method needs once, such as the class names."""

@@ -101,13 +101,21 @@ class PromptTrainer(TrainerX):
         Raises:
             ValueError: settings that do not suit the backbone.
         """
-        self.backbone = FrozenCLIP.from_cfg(self.cfg, self.settings, self.device)
+        self.backbone = self.load_backbone()
         self.clip = self.backbone.model
         check_distinct_classes(self.classnames, backbone_of(self.clip).tokenizer)
         self.checkpointer = Checkpointer(self)
         self.calibration = PostHocCalibration(self)
         self.session = TrainingSession(self)
         self.build_method()
+
+    def load_backbone(self) -> FrozenCLIP:
+        """Return the CLIP that MODEL.BACKBONE names.
+
+        Raises:
+            ValueError: settings that do not suit it.
+        """
+        return FrozenCLIP.from_cfg(self.cfg, self.settings, self.device)
 
     def build_method(self) -> None:
         """Build the prompts, their optimizer, and the class tokens after the context."""

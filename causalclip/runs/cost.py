@@ -1,0 +1,224 @@
+"""What a method costs, predicted on PyTorch's fake tensors: no weights, and nothing computed."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import ResNet18_Weights
+
+from causalclip.clip.backbone import load_clip
+from causalclip.clip.interface import backbone_of
+from causalclip.clip.openai_clip import CLIP, CLIPModel
+from causalclip.engine.frozen_clip import FrozenCLIP
+from causalclip.runs.backbones import named_backbone, words_of
+from causalclip.runs.configuration import cfg_from, fitted, trainer_class
+from causalclip.runs.recipes import choose_recipe
+
+# isort: split
+from causalclip.engine.prompt_trainer import PromptTrainer  # after the plug-in, as all of Dassl
+
+if TYPE_CHECKING:
+    from causalclip.engine import CLIPTrainer
+
+_IMAGENET = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]  # needs no download
+CLASSNAMES = [
+    f"another {name}" if name.lower() in map(str.lower, _IMAGENET[:place]) else name
+    for place, name in enumerate(_IMAGENET)  # a crane is a bird and a machine
+]
+"""ImageNet's 1,000, all different."""
+# Radford et al., arXiv 2103.00020, tables 19 and 20: embedding, pixels, image blocks and width,
+# patch (of a ResNet none), text width.
+RELEASED_SIZES: Mapping[str, tuple] = {
+    "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 512),
+    "RN101": (512, 224, (3, 4, 23, 3), 64, None, 512),
+    "RN50x4": (640, 288, (4, 6, 10, 6), 80, None, 640),
+    "RN50x16": (768, 384, (6, 8, 18, 8), 96, None, 768),
+    "RN50x64": (1024, 448, (3, 15, 36, 10), 128, None, 1024),
+    "ViT-B/32": (512, 224, 12, 768, 32, 512),
+    "ViT-B/16": (512, 224, 12, 768, 16, 512),
+    "ViT-L/14": (768, 224, 24, 1024, 14, 768),
+    "ViT-L/14@336px": (768, 336, 24, 1024, 14, 768),
+}
+TEXT = {"context_length": 77, "vocab_size": 49408, "transformer_layers": 12}
+FAKE = FakeTensorMode(allow_non_fake_inputs=True)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The arithmetic and the memory of a piece of work."""
+
+    flops: int
+    """Two for each multiply-add of a matrix product or convolution."""
+    peak: int
+    """Bytes that the tensors made by it take at one time."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a method."""
+
+    learnable: int
+    weights: int
+    """Bytes of the backbone."""
+    step: Work | None
+    """A training step; None for a method that is fitted in one go, or learns nothing."""
+    test: Work
+    """FLOPs of a test batch; bytes also of the text features before it."""
+
+
+class PeakMemory(TorchDispatchMode):
+    """Count the bytes of the tensors that operations return, while they live.
+
+    torch.distributed's MemTracker does the same by module, and fails on frozen weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call an operation; what it is given was there before, what it returns is new."""
+        self._add((args, kwargs), new=False)
+        result = func(*args, **(kwargs or {}))
+        self._add(result, new=True)
+        return result
+
+    def _add(self, values: Any, *, new: bool) -> None:
+        for value in tree_leaves(values):
+            if not isinstance(value, Tensor):
+                continue
+            storage = value.untyped_storage()
+            if (key := storage._cdata) not in self._known:
+                size = storage.nbytes() if new else 0
+                self._known.add(key)
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def counted(run: Callable[[], object]) -> Work:
+    """Return the work of `run`."""
+    memory = PeakMemory()
+    with FlopCounterMode(display=False) as counter, memory:
+        run()
+    return Work(counter.get_total_flops(), memory.peak)
+
+
+def clip_without_weights(name: str) -> CLIPModel:
+    """Return a CLIP of fake weights; those of its token embedding are zeros, which words read.
+
+    Raises:
+        ValueError: a name that `load_clip` does not take, or a file that holds no CLIP.
+    """
+    if name in RELEASED_SIZES:
+        *image, width = RELEASED_SIZES[name]
+        length, vocabulary, layers = TEXT.values()
+        with FAKE:
+            model = CLIP(*image, length, vocabulary, width, width // 64, layers)
+    else:
+        model = load_clip(name)._apply(FAKE.from_tensor)
+    entry = backbone_of(model).text_tower().entry
+    entry.weight = nn.Parameter(torch.zeros(entry.weight.shape))
+    return model.eval().requires_grad_(False)
+
+
+class WithoutWeights:
+    """Makes a trainer load no weights."""
+
+    def load_backbone(self: Any) -> FrozenCLIP:
+        """Return a CLIP without weights.
+
+        Raises:
+            ValueError: a precision whose weights are not fp32.
+        """
+        if (precision := self.settings.PREC) not in ("fp32", "amp"):
+            raise ValueError(f"PREC must be fp32 or amp to predict a cost, got {precision}")
+        model = clip_without_weights(self.cfg.MODEL.BACKBONE.NAME)
+        return FrozenCLIP(model, self.device, precision, digest="")
+
+
+def trainer_without_weights(
+    method: str, backbone: str, classes: int, *, recipe: str = "", pairs: Sequence[str] = ()
+) -> CLIPTrainer:
+    """Return a trainer by its recipe for a backbone, with so many of ImageNet's classes.
+
+    Raises:
+        UserError: an unknown method, backbone, recipe or setting.
+        ValueError: a number of classes, a backbone or settings that cannot be used.
+    """
+    if not 2 <= classes <= len(CLASSNAMES):
+        raise ValueError(f"classes must be 2 to {len(CLASSNAMES):,}, ImageNet's, got {classes:,}")
+    kind, named = trainer_class(method), named_backbone(backbone)
+    chosen = choose_recipe(method, recipe, ("fewshot", "imagenet", "16"), model=named.model)
+    files = [file for file in (chosen.file, named.file) if file]
+    given = {"TRAINER.NAME": method, "USE_CUDA": False, f"TRAINER.{kind.config_node}.PREC": "fp32"}
+    given |= {"MODEL.BACKBONE.NAME": named.model, **fitted(named, method, files)}
+    cfg = cfg_from(files, [*words_of(given), *pairs])
+    fake: Any = type(method, (WithoutWeights, kind), {})
+    return fake(cfg, classnames=CLASSNAMES[:classes])
+
+
+def cost_of(trainer: Any, batch: int) -> Cost:
+    """Return the cost of a trainer at a batch of so many images."""
+    step, learnable = None, 0
+    if isinstance(trainer, PromptTrainer):
+        learnable, take = trainer.learned, step_of(trainer, batch)
+        step = counted(take)
+        trainer.model.requires_grad_(False)
+    weights = sum(parameter.nbytes for parameter in trainer.clip.parameters())
+    return Cost(learnable, weights, step, test_of(trainer, batch))
+
+
+def images_of(trainer: CLIPTrainer, *shape: int) -> Tensor:
+    """Return fake images (..., 3, R, R)."""
+    with FAKE:
+        return torch.empty(*shape, 3, *trainer.cfg.INPUT.SIZE)
+
+
+def step_of(trainer: PromptTrainer, batch: int) -> Callable[[], None]:
+    """Return what takes a training step."""
+    views = trainer.train_views()
+    images = images_of(trainer, batch, *([len(views)] if views else []))
+    labels = torch.arange(batch) % len(trainer.classnames)
+    trainer.set_model_mode("train")
+    trainer.epoch = 0
+
+    def take() -> None:
+        loss, _ = trainer.loss(images, labels)
+        trainer.optim.zero_grad()
+        loss.backward()
+        trainer.optim.step()
+
+    return take
+
+
+@torch.no_grad()
+def test_of(trainer: Any, batch: int) -> Work:
+    """Return the FLOPs of a test batch, and the bytes of an evaluation of it.
+
+    Of a method that is fitted on features, those of the features: its classifier is nothing beside.
+    """
+    images = images_of(trainer, batch)
+    trainer.set_model_mode("eval")
+    features = trainer.image_tower_untouched
+    ready = isinstance(trainer, PromptTrainer) or trainer.fit_class is None  # else it needs images
+
+    with PeakMemory() as memory:
+        predict = trainer.predictor() if ready else lambda inputs: inputs
+        with FlopCounterMode(display=False) as counter:
+            predict(trainer.backbone.encode(images) if features else images)
+    return Work(counter.get_total_flops(), memory.peak)
