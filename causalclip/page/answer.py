@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from causalclip.page.study import Study
 from causalclip.page.study_view import with_colour
-from causalclip.page.tables import PageCell, PageTable, score_table
+from causalclip.page.tables import PageTable, score_table
 from causalclip.records.results import PROTOCOL_TITLES
-from causalclip.report.runs import protocol_of
+from causalclip.report.costs import MEMORY, TRAINING, run_costs, with_costs
 from causalclip.report.seeds import compare_methods, half_width, holm, main_scores, over_seeds
 
 LEVEL = 0.05
 METHODS_NOTE = (
     "Mean ± standard deviation over seeds of HM (base-to-novel, open class), else of the average "
     "accuracy over data sets, domains and shots; the 95 % interval on hover. A dash: some of the "
-    "results are missing. Seconds are the mean of a training."
+    "results are missing. Costs are means over the runs of all protocols."
 )
 
 
@@ -93,30 +94,18 @@ def _significance(scores: pd.DataFrame, best: str, others: Sequence[str]) -> Ite
 
 
 def _cost(study: Study, scores: pd.DataFrame) -> Iterator[str]:
-    costs = _costs(study)
-    costs = costs[
-        costs["method"].isin(scores["method"]) & (costs.protocol == scores.protocol.iloc[0])
-    ]
-    if costs.seconds.sum() > 0:
-        means = costs.groupby("method", sort=False)["seconds"].mean()
+    costs = run_costs(study.table).dropna(subset=TRAINING)
+    costs = costs[costs["method"].isin(scores["method"])]
+    costs = costs[costs.protocol == scores.protocol.iloc[0]]
+    if costs[TRAINING].sum() > 0:
+        means = costs.groupby("method", sort=False)[TRAINING].mean()
         ends = dict.fromkeys([means.idxmin(), means.idxmax()])
         each = ", ".join(f"{name} {_duration(means[name])}" for name in ends)
-        total, memory = _duration(costs.seconds.sum()), costs.memory.max()
+        total, memory = _duration(costs[TRAINING].sum()), costs[MEMORY].max()
         yield (
             f"The {len(costs)} trainings took {total} (mean of one: {each}) "
             f"and at most {memory:,.0f} MiB of memory."
         )
-
-
-def _costs(study: Study) -> pd.DataFrame:
-    """Return protocol, method, seconds and MiB of each training that counts."""
-    counted = set(study.table.path[study.table.counted])
-    rows = [
-        (protocol_of(run.result), run.method, cost["seconds"], cost.get("peak_memory_mb") or 0.0)
-        for run in study.runs
-        if run.file in counted and (cost := run.result.training or {}).get("seconds")
-    ]
-    return pd.DataFrame(rows, columns=["protocol", "method", "seconds", "memory"])
 
 
 def methods_table(study: Study) -> PageTable:
@@ -125,17 +114,10 @@ def methods_table(study: Study) -> PageTable:
     order = [title for title in PROTOCOL_TITLES.values() if title in set(main.quantity)]
     columns = pd.CategoricalDtype(order)
     table = over_seeds(main.astype({"quantity": columns}).sort_values("quantity", kind="stable"))
+    ((_, table),) = with_costs([("Methods", table)], study.table)
     shown = score_table("Methods", table, link=lambda m, c: ("#runs", m), note=METHODS_NOTE)
-    costs = _costs(study).groupby("method")[["seconds", "memory"]].mean().to_dict("index")
-    rows = []
-    for row in shown.rows:
-        cost = costs.get(row[0].text)
-        cells = [PageCell("-", float("nan"))] * 2
-        if cost is not None:
-            cells = [PageCell(f"{cost['seconds']:,.1f}", cost["seconds"])]
-            cells += [PageCell(f"{cost['memory']:,.0f}", cost["memory"])]
-        rows.append([with_colour(study, row[0]), *row[1:], *cells])
-    return PageTable("Methods", [*shown.columns, "training s", "memory MiB"], rows, METHODS_NOTE)
+    rows = [[with_colour(study, row[0]), *row[1:]] for row in shown.rows]
+    return replace(shown, rows=rows)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from causalclip.plots.panels import Panel
+from causalclip.plots.panels import Curve, Panel
 from causalclip.plots.style import DASHES, PALETTE
 
 WIDTH, LEFT, RIGHT = 330.0, 44.0, 318.0
@@ -55,11 +55,11 @@ def axis(
     """Return an axis of given limits; None for the end of the values (N,), with a margin."""
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    margin = 0 if kind["logarithmic"] else 0.05 * (high - low or 1)
-    low, high = (
-        end if limit is None else limit
-        for end, limit in zip((low - margin, high + margin), limits, strict=True)
-    )
+    margin = 0.05 * (high - low or 1)
+    wide = (low - margin, high + margin)
+    if kind["logarithmic"]:
+        wide = (low * (low / high) ** 0.05, high * (high / low) ** 0.05)
+    low, high = (end if limit is None else limit for end, limit in zip(wide, limits, strict=True))
     return Axis(low, high if high > low else low + 1, start, end, **kind)
 
 
@@ -93,13 +93,16 @@ def _drawn_panel(panel: Panel, top: float, bottom: float, first: int) -> dict[st
     sides = (None, None) if panel.x is None else panel.x
     across = axis(x, sides, LEFT, RIGHT, logarithmic=logarithmic["x"], whole=panel.whole)
     up = axis(y, panel.y, bottom, top, logarithmic=logarithmic["y"])
-    lines = [
-        (line_style(c.number, first), path(across.place(c.x), up.place(c.y), dots=False),
-         path(across.place(c.x), up.place(c.y), dots=True) if c.marked else "")
-        for c in panel.curves
-    ]  # fmt: skip
+    lines = [_drawn_curve(curve, across, up, first) for curve in panel.curves]
     ends = {"top": top, "bottom": bottom, "xticks": across.ticks, "yticks": up.ticks}
     return {**ends, "xlabel": panel.xlabel, "ylabel": panel.ylabel, "lines": lines}
+
+
+def _drawn_curve(curve: Curve, across: Axis, up: Axis, first: int) -> dict[str, Any]:
+    x, y = across.place(curve.x), up.place(curve.y)
+    line, dots = path(x, y, dots=False), path(x, y, dots=True) if curve.marked else ""
+    end = (x[-1], y[-1] - 5, curve.text) if curve.text else None
+    return {"style": line_style(curve.number, first), "line": line, "dots": dots, "end": end}
 
 
 def line_style(number: int | None, first: int) -> dict[str, str]:

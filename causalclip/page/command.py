@@ -19,7 +19,7 @@ from causalclip.errors import sentence
 from causalclip.files.atomic import replacing
 from causalclip.files.text import visible
 from causalclip.page.answer import answers, methods_table
-from causalclip.page.figures import study_figures
+from causalclip.page.figures import cost_figures, study_figures
 from causalclip.page.gallery import PictureRoots, explanations, gallery, gallery_rows
 from causalclip.page.options import GALLERY_IMAGES, PAGE_FILE, report_parser
 from causalclip.page.run_view import drawing, run_view
@@ -68,6 +68,7 @@ class Renderer:
             finished=first_and_last_time(study),
             answers=[(PROTOCOL_TITLES[name], name, text) for name, text in answers(study)],
             overview=[drawing(plot, "overview") for plot in plots if plot.kind == "overview"],
+            costs=[drawing(plot, "cost") for plot in cost_figures(study)],
             methods=methods_table(study),
             protocols=list(protocol_views(study)),
             searches=searches,

@@ -16,6 +16,8 @@ from causalclip.page.options import KINDS
 from causalclip.page.study import Answers, Study, StudyRun
 from causalclip.plots import run_plots, study_plots
 from causalclip.plots.panels import draw_panels
+from causalclip.records.results import PROTOCOL_TITLES
+from causalclip.report.costs import TRAINING, run_costs
 from causalclip.report.notes import icm_heads
 from causalclip.report.seeds import main_scores, over_seeds
 
@@ -75,6 +77,19 @@ def study_figures(study: Study, scores: pd.DataFrame) -> Iterator[Plot]:
             height = partial(study_plots.fewshot_height, methods=few["method"].nunique())
             data = few, study.numbers
             yield Plot("fewshot", title, study_plots.draw_fewshot, data, height, 4.2)
+
+
+def cost_figures(study: Study) -> Iterator[Plot]:
+    """Yield each protocol's scores over the seconds of a training, of two methods or more."""
+    costs = run_costs(study.table).groupby(["protocol", "method"])[TRAINING].mean().dropna()
+    for protocol, rows in main_scores(study.scores).groupby("protocol", sort=False):
+        values = rows.groupby("method")["value"].mean()
+        seconds = costs[costs > 0].xs(protocol) if protocol in costs else costs[:0]
+        methods = seconds.index.intersection(values.index)
+        if len(methods) > 1:
+            panels = study_plots.cost_panels(seconds[methods], values, study.numbers)
+            title, height = PROTOCOL_TITLES[str(protocol)], 2.2
+            yield Plot("cost", title, draw_panels, (panels,), height)
 
 
 def _comparison(study: Study, kind: str, title: str, rows: pd.DataFrame) -> Iterator[Plot]:

@@ -12,6 +12,7 @@ TABLES, ALL, PAPER = "tables", "all", "paper"
 KINDS = {
     "overview": "each protocol's main quantity: mean and 95 % interval of each method",
     "comparison": "mean and 95 % interval of each method",
+    "cost": "score over the seconds of a training; dashed: no method is both better and cheaper",
     "fewshot": "accuracy by training images a class",
     "training": "loss and accuracy of each epoch",
     "reliability": "accuracy against confidence of each reading, and images by confidence",

@@ -12,7 +12,7 @@ import pandas as pd
 from causalclip.errors import sentence
 from causalclip.files.atomic import replacing
 from causalclip.files.text import visible
-from causalclip.page.figures import Plot, run_figures, study_figures
+from causalclip.page.figures import Plot, cost_figures, run_figures, study_figures
 from causalclip.page.options import ALL, KINDS, PAPER, TABLES, plot_parser
 from causalclip.page.study import Study
 from causalclip.plots.style import WIDTHS, write_figure
@@ -20,8 +20,8 @@ from causalclip.report.formats import file_stem, latex_table
 from causalclip.report.seeds import main_scores
 from causalclip.report.tables import result_tables
 
-OF_TABLES = ("comparison", "fewshot")
-"""Kinds that have a figure for each table."""
+OF_TABLES = ("comparison", "fewshot", "cost")
+"""Kinds that have a figure for each table or protocol."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +84,7 @@ def _selected_plots(args: argparse.Namespace, study: Study) -> Iterator[Plot]:
     if args.methods:
         scores = scores[scores.trainer.isin(args.methods)]
     yield from (plot for plot in study_figures(study, scores) if plot.kind in kinds)
+    yield from (plot for plot in cost_figures(study) if plot.kind in kinds)
     if kinds <= {"overview", *OF_TABLES, TABLES}:
         return
     for run in study.runs:

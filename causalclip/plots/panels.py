@@ -29,6 +29,8 @@ class Curve:
     """Of its colour and dashes; None for a faint dashed guide."""
     marked: bool = False
     """Whether each point has a dot."""
+    text: str = ""
+    """Above the last point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         if curve.number is not None:
             style = dash_style(curve.number) | {"marker": "o" if curve.marked else ""}
         axes.plot(curve.x, curve.y, label=literal_text(curve.name), **style)
+        if curve.text:
+            end = float(np.asarray(curve.x)[-1]), float(np.asarray(curve.y)[-1])
+            axes.annotate(curve.text, end, (0, 3), textcoords="offset points", ha="center")
     axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, xlim=panel.x, ylim=panel.y)
     if panel.whole:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

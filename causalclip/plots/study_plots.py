@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from causalclip.plots.panels import Curve, Panel
 from causalclip.plots.style import FAINT, literal_text, marker_style
 
 Numbers = Mapping[str, int]
@@ -63,6 +64,28 @@ def fewshot_height(width: float, *, methods: int) -> float:
 
 def _legend_columns(width: float) -> int:
     return max(1, int(width / 1.65))
+
+
+def cost_panels(seconds: pd.Series, scores: pd.Series, numbers: Mapping[str, int]) -> list[Panel]:
+    """Return the score of each method over the seconds of a training, and the Pareto line.
+
+    On the line are the methods to which no other is both better and cheaper.
+
+    Args:
+        seconds: positive, by method.
+        scores: by method; others are left out.
+        numbers: of the methods.
+    """
+    points = pd.DataFrame({"x": seconds, "y": scores}).dropna().sort_values(["x", "y"])
+    front = points[points.y > points.y.cummax().shift(fill_value=-np.inf)]
+    stairs = np.repeat(front.x, 2)[1:], np.repeat(front.y, 2)[:-1]
+    curves = [
+        Curve([row.x], [row.y], f"{place}: {row.Index}", numbers[row.Index], True, str(place))
+        for place, row in enumerate(list[Any](points.itertuples()), start=1)
+    ]
+    log = "x" if points.x.max() > 20 * points.x.min() else ""
+    label = "HM, or average accuracy (%)"
+    return [Panel([Curve(*stairs), *curves], label, "seconds of a training", logarithmic=log)]
 
 
 def draw_comparison(

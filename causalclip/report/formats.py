@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 
 from causalclip.files.text import spreadsheet_cell, visible
+from causalclip.report.costs import COST_COLUMNS
 from causalclip.report.tables import CONFORMAL, TitledTables
 
 TABLE_FORMATS = ("markdown", "latex", "csv", "json")
 SPREADS = {"sd": "mean ± standard deviation", "ci95": "mean ± half of the 95 % interval, Student t"}
-DIGITS = {"n": 0, "nll": 3, "brier": 3, "aurc": 3}
+DIGITS = {"n": 0, "nll": 3, "brier": 3, "aurc": 3, "learnable": 0, "memory MiB": 0}
 """Decimals of some metrics; others have those of their table, 1 or `attrs["digits"]`."""
 LOWER_IS_BETTER = ("ECE base", "ECE new", "ece", "nll", "brier", "aurc")
-NOT_COMPARED = ("seeds", "data sets", "train s", "n", "published", *CONFORMAL)
+NOT_COMPARED = ("seeds", "data sets", "train s", "n", "published", *CONFORMAL, *COST_COLUMNS)
 
 # pdflatex's fonts have other letters at the places of < > |, and \\ reads a [ or * after it.
 LATEX = str.maketrans(

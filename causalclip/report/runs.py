@@ -124,6 +124,8 @@ def _run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
         "domain": " ".join(result.target_domains),
         "trains": result.trained_on is None,
         "seconds": result.training_seconds,
+        "training": (result.trained_on is None and result.training) or {},
+        "evaluation": result.evaluation,
         "metrics": metrics,
         "accuracy": metrics["accuracy"],
         # A variant's own, where the run has recorded them; the method's belong to another reading.

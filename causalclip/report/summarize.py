@@ -4,11 +4,15 @@
     causalclip summarize output --protocol base2new --format latex
     causalclip summarize output --compare CDC MaPLe
     causalclip summarize output --against
+    causalclip summarize output --cost
     causalclip summarize output --protocol fewshot --plot figures
 
 Cells are mean ± standard deviation over seeds (population, as in the family's parse_test_res.py),
 or with --ci95 mean ± half of the 95 % interval of the mean (Student's t). csv and json hold both.
 The average HM is given both ways: the HM of the averages (as papers print it), and the average.
+--cost adds each method's means over the runs below the folder: the learnable numbers, seconds and
+images a second of a training, its peak memory (of the device, or of the process), and the images
+a second of a test.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import pandas as pd
 from causalclip.errors import sentence
 from causalclip.files.text import visible
 from causalclip.records.results import PROTOCOL_TITLES
+from causalclip.report.costs import with_costs
 from causalclip.report.formats import TABLE_FORMATS, file_stem, format_tables
 from causalclip.report.notes import (
     subspace_notes,
@@ -48,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add("--methods", nargs="+", metavar="NAME", help="these methods only")
     add("--format", choices=TABLE_FORMATS, default="markdown")
     add("--ci95", action="store_true", help="show the 95 %% interval in place of the deviation")
+    add("--cost", action="store_true", help="add learnable numbers, seconds, images/s and memory")
     add("--heldout", action="store_true", help="domains: the held-out part of the target only")
     add("--against", action="store_true", help="add published figures and the difference")
     add("--compare", nargs=2, metavar="METHOD", help="paired comparison, Wilcoxon signed-rank test")
@@ -63,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         problems: list[str] = []
         runs, selected = _selected(args, problems)
         tables = conformal_tables(runs) if args.conformal else _tables(args, selected)
+        tables = with_costs(tables, runs) if args.cost else tables
         if not tables:
             raise ValueError(f"no conformal sets below {args.root}: run with TEST.CONFORMAL 0.1")
         written = write_curves(selected, args.plot) if args.plot else []

@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "is a row of its own",
     )
     add("--no-table", action="store_true", help="print no table at the end")
+    add("--cost", action="store_true", help="the table has learnable numbers, seconds and memory")
     return p
 
 
@@ -202,4 +203,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     fused = [f"{method} x{args.ensemble}" for method in asked.methods if ensembles]
     chosen = ("--protocol", asked.protocol.name, "--methods", *asked.methods, *fused)
-    return table(asked.results, *chosen) or status
+    cost = ["--cost"] if args.cost else []
+    return table(asked.results, *chosen, *cost) or status

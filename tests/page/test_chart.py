@@ -40,11 +40,11 @@ def test_curves_reach_the_limits_and_have_gaps():
     panels = [Panel([curve], "y", x=(0, 4), y=(0, 1)), Panel([Curve([0, 4], [0, 9])], "n", "x")]
     shown = chart(panels, height=200, first=2, label="label")
     upper, lower = shown["panels"]
-    ((style, line, dots),) = upper["lines"]
-    found, commands = points(line)
+    (drawn,) = upper["lines"]
+    found, commands = points(drawn["line"])
     middle = (upper["top"] + upper["bottom"]) / 2
     xs, ys = [LEFT, LEFT + (RIGHT - LEFT) / 4, RIGHT], [upper["bottom"], upper["top"], middle]
     assert found == pytest.approx(np.stack([xs, ys], axis=-1), abs=0.06)
-    assert (commands, points(dots)[1]) == ("MLM", "MMM")
-    assert shown["names"] == [("own", style)]
+    assert (commands, points(drawn["dots"])[1]) == ("MLM", "MMM")
+    assert shown["names"] == [("own", drawn["style"])]
     assert upper["bottom"] < lower["top"] < lower["bottom"] < shown["height"]

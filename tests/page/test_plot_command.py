@@ -72,7 +72,7 @@ def test_few_shots_make_curves_and_a_comparison(tmp_path, write_one):
 def test_a_paper_has_each_kind_once_and_of_the_leading_method(study_root, tmp_path):
     assert plot_command.main(["paper", str(study_root), "--to", str(tmp_path)]) == 0
     names = {file.stem for file in tmp_path.iterdir()}
-    assert names == set(KINDS) - {"comparison", "fewshot"} | {
+    assert names == set(KINDS) - {"comparison", "fewshot", "cost"} | {
         "comparison_leave_one_domain_out_set_16_shots"  # the protocol with several methods
     }
 

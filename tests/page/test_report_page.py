@@ -15,7 +15,7 @@ from PIL import Image
 from causalclip.page import command
 from causalclip.page.answer import answers, methods_table
 from causalclip.page.command import Renderer, script_json
-from causalclip.page.figures import uncertainty_by_group
+from causalclip.page.figures import cost_figures, uncertainty_by_group
 from causalclip.page.gallery import PictureRoots, explanations, gallery, gallery_rows, thumbnail
 from causalclip.page.options import KINDS
 from causalclip.page.run_view import (
@@ -111,7 +111,7 @@ def test_both_halves_of_a_pair_have_their_uncertainty_in_one_figure(study):
 
 def test_every_kind_of_figure_is_drawn(outline):
     labels = " ".join(a["aria-label"] for tag, a in outline.tags if tag == "svg")
-    several_methods = ("overview", "comparison", "fewshot")
+    several_methods = ("overview", "comparison", "fewshot", "cost")
     for kind, caption in KINDS.items():
         assert caption in labels or kind in (*several_methods, *IN_TABLES), kind
 
@@ -310,6 +310,11 @@ def test_the_answer_names_the_leader_its_interval_and_what_is_not_significant(tm
     assert "none can be: 2 pairs give a p of 0.5 at least" in text
     assert "The 4 trainings took 4 min" in text
     assert [row[0].text for row in methods_table(study).rows] == ["CDC", "CoOp"]
+    (plot,) = cost_figures(study)
+    assert [curve.name for curve in plot.data[0][0].curves if curve.name] in (
+        ["1: CDC", "2: CoOp"],
+        ["1: CoOp", "2: CDC"],  # as long as each other: the less accurate first
+    )
 
 
 def test_readings_are_folded_below_their_method_and_are_never_the_best(tmp_path, write_one):
