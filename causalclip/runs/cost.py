@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -119,7 +119,9 @@ def counted(run: Callable[[], object]) -> Work:
 
 
 def clip_without_weights(name: str) -> CLIPModel:
-    """Return a CLIP of fake weights; those of its token embedding are zeros, which words read.
+    """Return a CLIP of fake weights, but for those from which methods start to learn.
+
+    Those are its token embedding, of zeros, and its LayerNorms.
 
     Raises:
         ValueError: a name that `load_clip` does not take, or a file that holds no CLIP.
@@ -133,6 +135,8 @@ def clip_without_weights(name: str) -> CLIPModel:
         model = load_clip(name)._apply(FAKE.from_tensor)
     entry = backbone_of(model).text_tower().entry
     entry.weight = nn.Parameter(torch.zeros(entry.weight.shape))
+    for norm in (module for module in model.modules() if isinstance(module, nn.LayerNorm)):
+        norm.weight, norm.bias = (nn.Parameter(torch.ones(norm.normalized_shape)) for _ in "wb")
     return model.eval().requires_grad_(False)
 
 
@@ -173,7 +177,19 @@ def trainer_without_weights(
 
 
 def cost_of(trainer: Any, batch: int) -> Cost:
-    """Return the cost of a trainer at a batch of so many images."""
+    """Return the cost of a trainer at a batch of so many images.
+
+    Raises:
+        ValueError: the method decides by numbers, which fake tensors do not have.
+    """
+    try:
+        return _cost_of(trainer, batch)
+    except DataDependentOutputException as error:
+        name = type(trainer).__name__
+        raise ValueError(f"{name} decides by numbers ({error}), so it must be run") from error
+
+
+def _cost_of(trainer: Any, batch: int) -> Cost:
     step, learnable = None, 0
     if isinstance(trainer, PromptTrainer):
         learnable, take = trainer.learned, step_of(trainer, batch)

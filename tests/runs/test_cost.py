@@ -27,7 +27,9 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("method", ["CoCoOp", "MaPLe", "MMRL", "CLIP_LoRA", "CDC", "LinearProbe"])
+@pytest.mark.parametrize(
+    "method", ["CoCoOp", "MaPLe", "MMRL", "CLIP_LoRA", "CDC", "TwoSFS", "LinearProbe"]
+)
 def test_a_prediction_is_what_a_run_on_the_cpu_takes(method, monkeypatch):
     fake = trainer_without_weights(method, "tiny", 10)
     predicted = cost_of(fake, 3)
@@ -88,6 +90,7 @@ def test_memory_is_that_of_the_tensors_alive():
         (["CoOp", "--batch", "0"], "--batch must be 1 or more, got 0"),
         (["CoOp", "--recipe", "none"], "unknown recipe none of CoOp"),
         (["CoOp", "--set", "TRAINER.COOP.NONE", "1"], "NONE"),
+        (["TDA", "--backbone", "tiny", "--classes", "10"], "TDA decides by numbers"),
         (["CoOp", "--set", "TRAINER.COOP.PREC", "fp16"], "PREC must be fp32 or amp.*got fp16"),
         (["MaPLe", "--backbone", "RN50"], "RN50|ViT"),
     ],
