@@ -18,6 +18,7 @@ from dassl.utils import (
     MetricMeter,
     Registry,
     collect_env_info,
+    count_num_param,
     listdir_nohidden,
     mkdir_if_missing,
     read_image,
@@ -214,6 +215,10 @@ def test_a_seed_fixes_all_three_generators():
 
 def test_the_environment_is_described():
     assert torch.__version__ in collect_env_info()
+
+
+def test_the_numbers_of_a_model_are_counted():
+    assert count_num_param(torch.nn.Linear(3, 2)) == 8
 
 
 def test_a_registry_gives_back_what_was_registered_once_unless_forced():

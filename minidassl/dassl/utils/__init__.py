@@ -18,6 +18,7 @@ from dassl.utils.tools import (
     write_json,
 )
 from dassl.utils.torchtools import (
+    count_num_param,
     load_checkpoint,
     load_pretrained_weights,
     resume_from_checkpoint,

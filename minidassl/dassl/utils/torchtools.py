@@ -143,6 +143,11 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
         print(f"Layers discarded due to unmatched keys or size: {discarded}")
 
 
+def count_num_param(model: nn.Module) -> int:
+    """Count the numbers in a model's parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def _some(tensors: dict) -> str:
     names = [f"{key} {tuple(value.shape)}" for key, value in list(tensors.items())[:5]]
     return ", ".join(names) + (", ..." if len(tensors) > 5 else "")
