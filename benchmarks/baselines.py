@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from plain import Plain
 from setting import Setting, add_options
-from shapes import IMAGENET, NAMES, SHAPES, saved_clip
+from shapes import NAMES, SHAPES, saved_clip
 from timing import Ratio, ratio
 from torch import Tensor
 
@@ -231,9 +231,9 @@ def measure_steps(args: argparse.Namespace, backbone: str, size: int) -> None:
 def measure_evaluations(args: argparse.Namespace, backbone: str, size: int) -> None:
     """Print a line for each method's evaluation."""
     images, setting = TEST_BATCH * TEST_BATCHES, Setting.of(args)
-    print(f"{args.shape} on {setting}: evaluation of {images} images, {len(IMAGENET)} classes")
+    print(f"{args.shape} on {setting}: evaluation of {images} images, 1000 classes")
     for name in [name for name in EVALUATED if name in args.methods]:
-        trainer = trainer_of(name, IMAGENET, backbone, size, setting)
+        trainer = trainer_of(name, NAMES[1000], backbone, size, setting)
         repeats = max(1, args.repeats // 3)
         print(f"  {name:9} {evaluation_ratio(trainer, size, repeats, setting)}", flush=True)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torchvision.models import ResNet18_Weights
 
 from causalclip.clip.backbone import build_clip
 from causalclip.clip.interface import backbone_of
+from causalclip.runs.cost import CLASSNAMES
 
 SHAPES = {
     "tiny": {
@@ -46,8 +46,7 @@ schooner scissors scorpion sea_horse snoopy soccer_ball stapler starfish stegosa
 strawberry sunflower tick trilobite umbrella watch water_lilly wheelchair wild_cat windsor_chair
 wrench yin_yang
 """.split()
-IMAGENET = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]  # needs no download
-NAMES = {10: DIGITS, 100: CALTECH, 1000: IMAGENET}
+NAMES = {10: DIGITS, 100: CALTECH, 1000: CLASSNAMES}
 
 
 def saved_clip(shape: str, folder: str) -> tuple[str, int]:

@@ -17,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from causalclip import plugin, trainers
 from causalclip.clip.backbone import build_clip
 from causalclip.clip.encode import encode_image
+from causalclip.clip.interface import backbone_of
+from causalclip.clip.texts import check_distinct_classes
 from causalclip.engine.prompt_trainer import PromptTrainer
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +86,14 @@ def test_the_limit_counts_the_image_towers_products(n, depth, monkeypatch):
     needed = limit.image_step(limit.Tower(128, 4, 64), 4, 16, n, depth).needed
     # above it: the patches' own embedding, and attention's gradient for what does not learn
     assert needed < counter.get_total_flops() / 2 < 1.06 * needed
+
+
+@pytest.mark.parametrize("classes", [10, 100, 1000])
+def test_the_class_names_of_the_benchmarks_differ_as_texts(classes, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    names = importlib.import_module("shapes").NAMES[classes]
+    assert len(names) == classes
+    check_distinct_classes(names, backbone_of(build_clip()).tokenizer)
 
 
 def test_the_tables_of_a_gpu_end_in_one_line_where_there_is_none():
