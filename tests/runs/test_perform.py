@@ -91,8 +91,12 @@ def test_after_a_signal_it_is_told_how_many_are_left(number, runs, answered, cap
 
 
 def test_a_ctrl_c_between_the_last_run_and_the_table_is_no_traceback(
-    answered, tmp_path, monkeypatch, capsys
+    answered, tmp_path, monkeypatch, capsys, request
 ):
+    # A process that was started in the background ignores SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def interrupted(*_, **__):
         os.kill(os.getpid(), signal.SIGINT)
 
