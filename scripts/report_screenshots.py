@@ -33,7 +33,7 @@ form.show.value = "wrong";
 form.dispatchEvent(new Event("change"));
 """
 SHOTS = {
-    "report_answer.png": ("#what", "", 650),
+    "report_answer.png": ("#what", "", 595),
     "report_run.png": (".run", OPEN, 2300),
     "report_gallery.png": ("#tiles", MISTAKES, 1150),
 }

@@ -59,7 +59,8 @@ def _lead(main: pd.DataFrame, scores: pd.DataFrame) -> Iterator[str]:
         yield text + "."
         return
     gap = values[best].mean() - values[others[0]].mean()
-    yield f"{text}, {gap:.1f} points above {others[0]}."
+    distance = f"{gap:.1f} points above" if round(gap, 1) else "level with"
+    yield f"{text}, {distance} {others[0]}."
     yield from _significance(scores, best, others)
 
 

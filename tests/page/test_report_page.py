@@ -290,6 +290,13 @@ def test_classes_have_their_accuracy_and_their_mistakes():
     assert [cell.text for cell in rows[6]] == ["c7", "9", "77.8", "c3", "2"]
 
 
+def test_methods_of_one_accuracy_are_level(tmp_path, write_one):
+    for trainer in ("CDC", "CoOp"):
+        write_one(tmp_path, trainer, trainer=trainer, seed=1)
+    ((_, text),) = answers(Study.read(tmp_path))
+    assert "level with CoOp" in text and "points above" not in text
+
+
 def test_the_answer_names_the_leader_its_interval_and_what_is_not_significant(tmp_path, write_one):
     for trainer in ("CDC", "CoOp"):
         for seed in (1, 2):
