@@ -69,7 +69,8 @@ def _patch_dassl() -> list[str]:
     checkpoints = importlib.import_module("dassl.utils.torchtools")
     vars(checkpoints)["torch"] = _Overridden(torch, load=_safe_load, save=save_whole)
     patches.append("checkpoints that pickle the scheduler")
-    importlib.import_module("dassl.utils.logger").Logger.close = _close_log
+    log = importlib.import_module("dassl.utils.logger").Logger
+    log.close, log.isatty = _close_log, lambda self: self.console.isatty()
     patches.append("a log that closes the caller's stdout")
     if not hasattr(np, "int"):
         for name in ("autoaugment", "randaugment"):
