@@ -29,7 +29,7 @@ from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.request import PlanError, Request, check
 
 if TYPE_CHECKING:
-    from causalclip.engine.feature_cache import Chunks, Encoder, ImageSet
+    from causalclip.engine.feature_cache import Change, Chunks, Encoder
 
 READERS = ("ZeroshotCLIP", "LinearProbe", "TipAdapter", "CLIP_ICM")
 _EXAMPLES = """examples:
@@ -108,8 +108,10 @@ def _tasks(runs: Sequence[Run], begun: set[Path]) -> Iterator[Task]:
             begun.add(chunks.file)
             _join_if_whole(chunks)  # killed just before
             for rows in chunks.missing():
-                part = replace(images, paths=images.paths[rows.start : rows.stop])
-                arguments = (_key(trainer.encoder), run.arguments, part, chunks.path(rows))
+                # No class of the engine: unpickling it would import Dassl before it is patched.
+                images_of_chunk = (images.paths[rows.start : rows.stop], images.change)
+                key = _key(trainer.encoder)
+                arguments = (key, run.arguments, *images_of_chunk, chunks.path(rows))
                 yield (chunks, rows), encode_chunk, arguments
 
 
@@ -128,12 +130,16 @@ _encoders: dict[str, Encoder] = {}
 """The one that this process has used last, by its key."""
 
 
-def encode_chunk(key: str, arguments: Sequence[str], images: ImageSet, file: Path) -> None:
+def encode_chunk(
+    key: str, arguments: Sequence[str], paths: Sequence[str], change: Change | None, file: Path
+) -> None:
     """Encode some images with the encoder of a run and write them to a file."""
     if key not in _encoders:
         _encoders.clear()
         _encoders[key] = built(arguments).encoder
-    _encoders[key].write_chunk(images, file)
+    from causalclip.engine.feature_cache import ImageSet
+
+    _encoders[key].write_chunk(ImageSet(paths, change), file)
 
 
 def built(arguments: Sequence[str]) -> Any:
