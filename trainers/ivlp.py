@@ -11,15 +11,11 @@ from causalclip.settings.search import DEPTHS, GRADIENT_SPACE
 from causalclip.settings.table import COMMON, Setting
 
 
-class IVLP(PromptTrainer):
-    """Text and visual prompts that share nothing; PROMPT_DEPTH_VISION 0 prompts the text alone."""
-
-    config_node = "IVLP"
-    backbones = "ViT"
-    model_name = "VLPromptLearner"
-    settings_table = {
-        "N_CTX_VISION": Setting(2, MAYBE_TOKENS, "Number of learned image tokens."),
-        "N_CTX_TEXT": Setting(2, MAYBE_TOKENS, "Number of learned text tokens."),
+def independent_prompt_settings(*, n_ctx: int) -> dict[str, Setting]:
+    """Return the settings of independent prompts in both towers, `n_ctx` tokens each."""
+    return {
+        "N_CTX_VISION": Setting(n_ctx, MAYBE_TOKENS, "Number of learned image tokens."),
+        "N_CTX_TEXT": Setting(n_ctx, MAYBE_TOKENS, "Number of learned text tokens."),
         "CTX_INIT": Setting("a photo of a", text(), "Words to start from; empty: at random."),
         "PROMPT_DEPTH_VISION": Setting(
             9, MAYBE_DEPTH, "Image blocks with prompts; 0: none.", blocks="image"
@@ -27,6 +23,17 @@ class IVLP(PromptTrainer):
         "PROMPT_DEPTH_TEXT": Setting(
             9, MAYBE_DEPTH, "Text blocks with prompts; 0: none.", blocks="text"
         ),
+    }
+
+
+class IVLP(PromptTrainer):
+    """Text and visual prompts that share nothing; PROMPT_DEPTH_VISION 0 prompts the text alone."""
+
+    config_node = "IVLP"
+    backbones = "ViT"
+    model_name = "VLPromptLearner"
+    settings_table = {
+        **independent_prompt_settings(n_ctx=2),
         **COMMON,
     }
     search_space = {**GRADIENT_SPACE, "PROMPT_DEPTH_VISION PROMPT_DEPTH_TEXT": DEPTHS}

@@ -13,11 +13,12 @@ from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.texts import readable
 from causalclip.clip.zeroshot import IMAGENET_TEMPLATES, mean_text_features
 from causalclip.engine.class_texts import descriptions_of
-from causalclip.engine.contexts import MAYBE_DEPTH, MAYBE_TOKENS, Context, independent_prompts
+from causalclip.engine.contexts import Context, independent_prompts
 from causalclip.engine.prompt_trainer import PromptTrainer
-from causalclip.settings.constraints import number, text
+from causalclip.settings.constraints import number
 from causalclip.settings.search import DEPTHS, GRADIENT_SPACE
 from causalclip.settings.table import COMMON, Setting
+from causalclip.trainers.ivlp import independent_prompt_settings
 
 SIXTY_TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published ones are these of CLIP's eighty
 
@@ -33,15 +34,7 @@ class PromptSRC(PromptTrainer):
     backbones = "ViT"
     model_name = "VLPromptLearner"
     settings_table = {
-        "N_CTX_VISION": Setting(4, MAYBE_TOKENS, "Number of learned image tokens."),
-        "N_CTX_TEXT": Setting(4, MAYBE_TOKENS, "Number of learned text tokens."),
-        "CTX_INIT": Setting("a photo of a", text(), "Words to start from; empty: at random."),
-        "PROMPT_DEPTH_VISION": Setting(
-            9, MAYBE_DEPTH, "Image blocks with prompts; 0: none.", blocks="image"
-        ),
-        "PROMPT_DEPTH_TEXT": Setting(
-            9, MAYBE_DEPTH, "Text blocks with prompts; 0: none.", blocks="text"
-        ),
+        **independent_prompt_settings(n_ctx=4),
         "TEXT_LOSS_WEIGHT": Setting(25.0, number(0), "Weight of the texts' distance from CLIP's."),
         "IMAGE_LOSS_WEIGHT": Setting(10.0, number(0), "Weight of the images' distance."),
         "GPA_MEAN": Setting(15.0, number(0), "Centre of the Gaussian average, in epochs."),

@@ -51,7 +51,7 @@ def print_any_text() -> None:
 def end_log(error: BaseException | None) -> None:
     """Write what ended the run, if anything did, to its log and close it.
 
-    A log that cannot be written is closed as it is: what ended the run is said elsewhere.
+    A log that cannot be written is closed as it is; the caller reports the error.
     """
     stdout: Any = sys.stdout
     log = getattr(stdout, "file", None)

@@ -44,7 +44,7 @@ EXPORT = """Write the class features of a trained run, and its image tower if it
 The files, classes.safetensors and image.pt2 (torch.export) or image.onnx, are read again and must
 give the run's own answers. docs/predict.md shows how to use them.
 """
-DETECT = """Say how well a run's scores tell the test images of another data set from its own.
+DETECT = """Measure how well a run's scores separate the test images of another set from its own.
 
     causalclip detect output/first --foreign causal_shapes --data data
 

@@ -1,4 +1,4 @@
-"""What trainings and tests cost, as further columns of the tables."""
+"""Columns of the tables for the cost of trainings and tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a method costs, predicted on PyTorch's fake tensors: no weights, and nothing computed."""
+"""Predict the FLOPs and the memory of a method with PyTorch's fake tensors, without weights."""
 
 from __future__ import annotations
 
@@ -180,13 +180,16 @@ def cost_of(trainer: Any, batch: int) -> Cost:
     """Return the cost of a trainer at a batch of so many images.
 
     Raises:
-        ValueError: the method decides by numbers, which fake tensors do not have.
+        ValueError: the method reads values of tensors, which fake tensors do not have.
     """
     try:
         return _cost_of(trainer, batch)
     except DataDependentOutputException as error:
         name = type(trainer).__name__
-        raise ValueError(f"{name} decides by numbers ({error}), so it must be run") from error
+        raise ValueError(
+            f"the cost of {name} cannot be predicted: it reads values of tensors ({error}); "
+            "train it and read `causalclip summarize --cost`"
+        ) from error
 
 
 def _cost_of(trainer: Any, batch: int) -> Cost:

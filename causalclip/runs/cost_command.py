@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; 2 for a mistake in the input, which is said in one line."""
+    """Print the table; return 2 for invalid input, with a message of one line."""
     args = parser().parse_args(argv)
     try:
         if args.batch < 1:

@@ -1,4 +1,4 @@
-"""What trainings and tests cost, by hand; the line of methods that no other beats."""
+"""Costs of trainings and tests against sums by hand, and the Pareto line."""
 
 from __future__ import annotations
 
