@@ -52,6 +52,7 @@ CASES = (
     Case("KgCoOp", 100, FOUR, 8, 15),
     Case("ProGrad", 100, SIXTEEN, 8, 15),
     Case("TCP", 100, FOUR, 8, 15),
+    Case("CIPT", 100, FOUR, 8, 15),
     Case("CoCoOp", 100, FOUR, 8, 14),
     Case("MaPLe", 100, FOUR, 4, 11),
     Case("IVLP", 100, FOUR, 4, 11),
@@ -146,6 +147,7 @@ def step_ratio(
     trainer.set_model_mode("train")
 
     def step(loss: Callable[[], Tensor]) -> Tensor:
+        torch.manual_seed(0)  # CIPT draws its templates
         trainer.model.zero_grad()
         with setting.autocast():
             value = loss()

@@ -57,7 +57,7 @@ SETS = {
 DOMAINS = {name: 6 if name.endswith("domain_net") else 4 for name in SETS if "domainbed" in name}
 
 IMAGE_PROMPTS = {"MaPLe", "IVLP", "PromptSRC", "VPT", "CDC", "MMRL", "MMA", "CLIP_LoRA", "TwoSFS"}
-TEXT_PROMPTS = (IMAGE_PROMPTS - {"VPT"}) | {"CoOp", "KgCoOp", "TCP", "ProGrad", "CoCoOp"}
+TEXT_PROMPTS = (IMAGE_PROMPTS - {"VPT"}) | {"CoOp", "KgCoOp", "TCP", "ProGrad", "CoCoOp", "CIPT"}
 TEXT_PASSES = {"ProGrad": 3}  # a gradient of each of its two terms
 FROZEN_PASSES = {"PromptSRC": 1, "MMRL": 1}  # frozen CLIP sees each image too
 TEMPLATES = {"CDC": 4}

@@ -58,6 +58,9 @@ class Plain:
         """Return the method's training loss on a batch (B, 3, H, W) with labels (B,)."""
         trainer = self.trainer
         whole = {"MMRL": self.four_terms, "ProGrad": self.aligned, "CDC": self.decoupled}
+        if trainer.cfg.TRAINER.NAME == "CIPT":
+            features, text = self.image(images, PromptSet()), self.text(trainer.model())
+            return trainer.objective(features, text, labels)[0]
         if trainer.cfg.TRAINER.NAME in whole:
             return whole[trainer.cfg.TRAINER.NAME](images, labels)
         near = {"KgCoOp": self.near_text, "TCP": self.near_text}

@@ -53,6 +53,8 @@ class PromptTrainer(TrainerX):
     """The backbones that the method runs on: all, ViT or OpenAI ViT (docs/backbones.md)."""
     softmax = True
     """Whether the probabilities are a softmax of `logits`."""
+    plain_cosine = True
+    """Whether `logits` compare the image features with `evaluation_text` and nothing else."""
     test_order: Callable[[int], Tensor] = staticmethod(lambda n: torch.arange(n))
     """From the number of test images n to their order (n,), where features are classified."""
     image_tower_untouched = False

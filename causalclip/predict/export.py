@@ -117,7 +117,7 @@ def class_features_of(trainer: CLIPTrainer) -> ClassFeatures:
     """
     text, projection = None, trainer.backbone.projection
     if isinstance(trainer, PromptTrainer):
-        text = trainer.evaluation_text()
+        text = trainer.evaluation_text() if trainer.plain_cosine else None
     elif isinstance(trainer, ZeroshotCLIP):
         text = trainer.text
     elif isinstance(trainer, CLIP_ICM):

@@ -19,6 +19,7 @@ UNFITTED = [
     ("TCP", []),
     ("CoCoOp", []),
     ("CLIP_Adapter", []),
+    ("CIPT", []),
     ("IVLP", NO_VISUAL_PROMPTS),
     ("CDC", ["TRAINER.CDC.VISION", "none"]),
 ]

@@ -104,7 +104,7 @@ def test_onnx_without_its_packages_says_what_to_install(exported, monkeypatch):
     assert status == 2 and "pip install 'causalclip[onnx]'" in error
 
 
-@pytest.mark.parametrize("method", ["CoCoOp", "LinearProbe", "TipAdapter"])
+@pytest.mark.parametrize("method", ["CoCoOp", "CIPT", "LinearProbe", "TipAdapter"])
 def test_what_is_more_than_a_cosine_with_fixed_texts_is_refused(method, exported):
     status, names, error = exported(method)
     assert (status, names) == (2, [])

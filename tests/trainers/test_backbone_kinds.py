@@ -42,6 +42,7 @@ METHODS = {
     "LPPlusPlus": ["TRAINER.LPPLUSPLUS.STEPS", 2],
     "ProLIP": ["TRAINER.PROLIP.STEPS", 2],
     "CLIP_Adapter": [],
+    "CIPT": [],
     "CLIP_ICM": [*FIXED, "TRAINER.CLIP_ICM.PROBE", False],
     "CoOp": [],
     "CoCoOp": [],
