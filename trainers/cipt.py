@@ -18,7 +18,7 @@ from causalclip.clip.zeroshot import IMAGENET_TEMPLATES, mean_text_features
 from causalclip.engine.contexts import TOKENS, Context
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, number, text
-from causalclip.settings.search import GRADIENT_SPACE, Choice
+from causalclip.settings.search import Choice, LogUniform
 from causalclip.settings.table import COMMON, Setting
 
 
@@ -43,7 +43,7 @@ class CausalAdapters(TextPrompts):
         self.norm = nn.LayerNorm(embed_dim)
 
     def intervene(self, causal: Tensor, texts: Tensor) -> Tensor:
-        """Return z (..., E) of causal features (..., E) and unit texts (..., E), which broadcast."""
+        """Return z (..., E) of causal features and unit texts (..., E), which broadcast."""
         return self.norm((causal + self.out(self.value(texts))).float())
 
 
@@ -82,7 +82,7 @@ class CIPT(PromptTrainer):
         "GAMMA": Setting(5.0, number(0), "Weight of the independence, L_ind."),
         **COMMON,
     }
-    search_space = {**GRADIENT_SPACE, "BETA": Choice((0.5, 1.0, 2.0, 4.0))}
+    search_space = {"OPTIM.LR": LogUniform(1e-4, 5e-3), "BETA": Choice((0.5, 1.0, 2.0, 4.0))}
 
     def context(self) -> Context:
         """Return N_CTX learned words."""
