@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalclip.clip.adapters import RepresentationTokens
-from causalclip.clip.encode import encode_image_tokens
+from causalclip.clip.encode import encode_image_tokens, encode_image_tokens_twice
 from causalclip.clip.interface import openai_model
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.texts import ClassTokens, template_tokens
@@ -129,11 +129,12 @@ class MMRL(PromptTrainer):
         """Both cross-entropies and both distances from frozen CLIP; the logits of both features."""
         prompts, weight = self.model(), self.settings.REG_WEIGHT
         text = self.text_features(prompts)
-        features, of_tokens = self.both_features(images, prompts)
+        features, tokens, frozen = encode_image_tokens_twice(
+            self.clip, images, prompts.image_additions
+        )
         logits = self.backbone.classify(features, text)
-        token_logits = self.backbone.classify(of_tokens, text)
+        token_logits = self.backbone.classify(self.model.features(tokens), text)
         entropies = F.cross_entropy(logits, labels), F.cross_entropy(token_logits, labels)
-        frozen = self.image_features(images, PromptSet())
         loss = self.blended(*entropies) + weight * mean_distance(features, frozen)
         loss = loss + weight * mean_distance(text, self.handcrafted)
         return loss, self.blended(logits, token_logits)

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from causalclip.clip.encode import encode_text
+from causalclip.clip.encode import encode_image_twice, encode_text
 from causalclip.clip.interface import backbone_of
-from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.texts import readable
 from causalclip.clip.zeroshot import IMAGENET_TEMPLATES, mean_text_features
 from causalclip.engine.class_texts import descriptions_of
@@ -84,8 +83,8 @@ class PromptSRC(PromptTrainer):
         """Cross-entropy plus the three distances from frozen CLIP: text, image and logits."""
         prompts, settings = self.model(), self.settings
         text = F.normalize(self.text_features(prompts).float(), dim=-1)
-        image = F.normalize(self.image_features(images, prompts).float(), dim=-1)
-        teacher = F.normalize(self.image_features(images, PromptSet()).float(), dim=-1)
+        features = encode_image_twice(self.clip, images, prompts.image)
+        image, teacher = (F.normalize(own.float(), dim=-1) for own in features)
         logits = self.backbone.classify(image, text)
         loss = F.cross_entropy(logits, labels)
         loss = loss + settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, self.teacher_text)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalclip.clip.image_tower import encode_patches, encode_patches_twice, project, read_tokens
+from causalclip.clip.image_tower import encode_patches, project, read_tokens, read_tokens_twice
 from causalclip.clip.injection import prompted, with_additions
 from causalclip.clip.interface import backbone_of, run_with
 from causalclip.clip.layout import TextLayout, text_layout
@@ -26,7 +26,7 @@ from causalclip.clip.prompt_set import (
     check_samples,
     checked_tower,
 )
-from causalclip.clip.text_tower import PerClass, encode_layout
+from causalclip.clip.text_tower import LowerTexts, PerClass, encode_layout, lower_texts
 from causalclip.clip.texts import ClassTokens
 
 
@@ -53,13 +53,15 @@ def encode_texts(
     texts: ClassTokens,
     prompts: Sequence[Tensor | None],
     additions: Additions = NO_ADDITIONS,
+    lower: LowerTexts | None = None,
 ) -> Tensor:
     """Return the features (G, K, E) of K texts under G sets of prompts.
 
     The result of `encode_text` under `prompted` for each set, for less work.
 
     Prompts are one tensor per depth, (G, n, D), or (G, K, n, D) where each text has its own, or
-    None at a depth that is left as it is; none for the texts as they read, with G = 1.
+    None at a depth that is left as it is; none for the texts as they read, with G = 1. `lower` is
+    what `encode_lower_texts` returned for the same texts.
 
     Raises:
         ValueError: prompts or additions that do not fit, or a model under nn.DataParallel.
@@ -74,7 +76,7 @@ def encode_texts(
     texts = texts.to(model.logit_scale.device)
     per_text = any(tokens.dim() == 3 for tokens in additions.tokens.values())
     if has_plain_text_tower(model) and not per_text:
-        return encode_layout(model, *_prompt_tables(texts, prompts), additions)
+        return encode_layout(model, *_prompt_tables(texts, prompts), additions, lower)
     positions, features = None if texts.leading else texts.positions, []
     for g in range(next((len(depth) for depth in prompts if depth is not None), 1)):
         own = _one_set(prompts, g)
@@ -83,14 +85,33 @@ def encode_texts(
     return torch.stack(features)
 
 
-def encode_classes(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -> Tensor:
+def encode_classes(
+    model: CLIPModel, texts: ClassTokens, prompts: PromptSet, lower: LowerTexts | None = None
+) -> Tensor:
     """Return the text features (K, E) of all classes under one prompt set.
 
-    Text prompts are (n, D), or (K, n, D) for class-specific ones.
+    Text prompts are (n, D), or (K, n, D) for class-specific ones; `lower` as of `encode_texts`.
     """
     one_set = [depth if depth is None else depth.unsqueeze(0) for depth in prompts.text]
-    arguments = (texts, one_set, prompts.text_additions)
+    arguments = (texts, one_set, prompts.text_additions, lower)
     return with_weights(model, prompts.weights, encode_texts, *arguments)[0]
+
+
+@torch.no_grad()
+def encode_lower_texts(
+    model: CLIPModel, texts: ClassTokens, prompts: PromptSet
+) -> LowerTexts | None:
+    """Return the states of K texts on entering the first block with an addition.
+
+    They are the same whatever the additions learn. None where prompts or changed weights reach all
+    blocks, where nothing is added, and where the tower runs through its own forward.
+    """
+    added = prompts.text_additions
+    per_text = any(tokens.dim() == 3 for tokens in added.tokens.values())
+    if prompts.text or prompts.weights or not added or per_text or not has_plain_text_tower(model):
+        return None
+    layout = texts.to(model.logit_scale.device).word_layout
+    return lower_texts(model, layout, added.start)
 
 
 def encode_text_sets(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -> Tensor:
@@ -130,22 +151,25 @@ def encode_image(
     images: Tensor,
     prompts: Sequence[Tensor] = (),
     additions: Additions = NO_ADDITIONS,
+    *,
+    sets: int = 1,
 ) -> Tensor:
     """Return the image features (B, E) of `images` (B, 3, R, R).
 
     Prompts are one tensor per depth, (n, D) or (B, n, D); they and the additions to the blocks are
-    as `prompted` takes them for images.
+    as `prompted` takes them for images. With M `sets` of prompts, (B * M, n, D), the features are
+    (B * M, E), those of an image one after the other.
 
     Raises:
         ValueError: images of another size than the backbone's, prompts or additions that do not
             fit, or a model under nn.DataParallel.
         RuntimeError: prompts for a model that is prompted already.
     """
-    _check_images(model, images, prompts, additions)
+    _check_images(model, images, prompts, additions, sets=sets)
     if not has_plain_image_tower(model):
         with prompted(model, image=prompts, image_additions=additions):
-            return model.encode_image(images)
-    return encode_patches(model.visual, images.type(model.dtype), prompts, additions)
+            return model.encode_image(images.repeat_interleave(sets, 0))
+    return encode_patches(model.visual, images.type(model.dtype), prompts, additions, sets=sets)
 
 
 def encode_image_unprojected(model: CLIPModel, images: Tensor) -> Tensor:
@@ -175,6 +199,34 @@ def encode_image_tokens(
     return features, model.visual.ln_post(left[-1].transpose(0, 1))
 
 
+def encode_image_twice(
+    model: CLIPModel, images: Tensor, prompts: Sequence[Tensor], *, sets: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Return `encode_image` (B * M, E), and without a graph and prompts, CLIP's own (B, E)."""
+    if has_plain_image_tower(model):
+        _check_images(model, images, prompts, NO_ADDITIONS, sets=sets)
+        images = images.type(model.dtype)
+        tokens, plain = read_tokens_twice(model.visual, images, prompts, sets=sets)
+        return project(model.visual, tokens), plain
+    with torch.no_grad():
+        plain = encode_image(model, images)
+    return encode_image(model, images, prompts, sets=sets), plain
+
+
+def encode_image_tokens_twice(
+    model: CLIPModel, images: Tensor, additions: Additions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `encode_image_tokens`, and without a graph, CLIP's own features (B, E)."""
+    if has_plain_image_tower(model):
+        _check_images(model, images, (), additions)
+        images = images.type(model.dtype)
+        x, plain = read_tokens_twice(model.visual, images, (), additions)
+        return project(model.visual, x), x[:, 1:], plain
+    with torch.no_grad():
+        plain = encode_image(model, images)
+    return *encode_image_tokens(model, images, additions), plain
+
+
 def encode_image_sets(model: CLIPModel, images: Tensor, prompts: PromptSet) -> Tensor:
     """Return the image features (B, M, E) under M prompt sets.
 
@@ -184,29 +236,28 @@ def encode_image_sets(model: CLIPModel, images: Tensor, prompts: PromptSet) -> T
     sets = _count_sets(prompts)
     if images.dim() == 4 and not prompts.image:
         return encode_image(model, images).unsqueeze(1).expand(-1, sets, -1)
-    views, tiled = _tile(images, prompts, sets)
-    return encode_image(model, views, tiled).unflatten(0, (-1, sets))
+    images, tiled, each = _tile(images, prompts, sets)
+    return encode_image(model, images, tiled, sets=each).unflatten(0, (-1, sets))
 
 
 def encode_image_sets_twice(
-    model: CLIPModel, views: Tensor, prompts: PromptSet
+    model: CLIPModel, images: Tensor, prompts: PromptSet
 ) -> tuple[Tensor, Tensor]:
-    """Return `encode_image_sets` of views (B, M, 3, R, R), and without a graph, without prompts."""
+    """Return `encode_image_sets`, and without a graph, without prompts: (B, M, E) each."""
     sets = _count_sets(prompts)
-    images, tiled = _tile(views, prompts, sets)
-    if has_plain_image_tower(model):
-        _check_images(model, images, tiled, NO_ADDITIONS)
-        images = images.type(model.dtype)
-        with_prompts, plain = encode_patches_twice(model.visual, images, tiled)
-    else:
-        with torch.no_grad():
-            plain = encode_image(model, images)
-        with_prompts = encode_image(model, images, tiled)
-    return with_prompts.unflatten(0, (-1, sets)), plain.unflatten(0, (-1, sets))
+    images, tiled, each = _tile(images, prompts, sets)
+    features, plain = encode_image_twice(model, images, tiled, sets=each)
+    plain = plain.unflatten(0, (-1, sets // each)).expand(-1, sets, -1)
+    return features.unflatten(0, (-1, sets)), plain
 
 
 def _check_images(
-    model: CLIPModel, images: Tensor, prompts: Sequence[Tensor], additions: Additions
+    model: CLIPModel,
+    images: Tensor,
+    prompts: Sequence[Tensor],
+    additions: Additions,
+    *,
+    sets: int = 1,
 ) -> None:
     check_model(model)
     size = backbone_of(model).image_size
@@ -218,7 +269,7 @@ def _check_images(
     if prompts or additions:
         checked_tower(model, "image", prompts, additions)
     for depth in prompts:
-        check_samples(depth, len(images))
+        check_samples(depth, sets * len(images))
 
 
 def _one_set(prompts: Sequence[Tensor | None], g: int) -> list[Tensor | None]:
@@ -256,15 +307,16 @@ def _prompt_tables(
     return texts.layout, tables, PerClass(first, texts.layout_per_class)
 
 
-def _tile(images: Tensor, prompts: PromptSet, sets: int) -> tuple[Tensor, list[Tensor]]:
-    """Return B * M images, in the order b * M + m, and image prompts (B * M, n, D) per depth."""
+def _tile(images: Tensor, prompts: PromptSet, sets: int) -> tuple[Tensor, list[Tensor], int]:
+    """Return images, prompts (B * M, n, D) per depth, and how many of them each image has.
+
+    These are M for B images; 1 for the B * M views of (B, M, 3, R, R), in the order b * M + m.
+    """
     if images.dim() == 5 and images.shape[1] != sets:
         raise ValueError(f"images must have {sets} views, one per template, got {images.shape[1]}")
-    if images.dim() == 4:
-        images = images.unsqueeze(1).expand(-1, sets, -1, -1, -1)
-    batch = len(images)
+    batch = images.shape[0]
     tiled = [depth.expand(batch, *depth.shape).flatten(0, 1) for depth in prompts.image]
-    return images.flatten(0, 1), tiled
+    return (images.flatten(0, 1), tiled, 1) if images.dim() == 5 else (images, tiled, sets)
 
 
 def _count_sets(prompts: PromptSet) -> int:

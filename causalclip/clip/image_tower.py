@@ -24,28 +24,58 @@ class AttentionInputs(NamedTuple):
     keys_values: Tensor  # (B, S, 2 D)
 
 
+class Lower(NamedTuple):
+    """Tokens on entering a block, below which nothing is added."""
+
+    x: Tensor  # (B, 1 + L, D)
+    block: int
+    inputs: AttentionInputs | None = None  # of the block, where nothing is added to it either
+
+    def repeated(self, times: int) -> Lower:
+        """Return each image so many times, one after the other."""
+        if times == 1:
+            return self
+        x, *inputs = (t.repeat_interleave(times, 0) for t in (self.x, *(self.inputs or ())))
+        return Lower(x, self.block, AttentionInputs(*inputs) if inputs else None)
+
+
 def encode_patches(
     visual: VisionTransformer,
     images: Tensor,
     prompts: Sequence[Tensor] = (),
     additions: Additions = NO_ADDITIONS,
+    *,
+    sets: int = 1,
 ) -> Tensor:
     """Return the image features (B, E), not normalised; arguments as of `read_tokens`."""
-    return project(visual, read_tokens(visual, images, prompts, additions))
+    return project(visual, read_tokens(visual, images, prompts, additions, sets=sets))
 
 
-def encode_patches_twice(
-    visual: VisionTransformer, images: Tensor, prompts: Sequence[Tensor]
+def read_tokens_twice(
+    visual: VisionTransformer,
+    images: Tensor,
+    prompts: Sequence[Tensor] = (),
+    additions: Additions = NO_ADDITIONS,
+    *,
+    sets: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Return `encode_patches` with prompts, and without a graph, without prompts: (B, E) each.
+    """Return `read_tokens`, and without a graph, CLIP's own features (B, E) of the images.
 
-    All that comes before the first attention is the same for both, and is computed once.
+    What is the same for both is computed once: the blocks below the first addition, and what comes
+    before the next attention.
     """
-    x = _embed(visual, images)
-    shared = x, _attention_inputs(visual.transformer.resblocks[0], x, None)
+    lower = lower_tokens(visual, images, additions.start if additions else 0)
     with torch.no_grad():
-        plain = project(visual, read_tokens(visual, images, shared=shared))
-    return project(visual, read_tokens(visual, images, prompts, shared=shared)), plain
+        plain = project(visual, read_tokens(visual, images, lower=lower))
+    return read_tokens(visual, images, prompts, additions, sets=sets, lower=lower), plain
+
+
+def lower_tokens(visual: VisionTransformer, images: Tensor, block: int) -> Lower:
+    """Return the tokens of images (B, 3, R, R) on entering a block, without any prompts."""
+    x, blocks = _embed(visual, images), visual.transformer.resblocks
+    for lower in blocks[:block]:
+        x = _run_block(lower, x, _attention_inputs(lower, x, None), None, None)
+    return Lower(x, block, _attention_inputs(blocks[block], x, None))
 
 
 def project(visual: VisionTransformer, tokens: Tensor) -> Tensor:
@@ -59,25 +89,28 @@ def read_tokens(
     prompts: Sequence[Tensor] = (),
     additions: Additions = NO_ADDITIONS,
     *,
-    shared: tuple[Tensor, AttentionInputs] | None = None,
+    sets: int = 1,
+    lower: Lower | None = None,
 ) -> Tensor:
     """Return the class token and the n inserted tokens after `ln_post`, (B, 1 + n, D).
 
     Images are (B, 3, R, R) in the type of the weights, prompts (n, D) or (B, n, D) per depth, as
-    `prompted` takes them. `shared` are the embedded images and the inputs of the first attention.
+    `prompted` takes them. With several `sets` B is B * M in prompts and result, in the order
+    b * M + m. `lower` are the images' `lower_tokens`, where they are known.
     """
-    embedded, inputs = shared or (_embed(visual, images), None)
-    x = embedded
+    if lower is None:
+        lower = lower_tokens(visual, images, 0) if sets > 1 else Lower(_embed(visual, images), 0)
+    x, start, inputs = lower = lower.repeated(sets)
     tokens = [prompt.to(x.dtype).expand(x.shape[0], -1, -1) for prompt in prompts]  # B n D each
     tokens[:1] = [visual.ln_pre(first) for first in tokens[:1]]
     blocks = visual.transformer.resblocks
-    for i, block in enumerate(blocks):
+    for i, block in enumerate(blocks[start:], start):
         last, replaced = i == len(blocks) - 1, tokens[i] if i < len(tokens) else None
         if replaced is not None and i == len(tokens) - 1 and not last:
             x, replaced = torch.cat([x, replaced], dim=1), None  # these stay to the end
         x = additions.insert_tokens(x, i)
         n_read = 1 + additions.n_tokens if last else None
-        if inputs is None or x is not embedded:
+        if inputs is None or x is not lower.x:
             inputs = _attention_inputs(block, x, n_read)
         output = _run_block(block, x, inputs, n_read, replaced)
         x = additions.adapt(output, i, x[:, :n_read], block.ln_1)

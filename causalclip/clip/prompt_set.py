@@ -37,6 +37,11 @@ class Additions:
         return min(self.tokens)
 
     @property
+    def start(self) -> int:
+        """The first block that anything is added to."""
+        return min((*self.tokens, *self.adapters))
+
+    @property
     def n_tokens(self) -> int:
         """n; 0 without tokens."""
         return self.tokens[self.first].shape[-2] if self.tokens else 0

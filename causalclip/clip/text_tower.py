@@ -28,20 +28,29 @@ class PerClass(NamedTuple):
     layout: TextLayout
 
 
+class LowerTexts(NamedTuple):
+    """The states of texts on entering a block, below which nothing is added."""
+
+    x: Tensor  # (1, S, D)
+    block: int
+
+
 def encode_layout(
     model: CLIPModel,
     layout: TextLayout,
     prompts: Sequence[Tensor | None] = (),
     per_class: PerClass | None = None,
     additions: Additions = NO_ADDITIONS,
+    lower: LowerTexts | None = None,
 ) -> Tensor:
     """Return the text features (G, N, E) of N texts under G sets of prompts, not normalised.
 
     Prompts are one table (G, R, D) per depth, as in `encode_texts`; without any, G is 1. Their
     layout is that of `per_class` from its block on. Additions are the same for all texts.
+    Without prompts, `lower` may be the `lower_texts` of the layout, if they are known.
     """
     if not prompts:
-        return _encode(model, layout, (), None, additions)
+        return _encode(model, layout, (), None, additions, lower)
     assert prompts[0] is not None, "encode_texts checks it"
     hidden = len((per_class.layout if per_class else layout).ids) * 4 * model.transformer.width
     step = max(1, MAX_HIDDEN // hidden)
@@ -50,19 +59,34 @@ def encode_layout(
     return torch.cat([_encode(model, layout, part, per_class, additions) for part in parts])
 
 
+def lower_texts(model: CLIPModel, layout: TextLayout, block: int) -> LowerTexts:
+    """Return the states of texts without prompts on entering a block."""
+    x = _enter(model, layout, ())
+    for lower in model.transformer.resblocks[:block]:
+        x = _run_block(lower, x, layout, ends_only=False)
+    return LowerTexts(x, block)
+
+
+def _enter(model: CLIPModel, layout: TextLayout, prompts: Sequence[Tensor | None]) -> Tensor:
+    x = model.token_embedding(layout.ids).type(model.dtype).unsqueeze(0)  # G S D
+    if prompts and prompts[0] is not None:
+        x = _place(x.expand(len(prompts[0]), -1, -1), prompts[0], layout)
+    return x + model.positional_embedding.type(model.dtype)[layout.positions]
+
+
 def _encode(
     model: CLIPModel,
     layout: TextLayout,
     prompts: Sequence[Tensor | None],
     per_class: PerClass | None,
     additions: Additions,
+    lower: LowerTexts | None = None,
 ) -> Tensor:
-    x = model.token_embedding(layout.ids).type(model.dtype).unsqueeze(0)  # G S D
-    if prompts and prompts[0] is not None:
-        x = _place(x.expand(len(prompts[0]), -1, -1), prompts[0], layout)
-    x = x + model.positional_embedding.type(model.dtype)[layout.positions]
+    if lower is None or lower.block > additions.start:
+        lower = LowerTexts(_enter(model, layout, prompts), 0)
+    x, start = lower
     blocks = model.transformer.resblocks
-    for i, block in enumerate(blocks):
+    for i, block in enumerate(blocks[start:], start):
         if per_class is not None and i == per_class.block:
             x, layout = x[:, layout.spread_to(per_class.layout)], per_class.layout
         if 0 < i < len(prompts) and (table := prompts[i]) is not None:

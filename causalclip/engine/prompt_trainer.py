@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from yacs.config import CfgNode
 
-from causalclip.clip.encode import encode_classes, encode_prompted_image
+from causalclip.clip.encode import encode_classes, encode_lower_texts, encode_prompted_image
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.prompt_set import PromptSet
+from causalclip.clip.text_tower import LowerTexts
 from causalclip.clip.texts import ClassTokens, check_distinct_classes
 from causalclip.engine.calibration import PostHocCalibration
 from causalclip.engine.checkpoint_file import load_initial
@@ -65,6 +66,8 @@ class PromptTrainer(TrainerX):
     """Whether torchrun may divide a batch among processes."""
     search_space: SearchSpace = GRADIENT_SPACE
     """Values that `causalclip tune` tries."""
+    lower_texts: LowerTexts | None = None
+    """The class texts up to the first block that learns, which all training steps share."""
     on_epoch: Callable[[PromptTrainer], None] | None = None
     """Called after each epoch; it may raise to end the training."""
 
@@ -320,8 +323,14 @@ class PromptTrainer(TrainerX):
             return encode_prompted_image(self.clip, images, prompts)
 
     def text_features(self, prompts: PromptSet) -> Tensor:
-        """Return (K, E), the classes under the prompts."""
-        return encode_classes(self.clip, self.class_tokens, prompts)
+        """Return (K, E), the classes under the prompts.
+
+        In training what no step changes is computed once; elsewhere precision may be another.
+        """
+        if self.lower_texts is None and torch.is_grad_enabled():
+            self.lower_texts = encode_lower_texts(self.clip, self.class_tokens, prompts)
+        lower = self.lower_texts if torch.is_grad_enabled() else None
+        return encode_classes(self.clip, self.class_tokens, prompts, lower)
 
     def evaluation_text(self) -> Tensor | None:
         """Return the text features of a whole evaluation; None if they depend on the image."""
@@ -368,7 +377,10 @@ class PromptTrainer(TrainerX):
             FloatingPointError: a loss that is NaN or infinite; names epoch and batches.
         """
         # None: trained before the run was stopped
-        summary = None if batch is None else self.step(batch)
+        summary = None
+        if batch is not None:
+            with self.session.counting():
+                summary = self.step(batch)
         self.after_step()
         return summary
 

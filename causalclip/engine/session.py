@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from causalclip.engine.loading import Epochs
 from causalclip.records.results import peak_memory_mb, training_cost
 
 if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
     from causalclip.engine.prompt_trainer import PromptTrainer
 
 
@@ -26,7 +29,8 @@ class TrainingSession:
         """Hold the trainer, whose loader, checkpoints and counters are used."""
         self.trainer = trainer
         self.log = TrainingLog(every_step=trainer.device.type == "cpu")
-        self._start = 0.0
+        self._start, self._steps = 0.0, 0
+        self._counter: FlopCounterMode | None = None
 
     def start(self) -> None:
         """Start the clock; encode the training images under DATALOADER.VIEWS_KEPT."""
@@ -44,6 +48,16 @@ class TrainingSession:
             first = trainer.epoch == trainer.start_epoch
             loader.done = trainer.checkpointer.step if first else 0
         stopping.training_begins()
+
+    def counting(self) -> AbstractContextManager[Any]:
+        """Return what counts the FLOPs of a step: of the second, as the first computes more."""
+        self._steps += 1
+        if self._steps != 2:
+            return nullcontext()
+        from torch.utils.flop_counter import FlopCounterMode  # no start waits for its imports
+
+        self._counter = FlopCounterMode(display=False)
+        return self._counter
 
     def end_step(self, loss: Tensor, accuracy: Tensor) -> dict[str, float] | None:
         """Log a step's loss and accuracy, tensors of one element; return the printed means.
@@ -103,6 +117,7 @@ class TrainingSession:
             "images": len(trainer.dm.dataset.train_x),
             "learnable_parameters": trainer.learned,
             "peak_memory_mb": peak_memory_mb(trainer.device),
+            "step_flops": self._counter and self._counter.get_total_flops(),
             "curve": self.log.curve(),
         }
 

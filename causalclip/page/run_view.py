@@ -40,6 +40,7 @@ COST_UNITS = {
     "images": "images",
     "learnable_parameters": "learnable parameters",
     "peak_memory_mb": "MiB at most",
+    "step_flops": "FLOPs a step",
 }
 """Keys of `training` in results.json and their units."""
 ANGLES = ("resamples", "angle_50", "angle_95", "bound")

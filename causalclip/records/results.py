@@ -40,7 +40,8 @@ EXPLAINED_FOLDER = "explained"
 """Where `causalclip explain` writes its pictures, next to a run's results."""
 RECORDED_PACKAGES = ("causalclip", "torch", "torchvision", "openai-clip", "numpy")
 CURVE = ("epoch", "loss", "accuracy")
-TRAINING_NUMBERS = "seconds epochs steps images learnable_parameters peak_memory_mb".split()
+TRAINING_NUMBERS = "seconds epochs steps images learnable_parameters".split()
+TRAINING_NUMBERS += ["peak_memory_mb", "step_flops"]
 MOST_SHOTS = 10**9
 MOST_RESULT_BYTES = 100_000_000
 NAMES = "trainer backbone dataset config_name subsample_classes split classnames variants".split()

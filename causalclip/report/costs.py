@@ -8,10 +8,10 @@ import pandas as pd
 
 from causalclip.report.tables import TitledTables
 
-LEARNABLE, TRAINING, TRAINED, MEMORY, TESTED = (
-    "learnable", "training s", "trained images/s", "memory MiB", "tested images/s"
+LEARNABLE, TRAINING, TRAINED, MEMORY, STEP, TESTED = (
+    "learnable", "training s", "trained images/s", "memory MiB", "GFLOPs a step", "tested images/s"
 )  # fmt: skip
-COST_COLUMNS = (LEARNABLE, TRAINING, TRAINED, MEMORY, TESTED)
+COST_COLUMNS = (LEARNABLE, TRAINING, TRAINED, MEMORY, STEP, TESTED)
 
 
 def run_costs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -36,7 +36,8 @@ def _of_training(cost: dict) -> tuple:
     rate = _rate({"images": images, "seconds": cost.get("seconds")})
     numbers = (cost.get(key) for key in ("learnable_parameters", "seconds", "peak_memory_mb"))
     learnable, seconds, memory = numbers
-    return learnable, seconds, rate, memory
+    flops = cost.get("step_flops")
+    return learnable, seconds, rate, memory, None if flops is None else flops / 1e9
 
 
 def _rate(cost: dict) -> float | None:

@@ -14,9 +14,16 @@ from exact import (
     slow_texts,
 )
 
-from causalclip.clip.encode import encode_image, encode_image_tokens, encode_text, encode_texts
+from causalclip.clip.encode import (
+    encode_image,
+    encode_image_tokens,
+    encode_image_tokens_twice,
+    encode_lower_texts,
+    encode_text,
+    encode_texts,
+)
 from causalclip.clip.injection import prompted
-from causalclip.clip.prompt_set import Additions
+from causalclip.clip.prompt_set import NO_ADDITIONS, Additions, PromptSet
 from causalclip.clip.texts import template_tokens
 
 NAMES = ["zero", "double decker bus", "cat"]
@@ -84,6 +91,64 @@ def test_images_equal_the_transcription(model, images, blocks, adapters, per_ima
     assert ours[1].shape == (4, added.n_tokens, VISION)
     both = (ours, slow_images(model, images, added=added))
     assert_same(*(torch.cat([part.flatten() for part in parts]) for parts in both), learned)
+
+
+def calls_of(block, run):
+    """The result of `run`, and how often it calls a block's MLP."""
+    calls = []
+    handle = block.mlp.c_fc.register_forward_hook(lambda *_: calls.append(1))
+    result = run()
+    handle.remove()
+    return result, len(calls)
+
+
+@pytest.mark.parametrize(("blocks", "adapters"), [((1, 2), ()), ((2,), (1,)), ((), (2,))])
+def test_texts_below_the_first_addition_are_given(model, blocks, adapters):
+    added, learned = additions(TEXT, blocks=blocks, adapters=adapters)
+    lower = encode_lower_texts(model, TEXTS, PromptSet(text_additions=added))
+    assert lower is not None and not lower.x.requires_grad
+    below, first = (model.transformer.resblocks[i] for i in (added.start - 1, added.start))
+    features, calls = calls_of(below, lambda: encode_texts(model, TEXTS, (), added, lower)[0])
+    assert calls == 0
+    assert_same(features, slow_texts(model, TEXTS.tokens, added=added), learned)
+    deeper = lower._replace(block=added.start + 1)  # of other additions: they are not used
+    assert calls_of(first, lambda: encode_texts(model, TEXTS, (), added, deeper))[1] == 1
+
+
+@pytest.mark.parametrize("kind", ["prompts", "a set a text", "weights", "nothing", "hooked"])
+def test_texts_that_learn_in_all_blocks_or_run_elsewhere_have_no_lower_part(model, kind):
+    added = additions(TEXT, *((len(NAMES),) if kind == "a set a text" else ()))[0]
+    given = {"text_additions": NO_ADDITIONS if kind == "nothing" else added}
+    if kind == "prompts":
+        given = {"text": tuple(random_prompts(2, depth=1, width=TEXT))}
+    if kind == "weights":
+        given["weights"] = {"ln_final.weight": torch.zeros(TEXT, dtype=torch.float64)}
+    handle = None
+    if kind == "hooked":
+        handle = model.transformer.resblocks[1].register_forward_hook(lambda *_: None)
+    lower = encode_lower_texts(model, TEXTS, PromptSet(**given))
+    if handle:
+        handle.remove()
+    assert lower is None
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize(("blocks", "adapters"), [((1, 2), ()), ((0, 1, 2), ()), ((2,), (1,))])
+def test_images_with_tokens_and_without_share_what_is_below(
+    model, images, blocks, adapters, hooked
+):
+    added, learned = additions(VISION, blocks=blocks, adapters=adapters)
+    expected = *encode_image_tokens(model, images, added), encode_image(model, images)
+    block = model.visual.transformer.resblocks[0]
+    handle = block.register_forward_hook(lambda *_: None) if hooked else None
+    found, calls = calls_of(block, lambda: encode_image_tokens_twice(model, images, added))
+    if handle:
+        handle.remove()
+    assert calls == (2 if hooked or 0 in blocks else 1)
+    assert not found[2].requires_grad
+    assert_same(found[2], expected[2])
+    flat = [torch.cat([part.flatten() for part in parts[:2]]) for parts in (found, expected)]
+    assert_same(*flat, learned)
 
 
 def test_nothing_stays_after_an_exception_and_the_other_tower_is_left_alone(model, images):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from exact import assert_same, exact_clip, exact_images, low_precision_clip, random_prompts
 
-from causalclip.clip.encode import encode_image, encode_image_sets_twice
+from causalclip.clip.encode import encode_image, encode_image_sets, encode_image_sets_twice
 from causalclip.clip.injection import prompted
 from causalclip.clip.prompt_set import PromptSet
 
@@ -79,6 +79,29 @@ def test_prompted_and_plain_at_once_are_each_alone(images, layers, depth):
     assert_same(learned, own_forward(model, images, image), image)
     assert_same(plain, model.encode_image(images))
     assert not plain.requires_grad
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_one_view_for_all_sets_is_embedded_once(model, images, depth, hooked):
+    image = prompts(2, depth=depth)
+    expected = torch.stack(
+        [own_forward(model, images, [own[m] for own in image]) for m in range(2)], dim=1
+    )
+    plain, seen = model.encode_image(images), []
+    if hooked:
+        handle = model.visual.transformer.resblocks[1].register_forward_hook(lambda *_: None)
+    spy = model.visual.conv1.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    sets = PromptSet(image=tuple(image))
+    alone = encode_image_sets(model, images, sets)
+    learned, frozen = encode_image_sets_twice(model, images, sets)
+    spy.remove()
+    if hooked:
+        handle.remove()
+    assert seen == ([8, 4, 8] if hooked else [4, 4])
+    assert_same(alone, expected)
+    assert_same(learned, expected, image)
+    assert_same(frozen, plain.unsqueeze(1).expand(-1, 2, -1))
 
 
 @pytest.mark.parametrize("block", [0, 2])

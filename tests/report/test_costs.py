@@ -14,7 +14,7 @@ from causalclip.report.costs import run_costs
 from causalclip.report.runs import load_runs
 
 TRAINED = {"seconds": 20.0, "epochs": 5, "images": 80, "learnable_parameters": 512}
-TRAINED |= {"peak_memory_mb": 300.0}
+TRAINED |= {"peak_memory_mb": 300.0, "step_flops": 3_000_000_000}
 
 
 def test_costs_are_means_over_trainings_and_rates_over_tests(write_run, tmp_path, capsys):
@@ -25,15 +25,16 @@ def test_costs_are_means_over_trainings_and_rates_over_tests(write_run, tmp_path
     means = costs.loc["CDC"].drop(columns="protocol").mean().to_dict()
     assert means == pytest.approx(
         {"learnable": 512, "training s": 30, "trained images/s": 15, "memory MiB": 300}
-        | {"tested images/s": 50}
+        | {"GFLOPs a step": 3, "tested images/s": 50}
     )
     assert all(math.isnan(v) for v in costs.loc["ZeroshotCLIP"][1:])
     assert summarize.main([str(tmp_path), "--cost"]) == 0
-    rows = [line.split("|")[-6:-1] for line in capsys.readouterr().out.splitlines() if "|" in line]
+    rows = [line.split("|")[-7:-1] for line in capsys.readouterr().out.splitlines() if "|" in line]
     cells = [[cell.strip() for cell in row] for row in rows]
-    assert cells[0] == "learnable,training s,trained images/s,memory MiB,tested images/s".split(",")
-    assert ["512", "30.0", "15.0", "300", "50.0"] in cells
-    assert ["-"] * 5 in cells
+    head = "learnable,training s,trained images/s,memory MiB,GFLOPs a step,tested images/s"
+    assert cells[0] == head.split(",")
+    assert ["512", "30.0", "15.0", "300", "3.00", "50.0"] in cells
+    assert ["-"] * 6 in cells
 
 
 def test_the_line_passes_the_methods_that_no_other_beats():

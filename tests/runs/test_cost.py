@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from causalclip.records.results import Result
 from causalclip.runs import cost, cost_command
 from causalclip.runs.configuration import trainer_class
 from causalclip.runs.cost import cost_of, counted, step_of, trainer_without_weights
@@ -46,6 +47,18 @@ def test_a_prediction_is_what_a_run_on_the_cpu_takes(method, monkeypatch):
     assert predicted.test.peak == pytest.approx(peak_of(lambda: cost.test_of(real, 3)), rel=0.1)
     assert predicted.test.flops == cost.test_of(real, 3).flops
     assert predicted.weights == sum(p.nbytes for p in real.clip.parameters())
+
+
+def test_a_training_records_the_flops_of_a_step(make_trainer, tmp_path):
+    trainer = make_trainer("CoOp", tmp_path, "DATALOADER.TRAIN_X.BATCH_SIZE", 2)
+    trainer.train()
+    images, labels = torch.rand(2, 3, *trainer.cfg.INPUT.SIZE), torch.tensor([0, 1])
+
+    def step():
+        trainer.set_model_mode("train")
+        trainer.loss(images, labels)[0].backward()
+
+    assert Result.read(tmp_path / "results.json").training["step_flops"] == counted(step).flops
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -83,6 +83,21 @@ def test_the_loss_is_its_four_terms(trainer, monkeypatch):
     torch.testing.assert_close(scores, 0.25 * of_class + 0.75 * special)
 
 
+def test_a_second_step_computes_no_text_below_the_tokens(clip_files):
+    trainer, calls = golden_build("mmrl", CASE, clip_files), []
+    first = trainer.settings.REP_LAYERS[0] - 1
+    for block in (first - 1, first):
+        mlp = trainer.clip.transformer.resblocks[block].mlp
+        mlp.c_fc.register_forward_hook(lambda *_, block=block: calls.append(block))
+    losses = [trainer.loss(IMAGES, LABELS)[0] for _ in range(2)]
+    assert calls == [first - 1, first, first]
+    assert losses[0] == losses[1]
+    calls.clear()
+    with torch.no_grad():  # an evaluation may have another precision
+        trainer.text_features(trainer.model())
+    assert calls == [first - 1, first]
+
+
 def test_its_texts_learn_and_are_kept_for_an_evaluation(trainer):
     with torch.no_grad():
         text = trainer.evaluation_text()
