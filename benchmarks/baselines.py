@@ -59,6 +59,7 @@ CASES = (
     Case("PromptSRC", 100, FOUR, 4, 11),
     Case("CDC", 100, FOUR, 4, 11),
     Case("MMRL", 100, FOUR, 4, 11),
+    Case("MMRLpp", 100, FOUR, 4, 11),
     Case("MMA", 100, FOUR, 4, 11),
     Case("CoOp", 1000, SIXTEEN, 32, 25),
     Case("MaPLe", 1000, FOUR, 4, 15),
@@ -73,6 +74,7 @@ EVALUATED = (
     "IVLP",
     "PromptSRC",
     "MMRL",
+    "MMRLpp",
     "MMA",
 )  # text independent of the image
 TEST_BATCH, TEST_BATCHES = 100, 3  # an evaluation of more batches gains more

@@ -19,6 +19,8 @@ from causalclip.clip.prompt_set import PromptSet
 from causalclip.trainers.prograd import projected
 from causalclip.trainers.promptsrc import mean_kl
 
+WITH_TOKENS = ("MMRL", "MMRLpp")  # that are classified too
+
 
 class Plain:
     """The published arithmetic around one of our trainers' prompts."""
@@ -42,7 +44,7 @@ class Plain:
         if self.trainer.cfg.TRAINER.NAME == "CoCoOp":
             return self.one_by_one(images)
         prompts = self.trainer.model()
-        if self.trainer.cfg.TRAINER.NAME == "MMRL":
+        if self.trainer.cfg.TRAINER.NAME in WITH_TOKENS:
             return self.trainer.blended(*self.by_both(images, prompts, self.text(prompts))[1:])
         return self.scale * self.image(images, prompts) @ self.text(prompts).T
 
@@ -57,7 +59,8 @@ class Plain:
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the method's training loss on a batch (B, 3, H, W) with labels (B,)."""
         trainer = self.trainer
-        whole = {"MMRL": self.four_terms, "ProGrad": self.aligned, "CDC": self.decoupled}
+        whole = {"ProGrad": self.aligned, "CDC": self.decoupled}
+        whole |= dict.fromkeys(WITH_TOKENS, self.four_terms)
         if trainer.cfg.TRAINER.NAME == "CIPT":
             features, text = self.image(images, PromptSet()), self.text(trainer.model())
             return trainer.objective(features, text, labels)[0]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causalclip.clip.adapters import RepresentationTokens
+from causalclip.clip.adapters import ComposedTokens, RepresentationTokens
 from causalclip.clip.encode import encode_image_tokens, encode_image_tokens_twice
 from causalclip.clip.interface import openai_model
 from causalclip.clip.prompt_set import PromptSet
@@ -35,7 +35,7 @@ class MMRL(PromptTrainer):
     config_node = "MMRL"
     backbones = "OpenAI ViT"
     model_name = "MultiModalRepresentationLearner"
-    model: RepresentationTokens
+    model: RepresentationTokens | ComposedTokens
     settings_table = {
         "N_REP_TOKENS": Setting(5, TOKENS, "Number of representation tokens."),
         "REP_LAYERS": Setting(
@@ -65,19 +65,17 @@ class MMRL(PromptTrainer):
         """
         layers, clip = self.settings.REP_LAYERS, self.clip
         if list(layers) != sorted(set(layers)):
-            raise ValueError(f"TRAINER.MMRL.REP_LAYERS must rise, got {list(layers)}")
-        text_width, image_width = tower_widths(
-            openai_model(clip, "MMRL"), text=layers[-1], vision=layers[-1]
-        )
+            raise ValueError(f"TRAINER.{self.config_node}.REP_LAYERS must rise, got {list(layers)}")
+        plain = openai_model(clip, type(self).__name__)
+        widths = tower_widths(plain, text=layers[-1], vision=layers[-1])
         self.handcrafted = handcrafted_features(self, [self.template()])
-        return RepresentationTokens(
-            self.settings.N_REP_TOKENS,
-            self.settings.REP_DIM,
-            layers,
-            text_width,
-            image_width,
-            clip.text_projection.shape[1],
-        )
+        return self.tokens(*widths)
+
+    def tokens(self, text_width: int, image_width: int) -> nn.Module:
+        """Return the tokens, with a projection for each layer."""
+        settings, embed_dim = self.settings, self.clip.text_projection.shape[1]
+        sizes = settings.N_REP_TOKENS, settings.REP_DIM, settings.REP_LAYERS
+        return RepresentationTokens(*sizes, text_width, image_width, embed_dim)
 
     def template(self) -> str:
         """Return the hand-crafted template of the texts into which the tokens go."""

@@ -1,16 +1,18 @@
-"""Learnable additions to the blocks of both towers: MMA's adapters and MMRL's tokens.
+"""Learnable additions to the blocks of both towers: MMA's adapters, MMRL's and MMRL++'s tokens.
 
 Parameters are named as in the published code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from causalclip.clip.prompt_set import Additions, PromptSet
 from causalclip.clip.prompts import STD, copies
@@ -96,17 +98,103 @@ class RepresentationTokens(nn.Module):
     def forward(self) -> PromptSet:
         """Return the tokens (n_tokens, D) of each layer, as additions to both towers."""
         return PromptSet(
-            text_additions=self._project(self.compound_rep_tokens_r2tproj),
-            image_additions=self._project(self.compound_rep_tokens_r2vproj),
+            text_additions=self._additions(self.compound_rep_tokens_r2tproj),
+            image_additions=self._additions(self.compound_rep_tokens_r2vproj),
         )
 
     def features(self, tokens: Tensor) -> Tensor:
         """Return image features (B, E) of the tokens (B, n_tokens, D) that left the image tower."""
         return tokens.mean(1).to(self.proj_rep.dtype) @ self.proj_rep
 
-    def _project(self, projections: nn.ModuleList) -> Additions:
-        layers = zip(self.layers, projections, strict=True)
-        return Additions({layer - 1: p(self.compound_rep_tokens) for layer, p in layers})
+    def _additions(self, projections: nn.ModuleList) -> Additions:
+        tokens = (project(self.compound_rep_tokens) for project in projections)
+        return _by_layer(self.layers, tokens)
+
+
+class ComposedTokens(nn.Module):
+    """MMRL++: MMRL's tokens by shared weights, mixed with those before (arXiv 2505.10088).
+
+    All layers of a tower project by one weight; each adds a change of rank `rank`, and a bias. The
+    tokens of a later layer are `new_share` of the projected ones and 1 - `new_share` of those that
+    leave the layer before. Features of tokens are read by CLIP's projection (D, E) plus a change of
+    rank `projection_rank`. Other arguments as of `RepresentationTokens`.
+    """
+
+    clip_projection: Tensor
+
+    def __init__(
+        self,
+        n_tokens: int,
+        dim: int,
+        layers: Sequence[int],
+        text_width: int,
+        clip_projection: Tensor,
+        *,
+        rank: int,
+        projection_rank: int,
+        new_share: float,
+    ) -> None:
+        super().__init__()
+        self.layers, self.new_share = tuple(layers), new_share
+        self.compound_rep_tokens = nn.Parameter(torch.empty(n_tokens, dim).normal_(std=STD))
+        vision_width, embed_dim = clip_projection.shape
+        self.srra_r2vproj = SharedLinear(dim, vision_width, len(layers), rank)
+        self.srra_r2tproj = SharedLinear(dim, text_width, len(layers), rank)
+        self.change = LowRank(vision_width, embed_dim, projection_rank)
+        frozen = clip_projection.detach().float().clone()
+        self.register_buffer("clip_projection", frozen, persistent=False)
+
+    def forward(self) -> PromptSet:
+        """Return the tokens (n_tokens, D) of each layer, as additions to both towers."""
+        return PromptSet(
+            text_additions=self._additions(self.srra_r2tproj),
+            image_additions=self._additions(self.srra_r2vproj),
+        )
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """Return image features (B, E) of the tokens (B, n_tokens, D) that left the image tower."""
+        return tokens.mean(1).to(self.clip_projection.dtype) @ self.change(self.clip_projection)
+
+    def _additions(self, projection: SharedLinear) -> Additions:
+        tokens = projection(self.compound_rep_tokens)
+        return _by_layer(self.layers, tokens, self.new_share)
+
+
+class LowRank(nn.Module):
+    """A change A B of a matrix (rows, columns); zero at the start."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, rows: int, columns: int, rank: int, bias: Tensor | None = None) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(rank)  # nn.Linear's
+        self.A = nn.Parameter(torch.empty(rows, rank).uniform_(-bound, bound))
+        self.B = nn.Parameter(torch.zeros(rank, columns))
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.clone()))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the changed matrix."""
+        return weight + self.A @ self.B
+
+
+class SharedLinear(nn.Module):
+    """Linear maps of one weight (out, width); each has a LowRank change and a bias of its own."""
+
+    def __init__(self, width: int, out: int, count: int, rank: int) -> None:
+        super().__init__()
+        start = nn.Linear(width, out)
+        self.weight = start.weight
+        changes = (LowRank(out, width, rank, start.bias.detach()) for _ in range(count))
+        self.srra = nn.ModuleList(changes)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the result (..., out) of each map."""
+        return [F.linear(x, change(self.weight), change.bias) for change in self.srra]
+
+
+def _by_layer(layers: Sequence[int], tokens: Iterable[Tensor], new_share: float = 1) -> Additions:
+    numbered = zip(layers, tokens, strict=True)
+    return Additions({layer - 1: own for layer, own in numbered}, new_share=new_share)
 
 
 def _bottleneck(width: int, dim: int) -> nn.ModuleDict:

@@ -1,6 +1,7 @@
 """Additions to the towers of a CLIP: prompts, inserted tokens, adapters; and their checks.
 
-Inserted tokens are MMRL's (arXiv 2503.08497, section 3.2), adapters MMA's (CVPR 2024, section 3.3).
+Inserted tokens are MMRL's (arXiv 2503.08497, section 3.2) and MMRL++'s (arXiv 2505.10088), adapters
+MMA's (CVPR 2024, section 3.3).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Additions:
     class or start token, those of later blocks replace them; they leave after the last block."""
     adapters: Mapping[int, Adapter] = field(default_factory=dict)
     """A block's output y becomes y + adapter(ln_1(x)), token by token."""
+    new_share: float = 1.0
+    """Share of the new tokens in those of a later block; the rest are the old ones as they are."""
 
     def __bool__(self) -> bool:
         return bool(self.tokens or self.adapters)
@@ -52,6 +55,9 @@ class Additions:
             return x
         old = 0 if block == self.first else self.n_tokens
         tokens = per_sample(self.tokens[block], x, axis=axis)
+        if old and self.new_share != 1:
+            before = x.narrow(axis, 1, old)
+            tokens = self.new_share * tokens + (1 - self.new_share) * before
         rest = x.narrow(axis, 1 + old, x.shape[axis] - 1 - old)
         return torch.cat([x.narrow(axis, 0, 1), tokens, rest], dim=axis)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
-from causalclip.clip.adapters import CoupledAdapters, RepresentationTokens
+from causalclip.clip.adapters import ComposedTokens, CoupledAdapters, RepresentationTokens
 from causalclip.clip.interface import openai_model
 from causalclip.clip.openai_clip import CLIPModel
 from causalclip.clip.prompts import (
@@ -30,10 +30,11 @@ FROZEN = {
 }
 # Parameters inside the published encoders; of prompts that enter block i >= 1.
 INSIDE = {"image_encoder.VPT": "ctx_vision", "image_encoder.proj_rep": "proj_rep"}
+INSIDE |= {f"image_encoder.{factor}": f"change.{factor}" for factor in "AB"}  # MMRL++'s
 DEEP = re.compile(r"(image|text)_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow")
 LEARNED = re.compile(
     r"ctx|meta_net\..*|proj\..*|compound_prompts_text\..*|compound_prompt_proj.*"
-    r"|compound_rep_tokens.*|(text|visual|shared)_adapter\..*"
+    r"|compound_rep_tokens.*|srra_r2[vt]proj\..*|(text|visual|shared)_adapter\..*"
 )
 
 Learned = dict[str, Tensor]
@@ -156,6 +157,22 @@ def _representation(learned: Learned, clip: CLIPModel) -> Built:
     return module, {"n_rep_tokens": n_tokens, "rep_dim": dim, "rep_layers": list(layers)}
 
 
+def _composed(learned: Learned, clip: CLIPModel) -> Built:
+    """Assume the last layers, and the published share of new tokens: 0.9 where nothing is said."""
+    count, depth = _count(learned, "srra_r2vproj.") // 3, clip.transformer.layers
+    n_tokens, dim = learned["compound_rep_tokens"].shape
+    layers = range(depth - count + 1, depth + 1)
+    ranks = learned["srra_r2vproj.srra.0.A"].shape[1], learned["change.A"].shape[1]
+    module = ComposedTokens(
+        *(n_tokens, dim, layers, clip.transformer.width, clip.visual.proj),
+        rank=ranks[0],
+        projection_rank=ranks[1],
+        new_share=0.9,
+    )
+    sizes = {"n_rep_tokens": n_tokens, "rep_dim": dim, "rep_layers": list(layers)}
+    return module, {**sizes, "res_lora_dim": ranks[0], "proj_lora_dim": ranks[1]}
+
+
 def _adapters(learned: Learned, clip: CLIPModel) -> Built:
     """Take the published scale 0.001, which is not in the checkpoint."""
     numbers = {int(name.split(".")[1]) for name in learned if name.startswith("shared_adapter.")}
@@ -181,5 +198,6 @@ BUILDERS: Mapping[str, Callable[[Learned, CLIPModel], Built]] = {
     "VPT": _vision,
     "PromptSRC": _independent,
     "MMRL": _representation,
+    "MMRLpp": _composed,
     "MMA": _adapters,
 }

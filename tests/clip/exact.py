@@ -113,7 +113,11 @@ def slow_blocks(blocks, x, prompts, where, added, *, causal):
             x = x.index_put((where,), prompts[i][:, None])
         if i in added.tokens:
             rest = x[1:] if i == min(added.tokens) else x[1 + added.n_tokens :]
-            x = torch.cat([x[:1], added.tokens[i][:, None], rest])
+            tokens = added.tokens[i][:, None]
+            if i != min(added.tokens):
+                old = x[1 : 1 + added.n_tokens]
+                tokens = old + added.new_share * (tokens - old)
+            x = torch.cat([x[:1], tokens, rest])
         y = block.ln_1(x)
         mask = torch.full((len(x), len(x)), float("-inf")).triu(1).to(x) if causal else None
         out = x + block.attn(y, y, y, need_weights=False, attn_mask=mask)[0]

@@ -41,7 +41,9 @@ def images():
     return exact_images()
 
 
-def additions(width, *sets, blocks=(1, 2), adapters=(0, 2)) -> tuple[Additions, list]:
+def additions(
+    width, *sets, blocks=(1, 2), adapters=(0, 2), new_share=1.0
+) -> tuple[Additions, list]:
     """Random ones for the blocks named, and what learns in them."""
     tokens = random_prompts(*sets, 2, depth=max(len(blocks), 1), width=width)
     learned = random_prompts(width, depth=max(len(adapters), 1), width=width, seed=1)
@@ -49,24 +51,27 @@ def additions(width, *sets, blocks=(1, 2), adapters=(0, 2)) -> tuple[Additions, 
     made = Additions(
         dict(zip(blocks, tokens, strict=False)),
         {i: lambda x, w=w: torch.tanh(x @ w) for i, w in steps},
+        new_share,
     )
     return made, [*tokens[: len(blocks)], *learned[: len(adapters)]]
 
 
 WHERE = [
-    ((1, 2), (0, 2), False),
-    ((0, 2), (), False),
-    ((2,), (1,), False),
-    ((), (0, 1, 2), False),
-    ((1, 2), (0, 2), True),
+    ((1, 2), (0, 2), False, 1.0),
+    ((0, 2), (), False, 1.0),
+    ((2,), (1,), False, 1.0),
+    ((), (0, 1, 2), False, 1.0),
+    ((1, 2), (0, 2), True, 1.0),
+    ((0, 2), (), False, 0.3),
+    ((1, 2), (0, 2), True, 0.6),
 ]
 
 
 @pytest.mark.parametrize("path", ["ours", "prompted", "whole texts"])
-@pytest.mark.parametrize(("blocks", "adapters", "per_text"), WHERE)
-def test_texts_equal_the_transcription(model, blocks, adapters, per_text, path):
+@pytest.mark.parametrize(("blocks", "adapters", "per_text", "share"), WHERE)
+def test_texts_equal_the_transcription(model, blocks, adapters, per_text, share, path):
     sets = (len(NAMES),) if per_text else ()
-    added, learned = additions(TEXT, *sets, blocks=blocks, adapters=adapters)
+    added, learned = additions(TEXT, *sets, blocks=blocks, adapters=adapters, new_share=share)
     if path == "ours":
         features = encode_texts(model, TEXTS, (), added)[0]
     else:
@@ -76,10 +81,10 @@ def test_texts_equal_the_transcription(model, blocks, adapters, per_text, path):
 
 
 @pytest.mark.parametrize("hooked", [False, True])
-@pytest.mark.parametrize(("blocks", "adapters", "per_image"), WHERE)
-def test_images_equal_the_transcription(model, images, blocks, adapters, per_image, hooked):
+@pytest.mark.parametrize(("blocks", "adapters", "per_image", "share"), WHERE)
+def test_images_equal_the_transcription(model, images, blocks, adapters, per_image, share, hooked):
     sets = (len(images),) if per_image else ()
-    added, learned = additions(VISION, *sets, blocks=blocks, adapters=adapters)
+    added, learned = additions(VISION, *sets, blocks=blocks, adapters=adapters, new_share=share)
     if hooked:  # a hook that does nothing keeps our forward away
         handle = model.visual.transformer.resblocks[1].register_forward_hook(lambda *_: None)
     ours = encode_image_tokens(model, images, added)

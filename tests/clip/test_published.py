@@ -106,7 +106,7 @@ def test_half_precision_checkpoints_become_fp32(clips):
     assert sizes == {"n_ctx": 2, "prompt_depth": 2}
 
 
-@pytest.mark.parametrize("method", ["maple", "vpt", "ivlp", "promptsrc", "mmrl"])
+@pytest.mark.parametrize("method", ["maple", "vpt", "ivlp", "promptsrc", "mmrl", "mmrlpp"])
 def test_a_whole_model_of_another_size_is_refused(method, clips):
     state = published_state(method, FIRST[method], clips["small"])
     with pytest.raises(ValueError, match=r"another backbone: image_encoder.*tiny has \(128,\)"):

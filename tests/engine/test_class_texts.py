@@ -21,7 +21,8 @@ OWN = {"Grey parrot": ["A grey bird.", "With a red tail."], "t-shirt": ["A shirt
 BUNDLED = Path(__file__).parents[2] / "configs" / "descriptions"
 DIGITS = str(BUNDLED / "handwritten_digits.json")
 READERS = [
-    "CDC", "CLIP_Adapter", "CLIP_ICM", "GDA", "KgCoOp", "LPPlusPlus", "MMRL", "ProGrad", "ProLIP",
+    "CDC", "CLIP_Adapter", "CLIP_ICM", "GDA", "KgCoOp", "LPPlusPlus",
+    "MMRL", "MMRLpp", "ProGrad", "ProLIP",
     "PromptSRC", "TCP", "TDA", "TipAdapter", "TipAdapterF", "VPT", "ZeroshotCLIP", "ZeroshotCLIP2",
 ]  # fmt: skip
 

@@ -22,6 +22,7 @@ from causalclip.trainers.kgcoop import KgCoOp
 from causalclip.trainers.maple import MaPLe
 from causalclip.trainers.mma import MMA
 from causalclip.trainers.mmrl import MMRL
+from causalclip.trainers.mmrlpp import MMRLpp
 from causalclip.trainers.prograd import ProGrad
 from causalclip.trainers.promptsrc import PromptSRC
 from causalclip.trainers.tcp import TCP
@@ -43,6 +44,7 @@ TRAINERS = {
     "promptsrc": PromptSRC,
     "tcp": TCP,
     "mmrl": MMRL,
+    "mmrlpp": MMRLpp,
     "mma": MMA,
 }
 CASES = [(m, case) for m, spec in MANIFEST["methods"].items() for case in spec["cases"]]

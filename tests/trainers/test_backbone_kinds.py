@@ -59,6 +59,7 @@ METHODS = {
     "TwoSFS": [],
     "MMA": ["TRAINER.MMA.ADAPTER_START", 1, "TRAINER.MMA.ADAPTER_END", 2],
     "MMRL": ["TRAINER.MMRL.REP_LAYERS", [1, 2], "TRAINER.MMRL.REP_DIM", 16],
+    "MMRLpp": ["TRAINER.MMRLPP.REP_LAYERS", [1, 2], "TRAINER.MMRLPP.REP_DIM", 16],
 }
 NO_VIT = "image prompts need a ViT backbone"
 
@@ -145,13 +146,14 @@ def test_every_method_runs_on_every_backbone_or_is_refused_in_words(table):
         "TwoSFS",
         "MMA",
         "MMRL",
+        "MMRLpp",
         "ProLIP",
     )
     for (method, kind), answer in table.items():
         expected = "runs"
         if method in deep and kind == "resnet":
             expected = NO_VIT
-        elif method in ("MMRL", "ProLIP") and kind != "openai":
+        elif method in ("MMRL", "MMRLpp", "ProLIP") and kind != "openai":
             expected = f"{method} needs a CLIP of OpenAI's classes"
         assert answer.startswith(expected), (method, kind, answer)
 

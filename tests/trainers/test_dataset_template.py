@@ -9,7 +9,8 @@ from causalclip.engine import class_texts
 
 OWN = "a catalogue picture of {} on white."
 METHODS = [
-    "CDC", "CLIP_Adapter", "CLIP_ICM", "GDA", "KgCoOp", "LPPlusPlus", "MMRL", "ProGrad", "ProLIP",
+    "CDC", "CLIP_Adapter", "CLIP_ICM", "GDA", "KgCoOp", "LPPlusPlus",
+    "MMRL", "MMRLpp", "ProGrad", "ProLIP",
     "TCP", "TDA", "TipAdapter", "TipAdapterF",
     "VPT", "ZeroshotCLIP", "ZeroshotCLIP2",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""MMRL: which features read which classes, its loss written out, and its data sets' settings."""
+"""MMRL and MMRL++: features for classes, the loss written out, and settings of data sets."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ def trainer(clip_files) -> MMRL:
     return golden_build("mmrl", CASE, clip_files)
 
 
-def test_new_classes_are_read_by_the_class_feature_alone_as_published(trainer, monkeypatch):
-    golden = golden_file("mmrl")
+@pytest.mark.parametrize("method", ["mmrl", "mmrlpp"])
+def test_new_classes_are_read_by_the_class_feature_alone_as_published(
+    method, clip_files, monkeypatch
+):
+    trainer, golden = golden_build(method, CASE, clip_files), golden_file(method)
     for inference, name in (("class", "logits_new"), ("both", "logits")):
         monkeypatch.setitem(trainer.settings, "INFERENCE", inference)
         assert_close(logits_of(trainer), golden[f"{CASE}/{name}"], 1e-5, name)
@@ -114,4 +117,7 @@ def test_data_sets_have_the_published_weights():
     assert settings_of("base2new", "eurosat", "16") == wide
     for protocol, dataset in (("xd", "imagenet"), ("lodo", "pacs"), ("base2new", "pacs")):
         assert settings_of(protocol, dataset, "16") == ()
+    mixed = ("TRAINER.MMRLPP.REG_WEIGHT", "0.01", "TRAINER.MMRLPP.BETA", "0.2")
+    assert recipes_of("MMRLpp").extra_settings("base2new", "eurosat", "16") == mixed
+    assert recipes_of("MMRLpp").extra_settings("xd", "imagenet", "16") == ()
     assert recipes_of("MaPLe").extra_settings("base2new", "eurosat", "16") == ()
