@@ -163,8 +163,6 @@ class ComposedTokens(nn.Module):
 class LowRank(nn.Module):
     """A change A B of a matrix (rows, columns); zero at the start."""
 
-    bias: nn.Parameter | None
-
     def __init__(self, rows: int, columns: int, rank: int, bias: Tensor | None = None) -> None:
         super().__init__()
         bound = 1 / math.sqrt(rank)  # nn.Linear's
@@ -189,7 +187,8 @@ class SharedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the result (..., out) of each map."""
-        return [F.linear(x, change(self.weight), change.bias) for change in self.srra]
+        changed = ((change(self.weight), change.get_parameter("bias")) for change in self.srra)
+        return [F.linear(x, weight, bias) for weight, bias in changed]
 
 
 def _by_layer(layers: Sequence[int], tokens: Iterable[Tensor], new_share: float = 1) -> Additions:
