@@ -26,7 +26,12 @@ from causalclip.cdc.evidence import (
     opinion_answer,
     softmax_answer,
 )
-from causalclip.cdc.losses import classification_loss, regularisers, template_cosines
+from causalclip.cdc.losses import (
+    classification_loss,
+    pair_loss,
+    regularisers,
+    template_cosines,
+)
 from causalclip.cdc.views import AS_CONFIGURED, FAMILIES, family_view
 from causalclip.clip.encode import encode_image_sets, encode_image_sets_twice, encode_text_sets
 from causalclip.clip.prompt_set import PromptSet
@@ -46,6 +51,7 @@ from causalclip.engine.feature_cache import ImageSet, batches
 from causalclip.engine.members import Members, base_class
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.icm.interventions import ChangedView
 from causalclip.settings.constraints import either, integer, list_of, number, one_of, or_none, text
 from causalclip.settings.dataclass_settings import config_from, settings_of
 from causalclip.settings.search import DEPTHS, GRADIENT_SPACE, Choice, LogUniform
@@ -80,6 +86,7 @@ class CDC(PromptTrainer):
                 "BETA_IMAGE": or_none(number(0)),
                 "GAMMA": number(0),
                 "GAMMA_IMAGE": or_none(number(0)),
+                "PAIR_WEIGHT": number(0),
             },
             blocks={"PROMPT_DEPTH": "both"},
         ),
@@ -113,11 +120,22 @@ class CDC(PromptTrainer):
     # Building
 
     def train_views(self) -> list:
-        """Return one family of augmentations a template, repeated where there are fewer."""
+        """Return one family of augmentations a template, repeated where there are fewer.
+
+        With PAIR_WEIGHT, M views of changed copies follow.
+
+        Raises:
+            ValueError: PAIR_WEIGHT without the transforms that copies are made before.
+        """
         families, n_templates = self.config.views, self.config.n_templates
         if unseen := families[n_templates:]:
             print(f"Note: {n_templates} templates see none of the VIEWS {', '.join(unseen)}")
-        return [self.view(families[m % len(families)]) for m in range(n_templates)]
+        views = [self.view(families[m % len(families)]) for m in range(n_templates)]
+        if not self.config.pair_weight:
+            return views
+        if None in views:
+            raise ValueError("TRAINER.CDC.PAIR_WEIGHT must be 0 under INPUT.NO_TRANSFORM True")
+        return [*views, *(ChangedView(view) for view in views if view)]
 
     def view(self, family: str) -> Callable | None:
         """Return a family's transform, PIL image to (3, H, W); None under INPUT.NO_TRANSFORM."""
@@ -230,7 +248,9 @@ class CDC(PromptTrainer):
         config = self.config
         if self.members:
             return self.loss_of_members(images, labels)
-        prompts = self.model()
+        prompts, changed = self.model(), None
+        if config.pair_weight:
+            images, changed = images.chunk(2, dim=1)
         if config.compares_images:
             image_features, frozen = encode_image_sets_twice(self.clip, images, prompts)
         else:
@@ -242,6 +262,10 @@ class CDC(PromptTrainer):
         loss = loss + regularisers(
             config, text_features, image_features, handcrafted=self.anchors, frozen=frozen
         )
+        if changed is not None:
+            copies = self.image_features(changed, prompts)
+            pairs = pair_loss(image_features, copies, labels, self.backbone.logit_scale)
+            loss = loss + config.pair_weight * pairs
         return loss, FUSIONS[config.fusion].scores(logits, evidence)
 
     def loss_of_members(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
