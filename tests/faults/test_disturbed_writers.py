@@ -202,6 +202,7 @@ def version_after_kill(writer: Writer, operation: int) -> tuple[int, bool]:
         return version_left(writer, folder), status == -signal.SIGKILL
 
 
+@pytest.mark.minidassl
 @faults
 @given(st.sampled_from(list(WRITERS)), st.integers(1, 20))
 def test_a_kill_before_any_file_operation_leaves_the_old_file_or_the_new_one(kind, operation):

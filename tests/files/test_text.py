@@ -44,6 +44,7 @@ def test_a_table_holds_no_escape_in_any_format():
     assert r"a\|b" in format_tables([("title", table)], "markdown")
 
 
+@pytest.mark.minidassl
 def test_a_console_that_lacks_a_letter_shows_its_escape(tmp_path):
     code = (
         "from causalclip.files.text import print_any_text; print_any_text();"

@@ -38,20 +38,6 @@ def is_minidassl() -> bool:
     return dassl.__version__.endswith("+mini")
 
 
-def pytest_configure(config):
-    """Register the marker of this folder."""
-    config.addinivalue_line("markers", "minidassl: of a fault that minidassl fixes in Dassl 0.6.3")
-
-
-def pytest_collection_modifyitems(items):
-    """Skip what only minidassl promises where Dassl itself is installed."""
-    if not dassl.__version__.endswith("+mini"):
-        reason = f"Dassl {dassl.__version__} has the fault or lacks the message"
-        for item in items:
-            if item.get_closest_marker("minidassl"):
-                item.add_marker(pytest.mark.skip(reason=reason))
-
-
 def items_below(root):
     return [
         Datum(f"{root}/{name}_{number}.png", label, number % 2, name)

@@ -80,6 +80,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_keys(tmp_path):
         get_cfg_default().merge_from_file(str(recipe))
 
 
+@pytest.mark.minidassl
 def test_a_trainer_whose_settings_nobody_added_names_the_line_that_was_forgotten(tmp_path):
     file = tmp_path / "cdc.yaml"
     file.write_text("TRAINER:\n  CDC:\n    BETA: 0.1\n")
