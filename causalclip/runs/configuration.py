@@ -261,8 +261,10 @@ def planned_settings(arguments: tuple[str, ...]) -> Settings:
 
 
 def cfg_of_words(arguments: Sequence[str]) -> CfgNode:
-    """Return the configuration of the words of `causalclip train`; raise as `cfg_from_args`."""
-    return cfg_from_args(parser().parse_args(arguments))
+    """Return the configuration of the words of `causalclip train`; raise as `configure`."""
+    args = parser().parse_args(arguments)
+    plugin.register_imports(args.imports)
+    return cfg_from_args(args)
 
 
 def loadable(arguments: Sequence[str]) -> None:

@@ -110,6 +110,20 @@ def test_a_finished_run_on_data_that_have_changed_is_refused_by_name(on_pictures
         perform.check_free([run])
 
 
+def test_a_data_set_of_an_imported_module_is_known_to_the_command_that_plans(
+    on_pictures, tmp_path, monkeypatch
+):
+    (tmp_path / "my_pictures.py").write_text(
+        "from causalclip.datasets.folders import ImageFolder\n"
+        "from dassl.data.datasets import DATASET_REGISTRY\n"
+        "@DATASET_REGISTRY.register(force=True)\nclass MyPictures(ImageFolder):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ("--import", "my_pictures", *on_pictures().arguments, "DATASET.NAME", "MyPictures")
+    assert data_of(Run("fewshot", "train", tmp_path / "out", arguments))
+
+
 def test_data_are_built_once_for_all_runs_on_the_same(on_pictures, monkeypatch):
     run, count = on_pictures(), []
     monkeypatch.setattr(
