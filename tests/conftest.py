@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import fcntl
 import importlib
+import json
 import os
 import signal
 from functools import cache
@@ -21,6 +22,8 @@ LONG = {  # ten seconds and more by many tests, none of which is slow
     *("test_checks.py", "test_clip_icm.py", "test_distributed.py", "test_evaluation_cache.py"),
     *("test_explain.py", "test_parity.py", "test_published.py", "test_recipe_new_method.py"),
 }
+SCANS = {"train": 500, "val": 1797, "spare": 250, "heldout": 250}
+"""Of the 1,797 digits, the first that `data_root` holds in each part."""
 # Of random_clip, by the prefix.
 SHALLOW = {"PROMPT_DEPTH": 2, "REP_LAYERS": [2], "ADAPTER_START": 1, "ADAPTER_END": 2}
 
@@ -93,8 +96,8 @@ def each_clip_built_once():
 
 
 @pytest.fixture(scope="session")
-def data_root(tmp_path_factory) -> Path:
-    """A data root for all workers, made by the first use: one of them draws the digits."""
+def all_digits(tmp_path_factory) -> Path:
+    """A data root with every digit for all workers, made by the first use: one of them draws."""
     from causalclip import plugin
     from causalclip.datasets.handwritten_digits import HandwrittenDigits
 
@@ -107,6 +110,26 @@ def data_root(tmp_path_factory) -> Path:
         fcntl.flock(file, fcntl.LOCK_EX)
         HandwrittenDigits(cfg)
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_root(all_digits, tmp_path_factory) -> Path:
+    """A data root with some digits: a training spends most of its time on its test images."""
+    whole = all_digits / "handwritten_digits"
+    folder = tmp_path_factory.mktemp("data") / whole.name
+    for path in whole.glob("*/*/*.png"):
+        part, _, number = path.stem.partition("_")
+        if int(number) < SCANS[part]:
+            place = folder / path.relative_to(whole)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, place)
+    for path in whole.glob("*.json"):
+        content = json.loads(path.read_text())
+        if path.name.startswith("split"):
+            for part, rows in content.items():
+                content[part] = [row for row in rows if (folder / row[0]).exists()]
+        (folder / path.name).write_text(json.dumps(content))
+    return folder.parent
 
 
 @pytest.fixture
@@ -240,16 +263,6 @@ def make_trainer(make_cfg):
 @pytest.fixture
 def runs_here(monkeypatch):
     """The local pool performs its tasks in this process, one after the other."""
-    from concurrent.futures import Future
+    from one_process import tasks_here
 
-    from causalclip.engine.draws import generators_kept
-    from causalclip.runs.executor import LocalPool
-
-    def submit(self, function, *arguments):
-        future = Future()
-        with generators_kept():
-            future.set_result(function(*arguments))
-        return future
-
-    monkeypatch.setattr(LocalPool, "submit", submit)
-    monkeypatch.setattr(LocalPool, "places", lambda self: 1)
+    tasks_here(monkeypatch)

@@ -16,6 +16,7 @@ import pytest
 
 import causalclip
 from causalclip import cli
+from causalclip.datasets import causal_shapes
 from causalclip.errors import UserError
 from causalclip.runs import command, perform, progress
 from causalclip.runs.flags import parse
@@ -24,6 +25,7 @@ from causalclip.runs.flags import parse
 FORKED = """
 import io, json, os, sys
 from causalclip import cli
+from causalclip.datasets import causal_shapes
 for words in json.loads(sys.argv[1]):
     if not os.fork():
         sys.stdout = io.StringIO()
@@ -123,6 +125,7 @@ def test_settings_may_stand_anywhere_and_no_list_takes_them():
 def test_bundled_data_are_built_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATA", raising=False)
+    monkeypatch.setattr(causal_shapes, "INSTANCES", 2)
     words = ["lodo", "--methods", "CDC", "--datasets", "causal_shapes"]
     asked = perform.with_data(command.request(parse(words, command.parser())), None)
     assert asked.data.resolve() == tmp_path / "data" and asked.data.is_dir()

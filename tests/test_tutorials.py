@@ -1,6 +1,7 @@
 """The tutorials, block by block, in a copy of the repository: what they say is done, and works.
 
 A block with `title="needs ..."` is left out. A block below "Create `FILE`" is written to the file.
+Commands and Python run in forks of one process of that copy (one_process.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,9 +33,7 @@ def steps(page):
         if created:
             yield created[-1], body
         elif not needs and language in ("bash", "python"):
-            yield {"bash": ["/bin/bash", "-euc", body], "python": [sys.executable, "-c", body]}[
-                language
-            ]
+            yield {"bash": ["/bin/bash", "-euc", body], "python": ["python", body]}[language]
 
 
 def one_epoch(configs):
@@ -46,26 +46,44 @@ def one_epoch(configs):
     assert changed, "no recipe of the bundled CLIPs has a number of epochs"
 
 
-@pytest.mark.slow
-def test_the_tutorials_run_from_an_empty_folder(tmp_path, data_root):
-    """`data_root` only saves drawing the digits again; trainings have one epoch."""
+@pytest.fixture
+def copy(tmp_path, data_root) -> Path:
+    """A copy of the repository; `data_root` only saves drawing the digits again."""
     for name in FOLDERS:
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True)
     one_epoch(tmp_path / "configs")
     shutil.copytree(data_root, tmp_path / "data")
-    program = tmp_path / "bin" / "causalclip"  # that of this copy
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m causalclip "$@"\n')
-    program.chmod(0o755)
-    path = os.pathsep.join([str(program.parent), os.environ["PATH"]])
-    modules = os.pathsep.join([str(tmp_path), str(tmp_path / "minidassl")])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": modules, "OMP_NUM_THREADS": "1"}
-    environment.pop("DATA", None)
+    return tmp_path
+
+
+@pytest.fixture
+def environment(copy):
+    """The environment of a shell whose `causalclip` and `python` are those of the copy."""
+    place, script = copy / "commands", Path(__file__).with_name("one_process.py")
+    for name in ("causalclip", "python"):
+        program = copy / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {script} {place} {name} "$@"\n')
+        program.chmod(0o755)
+    path = os.pathsep.join([str(copy / "bin"), os.environ["PATH"]])
+    modules = os.pathsep.join([str(copy), str(copy / "minidassl")])
+    made = {**os.environ, "PATH": path, "PYTHONPATH": modules, "OMP_NUM_THREADS": "1"}
+    made.pop("DATA", None)
+    with subprocess.Popen([sys.executable, script, place], cwd=copy, env=made) as server:
+        while not place.exists() and server.poll() is None:
+            time.sleep(0.1)
+        yield made
+        server.kill()
+
+
+@pytest.mark.slow
+def test_the_tutorials_run_from_an_empty_folder(copy, environment):
+    """Trainings have one epoch."""
     for step in (step for page in PAGES for step in steps(page)):
         if isinstance(step, tuple):
-            (tmp_path / step[0]).parent.mkdir(exist_ok=True, parents=True)
-            (tmp_path / step[0]).write_text(step[1])
+            (copy / step[0]).parent.mkdir(exist_ok=True, parents=True)
+            (copy / step[0]).write_text(step[1])
             continue
-        done = subprocess.run(step, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(step, cwd=copy, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{step[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    assert (tmp_path / "output" / "report.html").is_file()
+    assert (copy / "output" / "report.html").is_file()

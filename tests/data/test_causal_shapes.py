@@ -18,28 +18,14 @@ from causalclip.data.rendering import (
     VARIANT_FACTORS,
     render_shape,
 )
-from causalclip.datasets import causal_shapes
-from causalclip.datasets.causal_shapes import HOME, CausalShapes, confounded, next_style
+from causalclip.datasets.causal_shapes import HOME, confounded, next_style
 
 LEFT_OUT = {"SOURCE_DOMAINS": ["flat", "sketch", "neon"], "TARGET_DOMAINS": ["watercolour"]}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A root with a smaller set: 20 instances of each shape instead of 80."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(causal_shapes, "INSTANCES", 20)
-        folder = tmp_path_factory.mktemp("data")
-        causal_shapes.build_once(
-            folder, CausalShapes.dataset_dir, causal_shapes.write_shapes,
-            edition=causal_shapes.EDITION,
-        )  # fmt: skip
-    return folder
-
-
 @pytest.fixture
-def shapes(load, root):
-    return lambda **settings: load("CausalShapes", root, **settings)
+def shapes(load, few_shapes):
+    return lambda **settings: load("CausalShapes", few_shapes, **settings)
 
 
 def cramers_v(data, items):

@@ -21,8 +21,8 @@ SOURCES = {"SOURCE_DOMAINS": ["ink", "chalk", "neon"], "TARGET_DOMAINS": ["noisy
 
 
 @pytest.fixture
-def digits(load, data_root):
-    return lambda **settings: load("HandwrittenDigits", data_root, **settings)
+def digits(load, all_digits):
+    return lambda **settings: load("HandwrittenDigits", all_digits, **settings)
 
 
 def scan_number(item):
@@ -59,12 +59,12 @@ def test_the_split_is_stratified_50_10_40_and_disjoint(digits):
     assert len(set.union(*paths)) == sum(map(len, paths)) == 1797
 
 
-def test_the_split_file_is_coops_and_does_not_depend_on_the_seed(digits, data_root):
+def test_the_split_file_is_coops_and_does_not_depend_on_the_seed(digits, all_digits):
     first = digits()
-    split = json.loads((data_root / "handwritten_digits" / SPLIT_FILE).read_text())
+    split = json.loads((all_digits / "handwritten_digits" / SPLIT_FILE).read_text())
     assert set(split) == {"train", "val", "test"}
     path, label, name = split["test"][0]
-    assert (data_root / "handwritten_digits" / path).is_file() and DIGIT_NAMES[label] == name
+    assert (all_digits / "handwritten_digits" / path).is_file() and DIGIT_NAMES[label] == name
     assert [i.impath for i in first.train_x] == [i.impath for i in digits(seed=7).train_x]
 
 
@@ -127,8 +127,8 @@ def test_the_domains_look_different_and_keep_the_digit(digits):
 
 
 @pytest.mark.parametrize("name", ["HandwrittenDigits", "ColouredDigits"])
-def test_every_domain_holds_every_scan_once_under_its_label(load, data_root, name):
-    folder, truth = Path(load(name, data_root).dataset_dir), load_digits().target
+def test_every_domain_holds_every_scan_once_under_its_label(load, all_digits, name):
+    folder, truth = Path(load(name, all_digits).dataset_dir), load_digits().target
     for domain in DIGIT_DOMAINS:
         files = list((folder / domain).glob("*/*.png"))
         assert sorted(int(f.stem.split("_")[1]) for f in files) == list(range(1797))
@@ -155,14 +155,14 @@ def seen_colour(item, counts):
     return int(((chroma(palette) - chroma(stroke)) ** 2).sum(1).argmin())
 
 
-def test_without_domains_all_four_are_one_set(load, data_root):
-    data = load("ColouredDigits", data_root)
+def test_without_domains_all_four_are_one_set(load, all_digits):
+    data = load("ColouredDigits", all_digits)
     parts = (data.train_x, data.val, data.test)
     assert all({Path(i.impath).parts[-3] for i in part} == set(DIGIT_DOMAINS) for part in parts)
 
 
-def test_the_colour_says_nothing_about_the_digit(load, data_root):
-    data = load("ColouredDigits", data_root, SOURCE_DOMAINS=["ink"], TARGET_DOMAINS=["neon"])
+def test_the_colour_says_nothing_about_the_digit(load, all_digits):
+    data = load("ColouredDigits", all_digits, SOURCE_DOMAINS=["ink"], TARGET_DOMAINS=["neon"])
     scans = load_digits().images
     for item in data.test[::200]:
         drawn = draw_scan(scans[scan_number(item)], "neon", scan_number(item), coloured=True)

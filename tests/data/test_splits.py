@@ -25,12 +25,12 @@ def test_rounded_down_the_base_classes_are_those_of_the_published_code(n_classes
     assert [item.label for item in kept["new"]] == list(range(n_classes - base))
 
 
-def test_every_kind_of_set_rounds_as_the_settings_say(load, small, data_root):
+def test_every_kind_of_set_rounds_as_the_settings_say(load, small, few_shapes):
     floor = {"SUBSAMPLE_ROUNDING": "floor", "SUBSAMPLE_CLASSES": "base"}
     assert load("Caltech101", small, **floor).classnames == ["face", "leopard"]
     sources = {"SOURCE_DOMAINS": ["flat"], "TARGET_DOMAINS": ["neon"]}
-    shapes = load("CausalShapes", data_root, **sources)
-    base = load("CausalShapes", data_root, **sources, **floor)
+    shapes = load("CausalShapes", few_shapes, **sources)
+    base = load("CausalShapes", few_shapes, **sources, **floor)
     assert len(base.classnames) == len(shapes.classnames) // 2
     with pytest.raises(ValueError, match="ROUNDING must be 'ceil' or 'floor', got 'up'"):
         load("Caltech101", small, SUBSAMPLE_ROUNDING="up", SUBSAMPLE_CLASSES="base")

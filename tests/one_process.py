@@ -1,0 +1,90 @@
+"""Commands of a shell and tasks of a pool in one process: torch is imported once, not by each.
+
+python one_process.py SOCKET             # performs commands until it is killed
+python -S one_process.py SOCKET WORD...  # one command, with this call's folder and streams
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+
+def tasks_here(patch) -> None:
+    """Let the local pool perform its tasks in this process, one after the other."""
+    from concurrent.futures import Future
+
+    from causalclip.engine.draws import generators_kept
+    from causalclip.runs.executor import LocalPool
+
+    def submit(self, function, *arguments):
+        future = Future()
+        with generators_kept():
+            future.set_result(function(*arguments))
+        return future
+
+    patch.setattr(LocalPool, "submit", submit)
+    patch.setattr(LocalPool, "places", lambda self: 1)
+
+
+def ask(place: str, words: list[str]) -> int:
+    """Have a command performed; return its exit status."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(place)
+        request = "\0".join([os.getcwd(), *words]).encode()
+        socket.send_fds(client, [len(request).to_bytes(4, "big")], [0, 1, 2])
+        client.sendall(request)
+        return client.recv(1)[0]
+
+
+def serve(place: str) -> None:
+    """Perform each command in a fork, one after the other."""
+    import sklearn.metrics  # noqa: F401 (with what follows: all that the commands import)
+    import torchmetrics  # noqa: F401
+
+    import causalclip.page.command
+    import causalclip.predict.commands
+    import causalclip.runs.train  # noqa: F401
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(place)
+        server.listen()
+        while True:
+            client, _ = server.accept()
+            with client:
+                size, streams, *_ = socket.recv_fds(client, 4, 3)
+                request = client.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
+                if not (child := os.fork()):
+                    for number, stream in enumerate(streams):
+                        os.dup2(stream, number)
+                    sys.exit(perform(*request.decode().split("\0")))
+                for stream in streams:
+                    os.close(stream)
+                client.sendall(bytes([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255]))
+
+
+def perform(folder: str, program: str, *words: str) -> int:
+    """Run `causalclip WORDS` or `python CODE` in a folder; return its exit status.
+
+    A pool of processes is one only where --jobs asks for it.
+    """
+    import pytest
+
+    from causalclip import cli
+
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+    if "--jobs" not in words:
+        tasks_here(pytest.MonkeyPatch())
+    if program == "causalclip":
+        return cli.main(words)
+    exec(words[0], {"__name__": "__main__"})
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.exit(ask(sys.argv[1], sys.argv[2:]))
+    serve(sys.argv[1])
