@@ -20,7 +20,8 @@ from causalclip.errors import UserError
 from causalclip.files.text import end_log
 from causalclip.predict.predictor import Predictor
 from causalclip.runs import train as runs_train
-from causalclip.runs.configuration import cfg_from, check_names, start_of, trainer_class
+from causalclip.runs.backbones import start_of
+from causalclip.runs.configuration import cfg_from, check_names, trainer_class
 from causalclip.runs.data_source import resolve_data
 
 BATCH = re.compile(r"epoch \[(\d+)/(\d+)\] batch \[(\d+)/(\d+)\] .*?loss ([\d.]+)")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from causalclip.errors import UserError, unknown
-from causalclip.runs.recipes import CONFIGS, names
+from causalclip.runs.recipes import CONFIGS, choose_recipe, names
 from causalclip.settings.check import flatten
 from causalclip.settings.table import Setting
 
@@ -51,7 +51,7 @@ def named_backbone(word: str) -> NamedBackbone:
         ValueError: a YAML that cannot be read.
     """
     from causalclip.clip.backbone import available_models  # imports torch
-    from causalclip.clip.open_clip_backbone import PREFIX, parse_source
+    from causalclip.clip.interface import PREFIX
 
     path = Path(os.path.abspath(os.path.expanduser(word)))
     configured = {name: CONFIGS / "backbones" / f"{name}.yaml" for name in names("backbones")}
@@ -63,6 +63,8 @@ def named_backbone(word: str) -> NamedBackbone:
         if _settings(file)[NAME] == word:
             return _of_file(file)
     if word.startswith(PREFIX):
+        from causalclip.clip.open_clip_backbone import parse_source
+
         try:
             parse_source(word)
         except (ValueError, OSError) as error:
@@ -117,6 +119,50 @@ def _reduced(depth: Any, ratio: float) -> Any:
     if isinstance(depth, (list, tuple)):
         return sorted({_reduced(block, ratio) for block in depth})
     return max(min(depth, 1), round(depth * ratio))
+
+
+def fitted(backbone: NamedBackbone, method: str, files: Sequence[Path]) -> dict[str, Any]:
+    """Return the settings by which a method's recipe fits a backbone; see `fitting_pairs`."""
+    from causalclip.runs.configuration import cfg_from, trainer_class  # imports torch
+
+    kind = trainer_class(method)
+    node = getattr(kind, "config_node", "")
+    rows = getattr(kind, "settings_table", {})
+    recipe = dict(flatten(cfg_from(files, ())))
+    return fitting_pairs(
+        backbone, recipe, [(f"TRAINER.{node}.{key}", row) for key, row in rows.items()]
+    )
+
+
+@dataclass(frozen=True)
+class Start:
+    """The configuration that a training of one method starts from."""
+
+    recipe: str
+    """Its name."""
+    backbone: str
+    """The name of a CLIP in place of the recipe's; empty: the recipe's."""
+    files: tuple[Path, ...]
+    """Of the recipe and of the backbone."""
+    fitting: Mapping[str, Any]
+    """Settings by which the recipe fits the backbone."""
+
+
+def start_of(
+    method: str, recipe: str, backbone: str, published_for: tuple[str, str, str], *, bundled: bool
+) -> Start:
+    """Return what a user's words for a recipe and a backbone stand for.
+
+    Arguments and errors are those of `choose_recipe` and `named_backbone`; empty words take those
+    that suit the data.
+    """
+    named = named_backbone(backbone) if backbone else None
+    model = named.model if named else ""
+    choice = choose_recipe(method, recipe, published_for, model=model, bundled=bundled)
+    files = (choice.file,) if choice.file else ()
+    own = (named.file,) if named and named.file else ()
+    fitting = fitted(named, method, files) if named else {}
+    return Start(choice.name, named.name if named else "", (*files, *own), fitting)
 
 
 def words_of(pairs: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from causalclip.clip.backbone import load_clip
 from causalclip.clip.openai_clip import ActivationError
 from causalclip.errors import CONFIGURATION_ERRORS, UserError, unknown
 from causalclip.records.identity import Settings, run_settings
-from causalclip.runs.backbones import NamedBackbone, fitting_pairs, named_backbone
 from causalclip.runs.flags import KEY, parser
-from causalclip.runs.recipes import choose_recipe
 from causalclip.settings.check import check_settings, flatten
 from causalclip.settings.config_file import as_text, read_config, typed_value
 from causalclip.settings.table import SETTINGS
@@ -113,48 +110,6 @@ def merge_pairs(cfg: CfgNode, pairs: Mapping[str, Any] | Sequence[Any]) -> None:
         cfg.merge_from_list(words)
     except (*CONFIGURATION_ERRORS, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
-
-
-def fitted(backbone: NamedBackbone, method: str, files: Sequence[Path]) -> dict[str, Any]:
-    """Return the settings by which a method's recipe fits a backbone; see `fitting_pairs`."""
-    kind = trainer_class(method)
-    node = getattr(kind, "config_node", "")
-    rows = getattr(kind, "settings_table", {})
-    recipe = dict(flatten(cfg_from(files, ())))
-    return fitting_pairs(
-        backbone, recipe, [(f"TRAINER.{node}.{key}", row) for key, row in rows.items()]
-    )
-
-
-@dataclass(frozen=True)
-class Start:
-    """The configuration that a training of one method starts from."""
-
-    recipe: str
-    """Its name."""
-    backbone: str
-    """The name of a CLIP in place of the recipe's; empty: the recipe's."""
-    files: tuple[Path, ...]
-    """Of the recipe and of the backbone."""
-    fitting: Mapping[str, Any]
-    """Settings by which the recipe fits the backbone."""
-
-
-def start_of(
-    method: str, recipe: str, backbone: str, published_for: tuple[str, str, str], *, bundled: bool
-) -> Start:
-    """Return what a user's words for a recipe and a backbone stand for.
-
-    Arguments and errors are those of `choose_recipe` and `named_backbone`; empty words take those
-    that suit the data.
-    """
-    named = named_backbone(backbone) if backbone else None
-    model = named.model if named else ""
-    choice = choose_recipe(method, recipe, published_for, model=model, bundled=bundled)
-    files = (choice.file,) if choice.file else ()
-    own = (named.file,) if named and named.file else ()
-    fitting = fitted(named, method, files) if named else {}
-    return Start(choice.name, named.name if named else "", (*files, *own), fitting)
 
 
 def cfg_from(files: Sequence[Path], pairs: Mapping[str, Any] | Sequence[Any]) -> CfgNode:

@@ -19,8 +19,8 @@ from causalclip.clip.backbone import load_clip
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.openai_clip import CLIP, CLIPModel
 from causalclip.engine.frozen_clip import FrozenCLIP
-from causalclip.runs.backbones import named_backbone, words_of
-from causalclip.runs.configuration import cfg_from, fitted, trainer_class
+from causalclip.runs.backbones import fitted, named_backbone, words_of
+from causalclip.runs.configuration import cfg_from, trainer_class
 from causalclip.runs.recipes import choose_recipe
 
 # isort: split

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from causalclip.data.catalogue import BUNDLED
 from causalclip.records.identity import counted_value
-from causalclip.runs.backbones import NamedBackbone, words_of
+from causalclip.runs.backbones import NamedBackbone, fitted, words_of
 from causalclip.runs.protocols import ALL_IMAGES, Part
 from causalclip.runs.recipes import CONFIGS, Recipes, recipes_of
 from causalclip.runs.request import Request, settings_for, wanted_parts
-from causalclip.settings.check import flatten
-from causalclip.settings.table import changes_results
+from causalclip.settings.check import changes_results, flatten
 
 if TYPE_CHECKING:
     from causalclip.runs.data_source import DataSource
@@ -199,8 +198,6 @@ def _fitting(backbone: NamedBackbone | None, method: str, recipe: Path | None) -
     """Return the KEY VALUE pairs by which a recipe fits a backbone that it was not written for."""
     if backbone is None or backbone.packaged:
         return ()
-    from causalclip.runs.configuration import fitted  # imports torch
-
     return words_of(fitted(backbone, method, [recipe] if recipe else []))
 
 

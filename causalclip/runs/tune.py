@@ -19,6 +19,7 @@ from causalclip.errors import UserError, prints_errors
 from causalclip.files.atomic import replacing
 from causalclip.records.searches import SearchRecord, Trial, write_search
 from causalclip.runs import flags
+from causalclip.runs.backbones import start_of
 from causalclip.runs.executor import Executor, executor_of, in_parallel
 from causalclip.runs.trials import Search, begin, ended, perform_trial, points, space_of
 
@@ -70,7 +71,7 @@ def search_of(args: argparse.Namespace) -> Search:
         ValueError, OSError: data that cannot be used.
     """
     from causalclip.data.catalogue import BUNDLED_NAMES
-    from causalclip.runs.configuration import start_of, trainer_class
+    from causalclip.runs.configuration import trainer_class
     from causalclip.runs.data_source import resolve_data
 
     kind = trainer_class(args.method)

@@ -11,8 +11,8 @@ from PIL import Image
 from causalclip import cli
 from causalclip.errors import UserError
 from causalclip.report.summarize import main as summarize
-from causalclip.runs.backbones import fitting_pairs, named_backbone
-from causalclip.runs.configuration import cfg_from, fitted, planned_settings
+from causalclip.runs.backbones import fitted, fitting_pairs, named_backbone
+from causalclip.runs.configuration import cfg_from, planned_settings
 from causalclip.runs.perform import planned, with_own
 from causalclip.runs.plan import recipe_notes
 from causalclip.runs.protocols import PROTOCOLS
