@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,18 +23,19 @@ from causalclip.engine.class_texts import descriptions_of, handcrafted_features
 from causalclip.engine.feature_cache import ImageSet
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
-from causalclip.icm.captions import CaptionedImage, load_captions
 from causalclip.icm.config import ICMConfig, Subspace
 from causalclip.icm.fitted import FittedICM, fit_probes
-from causalclip.icm.folds import Fold, Sources, pooled
-from causalclip.icm.groups import Sample
-from causalclip.icm.new_classes import joined_logits
-from causalclip.icm.search import Chosen, choose_subspace
-from causalclip.icm.subspace import InterventionMoments
-from causalclip.settings.constraints import integer, list_of, number
+from causalclip.settings.constraints import integer, list_of, number, text
 from causalclip.settings.dataclass_settings import config_from, errors_by_key, settings_of
 from causalclip.settings.search import Choice
-from causalclip.settings.table import CAPTIONS, PREC, TEMPLATE
+from causalclip.settings.table import PREC, TEMPLATE, Setting
+
+# What a fit alone needs is imported by it: the plug-in loads this module at every start.
+if TYPE_CHECKING:
+    from causalclip.icm.captions import CaptionedImage
+    from causalclip.icm.folds import Fold, Sources
+    from causalclip.icm.search import Chosen
+    from causalclip.icm.subspace import InterventionMoments
 
 NODE = "TRAINER.CLIP_ICM"
 PROJECTION_FILES = {
@@ -42,6 +44,12 @@ PROJECTION_FILES = {
     "new_classes": "projection_new_classes.safetensors",
 }
 POSITIVE = number(0, open_low=True)
+CAPTIONS = Setting(
+    "",
+    text(),
+    "JSON file of captions and rewritten captions; empty: a grid of classes and attributes.",
+    names_file=True,
+)
 
 
 class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
@@ -105,6 +113,9 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         Raises:
             ValueError: settings that these or the backbone cannot fulfil, or bad captions.
         """
+        from causalclip.icm.folds import Sources
+        from causalclip.icm.groups import Sample
+
         encoder, dataset = self.encoder, self.dm.dataset
         key = encoder.key_of
         sources = Sources(
@@ -138,6 +149,8 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         """
         if not self.config.captions:
             return None
+        from causalclip.icm.captions import load_captions
+
         dataset = self.dm.dataset
         items = (*dataset.train_x, *(dataset.val or []), *dataset.test)
         keys = [self.encoder.key_of(item.impath) for item in items]
@@ -160,6 +173,8 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         Raises:
             ValueError: settings, features or captions that cannot be used; names them.
         """
+        from causalclip.icm.folds import pooled
+
         config, sources = self.config, self.sources
         folds, exact = sources.folds(), sources.exact_moments()
         if exact is not None and exact.n_pairs < exact.dim:
@@ -186,6 +201,8 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         self, head: Subspace, folds: Sequence[Fold], exact: InterventionMoments | None
     ) -> Chosen:
         """Choose the subspace for a head, and write it into the output folder."""
+        from causalclip.icm.search import choose_subspace
+
         text, seed = self.text.cpu(), self.cfg.SEED
         chosen = choose_subspace(self.config, head, folds, text, seed=seed, exact=exact)
         chosen.projection.save(Path(self.output_dir) / PROJECTION_FILES[head])
@@ -223,6 +240,8 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         new = projections["new_classes"].cosine_logits(*both, normalize=normalize)
         if self.config.select_new == "combined":
             new = (plain + known + new) / 3
+        from causalclip.icm.new_classes import joined_logits
+
         return joined_logits(plain, known, new, self.is_new)
 
     @property

@@ -18,8 +18,7 @@ from causalclip.files.atomic import replacing
 from causalclip.files.caches import NotJSONError, read_json
 from causalclip.files.digests import content_digests
 from causalclip.records.results import RESULTS_FILE
-from causalclip.settings.check import flatten
-from causalclip.settings.table import base_node, changes_results, names_file
+from causalclip.settings.check import base_node, changes_results, flatten, names_file
 
 RUN_SCHEMA = 1
 RUN_FILE = "run.json"

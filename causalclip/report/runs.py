@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from causalclip.records.results import IMAGENET_VARIANTS, RESULTS_FILE, Result
-from causalclip.settings.check import flatten
-from causalclip.settings.table import base_node, names_file, separates_methods
+from causalclip.settings.check import base_node, flatten, names_file, separates_methods
 
 RunSettings = dict[str, Any]
 """Values of a configuration by dotted key."""

@@ -1,4 +1,4 @@
-"""Check a configuration against the table of settings, before any work."""
+"""Check a configuration against the table of settings, before any work, and ask the table."""
 
 from __future__ import annotations
 
@@ -62,3 +62,28 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+# Facts of a key
+
+
+def changes_results(key: str) -> bool:
+    """Return whether runs that differ in a setting are different runs."""
+    return key not in SETTINGS or not SETTINGS[key].neutral
+
+
+def base_node(node: Mapping[str, Any]) -> str:
+    """Return the node of the method whose models another one holds: CDC's BASE; "" for none."""
+    return str(node.get("BASE") or "").upper()
+
+
+def separates_methods(key: str) -> bool:
+    """Return whether results that differ in a setting are rows of different methods in a table."""
+    return key not in SETTINGS or not (SETTINGS[key].neutral or SETTINGS[key].shared)
+
+
+def names_file(key: str) -> bool:
+    """Return whether the value of a setting may be a path, whose content counts."""
+    if key in SETTINGS:
+        return SETTINGS[key].names_file
+    return key.rpartition(".")[2] in ("PROJECTION", "CAPTIONS")  # of methods

@@ -63,12 +63,6 @@ PROJECTION = Setting("", text(), _PROJECTION_HELP, names_file=True)
 TEMPLATE = Setting(
     "", text(holding="{}"), "Hand-crafted prompt with one {}; empty: the data set's published one."
 )
-CAPTIONS = Setting(
-    "",
-    text(),
-    "JSON file of captions and rewritten captions; empty: a grid of classes and attributes.",
-    names_file=True,
-)
 COMMON = {"PREC": PREC, "PROJECTION": PROJECTION}
 SHARED = {**COMMON, "TEMPLATE": TEMPLATE}
 """Keys that mean the same in every method that has them."""
@@ -214,9 +208,8 @@ _DATASET = {
     "TEST_CORRELATION": Setting(0.0, _PROBABILITY, "The same, of test images."),
 }
 
-_SAMPLER = text()
 _TRAIN_LOADER = {
-    "SAMPLER": (_SAMPLER, "Name of the sampler."),
+    "SAMPLER": (text(), "Name of the sampler."),
     "BATCH_SIZE": (_BATCH, "Images a batch."),
     "N_DOMAIN": (integer(0), "Domains a batch, of RandomDomainSampler."),
     "N_INS": (integer(), "Images a class, of RandomClassSampler."),
@@ -228,7 +221,7 @@ _DATALOADER = {
     **{f"TRAIN_X.{name}": _toolkit(*row) for name, row in _TRAIN_LOADER.items()},
     "TRAIN_U.SAME_AS_X": _unused(boolean(), "Load unlabelled images as labelled ones."),
     **{f"TRAIN_U.{name}": _unused(*row) for name, row in _TRAIN_LOADER.items()},
-    "TEST.SAMPLER": _toolkit(_SAMPLER, "Name of the sampler."),
+    "TEST.SAMPLER": _toolkit(text(), "Name of the sampler."),
     "TEST.BATCH_SIZE": _toolkit(_BATCH, "Images a batch.", neutral=SPEED),
     "DRAWS": Setting(
         "item",
@@ -337,46 +330,18 @@ _TEST = {
 }
 
 
-def _below(node: str, rows: Mapping[str, Setting]) -> dict[str, Setting]:
-    return {f"{node}.{key}": row for key, row in rows.items()}
-
-
+_NODES = {
+    "INPUT": _INPUT,
+    "DATASET": _DATASET,
+    "DATALOADER": _DATALOADER,
+    "MODEL": _MODEL,
+    "OPTIM": _OPTIM,
+    "TRAIN": _TRAIN,
+    "TEST": _TEST,
+    "TRAINER": {"NAME": _toolkit(text(), "Name of the method.", shared=COLUMN)},
+}
 SETTINGS: Mapping[str, Setting] = {
     **_RUN,
-    **_below("INPUT", _INPUT),
-    **_below("DATASET", _DATASET),
-    **_below("DATALOADER", _DATALOADER),
-    **_below("MODEL", _MODEL),
-    **_below("OPTIM", _OPTIM),
-    **_below("TRAIN", _TRAIN),
-    **_below("TEST", _TEST),
-    "TRAINER.NAME": _toolkit(text(), "Name of the method.", shared=COLUMN),
+    **{f"{node}.{key}": row for node, rows in _NODES.items() for key, row in rows.items()},
 }
 """Every setting that is not a method's own, by its dotted key."""
-
-
-def changes_results(key: str) -> bool:
-    """Return whether runs that differ in a setting are different runs."""
-    return key not in SETTINGS or not SETTINGS[key].neutral
-
-
-def base_node(node: Mapping[str, Any]) -> str:
-    """Return the node of the method whose models another one holds: CDC's BASE; "" for none."""
-    return str(node.get("BASE") or "").upper()
-
-
-def separates_methods(key: str) -> bool:
-    """Return whether results that differ in a setting are rows of different methods in a table."""
-    return key not in SETTINGS or not (SETTINGS[key].neutral or SETTINGS[key].shared)
-
-
-def names_file(key: str) -> bool:
-    """Return whether the value of a setting may be a path, whose content counts."""
-    if key in SETTINGS:
-        return SETTINGS[key].names_file
-    return key.rpartition(".")[2] in ("PROJECTION", "CAPTIONS")  # those of methods: rows above
-
-
-def defaults(rows: Mapping[str, Setting]) -> dict[str, Any]:
-    """Return the defaults of a table by key."""
-    return {key: row.default for key, row in rows.items()}

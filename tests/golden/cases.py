@@ -14,7 +14,6 @@ from yacs.config import CfgNode
 
 from causalclip.clip.backbone import build_clip
 from causalclip.clip.published import our_name
-from causalclip.settings.table import defaults
 from causalclip.trainers.cocoop import CoCoOp
 from causalclip.trainers.coop import CoOp
 from causalclip.trainers.ivlp import IVLP
@@ -58,6 +57,11 @@ class WithoutData:
         self.dm = SimpleNamespace(dataset=dataset)
         self.lab2cname = dict(enumerate(weights.CLASSNAMES))
         self.train_loader_x = self.val_loader = self.test_loader = None
+
+
+def defaults(rows) -> dict:
+    """The defaults of a table of settings by key."""
+    return {key: row.default for key, row in rows.items()}
 
 
 def write_clips(folder: Path) -> dict[str, str]:

@@ -10,7 +10,8 @@ from causalclip.records.results import Result
 from causalclip.report import summarize
 from causalclip.report.runs import load_runs, protocol_of, relevant_settings, run_table
 from causalclip.report.tables import result_tables, scores
-from causalclip.settings.table import SETTINGS, separates_methods
+from causalclip.settings.check import separates_methods
+from causalclip.settings.table import SETTINGS
 
 RECORD = {"backbone": "t", "dataset": "S", "seed": 1, "shots": 1, "metrics": {"accuracy": 50.0}}
 

@@ -11,16 +11,16 @@ from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 
 from causalclip import plugin
-from causalclip.settings.check import check_cfg, check_settings, flatten
-from causalclip.settings.constraints import number
-from causalclip.settings.table import (
-    PREC,
-    SETTINGS,
-    Setting,
+from causalclip.settings.check import (
     changes_results,
+    check_cfg,
+    check_settings,
+    flatten,
     names_file,
     separates_methods,
 )
+from causalclip.settings.constraints import number
+from causalclip.settings.table import PREC, SETTINGS, Setting
 
 plugin.register_all()
 METHODS = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from golden import weights
-from golden.cases import WithoutData
+from golden.cases import WithoutData, defaults
 from safetensors.torch import save_file
 from scipy import stats
 from torch.nn import functional as F
@@ -17,7 +17,6 @@ from yacs.config import CfgNode
 from causalclip.clip.backbone import build_clip
 from causalclip.clip.interface import tokenize
 from causalclip.clip.zeroshot import IMAGENET_TEMPLATES_SELECT
-from causalclip.settings.table import defaults
 from causalclip.trainers.clip_adapter import CLIP_Adapter
 from causalclip.trainers.cocoop import CoCoOp
 from causalclip.trainers.coop import CoOp

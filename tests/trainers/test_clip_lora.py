@@ -15,7 +15,7 @@ import open_clip
 import pytest
 import torch
 from golden import weights
-from golden.cases import WithoutData, assert_close, logits_of
+from golden.cases import WithoutData, assert_close, defaults, logits_of
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
@@ -25,7 +25,6 @@ from causalclip.clip.interface import tokenize
 from causalclip.clip.low_rank import LowRankWeights, merged_state
 from causalclip.clip.openai_clip import CLIP
 from causalclip.clip.weights import weights_digest
-from causalclip.settings.table import defaults
 from causalclip.trainers.clip_lora import CLIP_LoRA
 
 # isort: split

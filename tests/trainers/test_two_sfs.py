@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 from golden import weights
-from golden.cases import WithoutData, assert_close
+from golden.cases import WithoutData, assert_close, defaults
 from yacs.config import CfgNode
 
 from causalclip.clip.interface import tokenize
 from causalclip.clip.low_rank import merged_state
 from causalclip.clip.openai_clip import build_model
-from causalclip.settings.table import defaults
 from causalclip.trainers.two_sfs import TwoSFS
 
 # isort: split
