@@ -10,7 +10,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from causalclip.clip.open_clip_backbone import PREFIX, closest_models, load_open_clip
+from causalclip.clip.interface import PREFIX, closest_models
 from causalclip.clip.openai_clip import (
     CLIP,
     RELEASED,
@@ -24,7 +24,6 @@ from causalclip.clip.openai_clip import (
 from causalclip.clip.weights import WEIGHT_SUFFIXES, is_released, random_tokens, read_weights
 from causalclip.files.caches import at_home
 from causalclip.files.digests import Known
-from causalclip.files.download import fetch
 
 Precision = Literal["fp32", "fp16", "bf16", "amp"]
 
@@ -73,6 +72,8 @@ def load_clip(
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}")
     if str(name).startswith(PREFIX):
+        from causalclip.clip.open_clip_backbone import load_open_clip
+
         model = load_open_clip(name, device=device, precision=precision, activation=activation)
         return cast(CLIPModel, model)  # what reads more than the interface asks for OpenAI's
     path = weights_file(str(name), download_root)
@@ -137,6 +138,8 @@ def weights_file(name: str, download_root: str | os.PathLike | None = None) -> P
             )
         return path
     if name in RELEASED:
+        from causalclip.files.download import fetch
+
         url = RELEASED[name]
         folder = at_home(download_root or "~/.cache/clip", "HOME")
         return fetch(url, folder, known=Known(sha256=url.split("/")[-2]))

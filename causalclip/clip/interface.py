@@ -5,8 +5,9 @@ Texts are N rows of L tokens, images R x R pixels, features E numbers.
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -19,6 +20,15 @@ from causalclip.clip.openai_clip import CLIPModel, byte_pairs, is_vit, padded_to
 Args = tuple[Any, ...]  # of a module's forward, as its hooks receive them
 Kwargs = dict[str, Any]
 T = TypeVar("T")
+PREFIX = "open_clip:"
+"""The names of open_clip's models begin so."""
+
+
+def closest_models(name: str, names: Iterable[str]) -> str:
+    """Return up to three of `names` that are most like `name`, as text; "none" without any."""
+    lower = {other.lower(): other for other in names}
+    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)
+    return ", ".join(lower[other] for other in near) or "none"
 
 
 class Tokenizer(ABC):

@@ -8,10 +8,8 @@ open_clip's own, timm's, or no ViT.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from causalclip.clip.interface import Backbone, Tokenizer, Tower, encode_with
+from causalclip.clip.interface import (
+    PREFIX,
+    Backbone,
+    Tokenizer,
+    Tower,
+    closest_models,
+    encode_with,
+)
 from causalclip.clip.openai_clip import resolve_activation
 from causalclip.clip.weights import WEIGHT_SUFFIXES, read_weights
 from causalclip.files.caches import at_home
 
-PREFIX = "open_clip:"
 # Raised by open_clip for weights that are not the model's.
 _MISFIT = (RuntimeError, KeyError, AttributeError, AssertionError, TypeError, IndexError)
 _SETTINGS = ("mean", "std", "interpolation", "resize_mode")  # of preprocessing, besides the size
@@ -73,7 +77,7 @@ def parse_source(name: str) -> ModelSource:
 
 
 def preprocessing_of(name: str) -> dict[str, Any]:
-    """Return the preprocessing of a model's training images; {} for a model not of open_clip.
+    """Return the preprocessing of the training images of a model of open_clip.
 
     The keys are size and open_clip's mean, std, interpolation and resize_mode; for a file, those on
     which all tags of its model agree.
@@ -81,8 +85,6 @@ def preprocessing_of(name: str) -> dict[str, Any]:
     Raises:
         ValueError: as `parse_source`, or another resize mode than shortest and squash.
     """
-    if not name.startswith(PREFIX):
-        return {}
     source, open_clip = parse_source(name), _open_clip()
     size = source.config["vision_cfg"].get("image_size", 224)
     settings: dict[str, Any] = {"size": (size, size) if isinstance(size, int) else tuple(size)}
@@ -124,13 +126,6 @@ def load_open_clip(
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     wrapped = OpenCLIP(model, tokenizer, source.name, config, dtype)
     return wrapped.to(device).eval().requires_grad_(False)
-
-
-def closest_models(name: str, names: Iterable[str]) -> str:
-    """Return up to three of `names` that are most like `name`, as text; "none" without any."""
-    lower = {other.lower(): other for other in names}
-    near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)
-    return ", ".join(lower[other] for other in near) or "none"
 
 
 def _open_clip() -> ModuleType:

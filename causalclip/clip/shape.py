@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from causalclip.clip.backbone import weights_file
-from causalclip.clip.open_clip_backbone import PREFIX, parse_source
+from causalclip.clip.interface import PREFIX
+from causalclip.clip.open_clip_backbone import parse_source
 from causalclip.clip.openai_clip import RELEASED
 from causalclip.clip.weights import read_weights
 

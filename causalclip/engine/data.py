@@ -19,7 +19,7 @@ from dassl.utils import set_random_seed
 from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
 from yacs.config import CfgNode
 
-from causalclip.clip.open_clip_backbone import preprocessing_of
+from causalclip.clip.interface import PREFIX
 from causalclip.engine.draws import generators_kept
 from causalclip.engine.loading import training_loader
 from causalclip.files.digests import content_digests
@@ -143,6 +143,10 @@ def with_preprocessing(cfg: CfgNode) -> CfgNode:
         ValueError: a backbone of an unknown name.
     """
     backbone = cfg.MODEL.BACKBONE.NAME
+    if not backbone.startswith(PREFIX):
+        return cfg
+    from causalclip.clip.open_clip_backbone import preprocessing_of
+
     preprocessing = {
         INPUT_KEYS.get(name, name.upper()): value
         for name, value in preprocessing_of(backbone).items()

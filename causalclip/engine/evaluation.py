@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 
 from causalclip.clip.texts import readable
 from causalclip.clip.zeroshot import cosine_logits, text_features
-from causalclip.conformal import conformal_metrics
 from causalclip.data.catalogue import dataset_template
 from causalclip.engine.draws import generators_kept
 from causalclip.engine.feature_cache import encoder_of
@@ -196,6 +195,8 @@ def add_conformal(trainer: CLIPTrainer, record: dict[str, Any], evaluated: Evalu
     if trainer.val_loader is None or dataset.val is dataset.test:
         print("No validation split to calibrate conformal sets on")
         return
+    from causalclip.conformal import conformal_metrics
+
     with generators_kept():
         known = collect(trainer, trainer.val_loader)
     answers = {"": evaluated.prediction.main, **evaluated.prediction.readings}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from causalclip.icm.interventions import IMAGE_KINDS, ImageKind
-from causalclip.icm.pairs import Against
 from causalclip.icm.projection import Estimator, Keep
 
+Against = Literal["image", "draws"]
 Interventions = Literal["IMAGE", "TEXT", "BOTH", "CROSS", "FIGURE"]
 TooLong = Literal["error", "cut"]
 Select = Literal["lodo", "images", "fixed"]

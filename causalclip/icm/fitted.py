@@ -6,14 +6,16 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from causalclip.icm.folds import Fold
 from causalclip.icm.projection import TENSORS, InvariantProjection, ProjectionSettings
+
+if TYPE_CHECKING:
+    from causalclip.icm.folds import Fold
 
 LPCLIP_GRID = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 LPCLIP_STEPS = 8

@@ -5,18 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from causalclip.icm.config import Against
 from causalclip.icm.interventions import ImageIntervention
 from causalclip.icm.subspace import InterventionMoments, unit
 from causalclip.seeding import sample_seed
 
-Against = Literal["image", "draws"]
 ROWS_AT_ONCE = 4096  # bounds the memory of many pairs; no effect on the result
 
 

@@ -192,7 +192,6 @@ def test_preprocessing_is_the_models_own():
     }
     clip = preprocessing_of("open_clip:ViT-B-16/laion2b_s34b_b88k")
     assert (clip["resize_mode"], clip["mean"][0]) == ("shortest", 0.48145466)
-    assert preprocessing_of("ViT-B/16") == {}
 
 
 def test_a_tag_that_was_trained_with_quick_gelu_loads_with_it(monkeypatch, files):
