@@ -25,7 +25,7 @@ from causalclip.runs import train
 
 ROOT = Path(__file__).parents[2]
 SHARED = [
-    *("DATALOADER.NUM_WORKERS", 0, "DATALOADER.TEST.BATCH_SIZE", 150),
+    *("DATALOADER.NUM_WORKERS", 0, "DATALOADER.TEST.BATCH_SIZE", 20),
     *("DATASET.NUM_SHOTS", 3, "OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1),
 ]
 # Fifteen images: three whole batches, or one that is smaller than a batch and not divided evenly.

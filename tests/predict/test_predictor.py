@@ -104,7 +104,7 @@ def test_an_array_that_is_no_image_is_an_error_that_says_what_came(given, messag
 
 def test_batches_come_as_they_fill(run, recorded):
     predictor, read = Predictor.load(run("ZeroshotCLIP")), []
-    paths = recorded(run("ZeroshotCLIP"))["path"]
+    paths = [*recorded(run("ZeroshotCLIP"))["path"]] * 3
     next(predictor.stream(read.append(path) or path for path in paths))
     assert len(read) == predictor.batch_size < len(paths)
 
