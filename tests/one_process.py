@@ -6,6 +6,7 @@ python -S one_process.py SOCKET WORD...  # one command, with this call's folder 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import sys
@@ -26,6 +27,20 @@ def tasks_here(patch) -> None:
 
     patch.setattr(LocalPool, "submit", submit)
     patch.setattr(LocalPool, "places", lambda self: 1)
+
+
+def fork(function, *arguments) -> multiprocessing.Process:
+    """Begin a function in a fork of this process; its `exitcode` is 1 after an error."""
+    process = multiprocessing.get_context("fork").Process(target=_alone, args=(function, arguments))
+    process.start()
+    return process
+
+
+def _alone(function, arguments) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # OpenMP's other threads are not in a fork
+    function(*arguments)
 
 
 def ask(place: str, words: list[str]) -> int:

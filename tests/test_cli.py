@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from one_process import fork
 
 import causalclip
 from causalclip import cli
@@ -145,16 +146,23 @@ def words(data_root, random_clip, tmp_path):
 @pytest.fixture
 def at_work(words, tmp_path):
     """The command as a process of its own, with its first run begun; and who holds the folder."""
-    command = [sys.executable, "-m", "causalclip", *words]
-    with open(tmp_path / "said", "w", encoding="utf-8") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, text=True)
+    process = fork(interruptible, words, tmp_path / "said")
     deadline = time.monotonic() + 600
     while not list(tmp_path.rglob("log.txt")) and time.monotonic() < deadline:
         time.sleep(0.02)
     (folder,) = {path.parent for path in tmp_path.rglob("log.txt")}
     yield process, json.loads((folder / "run.lock.json").read_text())["pid"]
     process.kill()
-    process.wait()
+    process.join()
+
+
+def interruptible(words, said):
+    """The command as from a shell, its output in a file."""
+    with open(said, "w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.exit(cli.main(words))
 
 
 def results(folder):
@@ -177,8 +185,9 @@ def test_an_interrupted_command_ends_cleanly_and_the_same_command_goes_on(
     at_work, same_command, tmp_path
 ):
     process, _ = at_work
-    process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    assert process.exitcode == 130
     said = (tmp_path / "said").read_text()
     done = len(results(tmp_path))
     assert 1 <= done < 4  # what was at work has ended, nothing new was begun
@@ -210,7 +219,8 @@ def test_of_two_commands_at_one_folder_one_works_and_the_other_says_who_has_it_a
         with contextlib.suppress(ProcessLookupError):  # it has ended
             os.kill(holder, signal.SIGCONT)
     assert f"is at work: process {holder} on " in out
-    assert process.wait() == status == 0  # each has done a part, or waited for it
+    process.join()
+    assert process.exitcode == status == 0  # each has done a part, or waited for it
     assert len(results(tmp_path)) == 4
 
 

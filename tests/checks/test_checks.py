@@ -18,6 +18,7 @@ from causalclip.checks import command, trainer
 from causalclip.checks.checks import TRAINER_CHECKS, CheckFailed
 from causalclip.checks.trainer import outcome, outcomes
 from causalclip.checks.world import Subject, make_world
+from causalclip.trainers import promptsrc
 from causalclip.trainers.coop import CoOp
 from causalclip.trainers.linear_probe import LinearProbe
 
@@ -36,6 +37,12 @@ def registry_as_before(monkeypatch):
     for name in ("_objects", "_obj_map"):  # minidassl's, Dassl's
         if hasattr(TRAINER_REGISTRY, name):
             monkeypatch.setattr(TRAINER_REGISTRY, name, dict(getattr(TRAINER_REGISTRY, name)))
+
+
+@pytest.fixture(autouse=True)
+def three_templates(monkeypatch):
+    """PromptSRC's sixty take most of its time."""
+    monkeypatch.setattr(promptsrc, "SIXTY_TEMPLATES", promptsrc.SIXTY_TEMPLATES[:3])
 
 
 @pytest.mark.parametrize("name", METHODS)
