@@ -80,10 +80,7 @@ def serve(place: str) -> None:
 
 
 def perform(folder: str, program: str, *words: str) -> int:
-    """Run `causalclip WORDS` or `python CODE` in a folder; return its exit status.
-
-    A pool of processes is one only where --jobs asks for it.
-    """
+    """Run `causalclip WORDS` or `python CODE` in a folder; return its exit status."""
     import pytest
 
     from causalclip import cli
@@ -91,8 +88,7 @@ def perform(folder: str, program: str, *words: str) -> int:
     os.chdir(folder)
     sys.path.insert(0, folder)
     sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
-    if "--jobs" not in words:
-        tasks_here(pytest.MonkeyPatch())
+    tasks_here(pytest.MonkeyPatch())
     if program == "causalclip":
         return cli.main(words)
     exec(words[0], {"__name__": "__main__"})

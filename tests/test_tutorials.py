@@ -1,7 +1,8 @@
 """The tutorials, block by block, in a copy of the repository: what they say is done, and works.
 
 A block with `title="needs ..."` is left out. A block below "Create `FILE`" is written to the file.
-Commands and Python run in forks of one process of that copy (one_process.py).
+Commands and Python run in forks of one process of that copy (one_process.py), the runs of --jobs
+one after the other: tests/runs/test_executor.py has the pool.
 """
 
 from __future__ import annotations

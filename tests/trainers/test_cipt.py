@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 import torch
 from golden import weights
-from golden.cases import WithoutData, assert_close, logits_of
+from golden.cases import WithoutData, assert_close, defaults, logits_of
 from yacs.config import CfgNode
 
-from causalclip.settings.table import defaults
 from causalclip.trainers.cipt import CIPT, distance_from_uniform
 
 # isort: split
