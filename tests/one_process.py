@@ -55,12 +55,15 @@ def ask(place: str, words: list[str]) -> int:
 
 def serve(place: str) -> None:
     """Perform each command in a fork, one after the other."""
-    import sklearn.metrics  # noqa: F401 (with what follows: all that the commands import)
+    import sklearn.calibration  # noqa: F401 (with what follows: what the commands import)
     import torchmetrics  # noqa: F401
 
+    import causalclip.checks.trainer
     import causalclip.page.command
-    import causalclip.predict.commands
-    import causalclip.runs.train  # noqa: F401
+    import causalclip.plots.study_plots
+    import causalclip.predict.explain
+    import causalclip.report.summarize
+    import causalclip.runs.tune  # noqa: F401
 
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(place)
