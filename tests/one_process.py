@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from multiprocessing.process import BaseProcess
 
 
 def tasks_here(patch) -> None:
@@ -29,7 +30,7 @@ def tasks_here(patch) -> None:
     patch.setattr(LocalPool, "places", lambda self: 1)
 
 
-def fork(function, *arguments) -> multiprocessing.Process:
+def fork(function, *arguments) -> BaseProcess:
     """Begin a function in a fork of this process; its `exitcode` is 1 after an error."""
     process = multiprocessing.get_context("fork").Process(target=_alone, args=(function, arguments))
     process.start()
