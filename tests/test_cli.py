@@ -26,7 +26,6 @@ from causalclip.runs.flags import parse
 FORKED = """
 import io, json, os, sys
 from causalclip import cli
-from causalclip.datasets import causal_shapes
 for words in json.loads(sys.argv[1]):
     if not os.fork():
         sys.stdout = io.StringIO()
