@@ -85,7 +85,7 @@ def test_help_comes_at_once(call, answers):
         ),
         (["run", "base2nw"], "unknown protocol base2nw; known: base2new xd dg fewshot lodo open"),
         (["train", "--trainer", "CoOpp"], "causalclip train: error: unknown trainer CoOpp; known"),
-        (["run", "lodo"], "--methods must name one or more of CDC CLIP_Adapter"),
+        (["run", "lodo"], "--methods must name one or more of CDC CIPT CLIP_Adapter"),
         (["run", "lodo", "--methods", "CDCC"], "did you mean CDC"),
         (["run", "base2new", "--methods", "TipAdapter"], "TipAdapter cannot name the classes"),
         (["run", "base2new", "--methods", "CDC", "--datasets", "dtd"], "Give --data FOLDER"),

@@ -28,8 +28,9 @@ def test_it_is_the_accuracy_of_zeroshot_clip_on_the_training_images(method, make
     assert not measured.warning
 
 
-def test_many_images_are_sampled_evenly(make_trainer, tmp_path, monkeypatch):
-    trainer = make_trainer("ZeroshotCLIP", tmp_path, "DATASET.NUM_SHOTS", -1)
+def test_many_images_are_sampled_evenly(make_trainer, all_digits, tmp_path, monkeypatch):
+    options = ["DATASET.NUM_SHOTS", -1, "DATASET.ROOT", str(all_digits)]
+    trainer = make_trainer("ZeroshotCLIP", tmp_path, *options)
     seen = []
     encoder = type(trainer.encoder)
     monkeypatch.setattr(

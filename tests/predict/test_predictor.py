@@ -104,7 +104,7 @@ def test_an_array_that_is_no_image_is_an_error_that_says_what_came(given, messag
 
 def test_batches_come_as_they_fill(run, recorded):
     predictor, read = Predictor.load(run("ZeroshotCLIP")), []
-    paths = [*recorded(run("ZeroshotCLIP"))["path"]] * 3
+    paths = [*recorded(run("ZeroshotCLIP"))["path"]] * 6
     next(predictor.stream(read.append(path) or path for path in paths))
     assert len(read) == predictor.batch_size < len(paths)
 
@@ -297,7 +297,7 @@ def test_a_run_opens_no_data_outside_the_given_folder_and_no_changed_projection(
 
 def test_a_risk_is_kept_on_the_validation_split(run, data_root):
     predictor = Predictor.load(run("CoOp"), data=str(data_root))
-    chosen = predictor.threshold(60)
+    chosen = predictor.threshold(80)
     items = predictor.trainer.dm.dataset.val
     answers = predictor([item.impath for item in items])
     given = [
@@ -308,7 +308,7 @@ def test_a_risk_is_kept_on_the_validation_split(run, data_root):
     assert chosen.images == len(items)
     assert 100 * len(given) / len(items) == pytest.approx(chosen.coverage)
     assert 100 * given.count(False) / len(given) == pytest.approx(chosen.risk)
-    assert chosen.risk <= 60
+    assert chosen.risk <= 80
 
 
 def test_recorded_validation_predictions_are_enough_for_a_risk(copied, recorded, change):
