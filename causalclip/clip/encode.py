@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from causalclip.clip.image_tower import encode_patches, project, read_tokens, read_tokens_twice
+from causalclip.clip.image_tower import (
+    encode_patches,
+    patch_features,
+    project,
+    read_tokens,
+    read_tokens_twice,
+)
 from causalclip.clip.injection import prompted, with_additions
 from causalclip.clip.interface import backbone_of, run_with
 from causalclip.clip.layout import TextLayout, text_layout
@@ -180,6 +186,19 @@ def encode_image_unprojected(model: CLIPModel, images: Tensor) -> Tensor:
     """
     _check_images(model, images, (), NO_ADDITIONS)
     return read_tokens(model.visual, images.type(model.dtype))[:, 0]
+
+
+def encode_image_patches(model: CLIPModel, images: Tensor) -> Tensor:
+    """Return a feature for each patch, (B, L, E), of images (B, 3, R, R).
+
+    Raises:
+        ValueError: a CLIP other than a plain ViT of OpenAI's classes, or images of another size.
+    """
+    if not has_plain_image_tower(model):
+        got = type(backbone_of(model)).__name__
+        raise ValueError(f"features of patches need a ViT of OpenAI's classes, got {got}")
+    _check_images(model, images, (), NO_ADDITIONS)
+    return patch_features(model.visual, images.type(model.dtype))
 
 
 def encode_image_tokens(

@@ -117,6 +117,20 @@ def read_tokens(
     return visual.ln_post(x)
 
 
+def patch_features(visual: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the patches' features (B, L, E), as GL-MCM makes them (Miyai et al., IJCV 2025).
+
+    In the last block each patch attends to itself alone, so that its feature stays its own.
+    """
+    x = _embed(visual, images)
+    *blocks, last = visual.transformer.resblocks
+    for block in blocks:
+        x = _run_block(block, x, _attention_inputs(block, x, None), None, None)
+    alone = x[:, 1:].flatten(0, 1).unsqueeze(1)  # (B L, 1, D)
+    alone = _run_block(last, alone, _attention_inputs(last, alone, None), None, None)
+    return (visual.ln_post(alone) @ visual.proj).unflatten(0, (len(x), -1)).squeeze(2)
+
+
 def _embed(visual: VisionTransformer, images: Tensor) -> Tensor:
     """Return the class token and the patches (B, 1 + L, D) after `ln_pre`."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)  # B L D

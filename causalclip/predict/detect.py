@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
+from torch import Tensor
 
+from causalclip.clip.encode import encode_image_patches
 from causalclip.clip.texts import readable
+from causalclip.clip.zeroshot import class_features, cosine_logits
+from causalclip.data.catalogue import dataset_template
 from causalclip.metrics import fpr_at_95, novelty_auroc
 from causalclip.predict.trained import read_result
 from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
 
 if TYPE_CHECKING:
+    from causalclip.predict.pictures import ImageSource
     from causalclip.predict.predictor import Predictor
 
 Scores = dict[str, NDArray[np.float64]]
@@ -23,7 +29,11 @@ Scores = dict[str, NDArray[np.float64]]
 
 
 def detect(
-    predictor: Predictor, foreign: str | PathLike, *, root: str | PathLike = ""
+    predictor: Predictor,
+    foreign: str | PathLike,
+    *,
+    root: str | PathLike = "",
+    gl_mcm: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Return AUROC and FPR95 in per cent of each score; foreign images are to be detected.
 
@@ -34,12 +44,13 @@ def detect(
         predictor: the run.
         foreign: a data set as in `causalclip.train`.
         root: the folder of the registered data sets; empty: $DATA, else data/.
+        gl_mcm: add `global_local_mcm`, which encodes the known images anew.
 
     Raises:
         UserError: no such data set.
         ValueError: a foreign set without test images or with classes of the run, or a predictor of
-            other classes.
-        FileNotFoundError: a run without predictions.npz.
+            other classes; with `gl_mcm`, a CLIP that is no ViT of OpenAI's classes.
+        FileNotFoundError: a run without predictions.npz; with `gl_mcm`, without its images.
     """
     if predictor.classnames != read_result(predictor.folder).classnames:
         raise ValueError("the run's own predictions are of its own classes: load it without others")
@@ -53,7 +64,8 @@ def detect(
     if not dataset.test:
         raise ValueError(f"a foreign set must have test images, {name} has none")
     recorded = Predictions.read(predictor.folder / PREDICTIONS_FILE)
-    answers = predictor([item.impath for item in dataset.test])
+    paths = [item.impath for item in dataset.test]
+    answers = predictor(paths)
     scale = predictor.trainer.backbone.logit_scale.item()
     is_softmax = getattr(predictor.trainer, "softmax", True)
     known, others = (
@@ -67,6 +79,9 @@ def detect(
             ),
         )
     )
+    if gl_mcm:
+        known["GL-MCM"] = global_local_mcm(predictor, recorded.arrays["path"].tolist())
+        others["GL-MCM"] = global_local_mcm(predictor, paths)
     return {
         score: {
             "AUROC": novelty_auroc(known[score], others[score]),
@@ -96,3 +111,28 @@ def foreign_scores(
     if energy is not None:
         scores = {**scores, "energy": energy}
     return {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
+
+
+@torch.no_grad()
+def global_local_mcm(predictor: Predictor, images: Sequence[ImageSource]) -> NDArray[np.float64]:
+    """Return GL-MCM (N,) of images (Miyai et al., IJCV 2025): its CLIP's, not the method's.
+
+    Minus the largest softmax(cosine) of the image, minus the largest of its patches, against the
+    hand-crafted texts of the classes.
+
+    Raises:
+        ValueError: a CLIP other than a plain ViT of OpenAI's classes.
+        FileNotFoundError: a path that does not exist.
+        OSError: an image that cannot be read.
+    """
+    trainer, scores = predictor.trainer, []
+    text = class_features(trainer.clip, predictor.classnames, [dataset_template(trainer.cfg)])
+
+    def largest(features: Tensor) -> Tensor:
+        return cosine_logits(features.float(), text.float(), 1.0).softmax(-1).amax(-1)
+
+    for batch in predictor.batches(images):
+        patches = encode_image_patches(trainer.clip, batch.to(trainer.device))
+        score = largest(trainer.backbone.encode(batch)) + largest(patches).amax(-1)
+        scores.append(-score.double().cpu().numpy())
+    return np.concatenate(scores)

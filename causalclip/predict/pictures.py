@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from causalclip.data.pictures import (
     reason_for_none,
 )
 
+T = TypeVar("T")
 ImageSource = str | os.PathLike | Image.Image | NDArray[np.uint8] | Tensor
 """A path, a PIL image, or an array that `images_of_array` takes."""
 
@@ -35,6 +36,17 @@ class BrokenImage:
     image: str
     """Its path; empty for an image in memory."""
     reason: str
+
+
+def intact(result: T | BrokenImage) -> T:
+    """Return what was made of an image.
+
+    Raises:
+        OSError: the image could not be read.
+    """
+    if isinstance(result, BrokenImage):
+        raise OSError(f"cannot read the image {result.image}: {result.reason}")
+    return result
 
 
 def find_images(sources: Iterable[ImageSource]) -> list[ImageSource]:

@@ -24,7 +24,13 @@ from causalclip.engine.prediction import Prediction
 from causalclip.metrics import classification_metrics
 from causalclip.predict.answers import Answer, Threshold, answers_of, threshold_for
 from causalclip.predict.hub import local_folder, push_to_hub, save_pretrained
-from causalclip.predict.pictures import BrokenImage, ImageSource, find_images, load_batches
+from causalclip.predict.pictures import (
+    BrokenImage,
+    ImageSource,
+    find_images,
+    intact,
+    load_batches,
+)
 from causalclip.predict.trained import load_trainer, read_result
 from causalclip.records.identity import read_zero_shot
 from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
@@ -113,12 +119,7 @@ class Predictor:
         """
         if isinstance(images, str | np.ndarray | Tensor) or not isinstance(images, Iterable):
             images = [images]
-        answers = []
-        for answer in self.stream(find_images(images)):
-            if isinstance(answer, BrokenImage):
-                raise OSError(f"cannot read the image {answer.image}: {answer.reason}")
-            answers.append(answer)
-        return answers
+        return [intact(answer) for answer in self.stream(find_images(images))]
 
     def stream(self, images: Iterable[ImageSource]) -> Iterator[Answer | BrokenImage]:
         """Yield the answers batch by batch, in order; a broken image in place of its answer."""
@@ -193,13 +194,21 @@ class Predictor:
         check_names(cfg)
         return build_seeded_dataset(cfg), source.name
 
+    def batches(self, images: Iterable[ImageSource]) -> Iterator[Tensor]:
+        """Yield images as the evaluation transforms them, (B, 3, R, R); errors as of a call."""
+        loaded = load_batches(
+            find_images(images), self.trainer.encoder.transform, batch_size=self.batch_size
+        )
+        for batch in loaded:
+            yield torch.stack([intact(x) for _, x in batch])
+
     def detect(
-        self, foreign: str | PathLike, *, root: str | PathLike = ""
+        self, foreign: str | PathLike, *, root: str | PathLike = "", gl_mcm: bool = False
     ) -> dict[str, dict[str, float]]:
         """Return how well foreign images are detected; see `causalclip.predict.detect.detect`."""
         from causalclip.predict.detect import detect
 
-        return detect(self, foreign, root=root)
+        return detect(self, foreign, root=root, gl_mcm=gl_mcm)
 
     def explain(
         self, image: ImageSource, *, classname: str = "", kind: MapKind = "gradient"

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from golden import weights
 from sklearn.metrics import roc_auc_score, roc_curve
+from yacs.config import CfgNode
 
 from causalclip import Predictor
+from causalclip.clip.backbone import load_clip
+from causalclip.clip.encode import encode_image, encode_image_patches
 from causalclip.engine.prediction import Reading
 from causalclip.metrics import fpr_at_95
 from causalclip.predict.commands import detect_main
-from causalclip.predict.detect import foreign_scores
+from causalclip.predict.detect import foreign_scores, global_local_mcm
 
 
 @pytest.mark.parametrize("digits", [1, 12])  # with ties, and without
@@ -90,6 +95,33 @@ def test_a_run_is_asked_about_pictures_of_another_set(method, run, recorded, pic
     assert set(found) == {"uncertainty", "MSP"} | of_softmax
     assert detect_main([str(folder), "--foreign", str(foreign)]) == 0
     assert f"{found['MSP']['FPR95']:.1f}" in capsys.readouterr().out
+
+
+def test_gl_mcm_is_the_published_score(clip_files):
+    """golden/gl_mcm.npz: AtsuMiyai/GL-MCM @8708a08, T 1, lambda 1, on golden/weights.py's CLIP."""
+    golden = np.load(Path(__file__).parents[1] / "golden" / "gl_mcm.npz")
+    clip, images = load_clip(clip_files["small"]), weights.images(0)
+    patches = encode_image_patches(clip, images)
+    np.testing.assert_allclose(patches[:2], golden["patches"], atol=1e-5)
+    cfg = CfgNode({"DATASET": {"NAME": "OxfordPets"}})
+    backbone = SimpleNamespace(encode=lambda images: encode_image(clip, images))
+    trainer = SimpleNamespace(clip=clip, backbone=backbone, device="cpu", cfg=cfg)
+    names, batches = weights.CLASSNAMES, lambda images: [images[:3], images[3:]]
+    predictor = SimpleNamespace(trainer=trainer, classnames=names, batches=batches)
+    np.testing.assert_allclose(global_local_mcm(predictor, images), golden["score"], atol=1e-6)
+
+
+def test_gl_mcm_reads_the_known_images_again(run, recorded, pictures, capsys):
+    folder, foreign = run("CoOp"), pictures("cat", "dog")
+    assert detect_main([str(folder), "--foreign", str(foreign), "--gl-mcm"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "GL-MCM" in line)
+    predictor = Predictor.load(folder)
+    paths = sorted((foreign / "test").rglob("*.png"))
+    known = global_local_mcm(predictor, recorded(folder)["path"].tolist())
+    others = global_local_mcm(predictor, paths)
+    labels = np.repeat([0, 1], [len(known), len(others)])
+    auroc = 100 * roc_auc_score(labels, np.concatenate([known, others]))
+    assert f"{auroc:.1f}" in row
 
 
 def test_a_set_with_a_class_of_the_run_is_refused(run, pictures, capsys):
