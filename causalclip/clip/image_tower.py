@@ -122,10 +122,8 @@ def patch_features(visual: VisionTransformer, images: Tensor) -> Tensor:
 
     In the last block each patch attends to itself alone, so that its feature stays its own.
     """
-    x = _embed(visual, images)
-    *blocks, last = visual.transformer.resblocks
-    for block in blocks:
-        x = _run_block(block, x, _attention_inputs(block, x, None), None, None)
+    *lower, last = visual.transformer.resblocks
+    x = lower_tokens(visual, images, len(lower)).x
     alone = x[:, 1:].flatten(0, 1).unsqueeze(1)  # (B L, 1, D)
     alone = _run_block(last, alone, _attention_inputs(last, alone, None), None, None)
     return (visual.ln_post(alone) @ visual.proj).unflatten(0, (len(x), -1)).squeeze(2)
