@@ -58,10 +58,11 @@ SETS = {
 DOMAINS = {name: 6 if name.endswith("domain_net") else 4 for name in SETS if "domainbed" in name}
 
 IMAGE_PROMPTS = {"MaPLe", "IVLP", "PromptSRC", "VPT", "CDC", "MMRL", "MMRLpp", "MMA", "CLIP_LoRA"}
-IMAGE_PROMPTS |= {"TwoSFS"}
+IMAGE_PROMPTS |= {"TwoSFS", "MMApp"}
 TEXT_PROMPTS = (IMAGE_PROMPTS - {"VPT"}) | {"CoOp", "KgCoOp", "TCP", "ProGrad", "CoCoOp", "CIPT"}
 TEXT_PASSES = {"ProGrad": 3}  # a gradient of each of its two terms
-FROZEN_PASSES = {"PromptSRC": 1, "MMRL": 1, "MMRLpp": 1}  # frozen CLIP sees each image too
+# Each image once more: in frozen CLIP, or at another scale.
+FROZEN_PASSES = {"PromptSRC": 1, "MMRL": 1, "MMRLpp": 1, "MMApp": 1}
 TEMPLATES = {"CDC": 4}
 # Mean seconds of a base-to-novel run on one GPU, which is not named: Koorye/SkipTuning, README.
 REPORTED = {"CoOp": 1186, "CoCoOp": 2851, "ProGrad": 2311, "KgCoOp": 1191}

@@ -52,16 +52,14 @@ class MMA(PromptTrainer):
         settings = self.settings
         start, end = settings.ADAPTER_START, settings.ADAPTER_END
         if start > end:
-            raise ValueError(f"TRAINER.MMA.ADAPTER_END must be at least {start}, got {end}")
-        text_width, image_width = tower_widths(self.clip, text=end, vision=end)
-        return CoupledAdapters(
-            start,
-            end,
-            settings.ADAPTER_DIM,
-            text_width,
-            image_width,
-            scale=settings.ADAPTER_SCALE,
-        )
+            key = f"TRAINER.{self.config_node}.ADAPTER_END"
+            raise ValueError(f"{key} must be at least {start}, got {end}")
+        widths = tower_widths(self.clip, text=end, vision=end)
+        return self.adapters(start, end, settings.ADAPTER_DIM, *widths)
+
+    def adapters(self, *sizes: int) -> CoupledAdapters:
+        """Return adapters of first layer, last layer, width, and the widths of the towers."""
+        return CoupledAdapters(*sizes, scale=self.settings.ADAPTER_SCALE)
 
     def texts(self, names: Sequence[str]) -> ClassTokens:
         """Return the same template for all data sets as published, with K class names, (K, L)."""

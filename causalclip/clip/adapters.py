@@ -26,6 +26,8 @@ class CoupledAdapters(nn.Module):
     Layers `start` to `end` of both towers, counted from 1, have one of width `dim`.
     """
 
+    zero_bias = True
+
     def __init__(
         self, start: int, end: int, dim: int, text_width: int, vision_width: int, *, scale: float
     ) -> None:
@@ -38,22 +40,51 @@ class CoupledAdapters(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                if self.zero_bias:
+                    nn.init.zeros_(module.bias)
 
-    def forward(self) -> PromptSet:
-        """Return one adapter per layer and tower, as additions to the blocks."""
+    def forward(self, scale: float | None = None) -> PromptSet:
+        """Return one adapter per layer and tower, as additions to the blocks.
+
+        Without a `scale` it is the module's own.
+        """
+        scale = self.scale if scale is None else scale
         return PromptSet(
-            text_additions=self._additions(self.text_adapter),
-            image_additions=self._additions(self.visual_adapter),
+            text_additions=self._additions(self.text_adapter, scale),
+            image_additions=self._additions(self.visual_adapter, scale),
         )
 
-    def _additions(self, tower: nn.ModuleDict) -> Additions:
-        return Additions(adapters={int(i) - 1: partial(self._adapt, tower[i], i) for i in tower})
+    def _additions(self, tower: nn.ModuleDict, scale: float) -> Additions:
+        adapters = {int(i) - 1: partial(self._adapt, tower[i], i, scale) for i in tower}
+        return Additions(adapters=adapters)
 
-    def _adapt(self, own: Any, layer: str, x: Tensor) -> Tensor:
-        x = Scaled.apply(x, 1.0, self.scale).to(own["up"].weight.dtype)
+    def _adapt(self, own: Any, layer: str, scale: float, x: Tensor) -> Tensor:
+        x = Scaled.apply(x, 1.0, scale).to(own["up"].weight.dtype)
         x = own["up"](self.shared_adapter[layer](own["down"](x)))
-        return Scaled.apply(x, self.scale, 1.0)
+        return Scaled.apply(x, scale, 1.0)
+
+
+class ConsistentAdapters(CoupledAdapters):
+    """MMA++: MMA's adapters at a scale to train with and a smaller one to test with (TPAMI 2026).
+
+    `dropout` is the share of shared features that a training step leaves out. The gradient is that
+    of what is computed, with its scale, and biases start at random [code].
+    """
+
+    zero_bias = False
+
+    def __init__(self, *sizes: int, scale: float, test_scale: float, dropout: float) -> None:
+        super().__init__(*sizes, scale=scale)
+        self.test_scale, self.dropout = test_scale, nn.Dropout(dropout)
+
+    def forward(self, scale: float | None = None) -> PromptSet:
+        """Return as `CoupledAdapters`; without a `scale` that of the mode, training or test."""
+        own = self.scale if self.training else self.test_scale
+        return super().forward(own if scale is None else scale)
+
+    def _adapt(self, own: Any, layer: str, scale: float, x: Tensor) -> Tensor:
+        hidden = self.shared_adapter[layer](own["down"](x.to(own["up"].weight.dtype)))
+        return scale * own["up"](self.dropout(hidden))
 
 
 class Scaled(torch.autograd.Function):

@@ -35,6 +35,11 @@ class TextLayout:
     n_shared: int  # P, at least one token less than the shortest text: its end token is its own
     groups: tuple[LengthGroup, ...]
 
+    def sent_to(self, device: torch.device) -> TextLayout:
+        """Return the layout of the CPU on `device`, without a wait of the host."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: send(value, device) for name, value in tensors.items()})
+
     def spread_to(self, other: TextLayout) -> Tensor:
         """Return (S',), for each token of a layout that shares less, its index in this one."""
         token = torch.arange(len(other.ids), device=other.ends.device)
@@ -45,6 +50,11 @@ class TextLayout:
     def shifted(self, n: int) -> TextLayout:
         """Return the layout for blocks that n more shared tokens have entered; `ids` stay."""
         return replace(self, n_shared=self.n_shared + n, ends=self.ends + n)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on `device`; to a GPU without a wait of the host."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def text_layout(

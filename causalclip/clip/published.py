@@ -174,7 +174,7 @@ def _composed(learned: Learned, clip: CLIPModel) -> Built:
 
 
 def _adapters(learned: Learned, clip: CLIPModel) -> Built:
-    """Take the published scale 0.001, which is not in the checkpoint."""
+    """Take MMA's published scale 0.001, which is not in the checkpoint."""
     numbers = {int(name.split(".")[1]) for name in learned if name.startswith("shared_adapter.")}
     start, end = min(numbers, default=0), max(numbers, default=0)
     dim, text_width = learned[f"text_adapter.{start}.down.0.weight"].shape
@@ -200,4 +200,5 @@ BUILDERS: Mapping[str, Callable[[Learned, CLIPModel], Built]] = {
     "MMRL": _representation,
     "MMRLpp": _composed,
     "MMA": _adapters,
+    "MMApp": _adapters,
 }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from causalclip.clip.interface import OPENAI_TOKENIZER, Tokenizer
-from causalclip.clip.layout import TextLayout, text_layout
+from causalclip.clip.layout import TextLayout, send, text_layout
 
 Position = Literal["end", "middle", "front"]
 
@@ -33,6 +33,14 @@ class ClassTokens:
         if tokens is self.tokens:
             return self
         return replace(self, tokens=tokens, positions=self.positions.to(device))
+
+    def sent_to(self, device: torch.device) -> ClassTokens:
+        """Return texts of the CPU on `device` with their `word_layout`, without a wait."""
+        sent = replace(
+            self, tokens=send(self.tokens, device), positions=send(self.positions, device)
+        )
+        sent.__dict__["word_layout"] = self.word_layout.sent_to(device)
+        return sent
 
     @cached_property
     def word_layout(self) -> TextLayout:

@@ -20,6 +20,7 @@ from causalclip.trainers.ivlp import IVLP
 from causalclip.trainers.kgcoop import KgCoOp
 from causalclip.trainers.maple import MaPLe
 from causalclip.trainers.mma import MMA
+from causalclip.trainers.mmapp import MMApp
 from causalclip.trainers.mmrl import MMRL
 from causalclip.trainers.mmrlpp import MMRLpp
 from causalclip.trainers.prograd import ProGrad
@@ -45,6 +46,7 @@ TRAINERS = {
     "mmrl": MMRL,
     "mmrlpp": MMRLpp,
     "mma": MMA,
+    "mmapp": MMApp,
 }
 CASES = [(m, case) for m, spec in MANIFEST["methods"].items() for case in spec["cases"]]
 
@@ -98,6 +100,8 @@ def build(method: str, case: str, clip_files: dict[str, str]):
     cfg.TRAINER[trainer_class.config_node] = CfgNode(node)
     cfg.MODEL.BACKBONE.NAME = clip_files[case.split("/")[0]]
     cfg.INPUT.SIZE, cfg.DATASET.NAME = (32, 32), "OxfordPets"
+    if spec["cases"][case]["config"].get("INPUT_PROMPTS") == "cupl":
+        cfg.DATASET.DESCRIPTIONS = str(GOLDEN / "sentences.json")
     cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH = "sgd", spec["lr"], 3
     trainer = type(trainer_class.__name__, (WithoutData, trainer_class), {})(cfg)
     start_from_published(trainer, method, case)

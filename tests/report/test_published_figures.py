@@ -81,7 +81,7 @@ def test_averages_are_those_of_the_readmes_and_hold_their_harmonic_mean():
     assert list(table.loc["MaPLe"]) == [82.28, 75.14, 78.55]
     assert list(table.loc["PromptSRC"]) == [84.26, 76.10, 79.97]
     assert "CDC" not in table.index  # no average is known
-    for method, (base, new, printed) in table.iterrows():
+    for method, (base, new, printed) in table.dropna().iterrows():  # MMA++ prints HM alone
         tolerance = 0.25 if method in ("RPO", "HPT") else 0.015  # these average the HMs
         assert printed == pytest.approx(2 / (1 / base + 1 / new), abs=tolerance), method
 
@@ -166,8 +166,8 @@ def test_the_tables_in_the_documentation_hold_the_same_figures():
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:1] == "|"]
     for trainer, (_, figures) in load_figures("base2new").items():
         if ("average", "HM") in figures:
-            printed = [f"{figures['average', part]:.2f}" for part in BASE_NEW_HM]
-            assert [trainer, *printed] in rows
+            printed = [figures.get(("average", part)) for part in BASE_NEW_HM]
+            assert [trainer, *("-" if v is None else f"{v:.2f}" for v in printed)] in rows
     for trainer, (_, figures) in load_figures("fewshot").items():
         assert [trainer, *(f"{figures['average', shots]:.2f}" for shots in SHOTS)] in rows
     cross, variants = load_figures("xd"), load_figures("dg")

@@ -58,6 +58,7 @@ METHODS = {
     "CLIP_LoRA": [],
     "TwoSFS": [],
     "MMA": ["TRAINER.MMA.ADAPTER_START", 1, "TRAINER.MMA.ADAPTER_END", 2],
+    "MMApp": ["TRAINER.MMAPP.ADAPTER_START", 1, "TRAINER.MMAPP.ADAPTER_END", 2],
     "MMRL": ["TRAINER.MMRL.REP_LAYERS", [1, 2], "TRAINER.MMRL.REP_DIM", 16],
     "MMRLpp": ["TRAINER.MMRLPP.REP_LAYERS", [1, 2], "TRAINER.MMRLPP.REP_DIM", 16],
 }
@@ -145,6 +146,7 @@ def test_every_method_runs_on_every_backbone_or_is_refused_in_words(table):
         "CLIP_LoRA",
         "TwoSFS",
         "MMA",
+        "MMApp",
         "MMRL",
         "MMRLpp",
         "ProLIP",

@@ -65,6 +65,7 @@ def test_logits_loss_and_gradients_equal_the_published_ones(method, case, clip_f
     if f"{case}/start/prompt_learner.ctx" in file:
         assert_close(trainer.model.ctx, file[f"{case}/start/prompt_learner.ctx"], 0, "start")
     assert_close(logits_of(trainer), file[f"{case}/logits"], AT_ONCE, "logits")
+    trainer.set_model_mode("train")
     loss, _ = trainer.loss(weights.images(0), weights.labels(0))
     assert_close(loss, file[f"{case}/losses"][:1], AT_ONCE, "loss")
     loss.backward()
