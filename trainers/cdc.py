@@ -6,7 +6,7 @@ Perspective", NeurIPS 2024, arXiv 2410.12816. What the paper does not state is o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -47,7 +47,8 @@ from causalclip.engine.contexts import (
     coupled_prompts,
     independent_prompts,
 )
-from causalclip.engine.feature_cache import ImageSet, batches
+from causalclip.engine.evaluation import mean_zero_shot_logit
+from causalclip.engine.feature_cache import ImageSet
 from causalclip.engine.members import Members, base_class
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
@@ -57,6 +58,7 @@ from causalclip.settings.dataclass_settings import config_from, settings_of
 from causalclip.settings.search import DEPTHS, GRADIENT_SPACE, Choice, LogUniform
 from causalclip.settings.table import COMMON
 
+NOT_NEGATIVE = ("INIT_NOISE", "KL_WEIGHT", "BETA", "GAMMA", "PAIR_WEIGHT")
 PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
 
 
@@ -74,19 +76,14 @@ class CDC(PromptTrainer):
                 "N_TEMPLATES": integer(1, 100),  # M x K texts and B x M images make one batch
                 "N_CTX": TOKENS,
                 "PROMPT_DEPTH": DEPTH,
-                "INIT_NOISE": number(0),
+                **dict.fromkeys(NOT_NEGATIVE, number(0)),
+                **dict.fromkeys(("BETA_IMAGE", "GAMMA_IMAGE"), or_none(number(0))),
                 "ANCHORS": list_of(text(), least=0),
                 "VIEWS": list_of(one_of((*FAMILIES, AS_CONFIGURED))),
-                "KL_WEIGHT": number(0),
                 "KL_EPOCHS": integer(0, 10_000),
                 "DISCOUNT": or_none(
                     either(one_of(("fit", "geometric")), number(0, 1, open_low=True))
                 ),
-                "BETA": number(0),
-                "BETA_IMAGE": or_none(number(0)),
-                "GAMMA": number(0),
-                "GAMMA_IMAGE": or_none(number(0)),
-                "PAIR_WEIGHT": number(0),
             },
             blocks={"PROMPT_DEPTH": "both"},
         ),
@@ -100,11 +97,7 @@ class CDC(PromptTrainer):
     }
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Check each setting, and refuse settings that exclude each other.
-
-        Raises:
-            ValueError: names the key, what is allowed and what came.
-        """
+        """Check each setting, and refuse settings that exclude each other; raise as the base."""
         super().check_cfg(cfg)
         if name := config_from(CDCConfig, cfg.TRAINER.CDC, where="TRAINER.CDC").base:
             base = base_class(name, where="TRAINER.CDC.BASE")
@@ -127,30 +120,29 @@ class CDC(PromptTrainer):
         Raises:
             ValueError: PAIR_WEIGHT without the transforms that copies are made before.
         """
-        families, n_templates = self.config.views, self.config.n_templates
+        families, n_templates, inputs = self.config.views, self.config.n_templates, self.cfg.INPUT
         if unseen := families[n_templates:]:
             print(f"Note: {n_templates} templates see none of the VIEWS {', '.join(unseen)}")
-        views = [self.view(families[m % len(families)]) for m in range(n_templates)]
+        built = {
+            family: build_transform(self.cfg, is_train=True)  # None under INPUT.NO_TRANSFORM
+            if family == AS_CONFIGURED
+            else family_view(
+                family,
+                inputs.SIZE,
+                interpolation=inputs.INTERPOLATION,
+                mean=inputs.PIXEL_MEAN,
+                std=inputs.PIXEL_STD,
+                crop_scale=inputs.RRCROP_SCALE,
+                crop_all=self.config.crop_all_views,
+            )
+            for family in families
+        }
+        views = [built[families[m % len(families)]] for m in range(n_templates)]
         if not self.config.pair_weight:
             return views
         if None in views:
             raise ValueError("TRAINER.CDC.PAIR_WEIGHT must be 0 under INPUT.NO_TRANSFORM True")
         return [*views, *(ChangedView(view) for view in views if view)]
-
-    def view(self, family: str) -> Callable | None:
-        """Return a family's transform, PIL image to (3, H, W); None under INPUT.NO_TRANSFORM."""
-        if family == AS_CONFIGURED:
-            return build_transform(self.cfg, is_train=True)
-        inputs = self.cfg.INPUT
-        return family_view(
-            family,
-            inputs.SIZE,
-            interpolation=inputs.INTERPOLATION,
-            mean=inputs.PIXEL_MEAN,
-            std=inputs.PIXEL_STD,
-            crop_scale=inputs.RRCROP_SCALE,
-            crop_all=self.config.crop_all_views,
-        )
 
     def context(self) -> Context | None:
         """Return the learned words, from N_CTX or CTX_INIT; None where they are BASE's."""
@@ -321,18 +313,9 @@ class CDC(PromptTrainer):
             )
         # a resumed run has its offset from the checkpoint
         if self.config.evidence_offset == "training" and self.start_epoch == 0:
-            offset = self.model.get_buffer("offset").fill_(self.mean_zeroshot_logit())
-            print(f"Evidence offset: {offset.item():.4f} (mean zero-shot logit)")
-
-    @torch.no_grad()
-    def mean_zeroshot_logit(self) -> float:
-        """Return CLIP's mean logit over the plain training images and all classes."""
-        total, count = torch.zeros((), dtype=torch.double, device=self.device), 0
-        size = self.cfg.DATALOADER.TEST.BATCH_SIZE
-        for features in batches(self.encoder.items(self.dm.dataset.train_x), size):
-            logits = self.backbone.classify(features.to(self.device), self.handcrafted)
-            total, count = total + logits.sum(), count + logits.numel()
-        return total.item() / count
+            offset = mean_zero_shot_logit(self, self.handcrafted)
+            self.model.get_buffer("offset").fill_(offset)
+            print(f"Evidence offset: {offset:.4f} (mean zero-shot logit)")
 
     def calibrate(self) -> None:
         """Set eta: fixed by the configuration, or by likelihood on the validation split."""
@@ -383,11 +366,8 @@ class CDC(PromptTrainer):
         }
         with torch.no_grad():
             texts = self.evaluation_text()
-        if texts is None:
-            return facts
-        residuals = residual_directions(texts, self.anchors)
-        return {
-            **facts,
-            "template_cosines": template_cosines(texts).tolist(),
-            "residual_cosines": template_cosines(residuals).tolist(),
-        }
+        if texts is not None:
+            residuals = residual_directions(texts, self.anchors)
+            facts["template_cosines"] = template_cosines(texts).tolist()
+            facts["residual_cosines"] = template_cosines(residuals).tolist()
+        return facts

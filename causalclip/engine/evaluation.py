@@ -18,7 +18,7 @@ from causalclip.clip.texts import readable
 from causalclip.clip.zeroshot import cosine_logits, text_features
 from causalclip.data.catalogue import dataset_template
 from causalclip.engine.draws import generators_kept
-from causalclip.engine.feature_cache import encoder_of
+from causalclip.engine.feature_cache import batches, encoder_of
 from causalclip.engine.loading import shown_by
 from causalclip.engine.prediction import Evaluated, Prediction, Reading
 from causalclip.metrics import classification_metrics
@@ -182,6 +182,17 @@ def reading_metrics(
     return classification_metrics(
         reading.probabilities[rows], labels[rows], reading.uncertainty[rows]
     )
+
+
+@torch.no_grad()
+def mean_zero_shot_logit(trainer: Any, text: Tensor) -> float:
+    """Return CLIP's mean logit over the plain training images and the classes of `text` (K, E)."""
+    total, count = torch.zeros((), dtype=torch.double, device=trainer.device), 0
+    size = trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+    for features in batches(trainer.encoder.items(trainer.dm.dataset.train_x), size):
+        logits = trainer.backbone.classify(features.to(trainer.device), text)
+        total, count = total + logits.sum(), count + logits.numel()
+    return total.item() / count
 
 
 def add_conformal(trainer: CLIPTrainer, record: dict[str, Any], evaluated: Evaluated) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from dassl.engine import TrainerX
-from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +24,7 @@ from causalclip.engine.checkpoint_file import load_initial
 from causalclip.engine.checkpoints import Checkpointer
 from causalclip.engine.contexts import Context
 from causalclip.engine.data import attach_classes, attach_data, check_views_kept
-from causalclip.engine.distributed import average, divided, from_main, is_main
+from causalclip.engine.distributed import divided, from_main, is_main
 from causalclip.engine.draws import training_seed
 from causalclip.engine.evaluation import evaluate
 from causalclip.engine.feature_cache import Encoder, ImageSet, encoder_of
@@ -79,19 +78,11 @@ class PromptTrainer(TrainerX):
     # Dassl's hooks
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Raise for settings that this method cannot run with, before any work.
-
-        Raises:
-            ValueError: names the key, what is allowed and what came.
-        """
+        """Raise for settings that this method cannot run with, as `settings.check.check_cfg`."""
         check_cfg(cfg, self.config_node, self.settings_table)
 
     def build_data_loader(self) -> None:
-        """Set the loaders and the classes; see `attach_data` and `attach_classes`.
-
-        Raises:
-            ValueError: a data set or a setting that cannot be used.
-        """
+        """Set the loaders and the classes; raise as `attach_data` and `check_views_kept`."""
         if self.given_classnames is not None:
             attach_classes(self, self.given_classnames)
             return
@@ -101,11 +92,7 @@ class PromptTrainer(TrainerX):
         self.train_loader_x = divided(self.train_loader_x)
 
     def build_model(self) -> None:
-        """Load the CLIP and build the prompts and their optimizer.
-
-        Raises:
-            ValueError: settings that do not suit the backbone.
-        """
+        """Load the CLIP and build the prompts and their optimizer; raise as `load_backbone`."""
         self.backbone = self.load_backbone()
         self.clip = self.backbone.model
         check_distinct_classes(self.classnames, backbone_of(self.clip).tokenizer)
@@ -115,11 +102,7 @@ class PromptTrainer(TrainerX):
         self.build_method()
 
     def load_backbone(self) -> FrozenCLIP:
-        """Return the CLIP that MODEL.BACKBONE names.
-
-        Raises:
-            ValueError: settings that do not suit it.
-        """
+        """Return the CLIP that MODEL.BACKBONE names; raise as `FrozenCLIP.from_cfg`."""
         return FrozenCLIP.from_cfg(self.cfg, self.settings, self.device)
 
     def build_method(self) -> None:
@@ -139,18 +122,13 @@ class PromptTrainer(TrainerX):
         self.scaler = self.checkpointer.scaler = self.backbone.scaler()
 
     def init_writer(self, log_dir: str) -> None:
-        """Open the writers of TRAIN.LOGGERS, in one of several processes.
-
-        Raises:
-            UserError: one that is not installed.
-        """
+        """Open the writers of TRAIN.LOGGERS in one process; raise as `open_loggers`."""
         if not is_main():
             return
         names = self.cfg.TRAIN.get("LOGGERS", [TENSORBOARD])  # a host's configuration may lack it
         if TENSORBOARD in names:
             super().init_writer(log_dir)
-        others = open_loggers(names, self.output_dir, dict(flatten(self.cfg)))
-        if others:
+        if others := open_loggers(names, self.output_dir, dict(flatten(self.cfg))):
             self._writer = Several([*filter(None, [self._writer]), *others])
 
     def before_train(self) -> None:
@@ -164,11 +142,7 @@ class PromptTrainer(TrainerX):
         self.session.begin_epoch()
 
     def after_epoch(self) -> None:
-        """As Dassl's; also write a checkpoint that is due, and stop if a signal asks for it.
-
-        Raises:
-            Stopped: the process was told to stop, and its state is saved.
-        """
+        """As Dassl's; also what `TrainingSession.end_epoch` does, and raise as it."""
         super().after_epoch()
         self.session.end_epoch()
 
@@ -178,11 +152,7 @@ class PromptTrainer(TrainerX):
         super().after_train()
 
     def test(self, split: str | None = None) -> float:
-        """Evaluate on a split and write its results; return the accuracy in per cent.
-
-        Raises:
-            ValueError: the data set has no such split, or an empty one.
-        """
+        """Evaluate on a split; return the accuracy in per cent, and raise as `evaluate`."""
         return from_main(evaluate(self, split) if is_main() else 0.0)
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
@@ -193,20 +163,11 @@ class PromptTrainer(TrainerX):
         from_main(None)  # no process reads it before it is written
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Load the last checkpoint of `directory`; return the number of epochs done.
-
-        Raises:
-            ValueError: it is of another run, or damaged.
-        """
+        """Load the last checkpoint; return the epochs done, and raise as `Checkpointer.resume`."""
         return self.checkpointer.resume(directory)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load a model for an evaluation; see `Checkpointer.load`.
-
-        Raises:
-            ValueError: a file that is damaged or of another method, backbone or shape.
-            FileNotFoundError: no checkpoint in `directory`.
-        """
+        """Load a model for an evaluation; raise as `Checkpointer.load`."""
         class_bound = not self.knows_other_classes(self.settings)
         self.checkpointer.load(directory, epoch, class_bound=class_bound)
 
@@ -248,11 +209,7 @@ class PromptTrainer(TrainerX):
         return None
 
     def build_prompts(self) -> nn.Module:
-        """Return the module of all learnable numbers; its forward returns a PromptSet.
-
-        Raises:
-            NotImplementedError: unless a subclass defines it.
-        """
+        """Return the module of all learnable numbers; its forward returns a PromptSet."""
         raise NotImplementedError
 
     def optimizer(self, model: nn.Module) -> Optimizer:
@@ -386,16 +343,4 @@ class PromptTrainer(TrainerX):
 
     def step(self, batch: dict[str, Any]) -> dict[str, float] | None:
         """Take one step; return and raise as `forward_backward`."""
-        images, labels = self.parse_batch_train(batch)
-        with self.backbone.autocast():
-            loss, scores = self.loss(images, labels)
-        if self.session.log.every_step:
-            self.detect_anomaly(loss)
-        self.model_zero_grad()
-        self.scaler.scale(loss).backward()
-        loss, accuracy = average(self.model, len(labels), loss, compute_accuracy(scores, labels)[0])
-        self.scaler.step(self.optim)
-        self.scaler.update()
-        if self.batch_idx + 1 == self.num_batches:
-            self.update_lr()
-        return self.session.end_step(loss, accuracy)
+        return self.session.step(batch)

@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from dassl.metrics import compute_accuracy
 from torch import Tensor
 
 from causalclip.engine import stopping
 from causalclip.engine.data import views_kept
-from causalclip.engine.distributed import from_all, is_main, world_size
+from causalclip.engine.distributed import average, from_all, is_main, world_size
 from causalclip.engine.loading import Epochs
 from causalclip.records.results import peak_memory_mb, training_cost
 
@@ -58,6 +59,24 @@ class TrainingSession:
 
         self._counter = FlopCounterMode(display=False)
         return self._counter
+
+    def step(self, batch: dict[str, Any]) -> dict[str, float] | None:
+        """Take one step on a batch; return and raise as `end_step`."""
+        trainer = self.trainer
+        images, labels = trainer.parse_batch_train(batch)
+        with trainer.backbone.autocast():
+            loss, scores = trainer.loss(images, labels)
+        if self.log.every_step:
+            trainer.detect_anomaly(loss)
+        trainer.model_zero_grad()
+        trainer.scaler.scale(loss).backward()
+        correct = compute_accuracy(scores, labels)[0]
+        loss, accuracy = average(trainer.model, len(labels), loss, correct)
+        trainer.scaler.step(trainer.optim)
+        trainer.scaler.update()
+        if trainer.batch_idx + 1 == trainer.num_batches:
+            trainer.update_lr()
+        return self.end_step(loss, accuracy)
 
     def end_step(self, loss: Tensor, accuracy: Tensor) -> dict[str, float] | None:
         """Log a step's loss and accuracy, tensors of one element; return the printed means.
