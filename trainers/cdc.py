@@ -360,7 +360,7 @@ class CDC(PromptTrainer):
 
         The cosines are of texts, and of what they hold beyond t^0 or their anchors.
         """
-        facts = {
+        facts: dict[str, Any] = {
             "offset": self.model.get_buffer("offset").item(),
             "discount": self.model.get_buffer("discount").item(),
         }
