@@ -6,13 +6,12 @@ import importlib
 import json
 import os
 import re
-import runpy
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-from one_process import fork
 
 from causalclip import plugin
 
@@ -44,12 +43,18 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def train(line: list[str], folder: Path) -> None:
-    """As `python train.py LINE` with a folder on the path."""
-    os.chdir(folder)
-    sys.path[:0] = [str(ROOT), str(folder)]
-    sys.argv = [str(ROOT / "train.py"), *line]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+# As `python train.py ...` twice: each in a process of its own, forked after what both import.
+TRAIN = """
+import json, os, runpy, sys
+script, *lines = json.loads(sys.argv[1])
+sys.path[0] = os.path.dirname(script)
+import sklearn.metrics, torchmetrics, causalclip.runs.train
+for line in lines:
+    if not os.fork():
+        sys.argv = [script, *line]
+        runpy.run_path(script, run_name="__main__")
+    assert os.wait()[1] == 0, line
+"""
 
 
 def arguments(folder: Path, data_root: Path, clip: str, out: str, *flags: str) -> list[str]:
@@ -67,10 +72,11 @@ def records(folder, data_root, random_clip) -> dict[str, dict]:
     there = folder, data_root, random_clip
     evaluation = ("--eval-only", "--model-dir", str(folder / "base"))
     lines = [arguments(*there, "base"), arguments(*there, "new", *evaluation)]
-    for line in lines:
-        process = fork(train, line, folder)
-        process.join()
-        assert process.exitcode == 0, line
+    given = json.dumps([str(ROOT / "train.py"), *lines])
+    command = [sys.executable, "-c", TRAIN, given]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return {out: json.loads((folder / out / "results.json").read_text()) for out in ("base", "new")}
 
 
