@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,15 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dassl.engine import build_trainer
-from dassl.utils import load_checkpoint, set_random_seed
-from one_process import fork
-from yacs.config import CfgNode
+from dassl.utils import load_checkpoint
 
-from causalclip import plugin
 from causalclip.engine import distributed
 from causalclip.engine.loading import Epochs
-from causalclip.engine.stopping import Stopped, stoppable
 from causalclip.errors import UserError
 from causalclip.runs import train
 
@@ -45,48 +39,53 @@ CASES = {
     "CDC": [*SMALLER, "OPTIM.MAX_EPOCH", 2, "TRAINER.CDC.BETA_IMAGE", 0.3, *OFFSET],
 }
 
+TWO = """
+import json, os, signal, sys, torch
+from causalclip import plugin  # patches Dassl where it is not minidassl
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed
+from causalclip.engine.distributed import from_main, processes, rank
+from causalclip.engine.stopping import Stopped, stoppable
+from yacs.config import CfgNode
 
-def train_all(number: int, port: int, folder: Path) -> None:
-    """Train every case as one of two processes; write what each has at the end."""
-    # With a cache of their own, so that they encode what they read.
-    os.environ |= environment(number, 2, port) | {"CAUSALCLIP_CACHE": str(folder / "cache")}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
-    torch.use_deterministic_algorithms(True)
-    with distributed.processes(seed=1, gpu=False):
-        for name, text in json.loads((folder / "cases.json").read_text()).items():
-            cfg = plugin.default_cfg()
-            cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
-            set_random_seed(cfg.SEED)
-            if name == "MaPLe":  # stopped after two epochs and started again
-                with pytest.raises(Stopped) as stopped, stoppable():
-                    stopping(build_trainer(cfg)).train()
-                assert stopped.value.number == signal.SIGTERM
-            trainer = build_trainer(cfg)
-            trainer.train()
-            assert trainer.start_epoch == (2 if name == "MaPLe" else 0), trainer.start_epoch
-            state = trainer.model.state_dict().items()
-            lists = {key: value.tolist() for key, value in state if torch.is_tensor(value)}
-            (folder / f"{name}-{number}.json").write_text(json.dumps(lists))
-            distributed.from_main(None)  # wait
-
-
-def stopping(trainer):
-    """A trainer whose second process gets a signal in its second epoch."""
+def stop(trainer):
     before = trainer.before_epoch
-
     def before_epoch():
         before()
-        if trainer.epoch == 1 and distributed.rank() == 1:  # one of the two alone
+        if trainer.epoch == 1 and rank() == 1:  # one of the two alone
             os.kill(os.getpid(), signal.SIGTERM)
-
     trainer.before_epoch = before_epoch
-    return trainer
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+plugin.register_all()
+torch.use_deterministic_algorithms(True)
+with processes(seed=1, gpu=False):
+    for name, text in json.load(open(sys.argv[1])).items():
+        cfg = plugin.default_cfg()
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
+        set_random_seed(cfg.SEED)
+        if name == "MaPLe":  # stopped after two epochs and started again
+            trainer = build_trainer(cfg)
+            stop(trainer)
+            try:
+                with stoppable():
+                    trainer.train()
+            except Stopped as stopped:
+                assert stopped.number == signal.SIGTERM
+        trainer = build_trainer(cfg)
+        trainer.train()
+        assert trainer.start_epoch == (2 if name == "MaPLe" else 0), trainer.start_epoch
+        state = {key: value.tolist() for key, value in trainer.model.state_dict().items()
+                 if torch.is_tensor(value)}
+        json.dump(state, open(f"{sys.argv[2]}/{name}-{rank()}.json", "w"))
+        from_main(None)  # wait
+"""
 
 
 def environment(number: int, count: int, port: int) -> dict[str, str]:
     """What torchrun sets."""
     facts = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "MASTER_PORT": port}
-    return {"MASTER_ADDR": "127.0.0.1", **{k: str(v) for k, v in facts.items()}}
+    return {**os.environ, "MASTER_ADDR": "127.0.0.1", **{k: str(v) for k, v in facts.items()}}
 
 
 def free_port() -> int:
@@ -95,34 +94,43 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def data_of(root: Path) -> list[str]:
-    """All digits: of some of them the temperature of CoOp ends at its bound, which is flat."""
-    return ["DATASET.ROOT", str(root)]
-
-
 @pytest.fixture(scope="module")
-def two_processes(make_cfg, all_digits, tmp_path_factory):
+def two_processes(make_cfg, tmp_path_factory):
     """The folder in which two processes have trained every case; what each has at the end."""
     folder = tmp_path_factory.mktemp("two")
     texts = {
-        name: make_cfg(name, folder / name, *SHARED, *options, *data_of(all_digits)).dump()
+        name: make_cfg(name, folder / name, *SHARED, *options).dump()
         for name, options in CASES.items()
     }
     (folder / "cases.json").write_text(json.dumps(texts))
-    port = free_port()
-    started = [fork(train_all, number, port, folder) for number in range(2)]
+    port, command = (
+        free_port(),
+        [sys.executable, "-c", TWO, str(folder / "cases.json"), str(folder)],
+    )
+    # With a cache of their own, so that they encode what they read.
+    own = {"CAUSALCLIP_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            command,
+            env={**environment(number, 2, port), **own},
+            stdout=open(folder / f"said-{number}", "w"),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
     for process in started:
-        process.join()
-        assert process.exitcode == 0
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
     return folder
 
 
 @pytest.fixture
-def one_process(make_trainer, all_digits, tmp_path):
+def one_process(make_trainer, tmp_path):
     """A function (case) -> the trainer after the same training in this process."""
 
     def trained(case):
-        trainer = make_trainer(case, tmp_path, *SHARED, *CASES[case], *data_of(all_digits))
+        trainer = make_trainer(case, tmp_path, *SHARED, *CASES[case])
         trainer.train()
         return trainer
 
