@@ -159,7 +159,7 @@ def start_of(
     named = named_backbone(backbone) if backbone else None
     model = named.model if named else ""
     choice = choose_recipe(method, recipe, published_for, model=model, bundled=bundled)
-    files = (choice.file,) if choice.file else ()
+    files = (choice.file,)
     own = (named.file,) if named and named.file else ()
     fitting = fitted(named, method, files) if named else {}
     return Start(choice.name, named.name if named else "", (*files, *own), fitting)

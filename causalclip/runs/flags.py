@@ -101,6 +101,7 @@ def methods_flags() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(add_help=False)
     p.add_argument("--methods", nargs="+", metavar="NAME", default=[], help="trainers")
     p.add_argument("--source", default="imagenet", help="data set to train on for xd and dg")
+    add_imports(p)
     return p
 
 

@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 
 
 def request_of(args: argparse.Namespace, protocol: Protocol) -> Request:
-    """Return the request of the flags that all planning commands share."""
+    """Return the request of the flags that all planning commands share.
+
+    Raises:
+        UserError: a module of --import that cannot be imported; see `with_own`.
+    """
+    if args.imports:
+        from causalclip.plugin import register_imports  # imports torch
+
+        register_imports(args.imports)
     request = Request(
         protocol,
         methods=tuple(args.methods),
@@ -43,6 +51,7 @@ def request_of(args: argparse.Namespace, protocol: Protocol) -> Request:
         recipe=args.recipe,
         source=args.source,
         settings=tuple(args.settings),
+        imports=tuple(args.imports),
     )
     return with_own(request, args.backbone, args.data)
 

@@ -110,7 +110,7 @@ def _cell(request: Request, method: str, dataset: str, seed: str, shots: str) ->
     protocol, recipes, backbone = request.protocol, recipes_of(method), request.backbone
     learned_on = request.source if protocol.transfers else dataset
     choice = request.recipe_for(method, learned_on, shots)
-    files = tuple(filter(None, (choice.file, backbone and backbone.file)))
+    files = (choice.file, *([backbone.file] if backbone and backbone.file else []))
     extra = recipes.extra_settings(protocol.name, learned_on, shots, choice.name)
     pairs = (*_fitting(backbone, method, choice.file), *extra)
     cell = Cell(method, dataset, seed, shots, choice.name, files, pairs, request.source)
@@ -155,6 +155,7 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
         *("--protocol", protocol, "--part", part.name),
         *("--root", root, "--output-dir", str(folder)),
         *("--seed", cell.seed, "--trainer", cell.method),
+        *(word for module in request.imports for word in ("--import", module)),
         *(("--dataset-config-file", str(data)) if data else ()),
         *(word for path in cell.files for word in ("--config-file", str(path))),
         *_model(request, trained),
@@ -194,11 +195,11 @@ def _model(request: Request, trained: Path | None) -> list[str]:
     return ["--eval-only", "--model-dir", str(trained), *epoch]
 
 
-def _fitting(backbone: NamedBackbone | None, method: str, recipe: Path | None) -> tuple[str, ...]:
+def _fitting(backbone: NamedBackbone | None, method: str, recipe: Path) -> tuple[str, ...]:
     """Return the KEY VALUE pairs by which a recipe fits a backbone that it was not written for."""
     if backbone is None or backbone.packaged:
         return ()
-    return words_of(fitted(backbone, method, [recipe] if recipe else []))
+    return words_of(fitted(backbone, method, [recipe]))
 
 
 def recipe_notes(request: Request) -> list[str]:

@@ -97,8 +97,7 @@ class RecipeChoice:
 
     name: str
     reason: str
-    file: Path | None = None
-    """None for a method of the user's, without configurations."""
+    file: Path
 
 
 def choose_recipe(
@@ -144,14 +143,14 @@ def choose_recipe(
         "published": small_published if small and small_published else published,
         "tuned": recipes.tiny if small else tuned or asked,
     }.get(asked, asked)
-    if known and name not in known:
+    if not known:
+        raise UserError(f"{method} has no configurations: name one with --recipe FILE.yaml")
+    if name not in known:
         words = ["tiny", "published", *(["tuned"] if tuned else [])]
         known = [*words, *(other for other in known if other != "tiny")]
         raise UserError(unknown("recipe", name, [*known, "FILE.yaml"], of=method))
     reason = "as asked for" if asked else reason
-    return RecipeChoice(
-        name, reason, CONFIGS / "trainers" / method / f"{name}.yaml" if known else None
-    )
+    return RecipeChoice(name, reason, CONFIGS / "trainers" / method / f"{name}.yaml")
 
 
 @functools.cache

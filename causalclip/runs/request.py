@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,8 @@ class Request:
     load_epoch: str = ""
     settings: tuple[str, ...] = ()
     """KEY VALUE pairs, after those of protocol and recipe."""
+    imports: tuple[str, ...] = ()
+    """The user's modules, registered already."""
 
     @property
     def results(self) -> Path:
@@ -62,6 +65,17 @@ class Request:
     def all_shots(self) -> tuple[str, ...]:
         """Those asked for, else the protocol's."""
         return self.shots or self.protocol.shots
+
+    @property
+    def known_methods(self) -> list[str]:
+        """Those of this package and of the user's modules."""
+        known = methods()
+        if self.imports:
+            from causalclip.plugin import methods_of  # imports torch
+
+            modules = [sys.modules[name] for name in self.imports]
+            known += [kind.__name__ for module in modules for kind in methods_of(module)]
+        return known
 
     def is_bundled(self, dataset: str) -> bool:
         """Return whether a data set is drawn by this package."""
@@ -86,7 +100,8 @@ def settings_for(request: Request, method: str) -> tuple[str, ...]:
     """The KEY VALUE pairs that can concern a method: a sweep of CDC's leaves CoOp one run."""
     pairs = list(zip(request.settings[::2], request.settings[1::2], strict=True))
     bases = [value for key, value in pairs if key.upper() == f"TRAINER.{method.upper()}.BASE"]
-    nodes = {f"TRAINER.{name.upper()}" for name in methods() if name not in (method, *bases)}
+    others = set(request.known_methods) - {method, *bases}
+    nodes = {f"TRAINER.{name.upper()}" for name in others}
     return tuple(
         word for pair in pairs if pair[0].rpartition(".")[0].upper() not in nodes for word in pair
     )
@@ -105,7 +120,7 @@ def check(request: Request) -> None:
     if len(request.settings) % 2:
         raise PlanError(f"options must come as KEY VALUE pairs, got {' '.join(request.settings)}")
     for method in request.methods:
-        _check_known("trainer", method, methods())
+        _check_known("trainer", method, request.known_methods)
     for seed in request.seeds:
         if not re.fullmatch("[0-9]+", seed):
             raise PlanError(f"SEED must be a number, got {seed}")
@@ -153,7 +168,7 @@ def _check_classes(request: Request, method: str) -> None:
         if not part.other_classes or (request.protocol.transfers and not strange):
             continue
         choice = request.recipe_for(method, request.datasets[0], request.all_shots[0])
-        files = [choice.file] if choice.file else []
+        files = [choice.file]
         if not knows_other_classes(method, files, settings_for(request, method)):
             raise PlanError(
                 f"{method} cannot name the classes of {request.protocol.name} that it was not "

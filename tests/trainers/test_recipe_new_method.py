@@ -43,41 +43,30 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-# As `python train.py ...` twice: each in a process of its own, forked after what both import.
-TRAIN = """
-import json, os, runpy, sys
-script, *lines = json.loads(sys.argv[1])
-sys.path[0] = os.path.dirname(script)
-import sklearn.metrics, torchmetrics, causalclip.runs.train
-for line in lines:
-    if not os.fork():
-        sys.argv = [script, *line]
-        runpy.run_path(script, run_name="__main__")
-    assert os.wait()[1] == 0, line
-"""
-
-
-def arguments(folder: Path, data_root: Path, clip: str, out: str, *flags: str) -> list[str]:
-    """The words after train.py; `out` are the classes and the folder of the run."""
-    words = ["--import", "my_method", "--trainer", "MyMethod"]
-    words += ["--root", data_root, "--output-dir", folder / out, "--backbone", clip]
-    words += ["--config-file", folder / "tiny.yaml", "--seed", "1", *flags]
-    words += ["DATASET.NAME", "HandwrittenDigits", "DATASET.NUM_SHOTS", "2", "USE_CUDA", "False"]
-    return [str(word) for word in (*words, "DATASET.SUBSAMPLE_CLASSES", out)]
-
-
 @pytest.fixture(scope="module")
 def records(folder, data_root, random_clip) -> dict[str, dict]:
     """results.json of a training on the base classes and of its test on the new ones."""
-    there = folder, data_root, random_clip
-    evaluation = ("--eval-only", "--model-dir", str(folder / "base"))
-    lines = [arguments(*there, "base"), arguments(*there, "new", *evaluation)]
-    given = json.dumps([str(ROOT / "train.py"), *lines])
-    command = [sys.executable, "-c", TRAIN, given]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    words = ["run", "base2new", "--import", "my_method", "--methods", "MyMethod", "--seeds", "1"]
+    words += ["--recipe", "tiny.yaml", "--backbone", str(random_clip), "--shots", "2"]
+    words += ["--datasets", "handwritten_digits", "--data", str(data_root), "--no-table"]
+    command = [sys.executable, "-m", "causalclip", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # not the folder: --import finds it
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return {out: json.loads((folder / out / "results.json").read_text()) for out in ("base", "new")}
+    written = (folder / "output").glob("**/results.json")
+    results = [json.loads(path.read_text()) for path in written]
+    return {record["subsample_classes"]: record for record in results}
+
+
+def test_a_method_without_configurations_needs_one(folder):
+    words = ["run", "base2new", "--import", "my_method", "--methods", "MyMethod"]
+    command = [sys.executable, "-m", "causalclip", *words, "--datasets", "handwritten_digits"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "causalclip run: MyMethod has no configurations: name one with --recipe FILE.yaml\n"
+    )
 
 
 def test_the_method_trains_with_its_own_settings_and_leaves_results(records):
