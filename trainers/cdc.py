@@ -28,7 +28,6 @@ from causalclip.cdc.evidence import (
 )
 from causalclip.cdc.losses import (
     classification_loss,
-    pair_loss,
     regularisers,
     template_cosines,
 )
@@ -52,13 +51,12 @@ from causalclip.engine.feature_cache import ImageSet
 from causalclip.engine.members import Members, base_class
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
-from causalclip.icm.interventions import ChangedView
 from causalclip.settings.constraints import either, integer, list_of, number, one_of, or_none, text
 from causalclip.settings.dataclass_settings import config_from, settings_of
 from causalclip.settings.search import DEPTHS, GRADIENT_SPACE, Choice, LogUniform
 from causalclip.settings.table import COMMON
 
-NOT_NEGATIVE = ("INIT_NOISE", "KL_WEIGHT", "BETA", "GAMMA", "PAIR_WEIGHT")
+NOT_NEGATIVE = ("INIT_NOISE", "KL_WEIGHT", "BETA", "GAMMA")
 PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
 
 
@@ -113,13 +111,7 @@ class CDC(PromptTrainer):
     # Building
 
     def train_views(self) -> list:
-        """Return one family of augmentations a template, repeated where there are fewer.
-
-        With PAIR_WEIGHT, M views of changed copies follow.
-
-        Raises:
-            ValueError: PAIR_WEIGHT without the transforms that copies are made before.
-        """
+        """Return one family of augmentations a template, repeated where there are fewer."""
         families, n_templates, inputs = self.config.views, self.config.n_templates, self.cfg.INPUT
         if unseen := families[n_templates:]:
             print(f"Note: {n_templates} templates see none of the VIEWS {', '.join(unseen)}")
@@ -137,12 +129,7 @@ class CDC(PromptTrainer):
             )
             for family in families
         }
-        views = [built[families[m % len(families)]] for m in range(n_templates)]
-        if not self.config.pair_weight:
-            return views
-        if None in views:
-            raise ValueError("TRAINER.CDC.PAIR_WEIGHT must be 0 under INPUT.NO_TRANSFORM True")
-        return [*views, *(ChangedView(view) for view in views if view)]
+        return [built[families[m % len(families)]] for m in range(n_templates)]
 
     def context(self) -> Context | None:
         """Return the learned words, from N_CTX or CTX_INIT; None where they are BASE's."""
@@ -240,9 +227,7 @@ class CDC(PromptTrainer):
         config = self.config
         if self.members:
             return self.loss_of_members(images, labels)
-        prompts, changed = self.model(), None
-        if config.pair_weight:
-            images, changed = images.chunk(2, dim=1)
+        prompts = self.model()
         if config.compares_images:
             image_features, frozen = encode_image_sets_twice(self.clip, images, prompts)
         else:
@@ -254,10 +239,6 @@ class CDC(PromptTrainer):
         loss = loss + regularisers(
             config, text_features, image_features, handcrafted=self.anchors, frozen=frozen
         )
-        if changed is not None:
-            copies = self.image_features(changed, prompts)
-            pairs = pair_loss(image_features, copies, labels, self.backbone.logit_scale)
-            loss = loss + config.pair_weight * pairs
         return loss, FUSIONS[config.fusion].scores(logits, evidence)
 
     def loss_of_members(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

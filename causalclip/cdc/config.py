@@ -83,8 +83,6 @@ class CDCConfig:
     """Weight of L_con between texts and the hand-crafted ones."""
     gamma_image: float | None = 0.0
     """Weight of L_con between images and the frozen tower's; None: as gamma."""
-    pair_weight: float = 0.0
-    """Weight of the loss between an image and its copy after one of CLIP-ICM's interventions."""
 
     anchors: tuple[str, ...] = ()
     """Text with {} that takes the place of t^0 in L_con and residuals, one a template; () : t^0."""
@@ -147,6 +145,3 @@ class CDCConfig:
             # without image prompts nothing that learns shapes the image features
             if self.vision == "none" and (weight := getattr(self, name)):
                 raise ValueError(f"`{name}` must be 0 where `vision` is none, got {weight}")
-        if self.pair_weight and (self.base or self.vision == "none"):
-            kind = "`base` names a method" if self.base else "`vision` is none"
-            raise ValueError(f"`pair_weight` must be 0 where {kind}, got {self.pair_weight}")

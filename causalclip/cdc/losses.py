@@ -77,22 +77,6 @@ def consistency_loss(features: Tensor, reference: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(features, reference, dim=-1)).mean()
 
 
-def pair_loss(features: Tensor, changed: Tensor, labels: Tensor, scale: float | Tensor) -> Tensor:
-    """Return the mean cross-entropy of finding an image's changed copy among other classes'.
-
-        -log exp(s_ii) / (exp(s_ii) + sum_{j: y_j != y_i} exp(s_ij)),  s_ij = scale cos(z_i, z'_j)
-
-    under each template: `features` and `changed` (B, M, E) of images and their copies after an
-    intervention, `labels` (B,). The form is ours, after InfoNCE (van den Oord et al., 2018).
-    """
-    unit, other = F.normalize(features, dim=-1), F.normalize(changed, dim=-1)
-    similarities = scale * torch.einsum("ime,jme->mij", unit, other).float()
-    same = labels.unsqueeze(0) == labels.unsqueeze(1)
-    same = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    similarities = similarities.masked_fill(same, -torch.inf)
-    return -similarities.log_softmax(-1).diagonal(dim1=1, dim2=2).mean()
-
-
 def classification_loss(
     config: CDCConfig, logits: Tensor, evidence: Tensor, labels: Tensor, *, epoch: int = 1
 ) -> Tensor:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
-import torch
 from PIL import Image, ImageChops
-from torch import Tensor
 from torchvision.transforms import functional as TF
 
 ImageKind = Literal["jitter", "grayscale", "blur", "invert", "posterize", "solarize", "equalize"]
@@ -95,23 +93,6 @@ class ImageIntervention:
         """Kinds to try in turn: the first is uniform, the others stand in for identity draws."""
         for _ in range(N_ROUNDS):
             yield from rng.sample(self.kinds, len(self.kinds))
-
-
-@dataclass(frozen=True)
-class ChangedView:
-    """A view of an image after one of CLIP-ICM's interventions, drawn by torch's generator."""
-
-    view: Callable[[Image.Image], Tensor]
-    intervention: ImageIntervention = field(default_factory=ImageIntervention)
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Return the view (3, H, W) of the changed image.
-
-        Raises:
-            ValueError: an image that no intervention changes.
-        """
-        seed = int(torch.randint(2**31, ()))
-        return self.view(self.intervention(image, seed))
 
 
 def _jitter(image: Image.Image, params: ImageInterventionParams, rng: random.Random) -> Image.Image:

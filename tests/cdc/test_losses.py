@@ -16,7 +16,6 @@ from causalclip.cdc.losses import (
     consistency_loss,
     dirichlet_kl,
     diversity_loss,
-    pair_loss,
     trusted_cross_entropy,
 )
 
@@ -76,21 +75,6 @@ def test_all_losses_pass_gradcheck():
     assert check(lambda e: dirichlet_kl(e, labels), evidence)
     assert check(diversity_loss, features)
     assert check(lambda f: consistency_loss(f, reference), features)
-
-
-def test_the_pair_loss_finds_the_copy_among_other_classes():
-    features, copies = sample(B, M, E), sample(B, M, E, seed=1)
-    losses = []
-    for m in range(M):
-        for i in range(B):
-            others = [j for j in range(B) if LABELS[j] != LABELS[i]]
-            cosines = [
-                F.cosine_similarity(features[i, m], copies[j, m], dim=0) for j in (i, *others)
-            ]
-            losses.append(
-                F.cross_entropy(7 * torch.stack(cosines)[None].float(), torch.tensor([0]))
-            )
-    torch.testing.assert_close(pair_loss(features, copies, LABELS, 7.0), torch.stack(losses).mean())
 
 
 # -- the loss of M opinions ----------------------------------------------------------------------

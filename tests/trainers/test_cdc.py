@@ -7,10 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from causalclip.cdc.evidence import FUSIONS, fuse, probabilities
-from causalclip.cdc.losses import pair_loss
 from causalclip.clip.encode import encode_image
 from causalclip.engine.calibration import validation_logits
 
@@ -223,28 +221,6 @@ def test_images_are_held_at_the_frozen_towers_view_by_view(make_trainer, tmp_pat
 
 
 # -- views ---------------------------------------------------------------------------------------
-
-
-def test_pairs_leave_the_first_views_and_add_their_loss(make_trainer, tmp_path):
-    plain = make_trainer("CDC", tmp_path / "plain", *cdc(N_TEMPLATES=2))
-    paired = make_trainer("CDC", tmp_path / "paired", *cdc(N_TEMPLATES=2, PAIR_WEIGHT=0.5))
-    image = Image.effect_noise((40, 40), 80).convert("RGB")
-    alone, both = ([view(image) for view in each.train_views()] for each in (plain, paired))
-    assert (len(alone), len(both)) == (2, 4)
-    images = torch.rand(3, 4, 3, 32, 32)
-    labels = torch.tensor([0, 1, 0])
-    paired.model.load_state_dict(plain.model.state_dict())
-    without, _ = plain.loss(images[:, :2], labels)
-    prompts = paired.model()
-    views, copies = (paired.image_features(part, prompts) for part in images.chunk(2, dim=1))
-    pairs = pair_loss(views, copies, labels, paired.backbone.logit_scale)
-    torch.testing.assert_close(paired.loss(images, labels)[0], without + 0.5 * pairs)
-
-
-@pytest.mark.parametrize("settings", [cdc(VISION="none"), cdc(BASE="CoOp")])
-def test_pairs_need_image_prompts_of_its_own(settings, make_trainer, tmp_path):
-    with pytest.raises(ValueError, match="PAIR_WEIGHT must be 0 where"):
-        make_trainer("CDC", tmp_path, *settings, *cdc(PAIR_WEIGHT=1.0))
 
 
 def test_views_that_no_template_sees_are_said(make_trainer, tmp_path, capsys):
