@@ -64,6 +64,8 @@ TEXT_PASSES = {"ProGrad": 3}  # a gradient of each of its two terms
 # Each image once more: in frozen CLIP, or at another scale.
 FROZEN_PASSES = {"PromptSRC": 1, "MMRL": 1, "MMRLpp": 1, "MMApp": 1}
 TEMPLATES = {"CDC": 4}
+# In a test, of each image: views, and passes of all texts (TPT's with a gradient, and once more).
+TEST_VIEWS, TEST_TEXTS = {"TPT": 64}, {"CoCoOp": 1, "TPT": 3}
 # Mean seconds of a base-to-novel run on one GPU, which is not named: Koorye/SkipTuning, README.
 REPORTED = {"CoOp": 1186, "CoCoOp": 2851, "ProGrad": 2311, "KgCoOp": 1191}
 REPORTED |= {"MaPLe": 413, "PromptSRC": 1735, "TCP": 619}
@@ -105,7 +107,7 @@ def size_of(run: Run) -> Size:
     drawn = 0.8 * (images - tested) if shots == -1 else shots * classes
     learns = method in TEXT_PROMPTS | IMAGE_PROMPTS
     trained = drawn * (settings["OPTIM.MAX_EPOCH"] if learns else 1)  # else features, once
-    if "--eval-only" in run.arguments or method.startswith("Zeroshot"):
+    if "--eval-only" in run.arguments or method.startswith(("Zeroshot", "TDA", "TPT")):
         trained = 0
     return Size(method, classes, trained, settings.get(BATCH, 32), tested)
 
@@ -121,9 +123,10 @@ def step_work(size: Size, tokens: float) -> float:
 
 def test_work(size: Size, tokens: float, *, again: bool) -> float:
     """Return the multiply-adds of an evaluation; texts `again` for each batch of 100, or once."""
-    per_image = size.method == "CoCoOp"
-    texts = size.tested if per_image else size.tested / 100 if again else 1
-    return size.tested * IMAGE + texts * tokens * TOKEN
+    per_image = TEST_TEXTS.get(size.method, 0)
+    texts = per_image * size.tested or (size.tested / 100 if again else 1)
+    images = size.tested * TEST_VIEWS.get(size.method, 1)
+    return images * IMAGE + texts * tokens * TOKEN
 
 
 def seconds(size: Size, device: Device, *, published: bool) -> float:

@@ -31,6 +31,7 @@ SMALL = {
     "SELECT_MARGIN": 0.0,
     "DIM_INV": 16,
     "DRAWS": 4,
+    "N_VIEWS": 10,
 }
 
 

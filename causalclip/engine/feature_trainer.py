@@ -59,6 +59,8 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
     """As in PromptTrainer."""
     test_order: Callable[[int], Tensor] = staticmethod(lambda n: torch.arange(n))
     """From the number of test images n to their order (n,), where features are classified."""
+    test_views: int | None = None
+    """Views of a test image that are encoded, where there are several."""
     image_tower_untouched = True
     several_processes = False
     search_space: SearchSpace = {}

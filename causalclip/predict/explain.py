@@ -131,14 +131,17 @@ def explain(
 
     Raises:
         OSError: an image that cannot be read.
-        ValueError: a class that is none of the predictor's, another kind, or attention for a class
-            or of a backbone that has none.
+        ValueError: a class that is none of the predictor's, another kind, attention for a class or
+            of a backbone that has none, or a method that answers by several views.
     """
     _check(predictor, classname, kind)
     picture = open_image(image)
     if isinstance(picture, BrokenImage):
         raise OSError(f"cannot read the image {picture.image}: {picture.reason}")
     images = predictor.trainer.encoder.transform(picture).unsqueeze(0)
+    if images.dim() > 4:
+        name = predictor.trainer.cfg.TRAINER.NAME
+        raise ValueError(f"a map is of one view, and {name} answers by {images.shape[1]} of them")
     (answer,) = answers_of(predictor.prediction(images), [path_of(image)], predictor.classnames)
     name = classname or answer.classname
     if kind == "attention":

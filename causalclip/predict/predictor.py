@@ -20,6 +20,7 @@ import causalclip.plugin  # noqa: F401  (before the first import of dassl)
 from causalclip.clip.texts import readable
 from causalclip.engine.data import build_seeded_dataset
 from causalclip.engine.evaluation import collect
+from causalclip.engine.loading import shown_by
 from causalclip.engine.prediction import Prediction
 from causalclip.metrics import classification_metrics
 from causalclip.predict.answers import Answer, Threshold, answers_of, threshold_for
@@ -195,10 +196,9 @@ class Predictor:
         return build_seeded_dataset(cfg), source.name
 
     def batches(self, images: Iterable[ImageSource]) -> Iterator[Tensor]:
-        """Yield images as the evaluation transforms them, (B, 3, R, R); errors as of a call."""
-        loaded = load_batches(
-            find_images(images), self.trainer.encoder.transform, batch_size=self.batch_size
-        )
+        """Yield images after the test transform, (B, 3, R, R); errors as of a call."""
+        transform = shown_by(self.trainer.test_loader).transform
+        loaded = load_batches(find_images(images), transform, batch_size=self.batch_size)
         for batch in loaded:
             yield torch.stack([intact(x) for _, x in batch])
 

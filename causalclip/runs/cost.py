@@ -232,7 +232,8 @@ def test_of(trainer: Any, batch: int) -> Work:
 
     Of a method that is fitted on features, those of the features: its classifier is nothing beside.
     """
-    images = images_of(trainer, batch)
+    views = getattr(trainer, "test_views", None)
+    images = images_of(trainer, batch, *([views] if views else []))
     trainer.set_model_mode("eval")
     features = trainer.image_tower_untouched
     ready = isinstance(trainer, PromptTrainer) or trainer.fit_class is None  # else it needs images
@@ -240,5 +241,5 @@ def test_of(trainer: Any, batch: int) -> Work:
     with PeakMemory() as memory:
         predict = trainer.predictor() if ready else lambda inputs: inputs
         with FlopCounterMode(display=False) as counter:
-            predict(trainer.backbone.encode(images) if features else images)
+            predict(trainer.encoder.encode(images) if features else images)
     return Work(counter.get_total_flops(), memory.peak)

@@ -23,7 +23,7 @@ from causalclip.trainers.coop import CoOp
 from causalclip.trainers.linear_probe import LinearProbe
 
 REFUSES_OTHER_CLASSES = {"LPPlusPlus", "LinearProbe", "TipAdapter", "TipAdapterF"}
-LEARNS_NOTHING = {"TDA", "ZeroshotCLIP", "ZeroshotCLIP2"}
+LEARNS_NOTHING = {"TDA", "TPT", "ZeroshotCLIP", "ZeroshotCLIP2"}
 
 
 @pytest.fixture(scope="module")

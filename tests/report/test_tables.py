@@ -163,6 +163,7 @@ def test_a_method_that_has_used_the_test_images_is_in_no_comparison(write_pair, 
         ("CoOp", 70.0, {}),
         ("CDC", 60.0, {}),
         ("TDA", 90.0, {"test_time": True}),
+        ("TPT", 80.0, {"test_time": True}),
     ):
         write_pair(accuracy, accuracy, trainer=trainer, place=trainer, details=details)
     rows = scores(load_runs(tmp_path))

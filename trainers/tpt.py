@@ -1,0 +1,193 @@
+"""TPT: prompts tuned at test time, to one answer for views of the image (arXiv 2209.07511)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import torch
+from dassl.data.transforms import build_transform
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import AugMix, Compose, ToTensor
+from yacs.config import CfgNode
+
+from causalclip.clip.encode import encode_classes
+from causalclip.clip.prompt_set import PromptSet
+from causalclip.engine.contexts import Context
+from causalclip.engine.draws import draw_for, generators_kept
+from causalclip.engine.feature_cache import Encoder, encoder_of
+from causalclip.engine.feature_trainer import FeatureTrainer
+from causalclip.engine.prediction import Prediction, Reading
+from causalclip.settings.constraints import integer, number
+from causalclip.settings.dataclass_settings import config_from, settings_of
+from causalclip.settings.table import PREC
+
+# torchvision's first two levels of ten: the published severity 1 draws a level from 0.1 to 1.
+LEVELS = 2
+ONE_AT_A_TIME = Lock()  # threads share torch's generator
+
+
+@dataclass(frozen=True)
+class TPTConfig:
+    """Settings of TPT; those of its code."""
+
+    ctx_init: str = "a photo of a"
+    """Words before the class name, from which each image starts anew."""
+    n_views: int = 64
+    """Views of a test image: itself, and random ones of INPUT.TRANSFORMS."""
+    augmix: bool = True
+    """Mix changes of its colours and its place into each random view (AugMix)."""
+    confident: float = 0.1
+    """Share of the views that count: those of least entropy."""
+    lr: float = 0.005
+    """Step size of AdamW."""
+    steps: int = 1
+    """Steps on each image."""
+
+
+class TPT(FeatureTrainer):
+    """CoOp's words, moved for each test image so that its views have one certain answer.
+
+    Nothing is kept from image to image, and no label is read.
+    """
+
+    config_node = "TPT"
+    settings_table = {
+        **settings_of(
+            TPTConfig,
+            {
+                "N_VIEWS": integer(2, 10_000),
+                "CONFIDENT": number(0, 1, open_low=True),
+                "LR": number(0, open_low=True),
+                "STEPS": integer(1, 1000),
+            },
+        ),
+        "PREC": PREC,
+    }
+
+    @cached_property
+    def config(self) -> TPTConfig:
+        """The settings below TRAINER.TPT."""
+        return config_from(TPTConfig, self.settings, where="TRAINER.TPT")
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Check each setting, that there are words to learn, and that a view counts.
+
+        Raises:
+            ValueError: names the key, what is allowed and what came.
+        """
+        super().check_cfg(cfg)
+        node = cfg.TRAINER.TPT
+        if not node.CTX_INIT.strip():
+            raise ValueError(f"TRAINER.TPT.CTX_INIT must be a word or more, got {node.CTX_INIT!r}")
+        if int(node.N_VIEWS * node.CONFIDENT) < 1:
+            raise ValueError(
+                f"TRAINER.TPT.CONFIDENT must leave one of {node.N_VIEWS} views, got {node.CONFIDENT}"
+            )
+
+    def build_method(self) -> None:
+        """Embed the words and the class names."""
+        context = Context.of_words(self.settings)
+        self.start = context.start(self.clip)
+        assert self.start is not None, "CTX_INIT has words"
+        self.class_tokens = context.tokens(self.classnames, self.clip).to(self.device)
+
+    def details(self) -> dict[str, Any]:
+        """Say that test images were used, and in which order."""
+        return {"test_time": True, "order": "as listed, each image alone"}
+
+    # Views
+
+    @property
+    def test_views(self) -> int:
+        """V, the views of a test image."""
+        return self.config.n_views
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """CLIP's image tower on the V views of an image, one after the other, (B, V E)."""
+        plain, count = encoder_of(self), self.test_views
+
+        def encode(images: Tensor) -> Tensor:  # (B, V, 3, R, R)
+            return torch.stack([plain.encode(views).flatten() for views in images])
+
+        views = Views(plain.transform, self.random_view(), count, self.cfg.SEED)
+        return replace(plain, encode=encode, dim=count * plain.dim, transform=views)
+
+    def random_view(self) -> Compose:
+        """Return the transform of a random view: that of training images, with AugMix."""
+        steps = list(build_transform(self.cfg, is_train=True).transforms)
+        if self.config.augmix:
+            place = next(i for i, step in enumerate(steps) if isinstance(step, ToTensor))
+            steps.insert(place, AugMix(LEVELS, all_ops=False))
+        return Compose(steps)
+
+    # Prediction
+
+    def predict_features(self, features: Tensor) -> Prediction:
+        """Return the readings of the features (B, V E) of images, each in V views."""
+        images = features.unflatten(-1, (self.test_views, -1))
+        return Prediction(Reading.of_logits(torch.stack([self.logits(views) for views in images])))
+
+    def logits(self, views: Tensor) -> Tensor:
+        """Return class logits (K,) of the first of an image's views (V, E), by words of its own."""
+
+        def classify(context: Tensor, images: Tensor) -> Tensor:
+            text = encode_classes(self.clip, self.class_tokens, PromptSet(text=(context,)))
+            return self.backbone.classify(images, text)
+
+        context = tuned(self.start, lambda context: classify(context, views), self.config)
+        return classify(context, views[0])
+
+
+@torch.enable_grad()
+def tuned(start: Tensor, classify: Callable[[Tensor], Tensor], config: TPTConfig) -> Tensor:
+    """Return the context (n, D) after STEPS on the entropy of the confident views' mean answer.
+
+    `classify` gives the logits (V, K) of all views under a context. Which views count is decided
+    before the first step.
+    """
+    context = start.detach().clone().requires_grad_()
+    optimizer = torch.optim.AdamW([context], config.lr)
+    rows = None
+    for _ in range(config.steps):
+        logits = classify(context)
+        if rows is None:
+            entropy = torch.special.entr(logits.detach().softmax(-1)).sum(-1)
+            rows = entropy.argsort()[: int(len(logits) * config.confident)]
+        (context.grad,) = torch.autograd.grad(marginal_entropy(logits[rows]), context)
+        optimizer.step()
+    return context.detach()
+
+
+def marginal_entropy(logits: Tensor) -> Tensor:
+    """Return the entropy of the mean answer of S views, from logits (S, K), in nats."""
+    log_mean = logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))
+    return -(log_mean.exp() * log_mean).sum()
+
+
+@dataclass(frozen=True)
+class Views:
+    """A transform to the plain view of an image and random ones, (V, 3, R, R).
+
+    They depend on the seed and the pixels alone: no batch, order or process changes them.
+    """
+
+    plain: Callable[[Image.Image], Tensor]
+    random: Callable[[Image.Image], Tensor]
+    count: int
+    seed: int
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return the views of an image; the random generators stay as they were."""
+        pixels = int.from_bytes(hashlib.sha256(image.tobytes()).digest(), "big")
+        with ONE_AT_A_TIME, generators_kept():
+            draw_for(self.seed, pixels)
+            drawn = [self.random(image) for _ in range(self.count - 1)]
+        return torch.stack([self.plain(image), *drawn])
