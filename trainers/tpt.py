@@ -42,7 +42,7 @@ class TPTConfig:
     n_views: int = 64
     """Views of a test image: itself, and random ones of INPUT.TRANSFORMS."""
     augmix: bool = True
-    """Mix changes of its colours and its place into each random view (AugMix)."""
+    """Mix AugMix's changes into each random view."""
     confident: float = 0.1
     """Share of the views that count: those of least entropy."""
     lr: float = 0.005
@@ -84,18 +84,18 @@ class TPT(FeatureTrainer):
         """
         super().check_cfg(cfg)
         node = cfg.TRAINER.TPT
-        if not node.CTX_INIT.strip():
-            raise ValueError(f"TRAINER.TPT.CTX_INIT must be a word or more, got {node.CTX_INIT!r}")
-        if int(node.N_VIEWS * node.CONFIDENT) < 1:
-            raise ValueError(
-                f"TRAINER.TPT.CONFIDENT must leave one of {node.N_VIEWS} views, got {node.CONFIDENT}"
-            )
+        words, count, share = node.CTX_INIT, node.N_VIEWS, node.CONFIDENT
+        if not words.strip():
+            raise ValueError(f"TRAINER.TPT.CTX_INIT must be a word or more, got {words!r}")
+        if int(count * share) < 1:
+            raise ValueError(f"TRAINER.TPT.CONFIDENT must leave one of {count} views, got {share}")
 
     def build_method(self) -> None:
         """Embed the words and the class names."""
         context = Context.of_words(self.settings)
-        self.start = context.start(self.clip)
-        assert self.start is not None, "CTX_INIT has words"
+        start = context.start(self.clip)
+        assert start is not None, "CTX_INIT has words"
+        self.start = start.float()
         self.class_tokens = context.tokens(self.classnames, self.clip).to(self.device)
 
     def details(self) -> dict[str, Any]:
@@ -122,7 +122,9 @@ class TPT(FeatureTrainer):
 
     def random_view(self) -> Compose:
         """Return the transform of a random view: that of training images, with AugMix."""
-        steps = list(build_transform(self.cfg, is_train=True).transforms)
+        transform = build_transform(self.cfg, is_train=True)
+        assert transform is not None, "INPUT.NO_TRANSFORM leaves no tensor"
+        steps = list(transform.transforms)
         if self.config.augmix:
             place = next(i for i, step in enumerate(steps) if isinstance(step, ToTensor))
             steps.insert(place, AugMix(LEVELS, all_ops=False))

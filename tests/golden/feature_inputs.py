@@ -1,9 +1,10 @@
 """The inputs of features.npz, which holds outputs of published methods on frozen features.
 
 Recorded in float64 from mrflogs/ICLR24 @560fe21 (gda), FereshteShakeri/FewShot-CLIP-Strong-Baseline
-@f81054f (lpp; the bias starts at zero), astra-vision/ProLIP @b43e795 (prolip) and kdiAAA/TDA
-@e697fb0 (tda: run_test_tda with configs/imagenet.yaml on 120 features; texts times 0.12, so that
-its 100 z t' is 12 times the cosine).
+@f81054f (lpp; the bias starts at zero), astra-vision/ProLIP @b43e795 (prolip), kdiAAA/TDA @e697fb0
+(tda: run_test_tda with configs/imagenet.yaml on 120 features; texts times 0.12, so that its
+100 z t' is 12 times the cosine) and azshue/TPT @63ecbac (tpt: test_time_tuning, 1 and 3 steps on
+two images of 64 views, with the small CLIP of weights.py).
 """
 
 from __future__ import annotations
