@@ -176,6 +176,12 @@ def test_a_mistake_is_said_in_a_line(words, message, run, picture, capsys):
     assert message in error and error.startswith("causalclip explain: error: ")
 
 
+def test_a_method_of_several_views_is_refused(run, picture):
+    predictor = Predictor.load(run("TPT", "TRAINER.TPT.N_VIEWS", 10))
+    with pytest.raises(ValueError, match="a map is of one view, and TPT answers by 10 of them"):
+        explain(predictor, picture)
+
+
 def test_an_unknown_kind_is_refused(run, picture):
     with pytest.raises(ValueError, match="kind must be one of gradient, attention, got 'x'"):
         explain(Predictor.load(run("CoOp")), picture, kind="x")

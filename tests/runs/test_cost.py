@@ -49,6 +49,14 @@ def test_a_prediction_is_what_a_run_on_the_cpu_takes(method, monkeypatch):
     assert predicted.weights == sum(p.nbytes for p in real.clip.parameters())
 
 
+def test_every_view_of_a_test_image_is_counted():
+    def flops(method, *pairs):
+        return cost_of(trainer_without_weights(method, "tiny", 10, pairs=pairs), 3).test.flops
+
+    few, many = (flops("TPT", "TRAINER.TPT.N_VIEWS", str(n)) for n in (10, 20))
+    assert many - few == pytest.approx(10 * flops("ZeroshotCLIP"), rel=0.001)
+
+
 def test_a_training_records_the_flops_of_a_step(make_trainer, tmp_path):
     trainer = make_trainer("CoOp", tmp_path, "DATALOADER.TRAIN_X.BATCH_SIZE", 2)
     trainer.train()

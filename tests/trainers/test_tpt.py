@@ -20,6 +20,7 @@ from causalclip.clip.encode import encode_classes
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.zeroshot import class_features, cosine_logits
 from causalclip.engine.contexts import Context
+from causalclip.predict.predictor import Predictor
 from causalclip.records.predictions import Predictions
 from causalclip.trainers.tpt import TPTConfig, Views, marginal_entropy, tuned
 
@@ -114,6 +115,21 @@ def test_an_image_is_answered_alone(trained):
         assert torch.equal(alone[0], together[row])
 
 
+def test_a_predictor_gives_the_answers_of_the_evaluation(trained):
+    trainer, folder = trained("TPT", *FEW)
+    expected = arrays_of(folder)
+    paths = expected["path"][5:9].tolist()
+    predictor = Predictor(trainer, folder)
+    found = [answer.probabilities for answer in predictor(paths)]
+    np.testing.assert_array_equal(found, expected["probabilities"][5:9])
+    (plain,) = predictor.batches(paths)  # of which GL-MCM reads the patches
+    assert torch.equal(plain, torch.stack([*map(trainer.encoder.transform.plain, images(paths))]))
+
+
+def images(paths):
+    return [Image.open(path).convert("RGB") for path in paths]
+
+
 def test_without_a_step_it_is_clip_and_with_one_another_seed_is_another_answer(
     make_trainer, trained, tmp_path
 ):
@@ -163,7 +179,7 @@ def test_augmix_comes_between_the_crop_and_the_tensor(make_trainer, tmp_path):
     trainer = make_trainer("TPT", tmp_path, *FEW, "TRAINER.TPT.AUGMIX", True)
     kinds = [type(step) for step in trainer.random_view().transforms]
     assert kinds[kinds.index(AugMix) + 1] is ToTensor
-    image = Image.open(trainer.dm.dataset.test[0].impath).convert("RGB")
+    (image,) = images([trainer.dm.dataset.test[0].impath])
     mixed, plain = trainer.encoder.transform(image), trained_view(trainer)(image)
     assert torch.equal(mixed[0], plain[0]) and not torch.equal(mixed[1:], plain[1:])
 
