@@ -138,13 +138,17 @@ class TPT(FeatureTrainer):
         return Prediction(Reading.of_logits(torch.stack([self.logits(views) for views in images])))
 
     def logits(self, views: Tensor) -> Tensor:
-        """Return class logits (K,) of the first of an image's views (V, E), by words of its own."""
+        """Return class logits (K,) of the first of an image's views (V, E), by words of its own.
+
+        Their gradient is that of the first view under these words.
+        """
 
         def classify(context: Tensor, images: Tensor) -> Tensor:
             text = encode_classes(self.clip, self.class_tokens, PromptSet(text=(context,)))
             return self.backbone.classify(images, text)
 
-        context = tuned(self.start, lambda context: classify(context, views), self.config)
+        fixed = views.detach()
+        context = tuned(self.start, lambda context: classify(context, fixed), self.config)
         return classify(context, views[0])
 
 

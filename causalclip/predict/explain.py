@@ -131,17 +131,14 @@ def explain(
 
     Raises:
         OSError: an image that cannot be read.
-        ValueError: a class that is none of the predictor's, another kind, attention for a class or
-            of a backbone that has none, or a method that answers by several views.
+        ValueError: a class that is none of the predictor's, another kind, or attention for a class
+            or of a backbone that has none.
     """
     _check(predictor, classname, kind)
     picture = open_image(image)
     if isinstance(picture, BrokenImage):
         raise OSError(f"cannot read the image {picture.image}: {picture.reason}")
     images = predictor.trainer.encoder.transform(picture).unsqueeze(0)
-    if images.dim() > 4:
-        name = predictor.trainer.cfg.TRAINER.NAME
-        raise ValueError(f"a map is of one view, and {name} answers by {images.shape[1]} of them")
     (answer,) = answers_of(predictor.prediction(images), [path_of(image)], predictor.classnames)
     name = classname or answer.classname
     if kind == "attention":
@@ -149,7 +146,8 @@ def explain(
     else:
         tensors = gradient_maps(predictor, images, predictor.classnames.index(name))
     maps = {reading: values.cpu().numpy() for reading, values in tensors.items()}
-    return Explanation(answer, name, _pixels(images[0], predictor.trainer.cfg.INPUT), maps, kind)
+    seen = images.flatten(0, -4)[0]  # of several views the image itself
+    return Explanation(answer, name, _pixels(seen, predictor.trainer.cfg.INPUT), maps, kind)
 
 
 def _check(predictor: Predictor, classname: str, kind: str) -> None:
@@ -251,7 +249,7 @@ def attention_maps(predictor: Predictor, images: Tensor) -> dict[str, Tensor]:
         prediction = predictor.differentiable(images)
         weights = class_attention(attention, _tokens(clip, activations[0]))
     maps = _patches(trainer, weights.float())
-    if len(maps) == 1:
+    if len(maps) == 1 or getattr(trainer, "test_views", None):
         return {"class token": maps[0]}
     kind = next(iter(prediction.members), "prompts")
     return {f"{kind} {number}": each for number, each in enumerate(maps, 1)}

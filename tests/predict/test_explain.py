@@ -176,10 +176,17 @@ def test_a_mistake_is_said_in_a_line(words, message, run, picture, capsys):
     assert message in error and error.startswith("causalclip explain: error: ")
 
 
-def test_a_method_of_several_views_is_refused(run, picture):
-    predictor = Predictor.load(run("TPT", "TRAINER.TPT.N_VIEWS", 10))
-    with pytest.raises(ValueError, match="a map is of one view, and TPT answers by 10 of them"):
-        explain(predictor, picture)
+@pytest.mark.parametrize("kind", ["gradient", "attention"])
+def test_of_several_views_the_map_is_of_the_image_itself(kind, run, picture):
+    template = ("TRAINER.ZEROSHOTCLIP.TEMPLATE", "a photo of a {}.")
+    plain = explain(Predictor.load(run("ZeroshotCLIP", *template)), picture, kind=kind)
+    tuned = run("TPT", "TRAINER.TPT.N_VIEWS", 10, "TRAINER.TPT.LR", 1e-12)
+    found = explain(Predictor.load(tuned), picture, kind=kind)
+    np.testing.assert_array_equal(found.picture, plain.picture)
+    assert found.maps.keys() == plain.maps.keys()
+    for name, values in plain.maps.items():
+        assert values.any()
+        np.testing.assert_allclose(found.maps[name], values, atol=1e-4 * np.abs(values).max())
 
 
 def test_an_unknown_kind_is_refused(run, picture):
