@@ -30,7 +30,7 @@ from causalclip.engine.evaluation import evaluate
 from causalclip.engine.feature_cache import Encoder, ImageSet, encoder_of
 from causalclip.engine.fit import FitModule, FitT
 from causalclip.engine.frozen_clip import FrozenCLIP
-from causalclip.engine.loading import shown_by, training_loader
+from causalclip.engine.loading import end_workers, shown_by, training_loader
 from causalclip.engine.prediction import Prediction
 from causalclip.records.json_types import plain
 from causalclip.records.results import peak_memory_mb, training_cost
@@ -115,6 +115,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
             self.checkpointer.training_cost = training_cost(self.output_dir)
         else:
             self.model.hold(self.fit(), self.fitted_with())
+            end_workers(self.train_loader_x)
             self.checkpointer.training_cost = {
                 "seconds": time.perf_counter() - start,
                 "images": len(self.dm.dataset.train_x),
@@ -272,10 +273,13 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
             is_train=False,
         )
         images = cast(Iterable[dict[str, Any]], training_loader(loader, self.cfg))
-        for _ in range(count):
-            batches = [(self.encoder.encode(batch["img"]), batch["label"]) for batch in images]
-            features, labels = zip(*batches, strict=True)
-            yield torch.cat(features).float(), torch.cat(labels).to(self.device)
+        try:
+            for _ in range(count):
+                batches = [(self.encoder.encode(batch["img"]), batch["label"]) for batch in images]
+                features, labels = zip(*batches, strict=True)
+                yield torch.cat(features).float(), torch.cat(labels).to(self.device)
+        finally:
+            end_workers(images)
 
     # Prediction
 

@@ -45,6 +45,12 @@ def training_loader(loader: DataLoader, cfg: CfgNode) -> DataLoader | Epochs:
     )
 
 
+def end_workers(loader: Any) -> None:
+    """End the workers of `Epochs`, which outlive a pass; those of Dassl's loaders do not."""
+    if isinstance(loader, Epochs):
+        loader.close()
+
+
 class Shown(Protocol):
     """The dataset of one of Dassl's loaders."""
 
@@ -114,7 +120,7 @@ class Epochs:
         self._loader = self._new_loader(items, _Batches(self))
 
     def close(self) -> None:
-        """End the workers now: at the interpreter's end they would be killed."""
+        """End the workers now: the garbage collector may wait five seconds for each."""
         if (iterator := self._loader._iterator) is not None:
             iterator._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
             self._loader._iterator = None

@@ -14,7 +14,7 @@ from torch import Tensor
 from causalclip.engine import stopping
 from causalclip.engine.data import views_kept
 from causalclip.engine.distributed import average, from_all, is_main, world_size
-from causalclip.engine.loading import Epochs
+from causalclip.engine.loading import Epochs, end_workers
 from causalclip.records.results import peak_memory_mb, training_cost
 
 if TYPE_CHECKING:
@@ -113,16 +113,12 @@ class TrainingSession:
         if any(due) and is_main() and epochs < self.trainer.max_epoch:
             checkpointer.save_step(epochs, step)
         if any(signals):
-            self._close_loader()
+            end_workers(self.trainer.train_loader_x)
             stopping.stop(next(filter(None, signals)))
-
-    def _close_loader(self) -> None:
-        if isinstance(self.trainer.train_loader_x, Epochs):
-            self.trainer.train_loader_x.close()
 
     def end(self) -> None:
         """End the loading processes and record the cost of the training."""
-        self._close_loader()
+        end_workers(self.trainer.train_loader_x)
         trainer = self.trainer
         epochs = trainer.max_epoch - trainer.start_epoch
         if epochs == 0:  # a finished run is evaluated again

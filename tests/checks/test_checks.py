@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,9 @@ def three_templates(monkeypatch):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_registered_trainer_passes(name, world, tmp_path):
+    before = set(active_children())
     results = {each.check: each for each in outcomes(name, world, recipe(name, tmp_path))}
+    assert not set(active_children()) - before  # loading processes
     assert [str(each) for each in results.values() if each.verdict == "fail"] == []
     without = {check for check, each in results.items() if each.verdict == "not applicable"}
     assert without == ({"resume"} if name in LEARNS_NOTHING else set())

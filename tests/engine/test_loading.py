@@ -55,16 +55,23 @@ class Process:
 
 @pytest.fixture
 def epochs(photos, make_cfg, tmp_path):
-    """A function (transform, KEY, VALUE, ...) -> the training batches of the photos."""
+    """A function (transform, KEY, VALUE, ...) -> the training batches of the photos.
+
+    Workers that the garbage collector ends may take five seconds each.
+    """
+    made = []
 
     def make(transform, *options, sampler="RandomSampler"):
         cfg = make_cfg("CoOp", tmp_path, *ITEM, "DATALOADER.NUM_WORKERS", 0, *options)
         loader = build_data_loader(
             cfg, sampler, photos, batch_size=4, n_domain=2, n_ins=2, tfm=transform, is_train=True
         )
-        return training_loader(loader, cfg)
+        made.append(training_loader(loader, cfg))
+        return made[-1]
 
-    return make
+    yield make
+    for loader in made:
+        loader.close()
 
 
 def seen(loader, count=2):
