@@ -96,20 +96,39 @@ def each_clip_built_once():
 
 
 @pytest.fixture(scope="session")
-def all_digits(tmp_path_factory) -> Path:
-    """A data root with every digit for all workers, made by the first use: one of them draws."""
-    from causalclip import plugin
-    from causalclip.datasets.handwritten_digits import HandwrittenDigits
+def draw_once(tmp_path_factory):
+    """A function (name, module, data set, write) -> a data root that one of the workers draws."""
+    from causalclip.data.bundled import build_once
 
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "data"
-    plugin.register_all()
-    cfg = plugin.default_cfg()
-    cfg.DATASET.ROOT = str(folder)
-    with open(folder.with_name("data.lock"), "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        HandwrittenDigits(cfg)
-    return folder
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def draw(name, module, kind, write) -> Path:
+        with open(base / f"{name}.lock", "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            build_once(base / name, kind.dataset_dir, write, edition=module.EDITION)
+        return base / name
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def all_digits(draw_once) -> Path:
+    """A data root with every digit."""
+    from causalclip.datasets import handwritten_digits as digits
+
+    kind = digits.HandwrittenDigits
+    return draw_once("data", digits, kind, digits.write_digits)
+
+
+@pytest.fixture(scope="session")
+def few_shapes(draw_once) -> Path:
+    """A data root of CausalShapes with 20 instances of each shape in place of 80."""
+    from causalclip.datasets import causal_shapes as shapes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "INSTANCES", 20)
+        return draw_once("shapes", shapes, shapes.CausalShapes, shapes.write_shapes)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,11 @@ from multiprocessing.process import BaseProcess
 
 
 def tasks_here(patch) -> None:
-    """Let the local pool perform its tasks in this process, one after the other."""
+    """Let the local pool perform its tasks in this process, one after the other.
+
+    They are pickled, as they would be for another process.
+    """
+    import pickle
     from concurrent.futures import Future
 
     from causalclip.engine.draws import generators_kept
@@ -22,6 +26,7 @@ def tasks_here(patch) -> None:
 
     def submit(self, function, *arguments):
         future = Future()
+        function, arguments = pickle.loads(pickle.dumps((function, arguments)))
         with generators_kept():
             future.set_result(function(*arguments))
         return future

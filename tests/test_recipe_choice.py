@@ -98,8 +98,10 @@ def test_the_settings_of_cdcs_candidates_exist(tuning):
 @pytest.mark.parametrize(
     "kind", [cls for cls in tuning_sets.DATASETS if "Folder" not in cls.__name__]
 )
-def test_no_test_image_is_in_a_tuning_set(kind, make_cfg, tmp_path):
-    cfg = make_cfg("ZeroshotCLIP", tmp_path, "DATASET.SUBSAMPLE_CLASSES", "all")
+def test_no_test_image_is_in_a_tuning_set(kind, make_cfg, all_digits, few_shapes, tmp_path):
+    root = few_shapes if "Shapes" in kind.__name__ else all_digits
+    options = ["DATASET.SUBSAMPLE_CLASSES", "all", "DATASET.ROOT", str(root)]
+    cfg = make_cfg("ZeroshotCLIP", tmp_path, *options)
     ours, theirs = kind(cfg), kind.__bases__[1](cfg)
     parts = [{item.impath for item in part} for part in (ours.train_x, ours.val, ours.test)]
     for part in parts:

@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from causalclip.data.catalogue import CATALOGUE
-from causalclip.files.download import unpack
 from causalclip.records.identity import Identity, write_run
 from causalclip.runs import flags, scripts
 from causalclip.runs.configuration import planned_settings
@@ -391,30 +390,20 @@ def draw(folder: Path, name: str, index: int) -> str:
 
 @pytest.fixture(scope="module")
 def small_data(tmp_path_factory) -> Path:
-    """Caltech101, the real images cut to a few a class where they are, and ImageNet-A's layout."""
+    """Four classes of noise in the layout of Caltech101, and two in that of ImageNet-A."""
     root = tmp_path_factory.mktemp("small")
-    default = ROOT / ".." / "shared" / "data"
-    archive = Path(os.environ.get("CAUSALCLIP_TEST_DATA", default)) / "caltech101_mini.tar"
-    if archive.is_file():
-        unpack(archive, root, most_bytes=10**8)
-    else:
-        draw_caltech(root / "caltech-101")
+    split = {part: [] for part in ("train", "val", "test")}
+    for label, name in enumerate(["ant", "bass", "chair", "emu"]):
+        for index, part in enumerate(["train", "train", "train", "val", "test", "test"]):
+            path = draw(root / "caltech-101" / "101_ObjectCategories", name, index)
+            split[part].append([path, label, name])
+    (root / "caltech-101" / "split_zhou_Caltech101.json").write_text(json.dumps(split))
     (root / "imagenet").mkdir()
     (root / "imagenet" / "classnames.txt").write_text("n01 tench\nn02 crane bird\n")
     for name in ("n01", "n02"):
         for index in range(2):
             draw(root / "imagenet-adversarial" / "imagenet-a", name, index)
     return root
-
-
-def draw_caltech(folder: Path) -> None:
-    """Four classes of noise in the layout of Caltech101."""
-    split = {part: [] for part in ("train", "val", "test")}
-    for label, name in enumerate(["ant", "bass", "chair", "emu"]):
-        for index, part in enumerate(["train", "train", "train", "val", "test", "test"]):
-            path = draw(folder / "101_ObjectCategories", name, index)
-            split[part].append([path, label, name])
-    (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))
 
 
 @pytest.fixture(scope="module")

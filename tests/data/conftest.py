@@ -20,7 +20,6 @@ from gdown.exceptions import FileURLRetrievalError
 from causalclip import plugin
 from causalclip.data.bundled import MARKER
 from causalclip.data.catalogue import Download, facts_of
-from causalclip.datasets import causal_shapes
 from causalclip.files.digests import Known
 from causalclip.files.download import unpack
 
@@ -50,17 +49,6 @@ def load():
         return DATASET_REGISTRY.get(name)(cfg)
 
     return load
-
-
-@pytest.fixture(scope="session")
-def few_shapes(tmp_path_factory) -> Path:
-    """A root of CausalShapes with 20 instances of each shape in place of 80."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(causal_shapes, "INSTANCES", 20)
-        folder = tmp_path_factory.mktemp("shapes")
-        name, write = causal_shapes.CausalShapes.dataset_dir, causal_shapes.write_shapes
-        causal_shapes.build_once(folder, name, write, edition=causal_shapes.EDITION)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -94,18 +94,19 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def data_of(root: Path) -> list[str]:
-    """All digits: of some of them the temperature of CoOp ends at its bound, which is flat."""
-    return ["DATASET.ROOT", str(root)]
+@pytest.fixture(scope="module")
+def cases(all_digits):
+    """CASES, of all digits for CoOp: of some of them its temperature ends at its bound."""
+    return {**CASES, "CoOp": [*CASES["CoOp"], "DATASET.ROOT", str(all_digits)]}
 
 
 @pytest.fixture(scope="module")
-def two_processes(make_cfg, all_digits, tmp_path_factory):
+def two_processes(make_cfg, cases, tmp_path_factory):
     """The folder in which two processes have trained every case; what each has at the end."""
     folder = tmp_path_factory.mktemp("two")
     texts = {
-        name: make_cfg(name, folder / name, *SHARED, *options, *data_of(all_digits)).dump()
-        for name, options in CASES.items()
+        name: make_cfg(name, folder / name, *SHARED, *options).dump()
+        for name, options in cases.items()
     }
     (folder / "cases.json").write_text(json.dumps(texts))
     port, command = (
@@ -131,11 +132,11 @@ def two_processes(make_cfg, all_digits, tmp_path_factory):
 
 
 @pytest.fixture
-def one_process(make_trainer, all_digits, tmp_path):
+def one_process(make_trainer, cases, tmp_path):
     """A function (case) -> the trainer after the same training in this process."""
 
     def trained(case):
-        trainer = make_trainer(case, tmp_path, *SHARED, *CASES[case], *data_of(all_digits))
+        trainer = make_trainer(case, tmp_path, *SHARED, *cases[case])
         trainer.train()
         return trainer
 

@@ -40,9 +40,9 @@ def test_the_notebook_is_the_script_with_its_outputs(maker):
 
 @pytest.fixture
 def shorter() -> str:
-    """The script with two epochs for twenty."""
+    """The script with one epoch for twenty."""
     assert SCRIPT.count("settings=BASE,") == 1
-    return SCRIPT.replace("settings=BASE,", 'settings={**BASE, "OPTIM.MAX_EPOCH": 2},')
+    return SCRIPT.replace("settings=BASE,", 'settings={**BASE, "OPTIM.MAX_EPOCH": 1},')
 
 
 @pytest.mark.slow

@@ -133,10 +133,13 @@ def test_inside_the_subspace_the_risk_is_the_same_in_every_environment():
 
 
 @pytest.mark.slow
-def test_on_shapes_the_risk_gap_between_environments_is_smaller_inside(make_trainer, tmp_path):
+def test_on_shapes_the_risk_gap_between_environments_is_smaller_inside(
+    make_trainer, few_shapes, tmp_path
+):
     """A probe of confounded pictures (0.9) and the same shapes with everything variant changed."""
     options = ["MODEL.BACKBONE.NAME", "tiny", "DATASET.NAME", "CausalShapes"]
     options += ["DATASET.NUM_SHOTS", -1, "DATASET.SUBSAMPLE_CLASSES", "all"]
+    options += ["DATASET.ROOT", str(few_shapes)]
     options += ["DATASET.SOURCE_DOMAINS", ["flat", "neon"], "DATASET.TARGET_DOMAINS", ["sketch"]]
     trainer = make_trainer("CLIP_ICM", tmp_path, *options)
     items, encode = trainer.dm.dataset.train_x, trainer.encoder.features

@@ -11,8 +11,8 @@ from causalclip.runs.perform import with_data
 from causalclip.runs.plan import plan
 
 
-def test_two_processes_encode_what_the_runs_then_read(
-    data_root, random_clip, tmp_path, monkeypatch, capsys
+def test_two_jobs_encode_what_the_runs_then_read(
+    data_root, random_clip, tmp_path, runs_here, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CAUSALCLIP_CACHE", str(tmp_path / "cache"))

@@ -26,7 +26,7 @@ SHOTS = {"CausalShapes": -1}
 
 
 @pytest.fixture(scope="module")
-def lodo(make_cfg, all_digits, tmp_path_factory):
+def lodo(make_cfg, all_digits, few_shapes, tmp_path_factory):
     """Data set, backbone, options -> reading -> accuracy on each target; details of each run."""
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
@@ -41,7 +41,8 @@ def lodo(make_cfg, all_digits, tmp_path_factory):
         sources = [domain for domain in domains[dataset] if domain != target]
         options = ["MODEL.BACKBONE.NAME", backbone, "DATASET.NAME", dataset]
         options += ["DATASET.NUM_SHOTS", SHOTS.get(dataset, 24), "DATASET.SUBSAMPLE_CLASSES", "all"]
-        options += ["DATASET.ROOT", str(all_digits)]
+        root = few_shapes if dataset == "CausalShapes" else all_digits
+        options += ["DATASET.ROOT", str(root)]
         options += ["DATASET.SOURCE_DOMAINS", sources, "DATASET.TARGET_DOMAINS", [target], *more]
         set_random_seed(1)
         build_trainer(make_cfg("CLIP_ICM", folder, *options)).train()
