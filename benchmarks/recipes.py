@@ -2,6 +2,7 @@
 
     python benchmarks/recipes.py tuning [--methods CDC] [--worlds digits] [--photos DIR] [--jobs 2]
     python benchmarks/recipes.py test   [--photos DIR] [--jobs 2]
+    python benchmarks/recipes.py test --methods MaPLe --ensemble 4   # mean of four trainings
     python benchmarks/recipes.py tuning --table        # what recipes_tuning.csv holds, no run
     python benchmarks/recipes.py test --compare CDC MaPLe
 
@@ -19,7 +20,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tabulate import tabulate
 from causalclip.metrics import novelty_auroc
 from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
 from causalclip.records.results import RESULTS_FILE, Result
+from causalclip.report.fuse import fuse_runs
 from causalclip.report.seeds import signed_rank
 from causalclip.runs.executor import LocalPool
 from causalclip.runs.perform import perform
@@ -40,6 +42,7 @@ from causalclip.runs.recipes import CONFIGS, recipes_of
 
 HERE = Path(__file__).parent
 INSIDE = "in CLIP_ICM's subspace"
+PARTS = ("train_base", "test_new")
 FIGURES = ["base", "new", "HM", "ECE base", "ECE new", "AUROC"]
 
 
@@ -61,12 +64,17 @@ class Job:
     seed: int
     inside: bool = False
     """Whether it classifies inside the subspace that CLIP-ICM finds on the same images."""
+    start: int = 0
+    """Random start of the training, TRAIN.START."""
+    members: int = 1
+    """Trainings with other starts whose probabilities are averaged."""
 
     def folder(self, root: Path, part: str) -> Path:
         """Return the folder of a part's results."""
         short = [key.rsplit(".", 1)[-1] for key in self.settings[::2]]
         pairs = zip(short, self.settings[1::2], strict=True)
         name = ",".join(f"{key}={value.replace('/', '-')}" for key, value in pairs) or "recipe"
+        name += f",start{self.start}" * bool(self.start) + f",mean{self.members}" * self.ensemble
         method = f"{self.method}_inside" if self.inside else self.method
         return root / self.look / self.world / method / name / f"seed{self.seed}" / part
 
@@ -78,9 +86,13 @@ class Job:
         return f"TRAINER.{self.method}.PROJECTION", str(found / "projection.safetensors")
 
     def runs(self, root: Path, data: Path, photos: str) -> Iterator[Run]:
-        """Return the training and the test; `photos` is the folder of the photographs' CLIP."""
+        """Return each training and test; `photos` is the folder of the photographs' CLIP."""
+        if self.ensemble:
+            for member in self.trainings:
+                yield from member.runs(root, data, photos)
+            return
         trained = self.folder(root, "train_base")
-        for part, half in (("train_base", "base"), ("test_new", "new")):
+        for part, half in zip(PARTS, ("base", "new"), strict=True):
             tests = part == "test_new"
             folder = self.folder(root, part)
             flags = ["--eval-only", "--model-dir", str(trained)] if tests else []
@@ -96,13 +108,18 @@ class Job:
                 *extra_settings(self.method),
                 *self.settings,
                 *self.subspace(root),
+                *(("TRAIN.START", str(self.start)) if self.start else ()),
                 *("DATASET.NUM_SHOTS", "16", "DATASET.SUBSAMPLE_CLASSES", half),
             )
             yield Run("base2new", part, folder, arguments, trained if tests else None)
 
     def rows(self, root: Path) -> Iterator[dict[str, Any]]:
-        """Return the figures of each reading, per cent."""
-        folders = [self.folder(root, part) for part in ("train_base", "test_new")]
+        """Return the figures of each reading, per cent; write those of an ensemble first."""
+        folders = [self.folder(root, part) for part in PARTS]
+        for part, folder in zip(PARTS, folders, strict=True):
+            if self.ensemble:
+                members = [member.folder(root, part) for member in self.trainings]
+                fuse_runs(members, fusion="probabilities").write(folder)
         halves = [Result.read(folder / RESULTS_FILE) for folder in folders]
         answers = [Predictions.read(folder / PREDICTIONS_FILE) for folder in folders]
         for reading in ("", *(name for name in halves[0].variants if name in halves[1].variants)):
@@ -125,7 +142,19 @@ class Job:
     @property
     def named(self) -> str:
         """Return the candidate's settings as one text."""
+        if self.ensemble:
+            return f"mean of {self.members} trainings"
         return INSIDE if self.inside else " ".join(self.settings)
+
+    @property
+    def ensemble(self) -> bool:
+        """Return whether it averages several trainings."""
+        return self.members > 1
+
+    @property
+    def trainings(self) -> list[Job]:
+        """Return the members of an ensemble."""
+        return [replace(self, start=start, members=1) for start in range(self.members)]
 
 
 def recipe_file(method: str) -> Path:
@@ -262,6 +291,7 @@ def run(args: argparse.Namespace) -> int:
     data.mkdir(parents=True, exist_ok=True)
     seeds = args.seeds or facts["seeds"][args.look]
     jobs = jobs_of(args.look, worlds, args.methods or list(facts["candidates"]), seeds)
+    jobs = [replace(job, members=args.ensemble) for job in jobs]
     root = Path(args.output)
     planned = [run for job in jobs for run in job.runs(root, data, args.photos or "")]
     status = perform(planned, LocalPool(jobs=args.jobs))
@@ -312,6 +342,7 @@ def parser() -> argparse.ArgumentParser:
     add("--photos", help="folder that holds photos200/ and photos200_clip.pt")
     add("--data", default="data", help="where bundled data are drawn and photographs cut")
     add("--output", default="output/recipes", help="where the runs go")
+    add("--ensemble", type=int, default=1, metavar="M", help="average M trainings, other starts")
     add("--jobs", type=int, default=2, help="runs at a time")
     add("--table", action="store_true", help="run nothing, print what the CSV holds")
     add("--compare", nargs=2, metavar="METHOD", help="run nothing: paired differences of HM")
