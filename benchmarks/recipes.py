@@ -3,14 +3,15 @@
     python benchmarks/recipes.py tuning [--methods CDC] [--worlds digits] [--photos DIR] [--jobs 2]
     python benchmarks/recipes.py test   [--photos DIR] [--jobs 2]
     python benchmarks/recipes.py test --methods MaPLe --ensemble 4   # mean of four trainings
+    python benchmarks/recipes.py heldout --photos DIR [--jobs 2]
     python benchmarks/recipes.py tuning --table        # what recipes_tuning.csv holds, no run
     python benchmarks/recipes.py test --compare CDC MaPLe
 
-recipes.yaml has the worlds, the seeds of both looks, and the candidates. The tuning look never
-reads a test split (tuning_sets.py); the test look runs configs/trainers as they are. Each run is
-base-to-novel with 16 shots; a row of the CSV in this folder is one of them. --photos names a
-folder with photographs and their CLIP, which are not ours to give: without it, their worlds are
-left out.
+recipes.yaml has the worlds, the seeds of the looks, and the candidates. The tuning look never
+reads a test split (tuning_sets.py); the test look runs configs/trainers as they are, and so does
+the held-out look, in worlds where nothing was chosen. Each run is base-to-novel with 16 shots; a
+row of the CSV in this folder is one of them. --photos names a folder with photographs and their
+CLIP, which are not ours to give: without it, their worlds are left out.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def world_settings(world: str, look: str, method: str) -> list[str]:
     facts = described()["worlds"][world]
     name = ("Tuning" if look == "tuning" else "") + facts["dataset"]
     own = facts.get("methods", {}).get(method, [])
-    calibrated = ["TEST.CALIBRATION", "True"] if look == "test" else []
+    calibrated = [] if look == "tuning" else ["TEST.CALIBRATION", "True"]
     return [str(x) for x in ("DATASET.NAME", name, *facts["settings"], *own, *calibrated)]
 
 
@@ -210,23 +211,51 @@ def candidates(method: str) -> list[list[str]]:
 
 
 def make_photos(source: Path, data: Path) -> None:
-    """Write every fifth class of photos200 twice below `data`: square, and cut to 3:4.
+    """Write the worlds of photographs below `data`: of each, every fifth class of photos200.
 
-    Both with channels rotated (g, b, r), the second posterised to three bits too: a shift that was
-    fixed before any method was looked at.
+    The changes were fixed before any method was looked at.
     """
-    for folder in sorted(path for path in source.iterdir() if path.is_dir())[::5]:
-        for name in ("photos_square", "photos_portrait"):
+    folders = sorted(path for path in source.iterdir() if path.is_dir())
+    for name, (first, change) in PHOTOS.items():
+        for folder in folders[first::5]:
             (data / name / folder.name).mkdir(parents=True, exist_ok=True)
-        for file in sorted(folder.iterdir()):
-            red, green, blue = Image.open(file).convert("RGB").split()
-            square = Image.merge("RGB", (green, blue, red))
-            width, height = square.size
-            left = width // 8
-            portrait = square.crop((left, 0, left + 3 * width // 4, height))
-            square.save(data / "photos_square" / folder.name / f"{file.stem}.png")
-            portrait = ImageOps.posterize(portrait, 3)
-            portrait.save(data / "photos_portrait" / folder.name / f"{file.stem}.png")
+            for file in sorted(folder.iterdir()):
+                changed = change(Image.open(file).convert("RGB"))
+                changed.save(data / name / folder.name / f"{file.stem}.png")
+
+
+def square(image: Image.Image) -> Image.Image:
+    """Return the image with its channels rotated (g, b, r)."""
+    red, green, blue = image.split()
+    return Image.merge("RGB", (green, blue, red))
+
+
+def portrait(image: Image.Image) -> Image.Image:
+    """Return `square` of the image, cut to 3:4 and posterised to three bits."""
+    width, height = image.size
+    left = width // 8
+    return ImageOps.posterize(square(image).crop((left, 0, left + 3 * width // 4, height)), 3)
+
+
+def landscape(image: Image.Image) -> Image.Image:
+    """Return the image with its channels rotated (b, r, g), cut to 4:3."""
+    width, height = image.size
+    top = height // 8
+    return square(square(image)).crop((0, top, width, top + 3 * height // 4))
+
+
+def grey(image: Image.Image) -> Image.Image:
+    """Return the image without its colours."""
+    return ImageOps.grayscale(image).convert("RGB")
+
+
+PHOTOS = {
+    "photos_square": (0, square),
+    "photos_portrait": (0, portrait),
+    "photos_landscape": (2, landscape),
+    "photos_grey": (3, grey),
+}
+"""Of each world of photographs the first class and the change of an image."""
 
 
 # Tables
@@ -285,8 +314,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Do the runs of a look that are not done, and write their rows; return perform's status."""
     facts, data = described(), Path(args.data)
-    worlds = args.worlds or [name for name in facts["worlds"] if args.photos or not _photos(name)]
-    if args.photos and not (data / "photos_portrait").is_dir():
+    worlds = args.worlds or [
+        name for name in worlds_of(args.look) if args.photos or not _photos(name)
+    ]
+    if args.photos and not (data / list(PHOTOS)[-1]).is_dir():
         make_photos(Path(args.photos, "photos200"), data)
     data.mkdir(parents=True, exist_ok=True)
     seeds = args.seeds or facts["seeds"][args.look]
@@ -308,8 +339,15 @@ def keep(look: str, rows: pd.DataFrame) -> None:
     known.drop_duplicates(which, keep="last").to_csv(path, index=False)
 
 
+def worlds_of(look: str) -> list[str]:
+    """Return the worlds of a look."""
+    worlds = described()["worlds"]
+    heldout = [name for name, facts in worlds.items() if facts.get("look") == "heldout"]
+    return heldout if look == "heldout" else [name for name in worlds if name not in heldout]
+
+
 def _photos(world: str) -> bool:
-    return world.startswith("photos")
+    return world in PHOTOS
 
 
 def checked(args: argparse.Namespace) -> str:
@@ -319,6 +357,9 @@ def checked(args: argparse.Namespace) -> str:
     allowed = described()["seeds"][args.look]
     if foreign := sorted(set(args.seeds or ()) - set(allowed)):
         return f"--seeds of the {args.look} look must be of {allowed}, got {foreign[0]}"
+    looked = worlds_of(args.look)
+    if foreign := [name for name in args.worlds or () if name not in looked]:
+        return f"--worlds of the {args.look} look must be of {' '.join(looked)}, got {foreign[0]}"
     asked = [name for name in args.worlds or () if _photos(name)]
     if asked and not args.photos and not args.table:
         return f"{' '.join(asked)} need --photos, the folder of the photographs and their CLIP"
@@ -334,7 +375,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the options."""
     made = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     add = made.add_argument
-    add("look", choices=("tuning", "test"))
+    add("look", choices=list(described()["seeds"]))
     facts = described()
     add("--methods", nargs="+", choices=list(facts["candidates"]), help="default: all")
     add("--worlds", nargs="+", choices=list(facts["worlds"]), help="default: all that can be")
