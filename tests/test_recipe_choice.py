@@ -35,6 +35,14 @@ def looked():
     return recipes.read("test")
 
 
+def test_no_held_out_world_or_class_has_chosen(tuning, looked):
+    heldout = recipes.worlds_of("heldout")
+    assert set(recipes.read("heldout").world) == set(heldout)
+    assert not set(heldout) & (set(tuning.world) | set(looked.world))
+    first = {name: recipes.PHOTOS[name][0] for name in recipes.PHOTOS}
+    assert not {first[name] for name in heldout} & {first[n] for n in first if n not in heldout}
+
+
 def test_no_seed_of_the_tables_has_chosen(tuning, looked):
     assert set(tuning.seed) <= set(FACTS["seeds"]["tuning"])
     assert set(looked.seed) <= set(FACTS["seeds"]["test"])
