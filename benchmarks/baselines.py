@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 FOUR, SIXTEEN = "a photo of a", " ".join(["X"] * 16)
 # Four images a step as published for the deep prompts, more for the others.
-CASES = (
+AT_100 = (
     Case("CoOp", 100, FOUR, 8, 16),
     Case("KgCoOp", 100, FOUR, 8, 15),
     Case("ProGrad", 100, SIXTEEN, 8, 15),
@@ -61,10 +61,13 @@ CASES = (
     Case("MMRL", 100, FOUR, 4, 11),
     Case("MMRLpp", 100, FOUR, 4, 11),
     Case("MMA", 100, FOUR, 4, 11),
-    Case("CoOp", 1000, SIXTEEN, 32, 25),
-    Case("MaPLe", 1000, FOUR, 4, 15),
 )
-METHODS = tuple(dict.fromkeys(case.method for case in CASES))
+AT_1000 = {"CoOp": Case("CoOp", 1000, SIXTEEN, 32, 25), "CoCoOp": Case("CoCoOp", 1000, FOUR, 1, 15)}
+CASES = (
+    *AT_100,
+    *(AT_1000.get(case.method, case._replace(classes=1000, target=15)) for case in AT_100),
+)
+METHODS = tuple(case.method for case in AT_100)
 EVALUATED = (
     "CoOp",
     "KgCoOp",
