@@ -144,7 +144,7 @@ def choose_recipe(
         "tuned": recipes.tiny if small else tuned or asked,
     }.get(asked, asked)
     if not known:
-        raise UserError(f"{method} has no configurations: name one with --recipe FILE.yaml")
+        raise UserError(f"{method} has no configurations: name a FILE.yaml as its recipe")
     if name not in known:
         words = ["tiny", "published", *(["tuned"] if tuned else [])]
         known = [*words, *(other for other in known if other != "tiny")]
