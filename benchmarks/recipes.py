@@ -27,7 +27,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from PIL import Image, ImageOps
+from photographs import PHOTOS, make_photos
 from scipy.stats import hmean
 from tabulate import tabulate
 
@@ -75,7 +75,8 @@ class Job:
         short = [key.rsplit(".", 1)[-1] for key in self.settings[::2]]
         pairs = zip(short, self.settings[1::2], strict=True)
         name = ",".join(f"{key}={value.replace('/', '-')}" for key, value in pairs) or "recipe"
-        name += f",start{self.start}" * bool(self.start) + f",mean{self.members}" * self.ensemble
+        if self.start or self.members > 1:
+            name += f",start{self.start}" if self.start else f",mean{self.members}"
         method = f"{self.method}_inside" if self.inside else self.method
         return root / self.look / self.world / method / name / f"seed{self.seed}" / part
 
@@ -87,11 +88,7 @@ class Job:
         return f"TRAINER.{self.method}.PROJECTION", str(found / "projection.safetensors")
 
     def runs(self, root: Path, data: Path, photos: str) -> Iterator[Run]:
-        """Return each training and test; `photos` is the folder of the photographs' CLIP."""
-        if self.ensemble:
-            for member in self.trainings:
-                yield from member.runs(root, data, photos)
-            return
+        """Return the training and the test; `photos` is the folder of the photographs' CLIP."""
         trained = self.folder(root, "train_base")
         for part, half in zip(PARTS, ("base", "new"), strict=True):
             tests = part == "test_new"
@@ -117,8 +114,8 @@ class Job:
     def rows(self, root: Path) -> Iterator[dict[str, Any]]:
         """Return the figures of each reading, per cent; write those of an ensemble first."""
         folders = [self.folder(root, part) for part in PARTS]
-        for part, folder in zip(PARTS, folders, strict=True):
-            if self.ensemble:
+        if self.members > 1:
+            for part, folder in zip(PARTS, folders, strict=True):
                 members = [member.folder(root, part) for member in self.trainings]
                 fuse_runs(members, fusion="probabilities").write(folder)
         halves = [Result.read(folder / RESULTS_FILE) for folder in folders]
@@ -143,18 +140,13 @@ class Job:
     @property
     def named(self) -> str:
         """Return the candidate's settings as one text."""
-        if self.ensemble:
+        if self.members > 1:
             return f"mean of {self.members} trainings"
         return INSIDE if self.inside else " ".join(self.settings)
 
     @property
-    def ensemble(self) -> bool:
-        """Return whether it averages several trainings."""
-        return self.members > 1
-
-    @property
     def trainings(self) -> list[Job]:
-        """Return the members of an ensemble."""
+        """Return the trainings that are averaged; of one member the job itself."""
         return [replace(self, start=start, members=1) for start in range(self.members)]
 
 
@@ -205,57 +197,6 @@ def candidates(method: str) -> list[list[str]]:
     return [
         [str(x) for names, value in cell for name in names for x in (name, value)] for cell in cells
     ]
-
-
-# Photographs
-
-
-def make_photos(source: Path, data: Path) -> None:
-    """Write the worlds of photographs below `data`: of each, every fifth class of photos200.
-
-    The changes were fixed before any method was looked at.
-    """
-    folders = sorted(path for path in source.iterdir() if path.is_dir())
-    for name, (first, change) in PHOTOS.items():
-        for folder in folders[first::5]:
-            (data / name / folder.name).mkdir(parents=True, exist_ok=True)
-            for file in sorted(folder.iterdir()):
-                changed = change(Image.open(file).convert("RGB"))
-                changed.save(data / name / folder.name / f"{file.stem}.png")
-
-
-def square(image: Image.Image) -> Image.Image:
-    """Return the image with its channels rotated (g, b, r)."""
-    red, green, blue = image.split()
-    return Image.merge("RGB", (green, blue, red))
-
-
-def portrait(image: Image.Image) -> Image.Image:
-    """Return `square` of the image, cut to 3:4 and posterised to three bits."""
-    width, height = image.size
-    left = width // 8
-    return ImageOps.posterize(square(image).crop((left, 0, left + 3 * width // 4, height)), 3)
-
-
-def landscape(image: Image.Image) -> Image.Image:
-    """Return the image with its channels rotated (b, r, g), cut to 4:3."""
-    width, height = image.size
-    top = height // 8
-    return square(square(image)).crop((0, top, width, top + 3 * height // 4))
-
-
-def grey(image: Image.Image) -> Image.Image:
-    """Return the image without its colours."""
-    return ImageOps.grayscale(image).convert("RGB")
-
-
-PHOTOS = {
-    "photos_square": (0, square),
-    "photos_portrait": (0, portrait),
-    "photos_landscape": (2, landscape),
-    "photos_grey": (3, grey),
-}
-"""Of each world of photographs the first class and the change of an image."""
 
 
 # Tables
@@ -324,7 +265,8 @@ def run(args: argparse.Namespace) -> int:
     jobs = jobs_of(args.look, worlds, args.methods or list(facts["candidates"]), seeds)
     jobs = [replace(job, members=args.ensemble) for job in jobs]
     root = Path(args.output)
-    planned = [run for job in jobs for run in job.runs(root, data, args.photos or "")]
+    trainings = [training for job in jobs for training in job.trainings]
+    planned = [run for one in trainings for run in one.runs(root, data, args.photos or "")]
     status = perform(planned, LocalPool(jobs=args.jobs))
     if not status:
         keep(args.look, pd.DataFrame([row for job in jobs for row in job.rows(root)]).round(3))
