@@ -23,6 +23,8 @@ from causalclip.icm.projection import InvariantProjection
 from causalclip.records.predictions import Predictions
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+# One for all: a pickle holds its address, and Hypothesis needs the same bytes each time.
+TENSOR = torch.zeros(2)
 
 
 class Runs:
@@ -49,12 +51,11 @@ def hostile(marker: str) -> list[Runs]:
 
 def contents(value: object) -> list[object]:
     """Places for an object in what a file of weights may hold."""
-    tensor = torch.zeros(2)
     return [
         value,
         {"state_dict": {"a": value}, "epoch": 1},
-        {"state_dict": {"a": tensor}, "epoch": 1, "extra": [value]},
-        {"a": tensor, "b": value},
+        {"state_dict": {"a": TENSOR}, "epoch": 1, "extra": [value]},
+        {"a": TENSOR, "b": value},
     ]
 
 
