@@ -20,11 +20,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from causalclip.errors import UserError
 from causalclip.runs.configuration import planned_settings
 from causalclip.runs.plan import Run, plan
 from causalclip.runs.protocols import PROTOCOLS, Protocol
 from causalclip.runs.recipes import methods
-from causalclip.runs.request import PlanError, Request, check
+from causalclip.runs.request import Request, check
 
 IMAGE = 17.5e9  # multiply-adds of ViT-B/16's image tower, forward
 TOKEN = 12 * 12 * 512**2  # of a token in its text tower
@@ -155,7 +156,7 @@ def runs_of(protocol: Protocol) -> list[Run]:
         request = Request(protocol, (method,), protocol.datasets, ("1", "2", "3"))
         try:
             check(request)
-        except PlanError:  # it cannot name the classes
+        except UserError:  # it cannot name the classes
             continue
         for run in plan(request, lambda name: [f"d{n}" for n in range(DOMAINS[name])]):
             runs.setdefault(run.folder, run)

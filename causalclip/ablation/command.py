@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 
 from causalclip.ablation.tables import Ablation, Planner, Row, distinct
-from causalclip.errors import UserError, sentence, unknown
+from causalclip.errors import UserError, prints_errors, unknown
 from causalclip.runs import flags
 from causalclip.runs.executor import executor_of
 from causalclip.runs.perform import perform, with_data, with_own
 from causalclip.runs.progress import print_commands, print_plan
 from causalclip.runs.protocols import Protocol
-from causalclip.runs.request import PlanError, Request, check
+from causalclip.runs.request import Request, check
 
 ABLATIONS = {method: Ablation.of(method) for method in ("CDC", "CLIP_ICM")}
 
@@ -61,13 +60,13 @@ def request(args: argparse.Namespace) -> Request:
     """Return the request of the ablation's protocol for the method.
 
     Raises:
-        PlanError: an unknown method, data set, configuration, seed or number of images.
+        UserError: an unknown method, data set, configuration, seed or number of images.
     """
     if args.methods not in ABLATIONS:
-        raise PlanError(unknown("method of an ablation", args.methods, ABLATIONS))
+        raise UserError(unknown("method of an ablation", args.methods, ABLATIONS))
     for name in ("datasets", "shots"):
         if len(getattr(args, name)) > 1:
-            raise PlanError(
+            raise UserError(
                 f"an ablation takes one of --{name}, got {' '.join(getattr(args, name))}"
             )
     ablation = ABLATIONS[args.methods]
@@ -94,30 +93,27 @@ def chosen(args: argparse.Namespace) -> list[str]:
     """Return the tables that were asked for; all without a list.
 
     Raises:
-        PlanError: one that the method's ablation does not have.
+        UserError: one that the method's ablation does not have.
     """
     known = ABLATIONS[args.methods].tables
     for name in args.tables:
         if name not in known:
-            raise PlanError(unknown("table", name, known, of=args.methods))
+            raise UserError(unknown("table", name, known, of=args.methods))
     return list(dict.fromkeys(args.tables)) or list(known)
 
 
+@prints_errors("run ablation")
 def main(arguments: Sequence[str]) -> int:
     """Run an ablation; return 2 for what cannot be run, 1 where a run failed."""
-    try:
-        args = flags.parse(arguments, parser())
-        asked, names = request(args), chosen(args)
-        dry = args.dry_run or args.commands
-        asked = with_data(asked, args.data, dry=dry)
-        executor = executor_of(args)
-        executor.check()
-        planner, tables = Planner(asked, dry), ABLATIONS[args.methods].tables
-        reference = planner.reference()
-        rows = {name: planner.rows(tables[name], name, reference) for name in names}
-    except (UserError, ValueError) as error:
-        print(f"causalclip run ablation: {sentence(error)}", file=sys.stderr)
-        return 2
+    args = flags.parse(arguments, parser())
+    asked, names = request(args), chosen(args)
+    dry = args.dry_run or args.commands
+    asked = with_data(asked, args.data, dry=dry)
+    executor = executor_of(args)
+    executor.check()
+    planner, tables = Planner(asked, dry), ABLATIONS[args.methods].tables
+    reference = planner.reference()
+    rows = {name: planner.rows(tables[name], name, reference) for name in names}
     runs = distinct(row for rows_of_table in rows.values() for row in rows_of_table)
     if dry:
         (print_commands if args.commands else print_plan)(runs)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from causalclip.errors import UserError
+from causalclip.errors import UserError, prints_errors
 from causalclip.records.predictions import PREDICTIONS_FILE, Predictions
 from causalclip.records.results import RESULTS_FILE, Result
 
@@ -208,17 +208,14 @@ def lines(fused: Fused) -> str:
     return shown + "\n\n" + "\n".join(f"{name}: {value}" for name, value in facts.items())
 
 
+@prints_errors("fuse")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print and write the fusion; 2 for runs that cannot be fused."""
-    options = parser()
-    args = options.parse_args(argv)
-    try:
-        if args.output and (args.output / RESULTS_FILE).exists():
-            raise UserError(f"{args.output} holds a result: choose another --output, or remove it")
-        fused = fuse_runs(args.runs, fusion=args.fusion, discount=args.discount)
-        print(lines(fused))
-        if args.output:
-            print(f"\nResults: {fused.write(args.output)}")
-    except UserError as error:
-        options.exit(2, f"causalclip fuse: {error}\n")
+    args = parser().parse_args(argv)
+    if args.output and (args.output / RESULTS_FILE).exists():
+        raise UserError(f"{args.output} holds a result: choose another --output, or remove it")
+    fused = fuse_runs(args.runs, fusion=args.fusion, discount=args.discount)
+    print(lines(fused))
+    if args.output:
+        print(f"\nResults: {fused.write(args.output)}")
     return 0

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from causalclip.errors import sentence
+from causalclip.errors import prints_errors
 from causalclip.files.text import visible
 from causalclip.records.results import PROTOCOL_TITLES
 from causalclip.report.costs import with_costs
@@ -62,20 +62,16 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@prints_errors("summarize")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables; 2 if there is nothing to print."""
-    args = parser().parse_args(argv)
-    try:
-        problems: list[str] = []
-        runs, selected = _selected(args, problems)
-        tables = conformal_tables(runs) if args.conformal else _tables(args, selected)
-        tables = with_costs(tables, runs) if args.cost else tables
-        if not tables:
-            raise ValueError(f"no conformal sets below {args.root}: run with TEST.CONFORMAL 0.1")
-        written = write_curves(selected, args.plot) if args.plot else []
-    except (ValueError, OSError) as error:
-        print(f"causalclip summarize: {sentence(error)}", file=sys.stderr)
-        return 2
+    args, problems = parser().parse_args(argv), list[str]()
+    runs, selected = _selected(args, problems)
+    tables = conformal_tables(runs) if args.conformal else _tables(args, selected)
+    tables = with_costs(tables, runs) if args.cost else tables
+    if not tables:
+        raise ValueError(f"no conformal sets below {args.root}: run with TEST.CONFORMAL 0.1")
+    written = write_curves(selected, args.plot) if args.plot else []
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(format_tables(tables, args.format, "ci95" if args.ci95 else "sd", width))
     for problem in problems:

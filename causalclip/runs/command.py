@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from causalclip.errors import UserError, sentence, unknown
+from causalclip.errors import UserError, prints_errors, unknown
 from causalclip.records.identity import has_result
 from causalclip.records.results import RESULTS_FILE
 from causalclip.runs import flags
@@ -20,7 +20,7 @@ from causalclip.runs.plan import Run, recipe_notes
 from causalclip.runs.progress import print_commands, print_plan
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.recipes import methods
-from causalclip.runs.request import PlanError, Request, check
+from causalclip.runs.request import Request, check
 
 ABLATION = "ablation"
 """In place of a protocol: a command of its own, causalclip/ablation/."""
@@ -85,12 +85,12 @@ def request(args: argparse.Namespace) -> Request:
     """Return what the command line asks for.
 
     Raises:
-        PlanError: no such protocol, or no methods named.
+        UserError: no such protocol, or no methods named.
     """
     if args.protocol not in PROTOCOLS:
-        raise PlanError(unknown("protocol", args.protocol, [*PROTOCOLS, ABLATION]))
+        raise UserError(unknown("protocol", args.protocol, [*PROTOCOLS, ABLATION]))
     if not args.methods:
-        raise PlanError(f"--methods must name one or more of {' '.join(methods())}")
+        raise UserError(f"--methods must name one or more of {' '.join(methods())}")
     asked = request_of(args, PROTOCOLS[args.protocol])
     return replace(asked, output=args.output, load_epoch=args.load_epoch)
 
@@ -99,13 +99,13 @@ def grid(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
     """KEY VALUE pairs of every point of a grid; one empty point without a grid.
 
     Raises:
-        PlanError: something that is no KEY=V1,V2.
+        UserError: something that is no KEY=V1,V2.
     """
     axes = []
     for text in sweeps:
         key, _, values = text.partition("=")
         if not flags.KEY.fullmatch(key) or not values:
-            raise PlanError(f"--grid must be KEY=V1,V2, got {text}")
+            raise UserError(f"--grid must be KEY=V1,V2, got {text}")
         listed = re.split(r",(?![^\[(]*[\])])", values)  # not inside of brackets
         axes.append([(key, value) for value in listed])
     return [sum(point, ()) for point in itertools.product(*axes)]
@@ -138,17 +138,17 @@ def check_ensemble(asked: Request, starts: int) -> None:
     """Raise for an ensemble of methods without a random start.
 
     Raises:
-        PlanError: names the method, or the number.
+        UserError: names the method, or the number.
     """
     if starts < 1:
-        raise PlanError(f"--ensemble must be 1 or more, got {starts}")
+        raise UserError(f"--ensemble must be 1 or more, got {starts}")
     if starts == 1:
         return
     from causalclip.runs.configuration import trainer_class  # imports torch
 
     for method in asked.methods:
         if not hasattr(trainer_class(method), "optimizer"):
-            raise PlanError(
+            raise UserError(
                 f"--ensemble needs methods that learn from a random start, got {method}"
             )
 
@@ -171,34 +171,26 @@ def write_ensembles(ensembles: Mapping[Path, Sequence[Path]]) -> None:
         fuse_runs(members, fusion="probabilities").write(folder)
 
 
+@prints_errors("run")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a protocol; 2 for what cannot be run, 1 where a run failed."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        args = flags.parse(arguments, parser())
-        asked = request(args)
-        check(asked)
-        dry = args.dry_run or args.commands
-        asked = with_data(asked, args.data, dry=dry)
-        executor = executor_of(args)
-        check_ensemble(asked, args.ensemble)
-        runs, ensembles = sweep(asked, grid(args.grid), dry=dry, starts=args.ensemble)
-        if not dry:
-            executor.check()
-    except UserError as error:
-        print(f"causalclip run: {error}", file=sys.stderr)
-        return 2
+    args = flags.parse(sys.argv[1:] if arguments is None else arguments, parser())
+    asked = request(args)
+    check(asked)
+    dry = args.dry_run or args.commands
+    asked = with_data(asked, args.data, dry=dry)
+    executor = executor_of(args)
+    check_ensemble(asked, args.ensemble)
+    runs, ensembles = sweep(asked, grid(args.grid), dry=dry, starts=args.ensemble)
+    if not dry:
+        executor.check()
     if not args.commands:
         print(*recipe_notes(asked), sep="\n")
     if dry:
         (print_commands if args.commands else print_plan)(runs)
         return 0
     status = perform(runs, executor, args.show)
-    try:
-        write_ensembles(ensembles)
-    except (UserError, OSError) as error:
-        print(f"causalclip run: error: {sentence(error)}", file=sys.stderr)
-        return status or 1
+    write_ensembles(ensembles)
     if args.no_table or status > 1 or not any(has_result(run.folder) for run in runs):
         return status
     fused = [f"{method} x{args.ensemble}" for method in asked.methods if ensembles]

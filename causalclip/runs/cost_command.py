@@ -14,13 +14,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from causalclip.errors import UserError, sentence
+from causalclip.errors import UserError, prints_errors
 
 if TYPE_CHECKING:
     from causalclip.runs.cost import Cost
@@ -44,16 +43,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@prints_errors("cost")
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; return 2 for invalid input, with a message of one line."""
     args = parser().parse_args(argv)
-    try:
-        if args.batch < 1:
-            raise ValueError(f"--batch must be 1 or more, got {args.batch}")
-        rows, weights = _rows(args)
-    except (UserError, ValueError, OSError) as error:
-        print(f"causalclip cost: {sentence(error)}", file=sys.stderr)
-        return 2
+    if args.batch < 1:
+        raise UserError(f"--batch must be 1 or more, got {args.batch}")
+    rows, weights = _rows(args)
     print(f"{args.backbone}, weights {weights / 2**20:,.0f} MiB in fp32; batch {args.batch}\n")
     aligned = ("left", *["right"] * 6)
     print(tabulate(rows, COLUMNS, "github", colalign=aligned, disable_numparse=True))

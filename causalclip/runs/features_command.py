@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from causalclip.engine.cache_size import entries, feature_home, features_folder, limit_bytes, trim
-from causalclip.errors import UserError, prints_errors, sentence
+from causalclip.errors import UserError, prints_errors
 from causalclip.files.caches import cache_home
 from causalclip.runs import flags
 from causalclip.runs.executor import Executor, Task, executor_of, in_parallel
 from causalclip.runs.perform import domains_for, request_of, with_data
 from causalclip.runs.plan import Run, plan
 from causalclip.runs.protocols import PROTOCOLS
-from causalclip.runs.request import PlanError, Request, check
+from causalclip.runs.request import Request, check
 
 if TYPE_CHECKING:
     from causalclip.engine.feature_cache import Change, Chunks, Encoder
@@ -74,12 +74,12 @@ def request(args: argparse.Namespace) -> Request:
     """Return what the command line asks for, checked.
 
     Raises:
-        PlanError: a name that is not known, or a cache that is switched off.
+        UserError: a name that is not known, or a cache that is switched off.
     """
     if feature_home() is None:
-        raise PlanError("CAUSALCLIP_NO_CACHE is set: no feature would be kept")
+        raise UserError("CAUSALCLIP_NO_CACHE is set: no feature would be kept")
     if not args.datasets:
-        raise PlanError("--datasets must name one or more data sets")
+        raise UserError("--datasets must name one or more data sets")
     asked = request_of(args, PROTOCOLS[args.protocol])
     check(asked)
     return asked
@@ -146,13 +146,11 @@ def built(arguments: Sequence[str]) -> Any:
     """Return the trainer of a run's arguments.
 
     Raises:
-        PlanError: settings that it cannot be built with, or a package that is missing.
+        UserError: settings that it cannot be built with, or a package that is missing.
+        ValueError: data or files that cannot be used.
     """
     from causalclip.runs.configuration import configure  # imports torch
     from causalclip.runs.train import trainer_for
 
-    try:
-        with redirect_stdout(io.StringIO()):  # what a trainer says of itself
-            return trainer_for(configure(flags.parser().parse_args(arguments)))
-    except (UserError, ValueError) as error:
-        raise PlanError(sentence(error)) from error
+    with redirect_stdout(io.StringIO()):  # what a trainer says of itself
+        return trainer_for(configure(flags.parser().parse_args(arguments)))

@@ -23,7 +23,7 @@ from causalclip.runs.plan import Run, plan
 from causalclip.runs.progress import follow, print_summary
 from causalclip.runs.protocols import Protocol
 from causalclip.runs.recipes import names
-from causalclip.runs.request import PlanError, Request, check, wanted_parts
+from causalclip.runs.request import Request, check, wanted_parts
 from causalclip.runs.schedule import Schedule, Stop
 from causalclip.runs.state import data_of, refusal
 from causalclip.runs.worker import Outcome, Show
@@ -65,26 +65,23 @@ def with_own(request: Request, backbone: str, data: Path | None = None) -> Reque
         data: the folder of the registered data sets; None: $DATA, else data.
 
     Raises:
-        PlanError: no such data set or backbone, or one name for two data sets.
+        UserError: no such data set or backbone, or one name for two data sets.
+        ValueError, OSError: one that cannot be read.
     """
     words = dict.fromkeys(request.datasets)
     if request.protocol.transfers:
         words[request.source] = None
-    try:
-        sources = {word: source_of(word, data) for word in words}
-        named = named_backbone(backbone) if backbone else None
-    except (UserError, ValueError, OSError) as error:
-        raise PlanError(str(error)) from error
+    sources = {word: source_of(word, data) for word in words}
     own: dict[str, DataSource] = {}
     for source in sources.values():
         if source.path and own.setdefault(source.name, source).path != source.path:
             places = f"{own[source.name].path} and {source.path}"
-            raise PlanError(f"two data sets are called {source.name}: {places}; rename one")
+            raise UserError(f"two data sets are called {source.name}: {places}; rename one")
     return replace(
         request,
         datasets=tuple(dict.fromkeys(sources[word].name for word in request.datasets)),
         source=sources[request.source].name if request.source in sources else request.source,
-        backbone=named,
+        backbone=named_backbone(backbone) if backbone else None,
         own=own,
     )
 
@@ -113,13 +110,10 @@ def planned(request: Request, *, dry: bool = False) -> list[Run]:
     """Return the runs of a request, checked; `dry`: nothing will be run, no data need be there.
 
     Raises:
-        PlanError: what cannot be run, why, and what can.
+        UserError, ValueError, OSError: what cannot be run, why, and what can.
     """
     check(request)
-    try:
-        runs = plan(request, domains_for(request, None if dry else request.data))
-    except (ValueError, FileNotFoundError) as error:
-        raise PlanError(str(error)) from error
+    runs = plan(request, domains_for(request, None if dry else request.data))
     check_readable(runs)
     if not dry:
         check_backbone(request, runs)
@@ -142,7 +136,7 @@ def with_data(asked: Request, data: Path | None, *, dry: bool = False) -> Reques
     With `dry` nothing will be run, and no data need be there.
 
     Raises:
-        PlanError: it is not given, or no folder.
+        UserError: it is not given, or no folder.
     """
     source = (asked.source,) if asked.protocol.transfers else ()
     below = [name for name in (*source, *asked.datasets) if name not in asked.own]
@@ -152,14 +146,14 @@ def with_data(asked: Request, data: Path | None, *, dry: bool = False) -> Reques
     if dry:
         return replace(asked, data=folder)
     if given is None and not bundled:
-        raise PlanError("where are the data sets? Give --data FOLDER, or set DATA")
+        raise UserError("where are the data sets? Give --data FOLDER, or set DATA")
     if given is None and any(map(asked.is_bundled, (*below, *asked.own))):
         folder.mkdir(exist_ok=True)
     for own in asked.own.values():
         if not Path(own.settings["DATASET.ROOT"]).is_dir():
-            raise PlanError(f"{own.path}: DATASET.ROOT {own.settings['DATASET.ROOT']} is no folder")
+            raise UserError(f"{own.path}: DATASET.ROOT {own.settings['DATASET.ROOT']} is no folder")
     if below and not folder.is_dir():
-        raise PlanError(f"the folder of the data sets, {folder}, is not there")
+        raise UserError(f"the folder of the data sets, {folder}, is not there")
     return replace(asked, data=folder)
 
 
@@ -167,25 +161,21 @@ def check_readable(runs: Sequence[Run]) -> None:
     """Raise for a folder that does not say what it holds.
 
     Raises:
-        PlanError: names the file, and what is wrong with it.
+        UserError: names the file, and what is wrong with it.
     """
     for run in runs:
         try:
             read_run(run.folder)
         except ValueError as error:
-            raise PlanError(f"{error}; choose another --output, or delete its folder") from error
+            raise UserError(f"{error}; choose another --output, or delete its folder") from error
 
 
 def check_backbone(request: Request, runs: Sequence[Run]) -> None:
     """Raise for a file of the user's that cannot be loaded as a CLIP."""
-    if request.backbone is None or not Path(request.backbone.model).is_file():
-        return
-    from causalclip.runs.configuration import loadable  # imports torch
+    if request.backbone is not None and Path(request.backbone.model).is_file():
+        from causalclip.runs.configuration import loadable  # imports torch
 
-    try:
         loadable(runs[0].arguments)
-    except (UserError, ValueError, OSError) as error:
-        raise PlanError(str(error)) from error
 
 
 def check_trained(request: Request, runs: Sequence[Run]) -> None:
@@ -194,7 +184,7 @@ def check_trained(request: Request, runs: Sequence[Run]) -> None:
     for run in runs:
         if run.trained and run.trained not in folders and not has_result(run.trained):
             first = "base2new_train.sh" if request.protocol.name == "base2new" else "xd_train.sh"
-            raise PlanError(f"nothing trained in {run.trained}: run {first} first")
+            raise UserError(f"nothing trained in {run.trained}: run {first} first")
 
 
 def check_data(request: Request) -> None:
@@ -205,7 +195,7 @@ def check_data(request: Request) -> None:
     asked = [published[name] for name in (*source, *request.datasets) if name in published]
     missing = [facts.config for facts in asked if facts.find(request.data) is None]
     if missing:
-        raise PlanError(
+        raise UserError(
             f"not in DATA={request.data}: {' '.join(missing)}. Get them (causalclip data download "
             "NAME), or name those to run (--datasets, of a script DATASETS)"
         )
@@ -215,14 +205,11 @@ def check_free(runs: Sequence[Run]) -> None:
     """Raise where a folder holds a run of other settings or data: it is neither skipped nor lost.
 
     Raises:
-        PlanError: names the folders, and the settings with both values.
+        UserError: names the folders, and the settings with both values.
+        ValueError, OSError: wrong data, or data that cannot be read.
     """
-    try:
-        said = [text for run in runs if (text := refusal(run))]
-    except (ValueError, OSError) as error:
-        raise PlanError(str(error)) from error
-    if said:
-        raise PlanError("\n".join(said))
+    if said := [text for run in runs if (text := refusal(run))]:
+        raise UserError("\n".join(said))
 
 
 # Doing it

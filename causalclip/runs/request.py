@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from causalclip.runs.data_source import DataSource
 
 
-class PlanError(UserError):
-    """A request that cannot be run; the message says why, before any work."""
-
-
 @dataclass(frozen=True)
 class Request:
     """A request: a protocol, and lists whose product its parts are run for."""
@@ -114,39 +110,37 @@ def check(request: Request) -> None:
     """Raise for the first thing that cannot be run.
 
     Raises:
-        PlanError: an unknown method, data set or configuration, seeds and shots that cannot be, or
+        UserError: an unknown method, data set or configuration, seeds and shots that cannot be, or
             a method that cannot name the classes it would be tested on.
+        ValueError, OSError: a CLIP that cannot be read.
     """
     if len(request.settings) % 2:
-        raise PlanError(f"options must come as KEY VALUE pairs, got {' '.join(request.settings)}")
+        raise UserError(f"options must come as KEY VALUE pairs, got {' '.join(request.settings)}")
     for method in request.methods:
         _check_known("trainer", method, request.known_methods)
     for seed in request.seeds:
         if not re.fullmatch("[0-9]+", seed):
-            raise PlanError(f"SEED must be a number, got {seed}")
+            raise UserError(f"SEED must be a number, got {seed}")
     _check_shots(request)
     sources = (request.source,) if request.protocol.transfers else ()
     for dataset in (*sources, *request.datasets):
         _check_known("data set", dataset, [*names("datasets"), *request.own])
     _check_targets(request)
     for method in request.methods:
-        try:
-            request.recipe_for(method, request.learned_on[0], request.all_shots[0])
-        except (UserError, ValueError, OSError) as error:
-            raise PlanError(str(error)) from error
-        _check_classes(request, method)
+        choice = request.recipe_for(method, request.learned_on[0], request.all_shots[0])
+        _check_classes(request, method, choice.file)
 
 
 def _check_known(what: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        raise PlanError(unknown(what, name, known))
+        raise UserError(unknown(what, name, known))
 
 
 def _check_shots(request: Request) -> None:
     all_too = " or all" if request.protocol.domains else ""
     for shots in request.shots:
         if not re.fullmatch("[1-9][0-9]*", shots) and not (all_too and shots == ALL_IMAGES):
-            raise PlanError(
+            raise UserError(
                 f"SHOTS must be a positive number of images a class{all_too}, got {shots}"
             )
 
@@ -156,24 +150,21 @@ def _check_targets(request: Request) -> None:
     for dataset in request.datasets:
         if protocol.only and dataset not in protocol.datasets:
             known = ", ".join(protocol.datasets)
-            raise PlanError(f"{dataset} is no variant of ImageNet: {known}")
+            raise UserError(f"{dataset} is no variant of ImageNet: {known}")
         if protocol.transfers and dataset == request.source:
-            raise PlanError(f"{dataset} is the source itself: xd_train.sh has tested on it")
+            raise UserError(f"{dataset} is the source itself: xd_train.sh has tested on it")
 
 
-def _check_classes(request: Request, method: str) -> None:
+def _check_classes(request: Request, method: str, recipe: Path) -> None:
     """Raise for a method that would be tested on classes it cannot name."""
-    for part in wanted_parts(request):
-        strange = [d for d in request.datasets if not same_classes(request.source, d)]
-        if not part.other_classes or (request.protocol.transfers and not strange):
-            continue
-        choice = request.recipe_for(method, request.datasets[0], request.all_shots[0])
-        files = [choice.file]
-        if not knows_other_classes(method, files, settings_for(request, method)):
-            raise PlanError(
-                f"{method} cannot name the classes of {request.protocol.name} that it was not "
-                "trained on: choose a method whose classes are named by text"
-            )
+    others = any(part.other_classes for part in wanted_parts(request))
+    if request.protocol.transfers:
+        others &= not all(same_classes(request.source, name) for name in request.datasets)
+    if others and not knows_other_classes(method, [recipe], settings_for(request, method)):
+        raise UserError(
+            f"{method} cannot name the classes of {request.protocol.name} that it was not "
+            "trained on: choose a method whose classes are named by text"
+        )
 
 
 def knows_other_classes(method: str, files: Sequence[Path], pairs: Sequence[str]) -> bool:

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from causalclip.errors import unknown
+from causalclip.errors import INPUT_ERRORS, UserError, sentence, unknown
 from causalclip.runs.executor import LocalPool
 from causalclip.runs.perform import perform, planned, table, with_data, with_own
 from causalclip.runs.progress import print_commands
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.recipes import recipes_of
-from causalclip.runs.request import PlanError, Request
+from causalclip.runs.request import Request
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,17 @@ def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
     """Do what a script asks; 2 for what cannot be run, 1 where a run failed.
 
     The arguments are the script's name without .sh and its own, the environment holds the variables
-    that its help lists. A PlanError is printed, as an error of usage.
+    that its help lists.
     """
     name, *words = arguments
     script, given = SCRIPTS[name], {key: value for key, value in environment.items() if value}
     try:
         if len(words) < len(script.required):
             usage = f"usage: bash scripts/{name}.sh {script.arguments}"
-            raise PlanError(f"{usage} (--help explains)")
+            raise UserError(f"{usage} (--help explains)")
         return _run_script(name, words, given)
-    except PlanError as error:
-        print(f"{name}.sh: {error}", file=sys.stderr)
+    except INPUT_ERRORS as error:
+        print(f"{name}.sh: {sentence(error)}", file=sys.stderr)
         return 2
 
 
@@ -110,7 +110,7 @@ def _reproduced(words: Sequence[str], given: Mapping[str, str]) -> Request:
     """Return the request of every run of a protocol for one method."""
     method, name, *settings = words
     if name not in PROTOCOLS:
-        raise PlanError(unknown("protocol", name, PROTOCOLS))
+        raise UserError(unknown("protocol", name, PROTOCOLS))
     protocol = PROTOCOLS[name]
     return Request(
         protocol,
@@ -123,7 +123,7 @@ def _reproduced(words: Sequence[str], given: Mapping[str, str]) -> Request:
 
 def _seeds(text: str) -> tuple[str, ...]:
     if not re.fullmatch(r" *[0-9]+( +[0-9]+)* *", text):
-        raise PlanError(f"SEEDS must be numbers, got {text} (KEY VALUE pairs come after them)")
+        raise UserError(f"SEEDS must be numbers, got {text} (KEY VALUE pairs come after them)")
     return tuple(text.split())
 
 

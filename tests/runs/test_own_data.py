@@ -17,7 +17,7 @@ from causalclip.runs.perform import planned, with_own
 from causalclip.runs.plan import recipe_notes
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.recipes import CONFIGS, choose_recipe, methods, names
-from causalclip.runs.request import PlanError, Request
+from causalclip.runs.request import Request
 from causalclip.runs.train import main as train
 from causalclip.settings.check import flatten
 
@@ -115,7 +115,7 @@ def test_folders_and_settings_are_those_of_the_own_set(here, random_clip):
 def test_domains_of_folders_and_tables_are_left_out_in_turn(here, random_clip):
     runs = planned(asked("lodo", "domains", "pets.csv", backbone=random_clip))
     assert [run.folder.parts[-4] for run in runs] == ["ink", "oil", "a", "b"]
-    with pytest.raises(PlanError, match="ImageFolder has no domains"):
+    with pytest.raises(ValueError, match="ImageFolder has no domains"):
         planned(asked("lodo", "photos", backbone=random_clip))
 
 

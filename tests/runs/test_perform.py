@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from causalclip import cli
+from causalclip.errors import UserError
 from causalclip.records.identity import Identity, write_run
 from causalclip.records.results import Result
 from causalclip.runs import command, perform, progress
@@ -20,7 +21,7 @@ from causalclip.runs.executor import LocalPool
 from causalclip.runs.flags import parse
 from causalclip.runs.plan import plan
 from causalclip.runs.protocols import PROTOCOLS
-from causalclip.runs.request import PlanError, Request
+from causalclip.runs.request import Request
 from causalclip.runs.worker import Outcome
 
 
@@ -149,7 +150,7 @@ def test_commas_in_brackets_divide_no_values():
     ],
 )
 def test_a_grid_of_nothing_is_refused(text, said):
-    with pytest.raises(PlanError, match=said):
+    with pytest.raises(UserError, match=said):
         command.grid([text])
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from causalclip.errors import UserError
 from causalclip.runs.perform import with_own
 from causalclip.runs.plan import plan
 from causalclip.runs.protocols import PROTOCOLS
-from causalclip.runs.request import PlanError, Request, check
+from causalclip.runs.request import Request, check
 
 LODO = Request(PROTOCOLS["lodo"], methods=("CoOp",), datasets=("causal_shapes",))
 
@@ -64,7 +65,7 @@ def test_a_value_may_name_the_domain_that_is_left_out_and_the_seed():
 def test_a_linear_probe_of_imagenet_is_tested_on_the_variants_with_its_classes():
     request = Request(PROTOCOLS["dg"], ("LinearProbe",), ("imagenetv2", "imagenet_sketch"))
     check(request)
-    with pytest.raises(PlanError, match="LinearProbe cannot name the classes of dg"):
+    with pytest.raises(UserError, match="LinearProbe cannot name the classes of dg"):
         check(replace(request, datasets=("imagenetv2", "imagenet_a")))
 
 
@@ -72,7 +73,7 @@ def test_a_recipe_of_ones_own_with_a_context_for_each_class_is_refused_for_other
     mine = tmp_path / "mine.yaml"
     mine.write_text("TRAINER:\n  COOP:\n    CSC: True\n")
     request = Request(PROTOCOLS["base2new"], ("CoOp",), ("dtd",), recipe=str(mine))
-    with pytest.raises(PlanError, match="CoOp cannot name the classes"):
+    with pytest.raises(UserError, match="CoOp cannot name the classes"):
         check(request)
     check(replace(request, parts=("train_base",)))
 
@@ -83,9 +84,9 @@ def test_an_unknown_name_comes_with_the_nearest():
         ({"datasets": ("handwriten",)}, "did you mean handwritten_digits"),
         ({"recipe": "tinny"}, "unknown recipe tinny of CoOp; known: tiny published .*mean tiny"),
     ):
-        with pytest.raises(PlanError, match=said):
+        with pytest.raises(UserError, match=said):
             check(with_own(replace(LODO, **field), ""))
-    with pytest.raises(PlanError, match=r"did you mean vit_b32.*; or a file"):
+    with pytest.raises(UserError, match=r"did you mean vit_b32.*; or a file"):
         with_own(LODO, "vitb32")
 
 

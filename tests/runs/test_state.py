@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from causalclip.errors import UserError
 from causalclip.records.identity import Identity, model_digest, write_run
 from causalclip.runs import perform, state
 from causalclip.runs.configuration import planned_settings
 from causalclip.runs.plan import Run, plan
 from causalclip.runs.protocols import PROTOCOLS
-from causalclip.runs.request import PlanError, Request
+from causalclip.runs.request import Request
 from causalclip.runs.state import State, data_of, state_of
 
 
@@ -73,7 +74,7 @@ def test_a_folder_with_other_settings_is_neither_skipped_nor_overwritten(pair):
     train, _ = pair
     leave(train, **{"OPTIM.MAX_EPOCH": 99})
     assert "holds another run" in state_of(train)
-    with pytest.raises(PlanError, match=r"holds another run: OPTIM.MAX_EPOCH is 99 there, \d+ he"):
+    with pytest.raises(UserError, match=r"holds another run: OPTIM.MAX_EPOCH is 99 there, \d+ he"):
         perform.check_free(pair)
 
 
@@ -106,7 +107,7 @@ def test_a_finished_run_on_data_that_have_changed_is_refused_by_name(on_pictures
     run = on_pictures()
     assert "holds a run on other" in state_of(run)
     said = f"{run.folder} holds a run on other data: the images or labels of test in"
-    with pytest.raises(PlanError, match=said):
+    with pytest.raises(UserError, match=said):
         perform.check_free([run])
 
 
@@ -148,5 +149,5 @@ def test_a_damaged_run_file_is_named_and_a_plan_stops_at_it(content, pair):
     (train.folder / "run.json").write_text(content)
     with pytest.raises(ValueError, match=r"run\.json"):
         state_of(train)
-    with pytest.raises(PlanError, match=r"run\.json.*choose another --output"):
+    with pytest.raises(UserError, match=r"run\.json.*choose another --output"):
         perform.check_readable([train])

@@ -70,7 +70,7 @@ def test_a_method_without_configurations_needs_one(folder, monkeypatch, capsys):
     words = ["run", "base2new", "--import", "my_method", "--methods", "MyMethod"]
     assert cli.main([*words, "--datasets", "handwritten_digits"]) == 2
     assert capsys.readouterr().err == (
-        "causalclip run: MyMethod has no configurations: name a FILE.yaml as its recipe\n"
+        "causalclip run: error: MyMethod has no configurations: name a FILE.yaml as its recipe\n"
     )
 
 
