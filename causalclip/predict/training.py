@@ -20,7 +20,7 @@ from causalclip.errors import UserError
 from causalclip.files.text import end_log
 from causalclip.predict.predictor import Predictor
 from causalclip.runs import train as runs_train
-from causalclip.runs.backbones import start_of
+from causalclip.runs.backbones import named_backbone, start_of
 from causalclip.runs.configuration import cfg_from, check_names, trainer_class
 from causalclip.runs.data_source import resolve_data
 
@@ -79,10 +79,10 @@ def train(
         Path(source.settings["DATASET.ROOT"]).mkdir(parents=True, exist_ok=True)
     number = "all" if shots is None else str(shots)
     cell = ("fewshot", source.name, number)
-    start = start_of(method, recipe, backbone, cell, bundled=is_bundled)
-    folder = Path(
-        output or f"output/{source.name}/{method}/{start.recipe}_{number}shots/seed{seed}"
-    )
+    named = named_backbone(backbone) if backbone else None
+    start = start_of(method, recipe, named, cell, bundled=is_bundled)
+    name = f"{start.recipe.name}_{number}shots"
+    folder = Path(output or f"output/{source.name}/{method}/{name}/seed{seed}")
     pairs = {
         **source.settings,
         **({"DATASET.TITLE": source.name} if source.path else {}),
@@ -94,7 +94,7 @@ def train(
         **(settings or {}),
     }
     cfg = cfg_from(start.files, pairs)
-    cfg.CONFIG_NAME = start.recipe
+    cfg.CONFIG_NAME = start.recipe.name
     cfg.freeze()
     check_names(cfg)
     with generators_kept(), _shown(f"{method} on {source.name}", verbose=verbose):

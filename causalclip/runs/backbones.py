@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from causalclip.errors import UserError, unknown
-from causalclip.runs.recipes import CONFIGS, choose_recipe, names
+from causalclip.runs.recipes import CONFIGS, RecipeChoice, choose_recipe, names
 from causalclip.settings.check import flatten
-from causalclip.settings.table import Setting
 
 NAME = "MODEL.BACKBONE.NAME"
 
@@ -27,16 +26,6 @@ class NamedBackbone:
     """As `causalclip.load_clip` takes it."""
     file: Path | None = None
     """The configuration that was named."""
-
-    @property
-    def packaged(self) -> bool:
-        """Whether it is a configuration of configs/backbones/, to which all recipes fit."""
-        return self.file is not None and self.file.parent == CONFIGS / "backbones"
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The settings of its configuration by dotted key."""
-        return {} if self.file is None else _settings(self.file)
 
 
 def named_backbone(word: str) -> NamedBackbone:
@@ -90,29 +79,29 @@ def _settings(file: Path) -> dict[str, Any]:
     return dict(flatten(read_config(file)))
 
 
-def fitting_pairs(
-    backbone: NamedBackbone, recipe: Mapping[str, Any], rows: Iterable[tuple[str, Setting]]
-) -> dict[str, Any]:
-    """Return the settings by which a recipe fits a backbone: image size, and depths.
+def fitted(backbone: NamedBackbone, method: str, recipe: Path) -> dict[str, Any]:
+    """Return the settings by which a method's recipe fits a backbone: image size, and depths.
 
     A depth is kept; in a tower of fewer blocks than the recipe's CLIP it shrinks in proportion.
-    Nothing is changed for a configuration of configs/backbones/. `recipe` holds all settings, by
-    key, `rows` those of the method.
+    Nothing is changed for a configuration of configs/backbones/, to which all recipes fit.
     """
-    if backbone.packaged:
+    if backbone.file is not None and backbone.file.parent == CONFIGS / "backbones":
         return {}
-    from causalclip.clip.shape import VIT_B16, shape_of
+    from causalclip.clip.shape import VIT_B16, shape_of  # imports torch
+    from causalclip.runs.configuration import cfg_from, trainer_class
 
+    kind, values = trainer_class(method), dict(flatten(cfg_from([recipe], ())))
     shape = shape_of(backbone.model)
-    written_for = shape_of(recipe[NAME]) if recipe[NAME] else VIT_B16  # as the defaults
+    written_for = shape_of(values[NAME]) if values[NAME] else VIT_B16  # as the defaults
     size = (shape.image_size, shape.image_size)
     pairs: dict[str, Any] = {NAME: backbone.model, "INPUT.SIZE": size}
-    for key, row in rows:
+    for name, row in getattr(kind, "settings_table", {}).items():
         if row.blocks:
+            key = f"TRAINER.{kind.config_node}.{name}"
             ratio = min(1, shape.blocks(row.blocks) / written_for.blocks(row.blocks))
-            pairs[key] = _reduced(recipe[key], ratio)
-    own = backbone.settings
-    return {k: v for k, v in pairs.items() if k not in own and str(v) != str(recipe[k])}
+            pairs[key] = _reduced(values[key], ratio)
+    own = {} if backbone.file is None else _settings(backbone.file)
+    return {k: v for k, v in pairs.items() if k not in own and str(v) != str(values[k])}
 
 
 def _reduced(depth: Any, ratio: float) -> Any:
@@ -121,48 +110,34 @@ def _reduced(depth: Any, ratio: float) -> Any:
     return max(min(depth, 1), round(depth * ratio))
 
 
-def fitted(backbone: NamedBackbone, method: str, files: Sequence[Path]) -> dict[str, Any]:
-    """Return the settings by which a method's recipe fits a backbone; see `fitting_pairs`."""
-    from causalclip.runs.configuration import cfg_from, trainer_class  # imports torch
-
-    kind = trainer_class(method)
-    node = getattr(kind, "config_node", "")
-    rows = getattr(kind, "settings_table", {})
-    recipe = dict(flatten(cfg_from(files, ())))
-    return fitting_pairs(
-        backbone, recipe, [(f"TRAINER.{node}.{key}", row) for key, row in rows.items()]
-    )
-
-
 @dataclass(frozen=True)
 class Start:
     """The configuration that a training of one method starts from."""
 
-    recipe: str
-    """Its name."""
-    backbone: str
-    """The name of a CLIP in place of the recipe's; empty: the recipe's."""
+    recipe: RecipeChoice
     files: tuple[Path, ...]
-    """Of the recipe and of the backbone."""
+    """Configurations of the recipe and the backbone, in the order in which they override."""
     fitting: Mapping[str, Any]
     """Settings by which the recipe fits the backbone."""
 
 
 def start_of(
-    method: str, recipe: str, backbone: str, published_for: tuple[str, str, str], *, bundled: bool
+    method: str,
+    recipe: str,
+    backbone: NamedBackbone | None,
+    published_for: tuple[str, str, str],
+    *,
+    bundled: bool = False,
 ) -> Start:
-    """Return what a user's words for a recipe and a backbone stand for.
+    """Return what a training with a recipe and a backbone in place of the recipe's starts from.
 
-    Arguments and errors are those of `choose_recipe` and `named_backbone`; empty words take those
-    that suit the data.
+    Arguments and errors are those of `choose_recipe`.
     """
-    named = named_backbone(backbone) if backbone else None
-    model = named.model if named else ""
+    model = backbone.model if backbone else ""
     choice = choose_recipe(method, recipe, published_for, model=model, bundled=bundled)
-    files = (choice.file,)
-    own = (named.file,) if named and named.file else ()
-    fitting = fitted(named, method, files) if named else {}
-    return Start(choice.name, named.name if named else "", (*files, *own), fitting)
+    own = (backbone.file,) if backbone and backbone.file else ()
+    fitting = fitted(backbone, method, choice.file) if backbone else {}
+    return Start(choice, (choice.file, *own), fitting)
 
 
 def words_of(pairs: Mapping[str, Any]) -> tuple[str, ...]:

@@ -19,9 +19,8 @@ from causalclip.clip.backbone import load_clip
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.openai_clip import CLIP, CLIPModel
 from causalclip.engine.frozen_clip import FrozenCLIP
-from causalclip.runs.backbones import fitted, named_backbone, words_of
+from causalclip.runs.backbones import NAME, named_backbone, start_of, words_of
 from causalclip.runs.configuration import cfg_from, trainer_class
-from causalclip.runs.recipes import choose_recipe
 
 # isort: split
 from causalclip.engine.prompt_trainer import PromptTrainer  # after the plug-in, as all of Dassl
@@ -167,11 +166,10 @@ def trainer_without_weights(
     if not 2 <= classes <= len(CLASSNAMES):
         raise ValueError(f"classes must be 2 to {len(CLASSNAMES):,}, ImageNet's, got {classes:,}")
     kind, named = trainer_class(method), named_backbone(backbone)
-    chosen = choose_recipe(method, recipe, ("fewshot", "imagenet", "16"), model=named.model)
-    files = [file for file in (chosen.file, named.file) if file]
+    start = start_of(method, recipe, named, ("fewshot", "imagenet", "16"))
     given = {"TRAINER.NAME": method, "USE_CUDA": False, f"TRAINER.{kind.config_node}.PREC": "fp32"}
-    given |= {"MODEL.BACKBONE.NAME": named.model, **fitted(named, method, files)}
-    cfg = cfg_from(files, [*words_of(given), *pairs])
+    given |= {NAME: named.model, **start.fitting}
+    cfg = cfg_from(start.files, [*words_of(given), *pairs])
     fake: Any = type(method, (WithoutWeights, kind), {})
     return fake(cfg, classnames=CLASSNAMES[:classes])
 

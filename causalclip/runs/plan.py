@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from causalclip.data.catalogue import BUNDLED
 from causalclip.records.identity import counted_value
-from causalclip.runs.backbones import NamedBackbone, fitted, words_of
+from causalclip.runs.backbones import NAME, words_of
 from causalclip.runs.protocols import ALL_IMAGES, Part
 from causalclip.runs.recipes import CONFIGS, Recipes, recipes_of
 from causalclip.runs.request import Request, settings_for, wanted_parts
@@ -107,15 +107,15 @@ def cells(request: Request, domains: Callable[[str], Sequence[str]]) -> Iterator
 def _cell(request: Request, method: str, dataset: str, seed: str, shots: str) -> Cell:
     from causalclip.runs.configuration import cfg_from  # imports torch
 
-    protocol, recipes, backbone = request.protocol, recipes_of(method), request.backbone
+    protocol, recipes = request.protocol, recipes_of(method)
     learned_on = request.source if protocol.transfers else dataset
-    choice = request.recipe_for(method, learned_on, shots)
-    files = (choice.file, *([backbone.file] if backbone and backbone.file else []))
-    extra = recipes.extra_settings(protocol.name, learned_on, shots, choice.name)
-    pairs = (*_fitting(backbone, method, choice.file), *extra)
-    cell = Cell(method, dataset, seed, shots, choice.name, files, pairs, request.source)
+    start = request.start_of(method, learned_on, shots)
+    recipe = start.recipe.name
+    extra = recipes.extra_settings(protocol.name, learned_on, shots, recipe)
+    pairs = (*words_of(start.fitting), *extra)
+    cell = Cell(method, dataset, seed, shots, recipe, start.files, pairs, request.source)
     data = data_file(request, dataset)
-    known = dict(flatten(cfg_from([*([data] if data else []), *files], pairs)))
+    known = dict(flatten(cfg_from([*([data] if data else []), *start.files], pairs)))
     given = settings_for(request, method)
     if protocol.name == "fewshot" and recipes.fewshot_folder:
         cell = replace(cell, context=_fewshot_folder(recipes, method, given, known))
@@ -195,25 +195,17 @@ def _model(request: Request, trained: Path | None) -> list[str]:
     return ["--eval-only", "--model-dir", str(trained), *epoch]
 
 
-def _fitting(backbone: NamedBackbone | None, method: str, recipe: Path) -> tuple[str, ...]:
-    """Return the KEY VALUE pairs by which a recipe fits a backbone that it was not written for."""
-    if backbone is None or backbone.packaged:
-        return ()
-    return words_of(fitted(backbone, method, [recipe]))
-
-
 def recipe_notes(request: Request) -> list[str]:
     """Return which recipe each method takes and why, a line each."""
     lines = []
     for method in request.methods:
         for dataset in request.learned_on:
             for shots in request.all_shots:
-                choice = request.recipe_for(method, dataset, shots)
-                pairs = _fitting(request.backbone, method, choice.file)
-                named = {"MODEL.BACKBONE.NAME", request.backbone and request.backbone.model}
-                kept = " ".join(word for word in pairs if word not in named)
-                changed = f"; changed to fit it: {kept}" if kept else ""
-                lines.append(f"recipe of {method}: {choice.name}, {choice.reason}{changed}")
+                start = request.start_of(method, dataset, shots)
+                changed = {key: value for key, value in start.fitting.items() if key != NAME}
+                kept = f"; changed to fit it: {' '.join(words_of(changed))}" if changed else ""
+                recipe = start.recipe
+                lines.append(f"recipe of {method}: {recipe.name}, {recipe.reason}{kept}")
     return list(dict.fromkeys(lines))
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from causalclip.data.catalogue import BUNDLED_NAMES
 from causalclip.errors import UserError, unknown
-from causalclip.runs.backbones import NamedBackbone
+from causalclip.runs.backbones import NamedBackbone, Start, start_of
 from causalclip.runs.protocols import ALL_IMAGES, Part, Protocol, same_classes
-from causalclip.runs.recipes import BUNDLED_DATA, RecipeChoice, choose_recipe, methods, names
+from causalclip.runs.recipes import BUNDLED_DATA, methods, names
 
 if TYPE_CHECKING:
     from causalclip.runs.data_source import DataSource
@@ -79,12 +79,11 @@ class Request:
             return self.own[dataset].settings["DATASET.NAME"] in BUNDLED_NAMES
         return dataset.startswith(BUNDLED_DATA)
 
-    def recipe_for(self, method: str, dataset: str, shots: str) -> RecipeChoice:
-        """Return the recipe of a method that learns on a data set; raise as `choose_recipe`."""
-        model = self.backbone.model if self.backbone else ""
+    def start_of(self, method: str, dataset: str, shots: str) -> Start:
+        """Return what a training on a data set starts from; raise as `choose_recipe`."""
         cell = (self.recipe_of or self.protocol.name, dataset, shots)
         bundled = self.is_bundled(dataset)
-        return choose_recipe(method, self.recipe, cell, model=model, bundled=bundled)
+        return start_of(method, self.recipe, self.backbone, cell, bundled=bundled)
 
 
 def wanted_parts(request: Request) -> list[Part]:
@@ -127,8 +126,8 @@ def check(request: Request) -> None:
         _check_known("data set", dataset, [*names("datasets"), *request.own])
     _check_targets(request)
     for method in request.methods:
-        choice = request.recipe_for(method, request.learned_on[0], request.all_shots[0])
-        _check_classes(request, method, choice.file)
+        start = request.start_of(method, request.learned_on[0], request.all_shots[0])
+        _check_classes(request, method, start.recipe.file)
 
 
 def _check_known(what: str, name: str, known: Sequence[str]) -> None:

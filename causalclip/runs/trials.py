@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import optuna
     from yacs.config import CfgNode
 
+    from causalclip.runs.backbones import Start
     from causalclip.runs.data_source import DataSource
 
 LEAST_VALIDATION = 10
@@ -28,12 +29,7 @@ class Search:
     """A search; trials in other processes receive it."""
 
     method: str
-    recipe: str
-    """Name of the recipe that it starts from."""
-    files: tuple[Path, ...]
-    """Configurations of the recipe and the backbone."""
-    fitting: Mapping[str, Any]
-    """Settings by which the recipe fits the backbone."""
+    start: Start
     protocol: str
     """fewshot, or base2new, where half of the base classes stands for the new ones."""
     sources: tuple[DataSource, ...]
@@ -57,7 +53,7 @@ class Search:
         pairs = {
             "TRAINER.NAME": self.method,
             **source.settings,
-            **self.fitting,
+            **self.start.fitting,
             **(chosen or {}),
             **self.pairs,
             "DATASET.SUBSAMPLE_CLASSES": part,
@@ -66,7 +62,7 @@ class Search:
             "TEST.SPLIT": "val",
             "TRAIN.LOGGERS": [],
         }
-        cfg = cfg_from(self.files, pairs)
+        cfg = cfg_from(self.start.files, pairs)
         cfg.freeze()
         check_names(cfg)
         return cfg

@@ -19,7 +19,7 @@ from causalclip.errors import UserError, prints_errors
 from causalclip.files.atomic import replacing
 from causalclip.records.searches import SearchRecord, Trial, write_search
 from causalclip.runs import flags
-from causalclip.runs.backbones import start_of
+from causalclip.runs.backbones import named_backbone, start_of
 from causalclip.runs.executor import Executor, executor_of, in_parallel
 from causalclip.runs.trials import Search, begin, ended, perform_trial, points, space_of
 
@@ -81,16 +81,15 @@ def search_of(args: argparse.Namespace) -> Search:
     if bundled:
         Path(sources[0].settings["DATASET.ROOT"]).mkdir(parents=True, exist_ok=True)
     cell = (args.protocol, sources[0].name, args.shots)
-    start = start_of(args.method, args.recipe, args.backbone, cell, bundled=bundled)
+    backbone = named_backbone(args.backbone) if args.backbone else None
+    start = start_of(args.method, args.recipe, backbone, cell, bundled=bundled)
     words = zip(args.settings[::2], args.settings[1::2], strict=True)
     pairs = {"DATASET.NUM_SHOTS": -1 if args.shots == "all" else args.shots, **dict(words)}
     names = "+".join(source.name for source in sources)
-    where = Path(start.backbone, args.method, names)
+    where = Path(backbone.name if backbone else "", args.method, names)
     search = Search(
         args.method,
-        start.recipe,
-        start.files,
-        start.fitting,
+        start,
         args.protocol,
         tuple(sources),
         tuple(args.seeds),
@@ -146,9 +145,11 @@ def write_recipe(search: Search, study: optuna.Study, command: str) -> Path:
 
     best, request = study.best_trial, study.user_attrs["request"]
     cfg = dict(flatten(search.cfg(search.sources[0], chosen=best.user_attrs["settings"])))
-    changed = [*search.fitting, *best.user_attrs["settings"], *search.pairs]
+    changed = [*search.start.fitting, *best.user_attrs["settings"], *search.pairs]
     content: dict[str, Any] = {}
-    for key in [key for file in search.files for key, _ in flatten(read_config(file))] + changed:
+    for key in [
+        key for file in search.start.files for key, _ in flatten(read_config(file))
+    ] + changed:
         *parents, last = key.split(".")
         node = content
         for name in parents if parents[:1] != ["DATASET"] else ():
@@ -159,7 +160,7 @@ def write_recipe(search: Search, study: optuna.Study, command: str) -> Path:
     figure = "validation accuracy" if search.protocol == "fewshot" else "HM of held-out classes"
     header = [
         f"{search.method}, chosen on training and validation images alone. Command: {command}",
-        f"Recipe it started from: {search.recipe}",
+        f"Recipe it started from: {search.start.recipe.name}",
         f"Seeds: {' '.join(map(str, search.seeds))}. Images (sha256):",
         *(
             f"  {name}: train {digest['train'][:16]}, val {digest['val'][:16]}"
@@ -194,7 +195,7 @@ def record_of(search: Search, study: optuna.Study, command: str, path: Path) -> 
         method=search.method,
         protocol=search.protocol,
         command=command,
-        recipe=search.recipe,
+        recipe=search.start.recipe.name,
         result=path.name,
         seeds=list(search.seeds),
         data=study.user_attrs["request"]["data"],
@@ -237,7 +238,9 @@ def searched(search: Search, executor: Executor, args: argparse.Namespace) -> op
     """
     study = begin(search)
     keys = ", ".join(search.space)
-    print(f"{search.method} from the recipe {search.recipe}, choosing {keys}", flush=True)
+    print(
+        f"{search.method} from the recipe {search.start.recipe.name}, choosing {keys}", flush=True
+    )
     shown = {trial.number for trial in ended(study)}
     tasks = ((n, perform_trial, (search, n)) for n in numbers(search, study, args))
     try:

@@ -11,7 +11,7 @@ from PIL import Image
 from causalclip import cli
 from causalclip.errors import UserError
 from causalclip.report.summarize import main as summarize
-from causalclip.runs.backbones import fitted, fitting_pairs, named_backbone
+from causalclip.runs.backbones import fitted, named_backbone
 from causalclip.runs.configuration import cfg_from, planned_settings
 from causalclip.runs.perform import planned, with_own
 from causalclip.runs.plan import recipe_notes
@@ -19,7 +19,6 @@ from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.recipes import CONFIGS, choose_recipe, methods, names
 from causalclip.runs.request import Request
 from causalclip.runs.train import main as train
-from causalclip.settings.check import flatten
 
 CELL = ("base2new", "photos", "16")
 
@@ -78,7 +77,7 @@ def test_image_size_and_depth_are_those_of_the_backbone(random_clip):
     }
     for method, depths in published.items():
         choice = choose_recipe(method, "published", CELL)
-        pairs = fitted(backbone, method, [choice.file])
+        pairs = fitted(backbone, method, choice.file)
         assert pairs == {
             "MODEL.BACKBONE.NAME": random_clip,
             "INPUT.SIZE": (32, 32),
@@ -87,13 +86,13 @@ def test_image_size_and_depth_are_those_of_the_backbone(random_clip):
 
 
 def test_a_packaged_backbone_changes_nothing_and_a_yaml_keeps_what_it_says(tmp_path, random_clip):
-    recipe = dict(flatten(cfg_from([CONFIGS / "trainers/CoOp/vit_b16.yaml"], ())))
+    recipe = CONFIGS / "trainers/CoOp/vit_b16.yaml"
     for name in names("backbones"):
-        assert fitting_pairs(named_backbone(name), recipe, []) == {}
+        assert fitted(named_backbone(name), "CoOp", recipe) == {}
     assert named_backbone("ViT-L/14").name == "vit_l14"
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"MODEL: {{BACKBONE: {{NAME: {random_clip}}}}}\nINPUT: {{SIZE: [8, 8]}}")
-    assert fitting_pairs(named_backbone(str(mine)), recipe, []) == {}
+    assert fitted(named_backbone(str(mine)), "CoOp", recipe) == {}
     mine.write_text("INPUT: {SIZE: [8, 8]}")
     with pytest.raises(UserError, match="mine.yaml must name a CLIP"):
         named_backbone(str(mine))
