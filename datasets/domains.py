@@ -53,21 +53,20 @@ class DomainSet(SplitSet):
         FileNotFoundError: if the set is not below `DATASET.ROOT`.
     """
 
-    folders: tuple[str, ...] = ()
-    """Where the set may be below the root, DomainBed's layout first."""
+    facts: Facts | None = None
+    """Of a published set; its class names replace folders called 0, 1, ... as in Dassl's VLCS."""
     suffixes = PUBLISHED_SUFFIXES
-    class_names: tuple[str, ...] = ()
-    """The names to use where the class folders are called 0, 1, ... as in Dassl's VLCS."""
 
     def __init__(self, cfg: CfgNode) -> None:
-        folder = self._find(cfg.DATASET)
+        folder = self.folder_in(cfg.DATASET.ROOT, cfg.DATASET.PATH)
         self.dataset_dir = str(folder)
         self.domains = subfolders(folder)
         sources, targets = list(cfg.DATASET.SOURCE_DOMAINS), list(cfg.DATASET.TARGET_DOMAINS)
         check_domains(sources, targets, self.domains, where=str(folder))
         classes = class_names(folder, self.domains)
-        numbered = len(classes) == len(self.class_names) and all(map(str.isdigit, classes))
-        names = list(self.class_names if numbered else classes)
+        names = self.facts.class_names if self.facts else ()
+        if len(names) != len(classes) or not all(map(str.isdigit, classes)):
+            names = classes
         trial, parts = cfg.DATASET.TRIAL_SEED, _parts_of(cfg, len(classes))
         train, val, test, heldout = [], [], [], []
         left_out: dict[str, str] = {}
@@ -88,12 +87,17 @@ class DomainSet(SplitSet):
         fewshot_dir = cache_folder(folder) / f"{'+'.join(sources)}-trial_{trial}{apart}"
         self.build(cfg, train, val, test, root=folder, fewshot_dir=fewshot_dir, left_out=left_out)
 
-    def _find(self, settings: CfgNode) -> Path:
-        if not self.folders:
-            return require_root(settings.ROOT, settings.PATH)
-        root = Path(os.path.abspath(os.path.expanduser(settings.ROOT)))
-        present = [root / folder for folder in self.folders if (root / folder).is_dir()]
-        return present[0] if present else require_root(settings.ROOT, self.folders[0])
+    @classmethod
+    def folder_in(cls, root: str, path: str) -> Path:
+        """Return the folder of the set below `root`; your own is `path`, there or absolute.
+
+        Raises:
+            FileNotFoundError: if it is missing; says what is there instead.
+        """
+        if cls.facts is None:
+            return require_root(root, path)
+        found = cls.facts.find(Path(os.path.abspath(os.path.expanduser(root))))
+        return found or require_root(root, cls.facts.folder)
 
     def _list(
         self, folder: Path, domain: str, classes: Sequence[str], names: Sequence[str], number: int
@@ -166,12 +170,8 @@ def _require_images(
 
 
 def _published(facts: Facts) -> type[DomainSet]:
-    attributes = {
-        "__doc__": f"{facts.name.removeprefix('DomainBed')} in DomainBed's protocol: {facts.page}.",
-        "folders": facts.folders,
-        "class_names": facts.class_names,
-    }
-    return type(facts.name, (DomainSet,), attributes)
+    about = f"{facts.name.removeprefix('DomainBed')} in DomainBed's protocol: {facts.page}."
+    return type(facts.name, (DomainSet,), {"__doc__": about, "facts": facts})
 
 
 class DomainFolder(DomainSet):

@@ -18,10 +18,9 @@ from causalclip.clip.texts import readable
 from causalclip.data.listing import ListedDatum, relative, require_root, subfolders
 from causalclip.data.pictures import SHOWN, find_pictures, reason_for_none
 from causalclip.data.split_set import NONE, SplitSet
-from causalclip.data.splits import PARTS, Items, cut, read_split, write_split
+from causalclip.data.splits import PARTS, Items, Parts, cut_classes, read_split, write_split
 from causalclip.files.caches import cache_folder, first_existing
 
-Parts = tuple[Items, Items, Items]
 OWN_SPLIT = "split_causalclip.json"
 PART_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Names of folders, in lower case, that hold a part."""
@@ -65,13 +64,7 @@ class ImageFolder(OwnSet):
     """
 
     def read(self, settings: CfgNode) -> tuple[Path, Parts]:
-        """Read the parts by whichever layout is there.
-
-        Raises:
-            FileNotFoundError: if the folder is missing.
-            ValueError: for a class without images, or with too few to split, or for parts without
-                train/ or test/.
-        """
+        """Read the parts by whichever layout is there; refuse a class of too few images."""
         folder = require_root(settings.ROOT, settings.PATH)
         if places := part_folders(folder):
             return folder, _read_part_folders(folder, places)
@@ -115,12 +108,7 @@ class SplitJSON(OwnSet):
     """CoOp's split file `DATASET.SPLIT` and the images below `DATASET.PATH` that it names."""
 
     def read(self, settings: CfgNode) -> tuple[Path, Parts]:
-        """Read the split file.
-
-        Raises:
-            FileNotFoundError: if it, or an image that it names, is missing.
-            ValueError: for a malformed row.
-        """
+        """Read the split file; refuse a malformed row."""
         folder = require_root(settings.ROOT, settings.PATH)
         path = folder / settings.SPLIT
         if not path.is_file():
@@ -195,12 +183,8 @@ def _split_by_name(folder: Path) -> Parts:
     classes = subfolders(folder)
     by_class = class_items(folder, classes)
     _require_images(by_class, classes, folder)
-    parts = ([], [], [])
-    for name, items in zip(classes, by_class, strict=True):
-        ordered = order_by_name(items, folder)
-        for whole, part in zip(parts, cut(ordered, 0.5, 0.2, of=f"class {name!r}"), strict=True):
-            whole.extend(part)
-    return parts
+    ordered = (order_by_name(items, folder) for items in by_class)
+    return cut_classes(zip(classes, ordered, strict=True))
 
 
 def _read_part_folders(folder: Path, places: Mapping[str, Path]) -> Parts:
@@ -215,10 +199,9 @@ def _read_part_folders(folder: Path, places: Mapping[str, Path]) -> Parts:
         fifths = [round(len(items) / 5) for items in train]
         val = [items[:n] for items, n in zip(train, fifths, strict=True)]
         train = [items[n:] for items, n in zip(train, fifths, strict=True)]
-    test = _evaluated(places["test"], classes)
-    whole = ([item for items in part for item in items] for part in (train, val, test))
-    train_items, val_items, test_items = whole
-    return train_items, val_items, test_items
+    parts = (train, val, _evaluated(places["test"], classes))
+    train, val, test = ([item for items in part for item in items] for part in parts)
+    return train, val, test
 
 
 def _evaluated(place: Path, classes: Sequence[str]) -> list[Items]:

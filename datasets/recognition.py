@@ -18,12 +18,17 @@ from causalclip.data.annotations import ImageRow
 from causalclip.data.catalogue import RECOGNITION, Facts, facts_of
 from causalclip.data.listing import listed, require_files, require_root
 from causalclip.data.split_set import SplitSet
-from causalclip.data.splits import Items, create_split, cut, read_split, split_trainval, write_split
+from causalclip.data.splits import (
+    PARTS,
+    Items,
+    Parts,
+    create_split,
+    cut_classes,
+    read_split,
+    split_trainval,
+    write_split,
+)
 from causalclip.files.caches import first_existing
-
-Parts = tuple[Items, Items, Items]
-Create = Callable[[Path, Path], Parts]
-"""From the set's folder and its image folder to train, val and test."""
 
 
 class RecognitionSet(SplitSet):
@@ -34,46 +39,56 @@ class RecognitionSet(SplitSet):
         ValueError: for a split file or annotations that are not as published.
     """
 
-    create: Create
-
     def __init__(self, cfg: CfgNode) -> None:
         facts = facts_of(type(self).__name__)
         folder = require_root(cfg.DATASET.ROOT, facts.folder)
         self.dataset_dir, self.image_dir = str(folder), str(folder / facts.image_dir)
-        train, val, test = self._read_parts(folder, facts.split_file)
-        self.build(cfg, train, val, test, root=folder, fewshot_dir=folder / "split_fewshot")
-
-    def _read_parts(self, folder: Path, split_file: str) -> Parts:
-        if not split_file:  # the owners' own three lists
-            return type(self).create(folder, Path(self.image_dir))
-        path = first_existing(folder / split_file)
-        if path is None:
-            path = self._make_split(folder, split_file)
-        return read_split(path, self.image_dir)
-
-    def _make_split(self, folder: Path, split_file: str) -> Path:
-        name = type(self).__name__
-        print(
-            f"{folder / split_file} is missing: making another split from the annotations. Figures "
-            f"are not comparable with published ones; `causalclip data download {name}` "
-            "gets the published split"
-        )
-        try:
-            parts = type(self).create(folder, Path(self.image_dir))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{name} needs {split_file} in {folder} (`causalclip data download {name}`),"
-                f" or the owners' annotations, but: {error}"
-            ) from None
-        return write_split(*parts, folder / split_file, self.image_dir)
+        if facts.split_file:
+            path = first_existing(folder / facts.split_file) or _make_split(facts, folder)
+            parts = read_split(path, self.image_dir)
+        else:
+            parts = _parts_of(facts, folder)
+        self.build(cfg, *parts, root=folder, fewshot_dir=folder / "split_fewshot")
 
 
-def items_of(rows: Sequence[ImageRow], image_dir: Path, *, of: str) -> Items:
-    """Turn annotation rows into items whose images all exist.
+def _make_split(facts: Facts, folder: Path) -> Path:
+    path, get = folder / facts.split_file, f"`causalclip data download {facts.name}`"
+    print(
+        f"{path} is missing: making another split from the annotations. Figures are not "
+        f"comparable with published ones; {get} gets the published split"
+    )
+    try:
+        parts = _parts_of(facts, folder)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{facts.name} needs {facts.split_file} in {folder} ({get}), or the owners' "
+            f"annotations, but: {error}"
+        ) from None
+    return write_split(*parts, path, folder / facts.image_dir)
 
-    Raises:
-        FileNotFoundError: with the count and the first five missing images of the set `of`.
+
+def _parts_of(facts: Facts, folder: Path) -> Parts:
+    """Return the parts as CoOp makes them from the owners' lists, or without any from folders.
+
+    Of two lists the second is the test part, and a fifth of each class of the first validates.
     """
+    image_dir = folder / facts.image_dir
+    if facts.name not in OWN_LISTS:
+        return create_split(image_dir, ignored=facts.ignored, renamed=facts.renamed)
+    lists = [_items(rows, image_dir, of=str(folder)) for rows in OWN_LISTS[facts.name](folder)]
+    if len(lists) == 3:
+        return lists[0], lists[1], lists[2]
+    if len(lists) == 2:
+        return *split_trainval(lists[0]), lists[1]
+    by_label = defaultdict(list)
+    for item in lists[0]:
+        by_label[item.label].append(item)
+    for items in by_label.values():
+        shuffle(items)
+    return cut_classes((items[0].classname, items) for items in by_label.values())
+
+
+def _items(rows: Sequence[ImageRow], image_dir: Path, *, of: str) -> Items:
     paths = [str(image_dir / row.path) for row in rows]
     require_files(paths, of=of)
     return [
@@ -82,26 +97,7 @@ def items_of(rows: Sequence[ImageRow], image_dir: Path, *, of: str) -> Items:
     ]
 
 
-# How a split is made where the published file is missing
-
-
-def from_folders(facts: Facts) -> Create:
-    """Cut class folders 50/20/30, those of `facts.ignored` left out, others renamed."""
-
-    def create(_folder: Path, image_dir: Path) -> Parts:
-        return create_split(image_dir, ignored=facts.ignored, renamed=facts.renamed)
-
-    return create
-
-
-def from_lists(read: Callable[[Path], list[list[ImageRow]]]) -> Create:
-    """Keep the owners' test list and take a fifth of each class of the other for validation."""
-
-    def create(folder: Path, image_dir: Path) -> Parts:
-        trainval, test = (items_of(rows, image_dir, of=str(folder)) for rows in read(folder))
-        return *split_trainval(trainval), test
-
-    return create
+# The owners' lists: of all images, of trainval and test, or of train, val and test
 
 
 def _pets(folder: Path) -> list[list[ImageRow]]:
@@ -117,6 +113,11 @@ def _cars(folder: Path) -> list[list[ImageRow]]:
     return [annotations.stanford_cars(path, meta, part) for path, part in lists]
 
 
+def _flowers(folder: Path) -> list[list[ImageRow]]:
+    files = folder / "imagelabels.mat", folder / "cat_to_name.json"
+    return [annotations.oxford_flowers(*files)]
+
+
 def _sun(folder: Path) -> list[list[ImageRow]]:
     lists = (folder / f"{part}_01.txt" for part in ("Training", "Testing"))
     return [annotations.sun397(path, folder / "ClassName.txt") for path in lists]
@@ -128,50 +129,23 @@ def _ucf(folder: Path) -> list[list[ImageRow]]:
     return [annotations.ucf101(path, lists / "classInd.txt") for path in files]
 
 
-def _flowers(folder: Path, image_dir: Path) -> Parts:
-    rows = annotations.oxford_flowers(folder / "imagelabels.mat", folder / "cat_to_name.json")
-    by_label = defaultdict(list)
-    for item in items_of(rows, image_dir, of=str(folder)):
-        by_label[item.label].append(item)
-    parts = ([], [], [])
-    for items in by_label.values():
-        shuffle(items)
-        for whole, part in zip(parts, cut(items, 0.5, 0.2, of=items[0].classname), strict=True):
-            whole.extend(part)
-    return parts
+def _aircraft(folder: Path) -> list[list[ImageRow]]:
+    lists = facts_of("FGVCAircraft").lists
+    variants = folder / "variants.txt"
+    return [annotations.fgvc_aircraft(folder / lists.format(part), variants) for part in PARTS]
 
 
-def _aircraft(folder: Path, image_dir: Path) -> Parts:
-    train, val, test = (
-        items_of(
-            annotations.fgvc_aircraft(
-                folder / facts_of("FGVCAircraft").lists.format(part), folder / "variants.txt"
-            ),
-            image_dir,
-            of=str(folder),
-        )
-        for part in ("train", "val", "test")
-    )
-    return train, val, test
-
-
-OWN_LISTS: dict[str, Create] = {
-    "OxfordPets": from_lists(_pets),
-    "StanfordCars": from_lists(_cars),
+OWN_LISTS: dict[str, Callable[[Path], list[list[ImageRow]]]] = {
+    "OxfordPets": _pets,
+    "StanfordCars": _cars,
     "OxfordFlowers": _flowers,
     "FGVCAircraft": _aircraft,
-    "SUN397": from_lists(_sun),
-    "UCF101": from_lists(_ucf),
+    "SUN397": _sun,
+    "UCF101": _ucf,
 }
 """Sets whose parts follow from the owners' files; the others' class folders are cut."""
 
-
-def _published(facts: Facts) -> type[RecognitionSet]:
-    attributes = {
-        "__doc__": f"{facts.name}, as CoOp reads it.",
-        "create": staticmethod(OWN_LISTS.get(facts.name) or from_folders(facts)),
-    }
-    return type(facts.name, (RecognitionSet,), attributes)
-
-
-DATASETS = tuple(map(_published, RECOGNITION))
+DATASETS = tuple(
+    type(facts.name, (RecognitionSet,), {"__doc__": f"{facts.name}, as CoOp reads it."})
+    for facts in RECOGNITION
+)

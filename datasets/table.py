@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from causalclip.data.annotations import encoding_of
 from causalclip.data.listing import check_domains, listed, require_files, require_root
-from causalclip.data.splits import LABEL, PARTS, Items, check_labels, is_plain, slashes
+from causalclip.data.splits import LABEL, PARTS, Items, Parts, check_labels, is_plain, slashes
 from causalclip.datasets.folders import OwnSet
 
 if TYPE_CHECKING:
@@ -27,40 +27,26 @@ class Table(OwnSet):
     taken, and test rows of the targets; without, the rows of all domains.
     """
 
-    def read(self, settings: CfgNode) -> tuple[Path, tuple[Items, Items, Items]]:
-        """Read the table and pick the rows of the domains that are asked for.
-
-        Raises:
-            FileNotFoundError: if the table, or an image that it names, is missing.
-            ValueError: for a wrong column, row or domain.
-        """
+    def read(self, settings: CfgNode) -> tuple[Path, Parts]:
+        """Read the table and pick the rows of the domains; refuse a wrong column, row or domain."""
         path = find_table(settings.ROOT, settings.TABLE)
         frame = label_rows(read_table(path), path)
-        self.domains = sorted(set(frame["domain"])) if "domain" in frame else []
-        return path.parent, self._parts(frame, settings, path)
-
-    def _parts(
-        self, frame: pd.DataFrame, settings: CfgNode, path: Path
-    ) -> tuple[Items, Items, Items]:
+        self.domains = sorted(set(frame.get("domain", ())))
         sources, targets = list(settings.SOURCE_DOMAINS), list(settings.TARGET_DOMAINS)
-        if not sources and not targets:
-            chosen = {part: frame[frame["split"] == part] for part in PARTS}
-            numbers = {domain: i for i, domain in enumerate(self.domains)}
-        else:
+        chosen = {part: frame[frame["split"] == part] for part in PARTS}
+        if sources or targets:
             check_domains(sources, targets, self.domains, where=str(path))
             of = {"train": sources, "val": sources, "test": targets}
-            chosen = {
-                part: frame[(frame["split"] == part) & frame["domain"].isin(of[part])]
-                for part in PARTS
-            }
-            numbers = {domain: i for i, domain in enumerate(sources + targets)}
+            chosen = {part: rows[rows["domain"].isin(of[part])] for part, rows in chosen.items()}
         rows = {part: _rows(chosen[part]) for part in PARTS}
         check_labels(rows, str(path))
         if not rows["test"]:
             raise ValueError(f"{path} must have rows with split 'test' in the domains to be tested")
         require_files([row[0] for part in PARTS for row in rows[part]], of=str(path))
+        order = [*sources, *targets] or self.domains
+        numbers = {domain: number for number, domain in enumerate(order)}
         train, val, test = (_items(chosen[part], numbers) for part in PARTS)
-        return train, val, test
+        return path.parent, (train, val, test)
 
 
 def find_table(root: str, table: str) -> Path:

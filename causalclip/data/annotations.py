@@ -49,8 +49,8 @@ def encoding_of(path: str | Path, error: UnicodeDecodeError) -> str:
 def oxford_pets(path: Path) -> list[ImageRow]:
     """Read `trainval.txt` or `test.txt`: "Abyssinian_100 1 1 1" a line."""
     rows = []
-    for number, line in _numbered(path):
-        stem, label, *_ = _fields(line, 4, path, number)
+    for where, line in _lines_of(path):
+        stem, label, *_ = _fields(line, 4, where)
         rows.append(ImageRow(f"{stem}.jpg", int(label) - 1, stem.rsplit("_", 1)[0].lower()))
     return rows
 
@@ -79,10 +79,9 @@ def fgvc_aircraft(images: Path, variants: Path) -> list[ImageRow]:
     """Read `images_variant_*.txt`: "1025794 707-320" a line; labels follow `variants.txt`."""
     labels = {name: i for i, name in enumerate(read_lines(variants))}
     rows = []
-    for number, line in _numbered(images):
-        stem, variant = _split_once(line, path=images, number=number)
-        label = _look_up(labels, variant, path=images, number=number)
-        rows.append(ImageRow(f"{stem}.jpg", label, variant))
+    for where, line in _lines_of(images):
+        stem, variant = _split_once(line, where)
+        rows.append(ImageRow(f"{stem}.jpg", _look_up(labels, variant, where), variant))
     return rows
 
 
@@ -90,24 +89,24 @@ def sun397(images: Path, classes: Path) -> list[ImageRow]:
     """Read `Training_01.txt`: "/a/apse/indoor/sun_x.jpg" a line, named "indoor apse"."""
     labels = {line.lstrip("/"): i for i, line in enumerate(read_lines(classes))}
     rows = []
-    for number, line in _numbered(images):
+    for where, line in _lines_of(images):
         path = line.lstrip("/")
         folder = path.rpartition("/")[0]
-        label = _look_up(labels, folder, path=images, number=number)
-        rows.append(ImageRow(path, label, " ".join(reversed(folder.split("/")[1:]))))
+        name = " ".join(reversed(folder.split("/")[1:]))
+        rows.append(ImageRow(path, _look_up(labels, folder, where), name))
     return rows
 
 
 def ucf101(videos: Path, classes: Path) -> list[ImageRow]:
     """Read `trainlist01.txt`: "ApplyLipstick/v_x.avi 2" a line, kept as the middle frame's JPEG."""
     labels = {}
-    for number, line in _numbered(classes):
-        label, name = _fields(line, 2, classes, number)
+    for where, line in _lines_of(classes):
+        label, name = _fields(line, 2, where)
         labels[name] = int(label) - 1
     rows = []
-    for number, line in _numbered(videos):
+    for where, line in _lines_of(videos):
         action, _, file = line.split(" ")[0].partition("/")
-        label = _look_up(labels, action, path=videos, number=number)
+        label = _look_up(labels, action, where)
         name = "_".join(re.findall("[A-Z][^A-Z]*", action))
         rows.append(ImageRow(f"{name}/{file.replace('.avi', '.jpg')}", label, name))
     return rows
@@ -128,32 +127,33 @@ def read_names(folder: Path) -> dict[str, str]:
         raise FileNotFoundError(
             f"{paths[0]} is missing; `causalclip data download ImageNet` gets it"
         )
-    names = dict(_split_once(line, path=path, number=number) for number, line in _numbered(path))
+    names = dict(_split_once(line, where) for where, line in _lines_of(path))
     say_shared_names(names.values(), where=str(path))
     return names
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, str]]:
-    return enumerate(read_lines(path), start=1)
+def _lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each line after its place, which is for messages."""
+    return ((f"{path}, line {n}", line) for n, line in enumerate(read_lines(path), start=1))
 
 
-def _fields(line: str, count: int, path: Path, number: int) -> Sequence[str]:
+def _fields(line: str, count: int, where: str) -> Sequence[str]:
     fields = line.split(" ")
     if len(fields) != count:
-        raise ValueError(f"{path}, line {number}: must have {count} fields, got {line!r}")
+        raise ValueError(f"{where}: must have {count} fields, got {line!r}")
     return fields
 
 
-def _split_once(line: str, *, path: Path, number: int) -> tuple[str, str]:
+def _split_once(line: str, where: str) -> tuple[str, str]:
     first, _, rest = line.partition(" ")
     if not rest:
-        raise ValueError(f"{path}, line {number}: must be an id and a name, got {line!r}")
+        raise ValueError(f"{where}: must be an id and a name, got {line!r}")
     return first, rest.strip()
 
 
-def _look_up(labels: dict[str, int], name: str, *, path: Path, number: int) -> int:
+def _look_up(labels: dict[str, int], name: str, where: str) -> int:
     if name not in labels:
-        raise ValueError(f"{path}, line {number}: must name one of the classes, got {name!r}")
+        raise ValueError(f"{where}: must name one of the classes, got {name!r}")
     return labels[name]
 
 

@@ -92,14 +92,10 @@ class Facts:
         """The number of images of all parts."""
         return self.images or sum(size for size in self.sizes if size) or None
 
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """Where the set may be below the root, the published layout first."""
-        return (self.folder, *self.also_in)
-
     def find(self, root: Path) -> Path | None:
-        """Return the folder of the set below `root`, in any layout that is read, or None."""
-        return next((root / name for name in self.folders if (root / name).is_dir()), None)
+        """Return the folder of the set below `root`, the published one first, or None."""
+        folders = (root / name for name in (self.folder, *self.also_in))
+        return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def facts_from(name: str, row: Mapping[str, Any]) -> Facts:

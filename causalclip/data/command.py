@@ -24,32 +24,25 @@ DRAWN = "on first use"
 
 def list_sets(root: Path | None) -> int:
     """Print one row a set; with a root, whether its folder is there."""
-    rows = [_row(facts, root) for facts in CATALOGUE.values()]
+    rows = []
+    for facts in CATALOGUE.values():
+        present = "?" if root is None else DRAWN if facts.layout == "drawn" else "no"
+        rows.append(
+            {
+                "name": facts.name,
+                "classes": str(facts.classes),
+                "images": f"{facts.total:,}" if facts.total else "drawn",
+                "domains": str(len(facts.domains) or 1),
+                "GB": "?" if facts.gigabytes is None else f"{facts.gigabytes:g}",
+                "licence": facts.licence,
+                "source": facts.page,
+                "present": "yes" if root and facts.find(root) else present,
+            }
+        )
     print(tabulate(rows, headers="keys", disable_numparse=True))
     if root is None:
         print("\nDATA is not set, nor --root given: what is present is unknown.")
     return 0
-
-
-def _row(facts: Facts, root: Path | None) -> dict[str, str]:
-    return {
-        "name": facts.name,
-        "classes": str(facts.classes),
-        "images": f"{facts.total:,}" if facts.total else "drawn",
-        "domains": str(len(facts.domains) or 1),
-        "GB": "?" if facts.gigabytes is None else f"{facts.gigabytes:g}",
-        "licence": facts.licence,
-        "source": facts.page,
-        "present": _presence(facts, root),
-    }
-
-
-def _presence(facts: Facts, root: Path | None) -> str:
-    if root is None:
-        return "?"
-    if facts.find(root):
-        return "yes"
-    return DRAWN if facts.layout == "drawn" else "no"
 
 
 def missing_sets(names: list[str], root: Path) -> int:

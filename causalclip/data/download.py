@@ -135,22 +135,17 @@ TERRA = facts_of("DomainBedTerraIncognita")
 def sort_terra_incognita(folder: Path) -> None:
     """Sort the cameras' common image folder into DomainBed's location_<n>/<class>/."""
     images, annotations = folder / "eccv_18_all_images_sm", folder / "eccv_18_annotation_files"
-    for image, name in _terra_images(annotations):
-        target = folder / _terra_domain(image) / name
-        target.mkdir(parents=True, exist_ok=True)
-        file = image["file_name"]
+    for file, domain, name in _terra_images(annotations):
         if not is_plain(file):
             raise ValueError(f"{annotations} must name images below {images}, got {file!r}")
-        shutil.copyfile(images / file, target / file)
+        (folder / domain / name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(images / file, folder / domain / name / file)
     shutil.rmtree(images)
     shutil.rmtree(annotations)
 
 
-def _terra_domain(image: dict) -> str:
-    return f"location_{image['location']}"
-
-
-def _terra_images(annotations: Path) -> Iterator[tuple[dict, str]]:
+def _terra_images(annotations: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the file, the domain and the class of each image of DomainBed's."""
     content = defaultdict(list)
     for path in sorted(annotations.glob("*.json")):
         for key, values in json.loads(path.read_text(encoding="utf-8")).items():
@@ -161,6 +156,6 @@ def _terra_images(annotations: Path) -> Iterator[tuple[dict, str]]:
     for annotation in content["annotations"]:
         classes[annotation["image_id"]].add(names[annotation["category_id"]])
     for image in content["images"]:
-        if _terra_domain(image) in TERRA.domains:
+        if (domain := f"location_{image['location']}") in TERRA.domains:
             for name in sorted(classes[image["id"]] & set(TERRA.class_names)):
-                yield image, name
+                yield image["file_name"], domain, name

@@ -53,7 +53,10 @@ def fewshot_split(
             "DATASET.NUM_SHOTS must be a positive number of images a class, or -1 for all, "
             f"got {num_shots}"
         )
-    train, val = _drawn(dataset, train, val, cfg, cache_dir, Path(root or Path(cache_dir).parent))
+    root, name = Path(root or Path(cache_dir).parent), f"shot_{num_shots}-seed_{cfg.SEED}"
+    chosen = _published_fewshot(Path(cache_dir, f"{name}.pkl"), train, val, root)
+    path = Path(cache_dir, f"causalclip_{name}.json")
+    train, val = chosen or _own_fewshot(path, dataset, train, val, num_shots, root)
     counts = Counter(item.classname for item in train)
     fewer = [f"{name!r} has {count}" for name, count in counts.items() if count < num_shots]
     if fewer:
@@ -62,23 +65,21 @@ def fewshot_split(
     return train, val
 
 
-def _drawn(
-    dataset: DatasetBase,
-    train: Items,
-    val: Items,
-    cfg: CfgNode,
-    cache_dir: str | os.PathLike,
-    root: Path,
+def _own_fewshot(
+    path: Path, dataset: DatasetBase, train: Items, val: Items, num_shots: int, root: Path
 ) -> tuple[Items, Items]:
-    num_shots = cfg.DATASET.NUM_SHOTS
-    name = f"shot_{num_shots}-seed_{cfg.SEED}"
-    published = _published_fewshot(Path(cache_dir, f"{name}.pkl"), train, val, root)
-    if published is not None:
-        return published
-    path = Path(cache_dir, f"causalclip_{name}.json")
-    digest = split_digest(train, val, root=root)
-    if (stored := _stored_fewshot(path, digest)) is not None:
-        return _pick(stored["train"], train, root), _pick(stored["val"], val, root)
+    """Return the set stored in `path`, if it is whole and of this split, else draw and store it."""
+    digest, stored = split_digest(train, val, root=root), load_json(path)
+    if stored is not None:
+        if not (isinstance(stored, dict) and {"digest", "sha256"} <= stored.keys()) or (
+            stored["sha256"] != _sum_of(stored)
+        ):
+            print(f"Drawing again: {path} is damaged")
+        elif stored["digest"] != digest:
+            print(f"The split has changed since {path} was drawn: drawing again")
+        else:
+            print(f"Loading preprocessed few-shot data from {path}")
+            return _pick(stored["train"], train, root), _pick(stored["val"], val, root)
     train = dataset.generate_fewshot_dataset(train, num_shots=num_shots)
     if val:
         val = dataset.generate_fewshot_dataset(val, num_shots=min(num_shots, 4))
@@ -87,27 +88,6 @@ def _drawn(
     content["sha256"] = _sum_of(content)
     print(f"Saving preprocessed few-shot data to {store_json(path, content)}")
     return train, val
-
-
-def _stored_fewshot(path: Path, digest: str) -> dict | None:
-    stored = load_json(path)
-    if stored is None:
-        return None
-    if not _is_whole(stored):
-        print(f"Drawing again: {path} is damaged")
-        return None
-    if stored["digest"] != digest:
-        print(f"The split has changed since {path} was drawn: drawing again")
-        return None
-    print(f"Loading preprocessed few-shot data from {path}")
-    return stored
-
-
-def _is_whole(stored: Any) -> bool:
-    """Return whether JSON has the form of `fewshot_split`, and the checksum of its rows."""
-    return (
-        isinstance(stored, dict) and "digest" in stored and stored.get("sha256") == _sum_of(stored)
-    )
 
 
 def _sum_of(stored: Mapping[str, Any]) -> str:

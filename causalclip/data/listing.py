@@ -42,13 +42,6 @@ class ListedDatum(Datum):
         """The path of the image, as Dassl names it."""
         return os.path.join(self._folder, self._file)
 
-    def __reduce__(self) -> tuple:
-        return _rebuild, (self._folder, self._file, self.label, self.domain, self.classname)
-
-
-def _rebuild(folder: str, file: str, label: int, domain: int, classname: str) -> ListedDatum:
-    return ListedDatum(folder, file, label, domain=domain, classname=classname)
-
 
 class FolderItems(Sequence[ListedDatum]):
     """The images of class folders, kept as bytes and made into items when asked for.
@@ -134,7 +127,13 @@ def subfolders(folder: str | os.PathLike) -> list[str]:
     with os.scandir(folder) as entries:
         names = sorted(e.name for e in entries if not is_hidden(e.name) and e.is_dir())
     for name in names:
-        check_text(name, f"folder in {str(folder)!a}")
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"the name of a folder in {str(folder)!a} must be valid UTF-8, "
+                f"got {os.fsencode(name)!r}"
+            ) from None
     return names
 
 
@@ -163,20 +162,6 @@ def image_names(folder: str | os.PathLike) -> list[str]:
             for e in entries
             if e.name.lower().endswith(PUBLISHED_SUFFIXES) and not is_hidden(e.name) and e.is_file()
         )
-
-
-def check_text(name: str, what: str) -> None:
-    """Require that `name` holds UTF-8 only; `what` it names is for the message.
-
-    Raises:
-        ValueError: if it holds other bytes.
-    """
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"the name of a {what} must be valid UTF-8, got {os.fsencode(name)!r}"
-        ) from None
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
@@ -222,18 +207,16 @@ def require_root(root: str, folder: str) -> Path:
         raise FileNotFoundError(f"DATASET.ROOT must be an existing folder, got {str(root_path)!r}")
     if (root_path / folder).is_dir():
         return root_path / folder
-    raise FileNotFoundError(_wrong_root(root_path, folder))
-
-
-def _wrong_root(root: Path, folder: str) -> str:
-    if root.name == folder:
-        return (
+    if root_path.name == folder:
+        raise FileNotFoundError(
             f"DATASET.ROOT must be the folder that holds {folder}/, got {folder}/ itself; "
-            f"try --root {root.parent}"
+            f"try --root {root_path.parent}"
         )
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    folders = sorted(entry.name for entry in os.scandir(root_path) if entry.is_dir())
     found = ascii(", ".join(folders[:20]))[1:-1] or "no folder at all"
-    return f"DATASET.ROOT {root} must hold the folder {folder}/, it holds: {found}"
+    raise FileNotFoundError(
+        f"DATASET.ROOT {root_path} must hold the folder {folder}/, it holds: {found}"
+    )
 
 
 # Folders of domains with class folders each

@@ -24,6 +24,8 @@ from causalclip.data.listing import listed, relative, require_files
 from causalclip.files.caches import NotJSONError, read_json, store_json
 
 Items = Sequence[Datum]
+Parts = tuple[Items, Items, Items]
+"""Train, val and test."""
 ItemT = TypeVar("ItemT")
 Subsample = Literal["all", "base", "new"]
 Rounding = Literal["ceil", "floor"]
@@ -35,7 +37,7 @@ LABEL = "[0-9]{1,7}"
 # The split file: {"train" | "val" | "test": [[path below the image folder, label, class name]]}
 
 
-def read_split(path: str | os.PathLike, image_dir: str | os.PathLike) -> tuple[Items, Items, Items]:
+def read_split(path: str | os.PathLike, image_dir: str | os.PathLike) -> Parts:
     """Read CoOp's split json; every image below `image_dir` must exist.
 
     Raises:
@@ -163,12 +165,7 @@ def rows_of(items: Items, root: str | os.PathLike) -> Iterator[tuple[str, int, s
     return ((relative(item.impath, root), item.label, item.classname) for item in items)
 
 
-def create_split(
-    image_dir: str | os.PathLike,
-    *,
-    ignored: Sequence[str] = (),
-    renamed: Mapping[str, str] | None = None,
-) -> tuple[Items, Items, Items]:
+def create_split(image_dir: Path, *, ignored: Sequence[str], renamed: Mapping[str, str]) -> Parts:
     """Split class folders 50/20/30 as CoOp's `read_and_split_data`, class after class.
 
     The images of a class are shuffled from the order in which the file system lists them, so the
@@ -178,23 +175,29 @@ def create_split(
         ValueError: for a class of too few images.
         FileNotFoundError: if `image_dir` is missing.
     """
-    renamed = renamed or {}
-    categories = sorted(c for c in listdir_nohidden(os.fspath(image_dir)) if c not in ignored)
+    categories = sorted(c for c in listdir_nohidden(str(image_dir)) if c not in ignored)
     print(f"Splitting {image_dir} into 50% train and 20% val, the rest test")
-    train: list[Datum] = []
-    val: list[Datum] = []
-    test: list[Datum] = []
+    by_class = []
     for label, category in enumerate(categories):
-        folder = os.path.join(image_dir, category)
-        items = [
-            listed(os.path.join(folder, file), label, classname=renamed.get(category, category))
-            for file in listdir_nohidden(folder)
-        ]
+        folder, name = os.path.join(image_dir, category), renamed.get(category, category)
+        files = listdir_nohidden(folder)
+        items = [listed(os.path.join(folder, file), label, classname=name) for file in files]
         random.shuffle(items)
-        parts = cut(items, 0.5, 0.2, of=f"class {category!r}")
-        for whole, part in zip((train, val, test), parts, strict=True):
+        by_class.append((category, items))
+    return cut_classes(by_class)
+
+
+def cut_classes(by_class: Iterable[tuple[str, Items]]) -> Parts:
+    """Cut the shuffled images of each class 50/20/30; the classes' names are for messages.
+
+    Raises:
+        ValueError: for a class of too few images.
+    """
+    parts: tuple[list[Datum], list[Datum], list[Datum]] = [], [], []
+    for name, items in by_class:
+        for whole, part in zip(parts, cut(items, 0.5, 0.2, of=f"class {name!r}"), strict=True):
             whole.extend(part)
-    return train, val, test
+    return parts
 
 
 def cut(

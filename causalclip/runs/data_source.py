@@ -20,7 +20,7 @@ from causalclip.data.catalogue import BUNDLED, CATALOGUE
 from causalclip.data.hub import HUB_NAME
 from causalclip.data.hub_card import HubFolder, metadata_files, parquet_files
 from causalclip.data.hub_tables import download, unpack
-from causalclip.data.listing import image_names, require_root, subfolders
+from causalclip.data.listing import image_names, subfolders
 from causalclip.datasets.table import find_table, read_table
 from causalclip.errors import UserError
 from causalclip.settings.check import flatten
@@ -181,15 +181,13 @@ def domains_of(dataset: str | DataSource, root: Path | None) -> list[str]:
 def _domains(settings: Mapping[str, Any]) -> list[str]:
     """Return the folders below the data set's own, or the domains that a table names."""
     plugin.register_package(causalclip.datasets)
-    name, root = settings["DATASET.NAME"], Path(settings["DATASET.ROOT"])
+    name, root = settings["DATASET.NAME"], settings["DATASET.ROOT"]
     kind = DATASET_REGISTRY.get(name)
     if table := settings.get("DATASET.TABLE"):
-        frame = read_table(find_table(str(root), table))
+        frame = read_table(find_table(root, table))
         return sorted(set(frame["domain"])) if "domain" in frame else []
     if kind.domains:
         return list(kind.domains)
-    if not hasattr(kind, "folders"):
+    if not hasattr(kind, "folder_in"):
         raise ValueError(f"{name} has no domains")
-    places = [root / folder for folder in kind.folders or (settings["DATASET.PATH"],)]
-    place = next((place for place in places if place.is_dir()), None)
-    return subfolders(place or require_root(str(root), str(places[0].relative_to(root))))
+    return subfolders(kind.folder_in(root, settings.get("DATASET.PATH", "")))
