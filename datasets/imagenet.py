@@ -64,24 +64,17 @@ class ImageNet(DatasetBase):
     def __init__(self, cfg: CfgNode) -> None:
         folder = require_root(cfg.DATASET.ROOT, facts_of("ImageNet").folder)
         self.dataset_dir, self.image_dir = str(folder), str(folder / "images")
-        names = read_names(folder)
-        train, test = self._list_parts(folder, names)
+        names, index, images = read_names(folder), FileIndex(folder / INDEX), folder / "images"
+        folders = class_folders(images / "train")
+        _require_same(folders, class_folders(images / "val"), images)
+        labels = dict(enumerate(folders))
+        train, test = (read_folders(images / p, labels, names, index) for p in ("train", "val"))
+        index.save()
         train, _ = fewshot_split(self, train, (), cfg, folder / "split_fewshot")
         train, test = subsample_classes(train, test, **halves(cfg))
         (train, test), bad = leave_out_unreadable(cfg, train, test, root=folder)
         self.left_out = say_left_out(bad)
         super().__init__(train_x=train, val=test, test=test)
-
-    def _list_parts(self, folder: Path, names: dict[str, str]) -> tuple[FolderItems, FolderItems]:
-        index = FileIndex(folder / INDEX)
-        parts = {part: class_folders(folder / "images" / part) for part in ("train", "val")}
-        _require_same(parts["train"], parts["val"], folder / "images")
-        train, test = (
-            read_folders(folder / "images" / part, dict(enumerate(parts[part])), names, index)
-            for part in ("train", "val")
-        )
-        index.save()
-        return train, test
 
 
 class ImageNetVariant(DatasetBase):

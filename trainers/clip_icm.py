@@ -24,7 +24,7 @@ from causalclip.engine.feature_cache import ImageSet
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.icm.config import ICMConfig, Subspace
-from causalclip.icm.fitted import FittedICM, fit_probes
+from causalclip.icm.fitted import FittedICM, fit_probes, joined_logits
 from causalclip.settings.constraints import integer, list_of, number, text
 from causalclip.settings.dataclass_settings import config_from, errors_by_key, settings_of
 from causalclip.settings.search import Choice
@@ -240,8 +240,6 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         new = projections["new_classes"].cosine_logits(*both, normalize=normalize)
         if self.config.select_new == "combined":
             new = (plain + known + new) / 3
-        from causalclip.icm.new_classes import joined_logits
-
         return joined_logits(plain, known, new, self.is_new)
 
     @property

@@ -48,9 +48,7 @@ def assign_parts(labels: Sequence[int] | np.ndarray, *, seed: int = 0) -> list[s
 def build_once(
     root: str | os.PathLike, name: str, write: Callable[[Path], None], *, edition: int
 ) -> Path:
-    """Return `root/name`, drawn by `write(folder)` unless it is there; whole or not at all.
-
-    Two processes may build at once: the first to finish wins, the other drops its copy.
+    """Return `root/name`, drawn by `write(folder)` unless it is there.
 
     Raises:
         FileExistsError: for a folder that is not ours or was drawn by another edition.
@@ -58,8 +56,12 @@ def build_once(
     """
     folder = Path(os.path.abspath(os.path.expanduser(root)), name)
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _build(folder, write, edition)
+
+        def draw(part: Path) -> None:
+            write(part)
+            (part / MARKER).write_text(json.dumps({"edition": edition}), encoding="utf-8")
+
+        build_folder(folder, draw, marker=MARKER, action="draw")
     try:
         marker = read_json(folder / MARKER)
     except (FileNotFoundError, NotJSONError):
@@ -73,15 +75,21 @@ def build_once(
     return folder
 
 
-def _build(folder: Path, write: Callable[[Path], None], edition: int) -> None:
-    with explained_full_disk(f"draw {folder}; nothing of it stays"), unfinished(folder) as part:
+def build_folder(folder: Path, write: Callable[[Path], None], *, marker: str, action: str) -> None:
+    """Have `write` fill a new folder that appears whole or not at all; the first process wins.
+
+    `marker` is a file that it writes there, `action` a verb for the message of a full disk.
+
+    Raises:
+        OSError: if the folder cannot be written, or a folder without the marker is in its place.
+    """
+    with explained_full_disk(f"{action} {folder}; nothing of it stays"), unfinished(folder) as part:
         part.mkdir()
         write(part)
-        (part / MARKER).write_text(json.dumps({"edition": edition}), encoding="utf-8")
         try:
             os.rename(part, folder)
         except OSError:
-            if not (folder / MARKER).is_file():  # another process was not simply first
+            if not (folder / marker).is_file():  # another process was not simply first
                 raise
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import re
 import sys
 from collections import Counter, defaultdict
@@ -16,12 +15,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from causalclip.data.bundled import build_folder
 from causalclip.data.hub import snapshot
 from causalclip.data.hub_card import CARD, METADATA, PART_OF, Features, HubFolder
 from causalclip.data.pictures import PICTURE_SUFFIXES, find_pictures
 from causalclip.data.splits import LABEL, PARTS, cut, is_plain, slashes
 from causalclip.errors import UserError
-from causalclip.files.atomic import explained_full_disk, unfinished
 from causalclip.files.caches import cache_home, parse_json
 
 SPEC = re.compile(
@@ -90,8 +89,8 @@ def unpack(hub: HubFolder, title: str) -> Path:
     if (target / TABLE).is_file():
         return target / TABLE
     print(f"unpacking {hub.folder} into {target}", file=sys.stderr)
-    with explained_full_disk(f"unpack {target}; nothing of it stays"), unfinished(target) as folder:
-        folder.mkdir()
+
+    def write(folder: Path) -> None:
         rows = [row for path in files for row in _unpacked(hub, path, folder)]
         rows = rows if files else list(_class_folders(hub, folder))
         if not rows:
@@ -101,11 +100,8 @@ def unpack(hub: HubFolder, title: str) -> Path:
             )
         with open(folder / TABLE, "w", encoding="utf-8", newline="") as file:
             _write_table(file, complete(rows, str(hub.folder)))
-        try:
-            os.rename(folder, target)
-        except OSError:
-            if not (target / TABLE).is_file():  # another process was not simply first
-                raise
+
+    build_folder(target, write, marker=TABLE, action="unpack")
     return target / TABLE
 
 

@@ -215,3 +215,19 @@ def fit_probes(
         return {"plain": plain, "icm": Probe(projection(plain.weight), plain.bias)}
     inside = fit_probe(projection(features), labels, n_classes, c=c, max_iter=max_iter)
     return {"plain": plain, "icm": inside}
+
+
+def joined_logits(plain: Tensor, known: Tensor, new: Tensor, is_new: Tensor) -> Tensor:
+    """Return log-probabilities (B, K) of known and new classes together, by the chain rule.
+
+        log p(k | x) = log p(group of k | x) + log p(k | group of k, x)
+
+    The first term is of the `plain` logits (B, K), the second of the `known` logits for known
+    classes and of the `new` logits where `is_new` (K,).
+    """
+    joined = plain.log_softmax(-1)
+    for logits, group in ((known, ~is_new), (new, is_new)):
+        if group.any():
+            mass = joined[:, group].logsumexp(-1, keepdim=True)
+            joined[:, group] = mass + logits[:, group].log_softmax(-1)
+    return joined

@@ -24,7 +24,6 @@ from causalclip.icm.certainty import (
 )
 from causalclip.icm.config import ICMConfig, Rule, Subspace
 from causalclip.icm.folds import Fold, pooled
-from causalclip.icm.new_classes import new_class_classifier
 from causalclip.icm.projection import InvariantProjection
 from causalclip.icm.selection import (
     Choice,
@@ -200,10 +199,9 @@ def classifier_for(
     config: ICMConfig, head: Subspace, folds: Sequence[Fold], text: Tensor
 ) -> Classifier:
     """Return the classifier that scores a head's cells, texts being (K, D)."""
-    if head == "new_classes":
-        return new_class_classifier(text, normalize=config.normalize_projected)
-    if head == "zeroshot":
-        return zeroshot_classifier(text, normalize=config.normalize_projected)
+    if head != "linear_probe":
+        normalize, new_only = config.normalize_projected, head == "new_classes"
+        return zeroshot_classifier(text, normalize=normalize, new_only=new_only)
     if config.select_probe == "logistic":
         return logistic_classifier(len(text), c=config.c, max_iter=config.max_iter)
     return RidgeClassifier(folds, len(text))

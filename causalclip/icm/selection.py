@@ -152,16 +152,20 @@ def best(scored: Sequence[Scored]) -> Scored:
 # Classifiers
 
 
-def zeroshot_classifier(text_features: Tensor, *, normalize: bool = True) -> Classifier:
+def zeroshot_classifier(
+    text_features: Tensor, *, normalize: bool = True, new_only: bool = False
+) -> Classifier:
     """Classify by the cosine with the class texts (K, D) in the subspace.
 
-    `normalize=False` compares without norms, as in `InvariantProjection.cosine_logits`.
+    `normalize=False` compares without norms, as in `InvariantProjection.cosine_logits`. With
+    `new_only` the answer is among the classes that no other fold has.
     """
 
-    def classify(
-        projection: InvariantProjection, _rest: Sequence[Fold], features: Tensor
-    ) -> Tensor:
+    def classify(projection: InvariantProjection, rest: Sequence[Fold], features: Tensor) -> Tensor:
         logits = projection.cosine_logits(features, text_features, 1.0, normalize=normalize)
+        if new_only:
+            seen = torch.cat([fold.labels for fold in rest]).unique()
+            logits = logits.index_fill(-1, seen, -torch.inf)
         return logits.argmax(-1)
 
     return classify

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from causalclip.icm.config import ICMConfig
+from causalclip.icm.fitted import joined_logits
 from causalclip.icm.folds import Fold
-from causalclip.icm.new_classes import joined_logits, new_class_classifier
 from causalclip.icm.search import choose_subspace
+from causalclip.icm.selection import zeroshot_classifier
 from causalclip.icm.subspace import InterventionMoments
 
 D, K, N = 8, 6, 30
@@ -44,7 +45,7 @@ CONFIG = ICMConfig(
 def test_held_out_classes_are_told_apart_among_themselves():
     (held, rest), text = planted(0, changed=3)
     projection = InterventionMoments(D, normalize=False).merge(rest.moments).solve(5, eps=0.1)
-    found = new_class_classifier(text)(projection, [rest], held.features)
+    found = zeroshot_classifier(text, new_only=True)(projection, [rest], held.features)
     inside, texts = held.features @ projection.basis.float(), text @ projection.basis.float()
     for row, answer in zip(inside, found, strict=True):
         cosines = {k: torch.cosine_similarity(row, texts[k], dim=0) for k in (0, 2, 4)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -59,17 +58,6 @@ INVARIANT_FACTORS = ("shape", "x", "y", "scale", "rotation")
 VARIANT_FACTORS = ("colour", "texture", "background", "style", "noise")
 
 
-def draw_pose(shape: str, rng: np.random.Generator) -> dict[str, Any]:
-    """Draw the invariant factors of an instance of a shape."""
-    return {
-        "shape": shape,
-        "x": float(rng.uniform(-0.16, 0.16)),
-        "y": float(rng.uniform(-0.16, 0.16)),
-        "scale": float(rng.uniform(0.5, 0.8)),
-        "rotation": float(rng.uniform(-25.0, 25.0)),
-    }
-
-
 def _other(rng: np.random.Generator, choices: tuple[str, ...], *taken: str) -> str:
     free = [choice for choice in choices if choice not in taken]
     return free[rng.integers(len(free))]
@@ -79,10 +67,15 @@ def draw_factors(
     shape: str, rng: np.random.Generator, *, style: str, background: str | None = None
 ) -> ShapeFactors:
     """Draw an instance of a shape; an open background is drawn uniformly."""
-    pose = draw_pose(shape, rng)
+    pose = {
+        "x": float(rng.uniform(-0.16, 0.16)),
+        "y": float(rng.uniform(-0.16, 0.16)),
+        "scale": float(rng.uniform(0.5, 0.8)),
+        "rotation": float(rng.uniform(-25.0, 25.0)),
+    }
     background = background or _other(rng, BACKGROUNDS)
     return ShapeFactors(
-        **pose, colour=_other(rng, tuple(COLOURS)), texture=_other(rng, TEXTURES),
+        shape, **pose, colour=_other(rng, tuple(COLOURS)), texture=_other(rng, TEXTURES),
         background=background, style=style, noise=int(rng.integers(2**31)),
     )  # fmt: skip
 
