@@ -145,11 +145,9 @@ def write_recipe(search: Search, study: optuna.Study, command: str) -> Path:
 
     best, request = study.best_trial, study.user_attrs["request"]
     cfg = dict(flatten(search.cfg(search.sources[0], chosen=best.user_attrs["settings"])))
-    changed = [*search.start.fitting, *best.user_attrs["settings"], *search.pairs]
+    keys = [key for file in search.start.files for key, _ in flatten(read_config(file))]
     content: dict[str, Any] = {}
-    for key in [
-        key for file in search.start.files for key, _ in flatten(read_config(file))
-    ] + changed:
+    for key in [*keys, *search.start.fitting, *best.user_attrs["settings"], *search.pairs]:
         *parents, last = key.split(".")
         node = content
         for name in parents if parents[:1] != ["DATASET"] else ():
@@ -237,10 +235,8 @@ def searched(search: Search, executor: Executor, args: argparse.Namespace) -> op
         UserError: the folder holds another search, or no trial has a score.
     """
     study = begin(search)
-    keys = ", ".join(search.space)
-    print(
-        f"{search.method} from the recipe {search.start.recipe.name}, choosing {keys}", flush=True
-    )
+    recipe, keys = search.start.recipe.name, ", ".join(search.space)
+    print(f"{search.method} from the recipe {recipe}, choosing {keys}", flush=True)
     shown = {trial.number for trial in ended(study)}
     tasks = ((n, perform_trial, (search, n)) for n in numbers(search, study, args))
     try:
