@@ -50,10 +50,14 @@ def is_shared_memory_full(error: BaseException) -> bool:
 def unknown(what: str, name: str, known: Iterable[str], *, of: str = "") -> str:
     """Return the sentence for a name that is none of `known`; `of` says whose names they are."""
     known = list(known)
+    return f"unknown {what} {name}{of and f' of {of}'}; known: {' '.join(known)}{near(name, known)}"
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean A or B?" of the known names nearest to one; "" if none is near."""
     folded = {other.lower(): other for other in known}
-    near = [folded[other] for other in get_close_matches(name.lower(), folded, cutoff=0.5)]
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"unknown {what} {name}{of and f' of {of}'}; known: {' '.join(known)}{hint}"
+    found = [folded[other] for other in get_close_matches(name.lower(), folded, cutoff=0.5)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def prints_errors(

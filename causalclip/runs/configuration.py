@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from yacs.config import CfgNode
 from causalclip import plugin
 from causalclip.clip.backbone import load_clip
 from causalclip.clip.openai_clip import ActivationError
-from causalclip.errors import CONFIGURATION_ERRORS, UserError, unknown
+from causalclip.errors import CONFIGURATION_ERRORS, UserError, near, unknown
 from causalclip.records.identity import Settings, run_settings
 from causalclip.runs.flags import KEY, parser
 from causalclip.settings.check import check_settings, flatten
@@ -100,9 +99,7 @@ def merge_pairs(cfg: CfgNode, pairs: Mapping[str, Any] | Sequence[Any]) -> None:
     known = _all_keys()
     for key in pairs[::2]:
         if key not in known:
-            near = get_close_matches(key, known, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise UserError(f"no setting {key}{hint}")
+            raise UserError(f"no setting {key}{near(key, known)}")
     defaults, words = dict(flatten(cfg)), list(pairs)
     try:
         values = zip(pairs[::2], pairs[1::2], strict=True)
@@ -143,7 +140,10 @@ def merge_file(cfg: CfgNode, path: str) -> None:
         ValueError: not YAML, or no mapping of known settings; names the file, and the line.
         OSError: it cannot be read.
     """
-    content = read_config(path)
+    content, known = read_config(path), dict(flatten(cfg))
+    for key, _ in flatten(content):
+        if key not in known:
+            raise ValueError(f"{path}: no setting {key}{near(key, known)}")
     try:
         cfg.merge_from_other_cfg(type(cfg)(as_text("", cfg, content)))
     except (*CONFIGURATION_ERRORS, ValueError) as error:

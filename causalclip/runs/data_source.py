@@ -23,15 +23,14 @@ from causalclip.data.hub_tables import download, unpack
 from causalclip.data.listing import image_names, subfolders
 from causalclip.datasets.table import find_table, read_table
 from causalclip.errors import UserError
+from causalclip.runs.configuration import merge_file
 from causalclip.settings.check import flatten
 from causalclip.settings.config_file import read_config
-from causalclip.settings.table import SETTINGS
 
 # isort: split
 from dassl.data.datasets import DATASET_REGISTRY
 
 DATASET_CONFIGS = Path(causalclip.configs.__path__[0]) / "datasets"
-TRUST = "MODEL.BACKBONE.TRUST_TORCHSCRIPT"
 TABLES = (".csv", ".parquet")
 LAYOUTS = "CLASS/IMAGE, {train,test}/CLASS/IMAGE or DOMAIN/CLASS/IMAGE"
 HUB = "hf:"
@@ -63,8 +62,9 @@ def resolve_data(spec: str | os.PathLike, root: str | os.PathLike = "") -> DataS
 
     Raises:
         UserError: no such data set or path, a folder of another layout, or a YAML that names no
-            data set or an unknown setting.
-        ValueError: a table without the columns that are needed, or a damaged file.
+            data set.
+        ValueError: a YAML with an unknown setting, a table without the columns that are needed, or
+            a damaged file.
     """
     word, path = str(spec), Path(os.path.expanduser(spec))
     root = root or os.environ.get("DATA") or "data"
@@ -128,19 +128,8 @@ def _of_table(path: Path) -> DataSource:
 
 def _settings_of(path: Path) -> dict[str, Any]:
     """Return the settings of a YAML by their dotted keys."""
+    merge_file(plugin.default_cfg(), str(path))  # raises for what is no setting
     settings = dict(flatten(read_config(path)))
-    own = [DATASET_REGISTRY.get(name) for name in DATASET_REGISTRY.registered_names()]
-    known = [
-        *SETTINGS,
-        *(f"DATASET.{k}" for kind in own for k in getattr(kind, "config_defaults", ())),
-    ]
-    for key in settings:
-        if key not in known and not key.startswith("TRAINER."):
-            near = get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"{path}: no setting {key}{hint}")
-        if key == TRUST:
-            raise UserError(f"{path} must not set {TRUST}: only you can give this permission")
     if not settings.get("DATASET.NAME"):
         raise UserError(f"{path} must name a data set, DATASET: {{NAME: ...}}")
     return settings

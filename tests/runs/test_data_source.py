@@ -129,7 +129,7 @@ def test_a_yaml_gives_its_settings_with_the_root_where_it_has_none(write):
         ("DATASET: {NAM: ImageFolder}", r"no setting DATASET\.NAM; did you mean DATASET\.NAME"),
         ("DATASET: {PATH: a}", "must name a data set"),
         ("DATASET: [", "no YAML"),
-        ("MODEL: {BACKBONE: {TRUST_TORCHSCRIPT: true}}", "must not set .*only you can give this"),
+        ("MODEL: {BACKBONE: {TRUST_TORCHSCRIPT: true}}", "must not set .*give this permission"),
         ("", "must name a data set"),
     ],
 )
