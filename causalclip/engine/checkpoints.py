@@ -33,7 +33,7 @@ from causalclip.records.identity import (
     run_settings,
     setting_differences,
 )
-from causalclip.records.results import TrainedOn, training_cost, training_facts
+from causalclip.records.results import TrainedOn, result_in
 
 if TYPE_CHECKING:
     from causalclip.engine import CLIPTrainer
@@ -225,10 +225,11 @@ class Checkpointer:
         trainer = self.trainer
         self.loaded = True
         if directory:
-            self.trained_on = training_facts(directory)
+            result = result_in(directory)
+            self.trained_on = result and result.trained()
             self.trained_identity = recorded_fingerprint(directory)
             if Path(directory).resolve() == Path(trainer.output_dir).resolve():
-                self.training_cost = training_cost(directory)  # the evaluation overwrites its file
+                self.training_cost = result and result.training  # which will be overwritten
         for name, checkpoint, path in self.checkpoints(directory, epoch):
             if class_bound:
                 reason = "class-specific numbers cannot move to other classes"

@@ -33,7 +33,7 @@ from causalclip.engine.frozen_clip import FrozenCLIP
 from causalclip.engine.loading import end_workers, shown_by, training_loader
 from causalclip.engine.prediction import Prediction
 from causalclip.records.json_types import plain
-from causalclip.records.results import peak_memory_mb, training_cost
+from causalclip.records.results import peak_memory_mb, result_in
 from causalclip.settings.check import check_cfg
 from causalclip.settings.search import SearchSpace
 from causalclip.settings.table import Setting
@@ -112,7 +112,8 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         if self.fit_class is None:
             print(f"{type(self).__name__} learns nothing: evaluation only")
         elif self._reuse():
-            self.checkpointer.training_cost = training_cost(self.output_dir)
+            result = result_in(self.output_dir)
+            self.checkpointer.training_cost = result and result.training
         else:
             self.model.hold(self.fit(), self.fitted_with())
             end_workers(self.train_loader_x)

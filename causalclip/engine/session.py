@@ -15,7 +15,7 @@ from causalclip.engine import stopping
 from causalclip.engine.data import views_kept
 from causalclip.engine.distributed import average, from_all, is_main, world_size
 from causalclip.engine.loading import Epochs, end_workers
-from causalclip.records.results import peak_memory_mb, training_cost
+from causalclip.records.results import peak_memory_mb, result_in
 
 if TYPE_CHECKING:
     from torch.utils.flop_counter import FlopCounterMode
@@ -122,7 +122,8 @@ class TrainingSession:
         trainer = self.trainer
         epochs = trainer.max_epoch - trainer.start_epoch
         if epochs == 0:  # a finished run is evaluated again
-            trainer.checkpointer.training_cost = training_cost(trainer.output_dir)
+            result = result_in(trainer.output_dir)
+            trainer.checkpointer.training_cost = result and result.training
             return
         trainer.checkpointer.training_cost = {
             "seconds": time.perf_counter() - self._start,

@@ -290,24 +290,14 @@ def dataset_title(cfg: CfgNode) -> str:
     return cfg.DATASET.get("TITLE") or cfg.DATASET.NAME
 
 
-def training_facts(directory: str | Path) -> TrainedOn | None:
-    """Return the training data of the run in `directory`, from its results.json, if any.
+def result_in(directory: str | Path) -> Result | None:
+    """Return the result of the run in `directory`; None without a results.json.
 
     Raises:
         ValueError: a results.json that cannot be read; names it.
     """
     path = Path(directory) / RESULTS_FILE
-    return Result.read(path).trained() if path.is_file() else None
-
-
-def training_cost(directory: str | Path) -> dict[str, Any] | None:
-    """Return the cost of the training in `directory`, from its results.json, if any.
-
-    Raises:
-        ValueError: a results.json that cannot be read; names it.
-    """
-    path = Path(directory) / RESULTS_FILE
-    return Result.read(path).training if path.is_file() else None
+    return Result.read(path) if path.is_file() else None
 
 
 def package_versions() -> dict[str, str | None]:

@@ -105,8 +105,8 @@ def methods_flags() -> argparse.ArgumentParser:
     return p
 
 
-def model_flags() -> argparse.ArgumentParser:
-    """Return the flags for the CLIP and the recipe, as a parent parser."""
+def request_flags() -> argparse.ArgumentParser:
+    """Return the flags that say which runs are meant, as a parent parser."""
     p = argparse.ArgumentParser(add_help=False)
     add = p.add_argument
     add(
@@ -123,13 +123,6 @@ def model_flags() -> argparse.ArgumentParser:
         help="tiny, published, tuned, a configuration of the method, or a YAML of your own "
         "(default: by the backbone)",
     )
-    return p
-
-
-def request_flags() -> argparse.ArgumentParser:
-    """Return the flags that say which runs are meant, as a parent parser."""
-    p = argparse.ArgumentParser(add_help=False, parents=[model_flags()])
-    add = p.add_argument
     add(
         "--datasets",
         nargs="+",

@@ -21,8 +21,8 @@ from causalclip.records.results import (
     Result,
     peak_memory_mb,
     reset_peak_memory,
+    result_in,
     run_record,
-    training_facts,
 )
 
 FACTS = {
@@ -128,13 +128,13 @@ def test_a_run_records_what_its_configuration_says(tmp_path):
     assert (result.trainer, result.dataset, result.shots, result.split) == ("CDC", "Set", 4, "val")
     assert result.config["DATASET"]["NUM_SHOTS"] == 4
     assert result.versions["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert training_facts(tmp_path) == {**TRAINED_ON, "shots": 4, "classnames": ["a", "b"]}
-    assert training_facts(tmp_path / "elsewhere") is None
+    assert result_in(tmp_path).trained() == {**TRAINED_ON, "shots": 4, "classnames": ["a", "b"]}
+    assert result_in(tmp_path / "elsewhere") is None
 
 
 def test_the_facts_of_an_evaluation_are_those_of_the_training_it_loaded(tmp_path):
     Result(**FACTS, trained_on=TRAINED_ON, subsample_classes="new").write(tmp_path)
-    assert training_facts(tmp_path) == TRAINED_ON
+    assert result_in(tmp_path).trained() == TRAINED_ON
 
 
 def test_reading_and_printing_tables_load_no_torch_and_no_dassl(tmp_path):

@@ -140,7 +140,7 @@ def test_a_recipe_may_be_a_file_and_names_the_folder(here, random_clip):
         (["./dtd"], "dtd has the name of a registered data set: rename it"),
         (["empty"], "must hold CLASS/IMAGE, {train,test}/CLASS/IMAGE or DOMAIN/CLASS/IMAGE, found"),
         (["bad.csv"], "bad.csv lacks the column split and classname or label"),
-        (["bad.yaml"], "bad.yaml: no setting DATASET.NAMEE; did you mean DATASET.NAME?"),
+        (["bad.yaml"], "bad.yaml: no setting DATASET.NAMEE; did you mean DATASET.NAME"),
         (["photos", "OPTIM.MAX_EPOCHS", "5"], "no setting OPTIM.MAX_EPOCHS; did you mean"),
         (["photos", "--backbone", "nowhere.pt"], "unknown BACKBONE nowhere.pt; known: "),
         (["photos", "--backbone", "pets.csv"], "pets.csv"),
