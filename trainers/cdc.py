@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from dassl.data.transforms import build_transform
@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from yacs.config import CfgNode
 
-from causalclip.cdc.config import CDCConfig
-from causalclip.cdc.diversity import residual_directions
+from causalclip.cdc.config import AS_CONFIGURED, FAMILIES, CDCConfig, family_view
 from causalclip.cdc.evidence import (
     FUSIONS,
     conflict,
@@ -29,32 +28,32 @@ from causalclip.cdc.evidence import (
 from causalclip.cdc.losses import (
     classification_loss,
     regularisers,
+    residual_directions,
     template_cosines,
 )
-from causalclip.cdc.views import AS_CONFIGURED, FAMILIES, family_view
 from causalclip.clip.encode import encode_image_sets, encode_image_sets_twice, encode_text_sets
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.prompts import DecoupledPrompts, TextPrompts
 from causalclip.clip.zeroshot import class_features
-from causalclip.data.catalogue import dataset_template
 from causalclip.engine.calibration import validation_logits
-from causalclip.engine.class_texts import handcrafted_features
 from causalclip.engine.contexts import (
     DEPTH,
     TOKENS,
     Context,
     coupled_prompts,
+    handcrafted_features,
     independent_prompts,
 )
 from causalclip.engine.evaluation import mean_zero_shot_logit
 from causalclip.engine.feature_cache import ImageSet
-from causalclip.engine.members import Members, base_class
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import either, integer, list_of, number, one_of, or_none, text
 from causalclip.settings.dataclass_settings import config_from, settings_of
-from causalclip.settings.search import DEPTHS, GRADIENT_SPACE, Choice, LogUniform
-from causalclip.settings.table import COMMON
+from causalclip.settings.table import COMMON, DEPTHS, GRADIENT_SPACE, Choice, LogUniform
+
+if TYPE_CHECKING:
+    from causalclip.engine.members import Members
 
 NOT_NEGATIVE = ("INIT_NOISE", "KL_WEIGHT", "BETA", "GAMMA")
 PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
@@ -67,6 +66,8 @@ class CDC(PromptTrainer):
     backbones = "ViT"
     softmax = False  # calibrated by its own discount
     has_members = True
+    members: Members | None = None
+    """The models of BASE."""
     settings_table = {
         **settings_of(
             CDCConfig,
@@ -98,6 +99,8 @@ class CDC(PromptTrainer):
         """Check each setting, and refuse settings that exclude each other; raise as the base."""
         super().check_cfg(cfg)
         if name := config_from(CDCConfig, cfg.TRAINER.CDC, where="TRAINER.CDC").base:
+            from causalclip.engine.members import base_class
+
             base = base_class(name, where="TRAINER.CDC.BASE")
             base.check_cfg(object.__new__(base), cfg)
             if not base.knows_other_classes(cfg.TRAINER[base.config_node]):
@@ -140,12 +143,13 @@ class CDC(PromptTrainer):
         """Build M sets of prompts, the offset of the evidence and the discount of the fusion."""
         config = self.config
         with torch.no_grad():
-            template = dataset_template(self.cfg)
-            self.handcrafted = handcrafted_features(self, [template])  # t^0
+            self.handcrafted = handcrafted_features(self, [self.template()])  # t^0
             each = [class_features(self.clip, self.classnames, [text]) for text in config.anchors]
             self.anchors = torch.stack(each) if each else self.handcrafted
-        base = base_class(config.base, where="TRAINER.CDC.BASE") if config.base else None
-        self.members = Members(base, self) if base else None
+        if config.base:
+            from causalclip.engine.members import Members, base_class
+
+            self.members = Members(base_class(config.base, where="TRAINER.CDC.BASE"), self)
         coupled = config.vision == "coupled" and not config.base
         prompts = DecoupledPrompts(
             self.members.add if self.members else self.template_prompts,

@@ -7,12 +7,10 @@ from torch import Tensor, nn
 
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.data.catalogue import dataset_template
-from causalclip.engine.class_texts import handcrafted_features
+from causalclip.engine.contexts import handcrafted_features
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, number
-from causalclip.settings.search import GRADIENT_SPACE, Choice
-from causalclip.settings.table import COMMON, TEMPLATE, Setting
+from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, Choice, Setting
 
 
 class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
@@ -36,8 +34,7 @@ class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
         Raises:
             ValueError: a REDUCTION that leaves no unit.
         """
-        template = self.settings.TEMPLATE or dataset_template(self.cfg)
-        self.handcrafted = handcrafted_features(self, [template])
+        self.handcrafted = handcrafted_features(self, [self.template()])
         width = backbone_of(self.clip).embed_dim
         if (reduction := self.settings.REDUCTION) > width:
             raise ValueError(

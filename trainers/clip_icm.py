@@ -18,8 +18,7 @@ from yacs.config import CfgNode
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.texts import readable
 from causalclip.clip.zeroshot import text_features
-from causalclip.data.catalogue import dataset_template
-from causalclip.engine.class_texts import descriptions_of, handcrafted_features
+from causalclip.engine.contexts import descriptions_of, handcrafted_features
 from causalclip.engine.feature_cache import ImageSet
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
@@ -27,8 +26,7 @@ from causalclip.icm.config import ICMConfig, Subspace
 from causalclip.icm.fitted import FittedICM, fit_probes, joined_logits
 from causalclip.settings.constraints import integer, list_of, number, text
 from causalclip.settings.dataclass_settings import config_from, errors_by_key, settings_of
-from causalclip.settings.search import Choice
-from causalclip.settings.table import PREC, TEMPLATE, Setting
+from causalclip.settings.table import PREC, TEMPLATE, Choice, Setting
 
 # What a fit alone needs is imported by it: the plug-in loads this module at every start.
 if TYPE_CHECKING:
@@ -101,8 +99,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
 
     def build_method(self) -> None:
         """Encode the class names."""
-        template = self.settings.TEMPLATE or dataset_template(self.cfg)
-        self.text = handcrafted_features(self, [template]).float()
+        self.text = handcrafted_features(self, [self.template()]).float()
 
     # Interventional pairs
 

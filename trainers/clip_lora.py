@@ -11,12 +11,11 @@ from torch import nn
 
 from causalclip.clip.low_rank import LowRankWeights
 from causalclip.clip.texts import ClassTokens
-from causalclip.engine.class_texts import templated_texts
+from causalclip.engine.contexts import templated_texts
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, list_of, number, one_of
 from causalclip.settings.dataclass_settings import config_from, settings_of
-from causalclip.settings.search import GRADIENT_SPACE, Choice
-from causalclip.settings.table import COMMON, TEMPLATE
+from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, Choice
 
 
 @dataclass(frozen=True)

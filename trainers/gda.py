@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from causalclip.engine.class_texts import handcrafted_features, published_templates
-from causalclip.engine.feature_cache import ImageSet
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.fit import TensorFit
 from causalclip.engine.prediction import Prediction, Reading
-from causalclip.settings.constraints import integer, list_of, number
-from causalclip.settings.dataclass_settings import config_from, settings_of
-from causalclip.settings.table import PREC
+from causalclip.settings.constraints import integer, list_of, number, one_of
+from causalclip.settings.table import PREC, Setting
 
 Gaussians = tuple[Tensor, Tensor]
 """Class means (K, E) and the inverse (E, E) of their common covariance."""
-
-
-@dataclass(frozen=True)
-class GDAConfig:
-    """Settings of GDA."""
-
-    augment_epochs: int = 10
-    """Augmented passes over the training images."""
-    covariance: Literal["pooled", "classes"] = "pooled"
-    """Estimate of the covariance: shrunk, of all images, or the mean over classes."""
-    alpha: float = 0.1
-    """Weight of the Gaussian classifier, where there is nothing to search on."""
-    alphas: tuple[float, ...] = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-    """Weights to search on the validation split; empty: no search."""
-    neighbours: int = 64
-    """Images that stand for a class without any: the nearest to its text."""
-    text_copies: int = 16
-    """Times that the text of such a class counts in its mean."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,40 +46,50 @@ class GDA(FeatureTrainer[FittedGDA]):
     config_node = "GDA"
     fit_class = FittedGDA
     settings_table = {
-        **settings_of(
-            GDAConfig,
-            {
-                "AUGMENT_EPOCHS": integer(1, 1000),
-                "ALPHA": number(0),
-                "ALPHAS": list_of(number(0), least=0),
-                "NEIGHBOURS": integer(2, 100_000),
-                "TEXT_COPIES": integer(0, 100_000),
-            },
+        "AUGMENT_EPOCHS": Setting(
+            10, integer(1, 1000), "Augmented passes over the training images."
+        ),
+        "COVARIANCE": Setting(
+            "pooled",
+            one_of(("pooled", "classes")),
+            "Estimate of the covariance: shrunk, of all images, or the mean over classes.",
+        ),
+        "ALPHA": Setting(
+            0.1,
+            number(0),
+            "Weight of the Gaussian classifier, where there is nothing to search on.",
+        ),
+        "ALPHAS": Setting(
+            [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0],
+            list_of(number(0), least=0),
+            "Weights to search on the validation split; empty: no search.",
+        ),
+        "NEIGHBOURS": Setting(
+            64,
+            integer(2, 100_000),
+            "Images that stand for a class without any: the nearest to its text.",
+        ),
+        "TEXT_COPIES": Setting(
+            16,
+            integer(0, 100_000),
+            "Times that the text of such a class counts in its mean.",
         ),
         "PREC": PREC,
     }
 
-    @cached_property
-    def config(self) -> GDAConfig:
-        """The settings below TRAINER.GDA."""
-        return config_from(GDAConfig, self.settings, where="TRAINER.GDA")
-
-    def build_method(self) -> None:
-        """Encode the class names."""
-        self.text = handcrafted_features(self, published_templates(self.cfg))
-
-    def image_sets(self) -> Iterator[ImageSet]:
-        """Yield the validation split too, but no augmented training image."""
-        yield from super().image_sets()
-        if self.config.alphas and self.dm.dataset.val:
-            yield ImageSet.of(self.dm.dataset.val)
+    @property
+    def searches(self) -> bool:
+        """Whether there are ALPHAS to search."""
+        return bool(self.settings.ALPHAS)
 
     def fit(self) -> FittedGDA:
         """Return the Gaussians of the training images, with the weight that validation asks for."""
-        passes = list(self.augmented_passes(self.config.augment_epochs))
+        passes = list(self.augmented_passes(self.settings.AUGMENT_EPOCHS))
         features = F.normalize(torch.cat([features for features, _ in passes]), dim=-1)
         labels = torch.cat([labels for _, labels in passes])
-        gaussians = class_gaussians(features, labels, len(self.classnames), self.config.covariance)
+        gaussians = class_gaussians(
+            features, labels, len(self.classnames), self.settings.COVARIANCE
+        )
         alpha, accuracy = self.search(gaussians)
         found = {"alpha": alpha, "validation_accuracy": accuracy}
         print(f"Gaussians of {len(features)} features, {found}")
@@ -113,13 +99,12 @@ class GDA(FeatureTrainer[FittedGDA]):
 
     def search(self, gaussians: Gaussians) -> tuple[float, float | None]:
         """Return the first of the best ALPHAS, and its accuracy in per cent, on validation."""
-        dataset = self.dm.dataset
-        if not self.config.alphas or not dataset.val or dataset.val is dataset.test:
+        if (validation := self.searched()) is None:
             print("No validation images of its own to search on: alpha stays as configured")
-            return self.config.alpha, None
-        features, labels = (t.to(self.device) for t in self.encoder.labelled(dataset.val))
+            return self.settings.ALPHA, None
+        features, labels = validation
         clip_logits, own = self.both_logits(features, gaussians)
-        alphas = self.config.alphas
+        alphas = self.settings.ALPHAS
         hits = [((clip_logits + a * own).argmax(-1) == labels).sum() for a in alphas]
         counts = torch.stack(hits).tolist()  # read once: each read waits for the device
         return alphas[counts.index(max(counts))], 100 * max(counts) / len(labels)
@@ -137,8 +122,8 @@ class GDA(FeatureTrainer[FittedGDA]):
             rows = [known.index(name) for name in self.classnames]
             self.gaussians = fit.means[rows], fit.precision
             return
-        count, copies = min(self.config.neighbours, len(fit.features)), self.config.text_copies
-        self.gaussians = borrowed_gaussians(fit.features, self.text.float(), count, copies)
+        count, copies = min(self.settings.NEIGHBOURS, len(fit.features)), self.settings.TEXT_COPIES
+        self.gaussians = borrowed_gaussians(fit.features, self.text, count, copies)
 
     def both_logits(self, features: Tensor, gaussians: Gaussians) -> tuple[Tensor, Tensor]:
         """Return CLIP's logits and the Gaussians', (B, K) each, of image features (B, E)."""

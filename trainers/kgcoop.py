@@ -6,16 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalclip.clip.prompts import TextPrompts
-from causalclip.data.catalogue import dataset_template
-from causalclip.engine.class_texts import handcrafted_features
-from causalclip.engine.contexts import TOKENS, Context
+from causalclip.engine.contexts import TOKENS, Context, handcrafted_features
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import number, text
-from causalclip.settings.search import GRADIENT_SPACE, LogUniform
-from causalclip.settings.table import COMMON, TEMPLATE, Setting
-
-# The published code follows CoOp's templates but for textures.
-KGCOOP_TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}
+from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, LogUniform, Setting
 
 
 class KgCoOp(PromptTrainer):
@@ -23,6 +17,7 @@ class KgCoOp(PromptTrainer):
 
     config_node = "KGCOOP"
     image_tower_untouched = True
+    code_templates = {"DescribableTextures": "a photo of a {}, a type of texture."}
     settings_table = {
         "N_CTX": Setting(4, TOKENS, "Number of learned context words; CTX_INIT decides if set."),
         "CTX_INIT": Setting("a photo of a", text(), "Words to start from; empty: at random."),
@@ -42,25 +37,11 @@ class KgCoOp(PromptTrainer):
         self.handcrafted = handcrafted_features(self, [self.template()])
         return TextPrompts(context.n_ctx, width, init=context.start(self.clip))
 
-    def template(self) -> str:
-        """Return the hand-crafted template that the learned text stays close to."""
-        return self.settings.TEMPLATE or dataset_template(self.cfg, KGCOOP_TEMPLATES)
-
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return cross-entropy plus W times the texts' mean distance from CLIP's, and logits."""
-        return knowledge_guided_loss(self, images, labels, self.handcrafted, self.settings.W)
-
-
-def knowledge_guided_loss(
-    trainer: PromptTrainer, images: Tensor, labels: Tensor, handcrafted: Tensor, weight: float
-) -> tuple[Tensor, Tensor]:
-    """Return L_ce + W mean_k (1 - cos(w_k, w_k^clip)) and the logits (B, K).
-
-    The trainer's prompts give w_k; w^clip are the `handcrafted` (K, E).
-    """
-    prompts = trainer.model()
-    text_features = trainer.text_features(prompts)
-    image_features = trainer.image_features(images, prompts)
-    logits = trainer.backbone.classify(image_features, text_features)
-    similarity = F.cosine_similarity(text_features.float(), handcrafted.float(), dim=-1)
-    return F.cross_entropy(logits, labels) + weight * (1 - similarity.mean()), logits
+        prompts = self.model()
+        text_features = self.text_features(prompts)
+        image_features = self.image_features(images, prompts)
+        logits = self.backbone.classify(image_features, text_features)
+        similarity = F.cosine_similarity(text_features.float(), self.handcrafted.float(), dim=-1)
+        return F.cross_entropy(logits, labels) + self.settings.W * (1 - similarity.mean()), logits

@@ -39,11 +39,14 @@ class LinearProbe(FeatureTrainer[FittedProbe]):
         return False
 
     def image_sets(self) -> Iterator[ImageSet]:
-        """Yield training images too, and the validation split where C is chosen."""
+        """Yield the training images too."""
         yield from super().image_sets()
         yield ImageSet.of(self.dm.dataset.train_x)
-        if self.settings.C is None and self.dm.dataset.val:
-            yield ImageSet.of(self.dm.dataset.val)
+
+    @property
+    def searches(self) -> bool:
+        """Whether C is chosen on the validation split."""
+        return self.settings.C is None
 
     def fit(self) -> FittedProbe:
         """Return the probe of the given C, or of the best on the validation split.
@@ -75,13 +78,8 @@ class LinearProbe(FeatureTrainer[FittedProbe]):
             max_iter=self.settings.MAX_ITER,
         )
 
-    def check_fit(self) -> None:
-        """A probe has no text to tell other classes by.
-
-        Raises:
-            ValueError: other classes than those of the fit.
-        """
-        self.require_same_classes()
+    def build_method(self) -> None:
+        """The probe reads no text."""
 
     def predict_features(self, features: Tensor) -> Prediction:
         """Return the probe's reading of image features (B, D)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,27 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.engine.class_texts import handcrafted_features, published_templates
-from causalclip.engine.feature_cache import ImageSet
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.fit import TensorFit
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.settings.constraints import integer
-from causalclip.settings.dataclass_settings import settings_of
-from causalclip.settings.table import PREC
+from causalclip.settings.table import PREC, Setting
 
 Labelled = tuple[Tensor, Tensor]
 """Unit features (N, E) and labels (N,)."""
-
-
-@dataclass(frozen=True)
-class LPPlusPlusConfig:
-    """Settings of LP++; the data give both step sizes."""
-
-    steps: int = 300
-    """Steps of gradient descent on all training images at once."""
-    alpha_every: int = 10
-    """Steps between two of the blending weights."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,16 +38,21 @@ class BlendedProbe(TensorFit):
         return features @ self.weight.T + self.bias + self.alpha * (features @ text.T)
 
 
+STEPS = integer(1, 1_000_000)
+
+
 class LPPlusPlus(FeatureTrainer[BlendedProbe]):
-    """The probe of the step that is best on the validation split, else of the last one."""
+    """The probe of the step that is best on the validation split, else of the last one.
+
+    The data give both step sizes.
+    """
 
     config_node = "LPPLUSPLUS"
     fit_class = BlendedProbe
+    searches = True
     settings_table = {
-        **settings_of(
-            LPPlusPlusConfig,
-            {"STEPS": integer(1, 1_000_000), "ALPHA_EVERY": integer(1, 1_000_000)},
-        ),
+        "STEPS": Setting(300, STEPS, "Steps of gradient descent on all training images at once."),
+        "ALPHA_EVERY": Setting(10, STEPS, "Steps between two of the blending weights."),
         "PREC": PREC,
     }
 
@@ -70,25 +61,12 @@ class LPPlusPlus(FeatureTrainer[BlendedProbe]):
         """Return False: a class without images has no weight."""
         return False
 
-    def build_method(self) -> None:
-        """Encode the class names."""
-        templates = published_templates(self.cfg)
-        self.text = handcrafted_features(self, templates).float()
-
-    def image_sets(self) -> Iterator[ImageSet]:
-        """Yield the validation split too, but no augmented training image."""
-        yield from super().image_sets()
-        if self.dm.dataset.val:
-            yield ImageSet.of(self.dm.dataset.val)
-
     def fit(self) -> BlendedProbe:
         """Return the probe of one augmented pass over the training images."""
-        dataset, settings = self.dm.dataset, self.settings
+        settings = self.settings
         features, labels = next(self.augmented_passes(1))
-        val = None
-        if dataset.val and dataset.val is not dataset.test:
-            seen, answers = (t.to(self.device) for t in self.encoder.labelled(dataset.val))
-            val = F.normalize(seen, dim=-1), answers
+        if (val := self.searched()) is not None:
+            val = F.normalize(val[0], dim=-1), val[1]
         probe = fit_blended_probe(
             (F.normalize(features, dim=-1), labels),
             self.text,
@@ -98,14 +76,6 @@ class LPPlusPlus(FeatureTrainer[BlendedProbe]):
         )
         print(f"LP++ on {len(labels)} images, {dict(probe.facts)}")
         return probe
-
-    def check_fit(self) -> None:
-        """The weights are of the classes of the fit.
-
-        Raises:
-            ValueError: this run has others.
-        """
-        self.require_same_classes()
 
     def predict_features(self, features: Tensor) -> Prediction:
         """Return the probe's reading of image features (B, E)."""

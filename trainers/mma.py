@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from torch import nn
 
 from causalclip.clip.adapters import CoupledAdapters
-from causalclip.clip.interface import backbone_of
-from causalclip.clip.texts import ClassTokens, readable, template_tokens
+from causalclip.clip.texts import ClassTokens, readable
 from causalclip.data.catalogue import given_template
-from causalclip.engine.contexts import DEPTH, tower_widths
+from causalclip.engine.contexts import DEPTH, tokens_of, tower_widths
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, number, text
-from causalclip.settings.search import GRADIENT_SPACE, LogUniform, Shares
-from causalclip.settings.table import COMMON, Setting
+from causalclip.settings.table import COMMON, GRADIENT_SPACE, LogUniform, Setting, Shares
 
 
 class MMA(PromptTrainer):
@@ -64,7 +62,4 @@ class MMA(PromptTrainer):
     def texts(self, names: Sequence[str]) -> ClassTokens:
         """Return the same template for all data sets as published, with K class names, (K, L)."""
         template = given_template(self.cfg) or f"{readable(self.settings.TEXT_CTX_INIT)} {{}}."
-        backbone = backbone_of(self.clip)
-        length, tokenizer = backbone.context_length, backbone.tokenizer
-        texts = template_tokens(names, template, context_length=length, tokenizer=tokenizer)
-        return texts.to(self.device)
+        return tokens_of(self, names, template).to(self.device)

@@ -17,17 +17,15 @@ from torch.nn import functional as F
 from causalclip.clip.adapters import ConsistentAdapters
 from causalclip.clip.encode import encode_classes
 from causalclip.clip.injection import prompted
-from causalclip.clip.interface import backbone_of
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.clip.texts import ClassTokens, readable, template_tokens
+from causalclip.clip.texts import ClassTokens, readable
 from causalclip.clip.zeroshot import IMAGENET_TEMPLATES, mean_text_features
 from causalclip.data.catalogue import given_template
-from causalclip.engine.class_texts import descriptions_of
+from causalclip.engine.contexts import descriptions_of, tokens_of
 from causalclip.engine.draws import training_seed
 from causalclip.seeding import sample_seed
 from causalclip.settings.constraints import number
-from causalclip.settings.search import GRADIENT_SPACE, LogUniform, Shares
-from causalclip.settings.table import COMMON, TEMPLATE, Setting
+from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, LogUniform, Setting, Shares
 from causalclip.trainers.mma import MMA
 
 
@@ -90,9 +88,7 @@ class MMApp(MMA):
     def texts(self, names: Sequence[str]) -> ClassTokens:
         """Return all sentences of K class names, one class after the other, (S, L); on the CPU."""
         flat = [text for own in self.sentences(names) for text in own]
-        backbone = backbone_of(self.clip)
-        length, tokenizer = backbone.context_length, backbone.tokenizer
-        return template_tokens(flat, "{}", context_length=length, tokenizer=tokenizer)
+        return tokens_of(self, flat, "{}")
 
     def draws(self) -> random.Random:
         """Return the draws of a step, which depend on seed, epoch and batch alone."""

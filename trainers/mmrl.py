@@ -11,15 +11,18 @@ from causalclip.clip.adapters import ComposedTokens, RepresentationTokens
 from causalclip.clip.encode import encode_image_tokens, encode_image_tokens_twice
 from causalclip.clip.interface import openai_model
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.clip.texts import ClassTokens, template_tokens
-from causalclip.data.catalogue import dataset_template
-from causalclip.engine.class_texts import handcrafted_features
-from causalclip.engine.contexts import DEPTH, TOKENS, tower_widths
+from causalclip.clip.texts import ClassTokens
+from causalclip.engine.contexts import (
+    DEPTH,
+    TOKENS,
+    handcrafted_features,
+    templated_texts,
+    tower_widths,
+)
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.records.results import dataset_title
 from causalclip.settings.constraints import integer, list_of, number, one_of
-from causalclip.settings.search import GRADIENT_SPACE, LogUniform
-from causalclip.settings.table import COMMON, TEMPLATE, Setting
+from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, LogUniform, Setting
 
 
 class MMRL(PromptTrainer):
@@ -77,14 +80,9 @@ class MMRL(PromptTrainer):
         sizes = settings.N_REP_TOKENS, settings.REP_DIM, settings.REP_LAYERS
         return RepresentationTokens(*sizes, text_width, image_width, embed_dim)
 
-    def template(self) -> str:
-        """Return the hand-crafted template of the texts into which the tokens go."""
-        return self.settings.TEMPLATE or dataset_template(self.cfg)
-
     def texts(self, names: Sequence[str]) -> ClassTokens:
         """Return the template filled in with K class names, (K, L)."""
-        length = self.clip.context_length
-        return template_tokens(names, self.template(), context_length=length).to(self.device)
+        return templated_texts(self, names)
 
     # What an image is classified by
 

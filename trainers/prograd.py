@@ -8,22 +8,10 @@ from torch.nn import functional as F
 
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.prompts import TextPrompts
-from causalclip.data.catalogue import dataset_template
-from causalclip.engine.class_texts import handcrafted_features
-from causalclip.engine.contexts import TOKENS, Context
+from causalclip.engine.contexts import TOKENS, Context, handcrafted_features
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import boolean, number
 from causalclip.settings.table import COMMON, TEMPLATE, Setting
-
-# Where the published code differs from CoOp's: the class name comes last, after the learned words.
-PROGRAD_TEMPLATES = {
-    "OxfordPets": "a type of pet, a photo of a {}.",
-    "OxfordFlowers": "a type of flower, a photo of a {}.",
-    "FGVCAircraft": "a type of aircraft, a photo of a {}.",
-    "DescribableTextures": "a texture of {}.",
-    "EuroSAT": "a centered satellite photo of {}.",
-    "Food101": "a type of food, a photo of {}.",
-}
 
 
 def projected(gradient: Tensor, general: Tensor, lam: float) -> Tensor:
@@ -47,6 +35,15 @@ class ProGrad(PromptTrainer):
 
     config_node = "PROGRAD"
     image_tower_untouched = True
+    # As CoOp's, but the class name comes last, after the learned words.
+    code_templates = {
+        "OxfordPets": "a type of pet, a photo of a {}.",
+        "OxfordFlowers": "a type of flower, a photo of a {}.",
+        "FGVCAircraft": "a type of aircraft, a photo of a {}.",
+        "DescribableTextures": "a texture of {}.",
+        "EuroSAT": "a centered satellite photo of {}.",
+        "Food101": "a type of food, a photo of {}.",
+    }
     several_processes = False  # the projection needs the gradient of the whole batch
     settings_table = {
         "N_CTX": Setting(16, TOKENS, "Number of learned context words."),
@@ -58,10 +55,6 @@ class ProGrad(PromptTrainer):
         "TEMPLATE": TEMPLATE,
         **COMMON,
     }
-
-    def template(self) -> str:
-        """Return the hand-crafted template of zero-shot CLIP and of the context's start."""
-        return self.settings.TEMPLATE or dataset_template(self.cfg, PROGRAD_TEMPLATES)
 
     def words(self) -> str:
         """Return the first words of the context: the template up to the class name, or none."""

@@ -12,29 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from causalclip.clip.interface import backbone_of, openai_model
-from causalclip.engine.class_texts import handcrafted_features, published_templates
 from causalclip.engine.feature_cache import Encoder, encoder_of
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.fit import TensorFit
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.settings.constraints import integer, number, or_none
-from causalclip.settings.dataclass_settings import settings_of
-from causalclip.settings.search import Choice
-from causalclip.settings.table import PREC
-
-
-@dataclass(frozen=True)
-class ProLIPConfig:
-    """Settings of ProLIP."""
-
-    lr: float = 1e-5
-    """Learning rate of Adam; falls to 0 along a cosine."""
-    steps: int = 300
-    """Steps, each on all training images."""
-    augment_epochs: int = 300
-    """Augmented passes over the training images; the steps take them in turn."""
-    weight: float | None = None
-    """Weight of the squared distance from CLIP's projection, lambda; None: 1 / shots."""
+from causalclip.settings.table import PREC, Choice, Setting
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,21 +41,26 @@ class ProLIP(FeatureTrainer[FittedProjection]):
     backbones = "OpenAI ViT"
     fit_class = FittedProjection
     settings_table = {
-        **settings_of(
-            ProLIPConfig,
-            {
-                "LR": number(0, open_low=True),
-                "STEPS": integer(1, 1_000_000),
-                "AUGMENT_EPOCHS": integer(1, 1_000_000),
-                "WEIGHT": or_none(number(0)),
-            },
+        "LR": Setting(
+            1e-5, number(0, open_low=True), "Learning rate of Adam; falls to 0 along a cosine."
+        ),
+        "STEPS": Setting(300, integer(1, 1_000_000), "Steps, each on all training images."),
+        "AUGMENT_EPOCHS": Setting(
+            300,
+            integer(1, 1_000_000),
+            "Augmented passes over the training images; the steps take them in turn.",
+        ),
+        "WEIGHT": Setting(
+            None,
+            or_none(number(0)),
+            "Weight of the squared distance from CLIP's projection, lambda; None: 1 / shots.",
         ),
         "PREC": PREC,
     }
     search_space = {"LR": Choice((1e-5, 1e-4, 1e-3, 1e-2))}
 
     def build_method(self) -> None:
-        """Encode the class names.
+        """Encode the class names; keep CLIP's projection.
 
         Raises:
             ValueError: a backbone without a projection of its own.
@@ -80,7 +68,7 @@ class ProLIP(FeatureTrainer[FittedProjection]):
         backbone_of(self.clip).image_tower()
         visual = openai_model(self.clip, "ProLIP").visual
         self.projection = visual.proj.detach().float()
-        self.text = handcrafted_features(self, published_templates(self.cfg))
+        super().build_method()
 
     @cached_property
     def encoder(self) -> Encoder:

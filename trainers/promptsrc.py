@@ -11,18 +11,15 @@ from causalclip.clip.encode import encode_image_twice, encode_text
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.texts import readable
 from causalclip.clip.zeroshot import IMAGENET_TEMPLATES, mean_text_features
-from causalclip.engine.class_texts import descriptions_of
-from causalclip.engine.contexts import Context, independent_prompts
-from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.engine.contexts import descriptions_of
 from causalclip.settings.constraints import number
-from causalclip.settings.search import DEPTHS, GRADIENT_SPACE
 from causalclip.settings.table import COMMON, Setting
-from causalclip.trainers.ivlp import independent_prompt_settings
+from causalclip.trainers.ivlp import IVLP, independent_prompt_settings
 
 SIXTY_TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published ones are these of CLIP's eighty
 
 
-class PromptSRC(PromptTrainer):
+class PromptSRC(IVLP):
     """L = L_ce + L_SCL against frozen CLIP, and prompts averaged over epochs.
 
     The final prompts are the Gaussian-weighted average of those at the end of every epoch (GPA:
@@ -30,8 +27,6 @@ class PromptSRC(PromptTrainer):
     """
 
     config_node = "PROMPTSRC"
-    backbones = "ViT"
-    model_name = "VLPromptLearner"
     settings_table = {
         **independent_prompt_settings(n_ctx=4),
         "TEXT_LOSS_WEIGHT": Setting(25.0, number(0), "Weight of the texts' distance from CLIP's."),
@@ -40,24 +35,17 @@ class PromptSRC(PromptTrainer):
         "GPA_STD": Setting(1.0, number(0, open_low=True), "Width of the Gaussian average."),
         **COMMON,
     }
-    search_space = {**GRADIENT_SPACE, "PROMPT_DEPTH_VISION PROMPT_DEPTH_TEXT": DEPTHS}
 
-    def context(self) -> Context:
-        """Return the learned words, from N_CTX or CTX_INIT."""
-        return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
+    @property
+    def image_tower_untouched(self) -> bool:
+        """Never: the loss compares images with CLIP's own features of them."""
+        return False
 
     def build_prompts(self) -> nn.Module:
         """Return independent prompts of both towers, with a buffer for their average."""
-        settings = self.settings
         with torch.no_grad():
             self.teacher_text = self.teacher_text_features()
-        prompts = independent_prompts(
-            self.clip,
-            self.context(),
-            text_depth=settings.PROMPT_DEPTH_TEXT,
-            n_vision=settings.N_CTX_VISION,
-            vision_depth=settings.PROMPT_DEPTH_VISION,
-        )
+        prompts = super().build_prompts()
         size = sum(p.numel() for p in prompts.parameters())
         # A buffer, so that it travels in the checkpoint and a resumed run goes on averaging.
         prompts.register_buffer("average", torch.zeros(size))

@@ -9,20 +9,11 @@ from torch.optim import Optimizer
 
 from causalclip.clip.encode import encode_classes
 from causalclip.clip.prompts import ClassAwarePrompts
-from causalclip.data.catalogue import dataset_template
-from causalclip.engine.class_texts import handcrafted_features
-from causalclip.engine.contexts import TOKENS, Context, tower_widths
-from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.engine.contexts import TOKENS, Context, handcrafted_features, tower_widths
 from causalclip.settings.constraints import integer, number, text
-from causalclip.settings.search import GRADIENT_SPACE, LogUniform
 from causalclip.settings.table import COMMON, TEMPLATE, Setting
-from causalclip.trainers.kgcoop import knowledge_guided_loss
+from causalclip.trainers.kgcoop import KgCoOp
 
-# Templates of the published code that differ from CoOp's.
-TCP_TEMPLATES = {
-    "DescribableTextures": "a photo of a {}, a type of texture.",
-    "FGVCAircraft": "a photo of an aircraft {}.",
-}
 # Text after the learned words in the published code; "{}." for every other data set.
 AFTER_CONTEXT = {
     "OxfordPets": "{}, a type of pet.",
@@ -35,7 +26,7 @@ AFTER_CONTEXT = {
 }
 
 
-class TCP(PromptTrainer):
+class TCP(KgCoOp):
     """L = L_ce + W mean_k (1 - cos(w_k, w_k^clip)), as KgCoOp's, of class-aware texts w_k.
 
     At block PROMPT_DEPTH a small net's tokens of w_k^clip replace the learned words. The published
@@ -45,7 +36,10 @@ class TCP(PromptTrainer):
     """
 
     config_node = "TCP"
-    image_tower_untouched = True
+    code_templates = {
+        "DescribableTextures": "a photo of a {}, a type of texture.",
+        "FGVCAircraft": "a photo of an aircraft {}.",
+    }
     settings_table = {
         "N_CTX": Setting(4, TOKENS, "Number of learned context words; CTX_INIT decides if set."),
         "CTX_INIT": Setting("", text(), "Words to start from; empty: at random, as published."),
@@ -59,7 +53,6 @@ class TCP(PromptTrainer):
         ),
         **COMMON,
     }
-    search_space = {**GRADIENT_SPACE, "W": LogUniform(1.0, 20.0)}
 
     def optimizer(self, model: nn.Module) -> Optimizer:
         """Return the optimizer, its epsilon set for Adam: OPTIM has no key for it."""
@@ -90,14 +83,6 @@ class TCP(PromptTrainer):
     def clip_texts(self, names: Sequence[str]) -> Tensor:
         """Return w_k^clip, frozen CLIP's unit text features (K, E) of K class names."""
         return handcrafted_features(self, [self.template()], names)
-
-    def template(self) -> str:
-        """Return the hand-crafted template of w_k^clip."""
-        return self.settings.TEMPLATE or dataset_template(self.cfg, TCP_TEMPLATES)
-
-    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cross-entropy plus W times the texts' mean distance from CLIP's, and logits."""
-        return knowledge_guided_loss(self, images, labels, self.handcrafted, self.settings.W)
 
     def learned_text(self, names: Sequence[str]) -> Tensor:
         """Return text features (K, E) of any class names, with their own tokens."""

@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from yacs.config import CfgNode
 
-from causalclip.engine.class_texts import handcrafted_features, published_templates
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
-from causalclip.settings.constraints import integer, list_of, number
+from causalclip.settings.constraints import integer, number, ordered_pair
 from causalclip.settings.dataclass_settings import config_from, settings_of
 from causalclip.settings.table import PREC
 
@@ -61,8 +59,8 @@ class TDA(FeatureTrainer):
                 "NEGATIVE_SHOTS": integer(0, 10_000),
                 "NEGATIVE_ALPHA": number(0),
                 "NEGATIVE_BETA": number(0),
-                "NEGATIVE_ENTROPY": list_of(number(0), least=2),
-                "NEGATIVE_MASK": list_of(number(0, 1), least=2),
+                "NEGATIVE_ENTROPY": ordered_pair(number(0)),
+                "NEGATIVE_MASK": ordered_pair(number(0, 1)),
             },
         ),
         "PREC": PREC,
@@ -72,22 +70,6 @@ class TDA(FeatureTrainer):
     def config(self) -> TDAConfig:
         """The settings below TRAINER.TDA."""
         return config_from(TDAConfig, self.settings, where="TRAINER.TDA")
-
-    def check_cfg(self, cfg: CfgNode) -> None:
-        """Check each setting, and that intervals have two ends.
-
-        Raises:
-            ValueError: names the key, what is allowed and what came.
-        """
-        super().check_cfg(cfg)
-        for key in ("NEGATIVE_ENTROPY", "NEGATIVE_MASK"):
-            ends = cfg.TRAINER.TDA[key]
-            if len(ends) != 2 or ends[0] > ends[1]:
-                raise ValueError(f"TRAINER.TDA.{key} must be two ascending numbers, got {ends}")
-
-    def build_method(self) -> None:
-        """Encode the class names."""
-        self.text = handcrafted_features(self, published_templates(self.cfg))
 
     def test_order(self, n: int) -> Tensor:
         """Return a random order of n test images, (n,): that of a data set is by class."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-from causalclip.engine.class_texts import handcrafted_features, published_templates
-from causalclip.engine.feature_cache import ImageSet
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.fit import TensorFit
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.settings.constraints import integer, list_of, number
-from causalclip.settings.search import GRADIENT_SPACE
-from causalclip.settings.table import PREC, Setting
+from causalclip.settings.table import GRADIENT_SPACE, PREC, Setting
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,17 +83,12 @@ class TipAdapter(FeatureTrainer[FittedCache]):
                     f"alpha, got {node[key]}"
                 )
 
-    def build_method(self) -> None:
-        """Encode the class names."""
-        self.text = handcrafted_features(self, published_templates(self.cfg))
-
     # Fitting
 
-    def image_sets(self) -> Iterator[ImageSet]:
-        """Yield the validation split too, but no augmented training image."""
-        yield from super().image_sets()
-        if self.settings.SEARCH_STEP and self.dm.dataset.val:
-            yield ImageSet.of(self.dm.dataset.val)
+    @property
+    def searches(self) -> bool:
+        """Whether there is a grid to search."""
+        return bool(self.settings.SEARCH_STEP)
 
     def fit(self) -> FittedCache:
         """Return the cache, with the strengths that the validation split asks for."""
@@ -123,12 +115,10 @@ class TipAdapter(FeatureTrainer[FittedCache]):
         Keys are unit rows (N, E) with labels (N,); of equal pairs the first is taken.
         """
         start = self.settings.ALPHA, self.settings.BETA, None
-        dataset = self.dm.dataset
-        if not self.settings.SEARCH_STEP or not dataset.val or dataset.val is dataset.test:
+        if (validation := self.searched()) is None:
             print("No validation images of its own to search on: alpha and beta stay as configured")
             return start
-        features, targets = self.encoder.labelled(dataset.val, desc="val")
-        features, targets = F.normalize(features.to(self.device), dim=-1), targets.to(self.device)
+        features, targets = F.normalize(validation[0], dim=-1), validation[1]
         clip_logits = self.backbone.classify(features, self.text)
         betas, alphas = search_grid(self.settings.SEARCH_SCALE, self.settings.SEARCH_STEP)
         affinity, values, hits = features @ keys.T, one_hot(labels, len(self.text)), []
@@ -142,14 +132,6 @@ class TipAdapter(FeatureTrainer[FittedCache]):
         return alphas[column], betas[row], 100 * max(counts) / len(targets)
 
     # Prediction
-
-    def check_fit(self) -> None:
-        """The cache's labels are of the classes of the fit.
-
-        Raises:
-            ValueError: this run has others.
-        """
-        self.require_same_classes()
 
     def predict_features(self, features: Tensor) -> Prediction:
         """Return CLIP's logits and the cache's, of image features (B, E)."""

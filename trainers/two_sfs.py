@@ -14,11 +14,10 @@ from causalclip.clip.interface import backbone_of
 from causalclip.clip.openai_clip import CLIPModel
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.texts import ClassTokens
-from causalclip.engine.class_texts import templated_texts
+from causalclip.engine.contexts import templated_texts
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import number
-from causalclip.settings.search import GRADIENT_SPACE, Choice
-from causalclip.settings.table import COMMON, TEMPLATE, Setting
+from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, Choice, Setting
 
 LAST_RATE = 1e-6  # [code] at the end of each stage's cosine
 

@@ -10,12 +10,16 @@ from torch import Tensor, nn
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.texts import readable
 from causalclip.data.catalogue import given_template
-from causalclip.engine.class_texts import handcrafted_features
-from causalclip.engine.contexts import DEPTH, TOKENS, Context, independent_prompts
+from causalclip.engine.contexts import (
+    DEPTH,
+    TOKENS,
+    Context,
+    handcrafted_features,
+    independent_prompts,
+)
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import text
-from causalclip.settings.search import DEPTHS, GRADIENT_SPACE
-from causalclip.settings.table import COMMON, Setting
+from causalclip.settings.table import COMMON, DEPTHS, GRADIENT_SPACE, Setting
 
 
 class VPT(PromptTrainer):

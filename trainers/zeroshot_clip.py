@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from causalclip.clip.zeroshot import IMAGENET_TEMPLATES_SELECT
-from causalclip.data.catalogue import dataset_template, given_template
-from causalclip.engine.class_texts import handcrafted_features
+from causalclip.data.catalogue import given_template
+from causalclip.engine.contexts import handcrafted_features
 from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.settings.table import PREC, PROJECTION, TEMPLATE
@@ -28,11 +28,12 @@ class ZeroshotCLIP(FeatureTrainer):
 
     def templates(self) -> list[str]:
         """Return the templates whose text features are averaged."""
-        own = self.settings.TEMPLATE or given_template(self.cfg)
-        if self.ensemble and not own and self.cfg.DATASET.NAME == "ImageNet":
+        if not self.ensemble:
+            return [self.template()]
+        given = self.settings.TEMPLATE or given_template(self.cfg)
+        if not given and self.cfg.DATASET.NAME == "ImageNet":
             return list(IMAGENET_TEMPLATES_SELECT)  # as published: the seven alone
-        own = own or dataset_template(self.cfg)
-        return [*IMAGENET_TEMPLATES_SELECT, own] if self.ensemble else [own]
+        return [*IMAGENET_TEMPLATES_SELECT, self.template()]
 
     def predict_features(self, features: Tensor) -> Prediction:
         """Return the softmax over the class texts of image features (B, E)."""

@@ -1,4 +1,4 @@
-"""CDC's settings. The defaults are the closest reading of what is published.
+"""CDC's settings, whose defaults are the closest reading of what is published, and its views.
 
 [paper] is its abstract, [second-hand] what others report of its tables, [TMC] the trusted
 multi-view classification it builds on; the rest is ours. The values that measurement chose stand
@@ -7,11 +7,30 @@ in the recipes `tuned` (configs/trainers/CDC).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+from torchvision import transforms as T
+from torchvision.transforms import InterpolationMode
+
 from causalclip.cdc.evidence import FUSIONS, EvidenceKind, FusionName
-from causalclip.cdc.views import AS_CONFIGURED, PUBLISHED_VIEWS
+
+# Each template sees its own view of the image (method 1.1). The paper compares two sets, the second
+# adding a random crop to each family; which transforms they are is not published. These are ours:
+# transforms of the PIL image, and of the normalised tensor.
+FAMILIES: dict[str, tuple[list[nn.Module], list[nn.Module]]] = {
+    "flip_crop": ([T.RandomHorizontalFlip()], []),
+    "crop": ([], []),
+    "color_jitter": ([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], []),
+    "gray_blur": ([T.RandomGrayscale(0.5), T.GaussianBlur(3, (0.1, 2.0))], []),
+    "perspective_erasing": ([T.RandomPerspective(0.3, p=0.5)], [T.RandomErasing(p=0.5)]),
+    "plain": ([], []),
+}
+PUBLISHED_VIEWS = ("flip_crop", "color_jitter", "gray_blur", "perspective_erasing")
+CROPPED = ("flip_crop", "crop")
+AS_CONFIGURED = "as_configured"  # no family: the transform that INPUT.TRANSFORMS describes
 
 Vision = Literal["coupled", "independent", "none"]
 Learn = Literal["all", "tokens"]
@@ -145,3 +164,33 @@ class CDCConfig:
             # without image prompts nothing that learns shapes the image features
             if self.vision == "none" and (weight := getattr(self, name)):
                 raise ValueError(f"`{name}` must be 0 where `vision` is none, got {weight}")
+
+
+def family_view(
+    family: str,
+    size: Sequence[int],
+    *,
+    interpolation: str = "bicubic",
+    mean: Sequence[float],
+    std: Sequence[float],
+    crop_scale: Sequence[float] = (0.08, 1.0),
+    crop_all: bool = False,
+) -> T.Compose:
+    """Return the training transform of a family, PIL image to normalised tensor (3, H, W).
+
+    `crop_all` is the paper's second set: a random resized crop in every family.
+
+    Raises:
+        ValueError: a family that does not exist.
+    """
+    if family not in FAMILIES:
+        raise ValueError(
+            f"augmentation family must be one of {', '.join(FAMILIES)}, got {family!r}"
+        )
+    mode = InterpolationMode[interpolation.upper()]
+    on_image, on_tensor = FAMILIES[family]
+    if crop_all or family in CROPPED:
+        sized = [T.RandomResizedCrop(size, scale=tuple(crop_scale), interpolation=mode)]
+    else:  # as at test: a picture keeps its proportions, and its centre is cut out
+        sized = [T.Resize(max(size), interpolation=mode), T.CenterCrop(size)]
+    return T.Compose([*sized, *on_image, T.ToTensor(), T.Normalize(mean, std), *on_tensor])

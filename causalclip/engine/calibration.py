@@ -1,8 +1,8 @@
 """Temperature scaling and DAC of a softmax method, where TEST.CALIBRATION asks for them.
 
 Temperature scaling (Guo et al., ICML 2017) is fitted at the end of training; distance-aware
-calibration (Wang et al., ICML 2024) needs no fit. Neither changes the predicted class. The
-mathematics is in causalclip/calibration.py.
+calibration, DAC (Wang et al., "Open-Vocabulary Calibration for Fine-tuned CLIP", ICML 2024, arXiv
+2402.04655), needs no fit. Neither changes the predicted class.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causalclip.calibration import class_factors, distance_aware, fit_temperature
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.catalogue import dataset_template
 from causalclip.engine.evaluation import split_loader, test_batches
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from causalclip.engine.prompt_trainer import PromptTrainer
 
 NEIGHBOURS = 5  # [code of DAC] trained classes that are compared
+BASE_RADIUS = 0.05  # [code of DAC] a class nearer than this to a trained one is a trained one
+TEMPERATURES = (0.01, 100.0)
 TEMPERATURE = "temperature"  # buffer of the model: one number, NaN while it is not fitted
 
 
@@ -150,3 +151,68 @@ def validation_logits(trainer: PromptTrainer) -> tuple[Tensor, Tensor]:
             labels.append(label.cpu())
     trainer.set_model_mode("train")
     return torch.cat(logits), torch.cat(labels)
+
+
+# The formulas
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the temperature T > 0 of least negative log-likelihood, of softmax(logits / T).
+
+    Args:
+        logits: (N, K) of a validation split.
+        labels: (N,) class indices.
+
+    Raises:
+        ValueError: logits that are not finite.
+    """
+    from scipy.optimize import minimize_scalar  # no other run waits for it
+
+    if not logits.isfinite().all():
+        raise ValueError("logits must be finite to fit a temperature, got inf or NaN")
+    exact, targets = logits.detach().double(), labels.long()
+
+    def loss(log_temperature: float) -> float:
+        return F.cross_entropy(exact / math.exp(log_temperature), targets).item()
+
+    # The loss is convex in 1 / T, hence has one minimum in log T.
+    bounds = tuple(math.log(end) for end in TEMPERATURES)
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+
+
+def class_factors(
+    base_zeroshot: Tensor, zeroshot: Tensor, base_tuned: Tensor, tuned: Tensor, *, neighbours: int
+) -> Tensor:
+    """Return DAC's factor gamma_k of each class (K,): 1 for a trained one, else how it was moved.
+
+        gamma_k = exp(-d_k) / exp(-d0_k)
+
+    d_k is the mean Euclidean distance of the tuned text feature of class k to its `neighbours`
+    nearest among the trained classes, d0_k the same under zero-shot CLIP: where tuning has pushed a
+    class away from those that were trained, its confidence is lowered.
+
+    Args:
+        base_zeroshot: (K0, E) unit text features of the trained classes before tuning.
+        zeroshot: (K, E) of the classes to predict, before tuning.
+        base_tuned: (K0, E) of the trained classes after tuning.
+        tuned: (K, E) of the classes to predict, after tuning.
+        neighbours: how many trained classes are looked at.
+    """
+    before = _nearest(zeroshot, base_zeroshot, neighbours)
+    after = _nearest(tuned, base_tuned, neighbours)
+    factors = (before.mean(-1) - after.mean(-1)).exp()
+    return torch.where(after[:, 0] < BASE_RADIUS, torch.ones_like(factors), factors)
+
+
+def distance_aware(logits: Tensor, factors: Tensor) -> Tensor:
+    """Return DAC's logits (..., K): a sample's logits times the factor of its predicted class."""
+    return logits * factors.to(logits)[logits.argmax(-1, keepdim=True)]
+
+
+def _nearest(features: Tensor, others: Tensor, count: int) -> Tensor:
+    """Return distances (K, count) to the nearest others, ascending."""
+    # The exact form: near 0 the expanded square loses half of the digits.
+    distances = torch.cdist(
+        features.double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    return distances.sort(dim=-1).values[:, :count]

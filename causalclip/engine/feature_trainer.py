@@ -17,6 +17,7 @@ from yacs.config import CfgNode
 
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.texts import check_distinct_classes
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.checkpoint_file import (
     POINTER,
     check_identity,
@@ -25,6 +26,7 @@ from causalclip.engine.checkpoint_file import (
     read_checkpoint,
 )
 from causalclip.engine.checkpoints import Checkpointer
+from causalclip.engine.contexts import handcrafted_features, published_templates
 from causalclip.engine.data import attach_classes, attach_data, data_digests
 from causalclip.engine.evaluation import evaluate
 from causalclip.engine.feature_cache import Encoder, ImageSet, encoder_of
@@ -35,8 +37,7 @@ from causalclip.engine.prediction import Prediction
 from causalclip.records.json_types import plain
 from causalclip.records.results import peak_memory_mb, result_in
 from causalclip.settings.check import check_cfg
-from causalclip.settings.search import SearchSpace
-from causalclip.settings.table import Setting
+from causalclip.settings.table import SearchSpace, Setting
 
 # Keys of the data set that a fit does not depend on: a place, and what is tested.
 UNFITTED_KEYS = ("ROOT", "TARGET_DOMAINS", "TEST_CORRELATION")
@@ -61,6 +62,8 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
     """From the number of test images n to their order (n,), where features are classified."""
     test_views: int | None = None
     """Views of a test image that are encoded, where there are several."""
+    searches = False
+    """Whether something is chosen on the validation split."""
     image_tower_untouched = True
     several_processes = False
     search_space: SearchSpace = {}
@@ -73,30 +76,18 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
     # Dassl's hooks
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Raise for settings that this method cannot run with, before any work.
-
-        Raises:
-            ValueError: names the key, what is allowed and what came.
-        """
+        """Raise for settings that this method cannot run with, as `settings.check.check_cfg`."""
         check_cfg(cfg, self.config_node, self.settings_table)
 
     def build_data_loader(self) -> None:
-        """Set the loaders and the classes; see `attach_data` and `attach_classes`.
-
-        Raises:
-            ValueError: a data set or a setting that cannot be used.
-        """
+        """Set the loaders and the classes; raise as `attach_data`."""
         if self.given_classnames is not None:
             attach_classes(self, self.given_classnames)
         else:
             attach_data(self)
 
     def build_model(self) -> None:
-        """Load the CLIP and build the method.
-
-        Raises:
-            ValueError: settings that do not suit the backbone.
-        """
+        """Load the CLIP and build the method; raise as `load_backbone`."""
         self.backbone = self.load_backbone()
         self.clip = self.backbone.model
         check_distinct_classes(self.classnames, backbone_of(self.clip).tokenizer)
@@ -146,11 +137,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         return same
 
     def test(self, split: str | None = None) -> float:
-        """Evaluate on a split and write its results; return the accuracy in per cent.
-
-        Raises:
-            ValueError: the data set has no such split, or an empty one.
-        """
+        """Evaluate on a split; return the accuracy in per cent, and raise as `evaluate`."""
         return evaluate(self, split)
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
@@ -158,12 +145,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         self.checkpointer.save(*args, **kwargs)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load a fit for an evaluation; see `Checkpointer.load`.
-
-        Raises:
-            ValueError: a checkpoint of another method or backbone, or one `check_fit` refuses.
-            FileNotFoundError: no checkpoint in `directory`.
-        """
+        """Load a fit for an evaluation; raise as `Checkpointer.load` and `check_fit`."""
         self.checkpointer.load(directory, epoch)
         if self.fit_class is not None:
             self.check_fit()
@@ -184,6 +166,10 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
     def encoder(self) -> Encoder:
         """CLIP's own image tower after the test transform, with its cache on disk."""
         return encoder_of(self)
+
+    def template(self) -> str:
+        """Return the hand-crafted prompt: the method's TEMPLATE, else the data set's."""
+        return self.settings.get("TEMPLATE") or dataset_template(self.cfg)
 
     @property
     def fitted(self) -> FitT:
@@ -222,15 +208,12 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         return True
 
     def load_backbone(self) -> FrozenCLIP:
-        """Return the CLIP that MODEL.BACKBONE names.
-
-        Raises:
-            ValueError: settings that do not suit it.
-        """
+        """Return the CLIP that MODEL.BACKBONE names; raise as `FrozenCLIP.from_cfg`."""
         return FrozenCLIP.from_cfg(self.cfg, self.settings, self.device)
 
     def build_method(self) -> None:
-        """Encode what the method needs once, such as the class names."""
+        """Encode the class names, as most methods read them: unit features `text` (K, E)."""
+        self.text = handcrafted_features(self, published_templates(self.cfg)).float()
 
     def fit(self) -> FitT:
         """Return what the training images give, as a `fit_class`.
@@ -244,8 +227,10 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         """Raise for a fit, just made or loaded, that does not serve this run's classes.
 
         Raises:
-            ValueError: says why.
+            ValueError: other classes than the fit's, for a method that knows no others.
         """
+        if not self.knows_other_classes(self.settings):
+            self.require_same_classes()
 
     def predict_features(self, features: Tensor) -> Prediction:
         """Return the readings of the encoder's features (B, D) in fp32.
@@ -258,6 +243,19 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
     def image_sets(self) -> Iterator[ImageSet]:
         """Yield the images whose features this method reads from the feature cache."""
         yield ImageSet.of(self.dm.dataset.test)
+        if self.searches and self.dm.dataset.val:
+            yield ImageSet.of(self.dm.dataset.val)
+
+    def searched(self) -> tuple[Tensor, Tensor] | None:
+        """Return features (N, E) and labels (N,) of the validation split on the device.
+
+        None where nothing is searched, or where it is the test split.
+        """
+        dataset = self.dm.dataset
+        if not self.searches or not dataset.val or dataset.val is dataset.test:
+            return None
+        features, labels = self.encoder.labelled(dataset.val, desc="val")
+        return features.to(self.device), labels.to(self.device)
 
     @torch.no_grad()
     def augmented_passes(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -285,7 +283,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
     # Prediction
 
     def require_same_classes(self) -> None:
-        """Raise, in `check_fit`, if this run has other classes than the fit.
+        """Raise if this run has other classes than the fit.
 
         Raises:
             ValueError: names both lists.

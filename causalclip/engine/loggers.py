@@ -1,4 +1,4 @@
-"""Where the numbers of a training go: TensorBoard, Weights & Biases, MLflow, or several of them."""
+"""Where the numbers of a training go beside TensorBoard: Weights & Biases, MLflow, or both."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from causalclip.errors import UserError
-
-TENSORBOARD = "tensorboard"
-"""Opened by Dassl."""
 
 
 class ScalarWriter(Protocol):
@@ -90,13 +87,13 @@ class Several:
 def open_loggers(
     names: Sequence[str], folder: str, config: Mapping[str, Any]
 ) -> list[ScalarWriter]:
-    """Return the writers of names, without TensorBoard's.
+    """Return the writers of names; TensorBoard's is Dassl's own.
 
     Raises:
         UserError: one that is not installed.
     """
     writers = []
-    for name in (name for name in names if name != TENSORBOARD):
+    for name in names:
         try:
             writers.append(LOGGERS[name](folder, config))
         except ImportError as error:

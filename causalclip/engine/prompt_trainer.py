@@ -19,6 +19,7 @@ from causalclip.clip.interface import backbone_of
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.text_tower import LowerTexts
 from causalclip.clip.texts import ClassTokens, check_distinct_classes
+from causalclip.data.catalogue import dataset_template
 from causalclip.engine.calibration import PostHocCalibration
 from causalclip.engine.checkpoint_file import load_initial
 from causalclip.engine.checkpoints import Checkpointer
@@ -29,12 +30,10 @@ from causalclip.engine.draws import training_seed
 from causalclip.engine.evaluation import evaluate
 from causalclip.engine.feature_cache import Encoder, ImageSet, encoder_of
 from causalclip.engine.frozen_clip import FrozenCLIP
-from causalclip.engine.loggers import TENSORBOARD, Several, open_loggers
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.session import TrainingSession
 from causalclip.settings.check import check_cfg, flatten
-from causalclip.settings.search import GRADIENT_SPACE, SearchSpace
-from causalclip.settings.table import Setting
+from causalclip.settings.table import GRADIENT_SPACE, SearchSpace, Setting
 
 
 class PromptTrainer(TrainerX):
@@ -55,6 +54,8 @@ class PromptTrainer(TrainerX):
     """Whether the probabilities are a softmax of `logits`."""
     plain_cosine = True
     """Whether `logits` compare the image features with `evaluation_text` and nothing else."""
+    code_templates: Mapping[str, str] = {}
+    """Hand-crafted prompts of the published code that differ from CoOp's, by data set."""
     test_order: Callable[[int], Tensor] = staticmethod(lambda n: torch.arange(n))
     """From the number of test images n to their order (n,), where features are classified."""
     image_tower_untouched = False
@@ -125,10 +126,14 @@ class PromptTrainer(TrainerX):
         """Open the writers of TRAIN.LOGGERS in one process; raise as `open_loggers`."""
         if not is_main():
             return
-        names = self.cfg.TRAIN.get("LOGGERS", [TENSORBOARD])  # a host's configuration may lack it
-        if TENSORBOARD in names:
+        names = list(self.cfg.TRAIN.get("LOGGERS", ["tensorboard"]))  # a host's may lack it
+        if "tensorboard" in names:
+            names.remove("tensorboard")
             super().init_writer(log_dir)
-        if others := open_loggers(names, self.output_dir, dict(flatten(self.cfg))):
+        if names:
+            from causalclip.engine.loggers import Several, open_loggers
+
+            others = open_loggers(names, self.output_dir, dict(flatten(self.cfg)))
             self._writer = Several([*filter(None, [self._writer]), *others])
 
     def before_train(self) -> None:
@@ -192,6 +197,10 @@ class PromptTrainer(TrainerX):
     def encoder(self) -> Encoder:
         """CLIP's own image tower after the test transform, with its cache on disk."""
         return encoder_of(self)
+
+    def template(self) -> str:
+        """Return the hand-crafted prompt: the method's TEMPLATE, else the data set's."""
+        return self.settings.get("TEMPLATE") or dataset_template(self.cfg, self.code_templates)
 
     # A method defines
 

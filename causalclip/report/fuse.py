@@ -148,7 +148,7 @@ def _result(
     evaluated: Evaluated,
     eta: float,
 ) -> Result:
-    from causalclip.cdc.diversity import pair_diversity
+    from causalclip.cdc.losses import pair_diversity
     from causalclip.engine.evaluation import metrics_record
 
     results = [result for result, _ in runs]
