@@ -14,7 +14,7 @@ import causalclip
 
 HERE = Path(causalclip.__path__[0])
 ORDER = """
-configs seeding metrics calibration conformal files errors settings records plots
+configs seeding metrics conformal files errors settings records plots
 cdc icm clip data datasets engine trainers dassl_compat plugin
 report runs predict page ablation checks completion __init__ cli __main__
 """.split()

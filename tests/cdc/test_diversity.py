@@ -11,8 +11,13 @@ import torch
 from sklearn.metrics import matthews_corrcoef
 
 from causalclip.cdc.config import CDCConfig
-from causalclip.cdc.diversity import pair_diversity, residual_directions
-from causalclip.cdc.losses import consistency_loss, diversity_loss, regularisers
+from causalclip.cdc.losses import (
+    consistency_loss,
+    diversity_loss,
+    pair_diversity,
+    regularisers,
+    residual_directions,
+)
 
 
 def test_the_measures_are_the_means_over_pairs():

@@ -9,7 +9,7 @@ from dassl.config import get_cfg_default
 from dassl.data.transforms import build_transform
 from PIL import Image
 
-from causalclip.cdc.views import FAMILIES, family_view
+from causalclip.cdc.config import FAMILIES, family_view
 
 SIZE, MEAN, STD = (32, 32), [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 

@@ -6,9 +6,6 @@ import os
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torchvision.transforms import ToTensor
 
 from causalclip.engine.cache_size import (
     entries,
@@ -19,7 +16,6 @@ from causalclip.engine.cache_size import (
     others_can_write,
     trim,
 )
-from causalclip.engine.feature_cache import Encoder
 
 
 @pytest.fixture
@@ -70,48 +66,6 @@ def test_files_that_are_being_written_are_let_alone(folder):
     part.write_bytes(b"half")
     trim(folder, 0, keep=folder / "3.npy")
     assert part.exists()
-
-
-@pytest.fixture
-def encode(tmp_path):
-    """A function (name) -> features of one picture of that name, through the cache."""
-    os.makedirs(tmp_path / "data")
-
-    def features(name):
-        path = tmp_path / "data" / f"{name}.png"
-        if not path.exists():
-            Image.new("RGB", (8, 8), (len(name), 0, 0)).save(path)
-        encoder = Encoder(
-            encode=lambda images: images.mean((2, 3)),
-            dim=3,
-            identity="weights",
-            transform=ToTensor(),
-            root=str(tmp_path / "data"),
-            cache=tmp_path,
-        )
-        return torch.from_numpy(encoder.features([str(path)]))
-
-    return features
-
-
-def test_reading_features_counts_as_using_them(encode, tmp_path, monkeypatch):
-    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", "4e-7")  # 400 bytes: two files of 172
-    encode("one")
-    (one,) = features_folder(tmp_path).iterdir()
-    encode("two")
-    (two,) = set(features_folder(tmp_path).iterdir()) - {one}
-    os.utime(one, (1, 1))
-    os.utime(two, (2, 2))
-    encode("one")  # read: now the one used last
-    encode("three")
-    assert one.exists() and not two.exists()
-
-
-def test_a_mapped_file_can_be_read_after_its_removal(encode, monkeypatch):
-    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", "0")
-    first = encode("one")
-    encode("other")
-    torch.testing.assert_close(first, torch.tensor([[3 / 255, 0, 0]]))
 
 
 def test_the_bound_is_twenty_gigabytes_or_what_the_environment_says(monkeypatch):

@@ -14,7 +14,7 @@ from causalclip.clip.backbone import load_clip
 from causalclip.clip.interface import OPENAI_TOKENIZER, tokenize
 from causalclip.clip.zeroshot import mean_text_features
 from causalclip.data.rendering import DIGIT_NAMES, SHAPES
-from causalclip.engine.class_texts import load_descriptions
+from causalclip.engine.contexts import load_descriptions
 
 NAMES = ["grey_parrot", "T-shirt"]
 OWN = {"Grey parrot": ["A grey bird.", "With a red tail."], "t-shirt": ["A shirt."], "cat": ["A."]}

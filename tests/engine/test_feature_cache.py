@@ -13,8 +13,10 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import Compose, Resize, ToTensor
 
+from causalclip.engine import feature_cache
 from causalclip.engine.cache_size import feature_home
-from causalclip.engine.feature_cache import Encoder, batches
+from causalclip.engine.cache_size import main as cache_command
+from causalclip.engine.feature_cache import Encoder, ImageSet, batches
 
 
 class Counted:
@@ -56,14 +58,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def encoder(root, tower=None, **options) -> Encoder:
-    facts = {
-        "dim": 24,
-        "identity": "weights",
-        "transform": ToTensor(),
-        "root": str(root),
-        "batch_size": 2,
-    }
-    facts["cache"] = feature_home()
+    facts = {"dim": 24, "identity": "weights", "transform": ToTensor(), "root": str(root)}
+    facts |= {"batch_size": 2, "cache": feature_home()}
     return Encoder(encode=tower or Counted(), **{**facts, **options})
 
 
@@ -204,6 +200,74 @@ def test_the_number_of_workers_and_the_batch_change_nothing(pictures, cache, mon
     other = encoder(root, num_workers=2, batch_size=3).features(paths, Inverted())
     np.testing.assert_array_equal(one, other)
     assert torch.equal(torch.get_rng_state(), state)  # the training's stream is left alone
+
+
+# The bound
+
+
+def test_reading_features_counts_as_using_them(pictures, cache, monkeypatch):
+    root, paths = pictures
+    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", "6e-7")  # 600 bytes: two files of 256
+    one, two, three = (encoder(root).file_of([path]) for path in paths[:3])
+    for age, path in enumerate(paths[:2], 1):
+        encoder(root).features([path])
+        os.utime(encoder(root).file_of([path]), (age, age))
+    encoder(root).features(paths[:1])  # read: now the one used last
+    encoder(root).features(paths[2:3])
+    assert one.exists() and three.exists() and not two.exists()
+
+
+def test_a_mapped_file_can_be_read_after_its_removal(pictures, cache, monkeypatch):
+    root, paths = pictures
+    monkeypatch.setenv("CAUSALCLIP_CACHE_GB", "0")
+    first = encoder(root).features(paths[:1])
+    encoder(root).features(paths[1:2])
+    assert not encoder(root).file_of(paths[:1]).exists()
+    expected = np.asarray(Image.open(paths[0])).transpose(2, 0, 1).mean(-1).reshape(1, -1) / 255
+    np.testing.assert_allclose(first, expected, atol=1e-6)
+
+
+# Chunks, as several processes encode them
+
+
+def by_batch(images: torch.Tensor) -> torch.Tensor:
+    """Features that depend on the batch as well."""
+    return images.mean(-1).flatten(1) + images.mean()
+
+
+@pytest.fixture
+def chunked(pictures, tmp_path, monkeypatch):
+    """A function: cache -> an encoder in chunks of one batch; and the set of all pictures."""
+    monkeypatch.setattr(feature_cache, "CHUNK_IMAGES", 3)
+    root, paths = pictures
+    return lambda cache="chunks": encoder(root, by_batch, cache=tmp_path / cache), ImageSet(paths)
+
+
+def test_chunks_put_together_are_the_bytes_of_one_process(chunked):
+    make, images = chunked
+    alone, parts = make("alone"), make()
+    alone.features(images.paths)
+    chunks = parts.chunks(images)
+    assert [len(rows) for rows in chunks.rows()] == [2, 2, 1]
+    for rows in reversed(chunks.missing()):
+        part = ImageSet(images.paths[rows.start : rows.stop])
+        parts.write_chunk(part, chunks.path(rows))
+    assert chunks.missing() == []
+    chunks.join()
+    assert chunks.file.read_bytes() == alone.file_of(images.paths).read_bytes()
+    assert parts.chunks(images) is None and not chunks.folder.exists()
+
+
+def test_a_chunk_that_is_there_is_not_missing_and_the_command_removes_it(chunked, tmp_path, capsys):
+    make, images = chunked
+    chunks = make().chunks(images)
+    first, *others = chunks.missing()
+    make().write_chunk(ImageSet(images.paths[:2]), chunks.path(first))
+    assert make().chunks(images).missing() == others
+    assert cache_command(["list", "--folder", str(tmp_path / "chunks")]) == 0
+    assert "1 unfinished" in capsys.readouterr().out
+    assert cache_command(["clear", "--folder", str(tmp_path / "chunks")]) == 0
+    assert list(chunks.folder.parent.iterdir()) == []
 
 
 def test_batches_are_the_rows_in_order():

@@ -85,20 +85,6 @@ def test_where_dassl_draws_the_toolkits_own_loader_stays(make_trainer, tmp_path)
     assert trainer.train_loader_x is trainer.dm.train_loader_x
 
 
-def test_any_number_of_workers_gives_the_same_run(make_trainer, tmp_path):
-    """Of several views an image; tests/checks has one worker in place of none for each method."""
-
-    def weights(workers):
-        options = ["DATALOADER.NUM_WORKERS", workers, "OPTIM.MAX_EPOCH", 2]
-        trainer = make_trainer("CDC", tmp_path / str(workers), *ITEM, *options)
-        trainer.train()
-        return trainer.model.state_dict()
-
-    none, one, two = (weights(workers) for workers in range(3))
-    for key, value in none.items():
-        assert torch.equal(value, one[key]) and torch.equal(value, two[key]), key
-
-
 def test_a_resume_is_exact_with_another_number_of_workers(make_trainer, tmp_path, monkeypatch):
     options = [*ITEM, "OPTIM.MAX_EPOCH", 3, "TRAIN.CHECKPOINT_FREQ", 1]
     whole = make_trainer("CDC", tmp_path / "whole", *options)
@@ -235,15 +221,6 @@ def test_a_pass_that_was_left_early_begins_anew(workers, epochs):
         assert torch.equal(next(iter(loader))["img"], first["img"])
         assert loader.epoch == epoch
         list(loader)
-
-
-def test_any_epoch_can_be_gone_to(epochs):
-    loader = epochs(Everything())
-    both = list(seen(loader))
-    other = epochs(Everything())
-    other.epoch = 1
-    (index, image) = seen(other, count=1)
-    assert torch.equal(index, both[0][8:]) and torch.equal(image, both[1][8:])
 
 
 def test_without_a_seed_every_run_draws_others(epochs):

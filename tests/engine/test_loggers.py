@@ -48,7 +48,7 @@ def test_a_training_writes_its_settings_losses_and_metrics_and_ends_the_run(
 def test_a_logger_that_is_not_installed_is_named(name, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=rf"LOGGERS {name}: pip install 'causalclip\[{name}\]'"):
-        open_loggers(["tensorboard", name], str(tmp_path), {})
+        open_loggers([name], str(tmp_path), {})
 
 
 # In the folder of a checkout, whose `datasets` is not the package of that name.

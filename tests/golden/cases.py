@@ -89,21 +89,28 @@ def settings_of(method: str, case: str) -> dict:
     return {key: value for key, value in config.items() if key in TRAINERS[method].settings_table}
 
 
+def without_data(trainer_class, backbone: str, *, dataset=(), optim=(), **settings):
+    """A trainer that knows class names and no data, with keys of DATASET, OPTIM and its node."""
+    cfg = get_cfg_default()
+    cfg.TRAINER.NAME, cfg.USE_CUDA = trainer_class.__name__, False
+    cfg.TRAINER[trainer_class.config_node] = CfgNode(
+        {**defaults(trainer_class.settings_table), **settings}
+    )
+    cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = backbone, (32, 32)
+    cfg.DATASET.update({"NAME": "OxfordPets", **dict(dataset)})
+    cfg.OPTIM.update({"NAME": "sgd", "MAX_EPOCH": 3, **dict(optim)})
+    return type(trainer_class.__name__, (WithoutData, trainer_class), {})(cfg)
+
+
 def build(method: str, case: str, clip_files: dict[str, str]):
     """Our trainer of a golden case, with the published start of what is drawn at random."""
     trainer_class, spec = TRAINERS[method], MANIFEST["methods"][method]
-    cfg = get_cfg_default()
-    cfg.TRAINER.NAME, cfg.USE_CUDA = spec["trainer"], False
-    node = defaults(trainer_class.settings_table)
-    for key, value in settings_of(method, case).items():
-        node[key] = type(node[key])(value)
-    cfg.TRAINER[trainer_class.config_node] = CfgNode(node)
-    cfg.MODEL.BACKBONE.NAME = clip_files[case.split("/")[0]]
-    cfg.INPUT.SIZE, cfg.DATASET.NAME = (32, 32), "OxfordPets"
-    if spec["cases"][case]["config"].get("INPUT_PROMPTS") == "cupl":
-        cfg.DATASET.DESCRIPTIONS = str(GOLDEN / "sentences.json")
-    cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH = "sgd", spec["lr"], 3
-    trainer = type(trainer_class.__name__, (WithoutData, trainer_class), {})(cfg)
+    known = defaults(trainer_class.settings_table)
+    settings = {k: type(known[k])(value) for k, value in settings_of(method, case).items()}
+    cupl = spec["cases"][case]["config"].get("INPUT_PROMPTS") == "cupl"
+    dataset = {"DESCRIPTIONS": str(GOLDEN / "sentences.json")} if cupl else {}
+    backbone, optim = clip_files[case.split("/")[0]], {"LR": spec["lr"]}
+    trainer = without_data(trainer_class, backbone, dataset=dataset, optim=optim, **settings)
     start_from_published(trainer, method, case)
     return trainer
 
@@ -116,6 +123,15 @@ def start_from_published(trainer, method: str, case: str) -> None:
         assert tuple(shape) == tuple(parameters[our_name(name)].shape), name
         if name != "prompt_learner.ctx" or not settings_of(method, case).get("CTX_INIT"):
             parameters[our_name(name)].data.copy_(weights.learnable(name, tuple(shape)))
+
+
+def take_step(trainer, i: int, num_batches: int = 99) -> float:
+    """Train on the batch of a step; the loss."""
+    trainer.set_model_mode("train")
+    trainer.epoch, trainer.batch_idx = divmod(i, num_batches)
+    trainer.num_batches = num_batches
+    batch = {"img": weights.images(i), "label": weights.labels(i)}
+    return trainer.forward_backward(batch)["loss"]
 
 
 def logits_of(trainer, step: int = 0) -> torch.Tensor:

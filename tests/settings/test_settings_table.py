@@ -40,33 +40,7 @@ WRONG: dict[type, list[Any]] = {
     list: [3, "word", NAN, None, [NAN], [{}]],
     type(None): ["much", NAN, INFINITE, [1.0], True, -1e30],  # None or a number
 }
-WRONG_OF_ALL = [
-    ("OPTIM.MAX_EPOCH", 0),
-    ("OPTIM.LR", -1.0),
-    ("TEST.SPLIT", "nonsense"),
-    ("TEST.FINAL_MODEL", "best-val"),
-    ("TRAIN.PRINT_FREQ", 0),
-    ("INPUT.SIZE", (-1,)),
-    ("INPUT.SIZE", ()),
-    ("INPUT.INTERPOLATION", "BILINAR"),
-    ("INPUT.NO_TRANSFORM", True),
-    ("INPUT.PIXEL_STD", [0.0, 1.0, 1.0]),
-    ("INPUT.RRCROP_SCALE", (0.0, 0.0)),
-    ("INPUT.TRANSFORMS", (1,)),
-    ("INPUT.GB_K", 10**9 + 1),
-    ("DATALOADER.DRAWS", "both"),
-    ("DATALOADER.DECODED_MB", -1),
-    ("DATALOADER.DECODED_MB", 10**14),
-    ("DATALOADER.K_TRANSFORMS", 0),
-    ("DATALOADER.K_TRANSFORMS", 10**12),
-    ("DATALOADER.NUM_WORKERS", -1),
-    ("DATALOADER.TRAIN_X.BATCH_SIZE", 0),
-    ("DATALOADER.TRAIN_X.N_INS", 0),
-    ("DATALOADER.TEST.BATCH_SIZE", 0),
-    ("OPTIM.STEPSIZE", ()),
-    ("OPTIM.MOMENTUM", 5.0),
-]
-WRONG_OF_ALL += [(key, value) for key in SETTINGS for value in (NAN, {"A": 1}, [{}])]
+WRONG_OF_ALL = [(key, value) for key in SETTINGS for value in (NAN, {"A": 1}, [{}])]
 
 
 @pytest.fixture
@@ -124,30 +98,10 @@ def test_every_trainer_checks_them(make_trainer, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("CDC.FUSION", "foo", "one of dempster, discounted, averaging, probabilities, logits"),
-        ("CDC.EVIDENCE", "tanh", "one of exp, softplus, relu"),
-        ("CDC.VISION", "deep", "one of coupled, independent, none"),
-        ("CDC.BETA", -5, "a finite number >= 0"),
-        ("CDC.N_TEMPLATES", 0, "an int in [1, 100]"),
         ("CDC.VIEWS", [], "a list of 1 or more, each one of flip_crop, "),
         ("CDC.DISCOUNT", 0.1, "None or geometric, fit or a number in [0.25, 1]"),
-        ("CDC.DISCOUNT", 1.5, "None or one of fit, geometric or a number in (0, 1]"),
-        ("CLIP_ICM.INTERVENTIONS", "AUDIO", "one of IMAGE, TEXT, BOTH, CROSS, FIGURE"),
-        ("CLIP_ICM.GRID_ESTIMATORS", ["ratio"], "a list of 1 or more, each one of difference, "),
-        ("CLIP_ICM.DRAWS", -1, "an int in [0, 10000]"),
         ("CLIP_ICM.GRID_DIMS", [0.5, 1.5], "a list of 1 or more, each a number in (0, 1]"),
-        ("CLIP_ICM.EPS", -1.0, "a finite number > 0"),
-        ("CLIP_ICM.TEXT_WEIGHT", 1.0, "a number in (0, 1)"),
-        ("CLIP_ICM.STRENGTH", 0.0, "a number in (0, 4]"),
-        ("MMA.ADAPTER_SCALE", 0.0, "a finite number > 0"),
-        ("MMA.ADAPTER_DIM", 0, "an int in [1, 10000]"),
-        ("MMRL.REP_LAYERS", [0], "a list of 1 or more, each an int in [1, 100]"),
-        ("MMRL.ALPHA", 1.5, "a number in [0, 1]"),
-        ("MMRL.INFERENCE", "new", "one of auto, both, class"),
-        ("PROGRAD.T", 0.0, "a finite number > 0"),
         ("PROGRAD.TEMPLATE", "a photo", "text with one {}, or empty"),
-        ("TCP.PROMPT_DEPTH", 1, "an int in [2, 100]"),
-        ("TCP.ADAM_EPS", 0.0, "a finite number > 0"),
     ],
 )
 def test_a_wrong_setting_of_a_method_is_refused_with_what_is_allowed(key, value, allowed, cfg):

@@ -15,13 +15,9 @@ import numpy as np
 import pytest
 import torch
 from golden import weights
-from golden.cases import WithoutData, assert_close, defaults, logits_of
-from yacs.config import CfgNode
+from golden.cases import assert_close, logits_of, take_step, without_data
 
 from causalclip.trainers.cipt import CIPT, distance_from_uniform
-
-# isort: split
-from dassl.config import get_cfg_default
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "cipt.npz")
 PUBLISHED = {
@@ -45,13 +41,8 @@ def build(clip_files):
     """A function that builds CIPT on the golden CLIP, as it starts by itself."""
 
     def build(**settings):
-        cfg = get_cfg_default()
-        cfg.TRAINER.NAME, cfg.USE_CUDA, cfg.DATASET.NAME = "CIPT", False, "OxfordPets"
-        cfg.TRAINER.CIPT = CfgNode({**defaults(CIPT.settings_table), **settings})
-        cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = clip_files["small"], (32, 32)
-        cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.WEIGHT_DECAY = "adam", 2.5e-3, 0.0
-        cfg.OPTIM.MAX_EPOCH = 3
-        return type("CIPT", (WithoutData, CIPT), {})(cfg)
+        adam = {"NAME": "adam", "LR": 2.5e-3, "WEIGHT_DECAY": 0.0}
+        return without_data(CIPT, clip_files["small"], optim=adam, **settings)
 
     return build
 
@@ -88,13 +79,10 @@ def test_logits_loss_and_gradients_equal_the_published_ones(trainer):
 
 
 def test_three_steps_end_in_the_published_logits(trainer):
-    trainer.set_model_mode("train")
-    trainer.epoch, trainer.num_batches, losses = 0, 99, []
+    losses = []
     for step in range(3):
         torch.manual_seed(step)
-        trainer.batch_idx = step
-        batch = {"img": weights.images(step), "label": weights.labels(step)}
-        losses.append(trainer.forward_backward(batch)["loss"])
+        losses.append(take_step(trainer, step))
     assert_close(losses, GOLDEN["losses"], 1e-5, "losses")
     # Adam divides each gradient by its own size: rounding shows where it is nearly 0.
     assert_close(logits_of(trainer), GOLDEN["logits_after"], 1e-4, "logits")

@@ -15,9 +15,8 @@ import open_clip
 import pytest
 import torch
 from golden import weights
-from golden.cases import WithoutData, assert_close, defaults, logits_of
+from golden.cases import assert_close, logits_of, take_step, without_data
 from torch.nn import functional as F
-from yacs.config import CfgNode
 
 from causalclip.clip.backbone import load_clip
 from causalclip.clip.encode import encode_image
@@ -27,9 +26,6 @@ from causalclip.clip.openai_clip import CLIP
 from causalclip.clip.weights import weights_digest
 from causalclip.trainers.clip_lora import CLIP_LoRA
 
-# isort: split
-from dassl.config import get_cfg_default
-
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "clip_lora.npz")
 IMAGES, LABELS = weights.images(0), weights.labels(0)
 TEXTS = tokenize([f"a photo of a {name}, a type of pet." for name in weights.SPOKEN])
@@ -38,14 +34,8 @@ TEXTS = tokenize([f"a photo of a {name}, a type of pet." for name in weights.SPO
 @pytest.fixture
 def trainer(clip_files):
     """CLIP-LoRA on the golden CLIP, with the start that the published code had."""
-    cfg = get_cfg_default()
-    cfg.TRAINER.NAME, cfg.USE_CUDA, cfg.DATASET.NAME = "CLIP_LoRA", False, "OxfordPets"
-    node = {**defaults(CLIP_LoRA.settings_table), "DROPOUT": 0.0}
-    cfg.TRAINER.CLIP_LORA = CfgNode(node)
-    cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = clip_files["small"], (32, 32)
-    cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH = "adamw", 1e-3, 3
-    cfg.OPTIM.WEIGHT_DECAY = 0.01
-    built = type("CLIP_LoRA", (WithoutData, CLIP_LoRA), {})(cfg)
+    adamw = {"NAME": "adamw", "LR": 1e-3, "WEIGHT_DECAY": 0.01}
+    built = without_data(CLIP_LoRA, clip_files["small"], optim=adamw, DROPOUT=0.0)
     for name, parameter in built.model.named_parameters():
         start = weights.learnable(f"lora.{name}", tuple(parameter.shape))
         parameter.data.copy_(5 * start)
@@ -62,12 +52,7 @@ def test_logits_loss_and_gradients_equal_the_published_ones(trainer):
 
 
 def test_three_steps_end_in_the_published_logits(trainer):
-    losses = []
-    for step in range(3):
-        trainer.set_model_mode("train")
-        trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, step, 99
-        batch = {"img": weights.images(step), "label": weights.labels(step)}
-        losses.append(trainer.forward_backward(batch)["loss"])
+    losses = [take_step(trainer, i) for i in range(3)]
     assert_close(losses, GOLDEN["losses"], 1e-4, "losses")
     assert_close(logits_of(trainer), GOLDEN["logits_after"], 1e-4, "logits")
 

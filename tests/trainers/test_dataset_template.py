@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from causalclip.clip.zeroshot import IMAGENET_TEMPLATES_SELECT, class_features
-from causalclip.engine import class_texts
+from causalclip.engine import contexts
 
 OWN = "a catalogue picture of {} on white."
 METHODS = [
@@ -27,7 +27,7 @@ def read(make_trainer, tmp_path, monkeypatch):
             taken.extend(templates)
             return class_features(clip, classnames, templates)
 
-        monkeypatch.setattr(class_texts, "class_features", record)
+        monkeypatch.setattr(contexts, "class_features", record)
         make_trainer(method, tmp_path / method, *options)
         return taken
 

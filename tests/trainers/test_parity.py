@@ -14,6 +14,7 @@ from golden.cases import (
     build,
     golden_file,
     logits_of,
+    take_step,
 )
 
 from causalclip.clip.backbone import load_clip
@@ -28,14 +29,6 @@ AFTER_STEPS = 1e-4  # the same after three optimiser steps
 @pytest.fixture(scope="module")
 def golden() -> dict[str, dict[str, np.ndarray]]:
     return {method: golden_file(method) for method in TRAINERS}
-
-
-def step(trainer, i: int, num_batches: int) -> float:
-    trainer.set_model_mode("train")
-    trainer.epoch, trainer.batch_idx = divmod(i, num_batches)
-    trainer.num_batches = num_batches
-    batch = {"img": weights.images(i), "label": weights.labels(i)}
-    return trainer.forward_backward(batch)["loss"]
 
 
 def assert_kept(file, prefix: str, tensor: torch.Tensor, tolerance: float) -> None:
@@ -77,7 +70,7 @@ def test_logits_loss_and_gradients_equal_the_published_ones(method, case, clip_f
 @pytest.mark.parametrize(("method", "case"), CASES)
 def test_three_steps_end_in_the_published_weights(method, case, clip_files, golden):
     trainer, file = build(method, case, clip_files), golden[method]
-    losses = [step(trainer, i, num_batches=99) for i in range(3)]
+    losses = [take_step(trainer, i) for i in range(3)]
     assert_close(losses, file[f"{case}/losses"], AFTER_STEPS, "losses")
     for name in MANIFEST["methods"][method]["cases"][case]["learnable"]:
         weight = trainer.model.get_parameter(our_name(name))
@@ -89,7 +82,7 @@ def test_three_steps_end_in_the_published_weights(method, case, clip_files, gold
 def test_promptsrc_ends_in_the_published_gaussian_average(case, clip_files, golden):
     trainer, file = build("promptsrc", case, clip_files), golden["promptsrc"]
     for i in range(3):  # three epochs of one batch
-        step(trainer, i, num_batches=1)
+        take_step(trainer, i, num_batches=1)
     for name in MANIFEST["methods"]["promptsrc"]["cases"][case]["learnable"]:
         weight = trainer.model.get_parameter(our_name(name))
         assert_kept(file, f"{case}/gpa/{name}", weight, AFTER_STEPS)

@@ -105,5 +105,5 @@ def test_another_seed_is_another_order(trained, make_trainer, tmp_path):
 
 @pytest.mark.parametrize("value", [[0.5, 0.2], [0.1, 0.2, 0.3]])
 def test_an_interval_has_two_ascending_ends(value, make_trainer, tmp_path):
-    with pytest.raises(ValueError, match="TDA.NEGATIVE_MASK must be two ascending numbers, got"):
+    with pytest.raises(ValueError, match="TDA.NEGATIVE_MASK must be two numbers in ascending"):
         make_trainer("TDA", tmp_path, "TRAINER.TDA.NEGATIVE_MASK", value)

@@ -91,6 +91,7 @@ def test_cdc_gives_each_template_its_own_view(make_trainer, tmp_path):
 
 
 DEEP = "at most 2, the depth of the text tower, got 3"
+DEEP_IMAGE = "at most 2, the depth of the image tower, got 3"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,8 @@ DEEP = "at most 2, the depth of the text tower, got 3"
     [
         ("MaPLe", ["PROMPT_DEPTH", 3], DEEP),
         ("TCP", ["PROMPT_DEPTH", 3], DEEP),
+        ("VPT", ["PROMPT_DEPTH_VISION", 3], DEEP_IMAGE),
+        ("PromptSRC", ["PROMPT_DEPTH_VISION", 3], DEEP_IMAGE),
         ("MMA", ["ADAPTER_START", 1, "ADAPTER_END", 3], DEEP),
         ("MMRL", ["REP_LAYERS", [2, 3]], DEEP),
         ("MMRL", ["REP_LAYERS", [2, 1]], r"TRAINER.MMRL.REP_LAYERS must rise, got \[2, 1\]"),

@@ -13,16 +13,12 @@ import numpy as np
 import pytest
 import torch
 from golden import weights
-from golden.cases import WithoutData, assert_close, defaults
-from yacs.config import CfgNode
+from golden.cases import assert_close, take_step, without_data
 
 from causalclip.clip.interface import tokenize
 from causalclip.clip.low_rank import merged_state
 from causalclip.clip.openai_clip import build_model
 from causalclip.trainers.two_sfs import TwoSFS
-
-# isort: split
-from dassl.config import get_cfg_default
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "two_sfs.npz")
 IMAGES = weights.images(0)
@@ -35,27 +31,17 @@ def build(clip_files):
     """A function that builds 2SFS on the golden CLIP."""
 
     def build(**settings):
-        cfg = get_cfg_default()
-        cfg.TRAINER.NAME, cfg.USE_CUDA, cfg.DATASET.NAME = "TwoSFS", False, "OxfordPets"
-        node = {**defaults(TwoSFS.settings_table), "FRACTION": 0.5, **settings}
-        cfg.TRAINER.TWOSFS = CfgNode(node)
-        cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = clip_files["small"], (32, 32)
-        cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH = "adamw", 1e-3, 1
-        cfg.OPTIM.WEIGHT_DECAY = 0.01
-        return type("TwoSFS", (WithoutData, TwoSFS), {})(cfg)
+        optim = {"NAME": "adamw", "LR": 1e-3, "WEIGHT_DECAY": 0.01, "MAX_EPOCH": 1}
+        settings = {"FRACTION": 0.5, **settings}
+        return without_data(TwoSFS, clip_files["small"], optim=optim, **settings)
 
     return build
 
 
 def train(trainer, steps: int = STEPS) -> list[float]:
     """Take some steps of STEPS; their losses."""
-    trainer.set_model_mode("train")
-    trainer.epoch, trainer.num_batches, losses = 0, STEPS, []
     trainer.update_lr = lambda: None  # Dassl's schedule of epochs
-    for step in range(steps):
-        trainer.batch_idx = step
-        batch = {"img": weights.images(step), "label": weights.labels(step)}
-        losses.append(trainer.forward_backward(batch)["loss"])
+    losses = [take_step(trainer, step, num_batches=STEPS) for step in range(steps)]
     trainer.set_model_mode("eval")
     return losses
 
