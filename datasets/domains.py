@@ -140,19 +140,19 @@ def _parts_of(cfg: CfgNode, n_classes: int) -> list[str]:
 
 
 def split_environment(
-    count: int, trial: int, environment: int, *, holdout: float = HOLDOUT, part: str = ""
+    count: int, trial: int, environment: int, *, part: str = ""
 ) -> tuple[list[int], list[int]]:
     """Return the indices held out of, and kept in, an environment of `count` images.
 
     DomainBed's draw: a permutation seeded by the MD5 of "(trial, environment)", cut at the share
-    `holdout`; `environment` counts the sorted domain folders. `part` is a third thing in the seed:
+    `HOLDOUT`; `environment` counts the sorted domain folders. `part` is a third thing in the seed:
     "base" and "open" where CLIP-ICM's and CLIPood's code splits the two apart.
     """
     facts = (trial, environment, part) if part else (trial, environment)
     digest = hashlib.md5(str(facts).encode()).hexdigest()
     order = np.arange(count)
     np.random.RandomState(int(digest, 16) % 2**31).shuffle(order)
-    cut = int(count * holdout)
+    cut = int(count * HOLDOUT)
     return order[:cut].tolist(), order[cut:].tolist()
 
 

@@ -63,12 +63,8 @@ _PUBLISHED = {
 
 
 @functools.lru_cache(maxsize=16)  # read once for all cells of a plan
-def shape_of(name: str, *, trust_torchscript: bool = False) -> CLIPShape:
-    """Return the size of a CLIP; of a released name, the published one.
-
-    Args:
-        name: as `causalclip.load_clip` takes it.
-        trust_torchscript: whether a TorchScript archive may run that OpenAI did not release.
+def shape_of(name: str) -> CLIPShape:
+    """Return the size of a CLIP by its name as of `load_clip`; of a released one, the published.
 
     Raises:
         ValueError: an unknown name, or a file that holds no CLIP.
@@ -79,7 +75,7 @@ def shape_of(name: str, *, trust_torchscript: bool = False) -> CLIPShape:
     if name.startswith(PREFIX):
         return _of_open_clip(parse_source(name).config)
     path = weights_file(name)
-    state, _ = read_weights(path, trust_torchscript=trust_torchscript)
+    state, _ = read_weights(path)
     try:
         return _of_state(state)
     except KeyError as error:

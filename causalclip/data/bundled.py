@@ -28,8 +28,8 @@ MARKER = "causalclip.json"
 PART_SHARES = {"train": 0.5, "val": 0.1, "spare": 0.2, "heldout": 0.2}
 
 
-def assign_parts(labels: Sequence[int] | np.ndarray, *, seed: int = 0) -> list[str]:
-    """Return the part of each picture, drawn class by class from its own seed (not cfg.SEED).
+def assign_parts(labels: Sequence[int] | np.ndarray) -> list[str]:
+    """Return the part of each picture, drawn class by class whatever cfg.SEED.
 
     `labels` (N,) gives N names of `PART_SHARES`, in its order.
     """
@@ -38,7 +38,7 @@ def assign_parts(labels: Sequence[int] | np.ndarray, *, seed: int = 0) -> list[s
     edges = np.cumsum(list(PART_SHARES.values()))[:-1]
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        shuffled = np.random.default_rng((seed, int(label))).permutation(members)
+        shuffled = np.random.default_rng((0, int(label))).permutation(members)
         cuts = np.rint(edges * len(members)).astype(int)
         for part, chosen in zip(PART_SHARES, np.split(shuffled, cuts), strict=True):
             parts[chosen] = part

@@ -73,17 +73,17 @@ def grouped(
     ]
 
 
-def image_parts(samples: Sequence[Sample], *, seed: int, n: int = 4) -> list[list[int]]:
-    """Split N samples into `n` parts with equal shares of each class; return their rows.
+def image_parts(samples: Sequence[Sample], *, seed: int) -> list[list[int]]:
+    """Split N samples into four parts with equal shares of each class; return their rows.
 
     Fewer parts where there are fewer samples.
     """
-    order = sorted(range(len(samples)), key=lambda i: _by_class_and_hash(samples[i], seed))
-    return [order[part::n] for part in range(min(n, len(order)))]
 
+    def key(row: int) -> tuple[int, int]:
+        return samples[row].label, sample_seed(samples[row].key, seed)
 
-def _by_class_and_hash(sample: Sample, seed: int) -> tuple[int, int]:
-    return sample.label, sample_seed(sample.key, seed)
+    order = sorted(range(len(samples)), key=key)
+    return [order[part::4] for part in range(min(4, len(order)))]
 
 
 def class_parts(samples: Sequence[Sample], n: int) -> list[list[int]]:

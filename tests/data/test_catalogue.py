@@ -8,44 +8,43 @@ import sys
 from pathlib import Path
 
 import pytest
+from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 
 from causalclip import plugin
-from causalclip.data.catalogue import BUNDLED, CATALOGUE, facts_from, facts_of, sets_of
+from causalclip.data.catalogue import (
+    BUNDLED,
+    CATALOGUE,
+    DASSL_TEMPLATES,
+    dataset_template,
+    facts_from,
+    facts_of,
+    sets_of,
+    template_for,
+)
 from causalclip.data.rendering import DIGIT_DOMAINS, LOOKS, SHAPES, STYLES
 
 ROOT = Path(__file__).parents[2]
 
 
+RECOGNITION = (
+    "caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 dtd eurosat "
+    "ucf101"
+)
+DOMAINS = "pacs vlcs office_home terra_incognita domain_net"
+
+
 @pytest.mark.parametrize(
-    ("protocol", "sets"),
+    ("protocols", "sets"),
     [
-        (
-            "base2new fewshot",
-            (
-                "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 "
-                "fgvc_aircraft sun397 dtd eurosat ucf101"
-            ),
-        ),
-        (
-            "xd",
-            (
-                "caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 "
-                "dtd eurosat ucf101"
-            ),
-        ),
+        ("base2new fewshot", f"imagenet {RECOGNITION}"),
+        ("xd", RECOGNITION),
         ("dg", "imagenetv2 imagenet_sketch imagenet_a imagenet_r"),
-        (
-            "lodo openclass",
-            (
-                "domainbed_pacs domainbed_vlcs domainbed_office_home domainbed_terra_incognita "
-                "domainbed_domain_net"
-            ),
-        ),
+        ("lodo openclass", " ".join(f"domainbed_{name}" for name in DOMAINS.split())),
     ],
 )
-def test_published_protocols_test_on_their_published_sets_in_order(protocol, sets):
-    for name in protocol.split():
+def test_published_protocols_test_on_their_published_sets_in_order(protocols, sets):
+    for name in protocols.split():
         assert sets_of(name) == sets.split()
 
 
@@ -111,3 +110,42 @@ def test_every_set_is_known_by_its_configuration_too():
 def test_every_configuration_of_a_real_set_is_in_the_catalogue():
     folder = ROOT / "configs" / "datasets"
     assert {path.stem for path in folder.glob("*.yaml")} == {f.config for f in CATALOGUE.values()}
+
+
+# Templates
+
+
+def test_every_template_has_one_place_for_the_name():
+    rows = [facts.template for facts in CATALOGUE.values()]
+    assert all(text.count("{}") == 1 for text in (*rows, *DASSL_TEMPLATES.values()))
+
+
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ("a photo of a {}, a type of pet.", ["OxfordPets"]),
+        ("{} texture.", ["DescribableTextures"]),
+        ("a centered satellite photo of {}.", ["EuroSAT"]),
+        ("a photo of a person doing {}.", ["UCF101"]),
+        ("a photo of {}, a type of food.", ["Food101"]),
+        ("a photo of a {}, a type of flower.", ["OxfordFlowers"]),
+        ("a photo of a {}, a type of aircraft.", ["FGVCAircraft"]),
+        ("a photo of the number {}.", ["HandwrittenDigits", "ColouredDigits", "DigitsDG"]),
+        ("a photo of a {}.", ["ImageNetSketch", "DomainBedTerraIncognita", "VLCS", "my own"]),
+    ],
+)
+def test_data_sets_have_their_published_template_or_the_default(template, names):
+    assert {template_for(name) for name in names} == {template}
+
+
+def test_the_settings_come_before_the_method_and_the_method_before_the_data_set():
+    cfg = plugin.extend_cfg(get_cfg_default())
+    cfg.DATASET.NAME = "OxfordPets"
+    own = {"OxfordPets": "a pet: {}."}
+    assert dataset_template(cfg) == "a photo of a {}, a type of pet."
+    assert dataset_template(cfg, own) == "a pet: {}."
+    cfg.DATASET.TEMPLATE = "my {}"
+    assert dataset_template(cfg, own) == dataset_template(cfg) == "my {}"
+    cfg = get_cfg_default()  # never extended
+    cfg.DATASET.NAME = "EuroSAT"
+    assert dataset_template(cfg) == "a centered satellite photo of {}."

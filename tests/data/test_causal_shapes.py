@@ -14,11 +14,10 @@ from causalclip.data.rendering import (
     BACKGROUNDS,
     INVARIANT_FACTORS,
     SHAPES,
-    STYLES,
     VARIANT_FACTORS,
     render_shape,
 )
-from causalclip.datasets.causal_shapes import HOME, confounded, next_style
+from causalclip.datasets.causal_shapes import HOME, confounded
 
 LEFT_OUT = {"SOURCE_DOMAINS": ["flat", "sketch", "neon"], "TARGET_DOMAINS": ["watercolour"]}
 
@@ -79,12 +78,6 @@ def test_the_twins_of_sources_never_show_the_target_style(shapes):
         assert data.factors[data.twins[item.impath]].style in LEFT_OUT["SOURCE_DOMAINS"]
     for item in data.test:
         assert data.factors[data.twins[item.impath]].style == "watercolour"
-
-
-def test_the_next_style_goes_round_and_stays_where_it_is_foreign_or_alone():
-    assert [next_style(s, STYLES) for s in STYLES] == [*STYLES[1:], STYLES[0]]
-    assert next_style("neon", ["flat", "sketch"]) == "neon"
-    assert next_style("flat", ["flat"]) == "flat"
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9, 1.0])

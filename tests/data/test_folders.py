@@ -31,14 +31,6 @@ def test_class_folders_are_split_once_from_their_names_alone(load, tmp_path):
     assert not set(paths(one.train_x)) & set(paths(one.test))
 
 
-def test_images_added_later_do_not_move_old_ones(load, tmp_path):
-    fill(tmp_path / "mine")
-    before = load("ImageFolder", tmp_path, PATH="mine")
-    replicas.put(tmp_path / "mine" / "zebra" / "later.jpg")
-    after = load("ImageFolder", tmp_path, PATH="mine")
-    assert paths(after.train_x) == paths(before.train_x)
-
-
 def test_part_folders_are_taken_as_they_are(load, tmp_path):
     for part, count in (("train", 6), ("val", 3), ("test", 4)):
         fill(tmp_path / "mine" / part, count)
@@ -113,11 +105,14 @@ def test_pictures_in_sub_folders_of_any_format_are_used_and_the_rest_is_counted(
     assert f"Left out 6 files: {', '.join(first)}, ..." in capsys.readouterr().out
 
 
-def test_pictures_added_after_the_split_are_counted_as_left_out(load, tmp_path):
+def test_pictures_added_after_the_split_do_not_move_old_ones_and_are_counted(load, tmp_path):
     fill(tmp_path / "mine")
-    assert load("ImageFolder", tmp_path, PATH="mine").left_out == {"count": 0, "first": []}
+    before = load("ImageFolder", tmp_path, PATH="mine")
+    assert before.left_out == {"count": 0, "first": []}
     replicas.put(tmp_path / "mine" / "zebra" / "later.jpg")
-    (first,) = load("ImageFolder", tmp_path, PATH="mine").left_out["first"]
+    after = load("ImageFolder", tmp_path, PATH="mine")
+    assert paths(after.train_x) == paths(before.train_x)
+    (first,) = after.left_out["first"]
     assert first.startswith("zebra/later.jpg: in no class folder, or added after split_causalclip")
 
 

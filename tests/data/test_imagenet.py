@@ -23,18 +23,12 @@ VARIANTS = ["ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"]
 @pytest.mark.parametrize("name", ["ImageNet", *VARIANTS])
 def test_a_replica_loads_as_in_coop(load, tmp_path, name):
     replicas.LAYOUTS[name](tmp_path)
-    for _ in range(2):  # listed, then read from the stored list
+    for again in (False, True):  # listed and drawn, then read from what was stored
         random.seed(5)
         dataset = load(name, tmp_path, seed=5, NUM_SHOTS=2)
         assert parts(dataset, tmp_path) == GOLDEN[name]["parts"]
-
-
-def test_imagenet_draws_as_coop_and_validates_on_test(load, tmp_path):
-    replicas.imagenet(tmp_path)
-    random.seed(5)
-    dataset = load("ImageNet", tmp_path, seed=5, NUM_SHOTS=2)
-    assert random.random() == GOLDEN["ImageNet"]["after"]
-    assert dataset.val is dataset.test
+        assert again or random.random() == GOLDEN[name]["after"]
+    assert dataset.val is (dataset.test if name == "ImageNet" else None)
 
 
 def test_the_order_of_the_file_system_does_not_matter(load, tmp_path, monkeypatch):

@@ -16,24 +16,19 @@ from causalclip.data.pictures import find_pictures, unreadable
 from causalclip.predict.pictures import find_images, open_image
 
 
-def broken(folder):
+def broken(root):
+    """Fill the folder `mine` below the root; return its broken test images."""
+    for part in ("train", "test"):
+        fill(root / "mine" / part)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    path = folder / "None" / "whole.jpg"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = root / "mine" / "test" / "None" / "whole.jpg"
     Image.fromarray(pixels).save(path)
     bad = {
         "truncated.jpg": path.read_bytes()[:-2000],
         "text.jpg": b"not an image",
         "empty.png": b"",
     }
-    return [replicas.put(folder / "None" / name, content) for name, content in bad.items()]
-
-
-def test_unreadable_images_are_found_with_their_reason(tmp_path):
-    bad = broken(tmp_path)
-    found = unreadable([str(p) for p in (tmp_path / "None").iterdir()])
-    assert set(found) == {str(p) for p in bad}
-    assert "truncated" in found[str(bad[0])] and "cannot identify" in found[str(bad[1])]
+    return [replicas.put(path.with_name(name), content) for name, content in bad.items()]
 
 
 def test_an_image_of_too_many_pixels_is_one_that_skip_leaves_out(tmp_path, monkeypatch):
@@ -44,23 +39,20 @@ def test_an_image_of_too_many_pixels_is_one_that_skip_leaves_out(tmp_path, monke
 
 
 def test_skip_leaves_broken_images_out_and_counts_them(load, tmp_path, capsys):
-    for part in ("train", "test"):
-        fill(tmp_path / "mine" / part)
-    bad = broken(tmp_path / "mine" / "test")
+    bad = broken(tmp_path)
     dataset = load("ImageFolder", tmp_path, PATH="mine", UNREADABLE="skip")
     assert not set(paths(dataset.test)) & {str(p) for p in bad}
     assert len(dataset.test) == 33 + 1  # the whole image stays
-    assert dataset.left_out["count"] == 3
-    assert dataset.left_out["first"][0].startswith("test/None/empty.png: UnidentifiedImageError")
+    empty, text, truncated = dataset.left_out["first"]
+    assert empty.startswith("test/None/empty.png: UnidentifiedImageError")
+    assert "cannot identify" in text and "truncated" in truncated
     assert "Left out 3 files: test/None/empty.png: " in capsys.readouterr().out
 
 
 def test_error_is_the_default_and_names_the_file_on_reading(load, tmp_path):
     from dassl.config import get_cfg_default
 
-    for part in ("train", "test"):
-        fill(tmp_path / "mine" / part)
-    bad = broken(tmp_path / "mine" / "test")
+    bad = broken(tmp_path)
     dataset = load("ImageFolder", tmp_path, PATH="mine")
     wrapper = DatasetWrapper(get_cfg_default(), dataset.test)
     (index,) = [i for i, item in enumerate(dataset.test) if item.impath == str(bad[0])]

@@ -105,10 +105,10 @@ def _font(name: str, height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFon
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), height)
 
 
-def _smooth(points: np.ndarray, steps: int = 8) -> np.ndarray:
-    """Return a Catmull-Rom spline through control points (n, 2) -> ((n - 1) * steps + 1, 2)."""
+def _smooth(points: np.ndarray) -> np.ndarray:
+    """Return a Catmull-Rom spline through control points (n, 2) -> ((n - 1) * 8 + 1, 2)."""
     padded = np.concatenate([points[:1], points, points[-1:]])
-    t = np.linspace(0.0, 1.0, steps, endpoint=False)[:, None]
+    t = np.linspace(0.0, 1.0, 8, endpoint=False)[:, None]
     pieces = []
     for p0, p1, p2, p3 in zip(padded[:-3], padded[1:-2], padded[2:-1], padded[3:], strict=True):
         bend = 2 * p0 - 5 * p1 + 4 * p2 - p3

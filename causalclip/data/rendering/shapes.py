@@ -81,23 +81,17 @@ def draw_factors(
 
 
 def intervene(
-    factors: ShapeFactors,
-    rng: np.random.Generator,
-    *,
-    style: str | None = None,
-    avoid: tuple[str, ...] = (),
+    factors: ShapeFactors, rng: np.random.Generator, *, avoid: tuple[str, ...] = ()
 ) -> ShapeFactors:
-    """Return the interventional twin: same shape and pose, all other factors changed.
+    """Return the interventional twin: same shape, pose and style, all other factors changed.
 
-    The style changes to `style`, or stays when None is given (a twin within one domain); `avoid`
-    names further backgrounds the twin must not have.
+    `avoid` names further backgrounds the twin must not have.
     """
     return replace(
         factors,
         colour=_other(rng, tuple(COLOURS), factors.colour),
         texture=_other(rng, TEXTURES, factors.texture),
         background=_other(rng, BACKGROUNDS, factors.background, *avoid),
-        style=style or factors.style,
         noise=int(rng.integers(2**31)),
     )
 
