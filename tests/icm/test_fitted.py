@@ -7,33 +7,28 @@ import json
 import numpy as np
 import pytest
 import torch
+from folding import fold_of
 from sklearn.linear_model import LogisticRegression
 
 from causalclip.icm.fitted import FittedICM, fit_probe, fit_probes, sweep_c
 from causalclip.icm.folds import Fold
 from causalclip.icm.search import Chosen
 from causalclip.icm.selection import Choice
-from causalclip.icm.subspace import InterventionMoments
 
 DIM = 6
 
 
-def world(seed: int = 0) -> tuple[InterventionMoments, Fold]:
-    rng = np.random.default_rng(seed)
-    labels = torch.from_numpy(np.arange(90) % 3)
-    z = torch.from_numpy(np.eye(3, DIM)[labels] * 2 + rng.normal(size=(90, DIM))).float()
-    z_do = z + torch.from_numpy(rng.normal(size=(90, DIM)) * np.arange(DIM)).float()
-    moments = InterventionMoments(DIM).update(z, z_do)
-    return moments, Fold("ink", moments, None, z, labels, z)
+def world() -> Fold:
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    z = np.eye(3, DIM)[labels] * 2 + rng.normal(size=(90, DIM))
+    return fold_of("ink", z, z + rng.normal(size=(90, DIM)) * np.arange(DIM), labels)
 
 
 def fitted() -> FittedICM:
-    moments, fold = world()
-    choices = {
-        "zeroshot": Choice("generalized", 0.1, 2),
-        "linear_probe": Choice("generalized", 0.1, 3),
-    }
-    chosen = {head: Chosen(choice, choice.solve(moments)) for head, choice in choices.items()}
+    fold, cells = world(), {"zeroshot": 2, "linear_probe": 3}
+    choices = {head: Choice("generalized", 0.1, k) for head, k in cells.items()}
+    chosen = {head: Chosen(choice, choice.solve(fold.moments)) for head, choice in choices.items()}
     projections = {head: found.projection for head, found in chosen.items()}
     facts = {"heads": {head: found.record() for head, found in chosen.items()}}
     return FittedICM(projections, fit_probes([fold], projections["linear_probe"], 3), facts)
@@ -49,12 +44,12 @@ def test_tensors_and_facts_that_went_through_json_give_the_fit_again():
 
 
 def test_where_all_dimensions_stay_the_probe_inside_says_what_the_plain_one_says():
-    moments, fold = world()
-    turned = Choice("difference", 0.0, DIM).solve(moments)
+    fold = world()
+    turned = Choice("difference", 0.0, DIM).solve(fold.moments)
     probes = fit_probes([fold], turned, 3)
     inside = probes["icm"].logits(turned(fold.features))
     torch.testing.assert_close(inside, probes["plain"].logits(fold.features))
-    scaled = Choice("generalized", 0.1, DIM, orthonormal=False).solve(moments)
+    scaled = Choice("generalized", 0.1, DIM, orthonormal=False).solve(fold.moments)
     assert not scaled.turns_only  # lengths change, and with them what the penalty is about
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from folding import fold_of
 
 from causalclip.icm.config import ICMConfig
 from causalclip.icm.fitted import joined_logits
@@ -30,10 +33,7 @@ def planted(seed: int, *, changed: int) -> tuple[list[Fold], torch.Tensor]:
         z[:, 5:] = 3 * rng.normal(size=(len(labels), 3))
         redrawn = z.copy()
         redrawn[:, 5 : 5 + changed] = 3 * rng.normal(size=(len(labels), changed))
-        pairs = (torch.from_numpy(array).float() for array in (z, redrawn))
-        x = torch.from_numpy(z).float()
-        moments = InterventionMoments(D, normalize=False).update(*pairs)
-        folds.append(Fold(str(group), moments, None, x, torch.from_numpy(labels), x))
+        folds.append(fold_of(str(group), z, redrawn, labels, normalize=False))
     return folds, torch.from_numpy(text).float()
 
 
@@ -57,33 +57,21 @@ def test_a_subspace_that_serves_held_out_classes_is_found_and_a_useless_one_is_n
     chosen = choose_subspace(CONFIG, "new_classes", folds, text, seed=0)
     assert chosen.choice.dim_inv == 5 and chosen.gain.points > 20
     still, text = planted(1, changed=1)
-    still = [  # noise that no intervention moves, and a class that one moves
-        Fold(f.name, _class_moved(f), None, f.features, f.labels, f.held_features) for f in still
-    ]
-    chosen = choose_subspace(CONFIG, "new_classes", still, text, seed=0)
+    # noise that no intervention moves, and a class that one moves
+    chosen = choose_subspace(CONFIG, "new_classes", list(map(_class_moved, still)), text, seed=0)
     assert chosen.choice.dim_inv == D
 
 
-def _class_moved(fold: Fold) -> InterventionMoments:
+def _class_moved(fold: Fold) -> Fold:
     moved = fold.features.clone()
     moved[:, :3] = moved[torch.randperm(len(moved), generator=torch.Generator().manual_seed(0)), :3]
-    return InterventionMoments(D, normalize=False).update(fold.features, moved)
+    return fold_of(fold.name, fold.features, moved, fold.labels, normalize=False)
 
 
 def test_chance_is_that_of_the_held_out_classes():
     folds, text = planted(0, changed=3)
     rng = np.random.default_rng(0)
-    noise = [
-        Fold(
-            f.name,
-            f.moments,
-            None,
-            f.features,
-            f.labels[rng.permutation(len(f.labels))],
-            f.features,
-        )
-        for f in folds
-    ]
+    noise = [replace(fold, labels=fold.labels[rng.permutation(3 * N)]) for fold in folds]
     plain = choose_subspace(CONFIG, "new_classes", noise, text, seed=0)
     assert plain.choice.dim_inv == D
     above = float(plain.thin.split()[3]) - plain.scored[-1].mean

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from folding import fold_of
 
 from causalclip.icm.config import ICMConfig
 from causalclip.icm.folds import Fold
@@ -21,7 +22,6 @@ from causalclip.icm.search import (
     thin_evidence,
 )
 from causalclip.icm.selection import Choice, Scored, correct_mask
-from causalclip.icm.subspace import InterventionMoments
 
 D = 64
 
@@ -125,17 +125,7 @@ def test_a_search_keeps_the_plain_features_where_labels_are_noise_and_not_where_
         return (inside / inside.norm(dim=1, keepdim=True) @ axis.T)[:, 0].gt(0.15).long()
 
     def folds(labels):
-        return [
-            Fold(
-                str(i),
-                InterventionMoments(6).update(*(torch.from_numpy(a[i]) for a in (z, redrawn))),
-                None,
-                torch.from_numpy(z[i]).float(),
-                torch.from_numpy(labels[i]),
-                torch.from_numpy(z[i]).float(),
-            )
-            for i in range(3)
-        ]
+        return [fold_of(str(i), z[i], redrawn[i], labels[i]) for i in range(3)]
 
     config = ICMConfig(
         grid_estimators=("generalized",), grid_eps=(0.1,), grid_dims=(4 / 6,), rule="best"
@@ -164,9 +154,7 @@ def near_chance(seed: int, *, telling: float, n: int = 150, domains: int = 4) ->
         shown = rng.random(n) < telling
         z[shown, 0] = np.where(labels[shown], 1, -1) * np.abs(z[shown, 0])
         redrawn = z + np.eye(6)[1:4].sum(0) * rng.normal(size=(n, 6))
-        moments = InterventionMoments(6).update(torch.from_numpy(z), torch.from_numpy(redrawn))
-        x = torch.from_numpy(z).float()
-        folds.append(Fold(str(i), moments, None, x, torch.from_numpy(labels), x))
+        folds.append(fold_of(str(i), z, redrawn, labels))
     return folds
 
 
@@ -184,30 +172,21 @@ def test_near_chance_the_plain_features_stay_and_choosing_costs_nothing():
         assert choice.dim_inv == 6  # so the expected loss is none
         bold, *_ = search(replace(config, select_above_chance=0.0), sources, by_first_factor)
         right = [
-            held_right(cell, sources, target).double().mean().item() for cell in (bold, choice)
+            correct_mask(config, target.features, target.labels, sources, [cell], by_first_factor)
+            for cell in (bold, choice)
         ]
         moved += bold.dim_inv < 6
-        gains.append(100 * (right[0] - right[1]))
+        gains.append(100 * (right[0][0].double() - right[1][0].double()).mean().item())
     assert moved > 0  # without the guard some choices follow noise,
     assert np.mean(gains) < 1.0  # which gains nothing to speak of
-
-
-def held_right(choice, sources, target):
-    return correct_mask(
-        ICMConfig(), target.features, target.labels, sources, [choice], by_first_factor
-    )[0]
 
 
 def test_where_the_features_tell_the_guard_does_not_interfere():
     config = ICMConfig(rule="best", grid_dims=(0.34, 0.5, 0.67))
     *sources, _ = near_chance(0, telling=0.8)
-    guarded = search(config, sources, by_first_factor)[0]
+    guarded, cells, *_ = search(config, sources, by_first_factor)
     assert guarded == search(replace(config, select_above_chance=0.0), sources, by_first_factor)[0]
-    plain = next(
-        cell
-        for cell in search(config, sources, by_first_factor)[1]
-        if cell.choice == plain_choice(sources)
-    )
+    plain = next(cell for cell in cells if cell.choice == plain_choice(sources))
     assert thin_evidence(config, sources, plain) == ""
     few = [replace(fold, labels=fold.labels[:9]) for fold in sources]
     assert thin_evidence(config, few, plain) == "9 images in a source, fewer than 20"

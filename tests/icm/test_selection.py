@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from folding import fold_of
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from causalclip.icm.config import ICMConfig
@@ -19,7 +20,6 @@ from causalclip.icm.selection import (
     logistic_classifier,
     zeroshot_classifier,
 )
-from causalclip.icm.subspace import InterventionMoments
 
 D, K = 12, 4
 
@@ -47,18 +47,8 @@ def planted(seed: int = 0, *, domains: int = 4, n: int = 150):
     return text, data
 
 
-def folds_of(data, *, normalize: bool = True) -> list[Fold]:
-    return [
-        Fold(
-            f"domain {i}",
-            moments=InterventionMoments(D, normalize=normalize).update(z, z_do),
-            texts=None,
-            features=z,
-            labels=y,
-            held_features=z,
-        )
-        for i, (z, z_do, y) in enumerate(data)
-    ]
+def folds_of(data) -> list[Fold]:
+    return [fold_of(f"domain {i}", *pairs) for i, pairs in enumerate(data)]
 
 
 def grid() -> list[Choice]:
