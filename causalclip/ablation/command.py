@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from causalclip.ablation.tables import Ablation, Planner, Row, distinct
 from causalclip.errors import UserError, prints_errors, unknown
 from causalclip.runs import flags
 from causalclip.runs.executor import executor_of
-from causalclip.runs.perform import perform, with_data, with_own
+from causalclip.runs.perform import perform, request_of, with_data
 from causalclip.runs.progress import print_commands, print_plan
 from causalclip.runs.protocols import Protocol
 from causalclip.runs.request import Request, check
@@ -45,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
         parents=[flags.request_flags(), flags.output_flags(), flags.executor_flags()],
     )
     add = p.add_argument
-    add("--methods", metavar="NAME", default="", help=f"{' or '.join(ABLATIONS)} (required)")
+    known = " or ".join(ABLATIONS)
+    add("--methods", nargs=1, metavar="NAME", default=[""], help=f"{known} (required)")
     add("--tables", nargs="+", metavar="NAME", default=[], help="these tables and figures only")
     add(
         "--split",
@@ -53,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         default="val",
         help="default: val, because an ablation chooses",
     )
+    p.set_defaults(source="", imports=[])
     return p
 
 
@@ -62,29 +65,21 @@ def request(args: argparse.Namespace) -> Request:
     Raises:
         UserError: an unknown method, data set, configuration, seed or number of images.
     """
-    if args.methods not in ABLATIONS:
-        raise UserError(unknown("method of an ablation", args.methods, ABLATIONS))
+    (method,) = args.methods
+    if method not in ABLATIONS:
+        raise UserError(unknown("method of an ablation", method, ABLATIONS))
     for name in ("datasets", "shots"):
         if len(getattr(args, name)) > 1:
             raise UserError(
                 f"an ablation takes one of --{name}, got {' '.join(getattr(args, name))}"
             )
-    ablation = ABLATIONS[args.methods]
+    ablation = ABLATIONS[method]
     protocol: Protocol = ablation.function("protocol")(args.split)
-    dataset = next(iter(args.datasets), ablation.dataset)
-    shots = next(iter(args.shots), protocol.shots[0])
-    asked = Request(
-        protocol,
-        methods=(args.methods,),
-        datasets=(dataset,),
-        seeds=tuple(args.seeds) or ablation.seeds,
-        shots=(shots,),
-        output=args.output,
-        recipe=args.recipe,
-        recipe_of=ablation.recipe_of,
-        settings=tuple(args.settings),
-    )
-    asked = with_own(asked, args.backbone, args.data)
+    args.datasets = args.datasets or [ablation.dataset]
+    args.seeds = args.seeds or ablation.seeds
+    args.shots = args.shots or protocol.shots[:1]
+    asked = request_of(args, protocol)
+    asked = replace(asked, output=args.output, recipe_of=ablation.recipe_of)
     check(asked)
     return asked
 
@@ -95,10 +90,11 @@ def chosen(args: argparse.Namespace) -> list[str]:
     Raises:
         UserError: one that the method's ablation does not have.
     """
-    known = ABLATIONS[args.methods].tables
+    (method,) = args.methods
+    known = ABLATIONS[method].tables
     for name in args.tables:
         if name not in known:
-            raise UserError(unknown("table", name, known, of=args.methods))
+            raise UserError(unknown("table", name, known, of=method))
     return list(dict.fromkeys(args.tables)) or list(known)
 
 
@@ -111,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = with_data(asked, args.data, dry=dry)
     executor = executor_of(args)
     executor.check()
-    planner, tables = Planner(asked, dry), ABLATIONS[args.methods].tables
+    planner, tables = Planner(asked, dry), ABLATIONS[asked.methods[0]].tables
     reference = planner.reference()
     rows = {name: planner.rows(tables[name], name, reference) for name in names}
     runs = distinct(row for rows_of_table in rows.values() for row in rows_of_table)

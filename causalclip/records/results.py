@@ -13,7 +13,6 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, get_type_hints
@@ -131,15 +130,14 @@ class Result:
             ValueError: another schema, a key that is missing, or one of the wrong type.
         """
         check_schema(record.get("schema"))
-        kinds = field_types()
-        given = {name: record[name] for name in kinds if name in record}
+        given = {name: record[name] for name in KINDS if name in record}
         given |= {name: nan_for_nulls(given[name]) for name in MEASURED if name in given}
-        missing = [name for name in required_fields() if name not in given]
+        missing = [name for name in REQUIRED if name not in given]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")
         for name, value in given.items():
-            if not fits(value, kinds[name]):
-                kind = type_name(kinds[name])
+            if not fits(value, KINDS[name]):
+                kind = type_name(KINDS[name])
                 raise ValueError(f"{name} must be of type {kind}, got {value!r:.80}")
         _check_names({**given, "variants": list(given.get("variants", {}))})
         if given["shots"] > MOST_SHOTS:
@@ -198,6 +196,15 @@ class Result:
         )
 
 
+KINDS = get_type_hints(Result)
+"""The annotated type of each field."""
+REQUIRED = [
+    field.name
+    for field in dataclasses.fields(Result)
+    if field.default is field.default_factory is dataclasses.MISSING
+]
+
+
 def _check_names(given: Mapping[str, Any]) -> None:
     """Raise ValueError for a name that would act on the terminal that shows it."""
     for field_name in NAMES:
@@ -235,23 +242,6 @@ def check_schema(schema: object) -> None:
             f'"schema" must be {SCHEMA}, got {schema!r:.80}: the file is of another version of '
             "causalclip, or no results.json"
         )
-
-
-@cache
-def field_types() -> dict[str, Any]:
-    """Return the annotated type of each field of a result."""
-    return get_type_hints(Result)
-
-
-@cache
-def required_fields() -> list[str]:
-    """Return the fields without a default."""
-    absent = dataclasses.MISSING
-    return [
-        f.name
-        for f in dataclasses.fields(Result)
-        if f.default is absent and f.default_factory is absent
-    ]
 
 
 # What a run records
