@@ -1,46 +1,8 @@
-"""Ladders, repeated rows and settings that differ from a reference, on a made-up method."""
+"""Repeated rows and settings that differ from a reference, on a made-up method."""
 
 from __future__ import annotations
 
-import pytest
-
-from causalclip.ablation.tables import Reference, Table, ladder
-
-PARTS = {
-    "carrots": {"without": {"CARROTS": 0}, "with": {"CARROTS": 3}},
-    "salt": {
-        "without": {"SALT": 0.0, "KIND": "none"},
-        "with": {"SALT": 0.5},
-        "present_by": ["SALT"],
-    },
-}
-
-
-def settings(rows):
-    return [dict(row.settings) for row in rows]
-
-
-def test_a_ladder_switches_off_by_name_what_is_not_yet_taken():
-    rows = ladder("water", PARTS, Reference("SOUP", {"CARROTS": 7, "SALT": 1, "KIND": "x"}))
-    assert [row.name for row in rows] == ["water", "+ carrots", "+ salt", "the method"]
-    off = {"SALT": 0.0, "KIND": "none"}
-    assert settings(rows) == [{"CARROTS": 0, **off}, off, {}, {}]
-
-
-def test_a_part_that_the_reference_does_without_is_marked_and_not_in_the_last_row():
-    rows = ladder("water", PARTS, Reference("SOUP", {"CARROTS": 0, "SALT": 1, "KIND": "x"}))
-    assert [row.name for row in rows][1] == "+ carrots (not in the method)"
-    assert settings(rows)[1:] == [
-        {"CARROTS": 3, "SALT": 0.0, "KIND": "none"},
-        {"CARROTS": 3},
-        {},
-    ]
-
-
-@pytest.mark.parametrize(("value", "present"), [(0, False), (None, False), (2, True)])
-def test_a_part_is_present_by_its_value(value, present):
-    rows = ladder("water", {"carrots": PARTS["carrots"]}, Reference("SOUP", {"CARROTS": value}))
-    assert (rows[1].name == "+ carrots") is present
+from causalclip.ablation.tables import Reference, Table
 
 
 def test_a_row_is_repeated_for_a_number_or_for_the_values_of_a_list():

@@ -25,22 +25,11 @@ from causalclip.records.results import (
     run_record,
 )
 
-FACTS = {
-    "trainer": "CDC",
-    "backbone": "tiny",
-    "dataset": "Set",
-    "seed": 3,
-    "shots": 16,
-    "metrics": {"accuracy": 50.0, "n": 4},
-}
-TRAINED_ON = {
-    "dataset": "Set",
-    "shots": 16,
-    "seed": 1,
-    "subsample_classes": "all",
-    "source_domains": [],
-    "classnames": ["a"],
-}
+FACTS = {"trainer": "CDC", "backbone": "tiny", "dataset": "Set", "seed": 3, "shots": 16}
+FACTS |= {"metrics": {"accuracy": 50.0, "n": 4}}
+FILE = {**FACTS, "schema": 2}
+TRAINED_ON = {"dataset": "Set", "shots": 16, "seed": 1, "subsample_classes": "all"}
+TRAINED_ON |= {"source_domains": [], "classnames": ["a"]}
 
 
 @pytest.fixture
@@ -88,25 +77,25 @@ def test_a_number_that_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_p
         ("{}", '"schema" must be 2, got None: the file is of another version'),
         ({**FACTS, "schema": 99}, '"schema" must be 2, got 99'),
         ({"schema": 2, "trainer": "CDC"}, "lacks backbone, dataset, seed, shots, metrics"),
-        ({**FACTS, "schema": 2, "seed": "1"}, "seed must be of type int, got '1'"),
+        ({**FILE, "seed": "1"}, "seed must be of type int, got '1'"),
         (
-            {**FACTS, "schema": 2, "metrics": {"accuracy": "high"}},
+            {**FILE, "metrics": {"accuracy": "high"}},
             r"metrics must be of type dict\[str, float\], got {'accuracy': 'high'}",
         ),
-        ({**FACTS, "schema": 2, "metrics": {"ece": 1.0}}, r"metrics lacks accuracy, got \['ece'\]"),
+        ({**FILE, "metrics": {"ece": 1.0}}, r"metrics lacks accuracy, got \['ece'\]"),
         (
-            {**FACTS, "schema": 2, "trained_on": {"dataset": "Set"}},
+            {**FILE, "trained_on": {"dataset": "Set"}},
             "trained_on must be of type .*TrainedOn",
         ),
-        ({**FACTS, "schema": 2, "trainer": "\x1b[2J"}, r"trainer must be printed text, got '\\x1b"),
-        ({**FACTS, "schema": 2, "members": {"t": [{}]}}, r"members\.t lacks accuracy"),
+        ({**FILE, "trainer": "\x1b[2J"}, r"trainer must be printed text, got '\\x1b"),
+        ({**FILE, "members": {"t": [{}]}}, r"members\.t lacks accuracy"),
         (
-            {**FACTS, "schema": 2, "metrics": {"accuracy": 101.0}},
+            {**FILE, "metrics": {"accuracy": 101.0}},
             "accuracy of metrics must be per cent, got 101",
         ),
-        ({**FACTS, "schema": 2, "shots": 10**25}, "shots must be at most 1,000,000,000"),
-        ({**FACTS, "schema": 2, "training": {"seconds": "long"}}, "training.seconds must be"),
-        ({**FACTS, "schema": 2, "training": {"curve": {"epoch": [1]}}}, "training.curve must hold"),
+        ({**FILE, "shots": 10**25}, "shots must be at most 1,000,000,000"),
+        ({**FILE, "training": {"seconds": "long"}}, "training.seconds must be"),
+        ({**FILE, "training": {"curve": {"epoch": [1]}}}, "training.curve must hold"),
         ("[" * 200_000, "cut or damaged, not JSON: it is nested too deeply"),
     ],
 )
@@ -116,7 +105,7 @@ def test_an_empty_cut_or_malformed_file_is_named_with_what_is_wrong(read, conten
 
 
 def test_keys_of_others_are_left_out(read):
-    assert read({**FACTS, "schema": 2, "note": "mine"}) == Result(**FACTS)
+    assert read({**FILE, "note": "mine"}) == Result(**FACTS)
 
 
 def test_a_run_records_what_its_configuration_says(tmp_path):

@@ -13,6 +13,7 @@ from causalclip.records.results import RESULTS_FILE, Result
 from causalclip.report.fuse import fuse_runs, main
 from causalclip.report.runs import load_runs
 from causalclip.report.tables import scores
+from causalclip.runs.command import main as run
 from causalclip.runs.command import write_ensembles
 
 LABELS = np.array([0, 1, 2, 2, 1, 0])
@@ -75,17 +76,11 @@ def test_the_mean_of_probabilities_and_the_metrics(write):
 
 
 def test_both_halves_make_one_row_of_a_table(write, tmp_path, capsys):
-    for half in ("base", "new"):
-        tested = {"trained_identity": None if half == "base" else "baseone"}
+    for half, tested in (("base", None), ("new", "base")):
         runs = [
-            write(name, seed, half=half, **(tested if name == "one" else {}))[0]
+            write(name, seed, half=half, trained_identity=tested and tested + name)[0]
             for seed, name in enumerate(("one", "two"))
         ]
-        if half == "new":
-            for folder, name in zip(runs, ("one", "two"), strict=True):
-                result = Result.read(folder / RESULTS_FILE)
-                record = {**vars(result), "trained_identity": f"base{name}"}
-                Result.of_record(record).write(folder)
         out = tmp_path / "fused" / half
         assert main([*map(str, runs), "--output", str(out)]) == 0
     assert "disagreement" in capsys.readouterr().out
@@ -132,19 +127,9 @@ def test_a_start_changes_the_training_and_not_the_images(make_trainer, tmp_path)
 
 
 def test_an_ensemble_is_a_row_of_its_own(data_root, random_clip, tmp_path, capsys, runs_here):
-    from causalclip.runs.command import main as run
-
-    arguments = [
-        "base2new",
-        "--methods",
-        "CoOp",
-        "--datasets",
-        "handwritten_digits",
-        "--shots",
-        "1",
-    ]
-    arguments += ["--seeds", "1", "--ensemble", "2", "--data", str(data_root), "--backbone"]
-    arguments += [random_clip, "--output", str(tmp_path), "--jobs", "1", "OPTIM.MAX_EPOCH", "1"]
+    line = "base2new --methods CoOp --datasets handwritten_digits --shots 1 --seeds 1 --ensemble 2"
+    arguments = [*line.split(), "--data", str(data_root), "--backbone", random_clip]
+    arguments += ["--output", str(tmp_path), "OPTIM.MAX_EPOCH", "1"]
     assert run(arguments) == 0
     shown = capsys.readouterr().out
     assert "CoOp x2 " in shown

@@ -64,17 +64,13 @@ def test_seeds_of_other_settings_are_rows_that_name_what_differs(tmp_path, write
 
 
 PATH = "out/icm/seed{}/projection.safetensors"
-UNSEPARATING = [key for key in SETTINGS if not separates_methods(key)]
+UNSEPARATING = [key.replace(".", "__") for key in SETTINGS if not separates_methods(key)]
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        *(
-            [{key.replace(".", "__"): 1}, {key.replace(".", "__"): "two"}]
-            for key in SETTINGS
-            if not separates_methods(key)
-        ),
+        *([{key: 1}, {key: "two"}] for key in UNSEPARATING),
         [{}, {"TRAINER__COOP__N_CTX": 4}],  # of another trainer
         [{}, {"DATASET__TEMPLATE": ""}],  # not recorded, or off
         [{"TRAINER__CDC__PROJECTION": PATH.format(seed)} for seed in (1, 2)],  # a file per seed
@@ -183,14 +179,8 @@ def test_a_protocol_that_is_recorded_is_not_inferred(tmp_path, write_run):
     assert list(table["ImageNet (source)"]) == [70]
 
 
-TRAINED_ON = {
-    "dataset": RECORD["dataset"],
-    "shots": 4,
-    "seed": 1,
-    "subsample_classes": "all",
-    "source_domains": [],
-    "classnames": [],
-}
+TRAINED_ON = {"dataset": "S", "shots": 4, "seed": 1, "subsample_classes": "all"}
+TRAINED_ON |= {"source_domains": [], "classnames": []}
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,7 @@ def test_curves_are_written_as_png_and_pdf(tmp_path, write_run, output):
         (["--compare", "CDC", "CoOP"], "unknown method 'CoOP'; the runs hold: CDC"),
         (["--protocol", "dg"], "no finished runs of Domain generalisation"),
         (["--methods", "CoOp"], "no finished runs below"),
+        (["--conformal"], "run with TEST.CONFORMAL 0.1"),
     ],
 )
 def test_what_is_missing_is_an_error_that_names_it(two_seeds, output, options, message):
@@ -221,8 +222,3 @@ def test_conformal_sets_have_a_table_for_each_test(write_run, output, tmp_path):
         *("2", "91.0 ± 0.0", "1.5 ± 0.5", "93.0 ± 0.0", "2.0 ± 0.0")
     ]
     assert "CoOp" not in out
-
-
-def test_runs_without_conformal_sets_are_said(write_run, output, tmp_path):
-    write_run("other", 70.0)
-    assert "run with TEST.CONFORMAL 0.1" in output(tmp_path, "--conformal", status=2).err

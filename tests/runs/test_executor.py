@@ -60,15 +60,6 @@ def pool():
         each.close()
 
 
-def same(a, b) -> bool:
-    """Whether two nested states hold the same numbers to the bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    return a == b
-
-
 def assert_same_predictions(runs, others):
     for one, other in zip(runs, others, strict=True):
         first, second = (np.load(run.folder / "predictions.npz") for run in (one, other))
@@ -117,7 +108,8 @@ def test_results_are_those_of_separate_processes_to_the_bit_and_a_failure_is_one
     for run, twin in zip(alone[::2], together[::2], strict=True):
         (file,) = (path.relative_to(run.folder) for path in run.folder.glob("*/model.pth.tar-1"))
         states = (torch.load(place.folder / file, weights_only=False) for place in (run, twin))
-        assert same(*(state["state_dict"] for state in states))
+        learned = (state["state_dict"] for state in states)
+        torch.testing.assert_close(*learned, rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -142,7 +142,9 @@ def test_a_recipe_may_be_a_file_and_names_the_folder(here, random_clip):
         (["bad.csv"], "bad.csv lacks the column split and classname or label"),
         (["bad.yaml"], "bad.yaml: no setting DATASET.NAMEE; did you mean DATASET.NAME"),
         (["photos", "OPTIM.MAX_EPOCHS", "5"], "no setting OPTIM.MAX_EPOCHS; did you mean"),
-        (["photos", "--backbone", "nowhere.pt"], "unknown BACKBONE nowhere.pt; known: "),
+        (["photos", "--backbone", "vitb32"], "?; or a file"),
+        (["photos", "--backbone", "vitb32"], "did you mean vit_b32"),
+        (["photos", "--recipe", "tinny"], "unknown recipe tinny of CoOp; known: tiny published "),
         (["photos", "--backbone", "pets.csv"], "pets.csv"),
     ],
 )

@@ -9,17 +9,8 @@ from causalclip.runs.splits_command import main
 
 
 def test_the_files_hold_the_images_of_a_training(data_root, make_trainer, tmp_path, capsys):
-    arguments = [
-        "handwritten_digits",
-        "--data",
-        str(data_root),
-        "--seeds",
-        "1",
-        "--shots",
-        "1",
-        "2",
-    ]
-    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    words = "handwritten_digits --seeds 1 --shots 1 2".split()
+    assert main([*words, "--data", str(data_root), "--output", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"2 splits and SHA256SUMS in {tmp_path}\n"
     content = (tmp_path / "handwritten_digits" / "shot_2-seed_1.json").read_bytes()
     rows = json.loads(content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from causalclip.records.identity import counted_value
-from causalclip.runs.plan import LONGEST, parse_value, plan, variant_name
+from causalclip.runs.plan import LONGEST, plan, variant_name
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.request import Request
 
@@ -34,10 +34,6 @@ def test_a_file_of_the_content_that_the_recipe_names_is_no_variant(tmp_path):
     assert variant_name([key, str(file)], known) == ""
     file.write_bytes(b"another")
     assert variant_name([key, str(file)], known) == "PROJECTION=projection"
-
-
-def test_values_are_read_as_yacs_reads_them():
-    assert [parse_value(text) for text in ("5.0", "(1, 2)", "a b")] == [5.0, (1, 2), "a b"]
 
 
 def test_a_long_name_ends_in_a_digest():
