@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from causalclip import plugin
+from causalclip.engine.evaluation import split_batches
 from causalclip.runs.configuration import merge_file
 
 # isort: split
@@ -48,7 +49,7 @@ def trainer_of(name: str, folder: Path) -> Any:
 def image_seconds(trainer: Any) -> float:
     """Time until every batch to predict from is there."""
     start = time.perf_counter()
-    for _ in trainer.test_batches(trainer.test_loader):
+    for _ in split_batches(trainer, trainer.test_loader):
         pass
     return time.perf_counter() - start
 

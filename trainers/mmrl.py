@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,12 +9,10 @@ from causalclip.clip.adapters import ComposedTokens, RepresentationTokens
 from causalclip.clip.encode import encode_image_tokens, encode_image_tokens_twice
 from causalclip.clip.interface import openai_model
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.clip.texts import ClassTokens
 from causalclip.engine.contexts import (
     DEPTH,
     TOKENS,
     handcrafted_features,
-    templated_texts,
     tower_widths,
 )
 from causalclip.engine.prompt_trainer import PromptTrainer
@@ -38,6 +34,7 @@ class MMRL(PromptTrainer):
     config_node = "MMRL"
     backbones = "OpenAI ViT"
     model_name = "MultiModalRepresentationLearner"
+    templated = True
     model: RepresentationTokens | ComposedTokens
     settings_table = {
         "N_REP_TOKENS": Setting(5, TOKENS, "Number of representation tokens."),
@@ -79,10 +76,6 @@ class MMRL(PromptTrainer):
         settings, embed_dim = self.settings, self.clip.text_projection.shape[1]
         sizes = settings.N_REP_TOKENS, settings.REP_DIM, settings.REP_LAYERS
         return RepresentationTokens(*sizes, text_width, image_width, embed_dim)
-
-    def texts(self, names: Sequence[str]) -> ClassTokens:
-        """Return the template filled in with K class names, (K, L)."""
-        return templated_texts(self, names)
 
     # What an image is classified by
 

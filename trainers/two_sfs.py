@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.openai_clip import CLIPModel
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.clip.texts import ClassTokens
-from causalclip.engine.contexts import templated_texts
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import number
 from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, Choice, Setting
@@ -72,6 +70,7 @@ class TwoSFS(PromptTrainer):
     config_node = "TWOSFS"
     backbones = "ViT"
     model_name = "two_stage"
+    templated = True
     model: TwoStageWeights
     settings_table = {
         "FRACTION": Setting(
@@ -91,10 +90,6 @@ class TwoSFS(PromptTrainer):
             ValueError: a ResNet.
         """
         return TwoStageWeights(self.clip, len(self.classnames))
-
-    def texts(self, names: Sequence[str]) -> ClassTokens:
-        """Return the template of the data set with K class names, (K, L)."""
-        return templated_texts(self, names)
 
     # Training
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.catalogue import dataset_template
-from causalclip.engine.evaluation import split_loader, test_batches
+from causalclip.engine.evaluation import split_batches, split_loader
 from causalclip.engine.prediction import Prediction, Reading
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class PostHocCalibration:
         self.trainer.model.get_buffer(TEMPERATURE).fill_(temperature)
 
     def predictor(self, text: Tensor | None) -> Callable[[Tensor], Prediction]:
-        """Return a function that predicts a batch of `test_batches`, with calibrated readings.
+        """Return a function that predicts a batch of `split_batches`, with calibrated readings.
 
         `text` is the trainer's `evaluation_text` (K, E).
         """
@@ -145,7 +145,7 @@ def validation_logits(trainer: PromptTrainer) -> tuple[Tensor, Tensor]:
     trainer.set_model_mode("eval")
     text = trainer.evaluation_text()
     with torch.random.fork_rng():
-        for inputs, label, _ in test_batches(trainer, split_loader(trainer, "val")):
+        for inputs, label, _ in split_batches(trainer, split_loader(trainer, "val")):
             with trainer.backbone.autocast():
                 logits.append(trainer.test_logits(inputs, text).float())
             labels.append(label.cpu())

@@ -144,15 +144,6 @@ def handcrafted_features(
     return mean_text_features(trainer.clip, sentences)
 
 
-def templated_texts(trainer: CLIPTrainer, names: Sequence[str]) -> ClassTokens:
-    """Return K class names in the method's TEMPLATE, else the data set's prompt, as tokens (K, L).
-
-    Raises:
-        ValueError: a text that is too long.
-    """
-    return tokens_of(trainer, names, trainer.template()).to(trainer.device)
-
-
 def tokens_of(trainer: CLIPTrainer, names: Sequence[str], template: str) -> ClassTokens:
     """Return K class names in a template as tokens (K, L) of the trainer's CLIP, on the CPU.
 

@@ -80,30 +80,23 @@ def split_loader(trainer: CLIPTrainer, split: str) -> DataLoader:
 def collect(trainer: CLIPTrainer, loader: DataLoader) -> Evaluated:
     """Return the predictions for every image of a loader."""
     predict, parts = trainer.predictor(), []
-    for inputs, labels, paths in test_batches(trainer, loader):
+    for inputs, labels, paths in split_batches(trainer, loader):
         with trainer.backbone.autocast():
             prediction = Prediction.joined([predict(inputs)])  # frees the GPU at once
         parts.append(Evaluated(prediction, labels.cpu(), tuple(map(str, paths))))
     return Evaluated.joined(parts)
 
 
-def test_batches(trainer: CLIPTrainer, loader: DataLoader) -> Iterator[Batch]:
+def split_batches(trainer: CLIPTrainer, loader: DataLoader) -> Iterator[Batch]:
     """Yield the batches of a loader; features where the method leaves the image tower as it is."""
-    if trainer.image_tower_untouched:
-        yield from _feature_batches(trainer, shown_by(loader).data_source)
+    if not trainer.image_tower_untouched:
+        for batch in tqdm(loader, desc="evaluate", leave=False, disable=None):
+            images, labels = trainer.parse_batch_test(batch)
+            yield images, labels, batch["impath"]
         return
-    for batch in tqdm(loader, desc="evaluate", leave=False, disable=None):
-        images, labels = trainer.parse_batch_test(batch)
-        yield images, labels, batch["impath"]
-
-
-test_batches.__test__ = False  # pytest collects no such function of ours
-
-
-def _feature_batches(trainer: CLIPTrainer, items: Sequence) -> Iterator[Batch]:
+    items = shown_by(loader).data_source
     features, labels = trainer.encoder.labelled(items, desc="evaluate")
-    size = trainer.cfg.DATALOADER.TEST.BATCH_SIZE
-    for rows in trainer.test_order(len(items)).split(size):
+    for rows in trainer.test_order(len(items)).split(trainer.cfg.DATALOADER.TEST.BATCH_SIZE):
         paths = [items[row].impath for row in rows.tolist()]
         yield features[rows].to(trainer.device), labels[rows], paths
 

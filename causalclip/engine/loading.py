@@ -9,11 +9,10 @@ import mmap
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import Lock
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 import torch
-from dassl.data.datasets import Datum
 from dassl.utils import read_image
 from PIL import Image
 from torch import Tensor
@@ -51,16 +50,9 @@ def end_workers(loader: Any) -> None:
         loader.close()
 
 
-class Shown(Protocol):
-    """The dataset of one of Dassl's loaders."""
-
-    data_source: Sequence[Datum]
-    transform: Any
-
-
-def shown_by(loader: DataLoader) -> Shown:
-    """Return the items of one of Dassl's loaders with their transform."""
-    return cast(Shown, loader.dataset)
+def shown_by(loader: DataLoader) -> Any:
+    """Return the dataset of one of Dassl's loaders: items `data_source` and their `transform`."""
+    return loader.dataset
 
 
 class Epochs:

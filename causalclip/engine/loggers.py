@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from causalclip.errors import UserError
-
-
-class ScalarWriter(Protocol):
-    """As torch's SummaryWriter."""
-
-    def add_scalar(self, tag: str, value: float, step: int | None = None) -> None:
-        """Write one number."""
-
-    def close(self) -> None:
-        """Write what is left."""
 
 
 class Wandb:
@@ -60,17 +50,17 @@ class MLflow:
         self.client.set_terminated(self.run_id)
 
 
-LOGGERS: dict[str, Callable[[str, Mapping[str, Any]], ScalarWriter]] = {
+LOGGERS: dict[str, Callable[[str, Mapping[str, Any]], Any]] = {
     "wandb": Wandb,
     "mlflow": MLflow,
 }
-"""By the name in TRAIN.LOGGERS."""
+"""By the name in TRAIN.LOGGERS; each makes a writer like torch's SummaryWriter."""
 
 
 class Several:
     """Writers as one."""
 
-    def __init__(self, writers: Sequence[ScalarWriter]) -> None:
+    def __init__(self, writers: Sequence[Any]) -> None:
         self.writers = writers
 
     def add_scalar(self, tag: str, value: float, step: int | None = None) -> None:
@@ -84,9 +74,7 @@ class Several:
             writer.close()
 
 
-def open_loggers(
-    names: Sequence[str], folder: str, config: Mapping[str, Any]
-) -> list[ScalarWriter]:
+def open_loggers(names: Sequence[str], folder: str, config: Mapping[str, Any]) -> list[Any]:
     """Return the writers of names; TensorBoard's is Dassl's own.
 
     Raises:

@@ -23,7 +23,7 @@ from causalclip.data.catalogue import dataset_template
 from causalclip.engine.calibration import PostHocCalibration
 from causalclip.engine.checkpoint_file import load_initial
 from causalclip.engine.checkpoints import Checkpointer
-from causalclip.engine.contexts import Context
+from causalclip.engine.contexts import Context, tokens_of
 from causalclip.engine.data import attach_classes, attach_data, check_views_kept
 from causalclip.engine.distributed import divided, from_main, is_main
 from causalclip.engine.draws import training_seed
@@ -54,6 +54,8 @@ class PromptTrainer(TrainerX):
     """Whether the probabilities are a softmax of `logits`."""
     plain_cosine = True
     """Whether `logits` compare the image features with `evaluation_text` and nothing else."""
+    templated = False
+    """Whether the texts are `template` with the class names, in place of learned words."""
     code_templates: Mapping[str, str] = {}
     """Hand-crafted prompts of the published code that differ from CoOp's, by data set."""
     test_order: Callable[[int], Tensor] = staticmethod(lambda n: torch.arange(n))
@@ -257,6 +259,8 @@ class PromptTrainer(TrainerX):
         Raises:
             ValueError: a context that does not fit its words, or a class name that is too long.
         """
+        if self.templated:
+            return tokens_of(self, names, self.template()).to(self.device)
         context = self.context()
         return None if context is None else context.tokens(names, self.clip).to(self.device)
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dassl.engine import TRAINER_REGISTRY
-
-from causalclip import plugin
 
 NO_VISUAL_PROMPTS = ["TRAINER.IVLP.PROMPT_DEPTH_VISION", 0, "TRAINER.IVLP.N_CTX_VISION", 0]
 UNFITTED = [
@@ -98,17 +95,3 @@ def test_features_of_another_precision_or_preprocessing_are_others(
 def test_a_method_with_prompts_in_the_image_tower_keeps_no_features(make_trainer, tmp_path, cache):
     make_trainer("MaPLe", tmp_path).test()
     assert not cache.exists()
-
-
-def test_a_method_says_whether_it_leaves_the_image_tower_alone(make_trainer, tmp_path):
-    plugin.register_all()
-    alone = {
-        name
-        for name in TRAINER_REGISTRY.registered_names()
-        if getattr(TRAINER_REGISTRY.get(name), "image_tower_untouched", False) is True
-    }
-    assert {"CoOp", "KgCoOp", "CoCoOp", "ZeroshotCLIP", "CLIP_Adapter", "TipAdapter"} <= alone
-    assert not {"MaPLe", "VPT", "PromptSRC"} & alone
-    assert not make_trainer("CDC", tmp_path).image_tower_untouched
-    assert make_trainer("CDC", tmp_path, "TRAINER.CDC.VISION", "none").image_tower_untouched
-    assert make_trainer("IVLP", tmp_path, *NO_VISUAL_PROMPTS).image_tower_untouched

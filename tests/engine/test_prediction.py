@@ -41,18 +41,6 @@ def test_batches_are_joined_in_their_order_with_names_and_extras():
     assert whole.extras["conflict"].tolist() == [2, 2, 3, 3, 3]
 
 
-def test_a_main_reading_that_has_a_name_stays_one_object():
-    parts = []
-    for seed in (0, 1):
-        named = {name: reading(2, seed) for name in ("a", "b")}
-        parts.append(Prediction(named["b"], named))
-    whole = Prediction.joined(parts)
-    assert whole.main is whole.readings["b"]
-    assert len(whole.distinct()) == 2
-    arrays = whole.arrays()
-    assert np.shares_memory(arrays["probabilities"], arrays["b/probabilities"])
-
-
 def test_the_file_holds_fp32_probabilities_and_fp64_uncertainty():
     extras = {"conflict": torch.zeros(4, dtype=torch.float64), "half": torch.zeros(4).bfloat16()}
     prediction = Prediction(reading(4, dtype=torch.float64), {"plain": reading(4)}, extras)
@@ -82,8 +70,9 @@ def test_every_reading_is_measured_once_on_the_whole_and_on_each_part(monkeypatc
         return {"n": len(labels)}
 
     monkeypatch.setattr(evaluation, "classification_metrics", count)
-    named = {"a": reading(5), "b": reading(5, 1)}
-    evaluated = Evaluated(Prediction(named["a"], named), torch.zeros(5, dtype=torch.int64), ())
+    parts = [{"a": reading(n, n), "b": reading(n, n + 10)} for n in (2, 3)]
+    whole = Prediction.joined([Prediction(named["a"], named) for named in parts])
+    evaluated = Evaluated(whole, torch.zeros(5, dtype=torch.int64), ())
     rows = torch.tensor([True, True, False, False, False])
     record = evaluation.metrics_record(evaluated, {"base": rows})
     assert sorted(counted) == [2, 2, 5, 5]  # two readings, not three

@@ -9,25 +9,6 @@ import torch
 
 from causalclip.engine.session import TrainingLog
 
-
-def test_the_means_since_the_last_reading_are_read():
-    report = TrainingLog()
-    for loss, accuracy in [(1.0, 50.0), (2.0, 100.0), (6.0, 0.0)]:
-        report.add(torch.tensor(loss), torch.tensor([accuracy]))
-    assert report.read(epoch=1, batch=3) == {"loss": 3.0, "acc": 50.0}
-    report.add(torch.tensor(5.0), torch.tensor([25.0]))
-    assert report.read(epoch=1, batch=4) == {"loss": 5.0, "acc": 25.0}
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_loss_that_is_not_finite_names_its_batches(bad):
-    report = TrainingLog()
-    for loss in (1.0, bad, 1.0):
-        report.add(torch.tensor(loss), torch.zeros(1))
-    with pytest.raises(FloatingPointError, match=r"\(epoch 2, batches 8 to 10\)"):
-        report.read(epoch=2, batch=10)
-
-
 LINE = re.compile(r"batch \[(\d+)/\d+\].* loss \S+ \((\S+)\) acc \S+ \((\S+)\) lr")
 
 

@@ -12,21 +12,10 @@ from golden import weights
 from safetensors.torch import save_file
 from yacs.config import CfgNode
 
+import causalclip.trainers
+from causalclip import plugin
 from causalclip.clip.backbone import build_clip
 from causalclip.clip.published import our_name
-from causalclip.trainers.cocoop import CoCoOp
-from causalclip.trainers.coop import CoOp
-from causalclip.trainers.ivlp import IVLP
-from causalclip.trainers.kgcoop import KgCoOp
-from causalclip.trainers.maple import MaPLe
-from causalclip.trainers.mma import MMA
-from causalclip.trainers.mmapp import MMApp
-from causalclip.trainers.mmrl import MMRL
-from causalclip.trainers.mmrlpp import MMRLpp
-from causalclip.trainers.prograd import ProGrad
-from causalclip.trainers.promptsrc import PromptSRC
-from causalclip.trainers.tcp import TCP
-from causalclip.trainers.vpt import VPT
 
 # isort: split
 from dassl.config import get_cfg_default
@@ -34,19 +23,9 @@ from dassl.config import get_cfg_default
 GOLDEN = Path(__file__).parent
 MANIFEST = json.loads((GOLDEN / "manifest.json").read_text())
 TRAINERS = {
-    "coop": CoOp,
-    "cocoop": CoCoOp,
-    "maple": MaPLe,
-    "vpt": VPT,
-    "ivlp": IVLP,
-    "kgcoop": KgCoOp,
-    "prograd": ProGrad,
-    "promptsrc": PromptSRC,
-    "tcp": TCP,
-    "mmrl": MMRL,
-    "mmrlpp": MMRLpp,
-    "mma": MMA,
-    "mmapp": MMApp,
+    kind.__name__.lower(): kind
+    for module in plugin.modules_of(causalclip.trainers)
+    for kind in plugin.methods_of(module)
 }
 CASES = [(m, case) for m, spec in MANIFEST["methods"].items() for case in spec["cases"]]
 

@@ -14,33 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SHAPE = {
+    "image_resolution": 32,
+    "vision_patch_size": 8,
+    "context_length": 77,
+    "vocab_size": 49408,
+    "transformer_width": 128,
+    "transformer_heads": 2,
+}
 CLIP_SHAPES = {
     # Text and vision widths differ from each other and from 512 and 768.
-    "small": {
-        "embed_dim": 48,
-        "image_resolution": 32,
-        "vision_layers": 3,
-        "vision_width": 64,
-        "vision_patch_size": 8,
-        "context_length": 77,
-        "vocab_size": 49408,
-        "transformer_width": 128,
-        "transformer_heads": 2,
-        "transformer_layers": 3,
-    },
+    "small": SHAPE
+    | {"embed_dim": 48, "vision_layers": 3, "vision_width": 64, "transformer_layers": 3},
     # The shape of the bundled `tiny` checkpoint.
-    "tiny": {
-        "embed_dim": 64,
-        "image_resolution": 32,
-        "vision_layers": 4,
-        "vision_width": 128,
-        "vision_patch_size": 8,
-        "context_length": 77,
-        "vocab_size": 49408,
-        "transformer_width": 128,
-        "transformer_heads": 2,
-        "transformer_layers": 4,
-    },
+    "tiny": SHAPE
+    | {"embed_dim": 64, "vision_layers": 4, "vision_width": 128, "transformer_layers": 4},
 }
 CLASSNAMES = ["forest_path", "grand piano", "T-shirt", "zebra", "hot_air_balloon"]
 SPOKEN = [name.replace("_", " ") for name in CLASSNAMES]  # as they stand in a text

@@ -125,6 +125,9 @@ def test_the_ensemble_is_the_mean_of_normalised_texts(dataset, count, clips):
             text = trainer.clip.encode_text(tokenize(template.format("forest path")))[0]
         mean += text / text.norm() / count
     torch.testing.assert_close(trainer.text[0], mean / mean.norm(), rtol=1e-5, atol=1e-6)
+    given = {"NAME": dataset, "TEMPLATE": "a {}."}
+    trainer = without_data(ZeroshotCLIP2, clips["vit"], dataset=given)
+    assert trainer.templates()[7:] == ["a {}."]
 
 
 def test_cache_logits_sum_one_affinity_per_kept_image():

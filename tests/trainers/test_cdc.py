@@ -47,20 +47,6 @@ def arrays(folder):
 # -- limits --------------------------------------------------------------------------------------
 
 
-def test_one_template_with_every_switch_off_is_maple(make_trainer, tmp_path):
-    maple = make_trainer("MaPLe", tmp_path / "maple", *SAME)
-    maple.train()
-    one = make_trainer("CDC", tmp_path / "cdc", *SAME, *ALONE, *cdc(N_TEMPLATES=1))
-    start = one.model.templates[0].ctx.detach().clone()
-    one.train()
-    assert (one.model.templates[0].ctx - start).abs().max() > 1e-4  # three steps were taken
-    learned = one.model.templates[0].state_dict()
-    for name, weight in maple.model.state_dict().items():
-        torch.testing.assert_close(learned[name], weight, rtol=0, atol=1e-6)
-    theirs, ours = (arrays(tmp_path / name)["probabilities"] for name in ("maple", "cdc"))
-    np.testing.assert_allclose(ours, theirs, atol=1e-6)
-
-
 @pytest.fixture
 def maples(make_trainer, tmp_path):
     """A CDC with every switch off and a MaPLe for each of its three templates."""

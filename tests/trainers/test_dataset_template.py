@@ -54,13 +54,3 @@ def test_a_wrong_template_is_refused_before_any_data_is_read(
     monkeypatch.setattr("causalclip.engine.data.DataManager", None)
     with pytest.raises(ValueError, match="DATASET.TEMPLATE must be .* got 'no place'"):
         make_trainer(method, tmp_path, "DATASET.TEMPLATE", "no place")
-
-
-def test_the_ensemble_alone_is_for_imagenet_as_published(make_trainer, tmp_path):
-    trainer = make_trainer("ZeroshotCLIP2", tmp_path)
-    trainer.cfg = trainer.cfg.clone()
-    trainer.cfg.defrost()
-    trainer.cfg.DATASET.NAME = "ImageNet"
-    assert trainer.templates() == list(IMAGENET_TEMPLATES_SELECT)
-    trainer.cfg.DATASET.TEMPLATE = OWN
-    assert trainer.templates() == [*IMAGENET_TEMPLATES_SELECT, OWN]

@@ -9,7 +9,6 @@ from golden import weights
 from golden.cases import (
     CASES,
     MANIFEST,
-    TRAINERS,
     assert_close,
     build,
     golden_file,
@@ -28,7 +27,7 @@ AFTER_STEPS = 1e-4  # the same after three optimiser steps
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, dict[str, np.ndarray]]:
-    return {method: golden_file(method) for method in TRAINERS}
+    return {method: golden_file(method) for method in MANIFEST["methods"]}
 
 
 def assert_kept(file, prefix: str, tensor: torch.Tensor, tolerance: float) -> None:

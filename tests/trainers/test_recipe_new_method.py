@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from causalclip import cli, plugin
+from causalclip import cli
 
 # isort: split
 from dassl.engine import TRAINER_REGISTRY
@@ -85,13 +84,3 @@ def test_its_checkpoint_serves_new_classes(records):
     record = records["new"]
     assert record["classnames"] == ["five", "six", "seven", "eight", "nine"]
     assert record["metrics"]["n"] > 0
-
-
-def test_a_file_laid_into_a_package_is_found_by_itself(tmp_path, monkeypatch):
-    package = tmp_path / "methods_of_a_test"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "laid_in.py").write_text(textwrap.dedent(METHOD))
-    monkeypatch.syspath_prepend(tmp_path)
-    (module,) = plugin.modules_of(importlib.import_module("methods_of_a_test"))
-    assert [method.__name__ for method in plugin.methods_of(module)] == ["MyMethod"]
