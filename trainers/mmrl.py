@@ -9,12 +9,7 @@ from causalclip.clip.adapters import ComposedTokens, RepresentationTokens
 from causalclip.clip.encode import encode_image_tokens, encode_image_tokens_twice
 from causalclip.clip.interface import openai_model
 from causalclip.clip.prompt_set import PromptSet
-from causalclip.engine.contexts import (
-    DEPTH,
-    TOKENS,
-    handcrafted_features,
-    tower_widths,
-)
+from causalclip.engine.contexts import DEPTH, TOKENS, handcrafted_features, tower_widths
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.records.results import dataset_title
 from causalclip.settings.constraints import integer, list_of, number, one_of

@@ -20,13 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from causalclip.engine.cache_size import (
-    feature_home,
-    features_folder,
-    limit_bytes,
-    touch,
-    trim,
-)
+from causalclip.engine.cache_size import feature_home, features_folder, limit_bytes, touch, trim
 from causalclip.engine.loading import shown_by
 from causalclip.files.atomic import replacing, reserve
 from causalclip.files.digests import content_digests, is_whole, seal

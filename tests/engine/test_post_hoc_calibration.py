@@ -13,10 +13,7 @@ from torch.nn import functional as F
 
 from causalclip.clip.zeroshot import class_features
 from causalclip.data.catalogue import dataset_template
-from causalclip.engine.calibration import (
-    class_factors,
-    fit_temperature,
-)
+from causalclip.engine.calibration import class_factors, fit_temperature
 
 ON = ["TEST.CALIBRATION", True]
 NEW = ["DATASET.SUBSAMPLE_CLASSES", "new"]

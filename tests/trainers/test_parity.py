@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 import torch
 from golden import weights
-from golden.cases import (
-    CASES,
-    MANIFEST,
-    assert_close,
-    build,
-    golden_file,
-    logits_of,
-    take_step,
-)
+from golden.cases import CASES, MANIFEST, assert_close, build, golden_file, logits_of, take_step
 
 from causalclip.clip.backbone import load_clip
 from causalclip.clip.openai_clip import CLIP
