@@ -60,10 +60,8 @@ def text_features(model: CLIPModel, texts: Sequence[str], *, cut: bool = False) 
     """Return the features (N, E) of N texts, not normalised, in fp32 on the CPU.
 
     Raises:
-        ValueError: no text, or one longer than the context without `cut` (as in `tokenize`).
+        ValueError: a text longer than the context without `cut` (as in `tokenize`).
     """
-    if not texts:
-        raise ValueError("text_features needs at least one text")
     parts = [texts[start : start + TEXT_BATCH] for start in range(0, len(texts), TEXT_BATCH)]
     return torch.cat([_encode(model, part, cut=cut).float().cpu() for part in parts])
 

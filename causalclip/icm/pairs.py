@@ -65,8 +65,7 @@ class Intervened:
         """Return the moments of the pairs of all images, or of the images (R,) in `rows`.
 
         Raises:
-            ValueError: fewer than two draws against each other; features that are NaN, infinite, or
-                zero where they are to be normalised.
+            ValueError: features that are NaN, infinite, or zero where they are to be normalised.
         """
         features, changed, names = self.features, self.changed, self.names
         if rows is not None:
@@ -78,8 +77,6 @@ class Intervened:
             for draw in draws:
                 moments.update(z, draw, names=names)
             return moments
-        if len(draws) < 2:
-            raise ValueError(f"pairs of draws need two draws an image or more, got {len(draws)}")
         for start in range(0, len(z), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             scaled = [unit(draw[part]) if self.normalize else draw[part].double() for draw in draws]

@@ -64,10 +64,8 @@ def paired_gain(pairs: Sequence[tuple[Tensor, Tensor]]) -> Gain:
     which images (n_f,) of a fold one and the other cell classify correctly.
 
     Raises:
-        ValueError: no folds, or a fold of fewer than two images.
+        ValueError: a fold of fewer than two images.
     """
-    if not pairs:
-        raise ValueError("a gain needs at least one fold, got none")
     points, variance = 0.0, 0.0
     for right, other in pairs:
         difference = 100 * (right.double() - other.double())
@@ -105,11 +103,9 @@ def gain_of_choosing(
     `judge` or by their scores.
 
     Raises:
-        ValueError: fewer than two folds, or as `paired_gain`.
+        ValueError: as `paired_gain`.
     """
     folds = range(len(plain.right))
-    if len(folds) < 2:
-        raise ValueError(f"a gain on folds left out needs at least two folds, got {len(folds)}")
     by_choice = {cell.choice: cell for cell in (*scored, plain)}
     judge = judge or (lambda held, choice: by_choice[choice].right[held])
     pairs = []

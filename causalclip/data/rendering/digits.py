@@ -289,13 +289,6 @@ def draw_look(
         rng: draws what the look leaves open.
         colour: of the stroke, one of `COLOURS`; None leaves it to the look. `COLOURLESS_LOOKS`
             have none.
-
-    Raises:
-        ValueError: for another look or colour.
     """
-    if look not in _LOOKS:
-        raise ValueError(f"look must be one of {', '.join(LOOKS)}, got {look!r}")
-    if colour is not None and colour not in COLOURS:
-        raise ValueError(f"colour must be one of {', '.join(COLOURS)}, got {colour!r}")
     stroke = None if colour is None else np.asarray(COLOURS[colour], np.float32)
     return to_uint8(_LOOKS[look](mask, stroke, rng))
