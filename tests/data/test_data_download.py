@@ -94,24 +94,20 @@ def test_all_but_five_files_can_be_verified_and_what_comes_by_http_always():
         assert all(len(x) == digits and int(x, 16) for x in digests)
 
 
-def test_terra_incognita_is_sorted_by_location_and_class(tmp_path):
-    replicas.put_images(tmp_path / "eccv_18_all_images_sm", ["a.jpg", "b.jpg", "c.jpg"])
+def write_terra(folder, *rows):
+    """The cameras' annotations: file, location and the numbers of its classes."""
     content = {
         "info": {"year": 2018},
         "categories": [{"id": 1, "name": "bobcat"}, {"id": 2, "name": "car"}],
-        "images": [
-            {"id": "a", "location": 38, "file_name": "a.jpg"},
-            {"id": "b", "location": 38, "file_name": "b.jpg"},
-            {"id": "c", "location": 7, "file_name": "c.jpg"},
-        ],
-        "annotations": [
-            {"image_id": "a", "category_id": 1},
-            {"image_id": "a", "category_id": 1},
-            {"image_id": "b", "category_id": 2},
-            {"image_id": "c", "category_id": 1},
-        ],
+        "images": [{"id": file, "location": n, "file_name": file} for file, n, _ in rows],
+        "annotations": [{"image_id": file, "category_id": c} for file, _, own in rows for c in own],
     }
-    replicas.put(tmp_path / "eccv_18_annotation_files" / "train.json", json.dumps(content))
+    replicas.put(folder / "eccv_18_annotation_files" / "train.json", json.dumps(content))
+
+
+def test_terra_incognita_is_sorted_by_location_and_class(tmp_path):
+    replicas.put_images(tmp_path / "eccv_18_all_images_sm", ["a.jpg", "b.jpg", "c.jpg"])
+    write_terra(tmp_path, ("a.jpg", 38, [1, 1]), ("b.jpg", 38, [2]), ("c.jpg", 7, [1]))
     sort_terra_incognita(tmp_path)
     found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.jpg"))
     assert found == ["location_38/bobcat/a.jpg"]
@@ -119,12 +115,7 @@ def test_terra_incognita_is_sorted_by_location_and_class(tmp_path):
 
 
 def test_terra_incognitas_annotations_name_images_of_its_folder_only(tmp_path):
-    content = {
-        "categories": [{"id": 1, "name": "bobcat"}],
-        "images": [{"id": "a", "location": 38, "file_name": "../../a.jpg"}],
-        "annotations": [{"image_id": "a", "category_id": 1}],
-    }
-    replicas.put(tmp_path / "set" / "eccv_18_annotation_files" / "t.json", json.dumps(content))
+    write_terra(tmp_path / "set", ("../../a.jpg", 38, [1]))
     with pytest.raises(ValueError, match=r"must name images below .*, got '\.\./\.\./a.jpg'"):
         sort_terra_incognita(tmp_path / "set")
 

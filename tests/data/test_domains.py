@@ -51,6 +51,10 @@ def test_sources_are_split_80_20_and_the_target_is_tested_whole(load, pacs):
     assert len(of_domain(dataset.val, "photo")) == 60 // 5
     assert paths(dataset.test) == target
     assert dataset.heldout_test < target and len(dataset.heldout_test) == 60 // 5
+    # numbered sources first and the target after
+    assert {i.domain for i in of_domain(dataset.train_x, "cartoon")} == {0}
+    assert {i.domain for i in of_domain(dataset.val, "photo")} == {1}
+    assert {i.domain for i in dataset.test} == {2}
 
 
 def test_what_is_held_out_of_a_domain_is_the_same_as_source_and_as_target(load, pacs):
@@ -93,13 +97,6 @@ def test_base_and_open_classes_can_be_split_apart_as_in_the_published_code(load,
     assert paths(whole.val) != paths(dataset.val)
     with pytest.raises(ValueError, match="WITHIN must be 'domain' or 'halves', got 'class'"):
         load("DomainBedPACS", pacs, **CASE, HOLDOUT_WITHIN="class")
-
-
-def test_domains_are_numbered_sources_first_and_the_target_after(load, pacs):
-    dataset = load("DomainBedPACS", pacs, **CASE)
-    assert {i.domain for i in of_domain(dataset.train_x, "cartoon")} == {0}
-    assert {i.domain for i in of_domain(dataset.val, "photo")} == {1}
-    assert {i.domain for i in dataset.test} == {2}
 
 
 def test_few_shot_sets_are_drawn_from_the_sources_and_leave_no_folder_behind(load, pacs, cache):

@@ -16,6 +16,7 @@ from dassl.data.datasets import Datum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from replicas import edit_split, names
+from test_recognition import parts
 
 from causalclip.data import fewshot
 
@@ -23,14 +24,8 @@ GOLDEN = json.loads(Path(__file__).with_name("golden_coop.json").read_text())
 COMBINATIONS = [key.split() for key in GOLDEN["caltech"] if key.endswith("all") or "16 1" in key]
 
 
-def rows(items, root):
-    return [[os.path.relpath(i.impath, root), i.label, i.classname] for i in items or ()]
-
-
 def digest(dataset, root):
-    parts = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
-    content = {part: rows(items, root) for part, items in parts.items()}
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts(dataset, root)).encode()).hexdigest()
 
 
 @pytest.fixture
