@@ -89,17 +89,8 @@ def register_all() -> None:
         KeyError: a name that another class has taken.
     """
     for package in (causalclip.trainers, causalclip.datasets):
-        register_package(package)
-
-
-def register_package(package: ModuleType) -> None:
-    """Register what the modules of a package offer, as `register` does.
-
-    Raises:
-        KeyError: a name that another class has taken.
-    """
-    for module in modules_of(package):
-        register(module)
+        for module in modules_of(package):
+            register(module)
 
 
 def modules_of(package: ModuleType) -> list[ModuleType]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,7 +216,7 @@ class Planner:
         Raises:
             UserError: it cannot be run; says why.
         """
-        cfg = configured(self._runs(self.request)[0])
+        cfg = configured(planned(self.request, dry=self.dry)[0])
         node = checked_trainer(cfg, self.request.methods[0]).config_node
         settings = {name: counted_value("", value) for name, value in cfg.TRAINER[node].items()}
         return Reference(node, settings, cfg.OPTIM.MAX_EPOCH)
@@ -239,14 +239,11 @@ class Planner:
         shots = (variant.shots,) if variant.shots else request.shots
         request = replace(request, settings=settings, shots=shots, load_epoch=variant.epoch)
         try:
-            runs = self._runs(request)
+            runs = planned(request, dry=self.dry)
             checked_trainer(configured(runs[0]), request.methods[0])
         except (UserError, ValueError) as error:
             raise UserError(f"table {table}, row {variant.name}: {sentence(error)}") from error
         return Row(variant, tuple(runs))
-
-    def _runs(self, request: Request) -> Sequence[Run]:
-        return planned(request, dry=self.dry)
 
 
 def distinct(rows: Iterable[Row]) -> list[Run]:

@@ -96,14 +96,13 @@ def merge_pairs(cfg: CfgNode, pairs: Mapping[str, Any] | Sequence[Any]) -> None:
             raise UserError(f"settings come as KEY VALUE: write {key} {value}, not {word}")
     if len(pairs) % 2:
         raise UserError(f"options must come as KEY VALUE pairs, got {' '.join(pairs)}")
-    known = _all_keys()
+    known = dict(flatten(cfg))
     for key in pairs[::2]:
         if key not in known:
             raise UserError(f"no setting {key}{near(key, known)}")
-    defaults, words = dict(flatten(cfg)), list(pairs)
+    words, values = list(pairs), zip(pairs[::2], pairs[1::2], strict=True)
     try:
-        values = zip(pairs[::2], pairs[1::2], strict=True)
-        words[1::2] = [typed_value(key, value, defaults[key]) for key, value in values]
+        words[1::2] = [typed_value(key, value, known[key]) for key, value in values]
         cfg.merge_from_list(words)
     except (*CONFIGURATION_ERRORS, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
@@ -244,8 +243,3 @@ def _load(name: str, **how: Any) -> None:
 def default_settings() -> Settings:
     """Return the defaults of all settings that can change a result."""
     return run_settings(_cfg_from_files(()))
-
-
-@functools.cache
-def _all_keys() -> dict[str, None]:
-    return dict.fromkeys(key for key, _ in flatten(_cfg_from_files(())))

@@ -180,24 +180,19 @@ def cost_of(trainer: Any, batch: int) -> Cost:
     Raises:
         ValueError: the method reads values of tensors, which fake tensors do not have.
     """
+    step, learnable = None, 0
     try:
-        return _cost_of(trainer, batch)
+        if isinstance(trainer, PromptTrainer):
+            learnable, step = trainer.learned, counted(step_of(trainer, batch))
+            trainer.model.requires_grad_(False)
+        weights = sum(parameter.nbytes for parameter in trainer.clip.parameters())
+        return Cost(learnable, weights, step, test_of(trainer, batch))
     except DataDependentOutputException as error:
         name = type(trainer).__name__
         raise ValueError(
             f"the cost of {name} cannot be predicted: it reads values of tensors ({error}); "
             "train it and read `causalclip summarize --cost`"
         ) from error
-
-
-def _cost_of(trainer: Any, batch: int) -> Cost:
-    step, learnable = None, 0
-    if isinstance(trainer, PromptTrainer):
-        learnable, take = trainer.learned, step_of(trainer, batch)
-        step = counted(take)
-        trainer.model.requires_grad_(False)
-    weights = sum(parameter.nbytes for parameter in trainer.clip.parameters())
-    return Cost(learnable, weights, step, test_of(trainer, batch))
 
 
 def images_of(trainer: CLIPTrainer, *shape: int) -> Tensor:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import causalclip.configs
-import causalclip.datasets
 from causalclip import plugin
 from causalclip.data.catalogue import BUNDLED, CATALOGUE
 from causalclip.data.hub import HUB_NAME
@@ -169,7 +168,7 @@ def domains_of(dataset: str | DataSource, root: Path | None) -> list[str]:
 
 def _domains(settings: Mapping[str, Any]) -> list[str]:
     """Return the folders below the data set's own, or the domains that a table names."""
-    plugin.register_package(causalclip.datasets)
+    plugin.register_all()
     name, root = settings["DATASET.NAME"], settings["DATASET.ROOT"]
     kind = DATASET_REGISTRY.get(name)
     if table := settings.get("DATASET.TABLE"):

@@ -58,24 +58,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_main():
             print(f"{name}: {stop}: {saved_checkpoints(folder)}", file=sys.stderr)
         return 128 + stop.number
-    except INPUT_ERRORS as error:
-        if args.debug:
+    except (*INPUT_ERRORS, RuntimeError) as error:
+        of_input = isinstance(error, INPUT_ERRORS) or is_shared_memory_full(error)
+        if args.debug or not of_input:
             raise
         end_log(error)
         print(f"{name}: error: {explained(error, folder)}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if args.debug or not is_shared_memory_full(error):
-            raise
-        end_log(error)
-        hint = "/dev/shm is full, which loading processes need: give DATALOADER.NUM_WORKERS 0"
-        print(f"{name}: error: {hint}, or make it larger", file=sys.stderr)
         return 2
     return 0
 
 
 def explained(error: BaseException, folder: Path) -> str:
     """Return one sentence for an error; of a full disk, also what is saved in the run's folder."""
+    if is_shared_memory_full(error):
+        hint = "/dev/shm is full, which loading processes need: give DATALOADER.NUM_WORKERS 0"
+        return f"{hint}, or make it larger"
     saved = getattr(error, "errno", None) in FULL
     return sentence(error) + (f"; {saved_checkpoints(folder)}" if saved else "")
 
@@ -123,7 +120,8 @@ def train(
     gpu = torch.cuda.is_available() and cfg.USE_CUDA
     tested = Path(model_dir) if eval_only and model_dir else None
     with processes(seed=cfg.SEED, gpu=gpu), held(folder):
-        identity = Identity(settings_of_cfg(cfg), load_epoch, model=_digest_of(tested, folder))
+        model = model_digest(tested) if tested and tested.resolve() != folder.resolve() else None
+        identity = Identity(settings_of_cfg(cfg), load_epoch, model=model)
         check_folder(folder, identity)
         note = check_tested(tested, identity) if tested else ""
         trainer = build(cfg, arguments or {})
@@ -156,13 +154,6 @@ def train(
             seconds = round(time.perf_counter() - start, 3)
             write_run(folder, identity, {**facts, "seconds": seconds})
     return trainer
-
-
-def _digest_of(tested: Path | None, folder: Path) -> str | None:
-    """Return the digest of a tested model; None for one of the same folder, or none at all."""
-    if tested is None or tested.resolve() == folder.resolve():
-        return None
-    return model_digest(tested)
 
 
 def build(cfg: CfgNode, arguments: Mapping[str, Any]) -> TrainerX:
