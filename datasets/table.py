@@ -108,40 +108,28 @@ def label_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
         ValueError: for a value that is not allowed; names the row, the column and the value.
     """
     frame = frame.astype(object).where(frame.notna(), "").astype(str)  # Parquet has gaps
-    _require_rows(frame["split"].isin(PARTS), frame["split"], "split", "train, val or test", path)
-    frame = _named(frame, path)
-    named = frame["classname"].str.strip() != ""
-    _require_rows(named, frame["classname"], "classname", "text", path)
-    frame["path"] = frame["path"].map(slashes)
-    plain = frame["path"].map(is_plain)
-    _require_rows(plain, frame["path"], "path", "below the table's folder, in one spelling", path)
-    frame["path"] = [str(path.parent / value) for value in frame["path"]]
-    return frame
 
+    def require(column: str, valid: pd.Series, allowed: str) -> None:
+        if not valid.all():
+            row = int((~valid).to_numpy().argmax())
+            value = frame[column].iloc[row]
+            raise ValueError(f"{path}, row {row + 1}: {column} must be {allowed}, got {value!r}")
 
-def _named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    require("split", frame["split"].isin(PARTS), "train, val or test")
     if "classname" not in frame:
-        numbered = frame["label"].str.isdigit()
-        _require_rows(
-            ~numbered, frame["label"], "label", "a class name where there is no classname", path
-        )
+        words = ~frame["label"].str.isdigit()
+        require("label", words, "a class name where there is no classname")
         frame = frame.rename(columns={"label": "classname"})
     if "label" in frame:
-        numbered = frame["label"].str.fullmatch(LABEL)
-        _require_rows(numbered, frame["label"], "label", "a number >= 0", path)
-        return frame.assign(label=frame["label"].astype(int))
-    names = {name: i for i, name in enumerate(sorted(set(frame["classname"])))}
-    return frame.assign(label=frame["classname"].map(names))
-
-
-def _require_rows(
-    valid: pd.Series, values: pd.Series, column: str, allowed: str, path: Path
-) -> None:
-    if not valid.all():
-        row = int((~valid).to_numpy().argmax())
-        raise ValueError(
-            f"{path}, row {row + 1}: {column} must be {allowed}, got {values.iloc[row]!r}"
-        )
+        require("label", frame["label"].str.fullmatch(LABEL), "a number >= 0")
+        frame["label"] = frame["label"].astype(int)
+    else:
+        frame["label"] = frame["classname"].factorize(sort=True)[0]
+    require("classname", frame["classname"].str.strip() != "", "text")
+    frame["path"] = frame["path"].map(slashes)
+    require("path", frame["path"].map(is_plain), "below the table's folder, in one spelling")
+    frame["path"] = [str(path.parent / value) for value in frame["path"]]
+    return frame
 
 
 def _rows(frame: pd.DataFrame) -> list[tuple[str, int, str]]:
