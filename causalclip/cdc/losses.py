@@ -124,15 +124,7 @@ def pair_diversity(correct: Tensor) -> dict[str, float]:
 
     `correct` (N, M) tells which images each member gets right. A pair for which q or the
     correlation is 0 / 0 is left out; NaN if all are.
-
-    Raises:
-        ValueError: fewer than two members, or no image.
     """
-    if correct.ndim != 2 or correct.shape[1] < 2 or not len(correct):
-        raise ValueError(
-            "diversity needs images (N, M) of at least two members, got shape "
-            f"{tuple(correct.shape)}"
-        )
     right, n = correct.double(), len(correct)
     i, j = torch.triu_indices(right.shape[1], right.shape[1], offset=1)
     both, first, second = (right.T @ right)[i, j], right.sum(0)[i], right.sum(0)[j]

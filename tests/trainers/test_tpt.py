@@ -106,15 +106,6 @@ def test_neither_batches_nor_workers_change_an_answer(options, make_trainer, tra
     np.testing.assert_array_equal(one["probabilities"], other["probabilities"])
 
 
-def test_an_image_is_answered_alone(trained):
-    trainer = trained("TPT", *FEW)[0]
-    features = trainer.encoder.labelled(trainer.dm.dataset.test[:4])[0]
-    together = trainer.predict_features(features).main.probabilities
-    for row in (3, 0):
-        alone = trainer.predict_features(features[row : row + 1]).main.probabilities
-        assert torch.equal(alone[0], together[row])
-
-
 def test_a_predictor_gives_the_answers_of_the_evaluation(trained):
     trainer, folder = trained("TPT", *FEW)
     expected = arrays_of(folder)
