@@ -6,6 +6,7 @@ python -S one_process.py SOCKET WORD...  # one command, with this call's folder 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -61,7 +62,9 @@ def ask(place: str, words: list[str]) -> int:
 
 def serve(place: str) -> None:
     """Perform each command in a fork, one after the other."""
-    import sklearn.calibration  # noqa: F401 (with what follows: what the commands import)
+    import optuna  # noqa: F401 (with what follows: what the commands import)
+    import pytest  # noqa: F401
+    import sklearn.calibration  # noqa: F401
     import torchmetrics  # noqa: F401
 
     import causalclip.checks.trainer
@@ -70,7 +73,10 @@ def serve(place: str) -> None:
     import causalclip.predict.explain
     import causalclip.report.summarize
     import causalclip.runs.tune  # noqa: F401
+    from causalclip import plugin
 
+    plugin.register_all()
+    gc.freeze()  # the collector of a fork need not look at what is imported
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(place)
         server.listen()
@@ -79,13 +85,18 @@ def serve(place: str) -> None:
             with client:
                 size, streams, *_ = socket.recv_fds(client, 4, 3)
                 request = client.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
-                if not (child := os.fork()):
-                    for number, stream in enumerate(streams):
-                        os.dup2(stream, number)
-                    sys.exit(perform(*request.decode().split("\0")))
+                process = fork(perform_with, streams, *request.decode().split("\0"))
                 for stream in streams:
                     os.close(stream)
-                client.sendall(bytes([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255]))
+                process.join()
+                client.sendall(bytes([(process.exitcode or 0) & 255]))
+
+
+def perform_with(streams: list[int], *request: str) -> None:
+    """End this process with the status of a command that has these streams."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    sys.exit(perform(*request))
 
 
 def perform(folder: str, program: str, *words: str) -> int:
