@@ -17,27 +17,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from causalclip import plugin
-from causalclip.runs.configuration import merge_file
-
-# isort: split
-from dassl.engine import build_trainer
+from shapes import digits_trainer
 
 REPEATS = 5
-ROOT = Path(__file__).parents[1]
-
-
-def trainer_of(name: str, config: str, folder: Path, *pairs: Any) -> Any:
-    """Return the trainer of a bundled configuration and KEY, VALUE pairs, ready to step."""
-    cfg = plugin.default_cfg()
-    merge_file(cfg, str(ROOT / "configs/datasets/handwritten_digits.yaml"))
-    merge_file(cfg, str(ROOT / f"configs/trainers/{name}/{config}.yaml"))
-    cfg.merge_from_list(
-        ["DATASET.ROOT", str(folder), "OUTPUT_DIR", str(folder / name), "TRAINER.NAME", name]
-        + ["DATASET.NUM_SHOTS", 16, "DATASET.SUBSAMPLE_CLASSES", "base", "SEED", 1, *pairs]
-    )
-    with redirect_stdout(StringIO()):
-        return build_trainer(cfg)
+BASE = {"DATASET.NUM_SHOTS": 16, "DATASET.SUBSAMPLE_CLASSES": "base"}
 
 
 def seconds_per_step(trainer: Any) -> float:
@@ -58,12 +41,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--templates", nargs="+", type=int, default=[4], metavar="M")
     args = parser.parse_args()
-    plugin.register_all()
     with tempfile.TemporaryDirectory() as folder:
-        maple = trainer_of("MaPLe", "tiny", Path(folder))
+        maple = digits_trainer("MaPLe", Path(folder), BASE)
+        sizes = [{**BASE, "TRAINER.CDC.N_TEMPLATES": m} for m in args.templates]
         cdcs = [
-            trainer_of("CDC", "tiny_m4", Path(folder, str(m)), "TRAINER.CDC.N_TEMPLATES", m)
-            for m in args.templates
+            digits_trainer("CDC", Path(folder, str(k)), pairs, "tiny_m4")
+            for k, pairs in enumerate(sizes)
         ]
         trainers = [maple, *cdcs]
         for trainer in trainers:

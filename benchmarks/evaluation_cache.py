@@ -21,29 +21,11 @@ from statistics import median
 from typing import Any
 
 import torch
+from shapes import digits_trainer
 
-from causalclip import plugin
 from causalclip.engine.evaluation import split_batches
-from causalclip.runs.configuration import merge_file
 
-# isort: split
-from dassl.config import get_cfg_default
-from dassl.engine import build_trainer
-
-ROOT = Path(__file__).parents[1]
 REPEATS = 5
-
-
-def trainer_of(name: str, folder: Path) -> Any:
-    """Return the trainer of a bundled configuration on all digits."""
-    cfg = plugin.extend_cfg(get_cfg_default())
-    merge_file(cfg, str(ROOT / "configs/datasets/handwritten_digits.yaml"))
-    merge_file(cfg, str(ROOT / f"configs/trainers/{name}/tiny.yaml"))
-    cfg.merge_from_list(
-        ["DATASET.ROOT", str(folder), "OUTPUT_DIR", str(folder / name), "TRAINER.NAME", name]
-        + ["DATASET.NUM_SHOTS", 1, "SEED", 1]
-    )
-    return build_trainer(cfg)
 
 
 def image_seconds(trainer: Any) -> float:
@@ -57,13 +39,14 @@ def image_seconds(trainer: Any) -> float:
 def main() -> None:
     """Print both medians and the ratio."""
     argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
-    plugin.register_all()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         cache = Path(name) / "cache"
         os.environ["CAUSALCLIP_CACHE"] = str(cache)
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            first, second = (trainer_of(method, Path(name)) for method in ("CoOp", "ZeroshotCLIP"))
+            one_shot = {"DATASET.NUM_SHOTS": 1}
+            first = digits_trainer("CoOp", Path(name), one_shot)
+            second = digits_trainer("ZeroshotCLIP", Path(name), one_shot)
             pairs = []
             for _ in range(REPEATS):
                 shutil.rmtree(cache, ignore_errors=True)

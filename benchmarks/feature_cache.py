@@ -16,38 +16,28 @@ import time
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
+from shapes import digits_trainer
 from torch import Tensor
 
-from causalclip import plugin
-from causalclip.runs.configuration import merge_file
-
-# isort: split
-from dassl.config import get_cfg_default
-from dassl.engine import build_trainer
-
-ROOT = Path(__file__).parents[1]
+DATA = {
+    "DATASET.NUM_SHOTS": 32,
+    "DATASET.SOURCE_DOMAINS": ["ink", "chalk", "neon"],
+    "DATASET.TARGET_DOMAINS": ["noisy_paper"],
+}
 SWEEPS = [
-    [],
-    ["TRAINER.CLIP_ICM.GRID_EPS", [0.02, 0.2, 2.0]],
-    ["TRAINER.CLIP_ICM.GRID_DIMS", [0.1, 0.2, 0.4], "TRAINER.CLIP_ICM.C", 1.0],
+    {},
+    {"TRAINER.CLIP_ICM.GRID_EPS": [0.02, 0.2, 2.0]},
+    {"TRAINER.CLIP_ICM.GRID_DIMS": [0.1, 0.2, 0.4], "TRAINER.CLIP_ICM.C": 1.0},
 ]
 
 
-def fitted(folder: Path, number: int, options: list) -> tuple[float, int, int]:
+def fitted(folder: Path, number: int, options: dict[str, Any]) -> tuple[float, int, int]:
     """Return seconds of a fit with its test, images that went through the tower, images in use."""
-    cfg = plugin.extend_cfg(get_cfg_default())
-    merge_file(cfg, str(ROOT / "configs/datasets/handwritten_digits.yaml"))
-    merge_file(cfg, str(ROOT / "configs/trainers/CLIP_ICM/tiny.yaml"))
-    cfg.merge_from_list(
-        ["DATASET.ROOT", str(folder), "OUTPUT_DIR", str(folder / f"run{number}")]
-        + ["TRAINER.NAME", "CLIP_ICM", "SEED", 1, "DATASET.NUM_SHOTS", 32]
-        + ["DATASET.SOURCE_DOMAINS", ["ink", "chalk", "neon"]]
-        + ["DATASET.TARGET_DOMAINS", ["noisy_paper"], *options]
-    )
-    cfg.freeze()
-    trainer = build_trainer(cfg)
-    encoded, encode = [0], trainer._encode
+    place = {"OUTPUT_DIR": str(folder / f"run{number}")}
+    trainer = digits_trainer("CLIP_ICM", folder, {**DATA, **place, **options})
+    encoded, encode = [0], trainer.encoder.encode
 
     def counting(images: Tensor) -> Tensor:
         encoded[0] += len(images)
@@ -64,7 +54,6 @@ def fitted(folder: Path, number: int, options: list) -> tuple[float, int, int]:
 def main() -> None:
     """Print the three runs."""
     argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
-    plugin.register_all()
     with tempfile.TemporaryDirectory() as name:
         os.environ["CAUSALCLIP_CACHE"] = str(Path(name) / "cache")
         first = None

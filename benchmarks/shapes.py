@@ -1,15 +1,24 @@
-"""The sizes of CLIP, random ones of them, and the class names that the benchmarks run on."""
+"""What the benchmarks run on: sizes of CLIP, random ones of them, class names, and the digits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from causalclip.clip.backbone import build_clip
 from causalclip.clip.interface import backbone_of
+from causalclip.runs.configuration import cfg_from
 from causalclip.runs.cost import CLASSNAMES
+from causalclip.runs.recipes import CONFIGS
+
+# isort: split
+from dassl.engine import build_trainer
 
 SHAPES = {
     "tiny": {
@@ -55,3 +64,14 @@ def saved_clip(shape: str, folder: str) -> tuple[str, int]:
     model, file = build_clip(**SHAPES[shape]), Path(folder) / "clip.safetensors"
     save_file(model.state_dict(), file, metadata={"activation": "quick_gelu"})
     return str(file), backbone_of(model).image_size
+
+
+def digits_trainer(
+    method: str, folder: Path, pairs: Mapping[str, Any], recipe: str = "tiny"
+) -> Any:
+    """Return a method's trainer with a bundled configuration on the digits, drawn to `folder`."""
+    files = ["datasets/handwritten_digits.yaml", f"trainers/{method}/{recipe}.yaml"]
+    own = {"DATASET.ROOT": str(folder), "OUTPUT_DIR": str(folder / method)}
+    own |= {"TRAINER.NAME": method, "SEED": 1, **pairs}
+    with redirect_stdout(StringIO()):
+        return build_trainer(cfg_from([CONFIGS / file for file in files], own))
