@@ -174,10 +174,7 @@ class _Choice(TypedDict):
     dim_inv: int
 
 
-class _Cell(TypedDict):
-    estimator: str
-    strength: float
-    dim_inv: int
+class _Cell(_Choice):
     mean: float | None
 
 

@@ -43,12 +43,6 @@ def series_colour(number: int) -> str:
     return colours[number % len(colours)]
 
 
-def colours_from(first: int) -> dict[Any, Any]:
-    """Return the setting that makes the colour of method number `first` the first one."""
-    first %= len(PALETTE)
-    return {"axes.prop_cycle": cycler(color=[*PALETTE[first:], *PALETTE[:first]])}
-
-
 def marker_style(number: int) -> dict[str, Any]:
     """Return colour, marker and line of a series: colour alone distinguishes none."""
     again = number // len(PALETTE)
@@ -77,7 +71,9 @@ def write_figure(
 
     `size` is width and height in inches, `first` the number of the first colour.
     """
-    with matplotlib.rc_context({**PRINT_STYLE, **colours_from(first)}):
+    first %= len(PALETTE)
+    colours = cycler(color=[*PALETTE[first:], *PALETTE[:first]])
+    with matplotlib.rc_context({**PRINT_STYLE, "axes.prop_cycle": colours}):
         figure = Figure(figsize=size)
         draw(figure, *data)
         undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)

@@ -31,7 +31,7 @@ from causalclip.engine.prediction import Prediction, Reading
 from causalclip.files.atomic import replacing
 from causalclip.plots.style import literal_text
 from causalclip.predict.answers import Answer, answers_of
-from causalclip.predict.pictures import BrokenImage, ImageSource, open_image, path_of
+from causalclip.predict.pictures import ImageSource, intact, open_image, path_of
 from causalclip.predict.trained import prompts_of
 
 if TYPE_CHECKING:
@@ -135,10 +135,7 @@ def explain(
             or of a backbone that has none.
     """
     _check(predictor, classname, kind)
-    picture = open_image(image)
-    if isinstance(picture, BrokenImage):
-        raise OSError(f"cannot read the image {picture.image}: {picture.reason}")
-    images = predictor.trainer.encoder.transform(picture).unsqueeze(0)
+    images = predictor.trainer.encoder.transform(intact(open_image(image))).unsqueeze(0)
     (answer,) = answers_of(predictor.prediction(images), [path_of(image)], predictor.classnames)
     name = classname or answer.classname
     if kind == "attention":
