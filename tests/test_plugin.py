@@ -21,55 +21,48 @@ from dassl.utils import Registry
 
 ROOT = Path(__file__).parents[1]
 
-# One start, step by step: what each brings that is heavy, and what the plug-in registers.
+# One start, step by step: what each brings that is heavy, and what the plug-in registers. A fork of
+# it imports the rest: what runs things, and the plug-in itself, may register, nothing else.
 STARTED = """
-import json, sys
+import importlib, json, os, pkgutil, sys
 HEAVY = {"sklearn", "pandas", "torchmetrics", "scipy.stats", "scipy.linalg", "matplotlib"}
 import causalclip.metrics, causalclip.icm.fitted
 alone = set(sys.modules) & HEAVY
-from causalclip.dassl_compat import patch_dassl
-patch_dassl()
+for room in ("causalclip.cdc", "causalclip.icm"):
+    for info in pkgutil.iter_modules(importlib.import_module(room).__path__, f"{room}."):
+        importlib.import_module(info.name)
+mathematics = set(sys.modules) & {"dassl", "yacs", "clip", "causalclip.engine"}
+from causalclip import dassl_compat as compat
+compat.patch_dassl()
 import dassl.engine
 before = set(sys.modules)  # whatever Dassl itself imports
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
-registries = TRAINER_REGISTRY, DATASET_REGISTRY
+registries, patches = (TRAINER_REGISTRY, DATASET_REGISTRY), compat._patches
 names = [set(registry.registered_names()) for registry in registries]
+new = lambda: [sorted(set(r.registered_names()) - taken) for r, taken in zip(registries, names)]
+if not os.fork():
+    rooms = "plugin", "runs", "predict", "checks", "__main__"
+    starts = tuple(f"causalclip.{room}" for room in rooms)
+    walk = pkgutil.walk_packages(causalclip.__path__, "causalclip.")
+    rest = [info.name for info in walk if not info.name.startswith(starts)]
+    for name in rest:
+        importlib.import_module(name)
+    facts = {"rest": rest, "unchanged": compat._patches is patches, "registered by the rest": new()}
+    print(json.dumps(facts), flush=True)
+    os._exit(0)
+os.wait()
 from dassl.config import get_cfg_default
 cfg = get_cfg_default()
 nodes = set(cfg.TRAINER)
 import causalclip.plugin
 causalclip.plugin.extend_cfg(cfg)
-nodes = sorted(set(cfg.TRAINER) - nodes)
-new = [sorted(set(r.registered_names()) - taken) for r, taken in zip(registries, names)]
+facts = {"registered": new(), "nodes": sorted(set(cfg.TRAINER) - nodes)}
 from causalclip.runs import train
 train.plugin.register_all()
 everything = (set(sys.modules) - before) & HEAVY
-facts = {"registered": new, "nodes": nodes, "classes": cfg.DATASET.SUBSAMPLE_CLASSES}
+facts |= {"classes": cfg.DATASET.SUBSAMPLE_CLASSES, "mathematics": [*mathematics]}
 print(json.dumps({**facts, "alone": [*alone], "everything": [*everything]}))
-"""
-
-
-# What runs things, and the plug-in itself, may register; every other module must not.
-IMPORT_THE_REST = """
-import importlib, json, pkgutil, sys
-import causalclip, causalclip.dassl_compat as compat, dassl
-if not dassl.__version__.endswith("+mini"):
-    compat.patch_dassl()  # Dassl itself cannot be imported without
-patches = compat._patches
-from dassl.data.datasets import DATASET_REGISTRY
-from dassl.engine import TRAINER_REGISTRY
-registries = TRAINER_REGISTRY, DATASET_REGISTRY
-before = [set(registry.registered_names()) for registry in registries]
-walk = pkgutil.walk_packages(causalclip.__path__, "causalclip.")
-rooms = "plugin", "runs", "predict", "checks", "__main__"
-starts = tuple(f"causalclip.{room}" for room in rooms)
-modules = [info.name for info in walk if not info.name.startswith(starts)]
-for name in modules:
-    importlib.import_module(name)
-new = [sorted(set(r.registered_names()) - names) for r, names in zip(registries, before)]
-unchanged = compat._patches is patches
-print(json.dumps({"unchanged": unchanged, "registered": sum(new, []), "modules": modules}))
 """
 
 
@@ -78,7 +71,8 @@ def started() -> dict[str, list]:
     """What STARTED finds, in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-c", STARTED]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    return json.loads(done.stdout.splitlines()[-1])
+    rest, own = map(json.loads, done.stdout.splitlines()[-2:])
+    return {**rest, **own}
 
 
 def test_the_plugin_adds_cdc_and_clip_icm_alone_to_trainers_and_configuration(started):
@@ -90,6 +84,16 @@ def test_the_plugin_adds_cdc_and_clip_icm_alone_to_trainers_and_configuration(st
 def test_a_start_imports_nothing_heavy_that_it_may_not_need(imported, started):
     """The metrics and a probe; then every trainer and data set."""
     assert started[imported] == []
+
+
+def test_the_rooms_of_mathematics_are_used_without_dassl_and_settings(started):
+    assert started["mathematics"] == []
+
+
+def test_importing_any_other_module_mends_and_registers_nothing(started):
+    assert started["unchanged"]
+    assert started["registered by the rest"] == [[], []]
+    assert {"causalclip.trainers.cdc", "causalclip.datasets.folders"} <= set(started["rest"])
 
 
 def test_registering_everything_twice_takes_no_name_twice():
@@ -107,19 +111,6 @@ def test_a_taken_name_is_refused():
         @TRAINER_REGISTRY.register()
         class CoOp:
             pass
-
-
-def test_importing_any_other_module_mends_and_registers_nothing():
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", IMPORT_THE_REST],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["unchanged"]
-    assert said["registered"] == []
-    assert {"causalclip.trainers.cdc", "causalclip.datasets.folders"} <= set(said["modules"])
 
 
 def module(name: str, **content) -> ModuleType:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -72,15 +70,3 @@ def test_no_module_imports_from_a_higher_room():
 
 def test_no_modules_import_each_other_in_a_circle():
     list(TopologicalSorter(graph(types=False)).static_order())  # raises CycleError
-
-
-def test_the_rooms_of_mathematics_are_used_without_dassl_and_settings():
-    code = (
-        "import importlib, pkgutil, sys, causalclip.cdc, causalclip.icm\n"
-        "for room in (causalclip.cdc, causalclip.icm):\n"
-        "    for info in pkgutil.iter_modules(room.__path__):\n"
-        "        importlib.import_module(f'{room.__name__}.{info.name}')\n"
-        "print(*sorted({'dassl', 'yacs', 'clip', 'causalclip.engine'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
