@@ -96,27 +96,34 @@ def test_the_class_names_of_the_benchmarks_differ_as_texts(classes, monkeypatch)
     check_distinct_classes(names, backbone_of(build_clip()).tokenizer)
 
 
-def test_the_tables_of_a_gpu_end_in_one_line_where_there_is_none():
-    script = str(BENCHMARKS / "gpu.sh")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    without = {**os.environ, "PATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    ended = subprocess.run(["bash", script], env=without, capture_output=True, text=True)
+@pytest.fixture
+def gpu(tmp_path):
+    """A function (body of `python`, KEY=VALUE ...) -> how gpu.sh ends; without a body, ours."""
+
+    def call(body: str = "", **environment: str) -> subprocess.CompletedProcess:
+        if body:
+            (tmp_path / "python").write_text(f"#!/bin/sh\n{body}\n")
+            (tmp_path / "python").chmod(0o755)
+        path = [str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]]
+        environment = {**os.environ, "PATH": os.pathsep.join(path), **environment}
+        command = ["bash", str(BENCHMARKS / "gpu.sh"), "tiny"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    return call
+
+
+def test_the_tables_of_a_gpu_end_in_one_line_where_there_is_none(gpu):
+    ended = gpu(CUDA_VISIBLE_DEVICES="")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "no CUDA device" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_the_tables_of_a_gpu_are_made_in_every_precision_and_a_failure_stops_none(tmp_path):
-    calls, stub = tmp_path / "calls", tmp_path / "python"
-    stub.write_text(
-        '#!/bin/sh\n[ "$1" = -c ] && { echo device; exit; }\n'
-        f'echo "$@" >> {calls}\ncase "$*" in *limit.py*amp*) exit 1; esac\n'
-    )
-    stub.chmod(0o755)
-    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
-    command = ["bash", str(BENCHMARKS / "gpu.sh"), "tiny"]
-    ended = subprocess.run(
-        command, env={**os.environ, "PATH": path}, capture_output=True, text=True
+def test_the_tables_of_a_gpu_are_made_in_every_precision_and_a_failure_stops_none(gpu, tmp_path):
+    calls = tmp_path / "calls"
+    ended = gpu(
+        '[ "$1" = -c ] && { echo device; exit; }\n'
+        f'echo "$@" >> {calls}\ncase "$*" in *limit.py*amp*) exit 1; esac'
     )
     asked = calls.read_text().splitlines()
     assert ended.returncode == 1
@@ -128,12 +135,7 @@ def test_the_tables_of_a_gpu_are_made_in_every_precision_and_a_failure_stops_non
             assert {"--compile" in call for call in own} == {True, False}
 
 
-def test_the_tables_of_a_gpu_end_with_their_time(tmp_path):
-    stub = tmp_path / "python"
-    stub.write_text("#!/bin/sh\necho device\n")
-    stub.chmod(0o755)
-    env = {**os.environ, "PATH": os.pathsep.join([str(tmp_path), os.environ["PATH"]])}
-    command = ["bash", str(BENCHMARKS / "gpu.sh"), "tiny"]
-    ended = subprocess.run(command, env={**env, "BUDGET": "0"}, capture_output=True, text=True)
+def test_the_tables_of_a_gpu_end_with_their_time(gpu):
+    ended = gpu("echo device", BUDGET="0")
     assert ended.returncode == 1
     assert ended.stderr.startswith("gpu.sh: no time left for: device_check.py --device cuda\n")

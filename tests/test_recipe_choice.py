@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sklearn import datasets
 
 from causalclip import plugin
 from causalclip.runs.configuration import merge_file
@@ -19,11 +20,6 @@ from benchmarks import photographs, recipes, tuning_sets  # noqa: E402
 
 FACTS = recipes.described()
 plugin.register_all()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def registered():
-    plugin.register_all()
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +100,21 @@ def test_the_settings_of_cdcs_candidates_exist(tuning):
         cfg.clone().merge_from_list(list(settings))
 
 
+@pytest.fixture(scope="module")
+def few_digits(tmp_path_factory):
+    """A data root for some of the digits, in all looks and colours."""
+    scans = datasets.load_digits()
+    scans.images, scans.target = scans.images[:300], scans.target[:300]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_digits", lambda: scans)
+        yield tmp_path_factory.mktemp("few")
+
+
 @pytest.mark.parametrize(
     "kind", [cls for cls in tuning_sets.DATASETS if "Folder" not in cls.__name__]
 )
-def test_no_test_image_is_in_a_tuning_set(kind, make_cfg, all_digits, few_shapes, tmp_path):
-    root = few_shapes if "Shapes" in kind.__name__ else all_digits
+def test_no_test_image_is_in_a_tuning_set(kind, make_cfg, few_digits, few_shapes, tmp_path):
+    root = few_shapes if "Shapes" in kind.__name__ else few_digits
     options = ["DATASET.SUBSAMPLE_CLASSES", "all", "DATASET.ROOT", str(root)]
     cfg = make_cfg("ZeroshotCLIP", tmp_path, *options)
     ours, theirs = kind(cfg), kind.__bases__[1](cfg)
