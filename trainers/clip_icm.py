@@ -83,12 +83,13 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
     }
     search_space = {"INTERVENTIONS": Choice(("IMAGE", "CROSS", "FIGURE"))}
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        """Check each setting, and refuse settings that exclude each other.
+    @classmethod
+    def knows_other_classes(cls, settings: CfgNode) -> bool:
+        """Return whether it is judged by texts, not by the probe of its classes."""
+        return settings.HEAD != "linear_probe"
 
-        Raises:
-            ValueError: names the key, what is allowed and what came.
-        """
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Check each setting, and refuse settings that exclude each other; raise as the base."""
         super().check_cfg(cfg)
         config_from(ICMConfig, cfg.TRAINER.CLIP_ICM, where=NODE)
 
@@ -208,15 +209,6 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         return chosen
 
     # Prediction
-
-    def check_fit(self) -> None:
-        """Refuse classes that the probe of HEAD linear_probe does not know.
-
-        Raises:
-            ValueError: other classes under HEAD linear_probe.
-        """
-        if self.config.head == "linear_probe":
-            self.require_same_classes()
 
     def predict_features(self, features: Tensor) -> Prediction:
         """Classify (B, D) zero-shot and, on the classes of the fit, by probes: plain and inside."""

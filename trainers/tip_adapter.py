@@ -68,11 +68,7 @@ class TipAdapter(FeatureTrainer[FittedCache]):
         return False
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Check each setting, and that the search has two ends and two numbers of values, or none.
-
-        Raises:
-            ValueError: names the key, what is allowed and what came.
-        """
+        """Check each setting, and the lengths of the search's; raise as the base."""
         super().check_cfg(cfg)
         node = cfg.TRAINER[self.config_node]
         for key, lengths in (("SEARCH_SCALE", (2,)), ("SEARCH_STEP", (0, 2))):

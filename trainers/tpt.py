@@ -77,11 +77,7 @@ class TPT(FeatureTrainer):
         return config_from(TPTConfig, self.settings, where="TRAINER.TPT")
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Check each setting, that there are words to learn, and that a view counts.
-
-        Raises:
-            ValueError: names the key, what is allowed and what came.
-        """
+        """Check each setting, that there are words and a view that counts; raise as the base."""
         super().check_cfg(cfg)
         node = cfg.TRAINER.TPT
         words, count, share = node.CTX_INIT, node.N_VIEWS, node.CONFIDENT

@@ -229,8 +229,14 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         Raises:
             ValueError: other classes than the fit's, for a method that knows no others.
         """
-        if not self.knows_other_classes(self.settings):
-            self.require_same_classes()
+        known, classnames = self.fitted_classnames, self.classnames
+        if known != classnames and not self.knows_other_classes(self.settings):
+            raise ValueError(
+                f"{self.cfg.TRAINER.NAME} knows only its {len(known)} classes "
+                f"({', '.join(known[:5])}, ...), this run has {len(classnames)} "
+                f"({', '.join(classnames[:5])}, ...): use a zero-shot or prompt method for new "
+                "classes"
+            )
 
     def predict_features(self, features: Tensor) -> Prediction:
         """Return the readings of the encoder's features (B, D) in fp32.
@@ -281,20 +287,6 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
             end_workers(images)
 
     # Prediction
-
-    def require_same_classes(self) -> None:
-        """Raise if this run has other classes than the fit.
-
-        Raises:
-            ValueError: names both lists.
-        """
-        if self.fitted_classnames != self.classnames:
-            raise ValueError(
-                f"{self.cfg.TRAINER.NAME} knows only its {len(self.fitted_classnames)} classes "
-                f"({', '.join(self.fitted_classnames[:5])}, ...), this run has "
-                f"{len(self.classnames)} ({', '.join(self.classnames[:5])}, ...): use a zero-shot "
-                "or prompt method for new classes"
-            )
 
     def predict(self, images: Tensor) -> Prediction:
         """Return the readings of images (B, 3, H, W)."""

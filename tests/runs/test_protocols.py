@@ -61,11 +61,17 @@ def test_a_linear_probe_of_imagenet_is_tested_on_the_variants_with_its_classes()
         check(replace(request, datasets=("imagenetv2", "imagenet_a")))
 
 
-def test_a_recipe_of_ones_own_with_a_context_for_each_class_is_refused_for_others(tmp_path):
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [("CoOp", "COOP:\n    CSC: True"), ("CLIP_ICM", "CLIP_ICM:\n    HEAD: linear_probe")],
+)
+def test_a_recipe_of_ones_own_whose_numbers_are_of_the_trained_classes_is_refused_for_others(
+    method, setting, tmp_path
+):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("TRAINER:\n  COOP:\n    CSC: True\n")
-    request = Request(PROTOCOLS["base2new"], ("CoOp",), ("dtd",), recipe=str(mine))
-    with pytest.raises(UserError, match="CoOp cannot name the classes"):
+    mine.write_text(f"TRAINER:\n  {setting}\n")
+    request = Request(PROTOCOLS["base2new"], (method,), ("dtd",), recipe=str(mine))
+    with pytest.raises(UserError, match=f"{method} cannot name the classes"):
         check(request)
     check(replace(request, parts=("train_base",)))
 
