@@ -136,21 +136,13 @@ def test_a_sweep_of_one_methods_setting_leaves_the_others_one_run_each():
 
 
 def test_commas_in_brackets_divide_no_values():
-    assert command.grid(["TRAINER.CDC.BETA=[1,2],(3,4)"]) == [
-        ("TRAINER.CDC.BETA", "[1,2]"),
-        ("TRAINER.CDC.BETA", "(3,4)"),
-    ]
+    points = command.grid(["TRAINER.CDC.BETA=[1,2],(3,4)"])
+    assert points == [("TRAINER.CDC.BETA", "[1,2]"), ("TRAINER.CDC.BETA", "(3,4)")]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("TRAINER.CDC.BETA", "--grid must be KEY=V1,V2, got TRAINER.CDC.BETA"),
-        ("beta=1", "--grid must be KEY=V1,V2, got beta=1"),
-    ],
-)
-def test_a_grid_of_nothing_is_refused(text, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize("text", ["TRAINER.CDC.BETA", "beta=1"])
+def test_a_grid_of_nothing_is_refused(text):
+    with pytest.raises(UserError, match=f"--grid must be KEY=V1,V2, got {text}"):
         command.grid([text])
 
 
