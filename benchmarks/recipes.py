@@ -109,7 +109,7 @@ class Job:
                 *(("TRAIN.START", str(self.start)) if self.start else ()),
                 *("DATASET.NUM_SHOTS", "16", "DATASET.SUBSAMPLE_CLASSES", half),
             )
-            yield Run("base2new", part, folder, arguments, trained if tests else None)
+            yield Run(part, folder, arguments, trained if tests else None)
 
     def rows(self, root: Path) -> Iterator[dict[str, Any]]:
         """Return the figures of each reading, per cent; write those of an ensemble first."""

@@ -65,7 +65,6 @@ class Cell:
 class Run:
     """One call of `causalclip train`."""
 
-    protocol: str
     part: str
     folder: Path
     arguments: tuple[str, ...]
@@ -144,7 +143,6 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
         epoch = f"epoch={request.load_epoch}"
         cell = replace(cell, variant=",".join(filter(None, (cell.variant, epoch))))
     folder = _folder(request, cell, part)
-    protocol = part.protocol or request.protocol.name
     dataset = request.source if part.on_source else cell.dataset
     own = request.own.get(dataset)
     root = own.settings["DATASET.ROOT"] if own else str(request.data)
@@ -152,7 +150,7 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
     data = data_file(request, dataset)
     arguments = [
         *(domains if cell.target else ()),  # these lists end at the next flag
-        *("--protocol", protocol, "--part", part.name),
+        *("--protocol", part.protocol or request.protocol.name, "--part", part.name),
         *("--root", root, "--output-dir", str(folder)),
         *("--seed", cell.seed, "--trainer", cell.method),
         *(word for module in request.imports for word in ("--import", module)),
@@ -165,7 +163,7 @@ def _run(request: Request, cell: Cell, part: Part) -> Run:
         *map(cell.of_this, settings_for(request, cell.method)),
     ]
     drawn = (request.data / facts.folder for facts in BUNDLED if facts.config == dataset)
-    return Run(protocol, part.name, folder, tuple(arguments), trained, next(drawn, None))
+    return Run(part.name, folder, tuple(arguments), trained, next(drawn, None))
 
 
 def _folder(request: Request, cell: Cell, part: Part) -> Path:

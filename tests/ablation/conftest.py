@@ -86,7 +86,7 @@ def made_row(tmp_path):
                     "label": np.array([0, 1, 0]),
                 }
             ).write(folder)
-            runs.append(Run("ablation", part, folder, ()))
+            runs.append(Run(part, folder, ()))
         return Row(Variant(name, reading=reading, epoch=epoch), tuple(runs))
 
     return make

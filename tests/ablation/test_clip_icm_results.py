@@ -48,7 +48,7 @@ def made_run(tmp_path):
                 "details": {"heads": {"zeroshot": head}},
             }
         ).write(tmp_path / target / "seed1")
-        return Run("ablation", "train", tmp_path / target / "seed1", ())
+        return Run("train", tmp_path / target / "seed1", ())
 
     return make
 

@@ -90,7 +90,7 @@ def on_pictures(tmp_path):
                 Image.fromarray(pixels).save(path)
     words = f"--root {tmp_path} --output-dir {tmp_path / 'out'} --seed 1 --trainer CoOp"
     words += " DATASET.NAME ImageFolder DATASET.PATH mine DATASET.NUM_SHOTS 2"
-    planned = Run("fewshot", "train", tmp_path / "out", tuple(words.split()))
+    planned = Run("train", tmp_path / "out", tuple(words.split()))
 
     def make():
         state._digests.clear()  # as in another process
@@ -122,7 +122,7 @@ def test_a_data_set_of_an_imported_module_is_known_to_the_command_that_plans(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     arguments = ("--import", "my_pictures", *on_pictures().arguments, "DATASET.NAME", "MyPictures")
-    assert data_of(Run("fewshot", "train", tmp_path / "out", arguments))
+    assert data_of(Run("train", tmp_path / "out", arguments))
 
 
 def test_data_are_built_once_for_all_runs_on_the_same(on_pictures, monkeypatch):
