@@ -157,6 +157,7 @@ def test_an_unknown_data_set_comes_with_the_nearest(script, refused, tmp_path):
         ("reproduce.sh", ["CoOp", "xd"], {"CFG": "mine"}, "unknown recipe mine of CoOp; known: "),
         ("reproduce.sh", ["CoOp", "xd"], {"SEEDS": "1,2"}, "SEEDS must be numbers, got 1,2"),
         ("xd_train.sh", ["CoOp", "OPTIM.LR"], {}, "SEED must be a number, got OPTIM.LR"),
+        ("fewshot.sh", ["CoOp", "dtd", "1", "--dry-run"], {}, "KEY VALUE pairs, got --dry-run"),
         ("xd_test.sh", ["CoOp", "dtd", "-1"], {}, "SEED must be a number, got -1"),
         ("base2new_train.sh", ["CoOp", "dtd", "x"], {}, "SEED must be a number, got x"),
         ("base2new_train.sh", ["CoOp", "dtd", "1"], {"SHOTS": "0"}, "SHOTS must be a positive num"),
@@ -349,7 +350,7 @@ def test_the_backbone_is_appended_to_the_output_once(stubbed):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_dry_run_prints_commands_that_can_be_run_and_runs_none(protocol, tmp_path, capsys):
-    words = ["reproduce", "ZeroshotCLIP", protocol, "--dry-run"]
+    words = ["reproduce", "ZeroshotCLIP", protocol, "OPTIM.LR", "0.1", "--dry-run"]
     assert scripts.main(words, {"OUTPUT": str(tmp_path / "out")}) == 0
     *lines, summary = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if not line.startswith("# ")]

@@ -71,8 +71,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
 
 
 def _run_script(name: str, words: Sequence[str], given: Mapping[str, str]) -> int:
-    script, dry = SCRIPTS[name], name == "reproduce" and words[2:3] == ["--dry-run"]
-    asked = _reproduced(words, given) if name == "reproduce" else _request(script, words, given)
+    script, dry = SCRIPTS[name], name == "reproduce" and "--dry-run" in words
+    words = [word for word in words if not (dry and word == "--dry-run")]
+    asked = _request(name, words, given)
     data = Path(given["DATA"]) if "DATA" in given else None
     request = with_data(_from_environment(asked, given, data), data, dry=dry)
     runs = planned(request, dry=dry)
@@ -90,34 +91,26 @@ def _run_script(name: str, words: Sequence[str], given: Mapping[str, str]) -> in
     return table(request.results / folder, *options, dry=dry)
 
 
-def _request(script: Script, words: Sequence[str], given: Mapping[str, str]) -> Request:
-    named, rest = dict(zip(script.required, words, strict=False)), words[len(script.required) :]
-    if script.arguments == _MANY:
-        seeds, rest = _seeds(rest[0] if rest else given.get("SEEDS", "1 2 3")), rest[1:]
-    else:
-        seeds = (named["SEED"],)
+def _request(name: str, words: Sequence[str], given: Mapping[str, str]) -> Request:
+    script = SCRIPTS[name]
+    named = dict(zip(script.required, words, strict=False))
+    rest = words[len(named) :]
+    protocol = named.get("PROTOCOL", script.protocol)
+    if protocol not in PROTOCOLS:
+        raise UserError(unknown("protocol", protocol, PROTOCOLS))
+    datasets = [named["DATASET"]] if "DATASET" in named else []
+    seeds = given.get("SEEDS", "1 2 3")
+    if name == "reproduce":
+        datasets = given.get("DATASETS", " ".join(PROTOCOLS[protocol].datasets)).split()
+    elif script.arguments == _MANY and rest:
+        seeds, *rest = rest
     return Request(
-        PROTOCOLS[script.protocol],
-        methods=(named["TRAINER"],),
-        datasets=(named["DATASET"],) if "DATASET" in named else (),
-        seeds=seeds,
+        PROTOCOLS[protocol],
+        methods=(words[0],),
+        datasets=tuple(datasets),
+        seeds=(named["SEED"],) if "SEED" in named else _seeds(seeds),
         parts=script.parts,
         settings=tuple(rest),
-    )
-
-
-def _reproduced(words: Sequence[str], given: Mapping[str, str]) -> Request:
-    """Return the request of every run of a protocol for one method."""
-    method, name, *settings = words
-    if name not in PROTOCOLS:
-        raise UserError(unknown("protocol", name, PROTOCOLS))
-    protocol = PROTOCOLS[name]
-    return Request(
-        protocol,
-        methods=(method,),
-        datasets=tuple(given.get("DATASETS", " ".join(protocol.datasets)).split()),
-        seeds=_seeds(given.get("SEEDS", "1 2 3")),
-        settings=tuple(word for word in settings if word != "--dry-run"),
     )
 
 
