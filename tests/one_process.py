@@ -6,7 +6,6 @@ python -S one_process.py SOCKET WORD...  # one command, with this call's folder 
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import socket
@@ -76,7 +75,6 @@ def serve(place: str) -> None:
     from causalclip import plugin
 
     plugin.register_all()
-    gc.freeze()  # the collector of a fork need not look at what is imported
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(place)
         server.listen()
