@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import signal
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -189,6 +190,21 @@ def clip_files(tmp_path_factory) -> dict[str, str]:
     from golden.cases import write_clips
 
     return write_clips(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory) -> Iterator[Path]:
+    """The world of `causalclip check` with two blocks a tower; PromptSRC has three templates."""
+    from small_world import BLOCKS
+
+    from causalclip import plugin
+    from causalclip.checks.world import make_world
+    from causalclip.trainers import promptsrc
+
+    plugin.register_all()
+    with pytest.MonkeyPatch.context() as patch:  # its sixty would take most of its time
+        patch.setattr(promptsrc, "SIXTY_TEMPLATES", promptsrc.SIXTY_TEMPLATES[:3])
+        yield make_world(tmp_path_factory.mktemp("world"), blocks=BLOCKS)
 
 
 @pytest.fixture(scope="session")

@@ -11,38 +11,24 @@ import open_clips
 import pytest
 import torch
 from pretend_gpu import GPUTensor, pretended_gpu
-from small_world import BLOCKS, CONFIGS, METHODS, recipe
+from small_world import CONFIGS, METHODS, recipe
 
-from causalclip import plugin
 from causalclip.checks.checks import _kill_after_first_epoch
-from causalclip.checks.world import Subject, make_world
+from causalclip.checks.world import Subject
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.predict.predictor import Predictor
-from causalclip.trainers import promptsrc
 from causalclip.trainers.coop import CoOp
 
 GPU = ["USE_CUDA", True]
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    plugin.register_all()
-    return make_world(tmp_path_factory.mktemp("world"), blocks=BLOCKS)
-
-
 @pytest.fixture
-def subject(request, world) -> Subject:
-    return subject_of(request.param, world)
+def subject(request, small_world) -> Subject:
+    return subject_of(request.param, small_world)
 
 
 def subject_of(name: str, world: Path) -> Subject:
     return Subject(name, world, recipe(name, world))
-
-
-@pytest.fixture(autouse=True)
-def three_templates(monkeypatch):
-    """PromptSRC's sixty take most of its time."""
-    monkeypatch.setattr(promptsrc, "SIXTY_TEMPLATES", promptsrc.SIXTY_TEMPLATES[:3])
 
 
 every_method = pytest.mark.parametrize("subject", METHODS, indirect=True)
@@ -163,8 +149,8 @@ def test_the_host_waits_once_a_log_line_and_for_no_step_in_fp16_and_amp(subject)
 
 @pytest.mark.parametrize("name", ["CoOp", "MaPLe"])
 @pytest.mark.parametrize("kind", ["vit", "map"])
-def test_models_of_open_clip_run_on_a_gpu(name, kind, world, open_clip_names):
-    subject = subject_of(name, world)
+def test_models_of_open_clip_run_on_a_gpu(name, kind, small_world, open_clip_names):
+    subject = subject_of(name, small_world)
     with pretended_gpu():
         run = subject.run(*GPU, "MODEL.BACKBONE.NAME", open_clip_names[kind])
     on_cpu = subject.run("MODEL.BACKBONE.NAME", open_clip_names[kind])
@@ -200,16 +186,16 @@ class TextOnTheCPU(CoOp):
 
 
 @pytest.mark.parametrize(("kind", "wait"), [(ReadsEachStep, "read"), (UploadsEachStep, "upload")])
-def test_a_wait_for_each_step_is_found(kind, wait, world):
-    subject = subject_of("CoOp", world)
+def test_a_wait_for_each_step_is_found(kind, wait, small_world):
+    subject = subject_of("CoOp", small_world)
     subject.kind = kind
     few, many = waits_of(subject, "fp32", 8), waits_of(subject, "fp32", 2)
     steps = 2 * (BATCHES[2] - BATCHES[8])
     assert {key: many[key] - few[key] for key in many if many[key] != few[key]} == {wait: steps}
 
 
-def test_a_tensor_that_stays_on_the_cpu_is_found(world):
-    subject = subject_of("CoOp", world)
+def test_a_tensor_that_stays_on_the_cpu_is_found(small_world):
+    subject = subject_of("CoOp", small_world)
     subject.kind = TextOnTheCPU
     with pretended_gpu(), pytest.raises(RuntimeError, match="expected all tensors on gpu:0"):
         subject.run(*GPU)

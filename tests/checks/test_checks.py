@@ -12,25 +12,18 @@ import numpy as np
 import pytest
 import torch
 from dassl.engine import TRAINER_REGISTRY
-from small_world import BLOCKS, METHODS, recipe
+from small_world import METHODS, recipe
 
-from causalclip import check_trainer, plugin
+from causalclip import check_trainer
 from causalclip.checks import command, trainer
 from causalclip.checks.checks import TRAINER_CHECKS, CheckFailed
 from causalclip.checks.trainer import outcome, outcomes
-from causalclip.checks.world import Subject, make_world
-from causalclip.trainers import promptsrc
+from causalclip.checks.world import Subject
 from causalclip.trainers.coop import CoOp
 from causalclip.trainers.linear_probe import LinearProbe
 
 REFUSES_OTHER_CLASSES = {"LPPlusPlus", "LinearProbe", "TipAdapter", "TipAdapterF"}
 LEARNS_NOTHING = {"TDA", "TPT", "ZeroshotCLIP", "ZeroshotCLIP2"}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    plugin.register_all()
-    return make_world(tmp_path_factory.mktemp("world"), blocks=BLOCKS)
 
 
 @pytest.fixture(autouse=True)
@@ -40,16 +33,10 @@ def registry_as_before(monkeypatch):
             monkeypatch.setattr(TRAINER_REGISTRY, name, dict(getattr(TRAINER_REGISTRY, name)))
 
 
-@pytest.fixture(autouse=True)
-def three_templates(monkeypatch):
-    """PromptSRC's sixty take most of its time."""
-    monkeypatch.setattr(promptsrc, "SIXTY_TEMPLATES", promptsrc.SIXTY_TEMPLATES[:3])
-
-
 @pytest.mark.parametrize("name", METHODS)
-def test_every_registered_trainer_passes(name, world, tmp_path):
+def test_every_registered_trainer_passes(name, small_world, tmp_path):
     before = set(active_children())
-    results = {each.check: each for each in outcomes(name, world, recipe(name, tmp_path))}
+    results = {each.check: each for each in outcomes(name, small_world, recipe(name, tmp_path))}
     assert not set(active_children()) - before  # loading processes
     assert [str(each) for each in results.values() if each.verdict == "fail"] == []
     without = {check for check, each in results.items() if each.verdict == "not applicable"}
@@ -154,9 +141,9 @@ def test_each_check_has_a_trainer_that_fails_it():
 
 
 @pytest.mark.parametrize(("base", "methods", "check", "why"), BROKEN, ids=[b[2] for b in BROKEN])
-def test_a_broken_trainer_fails_the_check_of_what_is_broken(base, methods, check, why, world):
+def test_a_broken_trainer_fails_the_check_of_what_is_broken(base, methods, check, why, small_world):
     TRAINER_REGISTRY.register(type("Broken", (base,), methods))
-    result = outcome(check, Subject("Broken", world))
+    result = outcome(check, Subject("Broken", small_world))
     assert result.verdict == "fail"
     assert re.search(why, result.why), result.why
 
@@ -221,10 +208,10 @@ def test_the_command_says_a_mistake_in_a_line(arguments, message, capsys):
     assert re.search(f"^causalclip check: error: .*{message}", line)
 
 
-def test_a_trainer_that_is_not_on_ours_is_refused(world):
+def test_a_trainer_that_is_not_on_ours_is_refused(small_world):
     class Foreign:
         pass
 
     TRAINER_REGISTRY.register(Foreign)
     with pytest.raises(ValueError, match="must be a PromptTrainer or .*, got Foreign"):
-        Subject("Foreign", world)
+        Subject("Foreign", small_world)
