@@ -32,7 +32,8 @@ from causalclip.cdc.losses import (
     template_cosines,
 )
 from causalclip.clip.encode import encode_image_sets, encode_image_sets_twice, encode_text_sets
-from causalclip.clip.prompt_set import PromptSet
+from causalclip.clip.interface import openai_model
+from causalclip.clip.prompt_set import IMAGE_PROJECTION, PromptSet
 from causalclip.clip.prompts import DecoupledPrompts, TextPrompts
 from causalclip.clip.zeroshot import class_features
 from causalclip.engine.calibration import validation_logits
@@ -55,7 +56,10 @@ from causalclip.settings.table import COMMON, DEPTHS, GRADIENT_SPACE, Choice, Lo
 if TYPE_CHECKING:
     from causalclip.engine.members import Members
 
-NOT_NEGATIVE = ("INIT_NOISE", "KL_WEIGHT", "BETA", "GAMMA")
+NOT_NEGATIVE = (
+    *("IMAGE_PROJECTION", "PROJECTION_WEIGHT", "INIT_NOISE"),
+    *("KL_WEIGHT", "BETA", "GAMMA"),
+)
 PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
 
 
@@ -157,6 +161,8 @@ class CDC(PromptTrainer):
             noise=config.init_noise,
             relative=config.noise_scale == "relative",
             shared=PROJECTIONS if coupled and config.share_projections else (),
+            projection=self.projection_shape() if config.image_projection else None,
+            scale=config.image_projection,
         )
         if coupled and config.learn == "tokens":
             for template in prompts.templates:
@@ -166,6 +172,14 @@ class CDC(PromptTrainer):
         prompts.register_buffer("offset", torch.zeros(()))
         prompts.register_buffer("discount", torch.ones(()))
         return prompts
+
+    def projection_shape(self) -> torch.Size:
+        """Return the shape (D, E) of CLIP's image projection.
+
+        Raises:
+            ValueError: a CLIP that is not of OpenAI's classes.
+        """
+        return openai_model(self.clip, "TRAINER.CDC.IMAGE_PROJECTION").visual.proj.shape
 
     def template_prompts(self) -> nn.Module:
         """Build the prompts of one template: MaPLe's or IVLP's in both encoders, or words alone."""
@@ -243,6 +257,8 @@ class CDC(PromptTrainer):
         loss = loss + regularisers(
             config, text_features, image_features, handcrafted=self.anchors, frozen=frozen
         )
+        if changes := prompts.weights:
+            loss = loss + config.projection_weight * changes[IMAGE_PROJECTION].square().sum()
         return loss, FUSIONS[config.fusion].scores(logits, evidence)
 
     def loss_of_members(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

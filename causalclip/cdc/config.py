@@ -65,6 +65,10 @@ class CDCConfig:
     """With coupled: share one text-to-image projection a depth among the templates."""
     learn: Learn = "all"
     """With coupled: tokens keeps the projections as they start [second-hand]."""
+    image_projection: float = 0.0
+    """Scale of the change of CLIP's image projection that each template learns; 0: none [ours]."""
+    projection_weight: float = 0.0625
+    """Weight of the squared changes in the loss; 1 / 16 is ProLIP's at 16 shots [ours]."""
     # Equal templates would give L_de no gradient.
     init_noise: float = 0.1
     """Standard deviation of the noise that separates the templates at the start."""
@@ -164,6 +168,11 @@ class CDCConfig:
             # without image prompts nothing that learns shapes the image features
             if self.vision == "none" and (weight := getattr(self, name)):
                 raise ValueError(f"`{name}` must be 0 where `vision` is none, got {weight}")
+        if self.image_projection and (self.base or self.vision == "none"):
+            where = f"`base` is {self.base}" if self.base else "`vision` is none"
+            raise ValueError(
+                f"`image_projection` must be 0 where {where}, got {self.image_projection}"
+            )
 
 
 def family_view(

@@ -7,7 +7,7 @@ weights; any other through its own, with prompts in hooks and texts cut after th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from causalclip.clip.interface import backbone_of, run_with
 from causalclip.clip.layout import TextLayout, text_layout
 from causalclip.clip.openai_clip import CLIPModel, has_plain_image_tower, has_plain_text_tower
 from causalclip.clip.prompt_set import (
+    IMAGE_PROJECTION,
     NO_ADDITIONS,
     Additions,
     PromptSet,
@@ -34,6 +35,8 @@ from causalclip.clip.prompt_set import (
 )
 from causalclip.clip.text_tower import LowerTexts, PerClass, encode_layout, lower_texts
 from causalclip.clip.texts import ClassTokens
+
+T = TypeVar("T")
 
 
 def encode_text(model: CLIPModel, tokens: Tensor, *, truncate: bool = True) -> Tensor:
@@ -252,11 +255,13 @@ def encode_image_sets(model: CLIPModel, images: Tensor, prompts: PromptSet) -> T
     Images are (B, M, 3, R, R), a view of its own for each set, or (B, 3, R, R), the same for all.
     One forward of B * M images, in the order b * M + m; of B where no set has image prompts.
     """
-    sets = _count_sets(prompts)
-    if images.dim() == 4 and not prompts.image:
-        return encode_image(model, images).unsqueeze(1).expand(-1, sets, -1)
-    images, tiled, each = _tile(images, prompts, sets)
-    return encode_image(model, images, tiled, sets=each).unflatten(0, (-1, sets))
+    sets, shared = _count_sets(prompts), images.dim() == 4 and not prompts.image
+    images, tiled, each = (images, [], 1) if shared else _tile(images, prompts, sets)
+    features = _with_projections(
+        model, prompts, lambda clip: encode_image(clip, images, tiled, sets=each)
+    )
+    features = features.unflatten(0, (-1, 1 if shared else sets)).expand(-1, sets, -1)
+    return _own_features(features, prompts)
 
 
 def encode_image_sets_twice(
@@ -265,9 +270,33 @@ def encode_image_sets_twice(
     """Return `encode_image_sets`, and without a graph, without prompts: (B, M, E) each."""
     sets = _count_sets(prompts)
     images, tiled, each = _tile(images, prompts, sets)
-    features, plain = encode_image_twice(model, images, tiled, sets=each)
-    plain = plain.unflatten(0, (-1, sets // each)).expand(-1, sets, -1)
-    return features.unflatten(0, (-1, sets)), plain
+    features, plain = _with_projections(
+        model, prompts, lambda clip: encode_image_twice(clip, images, tiled, sets=each)
+    )
+    features = _own_features(features.unflatten(0, (-1, sets)), prompts)
+    plain = plain[:, -features.shape[-1] :]
+    return features, plain.unflatten(0, (-1, sets // each)).expand(-1, sets, -1)
+
+
+def _with_projections(model: CLIPModel, prompts: PromptSet, function: Callable[..., T]) -> T:
+    """Return `function(model)` with the image projections of all sets side by side, CLIP's last.
+
+    A tower runs once for all sets: its features are (..., (M + 1) E) where they would be (..., E).
+    """
+    changes = prompts.weights.get(IMAGE_PROJECTION)
+    if changes is None:
+        return function(model)
+    start = model.get_parameter(IMAGE_PROJECTION)
+    wide = torch.cat([*(start + changes.to(start.dtype)), start], dim=1)
+    return run_with(model, {IMAGE_PROJECTION: wide}, function)
+
+
+def _own_features(features: Tensor, prompts: PromptSet) -> Tensor:
+    """Return (B, M, E) of features (B, M, (M + 1) E): of each set those of its own projection."""
+    if IMAGE_PROJECTION not in prompts.weights:
+        return features
+    sets = torch.arange(features.shape[1], device=features.device)
+    return features.unflatten(-1, (len(sets) + 1, -1))[:, sets, sets]
 
 
 def _check_images(

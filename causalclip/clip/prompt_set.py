@@ -69,6 +69,7 @@ class Additions:
 
 
 NO_ADDITIONS = Additions()
+IMAGE_PROJECTION = "visual.proj"  # of a ViT of OpenAI's classes
 prompted_models: WeakSet[CLIPModel] = WeakSet()
 
 
@@ -84,7 +85,8 @@ class PromptSet:
     text_additions: Additions = NO_ADDITIONS
     image_additions: Additions = NO_ADDITIONS
     weights: Mapping[str, Tensor] = field(default_factory=dict)
-    """Changes that are added to weights of the CLIP, by their names in its state dict."""
+    """Changes that are added to weights of the CLIP, by their names in its state dict. Of M sets
+    only the image projection may change: (M, D, E)."""
 
     @property
     def touches_image_tower(self) -> bool:

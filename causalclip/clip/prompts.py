@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.openai_clip import CLIPModel
-from causalclip.clip.prompt_set import PromptSet
+from causalclip.clip.prompt_set import IMAGE_PROJECTION, PromptSet
 from causalclip.clip.texts import check_count, readable
 
 STD = 0.02  # of random starts, as published by all methods
@@ -183,7 +183,8 @@ class DecoupledPrompts(nn.Module):
 
     `make` builds a module whose forward returns a `PromptSet`. With `relative` the noise is in
     units of the numbers' own standard deviation. `shared` names submodules that all templates have
-    in common, such as MaPLe's projections.
+    in common, such as MaPLe's projections. With `projection`, the shape (D, E) of CLIP's image
+    projection, each template learns `scale` times a change of it, from zero.
     """
 
     def __init__(
@@ -194,6 +195,8 @@ class DecoupledPrompts(nn.Module):
         noise: float = STD,
         relative: bool = False,
         shared: Sequence[str] = (),
+        projection: Sequence[int] | None = None,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         check_count("n_templates", n_templates)
@@ -203,6 +206,9 @@ class DecoupledPrompts(nn.Module):
         for name in shared:
             for template in self.templates[1:]:
                 setattr(template, name, getattr(self.templates[0], name))
+        self.image_projection, self.scale = None, scale
+        if projection is not None:
+            self.image_projection = nn.Parameter(torch.zeros(n_templates, *projection))
 
     @torch.no_grad()
     def _separate(self, noise: float, relative: bool) -> None:
@@ -215,10 +221,11 @@ class DecoupledPrompts(nn.Module):
 
     def forward(self, *inputs: Tensor) -> PromptSet:
         """Return the M prompt sets in one, each tensor with a leading M axis."""
-        sets = [template(*inputs) for template in self.templates]
+        sets, change = [template(*inputs) for template in self.templates], self.image_projection
         return PromptSet(
             text=tuple(torch.stack(depth) for depth in zip(*(s.text for s in sets), strict=True)),
             image=tuple(torch.stack(depth) for depth in zip(*(s.image for s in sets), strict=True)),
+            weights={} if change is None else {IMAGE_PROJECTION: self.scale * change},
         )
 
 

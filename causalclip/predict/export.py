@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from causalclip.clip.encode import encode_image
-from causalclip.clip.image_tower import encode_patches
+from causalclip.clip.image_tower import encode_patches, project, read_tokens
 from causalclip.clip.interface import backbone_of, openai_model
 from causalclip.clip.low_rank import merged_state
 from causalclip.clip.openai_clip import CLIPModel
-from causalclip.clip.prompt_set import PromptSet
+from causalclip.clip.prompt_set import IMAGE_PROJECTION, PromptSet
 from causalclip.clip.zeroshot import cosine_logits
 from causalclip.errors import UserError
 from causalclip.files.atomic import replacing
@@ -76,7 +76,7 @@ def export(
         tensors = {name: t.cpu().contiguous() for name, t in vars(classes).items() if t is not None}
         save_file(tensors, part, _metadata(predictor))
     clip = trainer.clip
-    if prompts.weights:
+    if prompts.weights and IMAGE_PROJECTION not in prompts.weights:
         paths.append(folder / MERGED_FILE)
         with replacing(paths[-1]) as part:
             torch.save(merged_state(clip, prompts), part)
@@ -167,12 +167,18 @@ class ImageTower(nn.Module):
     def __init__(self, clip: CLIPModel, prompts: PromptSet) -> None:
         """Take the tower of a model, and image prompts (n, D) or (M, n, D) per depth, if any.
 
+        Of M sets also the changes of the image projection.
+
         Raises:
             ValueError: a CLIP that is not of OpenAI's classes.
         """
         super().__init__()
         self.visual = openai_model(clip, "an exported image tower").visual
         self.prompts = nn.ParameterList(depth.detach().clone() for depth in prompts.image)
+        self.projections = None  # (M, D, E)
+        if (change := prompts.weights.get(IMAGE_PROJECTION)) is not None:
+            start = self.visual.proj.detach()
+            self.projections = nn.Parameter(start + change.detach().to(start))
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -188,7 +194,11 @@ class ImageTower(nn.Module):
         batch, sets = images.shape[0], prompts[0].shape[0]
         images = images.unsqueeze(1).expand(-1, sets, -1, -1, -1).flatten(0, 1)
         tiled = [prompt.expand(batch, *prompt.shape).flatten(0, 1) for prompt in prompts]
-        return encode_patches(self.visual, images, tiled).float().unflatten(0, (batch, sets))
+        tokens = read_tokens(self.visual, images, tiled)
+        if self.projections is None:
+            return project(self.visual, tokens).float().unflatten(0, (batch, sets))
+        tokens = tokens[:, 0].unflatten(0, (batch, sets))
+        return torch.einsum("bmd,mde->bme", tokens, self.projections).float()
 
 
 def exported_prompts(trainer: CLIPTrainer) -> PromptSet:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -162,6 +164,27 @@ def test_image_sets_equal_a_loop_over_templates(model, images, kind, views):
         with prompted(model, image=template().image):
             alone = encode_image(model, images[:, m] if views else images)
         torch.testing.assert_close(features[:, m], alone)
+
+
+@pytest.mark.parametrize("kind", ["text", "vision"])
+@pytest.mark.parametrize("views", [True, False], ids=["a view each", "one image"])
+def test_image_sets_may_have_image_projections_of_their_own(model, images, kind, views):
+    shape = model.visual.proj.shape
+    decoupled = DecoupledPrompts(lambda: modules(model)[kind], 4, projection=shape, scale=2.0)
+    torch.nn.init.normal_(decoupled.image_projection, std=0.02)
+    images = torch.randn(2, 4, 3, 32, 32) if views else images
+    features = encode_image_sets(model, images, decoupled())
+    again, plain = encode_image_sets_twice(model, images, decoupled())
+    torch.testing.assert_close(again, features)
+    for m, template in enumerate(decoupled.templates):
+        own = images[:, m] if views else images
+        torch.testing.assert_close(plain[:, m], encode_image(model, own))
+        changed = copy.deepcopy(model)
+        changed.visual.proj.data += 2 * decoupled.image_projection[m].detach()
+        with prompted(changed, image=template().image):
+            torch.testing.assert_close(features[:, m], encode_image(changed, own))
+    features.square().sum().backward()
+    assert decoupled.image_projection.grad.any(dim=(1, 2)).all()
 
 
 def test_gradients_through_sets_equal_those_of_the_loop_and_reach_prompts_alone(model, images):

@@ -26,8 +26,8 @@ from causalclip.predict.export import export
 def exported(run, tmp_path, capsys):
     """A function (method, *arguments) -> status, names of the files, stderr."""
 
-    def exported(method, *arguments):
-        status = export_main([str(run(method)), "--output", str(tmp_path), *arguments])
+    def exported(method, *arguments, options=()):
+        status = export_main([str(run(method, *options)), "--output", str(tmp_path), *arguments])
         printed = capsys.readouterr()
         names = sorted(path.name for path in tmp_path.iterdir())
         assert status or all(f"{name}: checked" in printed.out for name in names)
@@ -76,14 +76,25 @@ def test_class_features_are_all_a_text_method_needs(
     np.testing.assert_allclose(p.numpy(), expected["probabilities"][:3], atol=1e-5)
 
 
-@pytest.mark.parametrize(("method", "form"), [("CDC", "torch"), ("CDC", "onnx"), ("CoOp", "onnx")])
-def test_the_image_tower_is_exported_as_a_program(method, form, run, recorded, exported, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "form", "options"),
+    [
+        ("CDC", "torch", ()),
+        ("CDC", "onnx", ()),
+        ("CDC", "torch", ("TRAINER.CDC.IMAGE_PROJECTION", 2.0)),
+        ("CoOp", "onnx", ()),
+    ],
+)
+def test_the_image_tower_is_exported_as_a_program(
+    method, form, options, run, recorded, exported, tmp_path
+):
     """A tower with deep prompts, and in ONNX that of any method, for which no CLIP is needed."""
     if form == "onnx":
         pytest.importorskip("onnxscript", reason="no onnxscript: pip install causalclip[onnx]")
     file = {"torch": "image.pt2", "onnx": "image.onnx"}[form]
-    assert exported(method, "--format", form)[:2] == (0, ["classes.safetensors", file])
-    expected = recorded(run(method))
+    status, names, _ = exported(method, "--format", form, options=options)
+    assert (status, names) == (0, ["classes.safetensors", file])
+    expected = recorded(run(method, *options))
     images = pictures(expected["path"][:3], tmp_path)
     if form == "torch":
         features = torch.export.load(tmp_path / file).module()(images)  # B M E

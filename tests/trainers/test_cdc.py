@@ -206,6 +206,35 @@ def test_images_are_held_at_the_frozen_towers_view_by_view(make_trainer, tmp_pat
     assert (held - free).item() == pytest.approx(expected, rel=1e-3)
 
 
+def test_each_template_learns_an_image_projection_held_near_clips(make_trainer, tmp_path):
+    light, heavy = (
+        make_trainer("CDC", tmp_path / name, *cdc(IMAGE_PROJECTION=2.0, PROJECTION_WEIGHT=weight))
+        for name, weight in (("light", 0.0), ("heavy", 3.0))
+    )
+    for trainer in (light, heavy):
+        torch.nn.init.constant_(trainer.model.image_projection, 0.01)
+    squares = 4 * light.clip.visual.proj.numel() * (2 * 0.01) ** 2
+    penalty = one_loss(heavy) - one_loss(light)
+    assert penalty.item() == pytest.approx(3 * squares, rel=1e-3)
+    torch.nn.init.zeros_(light.model.image_projection)
+    light.train()
+    first, *others = light.model.image_projection
+    assert first.any() and not any(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"BASE": "CoOp", "GAMMA_IMAGE": 0.0}, "TRAINER.CDC.BASE is CoOp"),
+        ({"VISION": "none", "GAMMA_IMAGE": 0.0}, "TRAINER.CDC.VISION is none"),
+    ],
+)
+def test_image_projections_need_image_prompts_of_cdc(settings, where, make_trainer, tmp_path):
+    message = f"TRAINER.CDC.IMAGE_PROJECTION must be 0 where {where}, got 1.0"
+    with pytest.raises(ValueError, match=message):
+        make_trainer("CDC", tmp_path, *cdc(IMAGE_PROJECTION=1.0, **settings))
+
+
 # -- views ---------------------------------------------------------------------------------------
 
 
