@@ -5,7 +5,7 @@
     python benchmarks/recipes.py test --methods MaPLe --ensemble 4   # mean of four trainings
     python benchmarks/recipes.py heldout --photos DIR [--jobs 2]
     python benchmarks/recipes.py tuning --table        # what recipes_tuning.csv holds, no run
-    python benchmarks/recipes.py test --compare CDC MaPLe
+    python benchmarks/recipes.py test --compare CDC MaPLe   # "METHOD KEY VALUE" of a variant
 
 recipes.yaml has the worlds, the seeds of the looks, and the candidates. The tuning look never
 reads a test split (tuning_sets.py); the test look runs configs/trainers as they are, and so does
@@ -179,11 +179,17 @@ def jobs_of(
     for seed in seeds:
         for world in worlds:
             for method in methods:
-                tried = candidates(method) if look == "tuning" else [[]]
+                tried = candidates(method) if look == "tuning" else tested(method)
                 jobs += [Job(look, method, tuple(settings), world, seed) for settings in tried]
             if both and world in facts["inside"]:
                 jobs.append(Job(look, "CDC", (), world, seed, inside=True))
     return jobs
+
+
+def tested(method: str) -> list[list[str]]:
+    """Return KEY VALUE pairs of the rows that are tested: of the recipe (none) and of variants."""
+    variants = described()["variants"].get(method, [])
+    return [[], *([str(x) for x in settings] for settings in variants)]
 
 
 def candidates(method: str) -> list[list[str]]:
@@ -214,12 +220,17 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def compared(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     """Return paired differences of HM, over worlds and seeds, and over worlds alone."""
-    mine = rows[(rows.reading == "") & (rows.settings == "")]
-    wide = mine.pivot_table(index=["world", "seed"], columns="method", values="HM")
+    mine = rows[rows.reading == ""].assign(row=named_rows(rows))
+    wide = mine.pivot_table(index=["world", "seed"], columns="row", values="HM")
     difference = (wide[first] - wide[second]).dropna()
     worlds = difference.groupby("world").mean()
     pairs = (("worlds and seeds", difference), ("worlds", worlds))
     return pd.DataFrame([{"pairs": name, **signed_rank(d.to_numpy())} for name, d in pairs])
+
+
+def named_rows(rows: pd.DataFrame) -> pd.Series:
+    """Return the names that --compare takes: the method, followed by settings that it has."""
+    return (rows["method"] + " " + rows["settings"]).str.strip()
 
 
 def csv_of(look: str) -> Path:
@@ -307,9 +318,9 @@ def checked(args: argparse.Namespace) -> str:
         return f"{' '.join(asked)} need --photos, the folder of the photographs and their CLIP"
     if (args.table or args.compare) and not csv_of(args.look).is_file():
         return f"no {csv_of(args.look)} yet: run the look without --table"
-    known = set(read(args.look).method) if args.compare else set()
+    known = set(named_rows(read(args.look))) if args.compare else set()
     if args.compare and (lost := [name for name in args.compare if name not in known]):
-        return f"--compare must name methods with rows ({' '.join(sorted(known))}), got {lost[0]}"
+        return f"--compare must name rows of the table ({', '.join(sorted(known))}), got {lost[0]}"
     return ""
 
 
@@ -328,7 +339,7 @@ def parser() -> argparse.ArgumentParser:
     add("--ensemble", type=int, default=1, metavar="M", help="average M trainings, other starts")
     add("--jobs", type=int, default=2, help="runs at a time")
     add("--table", action="store_true", help="run nothing, print what the CSV holds")
-    add("--compare", nargs=2, metavar="METHOD", help="run nothing: paired differences of HM")
+    add("--compare", nargs=2, metavar="ROW", help="run nothing: paired differences of HM")
     return made
 
 
