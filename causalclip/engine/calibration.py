@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     Raises:
         ValueError: logits that are not finite.
     """
-    from scipy.optimize import minimize_scalar  # no other run waits for it
+    from scipy.optimize import OptimizeResult, minimize_scalar  # no other run waits for it
 
     if not logits.isfinite().all():
         raise ValueError("logits must be finite to fit a temperature, got inf or NaN")
@@ -177,7 +177,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     # The loss is convex in 1 / T, hence has one minimum in log T.
     bounds = tuple(math.log(end) for end in TEMPERATURES)
-    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+    result = cast(OptimizeResult, minimize_scalar(loss, bounds=bounds, method="bounded"))
+    return math.exp(result.x)
 
 
 def class_factors(
