@@ -43,6 +43,7 @@ from causalclip.runs.recipes import CONFIGS, recipes_of
 
 HERE = Path(__file__).parent
 INSIDE = "in CLIP_ICM's subspace"
+BASE = "TRAINER.CDC.BASE"
 PARTS = ("train_base", "test_new")
 FIGURES = ["base", "new", "HM", "ECE base", "ECE new", "AUROC"]
 
@@ -89,21 +90,21 @@ class Job:
 
     def runs(self, root: Path, data: Path, photos: str) -> Iterator[Run]:
         """Return the training and the test; `photos` is the folder of the photographs' CLIP."""
-        trained = self.folder(root, "train_base")
+        trained, recipe_of = self.folder(root, "train_base"), self.base or self.method
         for part, half in zip(PARTS, ("base", "new"), strict=True):
             tests = part == "test_new"
             folder = self.folder(root, part)
             flags = ["--eval-only", "--model-dir", str(trained)] if tests else []
             arguments = (
                 *("--trainer", self.method, "--root", str(data), "--seed", str(self.seed)),
-                *("--config-file", str(recipe_file(self.method)), "--output-dir", str(folder)),
+                *("--config-file", str(recipe_file(recipe_of)), "--output-dir", str(folder)),
                 *("--protocol", "base2new", "--part", part, *flags),
                 *("--import", "benchmarks.tuning_sets"),
                 *(
                     value.replace("{photos}", photos)
-                    for value in world_settings(self.world, self.look, self.method)
+                    for value in world_settings(self.world, self.look, recipe_of)
                 ),
-                *extra_settings(self.method),
+                *extra_settings(recipe_of),
                 *self.settings,
                 *self.subspace(root),
                 *(("TRAIN.START", str(self.start)) if self.start else ()),
@@ -136,6 +137,11 @@ class Job:
                 "ECE new": found[1]["ece"],
                 "AUROC": novelty_auroc(*(one.uncertainty(reading) for one in answers)),
             }
+
+    @property
+    def base(self) -> str:
+        """Return the method that CDC's templates are models of, whose recipe they have; or ""."""
+        return dict(zip(self.settings[::2], self.settings[1::2], strict=True)).get(BASE, "")
 
     @property
     def named(self) -> str:
