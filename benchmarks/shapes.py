@@ -1,4 +1,4 @@
-"""What the benchmarks run on: sizes of CLIP, random ones of them, class names, and the digits."""
+"""Sizes of CLIP, randomly initialised models, class names and a trainer for the benchmarks."""
 
 from __future__ import annotations
 

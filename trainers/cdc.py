@@ -51,7 +51,8 @@ from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import either, integer, list_of, number, one_of, or_none, text
 from causalclip.settings.dataclass_settings import config_from, settings_of
-from causalclip.settings.table import COMMON, DEPTHS, GRADIENT_SPACE, Choice, LogUniform
+from causalclip.settings.search import DEPTHS, GRADIENT_SPACE, Choice, LogUniform
+from causalclip.settings.table import COMMON
 
 if TYPE_CHECKING:
     from causalclip.engine.members import Members

@@ -18,7 +18,8 @@ from causalclip.clip.zeroshot import IMAGENET_TEMPLATES, mean_text_features
 from causalclip.engine.contexts import TOKENS, Context
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, number, text
-from causalclip.settings.table import COMMON, Choice, LogUniform, Setting
+from causalclip.settings.search import Choice, LogUniform
+from causalclip.settings.table import COMMON, Setting
 
 
 class CausalAdapters(TextPrompts):

@@ -10,7 +10,8 @@ from causalclip.clip.prompt_set import PromptSet
 from causalclip.engine.contexts import handcrafted_features
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, number
-from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, Choice, Setting
+from causalclip.settings.search import GRADIENT_SPACE, Choice
+from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 
 class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)

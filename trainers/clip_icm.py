@@ -26,7 +26,8 @@ from causalclip.icm.config import ICMConfig, Subspace
 from causalclip.icm.fitted import FittedICM, fit_probes, joined_logits
 from causalclip.settings.constraints import integer, list_of, number, text
 from causalclip.settings.dataclass_settings import config_from, errors_by_key, settings_of
-from causalclip.settings.table import PREC, TEMPLATE, Choice, Setting
+from causalclip.settings.search import Choice
+from causalclip.settings.table import PREC, TEMPLATE, Setting
 
 # What a fit alone needs is imported by it: the plug-in loads this module at every start.
 if TYPE_CHECKING:

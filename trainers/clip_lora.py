@@ -9,7 +9,8 @@ from torch import nn
 from causalclip.clip.low_rank import LowRankWeights
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, list_of, number, one_of
-from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, Choice, Setting
+from causalclip.settings.search import GRADIENT_SPACE, Choice
+from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 
 class CLIP_LoRA(PromptTrainer):  # noqa: N801 (the registered name)

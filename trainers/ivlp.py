@@ -7,7 +7,8 @@ from torch import nn
 from causalclip.engine.contexts import MAYBE_DEPTH, MAYBE_TOKENS, Context, independent_prompts
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import text
-from causalclip.settings.table import COMMON, DEPTHS, GRADIENT_SPACE, Setting
+from causalclip.settings.search import DEPTHS, GRADIENT_SPACE
+from causalclip.settings.table import COMMON, Setting
 
 
 def independent_prompt_settings(*, n_ctx: int) -> dict[str, Setting]:

@@ -9,7 +9,8 @@ from causalclip.clip.prompts import TextPrompts
 from causalclip.engine.contexts import TOKENS, Context, handcrafted_features
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import number, text
-from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, LogUniform, Setting
+from causalclip.settings.search import GRADIENT_SPACE, LogUniform
+from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 
 class KgCoOp(PromptTrainer):

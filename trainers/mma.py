@@ -16,7 +16,8 @@ from causalclip.data.catalogue import given_template
 from causalclip.engine.contexts import DEPTH, tokens_of, tower_widths
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import integer, number, text
-from causalclip.settings.table import COMMON, GRADIENT_SPACE, LogUniform, Setting, Shares
+from causalclip.settings.search import GRADIENT_SPACE, LogUniform, Shares
+from causalclip.settings.table import COMMON, Setting
 
 
 class MMA(PromptTrainer):

@@ -25,7 +25,8 @@ from causalclip.engine.contexts import descriptions_of, tokens_of
 from causalclip.engine.draws import training_seed
 from causalclip.seeding import sample_seed
 from causalclip.settings.constraints import number
-from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, LogUniform, Setting, Shares
+from causalclip.settings.search import GRADIENT_SPACE, LogUniform, Shares
+from causalclip.settings.table import COMMON, TEMPLATE, Setting
 from causalclip.trainers.mma import MMA
 
 

@@ -13,7 +13,8 @@ from causalclip.engine.contexts import DEPTH, TOKENS, handcrafted_features, towe
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.records.results import dataset_title
 from causalclip.settings.constraints import integer, list_of, number, one_of
-from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, LogUniform, Setting
+from causalclip.settings.search import GRADIENT_SPACE, LogUniform
+from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 
 class MMRL(PromptTrainer):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from causalclip.clip.adapters import ComposedTokens
 from causalclip.settings.constraints import integer, number
-from causalclip.settings.table import Choice, Setting
+from causalclip.settings.search import Choice
+from causalclip.settings.table import Setting
 from causalclip.trainers.mmrl import MMRL
 
 RANK = integer(1, 10_000)

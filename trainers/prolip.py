@@ -17,7 +17,8 @@ from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.fit import TensorFit
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.settings.constraints import integer, number, or_none
-from causalclip.settings.table import PREC, Choice, Setting
+from causalclip.settings.search import Choice
+from causalclip.settings.table import PREC, Setting
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

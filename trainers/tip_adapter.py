@@ -15,7 +15,8 @@ from causalclip.engine.feature_trainer import FeatureTrainer
 from causalclip.engine.fit import TensorFit
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.settings.constraints import integer, list_of, number
-from causalclip.settings.table import GRADIENT_SPACE, PREC, Setting
+from causalclip.settings.search import GRADIENT_SPACE
+from causalclip.settings.table import PREC, Setting
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,7 +15,8 @@ from causalclip.clip.openai_clip import CLIPModel
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import number
-from causalclip.settings.table import COMMON, GRADIENT_SPACE, TEMPLATE, Choice, Setting
+from causalclip.settings.search import GRADIENT_SPACE, Choice
+from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 LAST_RATE = 1e-6  # [code] at the end of each stage's cosine
 

@@ -19,7 +19,8 @@ from causalclip.engine.contexts import (
 )
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import text
-from causalclip.settings.table import COMMON, DEPTHS, GRADIENT_SPACE, Setting
+from causalclip.settings.search import DEPTHS, GRADIENT_SPACE
+from causalclip.settings.table import COMMON, Setting
 
 
 class VPT(PromptTrainer):

@@ -37,7 +37,8 @@ from causalclip.engine.prediction import Prediction
 from causalclip.records.json_types import plain
 from causalclip.records.results import peak_memory_mb, result_in
 from causalclip.settings.check import check_cfg
-from causalclip.settings.table import SearchSpace, Setting
+from causalclip.settings.search import SearchSpace
+from causalclip.settings.table import Setting
 
 # Keys of the data set that a fit does not depend on: a place, and what is tested.
 UNFITTED_KEYS = ("ROOT", "TARGET_DOMAINS", "TEST_CORRELATION")

@@ -33,7 +33,8 @@ from causalclip.engine.frozen_clip import FrozenCLIP
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.session import TrainingSession
 from causalclip.settings.check import check_cfg, flatten
-from causalclip.settings.table import GRADIENT_SPACE, SearchSpace, Setting
+from causalclip.settings.search import GRADIENT_SPACE, SearchSpace
+from causalclip.settings.table import Setting
 
 
 class PromptTrainer(TrainerX):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causalclip.errors import UserError, sentence
-from causalclip.settings.table import Choice, LogUniform, Shares
+from causalclip.settings.search import Choice, LogUniform, Shares
 
 if TYPE_CHECKING:
     import optuna

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from causalclip.settings.constraints import (
     Constraint,
@@ -54,43 +54,6 @@ class Setting:
     """Whether a trained model is built with the default instead, as in prediction."""
     blocks: str = ""
     """The tower whose blocks the value counts: text, image, or both; empty: it is no depth."""
-
-
-# What `causalclip tune` tries
-
-
-@dataclass(frozen=True)
-class LogUniform:
-    """Numbers from `low` to `high`, uniform in their logarithm."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few values."""
-
-    values: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Shares of the recipe's whole number, rounded and at least 1: for depths and lengths."""
-
-    values: tuple[float, ...]
-
-    def of(self, number: int) -> Choice:
-        """Return the values for a recipe's number."""
-        return Choice(tuple(sorted({max(1, round(share * number)) for share in self.values})))
-
-
-SearchSpace: TypeAlias = Mapping[str, LogUniform | Choice | Shares]
-"""By key; keys with spaces between get the same value. A key without a dot is the method's own."""
-
-GRADIENT_SPACE: SearchSpace = {"OPTIM.LR": LogUniform(0.0005, 0.02)}
-"""Of every method that learns by gradient descent."""
-DEPTHS = Shares((0.25, 0.5, 1.0))
 
 
 # Rows that several methods have

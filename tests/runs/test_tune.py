@@ -19,7 +19,7 @@ from causalclip.runs import tune
 from causalclip.runs.configuration import cfg_from, trainer_class
 from causalclip.runs.recipes import CONFIGS, methods, recipes_of
 from causalclip.settings.check import flatten
-from causalclip.settings.table import Choice, Shares
+from causalclip.settings.search import Choice, Shares
 
 OPENED = None
 
