@@ -114,7 +114,8 @@ def test_results_are_those_of_separate_processes_to_the_bit_and_a_failure_is_one
 
 @pytest.mark.slow
 def test_a_training_under_sigterm_is_saved_and_goes_on_in_another_process(runs, pool):
-    (run,) = runs("out", "CoOp", epoch=("OPTIM.MAX_EPOCH", "60", "USE_CUDA", "False"))[:1]
+    # so many epochs that a fast machine does not end them between two looks, half a second apart
+    (run,) = runs("out", "CoOp", epoch=("OPTIM.MAX_EPOCH", "300", "USE_CUDA", "False"))[:1]
     holder, log = run.folder / "run.lock.json", run.folder / "log.txt"
     processes = pool()
     schedule, pid = Schedule([run], processes), None
