@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -75,11 +76,12 @@ def feature_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def each_clip_built_once():
-    """A trainer gets a copy of the CLIP of a file that was loaded before."""
+    """A trainer gets a copy of the CLIP of a file that was loaded before; its digest is kept."""
     from causalclip.clip.backbone import BUNDLED_CLIPS
     from causalclip.engine import frozen_clip
 
-    kept, load = {}, frozen_clip.load_clip
+    load, digest_of = frozen_clip.load_clip, frozen_clip.weights_digest
+    kept, digests = {}, WeakKeyDictionary()
 
     def copied(name, *, device="cpu", **how):
         path = Path(BUNDLED_CLIPS.get(name, name))
@@ -88,11 +90,15 @@ def each_clip_built_once():
         stat = path.stat()
         key = (str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size, *sorted(how.items()))
         if key not in kept:
-            kept[key] = load(name, **how)
-        return copy.deepcopy(kept[key]).to(device)
+            model = load(name, **how)
+            kept[key] = model, digest_of(model)
+        model = copy.deepcopy(kept[key][0]).to(device)
+        digests[model] = kept[key][1]
+        return model
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frozen_clip, "load_clip", copied)
+        patch.setattr(frozen_clip, "weights_digest", lambda m: digests.get(m) or digest_of(m))
         yield
 
 
