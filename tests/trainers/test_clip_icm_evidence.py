@@ -10,6 +10,7 @@ import json
 import numpy as np
 import pytest
 
+from causalclip.data.bundled import build_once
 from causalclip.data.rendering import DIGIT_DOMAINS, STYLES
 
 pytestmark = pytest.mark.slow
@@ -26,7 +27,23 @@ SHOTS = {"CausalShapes": -1}
 
 
 @pytest.fixture(scope="module")
-def lodo(make_cfg, all_digits, few_shapes, tmp_path_factory):
+def coloured(tmp_path_factory):
+    """A data root of ColouredDigits with the first 900 scans."""
+    import sklearn.datasets
+
+    from causalclip.datasets import handwritten_digits as digits
+
+    scans, root = sklearn.datasets.load_digits(), tmp_path_factory.mktemp("coloured")
+    scans.images, scans.target = scans.images[:900], scans.target[:900]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sklearn.datasets, "load_digits", lambda: scans)
+        name, write = digits.ColouredDigits.dataset_dir, digits.write_coloured
+        build_once(root, name, write, edition=digits.EDITION)
+    return root
+
+
+@pytest.fixture(scope="module")
+def lodo(make_cfg, all_digits, coloured, few_shapes, tmp_path_factory):
     """Data set, backbone, options -> reading -> accuracy on each target; details of each run."""
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
@@ -34,6 +51,11 @@ def lodo(make_cfg, all_digits, few_shapes, tmp_path_factory):
     domains = {
         "HandwrittenDigits": DIGIT_DOMAINS, "ColouredDigits": DIGIT_DOMAINS, "CausalShapes": STYLES
     }  # fmt: skip
+    roots = {
+        "HandwrittenDigits": all_digits,
+        "ColouredDigits": coloured,
+        "CausalShapes": few_shapes,
+    }
     kept = {}
 
     def run(dataset, backbone, target, *more):
@@ -41,8 +63,7 @@ def lodo(make_cfg, all_digits, few_shapes, tmp_path_factory):
         sources = [domain for domain in domains[dataset] if domain != target]
         options = ["MODEL.BACKBONE.NAME", backbone, "DATASET.NAME", dataset]
         options += ["DATASET.NUM_SHOTS", SHOTS.get(dataset, 24), "DATASET.SUBSAMPLE_CLASSES", "all"]
-        root = few_shapes if dataset == "CausalShapes" else all_digits
-        options += ["DATASET.ROOT", str(root)]
+        options += ["DATASET.ROOT", str(roots[dataset])]
         options += ["DATASET.SOURCE_DOMAINS", sources, "DATASET.TARGET_DOMAINS", [target], *more]
         set_random_seed(1)
         build_trainer(make_cfg("CLIP_ICM", folder, *options)).train()
