@@ -32,26 +32,26 @@ PARAMETERS = {
     "method", ["CoCoOp", "MaPLe", "MMRL", "CLIP_LoRA", "CDC", "TwoSFS", "LinearProbe"]
 )
 def test_a_prediction_is_what_a_run_on_the_cpu_takes(method, monkeypatch):
-    fake = trainer_without_weights(method, "tiny", 10)
-    predicted = cost_of(fake, 3)
+    fake = trainer_without_weights(method, "tiny", 4)
+    predicted = cost_of(fake, 2)
     real = trainer_class(method)(fake.cfg, classnames=fake.classnames)
     monkeypatch.setattr(cost, "FAKE", contextlib.nullcontext())  # images are real now
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     peak_of = importlib.import_module("setting").Setting().peak_bytes  # by torch's profiler
     if predicted.step:
-        step = step_of(real, 3)
+        step = step_of(real, 2)
         assert predicted.step.peak == pytest.approx(peak_of(step), rel=0.1)
         assert predicted.step.flops == pytest.approx(counted(step).flops, rel=0.01)
         assert predicted.learnable == real.learned
         real.model.requires_grad_(False)
-    assert predicted.test.peak == pytest.approx(peak_of(lambda: cost.test_of(real, 3)), rel=0.1)
-    assert predicted.test.flops == cost.test_of(real, 3).flops
+    assert predicted.test.peak == pytest.approx(peak_of(lambda: cost.test_of(real, 2)), rel=0.1)
+    assert predicted.test.flops == cost.test_of(real, 2).flops
     assert predicted.weights == sum(p.nbytes for p in real.clip.parameters())
 
 
 def test_every_view_of_a_test_image_is_counted():
     def flops(method, *pairs):
-        return cost_of(trainer_without_weights(method, "tiny", 10, pairs=pairs), 3).test.flops
+        return cost_of(trainer_without_weights(method, "tiny", 4, pairs=pairs), 1).test.flops
 
     few, many = (flops("TPT", "TRAINER.TPT.N_VIEWS", str(n)) for n in (10, 20))
     assert many - few == pytest.approx(10 * flops("ZeroshotCLIP"), rel=0.001)

@@ -60,10 +60,11 @@ def lodo(make_cfg, all_digits, coloured, few_shapes, tmp_path_factory):
 
     def run(dataset, backbone, target, *more):
         folder = tmp_path_factory.mktemp(target)
-        sources = [domain for domain in domains[dataset] if domain != target]
+        root, domains = worlds[dataset]
+        sources = [domain for domain in domains if domain != target]
         options = ["MODEL.BACKBONE.NAME", backbone, "DATASET.NAME", dataset]
         options += ["DATASET.NUM_SHOTS", SHOTS.get(dataset, 24), "DATASET.SUBSAMPLE_CLASSES", "all"]
-        options += ["DATASET.ROOT", str(roots[dataset])]
+        options += ["DATASET.ROOT", str(root)]
         options += ["DATASET.SOURCE_DOMAINS", sources, "DATASET.TARGET_DOMAINS", [target], *more]
         set_random_seed(1)
         build_trainer(make_cfg("CLIP_ICM", folder, *options)).train()
@@ -71,7 +72,7 @@ def lodo(make_cfg, all_digits, coloured, few_shapes, tmp_path_factory):
 
     def lodo(dataset, backbone="tiny", *more):
         if (dataset, backbone, more) not in kept:
-            records = [run(dataset, backbone, target, *more) for target in domains[dataset]]
+            records = [run(dataset, backbone, target, *more) for target in worlds[dataset][1]]
             readings = {
                 name: np.array([record["variants"][name]["accuracy"] for record in records])
                 for name in records[0]["variants"]
