@@ -116,7 +116,7 @@ def test_a_method_does_on_a_gpu_what_it_does_on_the_cpu(subject):
 
 OUTSIDE_THE_SUBSPACE = ("zeroshot/probabilities", "linear_probe/probabilities")
 
-BATCHES = {8: 1, 2: 4}
+BATCHES = {8: 1, 4: 2}
 """Batches an epoch of the eight training images, by their size."""
 
 
@@ -134,7 +134,7 @@ def waits_of(subject: Subject, precision: str, size: int) -> dict[str, int]:
 
 @every_method
 def test_the_host_waits_once_a_log_line_and_for_no_step_in_fp16_and_amp(subject):
-    many, few = waits_of(subject, "fp16", 2), waits_of(subject, "amp", 8)
+    many, few = waits_of(subject, "fp16", 4), waits_of(subject, "amp", 8)
     if issubclass(subject.kind, PromptTrainer):
         assert many.pop("read") == 2  # a line an epoch
         # GradScaler reads after a step whether a gradient overflowed; checkpoints hold its state.
@@ -189,8 +189,8 @@ class TextOnTheCPU(CoOp):
 def test_a_wait_for_each_step_is_found(kind, wait, small_world):
     subject = subject_of("CoOp", small_world)
     subject.kind = kind
-    few, many = waits_of(subject, "fp32", 8), waits_of(subject, "fp32", 2)
-    steps = 2 * (BATCHES[2] - BATCHES[8])
+    few, many = waits_of(subject, "fp32", 8), waits_of(subject, "fp32", 4)
+    steps = 2 * (BATCHES[4] - BATCHES[8])
     assert {key: many[key] - few[key] for key in many if many[key] != few[key]} == {wait: steps}
 
 

@@ -48,13 +48,10 @@ def lodo(make_cfg, all_digits, coloured, few_shapes, tmp_path_factory):
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
 
-    domains = {
-        "HandwrittenDigits": DIGIT_DOMAINS, "ColouredDigits": DIGIT_DOMAINS, "CausalShapes": STYLES
-    }  # fmt: skip
-    roots = {
-        "HandwrittenDigits": all_digits,
-        "ColouredDigits": coloured,
-        "CausalShapes": few_shapes,
+    worlds = {
+        "HandwrittenDigits": (all_digits, DIGIT_DOMAINS),
+        "ColouredDigits": (coloured, DIGIT_DOMAINS),
+        "CausalShapes": (few_shapes, STYLES),
     }
     kept = {}
 
