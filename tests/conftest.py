@@ -302,6 +302,21 @@ def make_trainer(make_cfg):
 
 
 @pytest.fixture
+def registry_as_before(monkeypatch):
+    """Methods that a test registers are gone after it."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    from causalclip.runs import configuration
+
+    for name in ("_objects", "_obj_map"):  # minidassl's, Dassl's
+        if hasattr(TRAINER_REGISTRY, name):
+            monkeypatch.setattr(TRAINER_REGISTRY, name, dict(getattr(TRAINER_REGISTRY, name)))
+    configuration._cfg_from_files.cache_clear()
+    yield
+    configuration._cfg_from_files.cache_clear()
+
+
+@pytest.fixture
 def runs_here(monkeypatch):
     """The local pool performs its tasks in this process, one after the other."""
     from one_process import tasks_here

@@ -124,7 +124,7 @@ def read_weights(path: Path, *, trust_torchscript: bool = False) -> tuple[StateD
                 raise ValueError(
                     f"{path} is TorchScript, a program that runs when it is loaded, and none that "
                     "OpenAI released. Ask its maker for a state dict or safetensors; or, if you "
-                    "trust who made it, give --trust-torchscript"
+                    "trust who made it, give --trust-torchscript (train.py, causalclip predict)"
                 )
             state, activation = _read_torchscript(path), ""
         else:

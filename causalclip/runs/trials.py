@@ -38,6 +38,8 @@ class Search:
     """Settings of every trial by key: shots, and those of the command line."""
     folder: Path
     space: Mapping[str, LogUniform | Choice]
+    imports: tuple[str, ...] = ()
+    """Modules of --import."""
 
     def cfg(
         self,
@@ -136,8 +138,10 @@ def perform_trial(search: Search, number: int) -> None:
     """Take the next trial of a study, train it and tell its score."""
     import optuna
 
+    from causalclip.plugin import register_imports
     from causalclip.runs.worker import as_alone, streams
 
+    register_imports(search.imports)
     study = search.study(number)
     trial = study.ask()
     chosen = {} if trial.user_attrs.get("recipe") else suggested(trial, search.space)

@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--recipe", default="", help="to start from (default: the one for the backbone)")
     add("--data", default="", help="folder of the data sets (default: $DATA, or data)")
     add("--output", type=Path, default=Path("output/tune"), help="default: output/tune")
+    flags.add_imports(p)
     return p
 
 
@@ -71,9 +72,11 @@ def search_of(args: argparse.Namespace) -> Search:
         ValueError, OSError: data that cannot be used.
     """
     from causalclip.data.catalogue import BUNDLED_NAMES
+    from causalclip.plugin import register_imports
     from causalclip.runs.configuration import trainer_class
     from causalclip.runs.data_source import resolve_data
 
+    register_imports(args.imports)
     kind = trainer_class(args.method)
     _check_numbers(args)
     sources = [_absolute(resolve_data(word, args.data)) for word in args.datasets]
@@ -96,6 +99,7 @@ def search_of(args: argparse.Namespace) -> Search:
         pairs,
         Path(args.output, where, f"{args.protocol}_{args.shots}shots").absolute(),
         space={},
+        imports=tuple(args.imports),
     )
     cfg = search.cfg(sources[0])
     if args.protocol == "base2new" and not kind.knows_other_classes(cfg.TRAINER[kind.config_node]):

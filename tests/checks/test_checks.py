@@ -26,11 +26,7 @@ REFUSES_OTHER_CLASSES = {"LPPlusPlus", "LinearProbe", "TipAdapter", "TipAdapterF
 LEARNS_NOTHING = {"TDA", "TPT", "ZeroshotCLIP", "ZeroshotCLIP2"}
 
 
-@pytest.fixture(autouse=True)
-def registry_as_before(monkeypatch):
-    for name in ("_objects", "_obj_map"):  # minidassl's, Dassl's
-        if hasattr(TRAINER_REGISTRY, name):
-            monkeypatch.setattr(TRAINER_REGISTRY, name, dict(getattr(TRAINER_REGISTRY, name)))
+pytestmark = pytest.mark.usefixtures("registry_as_before")
 
 
 @pytest.mark.parametrize("name", METHODS)

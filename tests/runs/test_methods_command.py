@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from causalclip.runs import configuration
 from causalclip.runs.methods_command import main, rows, settings_tables, table
 
 # isort: split
-from dassl.engine import TRAINER_REGISTRY
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -62,16 +60,6 @@ def test_backbones_are_those_of_the_table_that_training_made(by_method):
 )
 def test_a_method_without_text_has_no_protocol_of_other_classes(method, protocols, by_method):
     assert by_method[method]["protocols"] == protocols
-
-
-@pytest.fixture
-def registry_as_before(monkeypatch):
-    for name in ("_objects", "_obj_map"):  # minidassl's, Dassl's
-        if hasattr(TRAINER_REGISTRY, name):
-            monkeypatch.setattr(TRAINER_REGISTRY, name, dict(getattr(TRAINER_REGISTRY, name)))
-    configuration._cfg_from_files.cache_clear()
-    yield
-    configuration._cfg_from_files.cache_clear()
 
 
 def test_a_method_of_your_own_is_listed(tmp_path, monkeypatch, capsys, registry_as_before):

@@ -206,3 +206,18 @@ def test_the_ends_of_every_search_space_are_settings_of_the_method(method):
 def test_shares_of_a_depth_are_blocks_of_the_recipe():
     assert Shares((0.25, 0.5, 1.0)).of(9).values == (2, 4, 9)
     assert Shares((0.25, 0.5, 1.0)).of(1).values == (1,)
+
+
+@pytest.mark.usefixtures("registry_as_before")
+def test_a_method_of_your_own_is_tuned(search, tmp_path, monkeypatch, capsys):
+    code = (
+        "from causalclip.trainers.coop import CoOp\n\nclass Own(CoOp):\n    config_node = 'OWN'\n"
+    )
+    (tmp_path / "own_tuned.py").write_text(code)
+    (tmp_path / "own.yaml").write_text("OPTIM: {LR: 0.001}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = ("--recipe", str(tmp_path / "own.yaml"), "--trials", "1")
+    assert search("--import", "own_tuned", *recipe, method="Own") == 0
+    assert "Own from the recipe own, choosing OPTIM.LR" in capsys.readouterr().out
+    assert search("--import", "no_such", *recipe, method="Own") == 2
+    assert "--import no_such: No module named 'no_such'" in capsys.readouterr().err

@@ -15,7 +15,6 @@ import pytest
 from causalclip import cli
 
 # isort: split
-from dassl.engine import TRAINER_REGISTRY
 
 ROOT = Path(__file__).parents[2]
 RECIPE = (ROOT / "docs" / "new_method.md").read_text()
@@ -60,12 +59,10 @@ def records(folder, data_root, random_clip) -> dict[str, dict]:
     return {record["subsample_classes"]: record for record in results}
 
 
+@pytest.mark.usefixtures("registry_as_before")
 def test_a_method_without_configurations_needs_one(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in ("_objects", "_obj_map"):  # minidassl's, Dassl's
-        if hasattr(TRAINER_REGISTRY, name):
-            monkeypatch.setattr(TRAINER_REGISTRY, name, dict(getattr(TRAINER_REGISTRY, name)))
     words = ["run", "base2new", "--import", "my_method", "--methods", "MyMethod"]
     assert cli.main([*words, "--datasets", "handwritten_digits"]) == 2
     assert capsys.readouterr().err == (
