@@ -194,6 +194,24 @@ def test_the_commands_of_a_plan_hold_the_data_that_was_given(tmp_path, monkeypat
         assert re.match("causalclip train --source-domains ", line) and "--root /given " in line
 
 
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ("TRAINER.CDC.N_CTX 0", "TRAINER.CDC.N_CTX must be an int in .*, got 0"),
+        (
+            "TRAINER.CDC.IMAGE_PROJECTION 2.0 TRAINER.CDC.VISION none",
+            "IMAGE_PROJECTION must be 0 where TRAINER.CDC.VISION is none, got 2.0",
+        ),
+    ],
+)
+def test_settings_that_a_method_refuses_are_named_before_any_run(pairs, message, tmp_path, capsys):
+    words = ["run", "base2new", "--methods", "CoOp", "CDC", "--datasets", "handwritten_digits"]
+    output = ["--output", str(tmp_path / "output"), "--data", str(tmp_path)]
+    assert cli.main([*words, *output, *pairs.split()]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "output").exists()
+
+
 def test_labels_name_what_differs():
     asked = Request(PROTOCOLS["fewshot"], ("CDC",), ("dtd",), shots=("1", "2"))
     assert list(progress.run_labels(plan(asked, list)).values()) == [
