@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 
 from causalclip import plugin
@@ -22,6 +21,7 @@ from causalclip.engine import feature_cache
 from causalclip.engine.checkpoints import Checkpointer
 from causalclip.records.identity import model_digest
 from causalclip.runs import train
+from causalclip.runs.configuration import trainer_class
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -144,7 +144,7 @@ def test_a_mistake_in_the_program_keeps_its_traceback(call, monkeypatch, error, 
     def broken(self):
         raise error("a mistake")
 
-    monkeypatch.setattr(TRAINER_REGISTRY.get("ZeroshotCLIP"), "train", broken)
+    monkeypatch.setattr(trainer_class("ZeroshotCLIP"), "train", broken)
     with pytest.raises(error, match="a mistake"):
         call("ZeroshotCLIP", *debug)
 
@@ -153,7 +153,7 @@ def test_a_full_shared_memory_is_one_line_that_says_what_to_set(call, monkeypatc
     def full(self):  # as torch words it in a loading process
         raise RuntimeError("unable to write to file </torch_9_1_0>: No space left on device (28)")
 
-    monkeypatch.setattr(TRAINER_REGISTRY.get("ZeroshotCLIP"), "train", full)
+    monkeypatch.setattr(trainer_class("ZeroshotCLIP"), "train", full)
     status, (line,) = call("ZeroshotCLIP")
     assert status == 2 and "/dev/shm is full" in line and "DATALOADER.NUM_WORKERS 0" in line
 
@@ -184,7 +184,7 @@ def test_a_stop_is_one_line_that_says_what_is_saved_and_the_same_command_goes_on
     call, images, monkeypatch, number, status, capsys
 ):
     plugin.register_all()
-    method = TRAINER_REGISTRY.get("CoOp")
+    method = trainer_class("CoOp")
     learn = method.forward_backward
 
     def stopped(self, batch):
@@ -209,7 +209,7 @@ def test_a_stop_is_one_line_that_says_what_is_saved_and_the_same_command_goes_on
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the disk that is always full")
 def test_a_full_disk_of_the_log_is_one_line_that_says_what_is_saved(call, images, monkeypatch):
     plugin.register_all()
-    method = TRAINER_REGISTRY.get("CoOp")
+    method = trainer_class("CoOp")
     learn = method.forward_backward
 
     def filled(self, batch):
