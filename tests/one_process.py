@@ -16,8 +16,10 @@ from multiprocessing.process import BaseProcess
 def tasks_here(patch) -> None:
     """Let the local pool perform its tasks in this process, one after the other.
 
-    They are pickled, as they would be for another process.
+    They are pickled, as they would be for another process. The collection of garbage between two
+    would look at all that this process has imported.
     """
+    import gc
     import pickle
     from concurrent.futures import Future
 
@@ -33,6 +35,7 @@ def tasks_here(patch) -> None:
 
     patch.setattr(LocalPool, "submit", submit)
     patch.setattr(LocalPool, "places", lambda self: 1)
+    patch.setattr(gc, "collect", lambda: 0)
 
 
 def fork(function, *arguments) -> BaseProcess:

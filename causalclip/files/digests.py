@@ -158,7 +158,8 @@ def _open_store() -> sqlite3.Connection:
 def _load_digests(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Return the recorded state and digest of each path that has some."""
     wanted = {_key(path): path for path in paths}
-    query = "SELECT path, state, digest FROM digests JOIN wanted USING (path)"
+    # CROSS: in this order, else it may read the whole store
+    query = "SELECT path, state, digest FROM wanted CROSS JOIN digests USING (path)"
     try:
         with closing(_open_store()) as connection:
             connection.execute("CREATE TEMP TABLE wanted (path BLOB PRIMARY KEY)")
