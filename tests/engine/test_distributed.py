@@ -1,7 +1,7 @@
 """Several processes at one run: the same prompts and predictions as one, to rounding.
 
-Two gloo processes on the CPU train every method of the list in one go (`two_processes`); what one
-process makes of the same configuration is made here.
+Two gloo processes on the CPU, forks of one that has imported all, train every method of the list in
+one go (`two_processes`); what one process makes of the same configuration is made here.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ CASES = {
 
 TWO = """
 import json, os, signal, sys, torch
+import sklearn.metrics, torchmetrics  # with what follows: what both would import
 from causalclip import plugin  # patches Dassl where it is not minidassl
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
@@ -59,6 +60,11 @@ def stop(trainer):
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 plugin.register_all()
 torch.use_deterministic_algorithms(True)
+facts = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[3]}
+first = os.fork()
+number = int(first == 0)
+facts |= {"RANK": number, "LOCAL_RANK": number}
+os.environ.update({key: str(value) for key, value in facts.items()})  # as torchrun does
 with processes(seed=1, gpu=False):
     for name, text in json.load(open(sys.argv[1])).items():
         cfg = plugin.default_cfg()
@@ -79,13 +85,9 @@ with processes(seed=1, gpu=False):
                  if torch.is_tensor(value)}
         json.dump(state, open(f"{sys.argv[2]}/{name}-{rank()}.json", "w"))
         from_main(None)  # wait
+if first:
+    assert os.waitpid(first, 0)[1] == 0
 """
-
-
-def environment(number: int, count: int, port: int) -> dict[str, str]:
-    """What torchrun sets."""
-    facts = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "MASTER_PORT": port}
-    return {**os.environ, "MASTER_ADDR": "127.0.0.1", **{k: str(v) for k, v in facts.items()}}
 
 
 def free_port() -> int:
@@ -109,25 +111,11 @@ def two_processes(make_cfg, cases, tmp_path_factory):
         for name, options in cases.items()
     }
     (folder / "cases.json").write_text(json.dumps(texts))
-    port, command = (
-        free_port(),
-        [sys.executable, "-c", TWO, str(folder / "cases.json"), str(folder)],
-    )
+    command = [sys.executable, "-c", TWO, folder / "cases.json", folder, str(free_port())]
     # With a cache of their own, so that they encode what they read.
-    own = {"CAUSALCLIP_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            command,
-            env={**environment(number, 2, port), **own},
-            stdout=open(folder / f"said-{number}", "w"),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    for process in started:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+    own = {**os.environ, "CAUSALCLIP_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
