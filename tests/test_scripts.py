@@ -452,8 +452,9 @@ def test_base_to_new_is_reproduced_up_to_the_table_beside_the_published_figures(
 
 
 @pytest.mark.slow
-def test_few_shot_ends_in_its_table(for_real, tmp_path):
-    """The one that goes through the shell and a process of its own, as all of them do."""
+def test_few_shot_ends_in_its_table(for_real, done_here, tmp_path):
+    """The one that goes through the shell as well, from another folder: it is done already."""
+    printed = done_here("fewshot.sh", "CoOp", "caltech101", "1")
     data = os.path.relpath(for_real.settings["DATA"], tmp_path)  # as the caller's folder has it
     settings = {**for_real.settings, "DATA": data, "OMP_NUM_THREADS": "1"}
     line = ["fewshot.sh", "CoOp", "caltech101", "1", *for_real.options]
@@ -461,3 +462,5 @@ def test_few_shot_ends_in_its_table(for_real, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     header = next(line for line in done.stdout.splitlines() if line.startswith("| method"))
     assert [cell.strip() for cell in header.split("|")[2:-1]] == ["seeds", "1 shot"]
+    assert re.search(r"\| CoOp .*", done.stdout)[0] == re.search(r"\| CoOp .*", printed)[0]
+    assert done.stdout.startswith("1 runs: 1 finished before\n")
