@@ -91,31 +91,29 @@ def python(arguments: list[str], cwd: Path, path: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_command_of_the_wheel_needs_no_checkout(installed, tmp_path):
-    arguments = ["run", "base2new", "--methods", "CDC", "--datasets", "dtd", "--commands"]
-    printed = run_installed(["-m", "causalclip", *arguments], tmp_path, installed)
-    file, *_ = re.findall(r" --config-file (\S+)", printed)
-    assert Path(file) == installed / "causalclip/configs/trainers/CDC/vit_b16_m4.yaml"
-    assert Path(file).is_file()
-
-
 CALLS = """import json, sys
 from causalclip import cli
 sys.exit(any([cli.main(words) for words in json.loads(sys.argv[1])]))"""
 
 
 @pytest.mark.slow
-def test_the_wheel_alone_trains_and_predicts_in_an_empty_folder(installed, data_root, tmp_path):
+def test_the_wheel_alone_plans_trains_and_predicts_in_an_empty_folder(
+    installed, data_root, tmp_path
+):
     """`data_root` only saves drawing the digits again."""
     configs = installed / "causalclip" / "configs"
     image = str(next((data_root / "handwritten_digits").glob("*/two/*.png")))
+    plan = ["run", "base2new", "--methods", "CDC", "--datasets", "dtd", "--commands"]
     train = ["train", "--trainer", "CoOp", "--root", data_root, "--output-dir", "out", "--seed", 1]
     train += ["--dataset-config-file", configs / "datasets" / "handwritten_digits.yaml"]
     train += ["--config-file", configs / "trainers" / "CoOp" / "tiny.yaml"]
     train += ["DATASET.NUM_SHOTS", 1, "OPTIM.MAX_EPOCH", 1]
     predict = ["predict", "out", image, "--format", "json"]
-    calls = json.dumps([list(map(str, train)), predict])
+    calls = json.dumps([plan, list(map(str, train)), predict])
     printed = run_installed(["-c", CALLS, calls], tmp_path, installed)
+    file, *_ = re.findall(r" --config-file (\S+)", printed)
+    assert Path(file) == configs / "trainers" / "CDC" / "vit_b16_m4.yaml"
+    assert Path(file).is_file()
     assert "Results: out/results.json" in printed
     (answer,) = json.loads("".join(printed.splitlines()[-3:]))
     assert answer["image"] == image

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from one_process import fork
 
 from causalclip import cli
-
-# isort: split
 
 ROOT = Path(__file__).parents[2]
 RECIPE = (ROOT / "docs" / "new_method.md").read_text()
@@ -44,16 +42,20 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+def called_in(folder, words):
+    os.chdir(folder)
+    sys.exit(cli.main(words))
+
+
 @pytest.fixture(scope="module")
 def records(folder, data_root, random_clip) -> dict[str, dict]:
     """results.json of a training on the base classes and of its test on the new ones."""
     words = ["run", "base2new", "--import", "my_method", "--methods", "MyMethod", "--seeds", "1"]
     words += ["--recipe", "tiny.yaml", "--backbone", str(random_clip), "--shots", "2"]
     words += ["--datasets", "handwritten_digits", "--data", str(data_root), "--no-table"]
-    command = [sys.executable, "-m", "causalclip", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # not the folder: --import finds it
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = fork(called_in, folder, words)
+    command.join()
+    assert command.exitcode == 0
     written = (folder / "output").glob("**/results.json")
     results = [json.loads(path.read_text()) for path in written]
     return {record["subsample_classes"]: record for record in results}
