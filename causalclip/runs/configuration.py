@@ -221,18 +221,6 @@ def cfg_of_words(arguments: Sequence[str]) -> CfgNode:
     return cfg_from_args(args)
 
 
-def check_method(arguments: Sequence[str]) -> None:
-    """Raise for settings of a command line that its method, one of ours, cannot run with.
-
-    Raises:
-        UserError, ValueError: names the key, what is allowed and what came.
-    """
-    cfg = cfg_of_words(arguments)
-    kind = trainer_class(cfg.TRAINER.NAME)
-    if hasattr(kind, "settings_table"):
-        kind.check_cfg(object.__new__(kind), cfg)
-
-
 def loadable(arguments: Sequence[str]) -> None:
     """Raise if the CLIP of a command line, a file, cannot be loaded.
 

@@ -7,6 +7,7 @@ import functools
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tabulate import tabulate
 
@@ -15,7 +16,6 @@ from causalclip.report.published_figures import load_figures
 from causalclip.runs.flags import add_imports
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.recipes import CONFIGS, names, recipes_of
-from causalclip.runs.request import knows_other_classes
 from causalclip.settings.table import SETTINGS, TOOLKIT, Setting
 
 _EXAMPLES = """examples:
@@ -81,14 +81,16 @@ def rows() -> list[dict[str, str]]:
     return [_row(kind) for kind in methods()]
 
 
-def _row(kind: type) -> dict[str, str]:
+def _row(kind: Any) -> dict[str, str]:
+    from causalclip.runs.configuration import cfg_from
+
     method = kind.__name__
     text = " ".join((sys.modules[kind.__module__].__doc__ or "").split())
     papers = [name for pattern in PAPERS for name in re.findall(pattern, text)]
     idea = re.split(r" \(|\. |\.$", text.partition(": ")[2])[0]
     recipes = names(f"trainers/{method}")
     files = [CONFIGS / "trainers" / method / f"{recipes_of(method).tiny}.yaml"] if recipes else []
-    named_by_text = knows_other_classes(method, files, [])
+    named_by_text = kind.knows_other_classes(cfg_from(files, ()).TRAINER[kind.config_node])
     protocols = [
         protocol.name
         for protocol in PROTOCOLS.values()

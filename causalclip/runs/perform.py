@@ -115,7 +115,6 @@ def planned(request: Request, *, dry: bool = False) -> list[Run]:
     check(request)
     runs = plan(request, domains_for(request, None if dry else request.data))
     check_readable(runs)
-    check_settings(runs)
     if not dry:
         check_backbone(request, runs)
         check_trained(request, runs)
@@ -169,14 +168,6 @@ def check_readable(runs: Sequence[Run]) -> None:
             read_run(run.folder)
         except ValueError as error:
             raise UserError(f"{error}; choose another --output, or delete its folder") from error
-
-
-def check_settings(runs: Sequence[Run]) -> None:
-    """Raise for settings that a method cannot run with; of each row and data set the first seed."""
-    from causalclip.runs.configuration import check_method  # imports torch
-
-    for run in {run.folder.parent: run for run in reversed(runs)}.values():
-        check_method(run.arguments)
 
 
 def check_backbone(request: Request, runs: Sequence[Run]) -> None:

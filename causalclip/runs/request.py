@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from causalclip.data.catalogue import BUNDLED_NAMES
 from causalclip.errors import UserError, unknown
-from causalclip.runs.backbones import NamedBackbone, Start, start_of
+from causalclip.runs.backbones import NamedBackbone, Start, start_of, words_of
 from causalclip.runs.protocols import ALL_IMAGES, Part, Protocol, same_classes
 from causalclip.runs.recipes import BUNDLED_DATA, methods, names
 
@@ -111,7 +111,7 @@ def check(request: Request) -> None:
     Raises:
         UserError: an unknown method, data set or configuration, seeds and shots that cannot be, or
             a method that cannot name the classes it would be tested on.
-        ValueError, OSError: a CLIP that cannot be read.
+        ValueError, OSError: settings that a method refuses, or a CLIP that cannot be read.
     """
     if len(request.settings) % 2:
         raise UserError(f"options must come as KEY VALUE pairs, got {' '.join(request.settings)}")
@@ -126,8 +126,7 @@ def check(request: Request) -> None:
         _check_known("data set", dataset, [*names("datasets"), *request.own])
     _check_targets(request)
     for method in request.methods:
-        start = request.start_of(method, request.learned_on[0], request.all_shots[0])
-        _check_classes(request, method, start.recipe.file)
+        _check_method(request, method)
 
 
 def _check_known(what: str, name: str, known: Sequence[str]) -> None:
@@ -154,21 +153,20 @@ def _check_targets(request: Request) -> None:
             raise UserError(f"{dataset} is the source itself: xd_train.sh has tested on it")
 
 
-def _check_classes(request: Request, method: str, recipe: Path) -> None:
-    """Raise for a method that would be tested on classes it cannot name."""
+def _check_method(request: Request, method: str) -> None:
+    """Raise for settings that a method refuses, and for classes that it cannot name."""
+    from causalclip.runs.configuration import cfg_from, trainer_class  # imports torch
+
+    start = request.start_of(method, request.learned_on[0], request.all_shots[0])
+    pairs = [*words_of(start.fitting), *settings_for(request, method)]
+    kind, cfg = trainer_class(method), cfg_from(start.files, pairs)
+    if hasattr(kind, "settings_table"):  # not a trainer of Dassl's own kind
+        kind.check_cfg(object.__new__(kind), cfg)
     others = any(part.other_classes for part in wanted_parts(request))
     if request.protocol.transfers:
         others &= not all(same_classes(request.source, name) for name in request.datasets)
-    if others and not knows_other_classes(method, [recipe], settings_for(request, method)):
+    if others and not kind.knows_other_classes(cfg.TRAINER[kind.config_node]):
         raise UserError(
             f"{method} cannot name the classes of {request.protocol.name} that it was not "
             "trained on: choose a method whose classes are named by text"
         )
-
-
-def knows_other_classes(method: str, files: Sequence[Path], pairs: Sequence[str]) -> bool:
-    """Return whether a method with these settings can name classes that it was not trained on."""
-    from causalclip.runs.configuration import cfg_from, trainer_class  # imports torch
-
-    kind = trainer_class(method)
-    return kind.knows_other_classes(cfg_from(files, pairs).TRAINER[kind.config_node])
