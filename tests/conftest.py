@@ -129,6 +129,20 @@ def all_digits(draw_once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def coloured_digits(draw_once) -> Path:
+    """A data root of ColouredDigits with the first 900 of 1,797 scans."""
+    import sklearn.datasets
+
+    from causalclip.datasets import handwritten_digits as digits
+
+    scans = sklearn.datasets.load_digits()
+    scans.images, scans.target = scans.images[:900], scans.target[:900]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sklearn.datasets, "load_digits", lambda: scans)
+        return draw_once("coloured", digits, digits.ColouredDigits, digits.write_coloured)
+
+
+@pytest.fixture(scope="session")
 def few_shapes(draw_once) -> Path:
     """A data root of CausalShapes with 20 instances of each shape in place of 80."""
     from causalclip.datasets import causal_shapes as shapes

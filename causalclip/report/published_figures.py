@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ PublishedFigures = dict[tuple[str, str], float]
 """Per cent by (data set or "average", quantity)."""
 
 
+@functools.cache
 def load_figures(protocol: str) -> dict[str, tuple[str, PublishedFigures]]:
     """Return the source and the known figures of each trainer for one protocol."""
     names = {"base2new": BASE_NEW_HM, "lodo": ("average",), "fewshot": SHOTS}
@@ -42,7 +44,8 @@ def load_figures(protocol: str) -> dict[str, tuple[str, PublishedFigures]]:
 
 
 def _read(section: str) -> dict[str, Any]:
-    return yaml.safe_load(PUBLISHED_FILE.read_text(encoding="utf-8")).get(section, {})
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+    return yaml.load(PUBLISHED_FILE.read_text(encoding="utf-8"), loader).get(section, {})
 
 
 def published_averages(protocol: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from ast import literal_eval
@@ -104,8 +105,6 @@ def cells(request: Request, domains: Callable[[str], Sequence[str]]) -> Iterator
 
 
 def _cell(request: Request, method: str, dataset: str, seed: str, shots: str) -> Cell:
-    from causalclip.runs.configuration import cfg_from  # imports torch
-
     protocol, recipes = request.protocol, recipes_of(method)
     learned_on = request.source if protocol.transfers else dataset
     start = request.start_of(method, learned_on, shots)
@@ -114,12 +113,19 @@ def _cell(request: Request, method: str, dataset: str, seed: str, shots: str) ->
     pairs = (*words_of(start.fitting), *extra)
     cell = Cell(method, dataset, seed, shots, recipe, start.files, pairs, request.source)
     data = data_file(request, dataset)
-    known = dict(flatten(cfg_from([*([data] if data else []), *start.files], pairs)))
+    known = _settings((*([data] if data else []), *start.files), pairs)
     given = settings_for(request, method)
     if protocol.name == "fewshot" and recipes.fewshot_folder:
         cell = replace(cell, context=_fewshot_folder(recipes, method, given, known))
         given = _without(given, recipes.variables.values())
     return replace(cell, variant=variant_name(given, known))
+
+
+@functools.lru_cache(maxsize=1000)  # the seeds of a cell have the same
+def _settings(files: tuple[Path, ...], pairs: tuple[str, ...]) -> Mapping[str, Any]:
+    from causalclip.runs.configuration import cfg_from  # imports torch
+
+    return dict(flatten(cfg_from(files, pairs)))
 
 
 def _fewshot_folder(

@@ -126,12 +126,15 @@ def test_the_domains_look_different_and_keep_the_digit(digits):
     assert score[0] > 0.8 and score[1] < score[0] - 0.3
 
 
-@pytest.mark.parametrize("name", ["HandwrittenDigits", "ColouredDigits"])
-def test_every_domain_holds_every_scan_once_under_its_label(load, all_digits, name):
-    folder, truth = Path(load(name, all_digits).dataset_dir), load_digits().target
+@pytest.mark.parametrize(("name", "count"), [("HandwrittenDigits", 1797), ("ColouredDigits", 900)])
+def test_every_domain_holds_every_scan_once_under_its_label(
+    load, all_digits, coloured_digits, name, count
+):
+    root, truth = coloured_digits if name == "ColouredDigits" else all_digits, load_digits().target
+    folder = Path(load(name, root).dataset_dir)
     for domain in DIGIT_DOMAINS:
         files = list((folder / domain).glob("*/*.png"))
-        assert sorted(int(f.stem.split("_")[1]) for f in files) == list(range(1797))
+        assert sorted(int(f.stem.split("_")[1]) for f in files) == list(range(count))
         assert all(DIGIT_NAMES[truth[int(f.stem.split("_")[1])]] == f.parent.name for f in files)
 
 
@@ -155,14 +158,14 @@ def seen_colour(item, counts):
     return int(((chroma(palette) - chroma(stroke)) ** 2).sum(1).argmin())
 
 
-def test_without_domains_all_four_are_one_set(load, all_digits):
-    data = load("ColouredDigits", all_digits)
+def test_without_domains_all_four_are_one_set(load, coloured_digits):
+    data = load("ColouredDigits", coloured_digits)
     parts = (data.train_x, data.val, data.test)
     assert all({Path(i.impath).parts[-3] for i in part} == set(DIGIT_DOMAINS) for part in parts)
 
 
-def test_the_colour_says_nothing_about_the_digit(load, all_digits):
-    data = load("ColouredDigits", all_digits, SOURCE_DOMAINS=["ink"], TARGET_DOMAINS=["neon"])
+def test_the_colour_says_nothing_about_the_digit(load, coloured_digits):
+    data = load("ColouredDigits", coloured_digits, SOURCE_DOMAINS=["ink"], TARGET_DOMAINS=["neon"])
     scans = load_digits().images
     for item in data.test[::200]:
         drawn = draw_scan(scans[scan_number(item)], "neon", scan_number(item), coloured=True)

@@ -10,7 +10,6 @@ import json
 import numpy as np
 import pytest
 
-from causalclip.data.bundled import build_once
 from causalclip.data.rendering import DIGIT_DOMAINS, STYLES
 
 pytestmark = pytest.mark.slow
@@ -27,30 +26,14 @@ SHOTS = {"CausalShapes": -1}
 
 
 @pytest.fixture(scope="module")
-def coloured(tmp_path_factory):
-    """A data root of ColouredDigits with the first 900 scans."""
-    import sklearn.datasets
-
-    from causalclip.datasets import handwritten_digits as digits
-
-    scans, root = sklearn.datasets.load_digits(), tmp_path_factory.mktemp("coloured")
-    scans.images, scans.target = scans.images[:900], scans.target[:900]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sklearn.datasets, "load_digits", lambda: scans)
-        name, write = digits.ColouredDigits.dataset_dir, digits.write_coloured
-        build_once(root, name, write, edition=digits.EDITION)
-    return root
-
-
-@pytest.fixture(scope="module")
-def lodo(make_cfg, all_digits, coloured, few_shapes, tmp_path_factory):
+def lodo(make_cfg, all_digits, coloured_digits, few_shapes, tmp_path_factory):
     """Data set, backbone, options -> reading -> accuracy on each target; details of each run."""
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
 
     worlds = {
         "HandwrittenDigits": (all_digits, DIGIT_DOMAINS),
-        "ColouredDigits": (coloured, DIGIT_DOMAINS),
+        "ColouredDigits": (coloured_digits, DIGIT_DOMAINS),
         "CausalShapes": (few_shapes, STYLES),
     }
     kept = {}
