@@ -157,39 +157,44 @@ def test_two_processes_learn_and_answer_what_one_does(case, two_processes, one_p
 
 
 DYING = """
-import os
+import os, time
+import torch._dynamo  # with what follows: what both would import
+from torch.distributed.run import main
 from causalclip.engine.distributed import rank
 from causalclip.engine.prompt_trainer import PromptTrainer
+from causalclip.runs import train
 
 before = PromptTrainer.before_epoch
 
 def before_epoch(trainer):
-    if rank() == 1 and trainer.epoch == 2:
-        os.kill(os.getpid(), 9)
+    if trainer.epoch == 2:
+        if rank() == 1:
+            os.kill(os.getpid(), 9)
+        time.sleep(3)  # the other one's end is seen first
     before(trainer)
 
 PromptTrainer.before_epoch = before_epoch
+main()
 """
 
 
 def test_a_process_that_dies_ends_the_run_and_the_same_command_goes_on(
     data_root, random_clip, tmp_path, monkeypatch
 ):
-    (tmp_path / "dying.py").write_text(DYING)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # the logger takes its place
 
-    def arguments(folder, *more):
+    def arguments(folder):
         configs = ROOT / "configs"
         files = ["--dataset-config-file", configs / "datasets" / "handwritten_digits.yaml"]
         files += ["--config-file", configs / "trainers" / "CoOp" / "tiny.yaml"]
         names = ["--root", data_root, "--output-dir", folder, "--backbone", random_clip]
         options = [*SHARED, "DATASET.SUBSAMPLE_CLASSES", "base", "USE_CUDA", False]
-        words = ["--trainer", "CoOp", "--seed", 1, *names, *files, *more, *options]
+        words = ["--trainer", "CoOp", "--seed", 1, *names, *files, *options]
         return [str(word) for word in words]
 
-    runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run = [*runner, "-m", "causalclip", "train", *arguments(tmp_path / "run", "--import", "dying")]
+    torchrun = [sys.executable, "-c", DYING, "--standalone", "--nproc-per-node=2"]
+    forked = [*torchrun, "--start-method=fork", "--run-path", ROOT / "train.py"]
+    run = [*forked, *arguments(tmp_path / "run")]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode != 0 and "Signal 9 (SIGKILL)" in done.stderr
     folder = tmp_path / "run" / "prompt_learner"
