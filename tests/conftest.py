@@ -325,9 +325,9 @@ def registry_as_before(monkeypatch):
     for name in ("_objects", "_obj_map"):  # minidassl's, Dassl's
         if hasattr(TRAINER_REGISTRY, name):
             monkeypatch.setattr(TRAINER_REGISTRY, name, dict(getattr(TRAINER_REGISTRY, name)))
-    configuration._cfg_from_files.cache_clear()
+    configuration._pickled_cfg.cache_clear()
     yield
-    configuration._cfg_from_files.cache_clear()
+    configuration._pickled_cfg.cache_clear()
 
 
 @pytest.fixture

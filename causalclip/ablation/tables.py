@@ -240,7 +240,6 @@ class Planner:
         request = replace(request, settings=settings, shots=shots, load_epoch=variant.epoch)
         try:
             runs = planned(request, dry=self.dry)
-            checked_trainer(configured(runs[0]), request.methods[0])
         except (UserError, ValueError) as error:
             raise UserError(f"table {table}, row {variant.name}: {sentence(error)}") from error
         return Row(variant, tuple(runs))
