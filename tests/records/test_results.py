@@ -191,7 +191,7 @@ def test_damaged_predictions_are_named(tmp_path, content):
         ({"template_probabilities": np.zeros((2, 2))}, "template_probabilities must .* 3 dim"),
         ({"label": np.zeros(3, int)}, "one row a test image"),
         ({"uncertainty": np.array([0.1, None])}, "kind"),
-        ({"x": np.zeros((2, 2**26))}, "it holds 1,073,.* more than predictions can"),
+        ({"x": np.zeros((2, 2**24))}, "it holds 268,43.* more than predictions can"),
     ],
 )
 def test_arrays_of_another_kind_rank_or_size_are_refused_before_they_are_read(
