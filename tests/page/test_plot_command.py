@@ -131,10 +131,10 @@ def drawn(plot, width):
 
 def assert_legible(figure):
     """Fail if a text is outside the figure, overlaps another one or is smaller than 6 points."""
-    boxes = []
+    boxes, labels = [], tick_labels(figure)
     for text in figure.findobj(Text):
-        box = text.get_window_extent()
-        if text.get_visible() and text.get_text().strip() and shown(text):
+        if text.get_visible() and text.get_text().strip() and labels.get(text, True):
+            box = text.get_window_extent()
             assert text.get_fontsize() >= 6
             assert box.x0 > -1 and box.y0 > -1, text
             assert box.x1 < figure.bbox.x1 + 1 and box.y1 < figure.bbox.y1 + 1, text
@@ -144,14 +144,12 @@ def assert_legible(figure):
         assert not one.overlaps(other), f"{a!r} and {b!r}"
 
 
-def shown(text):
-    """Whether a tick's text is within its axis, where matplotlib draws it."""
-    for axis in (axis for axes in text.figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        ticks = [*axis.majorTicks, *axis.minorTicks]
-        if any(text in (tick.label1, tick.label2) for tick in ticks):
-            visible = {id(tick) for tick in axis._update_ticks()}
-            return axis.axes.axison and any(
-                text is tick.label1 and id(tick) in visible and tick.label1.get_visible()
-                for tick in ticks
-            )
-    return True
+def tick_labels(figure):
+    """Return for each text of a tick whether it is within its axis, where matplotlib draws it."""
+    labels = {}
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        within = axis._update_ticks() if axis.axes.axison else []
+        for tick in [*axis.majorTicks, *axis.minorTicks]:
+            labels |= {tick.label1: tick in within and tick.label1.get_visible()}
+            labels |= {tick.label2: False}
+    return labels
