@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import importlib
 import json
@@ -11,7 +10,6 @@ import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -76,29 +74,11 @@ def feature_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def each_clip_built_once():
-    """A trainer gets a copy of the CLIP of a file that was loaded before; its digest is kept."""
-    from causalclip.clip.backbone import BUNDLED_CLIPS
-    from causalclip.engine import frozen_clip
-
-    load, digest_of = frozen_clip.load_clip, frozen_clip.weights_digest
-    kept, digests = {}, WeakKeyDictionary()
-
-    def copied(name, *, device="cpu", **how):
-        path = Path(BUNDLED_CLIPS.get(name, name))
-        if not path.is_file():
-            return load(name, device=device, **how)
-        stat = path.stat()
-        key = (str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size, *sorted(how.items()))
-        if key not in kept:
-            model = load(name, **how)
-            kept[key] = model, digest_of(model)
-        model = copy.deepcopy(kept[key][0]).to(device)
-        digests[model] = kept[key][1]
-        return model
+    """A trainer gets a copy of the CLIP of a file that was loaded before."""
+    from one_process import clips_kept
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frozen_clip, "load_clip", copied)
-        patch.setattr(frozen_clip, "weights_digest", lambda m: digests.get(m) or digest_of(m))
+        clips_kept(patch)
         yield
 
 

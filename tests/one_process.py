@@ -38,6 +38,35 @@ def tasks_here(patch) -> None:
     patch.setattr(gc, "collect", lambda: 0)
 
 
+def clips_kept(patch) -> None:
+    """Let a trainer get a copy of the CLIP of a file that was loaded before; keep its digest."""
+    import copy
+    from pathlib import Path
+    from weakref import WeakKeyDictionary
+
+    from causalclip.clip.backbone import BUNDLED_CLIPS
+    from causalclip.engine import frozen_clip
+
+    load, digest_of = frozen_clip.load_clip, frozen_clip.weights_digest
+    kept, digests = {}, WeakKeyDictionary()
+
+    def copied(name, *, device="cpu", **how):
+        path = Path(BUNDLED_CLIPS.get(name, name))
+        if not path.is_file():
+            return load(name, device=device, **how)
+        stat = path.stat()
+        key = (str(path), stat.st_mtime_ns, stat.st_ino, stat.st_size, *sorted(how.items()))
+        if key not in kept:
+            model = load(name, **how)
+            kept[key] = model, digest_of(model)
+        model = copy.deepcopy(kept[key][0]).to(device)
+        digests[model] = kept[key][1]
+        return model
+
+    patch.setattr(frozen_clip, "load_clip", copied)
+    patch.setattr(frozen_clip, "weights_digest", lambda m: digests.get(m) or digest_of(m))
+
+
 def fork(function, *arguments) -> BaseProcess:
     """Begin a function in a fork of this process; its `exitcode` is 1 after an error."""
     process = multiprocessing.get_context("fork").Process(target=_alone, args=(function, arguments))
@@ -65,8 +94,10 @@ def ask(place: str, words: list[str]) -> int:
 def serve(place: str) -> None:
     """Perform each command in a fork, one after the other."""
     import optuna  # noqa: F401 (with what follows: what the commands import)
-    import pytest  # noqa: F401
+    import pytest
     import sklearn.calibration  # noqa: F401
+    import torch._dynamo
+    import torch.utils.flop_counter  # noqa: F401
     import torchmetrics  # noqa: F401
 
     import causalclip.checks.trainer
@@ -78,6 +109,7 @@ def serve(place: str) -> None:
     from causalclip import plugin
 
     plugin.register_all()
+    clips_kept(pytest.MonkeyPatch())
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(place)
         server.listen()

@@ -41,7 +41,7 @@ CASES = {
 
 TWO = """
 import json, os, signal, sys, torch
-import sklearn.metrics, torchmetrics  # with what follows: what both would import
+import sklearn.metrics, torch._dynamo, torchmetrics  # with what follows: what both would import
 from causalclip import plugin  # patches Dassl where it is not minidassl
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed

@@ -79,7 +79,7 @@ def assert_same_predictions(runs, others):
 # Forked after the imports and before anything else: each run has a process that has done nothing.
 ALONE = """
 import json, os, sys
-import sklearn.metrics, torchmetrics  # which a run imports for its figures
+import sklearn.metrics, torch._dynamo, torchmetrics  # which a run imports later
 from causalclip.runs import train
 for arguments in json.loads(sys.argv[1]):
     if not os.fork():
