@@ -236,7 +236,10 @@ def test_new_classes_have_a_subspace_of_their_own(select_new, make_trainer, tmp_
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("LinearProbe", []), ("CLIP_ICM", ["TRAINER.CLIP_ICM.HEAD", "linear_probe"])],
+    [
+        ("LinearProbe", ["TRAINER.LINEARPROBE.C", 0.3]),
+        ("CLIP_ICM", ["TRAINER.CLIP_ICM.HEAD", "linear_probe"]),
+    ],
 )
 def test_a_probe_refuses_classes_it_does_not_know(name, options, make_trainer, tmp_path):
     run(make_trainer, tmp_path / "base", *options, name=name)
