@@ -45,36 +45,7 @@ def _load_by_location(path: Path) -> ModuleType:
     return module
 
 
-def _import_torchvision() -> None:
-    """Import torchvision without torch's compiler, which takes six times as long to import.
-
-    One function of torchvision.ops, which nothing here calls, needs a function of the compiler.
-    """
-    name = "torch._dynamo.utils"
-    if name in sys.modules:
-        return
-    later = sys.modules[name] = ModuleType(name)
-
-    def real(attribute: str) -> Any:
-        """Import the compiler, unless one asks for what `import` itself looks at."""
-        if attribute.startswith("__"):
-            raise AttributeError(attribute)
-        if sys.modules.get(name) is later:
-            del sys.modules[name]
-        return getattr(importlib.import_module(name), attribute)
-
-    vars(later).update(
-        is_compile_supported=lambda device: real("is_compile_supported")(device), __getattr__=real
-    )
-    try:
-        importlib.import_module("torchvision")
-    finally:
-        if sys.modules.get(name) is later:
-            del sys.modules[name]
-
-
 def _import_clip() -> ModuleType:
-    _import_torchvision()
     path = _distribution_file()
     # What `import clip` would give may be a checkout's vendored fork.
     first = sys.modules.get("clip") or importlib.util.find_spec("clip")

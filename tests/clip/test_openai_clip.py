@@ -34,7 +34,7 @@ def test_another_package_called_clip_does_not_get_in_the_way(tmp_path):
         import sys, warnings
         warnings.simplefilter("error")
         from causalclip.clip import backbone, interface
-        assert not {"clip", "torch._dynamo", "torch._dynamo.utils"} & sys.modules.keys()
+        assert "clip" not in sys.modules
         import clip  # the checkout's code still gets its own
         assert clip.CHECKOUT
         model = backbone.build_clip(vision_layers=1, transformer_layers=1)
@@ -44,12 +44,6 @@ def test_another_package_called_clip_does_not_get_in_the_way(tmp_path):
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["(1,", "32)", "_causalclip_openai_clip.model"]
-
-
-def test_torchvision_finds_the_compiler_once_it_needs_it():
-    from torchvision.ops.roi_align import is_compile_supported
-
-    assert is_compile_supported("cpu") in (True, False)
 
 
 def test_a_fork_imported_earlier_does_not_get_in_the_way(monkeypatch):
