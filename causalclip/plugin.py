@@ -19,7 +19,6 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from causalclip.clip.backbone import CLIP_MEAN, CLIP_STD
 from causalclip.dassl_compat import patch_dassl
 from causalclip.errors import UserError
 from causalclip.settings.table import SETTINGS, TOOLKIT
@@ -27,12 +26,13 @@ from causalclip.settings.table import SETTINGS, TOOLKIT
 patch_dassl()
 
 # isort: split
-from dassl.config import get_cfg_default  # after patch_dassl(), as all that imports dassl
+from dassl.config import get_cfg_default  # after patch_dassl(), as all that imports torchvision
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerBase
 
 import causalclip.datasets
 import causalclip.trainers
+from causalclip.clip.backbone import CLIP_MEAN, CLIP_STD
 from causalclip.trainers import cdc, clip_icm
 
 
