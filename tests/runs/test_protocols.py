@@ -69,7 +69,7 @@ def test_a_recipe_of_ones_own_whose_numbers_are_of_the_trained_classes_is_refuse
     method, setting, tmp_path
 ):
     mine = tmp_path / "mine.yaml"
-    mine.write_text(f"TRAINER:\n  {setting}\n")
+    mine.write_text(f"MODEL: {{BACKBONE: {{NAME: tiny}}}}\nTRAINER:\n  {setting}\n")
     request = Request(PROTOCOLS["base2new"], (method,), ("dtd",), recipe=str(mine))
     with pytest.raises(UserError, match=f"{method} cannot name the classes"):
         check(request)
