@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -156,7 +157,9 @@ def at_work(words, tmp_path):
 
 
 def interruptible(words, said):
-    """The command as from a shell, its output in a file."""
+    """The command as from a shell, its output in a file; its pool forks, with all imported."""
+    forked = multiprocessing.get_context("fork")
+    multiprocessing.get_context = lambda _: forked
     with open(said, "w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))

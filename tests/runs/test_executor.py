@@ -90,8 +90,8 @@ for arguments in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def alone(runs):
-    """The runs of CoOp and CoCoOp, each done by train.py in a process of its own."""
-    done = runs("alone", "CoOp", "CoCoOp")
+    """The runs of CoOp and KgCoOp, each done by train.py in a process of its own."""
+    done = runs("alone", "CoOp", "KgCoOp")
     words = [sys.executable, "-c", ALONE, json.dumps([run.arguments for run in done])]
     environment = {**os.environ, **LocalPool().environment(0)}
     subprocess.run(words, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -104,7 +104,7 @@ def test_results_are_those_of_separate_processes_to_the_bit_and_a_failure_is_one
 ):
     bad, *_ = runs("bad", "CoOp")
     bad = replace(bad, arguments=(*bad.arguments, "TRAINER.COOP.PREC", "half"))
-    together = runs("together", "CoOp", "CoCoOp")
+    together = runs("together", "CoOp", "KgCoOp")
     outcomes = Schedule([bad, *together], warm).outcomes(Stop())
     ended = {outcome.run.folder: outcome for outcome in outcomes}
     failed = ended.pop(bad.folder)
