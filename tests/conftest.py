@@ -73,6 +73,14 @@ def feature_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_power_cut():
+    """Nothing waits until a file is on the disk, which takes seconds where much was written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def each_clip_built_once():
     """A trainer gets a copy of the CLIP of a file that was loaded before."""
     from one_process import clips_kept
