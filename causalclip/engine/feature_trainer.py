@@ -107,8 +107,10 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
             result = result_in(self.output_dir)
             self.checkpointer.training_cost = result and result.training
         else:
-            self.model.hold(self.fit(), self.fitted_with())
-            end_workers(self.train_loader_x)
+            try:
+                self.model.hold(self.fit(), self.fitted_with())
+            finally:
+                end_workers(self.train_loader_x)
             self.checkpointer.training_cost = {
                 "seconds": time.perf_counter() - start,
                 "images": len(self.dm.dataset.train_x),

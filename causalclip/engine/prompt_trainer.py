@@ -30,6 +30,7 @@ from causalclip.engine.draws import training_seed
 from causalclip.engine.evaluation import evaluate
 from causalclip.engine.feature_cache import Encoder, ImageSet, encoder_of
 from causalclip.engine.frozen_clip import FrozenCLIP
+from causalclip.engine.loading import end_workers
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.session import TrainingSession
 from causalclip.settings.check import check_cfg, flatten
@@ -138,6 +139,13 @@ class PromptTrainer(TrainerX):
 
             others = open_loggers(names, self.output_dir, dict(flatten(self.cfg)))
             self._writer = Several([*filter(None, [self._writer]), *others])
+
+    def train(self) -> None:
+        """Train and test, as Dassl's; an error ends the loading processes as well."""
+        try:
+            super().train()
+        finally:
+            end_workers(self.train_loader_x)
 
     def before_train(self) -> None:
         """Resume where there is a checkpoint, and start the clock."""

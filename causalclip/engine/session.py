@@ -113,7 +113,6 @@ class TrainingSession:
         if any(due) and is_main() and epochs < self.trainer.max_epoch:
             checkpointer.save_step(epochs, step)
         if any(signals):
-            end_workers(self.trainer.train_loader_x)
             stopping.stop(next(filter(None, signals)))
 
     def end(self) -> None:

@@ -99,8 +99,10 @@ def test_a_resume_is_exact_with_another_number_of_workers(make_trainer, tmp_path
 
     killed = make_trainer("CDC", tmp_path / "killed", *options, "DATALOADER.NUM_WORKERS", 2)
     monkeypatch.setattr(killed, "before_epoch", die)
+    before = set(multiprocessing.active_children())
     with pytest.raises(Killed):
         killed.train()
+    assert not set(multiprocessing.active_children()) - before  # the garbage collector is slow
     resumed = make_trainer("CDC", tmp_path / "killed", *options, "DATALOADER.NUM_WORKERS", 1)
     resumed.train()
     assert resumed.start_epoch == 1
