@@ -16,7 +16,6 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from causalclip import plugin
 from causalclip.engine import feature_cache
 from causalclip.engine.checkpoints import Checkpointer
 from causalclip.records.identity import model_digest
@@ -183,7 +182,6 @@ def signals_of_a_shell():
 def test_a_stop_is_one_line_that_says_what_is_saved_and_the_same_command_goes_on(
     call, images, monkeypatch, number, status, capsys
 ):
-    plugin.register_all()
     method = trainer_class("CoOp")
     learn = method.forward_backward
 
@@ -208,7 +206,6 @@ def test_a_stop_is_one_line_that_says_what_is_saved_and_the_same_command_goes_on
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the disk that is always full")
 def test_a_full_disk_of_the_log_is_one_line_that_says_what_is_saved(call, images, monkeypatch):
-    plugin.register_all()
     method = trainer_class("CoOp")
     learn = method.forward_backward
 
