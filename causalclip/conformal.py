@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = NDArray[np.float64]
-Scores = Callable[[Array, Array], Array]
+ScoreFunction = Callable[[Array, Array], Array]
 """From probabilities (N, K) and draws (N,) to the score of each class (N, K); larger is odder."""
 
 
@@ -35,7 +35,7 @@ def aps_scores(probabilities: Array, draws: Array) -> Array:
     return scores
 
 
-SCORES: dict[str, Scores] = {"lac": lambda p, _: lac_scores(p), "aps": aps_scores}
+SCORES: dict[str, ScoreFunction] = {"lac": lambda p, _: lac_scores(p), "aps": aps_scores}
 
 
 def conformal_threshold(scores: ArrayLike, alpha: float) -> float:

@@ -180,7 +180,7 @@ def check_script(words, environment, monkeypatch):
     with monkeypatch.context() as patch:
         for name in ("planned", "with_data"):
             patch.setattr(scripts, name, partial(dry, getattr(scripts, name)))
-        for name in ("perform", "table"):
+        for name in ("perform", "print_table"):
             patch.setattr(scripts, name, lambda *_, **__: 0)
         assert scripts.main([path.stem, *words[1:]], environment) == 0
 

@@ -87,7 +87,7 @@ def stubbed(tmp_path, monkeypatch, capsys):
         return printed.out
 
     monkeypatch.setattr(scripts, "LocalPool", lambda **_: Stub())
-    monkeypatch.setattr(scripts, "table", lambda *folder, **options: 0)
+    monkeypatch.setattr(scripts, "print_table", lambda *folder, **options: 0)
     for facts in CATALOGUE.values():
         for domain in facts.domains or [""]:
             (tmp_path / facts.folder / domain).mkdir(parents=True, exist_ok=True)

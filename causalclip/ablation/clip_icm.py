@@ -1,20 +1,41 @@
-"""CLIP-ICM's ablation: its runs, and the quantities that a row is measured by."""
+"""CLIP-ICM's ablation: its runs, the quantities that a row is measured by, and its figures.
+
+Accuracies on a target and embeddings need features: the run's own trainer is built again, which
+takes them from the cache on disk.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from causalclip.icm.selection import Choice, Scored, best
+from causalclip.ablation.tables import Row, configured
+from causalclip.icm.config import Head
+from causalclip.icm.projection import InvariantProjection
+from causalclip.icm.search import classifier_for, folds_for, grid_of
+from causalclip.icm.selection import Choice, Scored, best, correct_mask, per_cent
+from causalclip.plots.panels import draw_panels
+from causalclip.plots.run_plots import draw_choice, spectrum_panels
+from causalclip.plots.style import MARKERS, PALETTE, series_colour
 from causalclip.records.results import RESULTS_FILE, Result
 from causalclip.runs.plan import Run
 from causalclip.runs.protocols import ALL_IMAGES, Part, Protocol
 
+if TYPE_CHECKING:
+    from causalclip.trainers.clip_icm import CLIP_ICM
+
 HEADS = {"zero-shot": "zeroshot", "probe": "linear_probe"}
-PLAIN = "plain"
+PLAIN_READING = "plain"
 """The reading of the features as they are."""
+MOST_POINTS = 1000
+"""Of an embedding; more would hide one another, and t-SNE slows down."""
 
 
 def protocol(_split: str) -> Protocol:
@@ -42,10 +63,10 @@ def quantities(runs: Sequence[Run], reading: str, split: str) -> dict[str, float
         zeroshot = name == "zero-shot"
         values[name] = float(np.mean(accuracies))
         values["worst" if zeroshot else f"{name} worst"] = float(np.min(accuracies))
-        if reading != PLAIN:
+        if reading != PLAIN_READING:
             dims = [heads_of(result)[head]["choice"]["dim_inv"] for result in results]
             values["k" if zeroshot else f"k {name}"] = float(np.mean(dims))
-    if reading != PLAIN:
+    if reading != PLAIN_READING:
         kept = [heads_of(result)["zeroshot"]["intervention_energy_kept"] for result in results]
         values["change kept %"] = 100 * float(np.mean(kept))
     return values
@@ -54,11 +75,11 @@ def quantities(runs: Sequence[Run], reading: str, split: str) -> dict[str, float
 def head_accuracy(result: Result, head: str, reading: str, split: str) -> float | None:
     """Return the accuracy of a head in per cent; None where the run does not have it."""
     if split == "test":
-        name = head if reading == PLAIN else f"{head}_icm"
+        name = head if reading == PLAIN_READING else f"{head}_icm"
         return result.variants.get(name, {}).get("accuracy")
     grid = heads_of(result).get(head, {}).get("grid", [])
     scored = [Scored(choice_of(cell), tuple(cell["accuracies"])) for cell in grid]
-    if reading != PLAIN:
+    if reading != PLAIN_READING:
         return left_out(scored) if scored else None
     width = len(next(iter(heads_of(result).values()))["spectrum"])
     whole = (c for c in scored if c.choice.dim_inv == width and c.choice.orthonormal)
@@ -96,3 +117,151 @@ def choice_of(record: Mapping[str, Any]) -> Choice:
     """Return the cell that a record of results.json names."""
     names = ("estimator", "strength", "dim_inv", "orthonormal")
     return Choice(**{name: record[name] for name in names})
+
+
+# Figures
+
+
+def heat_maps(rows: Sequence[Row], split: str) -> dict[str, Figure]:
+    """Draw accuracy over strength and dimension of each left-out domain; the choice is framed.
+
+    With val the accuracies are those on the sources left out; with test those on the target, where
+    the frame shows how well the sources have chosen.
+    """
+    figures = {}
+    for head in HEADS.values():
+        runs = [run for run in rows[0].runs if head in heads_of(result_of(run))]
+        if runs:
+            figure = figures[f"heatmaps_{head}"] = Figure(figsize=(7.2, 2.4 * len(runs) + 0.6))
+            for part, run in zip(figure.subfigures(len(runs), squeeze=False), runs, strict=True):
+                record = heads_of(result_of(run))[head]
+                cells = record["grid"] if split == "val" else target_cells(run, head)
+                draw_choice(part[0], cells, record["choice"])
+                part[0].suptitle(f"{left_out_domain(run)} left out", x=0.01, ha="left")
+    return figures
+
+
+def spectra(rows: Sequence[Row], _split: str) -> dict[str, Figure]:
+    """Draw the eigenvalues of each head's choice in the order in which they are kept."""
+    runs = rows[0].runs
+    figure = Figure(figsize=(3.4 * len(runs), 3.2))
+    for part, run in zip(figure.subfigures(1, len(runs), squeeze=False)[0], runs, strict=True):
+        draw_panels(part, spectrum_panels(heads_of(result_of(run))))
+        part.suptitle(f"{left_out_domain(run)} left out")
+    return {"spectrum": figure}
+
+
+def embeddings(rows: Sequence[Row], split: str) -> dict[str, Figure]:
+    """Draw images before and after the projections, by class and by domain: PCA and t-SNE.
+
+    Of the first domain left out: with val the sources' validation images, with test the target's as
+    well.
+    """
+    run = rows[0].runs[0]
+    spaces, labels = labelled_features(run, split)
+    points = {when: in_plane(x, result_of(run).seed) for when, x in spaces.items()}
+    figures = {}
+    for name in ("pca", "tsne"):
+        figure = figures[f"embeddings_{name}"] = Figure(figsize=(8, 3.2 * len(spaces)))
+        grid = figure.subplots(len(spaces), 2, squeeze=False)
+        for line, when in zip(grid, spaces, strict=True):
+            for axes, (what, names) in zip(line, labels.items(), strict=True):
+                scatter(axes, points[when][name], names)
+                axes.set_title(f"{when}, by {what}")
+        for axes, what in zip(grid[0], labels, strict=True):
+            axes.legend(title=what, fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figures
+
+
+def scatter(axes: Axes, points: np.ndarray, names: np.ndarray) -> None:
+    """Draw points (N, 2), coloured and marked by their names (N,)."""
+    for number, name in enumerate(dict.fromkeys(sorted(names))):
+        shifted = number + number // len(PALETTE)  # a repeated colour has another marker
+        style = {"color": series_colour(number), "marker": MARKERS[shifted % len(MARKERS)]}
+        axes.scatter(*points[names == name].T, s=9, linewidths=0, alpha=0.7, label=name, **style)
+    axes.set(xticks=[], yticks=[])
+
+
+# What is drawn
+
+
+def result_of(run: Run) -> Result:
+    """Return the result of a run."""
+    return Result.read(run.folder / RESULTS_FILE)
+
+
+def left_out_domain(run: Run) -> str:
+    """Return the domain that a run left out, and its seed."""
+    result = result_of(run)
+    return f"{' '.join(result.target_domains)} (seed {result.seed})"
+
+
+def rebuilt_trainer(run: Run) -> CLIP_ICM:
+    """Return the trainer of a run, built again; it has nothing fitted."""
+    from dassl.engine import build_trainer
+    from dassl.utils import set_random_seed
+
+    cfg = configured(run)
+    cfg.freeze()
+    with contextlib.redirect_stdout(io.StringIO()):
+        set_random_seed(cfg.SEED)
+        return build_trainer(cfg)
+
+
+def target_cells(run: Run, head: str) -> list[dict[str, Any]]:
+    """Return the cells of a head's grid with their accuracy on the target, per cent.
+
+    Each cell's subspace is of all sources, as in the run; the probe is the ridge regression that
+    stands in for it in the choice.
+    """
+    trainer = rebuilt_trainer(run)
+    config, text = trainer.config, trainer.text.cpu()
+    folds = folds_for(config, cast(Head, head), trainer.sources.folds())
+    classifier = classifier_for(config, cast(Head, head), folds, text)
+    features, labels = trainer.encoder.labelled(trainer.dm.dataset.test)
+    grid: Sequence[Choice] = grid_of(config, text.shape[1])
+    correct = correct_mask(config, features, labels, folds, grid, classifier)
+    cells = zip(grid, correct, strict=True)
+    return [{**vars(choice), "mean": per_cent(right)} for choice, right in cells]
+
+
+def labelled_features(
+    run: Run, split: str
+) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
+    """Return a run's features (N, D) before and after its projections, and their labels (N,).
+
+    A head that keeps the plain features has no space of its own, unless both do.
+    """
+    from causalclip.trainers.clip_icm import PROJECTION_FILES
+
+    trainer = rebuilt_trainer(run)
+    items = list(trainer.dm.dataset.val or trainer.dm.dataset.train_x)
+    items += list(trainer.dm.dataset.test) if split == "test" else []
+    rng = np.random.default_rng(trainer.cfg.SEED)
+    items = [items[i] for i in sorted(rng.permutation(len(items))[:MOST_POINTS])]
+    features = torch.from_numpy(trainer.encoder.items(items))
+    after = {
+        f"after, {name}": InvariantProjection.load(run.folder / PROJECTION_FILES[head])(features)
+        for name, head in HEADS.items()
+    }
+    smaller = {when: x for when, x in after.items() if x.shape[1] < features.shape[1]}
+    spaces = {"before": features, **(smaller or after)}
+    domains = [*trainer.cfg.DATASET.SOURCE_DOMAINS, *trainer.cfg.DATASET.TARGET_DOMAINS]
+    labels = {
+        "class": np.array([item.classname for item in items]),
+        "domain": np.array([domains[item.domain] for item in items]),
+    }
+    return {when: x.numpy() for when, x in spaces.items()}, labels
+
+
+def in_plane(x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Return PCA and t-SNE (N, 2) of features (N, D), which are first scaled to length one."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    tsne = TSNE(perplexity=min(30, (len(x) - 1) / 3), random_state=seed)
+    return {
+        "pca": PCA(n_components=2, random_state=0).fit_transform(x),
+        "tsne": tsne.fit_transform(x),
+    }

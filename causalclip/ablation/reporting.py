@@ -56,7 +56,7 @@ class Report:
         from causalclip.plots.style import PRINT_STYLE, save_figure
 
         with rc_context({**PRINT_STYLE, "savefig.dpi": 150}):
-            figures = self.ablation.function(table.figure, "figures")(rows, self.split)
+            figures = self.ablation.function(table.figure)(rows, self.split)
             for name, figure in figures.items():
                 # two lines: a column's width holds no more
                 figure.suptitle(f"{table.title}\n{self.subject}, {SPLITS[self.split]} split")

@@ -181,10 +181,10 @@ class Ablation:
         tables = {name: Table(**table) for name, table in content["tables"].items()}
         return cls(method, **named, seeds=tuple(content["seeds"]), tables=tables)
 
-    def function(self, name: str, module: str = "") -> Callable[..., Any]:
-        """Return a function of the method's own module, or of its `figures`, imported only now."""
-        full = f"causalclip.ablation.{self.method.lower()}{module and f'_{module}'}"
-        return getattr(importlib.import_module(full), name)
+    def function(self, name: str) -> Callable[..., Any]:
+        """Return a function of the method's own module, imported only now."""
+        module = importlib.import_module(f"causalclip.ablation.{self.method.lower()}")
+        return getattr(module, name)
 
 
 # The runs of the rows; rows that are the same method share theirs

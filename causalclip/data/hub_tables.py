@@ -30,7 +30,7 @@ TABLE = "table.csv"
 LABELS = ("label", "labels")
 
 
-class Row(NamedTuple):
+class HubRow(NamedTuple):
     """A labelled image."""
 
     part: str
@@ -42,7 +42,7 @@ class Row(NamedTuple):
     domain: str = ""
 
 
-def download(spec: str) -> Path:
+def download_dataset(spec: str) -> Path:
     """Download a data set of the hub and unpack it; return its table.
 
     Args:
@@ -68,10 +68,10 @@ def download(spec: str) -> Path:
     ]
     folder = snapshot(name, "dataset", first.name, [CARD, *(f"*{m}" for m in METADATA), *patterns])
     hub = HubFolder.read(folder, subset, match["label"] or "")
-    return unpack(hub, name.replace("/", "-"))
+    return unpack_dataset(hub, name.replace("/", "-"))
 
 
-def unpack(hub: HubFolder, title: str) -> Path:
+def unpack_dataset(hub: HubFolder, title: str) -> Path:
     """Unpack a folder into the cache, unless that was done; return its table.
 
     Pictures that are files are linked. Images without a label are left out. `complete` tells the
@@ -105,7 +105,7 @@ def unpack(hub: HubFolder, title: str) -> Path:
     return target / TABLE
 
 
-def _unpacked(hub: HubFolder, file: Path, target: Path) -> Iterator[Row]:
+def _unpacked(hub: HubFolder, file: Path, target: Path) -> Iterator[HubRow]:
     """Write or link the images of a Parquet file or of metadata below `target`; yield the rows."""
     records, features = _records(file)
     features = features if features.classes or features.images else hub.features
@@ -134,7 +134,7 @@ def _unpacked(hub: HubFolder, file: Path, target: Path) -> Iterator[Row]:
             _put(target / place, source)
             domain = record.get("domain", "")
             domain = domains[domain] if domains and isinstance(domain, int) else domain
-            yield Row(part, place.as_posix(), *key, str(domain))
+            yield HubRow(part, place.as_posix(), *key, str(domain))
 
 
 def _only(
@@ -223,7 +223,7 @@ def _named_errors(file: Path, rows: Iterator[Any]) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{file} is damaged: {error}") from error
 
 
-def _class_folders(hub: HubFolder, target: Path) -> Iterator[Row]:
+def _class_folders(hub: HubFolder, target: Path) -> Iterator[HubRow]:
     """Link the pictures in class folders below `target`; yield their rows."""
     if not hub.folder.is_dir():  # nothing was worth a download
         return
@@ -232,7 +232,7 @@ def _class_folders(hub: HubFolder, target: Path) -> Iterator[Row]:
         part, classname = hub.part_of(path, folders_only=True), path.parent.name
         if part and path.parent != hub.folder and classname not in PART_OF:
             _put(target / name, path)
-            yield Row(part, name, 0, classname)
+            yield HubRow(part, name, 0, classname)
 
 
 def _put(place: Path, image: Path | bytes) -> None:
@@ -243,7 +243,7 @@ def _put(place: Path, image: Path | bytes) -> None:
         place.symlink_to(image.absolute())
 
 
-def complete(rows: Sequence[Row], where: str) -> list[Row]:
+def complete(rows: Sequence[HubRow], where: str) -> list[HubRow]:
     """Return the rows with the parts train, val and test.
 
     Training images alone are split 50/20/30 per class and domain. Validation images test where no
@@ -264,8 +264,8 @@ def complete(rows: Sequence[Row], where: str) -> list[Row]:
         said = f"{tests}a fifth of each class of the training images validates"
     print(f"{where} has no labelled images for all three parts: {said}", file=sys.stderr)
     done = [row._replace(part="test") for row in rows if row.part != "train"]
-    groups: dict[tuple, list[Row]] = defaultdict(list)
-    split: list[Row] = []
+    groups: dict[tuple, list[HubRow]] = defaultdict(list)
+    split: list[HubRow] = []
     for row in rows:
         if row.part == "train":
             groups[row[2:]].append(row)
@@ -279,7 +279,7 @@ def complete(rows: Sequence[Row], where: str) -> list[Row]:
     return done + split
 
 
-def _write_table(file: IO[str], rows: Sequence[Row]) -> None:
+def _write_table(file: IO[str], rows: Sequence[HubRow]) -> None:
     """Write the columns of `Table`; classes are numbered as declared, else by name."""
     keys = sorted({(row.number, row.classname) for row in rows})
     labels = {key: label for label, key in enumerate(keys)}

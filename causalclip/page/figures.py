@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from causalclip.metrics import risk_coverage
-from causalclip.page.options import KINDS
+from causalclip.page.options import FIGURE_KINDS
 from causalclip.page.study import Answers, Study, StudyRun
 from causalclip.plots import run_plots, study_plots
 from causalclip.plots.panels import draw_panels
@@ -56,7 +56,7 @@ class Plot:
     @property
     def caption(self) -> str:
         """The kind of figure, and its part."""
-        return f"{KINDS[self.kind]} ({self.part})" if self.part else KINDS[self.kind]
+        return f"{FIGURE_KINDS[self.kind]} ({self.part})" if self.part else FIGURE_KINDS[self.kind]
 
 
 def study_figures(study: Study, scores: pd.DataFrame) -> Iterator[Plot]:

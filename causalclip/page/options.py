@@ -9,7 +9,7 @@ from pathlib import Path
 PAGE_FILE = "report.html"
 GALLERY_IMAGES = 300
 TABLES, ALL, PAPER = "tables", "all", "paper"
-KINDS = {
+FIGURE_KINDS = {
     "overview": "each protocol's main quantity: mean and 95 % interval of each method",
     "comparison": "mean and 95 % interval of each method",
     "cost": "score over the seconds of a training; dashed: no method is both better and cheaper",
@@ -81,7 +81,7 @@ def report_parser() -> argparse.ArgumentParser:
 
 def plot_parser() -> argparse.ArgumentParser:
     """Return the options of `causalclip plot`."""
-    kinds = "\n".join(f"  {name:12} {text}" for name, text in KINDS.items())
+    kinds = "\n".join(f"  {name:12} {text}" for name, text in FIGURE_KINDS.items())
     p = argparse.ArgumentParser(
         description=PLOT,
         epilog=f"kinds:\n{kinds}\n  {TABLES:12} every table, in LaTeX with booktabs\n"
@@ -91,7 +91,10 @@ def plot_parser() -> argparse.ArgumentParser:
     )
     add = p.add_argument
     add(
-        "kind", choices=[*KINDS, TABLES, ALL, PAPER], metavar="KIND", help="what to draw, see below"
+        "kind",
+        choices=[*FIGURE_KINDS, TABLES, ALL, PAPER],
+        metavar="KIND",
+        help="what to draw, see below",
     )
     add("output", type=Path, help="folder with results.json files below it")
     add("--format", choices=["pdf", "png", "svg"], default="pdf", help="default: pdf")

@@ -13,7 +13,7 @@ from causalclip.errors import sentence
 from causalclip.files.atomic import replacing
 from causalclip.files.text import visible
 from causalclip.page.figures import Plot, cost_figures, run_figures, study_figures
-from causalclip.page.options import ALL, KINDS, PAPER, TABLES, plot_parser
+from causalclip.page.options import ALL, FIGURE_KINDS, PAPER, TABLES, plot_parser
 from causalclip.page.study import Study
 from causalclip.plots.style import WIDTHS, write_figure
 from causalclip.report.formats import file_stem, latex_table
@@ -79,7 +79,7 @@ def _once(study: Study, plots: Iterable[Plot]) -> Iterator[Plot]:
 
 
 def _selected_plots(args: argparse.Namespace, study: Study) -> Iterator[Plot]:
-    kinds = set(KINDS) if args.kind in (ALL, PAPER) else {args.kind}
+    kinds = set(FIGURE_KINDS) if args.kind in (ALL, PAPER) else {args.kind}
     scores = study.scores
     if args.methods:
         scores = scores[scores.trainer.isin(args.methods)]

@@ -21,7 +21,7 @@ from causalclip.report.tables import scores, shots_name
 
 UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
 """Errors of reading a cut archive, an array at a time."""
-REQUIRED = ("path", "label", "probabilities", "uncertainty")
+REQUIRED_ARRAYS = ("path", "label", "probabilities", "uncertainty")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Answers:
 
 def _problem(arrays: Mapping[str, NDArray], classes: int) -> str:
     """Return why the arrays cannot be used; empty if they can."""
-    if missing := [name for name in REQUIRED if name not in arrays]:
+    if missing := [name for name in REQUIRED_ARRAYS if name not in arrays]:
         return f"lacks {', '.join(missing)}"
     if not len(arrays["path"]):
         return "holds no test image"

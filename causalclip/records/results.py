@@ -130,14 +130,14 @@ class Result:
             ValueError: another schema, a key that is missing, or one of the wrong type.
         """
         check_schema(record.get("schema"))
-        given = {name: record[name] for name in KINDS if name in record}
+        given = {name: record[name] for name in FIELD_TYPES if name in record}
         given |= {name: nan_for_nulls(given[name]) for name in MEASURED if name in given}
-        missing = [name for name in REQUIRED if name not in given]
+        missing = [name for name in REQUIRED_FIELDS if name not in given]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}")
         for name, value in given.items():
-            if not fits(value, KINDS[name]):
-                kind = type_name(KINDS[name])
+            if not fits(value, FIELD_TYPES[name]):
+                kind = type_name(FIELD_TYPES[name])
                 raise ValueError(f"{name} must be of type {kind}, got {value!r:.80}")
         _check_names({**given, "variants": list(given.get("variants", {}))})
         if given["shots"] > MOST_SHOTS:
@@ -196,9 +196,9 @@ class Result:
         )
 
 
-KINDS = get_type_hints(Result)
+FIELD_TYPES = get_type_hints(Result)
 """The annotated type of each field."""
-REQUIRED = [
+REQUIRED_FIELDS = [
     field.name
     for field in dataclasses.fields(Result)
     if field.default is field.default_factory is dataclasses.MISSING

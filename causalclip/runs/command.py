@@ -15,7 +15,7 @@ from causalclip.records.identity import has_result
 from causalclip.records.results import RESULTS_FILE
 from causalclip.runs import flags
 from causalclip.runs.executor import executor_of
-from causalclip.runs.perform import perform, planned, request_of, table, with_data
+from causalclip.runs.perform import perform, planned, print_table, request_of, with_data
 from causalclip.runs.plan import Run, recipe_notes
 from causalclip.runs.progress import print_commands, print_plan
 from causalclip.runs.protocols import PROTOCOLS
@@ -196,4 +196,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fused = [f"{method} x{args.ensemble}" for method in asked.methods if ensembles]
     chosen = ("--protocol", asked.protocol.name, "--methods", *asked.methods, *fused)
     cost = ["--cost"] if args.cost else []
-    return table(asked.results, *chosen, *cost) or status
+    return print_table(asked.results, *chosen, *cost) or status

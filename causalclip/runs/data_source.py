@@ -18,7 +18,7 @@ from causalclip import plugin
 from causalclip.data.catalogue import BUNDLED, CATALOGUE
 from causalclip.data.hub import HUB_NAME
 from causalclip.data.hub_card import HubFolder, metadata_files, parquet_files
-from causalclip.data.hub_tables import download, unpack
+from causalclip.data.hub_tables import download_dataset, unpack_dataset
 from causalclip.data.listing import image_names, subfolders
 from causalclip.datasets.table import find_table, read_table
 from causalclip.errors import UserError
@@ -73,7 +73,7 @@ def resolve_data(spec: str | os.PathLike, root: str | os.PathLike = "") -> DataS
     if word in DATASET_REGISTRY.registered_names():
         return DataSource(word, {"DATASET.NAME": word, "DATASET.ROOT": str(root)})
     if word.startswith(HUB):
-        table = download(word.removeprefix(HUB))
+        table = download_dataset(word.removeprefix(HUB))
         return replace(_of_table(table), name=re.sub(r"[^\w.-]+", "-", word.removeprefix(HUB)))
     if path.is_dir():
         return _of_folder(Path(os.path.abspath(path)))
@@ -103,7 +103,7 @@ def _of_folder(folder: Path) -> DataSource:
     else:
         kind = "DomainFolder" if deeper == inside else ""
     if metadata_files(folder) or (not kind and parquet_files(folder)):
-        table = unpack(HubFolder.read(folder), folder.name)
+        table = unpack_dataset(HubFolder.read(folder), folder.name)
         return replace(_of_table(table), name=folder.name, path=folder)
     if not kind:
         neither = [name for name in inside if name not in (*with_images, *deeper)]

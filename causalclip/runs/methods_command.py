@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def methods() -> list[type]:
+def method_classes() -> list[type]:
     """Return the registered methods of causalclip and of imported modules, sorted by name."""
     from causalclip import plugin  # imports torch: --help should not
 
@@ -78,7 +78,7 @@ def methods() -> list[type]:
 
 def rows() -> list[dict[str, str]]:
     """Return a row for each method."""
-    return [_row(kind) for kind in methods()]
+    return [_row(kind) for kind in method_classes()]
 
 
 def _row(kind: Any) -> dict[str, str]:
@@ -126,9 +126,9 @@ def settings_tables(method: str, form: str) -> str:
     Raises:
         UserError: an unknown method.
     """
-    nodes = {kind.__name__: kind for kind in methods() if method in ("", kind.__name__)}
+    nodes = {kind.__name__: kind for kind in method_classes() if method in ("", kind.__name__)}
     if not nodes:
-        raise UserError(unknown("method", method, [kind.__name__ for kind in methods()]))
+        raise UserError(unknown("method", method, [kind.__name__ for kind in method_classes()]))
     tables = {} if method else {"All methods": _setting_rows("", SETTINGS)}
     for name, kind in nodes.items():
         own = _setting_rows(f"TRAINER.{kind.config_node}.", kind.settings_table)

@@ -116,7 +116,7 @@ def planned(request: Request, *, dry: bool = False) -> list[Run]:
     runs = plan(request, domains_for(request, None if dry else request.data))
     check_readable(runs)
     if not dry:
-        check_backbone(request, runs)
+        check_pretrained(request, runs)
         check_trained(request, runs)
         check_data(request)
         check_free(runs)
@@ -170,7 +170,7 @@ def check_readable(runs: Sequence[Run]) -> None:
             raise UserError(f"{error}; choose another --output, or delete its folder") from error
 
 
-def check_backbone(request: Request, runs: Sequence[Run]) -> None:
+def check_pretrained(request: Request, runs: Sequence[Run]) -> None:
     """Raise for a file of the user's that cannot be loaded as a CLIP."""
     if request.backbone is not None and Path(request.backbone.model).is_file():
         from causalclip.runs.configuration import loadable  # imports torch
@@ -265,7 +265,7 @@ def _listening() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def table(folder: Path, *options: str, dry: bool = False) -> int:
+def print_table(folder: Path, *options: str, dry: bool = False) -> int:
     """`causalclip summarize` of a folder, or only its command."""
     arguments = [str(folder), *options]
     if dry:

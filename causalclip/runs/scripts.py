@@ -14,7 +14,7 @@ from pathlib import Path
 
 from causalclip.errors import INPUT_ERRORS, UserError, sentence, unknown
 from causalclip.runs.executor import LocalPool
-from causalclip.runs.perform import perform, planned, table, with_data, with_own
+from causalclip.runs.perform import perform, planned, print_table, with_data, with_own
 from causalclip.runs.progress import print_commands
 from causalclip.runs.protocols import PROTOCOLS
 from causalclip.runs.recipes import recipes_of
@@ -88,7 +88,7 @@ def _run_script(name: str, words: Sequence[str], given: Mapping[str, str]) -> in
     options = ("--protocol", protocol) if protocol == "fewshot" else ()
     if name == "reproduce":
         options = ("--protocol", protocol, "--methods", *request.methods, "--against")
-    return table(request.results / folder, *options, dry=dry)
+    return print_table(request.results / folder, *options, dry=dry)
 
 
 def _request(name: str, words: Sequence[str], given: Mapping[str, str]) -> Request:

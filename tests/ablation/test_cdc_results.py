@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from causalclip.ablation import cdc_figures
+from causalclip.ablation import cdc
 from causalclip.ablation.cdc import quantities
 from causalclip.ablation.reporting import Report
 from causalclip.ablation.tables import Ablation
@@ -68,7 +68,7 @@ def test_an_ablation_is_in_no_table_of_a_protocol(made_row, tmp_path):
 
 def test_lines_over_epochs_are_those_of_the_results(made_row):
     rows = [made_row(f"e{e}", 80.0 + e, 60.0 - e, epoch=str(e)) for e in (1, 2, 3)]
-    figure = cdc_figures.over_epochs(rows, "val")["epochs"]
+    figure = cdc.over_epochs(rows, "val")["epochs"]
     lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
     np.testing.assert_allclose(lines["base classes"], [[1, 81], [2, 82], [3, 83]])
     np.testing.assert_allclose(lines["new classes"], [[1, 59], [2, 58], [3, 57]])
@@ -77,14 +77,14 @@ def test_lines_over_epochs_are_those_of_the_results(made_row):
 def test_cosines_over_epochs_are_those_of_every_pair(made_row):
     cosines = np.eye(3) + np.array([[0, 0.1, 0.2], [0.1, 0, 0.6], [0.2, 0.6, 0]])
     rows = [made_row(f"e{e}", 80.0, 60.0, epoch=str(e), cosines=e * cosines) for e in (1, 2)]
-    figure = cdc_figures.template_cosines(rows, "val")["cosines"]
+    figure = cdc.cosines_over_epochs(rows, "val")["cosines"]
     *pairs, mean = [line.get_ydata() for line in figure.axes[0].lines]
     np.testing.assert_allclose(pairs, [[0.1, 0.2], [0.2, 0.4], [0.6, 1.2]])
     np.testing.assert_allclose(mean, [0.3, 0.6])
 
 
 def test_uncertainties_are_told_apart_by_what_became_of_the_image(made_row):
-    groups = cdc_figures.uncertainty_groups(made_row("row", 90.0, 60.0), "val")
+    groups = cdc.uncertainty_groups(made_row("row", 90.0, 60.0), "val")
     assert {name: values.tolist() for name, values in groups.items()} == {
         "base, right": [0.1, 0.2],
         "base, wrong": [0.4],

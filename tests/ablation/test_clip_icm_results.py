@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from causalclip.ablation import clip_icm, clip_icm_figures
+from causalclip.ablation import clip_icm
 from causalclip.ablation.command import ABLATIONS, parser, request
 from causalclip.ablation.tables import Planner
 from causalclip.clip.backbone import build_clip
@@ -83,7 +83,7 @@ def test_pca_is_that_of_unit_length_features():
     centred = scaled - scaled.mean(0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(
-        np.abs(clip_icm_figures.in_plane(7 * x, seed=0)["pca"]),
+        np.abs(clip_icm.in_plane(7 * x, seed=0)["pca"]),
         np.abs(u[:, :2] * s[:2]),
         atol=1e-10,
     )
@@ -116,7 +116,7 @@ def test_the_frame_is_on_the_best_mean_of_all_cells(real):
     means = {tuple(cell["accuracies"]): np.mean(cell["accuracies"]) for cell in head["grid"]}
     tied = [c for c in head["grid"] if np.mean(c["accuracies"]) > max(means.values()) - 1e-6]
     widest = max(tied, key=lambda cell: cell["dim_inv"])
-    figure = clip_icm_figures.heat_maps([real], "val")["heatmaps_zeroshot"]
+    figure = clip_icm.heat_maps([real], "val")["heatmaps_zeroshot"]
     framed = [ax for part in figure.subfigs for ax in part.axes if ax.lines]
     assert len(framed) == 1
     ((x, y),) = framed[0].lines[0].get_xydata().astype(int)
@@ -131,18 +131,18 @@ def test_the_map_on_the_target_has_the_runs_own_figure_where_it_chose(real):
     run = real.runs[0]
     result = Result.read(run.folder / "results.json")
     head = result.details["heads"]["zeroshot"]
-    cells = clip_icm_figures.target_cells(run, "zeroshot")
+    cells = clip_icm.target_cells(run, "zeroshot")
     assert len(cells) == len(head["grid"])
     of = {clip_icm.choice_of(cell): cell["mean"] for cell in cells}
     mine = of[clip_icm.choice_of(head["choice"])]
     assert mine == pytest.approx(result.variants["zeroshot_icm"]["accuracy"])
     (plain,) = {round(mean, 6) for choice, mean in of.items() if choice.dim_inv == 16}
     assert plain == pytest.approx(result.variants["zeroshot"]["accuracy"])
-    assert "heatmaps_zeroshot" in clip_icm_figures.heat_maps([real], "test")
+    assert "heatmaps_zeroshot" in clip_icm.heat_maps([real], "test")
 
 
 def test_embeddings_and_spectrum_are_drawn_of_a_run(real):
-    figures = clip_icm_figures.embeddings([real], "val") | clip_icm_figures.spectra([real], "val")
+    figures = clip_icm.embeddings([real], "val") | clip_icm.spectra([real], "val")
     assert list(figures) == ["embeddings_pca", "embeddings_tsne", "spectrum"]
     by_class, by_domain = figures["embeddings_pca"].axes[:2]
     assert len(figures["embeddings_pca"].axes) >= 4  # before, and after one of the readings' choice

@@ -16,7 +16,7 @@ pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
 
 from causalclip.data.hub_card import HubFolder  # noqa: E402
-from causalclip.data.hub_tables import Row, complete, download, unpack  # noqa: E402
+from causalclip.data.hub_tables import HubRow, complete, download_dataset, unpack_dataset  # noqa: E402
 from causalclip.datasets.table import label_rows, read_table  # noqa: E402
 from causalclip.errors import UserError  # noqa: E402
 
@@ -58,7 +58,7 @@ def write_parquet(path, labels, *, features=FEATURES, first=0, **columns):
 
 def read(folder, **wanted):
     """(split, label, class name, red) of each image of the unpacked table."""
-    table = unpack(HubFolder.read(folder, **wanted), "set")
+    table = unpack_dataset(HubFolder.read(folder, **wanted), "set")
     frame = label_rows(read_table(table), table)
     reds = [Image.open(path).getpixel((0, 0))[0] for path in frame["path"]]
     return sorted(zip(frame["split"], frame["label"], frame["classname"], reds, strict=True))
@@ -82,12 +82,12 @@ def test_parquet_files_give_images_names_and_parts(tmp_path):
 def test_the_table_is_kept_until_the_files_change(tmp_path):
     file = tmp_path / "data/train.parquet"
     write_parquet(file, [0, 1] * 10)
-    first = unpack(HubFolder.read(tmp_path), "set")
+    first = unpack_dataset(HubFolder.read(tmp_path), "set")
     time = first.stat().st_mtime_ns
-    assert unpack(HubFolder.read(tmp_path), "set") == first
+    assert unpack_dataset(HubFolder.read(tmp_path), "set") == first
     assert first.stat().st_mtime_ns == time
     write_parquet(file, [0, 1] * 11)
-    assert unpack(HubFolder.read(tmp_path), "set") != first
+    assert unpack_dataset(HubFolder.read(tmp_path), "set") != first
 
 
 def test_the_card_names_classes_and_files_of_splits(tmp_path):
@@ -148,8 +148,8 @@ def test_metadata_name_pictures_and_labels(tmp_path, kind, numbers):
 
 
 def test_missing_parts_are_cut_from_the_training_images():
-    rows = [Row("train", f"{i}", i % 2, "ab"[i % 2]) for i in range(40)]
-    others = [Row("val", f"v{i}", i % 2, "ab"[i % 2]) for i in range(6)]
+    rows = [HubRow("train", f"{i}", i % 2, "ab"[i % 2]) for i in range(40)]
+    others = [HubRow("val", f"v{i}", i % 2, "ab"[i % 2]) for i in range(6)]
 
     def sizes(rows):
         done = complete(rows, "here")
@@ -166,7 +166,7 @@ def test_missing_parts_are_cut_from_the_training_images():
 def test_a_domain_column_reaches_the_table(tmp_path):
     domain = ["ink", "oil"] * 10
     write_parquet(tmp_path / "train.parquet", [0] * 10 + [1] * 10, domain=domain)
-    table = read_table(unpack(HubFolder.read(tmp_path), "set"))
+    table = read_table(unpack_dataset(HubFolder.read(tmp_path), "set"))
     assert set(table[table.split == "test"]["domain"]) == {"ink", "oil"}
 
 
@@ -196,18 +196,18 @@ def test_a_wrong_column_is_named(tmp_path, change, said):
     change = {"labels": [0, 1], **change}
     write_parquet(tmp_path / "train.parquet", **change)
     with pytest.raises(ValueError, match=said.replace("(", r"\(")):
-        unpack(HubFolder.read(tmp_path, label=label), "set")
+        unpack_dataset(HubFolder.read(tmp_path, label=label), "set")
 
 
 def test_damaged_files_are_named(tmp_path):
     file = tmp_path / "train.parquet"
     file.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="train.parquet is damaged or no Parquet file"):
-        unpack(HubFolder.read(tmp_path), "set")
+        unpack_dataset(HubFolder.read(tmp_path), "set")
     file.unlink()
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "label": "a"}\n{"file_na')
     with pytest.raises(ValueError, match="metadata.jsonl is damaged: "):
-        unpack(HubFolder.read(tmp_path), "set")
+        unpack_dataset(HubFolder.read(tmp_path), "set")
     (tmp_path / "README.md").write_text("---\nconfigs: [1]\n---\n")
     with pytest.raises(ValueError, match="README.md: configs and dataset_info must be in the hub"):
         HubFolder.read(tmp_path)
@@ -218,16 +218,16 @@ def test_data_sets_of_the_hub_are_downloaded(hub):
     for part in ("train", "test"):
         write_parquet(repository / "data" / f"{part}-00000-of-00001.parquet", [0, 1] * 5)
     (repository / "notes.zip").write_bytes(b"large")
-    table = download("someone/pets")
+    table = download_dataset("someone/pets")
     assert len(read_table(table)) == 20
     assert "someone-pets" in str(table)
     assert not list(hub.parent.rglob("cache/**/notes.zip"))
     with pytest.raises(UserError, match="the hub has no dataset someone/petz for you"):
-        download("someone/petz")
+        download_dataset("someone/petz")
     with pytest.raises(UserError, match="dataset someone/pets on the hub has no revision v9"):
-        download("someone/pets@v9")
+        download_dataset("someone/pets@v9")
     with pytest.raises(UserError, match="hf:OWNER/NAME, .* got hf:pets"):
-        download("pets")
+        download_dataset("pets")
 
 
 def test_class_folders_of_the_hub_are_linked(hub):
@@ -237,11 +237,11 @@ def test_class_folders_of_the_hub_are_linked(hub):
             folder.mkdir(parents=True)
             for i in range(5):
                 (folder / f"{i}.JPG").write_bytes(png(i))
-    frame = read_table(download("someone/pets"))
+    frame = read_table(download_dataset("someone/pets"))
     assert frame.groupby("split").size().to_dict() == {"test": 10, "train": 8, "val": 2}
     (hub / "datasets" / "someone" / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no labelled image in Parquet files"):
-        download("someone/empty")
+        download_dataset("someone/empty")
 
 
 # In the folder of a checkout, whose `datasets` is not the package of that name.

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from causalclip.page import plot_command
 from causalclip.page.figures import run_figures, study_figures
-from causalclip.page.options import KINDS
+from causalclip.page.options import FIGURE_KINDS
 from causalclip.page.study import Study
 from causalclip.plots.style import PRINT_STYLE, WIDTHS
 
@@ -72,7 +72,7 @@ def test_few_shots_make_curves_and_a_comparison(tmp_path, write_one):
 def test_a_paper_has_each_kind_once_and_of_the_leading_method(study_root, tmp_path):
     assert plot_command.main(["paper", str(study_root), "--to", str(tmp_path)]) == 0
     names = {file.stem for file in tmp_path.iterdir()}
-    assert names == set(KINDS) - {"comparison", "fewshot", "cost"} | {
+    assert names == set(FIGURE_KINDS) - {"comparison", "fewshot", "cost"} | {
         "comparison_leave_one_domain_out_set_16_shots"  # the protocol with several methods
     }
 

@@ -17,7 +17,7 @@ from causalclip.page.answer import answers, methods_table
 from causalclip.page.command import Renderer, script_json
 from causalclip.page.figures import cost_figures, uncertainty_by_group
 from causalclip.page.gallery import PictureRoots, explanations, gallery, gallery_rows, thumbnail
-from causalclip.page.options import KINDS
+from causalclip.page.options import FIGURE_KINDS
 from causalclip.page.run_view import (
     IN_TABLES,
     class_table,
@@ -112,7 +112,7 @@ def test_both_halves_of_a_pair_have_their_uncertainty_in_one_figure(study):
 def test_every_kind_of_figure_is_drawn(outline):
     labels = " ".join(a["aria-label"] for tag, a in outline.tags if tag == "svg")
     several_methods = ("overview", "comparison", "fewshot", "cost")
-    for kind, caption in KINDS.items():
+    for kind, caption in FIGURE_KINDS.items():
         assert caption in labels or kind in (*several_methods, *IN_TABLES), kind
 
 

@@ -102,7 +102,7 @@ def test_a_ctrl_c_between_the_last_run_and_the_table_is_no_traceback(
         os.kill(os.getpid(), signal.SIGINT)
 
     answered()
-    monkeypatch.setattr(command, "table", interrupted)
+    monkeypatch.setattr(command, "print_table", interrupted)
     monkeypatch.setattr(command, "has_result", lambda folder: True)
     line = ["run", "lodo", "--methods", "CDC", "--datasets", "causal_shapes"]
     line += ["--data", str(tmp_path), "--output", str(tmp_path)]
