@@ -15,18 +15,18 @@ from causalclip.clip.prompt_set import PromptSet
 
 ATTENTION = ("attn.in_proj_weight", "attn.qkv.weight")
 """The query, key and value weights (3 D, D) of a block: OpenAI's and open_clip's, timm's."""
-QUERY_KEY_VALUE = ("q", "k", "v")
+QKV = ("q", "k", "v")
 
 
 class LowRankWeights(nn.Module):
-    """`scale` B A for some of the query, key and value of every attention block of some towers."""
+    """`scale` B A for each of the `parts` of the attention of every block of some towers."""
 
     def __init__(
         self,
         clip: CLIPModel,
         *,
         towers: Sequence[str] = ("text", "image"),
-        parts: Sequence[str] = QUERY_KEY_VALUE,
+        parts: Sequence[str] = QKV,
         rank: int = 2,
         scale: float = 1.0,
         dropout: float = 0.0,
@@ -45,11 +45,7 @@ class LowRankWeights(nn.Module):
             ValueError: a tower whose blocks have none of the ATTENTION weights.
         """
         super().__init__()
-        self.parts, self.scale, self.dropout = (
-            [QUERY_KEY_VALUE.index(part) for part in parts],
-            scale,
-            dropout,
-        )
+        self.parts, self.scale, self.dropout = [QKV.index(part) for part in parts], scale, dropout
         self.names: dict[str, list[str]] = {}
         for kind in towers:
             tower = getattr(backbone_of(clip), f"{kind}_tower")()
@@ -71,9 +67,7 @@ class LowRankWeights(nn.Module):
             products = self.scale * b @ (a * kept)  # (blocks, parts, D, D)
             by_part = dict(zip(self.parts, products.unbind(1), strict=True))
             zero = torch.zeros_like(products[:, 0])
-            whole = torch.stack(
-                [by_part.get(part, zero) for part in range(len(QUERY_KEY_VALUE))], dim=1
-            )
+            whole = torch.stack([by_part.get(part, zero) for part in range(len(QKV))], dim=1)
             changes |= dict(zip(names, whole.flatten(1, 2), strict=True))
         return PromptSet(weights=changes)
 
