@@ -87,7 +87,7 @@ def merge_pairs(cfg: CfgNode, pairs: Mapping[str, Any] | Sequence[Any]) -> None:
     not.
 
     Raises:
-        UserError: an odd number of words, an unknown key (with the nearest), or a wrong type.
+        UserError: an odd number of words, a flag, an unknown key (names the nearest), a wrong type.
     """
     if isinstance(pairs, Mapping):
         pairs = [word for pair in pairs.items() for word in pair]
@@ -95,6 +95,8 @@ def merge_pairs(cfg: CfgNode, pairs: Mapping[str, Any] | Sequence[Any]) -> None:
         key, _, value = str(word).partition("=")
         if value and KEY.fullmatch(key):
             raise UserError(f"settings come as KEY VALUE: write {key} {value}, not {word}")
+        if key.startswith("--"):
+            raise UserError(f"flags must come before the KEY VALUE pairs, got {key} after them")
     if len(pairs) % 2:
         raise UserError(f"options must come as KEY VALUE pairs, got {' '.join(pairs)}")
     known = dict(flatten(cfg))

@@ -148,3 +148,9 @@ def test_pairs_that_a_list_flag_took_are_named_and_two_dashes_divide_them():
     assert (cfg.INPUT.TRANSFORMS, cfg.OPTIM.LR) == (["normalize"], 0.5)
     with pytest.raises(UserError, match="write OPTIM.LR 0.5, not OPTIM.LR=0.5"):
         cfg_from([], ["OPTIM.LR=0.5"])
+
+
+def test_a_flag_after_the_pairs_is_named():
+    args = parser().parse_args(["OPTIM.LR", "0.5", "--seed", "3"])
+    with pytest.raises(UserError, match="flags must come before the KEY VALUE pairs, got --seed"):
+        cfg_from_args(args)
