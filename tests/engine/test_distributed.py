@@ -160,6 +160,7 @@ DYING = """
 import os, time
 import torch._dynamo  # with what follows: what both would import
 from torch.distributed.run import main
+import causalclip.plugin  # patches Dassl 0.6.3
 from causalclip.engine.distributed import rank
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.runs import train
