@@ -1,6 +1,6 @@
-"""Causal adaptation of vision-language models: CDC and CLIP-ICM for the family of CoOp and MaPLe.
+"""Causal adaptation of vision-language models: CDC and CLIP-ICM for code like CoOp and MaPLe.
 
-The names below are loaded when they are first asked for, so that `import causalclip` costs nothing.
+The names below are loaded at their first use, so that `import causalclip` is fast.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name (PEP 562) and keep it."""
+    """Load a public name (PEP 562) and store it in this module."""
     if name == "__version__":
         value = _version()
     elif name in _HOME_OF:
@@ -118,12 +118,12 @@ def _version() -> str:
 
     try:
         return version("causalclip")
-    except PackageNotFoundError:  # a checkout on the path that is not installed does not know
+    except PackageNotFoundError:  # a checkout that is on the path and not installed
         return "0+unknown"
 
 
 def _require_links() -> None:
-    """Say what to do where git wrote the links to the top-level folders as files of text."""
+    """Raise with a remedy if git wrote the links to the top-level folders as text files."""
     for name in ("trainers", "datasets", "configs", "minidassl"):
         if (link := Path(__file__).with_name(name)).is_file():
             raise ImportError(
@@ -134,7 +134,7 @@ def _require_links() -> None:
 
 
 def _provide_dassl() -> None:
-    """Add minidassl's `dassl` at the end of the import path where no `dassl` is installed."""
+    """Add minidassl's `dassl` to the end of the import path if no `dassl` is installed."""
     if "dassl" in sys.modules:
         return
     spec = find_spec("dassl")

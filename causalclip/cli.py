@@ -30,20 +30,20 @@ _EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class Command:
-    """A sub-command: the function that performs it, and what it does."""
+    """A sub-command: the function that performs it, its help and its parser."""
 
     function: str
-    """MODULE:FUNCTION of it, below `causalclip`; the function is `main` if it is left out."""
+    """MODULE:FUNCTION below `causalclip`, or MODULE for its function `main`."""
     help: str
     parser: str | None = None
-    """The same of its parser; None for the `parser` next to `main`, "" for none."""
+    """The function that returns its parser; None: the one next to `function`, "": no parser."""
 
     def main(self, arguments: Sequence[str]) -> int:
         """Perform the command; return its exit status."""
         return _loaded(self.function, "main")(arguments)
 
     def make_parser(self) -> argparse.ArgumentParser | None:
-        """Return its parser, for --help and completion, if it has one."""
+        """Return the parser for --help and completion, if there is one."""
         if self.parser == "":
             return None
         return _loaded(self.parser or self.function.replace("_main", "_parser"), "parser")()
@@ -111,7 +111,7 @@ HIDDEN = {
 
 
 def parser(complete: Collection[str] = ()) -> argparse.ArgumentParser:
-    """Return the command line, with the options of the sub-commands to `complete` only."""
+    """Return the parser; only the sub-commands in `complete` have their options."""
     p = argparse.ArgumentParser(
         prog="causalclip",
         description="Causal adaptation of vision-language models: runs, tables and data.",
@@ -127,19 +127,20 @@ def parser(complete: Collection[str] = ()) -> argparse.ArgumentParser:
 
 
 def _performed(name: str, command: Command, arguments: Sequence[str]) -> int:
-    """A sub-command's exit status; 141, as elsewhere, where its reader (`head`) went away.
+    """Perform a sub-command; return its exit status.
 
-    130 after Ctrl-C; 2 where the disk is full that it writes to, stdout's too.
+    The status is 130 after Ctrl-C, 141 if the reader of stdout (`head`) has ended, and 2 if a disk
+    is full.
     """
-    # argparse's name in help and errors, and what results.json calls the command.
     print_any_text()
+    # argparse prints sys.argv[0] in help and errors; results.json records sys.argv as the command.
     before, sys.argv = sys.argv, [f"causalclip {name}", *arguments]
     try:
         asks_for_help = arguments[:1] in (["-h"], ["--help"])
-        if asks_for_help and (own := command.make_parser()):  # without the imports of its main
+        if asks_for_help and (own := command.make_parser()):  # before main imports what it needs
             own.parse_args(arguments)
         status = command.main(arguments)
-        sys.stdout.flush()  # here, where an error can be said
+        sys.stdout.flush()  # here, where an error can be printed
         return status
     except KeyboardInterrupt:
         return 130
@@ -157,17 +158,17 @@ def _performed(name: str, command: Command, arguments: Sequence[str]) -> int:
 
 
 def _discard_stdout() -> None:
-    """Discard the rest of the output: the interpreter flushes it at its end."""
+    """Redirect stdout to nowhere: the interpreter would raise when it flushes it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Hand the rest of the line to a sub-command; its exit status, 2 for an unknown one."""
+    """Call the sub-command with its arguments; return its exit status, 2 if it is unknown."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if "_ARGCOMPLETE" in os.environ:
         from causalclip import completion
 
-        typed = os.environ.get("COMP_LINE", "").split()  # the others' parsers are not imported
+        typed = os.environ.get("COMP_LINE", "").split()  # to import this command's parser only
         completion.autocomplete(parser(complete=typed))
     known = {**COMMANDS, **HIDDEN}
     words = 2 if " ".join(arguments[:2]) in known else 1

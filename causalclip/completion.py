@@ -22,11 +22,11 @@ KNOWN: Mapping[str, Callable[[], Sequence[str]]] = {
     "backbone": functools.partial(names, "backbones"),
     **dict.fromkeys(("seeds", "shots", "settings", "opts"), list),
 }
-"""The values of an argument, by its `dest`; settings may follow each of them."""
+"""Completions of an argument, by its `dest`; if none matches, settings are completed."""
 
 
 def autocomplete(parser: argparse.ArgumentParser) -> None:
-    """Answer the shell and end the process; the words typed are in argcomplete's variables."""
+    """Print completions for the shell and exit; argcomplete's variables contain the typed words."""
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for command in commands.choices.values():
         dests = {action.dest for action in command._actions}

@@ -1,8 +1,8 @@
 """Make whichever `dassl` is installed run on current torch, without touching its files.
 
-Dassl 0.6.3 (2022) breaks in five places on current torch, and its log closes the caller's stdout;
-the embedded toolkit does neither. A torchvision built for another torch (no `nms` operator) is
-patched for both.
+Dassl 0.6.3 (2022) breaks in five places on current torch, and its log closes the caller's stdout.
+The embedded toolkit has neither problem. A torchvision built for another torch (no `nms` operator)
+is patched for both.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from causalclip.files.torch_files import load_without_code, save_whole
 logger = logging.getLogger(__name__)
 
 _patches: list[str] | None = None
-_libraries: list[torch.library.Library] = []  # operators live as long as these
+_libraries: list[torch.library.Library] = []  # an operator exists as long as its library
 
 
 def patch_dassl() -> list[str]:
-    """Patch what is broken and return what that was; safe to call first thing, and again."""
+    """Patch what is broken and return a list of it; later calls only return the list."""
     global _patches
     if _patches is None:
         _patches = [*patch_torchvision(), *_patch_dassl()]
@@ -46,7 +46,7 @@ def patch_torchvision() -> list[str]:
         if "torchvision::nms" not in str(error):
             raise
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # halves of the failed import
+        del sys.modules[name]  # remains of the failed import
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -65,7 +65,7 @@ def _patch_dassl() -> list[str]:
     warm_up.__init__ = _init_warm_up
     warm_up.state_dict = _warm_up_state
     warm_up.load_state_dict = _load_warm_up_state
-    # The functions of this module stay the same objects, for those who imported them before.
+    # Patch the names inside the module: its functions may already be imported elsewhere.
     checkpoints = importlib.import_module("dassl.utils.torchtools")
     vars(checkpoints)["torch"] = _Overridden(torch, load=_safe_load, save=save_whole)
     patches.append("checkpoints that pickle the scheduler")
@@ -92,9 +92,9 @@ class _Overridden:
 
 
 def _import_with_placeholders() -> list[str]:
-    """Import dassl.engine, with empty modules where a package that it imports is missing.
+    """Import dassl.engine, with placeholder modules for missing packages that it imports.
 
-    The placeholder for TensorBoard is removed again, so that nobody else takes it for the real one.
+    The placeholder for TensorBoard is removed again: other code would use it as the real one.
     """
     patches = []
     if find_spec("wilds") is None and "dassl.data" not in sys.modules:
@@ -140,8 +140,8 @@ def _close_log(self: Any) -> None:
 
 
 # Warm-up schedules that torch >= 2.7 accepts, and whose state holds numbers in place of objects.
-# Dassl saves the schedule that follows the warm-up as an object; read back, it steers a copy of the
-# optimizer and the learning rate stands still.
+# Dassl saves the schedule that follows the warm-up as an object. When it is loaded, this object
+# changes a copy of the optimizer, and the learning rate stays constant.
 
 
 def _init_warm_up(
@@ -174,9 +174,9 @@ def _load_warm_up_state(self: Any, state_dict: dict) -> None:
 
 
 def _safe_load(path: str, map_location: Any = None, **_options: Any) -> Any:
-    """Load without code, as torch.load, but also the scheduler objects of Dassl's checkpoints.
+    """Load a file as torch.load does, but run no code; allow Dassl's scheduler objects.
 
-    Of the caller's options only `map_location` counts: none can allow code.
+    All options except `map_location` are ignored, so that no caller can allow code.
 
     Raises:
         ValueError: a file that cannot be read; names it, which torch's errors do not.

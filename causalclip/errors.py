@@ -35,26 +35,26 @@ CONFIGURATION_ERRORS = (KeyError, AssertionError, AttributeError, TypeError, Imp
 
 
 def sentence(error: BaseException) -> str:
-    """Return what an error says in one line; of a loading process, what was said there."""
+    """Return the message of an error; for one in a DataLoader worker, the original message."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     if text.startswith("Caught ") and "DataLoader worker" in text:
-        text = text.strip().splitlines()[-1].partition(": ")[2]  # the end of its traceback
+        text = text.strip().splitlines()[-1].partition(": ")[2]  # last line of a traceback
     return "\n".join(map(visible, text.split("\n"))) or type(error).__name__
 
 
 def is_shared_memory_full(error: BaseException) -> bool:
-    """Return whether the processes of a loader had no room in /dev/shm, which torch words so."""
+    """Return whether an error of torch means that DataLoader workers have filled /dev/shm."""
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _SHARED_MEMORY)
 
 
 def unknown(what: str, name: str, known: Iterable[str], *, of: str = "") -> str:
-    """Return the sentence for a name that is none of `known`; `of` says whose names they are."""
+    """Return the message for a name that is not in `known`; `of` is what the names belong to."""
     known = list(known)
     return f"unknown {what} {name}{of and f' of {of}'}; known: {' '.join(known)}{near(name, known)}"
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean A or B?" of the known names nearest to one; "" if none is near."""
+    """Return "; did you mean A or B?" with the known names nearest to `name`, or ""."""
     folded = {other.lower(): other for other in known}
     found = [folded[other] for other in get_close_matches(name.lower(), folded, cutoff=0.5)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
@@ -71,7 +71,7 @@ def prints_errors(
             try:
                 return command(*args, **kwargs)
             except BrokenPipeError:
-                raise  # the reader went away, which is no mistake: handled in cli.py
+                raise  # the reader closed the pipe, which is no input error: see cli.py
             except (*INPUT_ERRORS, *others) as error:
                 print(f"causalclip {name}: error: {sentence(error)}", file=sys.stderr)
                 return 2

@@ -1,10 +1,10 @@
-"""The plug-in: registers CDC and CLIP_ICM into whatever Dassl is installed, and their settings.
+"""The plug-in: register CDC and CLIP_ICM, with their settings, in the installed Dassl.
 
     import causalclip.plugin            # above the first import of dassl
     causalclip.plugin.extend_cfg(cfg)
 
-Nothing of a host checkout is replaced: only these two names are registered. No other module of
-causalclip patches Dassl or registers anything when it is imported.
+Nothing in your checkout of CoOp or MaPLe is replaced: only these two names are registered. No other
+module of causalclip patches Dassl or registers anything when it is imported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from causalclip.settings.table import SETTINGS, TOOLKIT
 patch_dassl()
 
 # isort: split
-from dassl.config import get_cfg_default  # after patch_dassl(), as all that imports torchvision
+from dassl.config import get_cfg_default  # after patch_dassl(), like all imports of torchvision
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerBase
 
@@ -39,7 +39,7 @@ from causalclip.trainers import cdc, clip_icm
 def extend_cfg(cfg: CfgNode) -> CfgNode:
     """Add the settings of causalclip and of every registered trainer and data set that `cfg` lacks.
 
-    A trainer states its settings in `config_node` and `settings_table`, a data set of your own in
+    A trainer defines its settings in `config_node` and `settings_table`, your own data set in
     `config_defaults`.
     """
     for key, row in SETTINGS.items():
@@ -64,9 +64,10 @@ def _add(node: CfgNode, key: str, value: Any) -> None:
 
 
 def default_cfg() -> CfgNode:
-    """Dassl's defaults and ours, with INPUT as CLIP was trained: its mean, deviation and bicubic.
+    """Return Dassl's defaults and ours, with INPUT as CLIP was trained: mean, deviation, bicubic.
 
-    For our own train.py; in a host checkout Dassl's defaults stay, and configurations say all.
+    For our own train.py. In a checkout of CoOp, INPUT keeps Dassl's defaults, and
+    configuration files set it.
     """
     cfg = extend_cfg(get_cfg_default())
     cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = list(CLIP_MEAN), list(CLIP_STD)
@@ -75,15 +76,15 @@ def default_cfg() -> CfgNode:
 
 
 def registered(registry: Any) -> list[type]:
-    """The classes in one of Dassl's registries."""
+    """Return the classes in one of Dassl's registries."""
     return [registry.get(name) for name in registry.registered_names()]
 
 
 def register_all() -> None:
     """Register every trainer and data set of causalclip.
 
-    For our own train.py; a host checkout that has its own CoOp or Caltech101 needs only the import
-    of this module.
+    For our own train.py. A checkout with its own CoOp or Caltech101 needs only the import of this
+    module.
 
     Raises:
         KeyError: a name that another class has taken.
@@ -94,16 +95,16 @@ def register_all() -> None:
 
 
 def modules_of(package: ModuleType) -> list[ModuleType]:
-    """Import each module that lies directly in a package; returns them."""
+    """Import and return the modules that are directly in a package."""
     names = [f"{package.__name__}.{info.name}" for info in pkgutil.iter_modules(package.__path__)]
     return [importlib.import_module(name) for name in names]
 
 
 def register(module: ModuleType) -> None:
-    """Register the methods and data sets that a module offers; those registered already stay.
+    """Register the methods and data sets of a module, unless they are registered already.
 
-    Methods are its own trainers that name their `config_node`, data sets those it lists in
-    `DATASETS`. Dassl's decorators do as well.
+    Methods are the trainers that it defines with a `config_node`; data sets are listed in its
+    `DATASETS`. You can use Dassl's decorators as well.
 
     Raises:
         KeyError: a name that another class has taken.
@@ -115,7 +116,7 @@ def register(module: ModuleType) -> None:
 
 
 def methods_of(module: ModuleType) -> list[type[TrainerBase]]:
-    """The trainers that a module defines, not those it imports, with a `config_node` each."""
+    """Return the trainers with a `config_node` that a module defines, without those it imports."""
     return [
         item
         for item in vars(module).values()
@@ -127,13 +128,13 @@ def methods_of(module: ModuleType) -> list[type[TrainerBase]]:
 
 
 def register_imports(modules: Sequence[str]) -> None:
-    """Import modules of the user's, from the current folder too, and register what they offer.
+    """Import the user's modules, also from the current folder, and register their classes.
 
     Raises:
-        UserError: a module that is not there, or that imports one that is not.
+        UserError: a module that is missing, or that imports a missing one.
     """
     if modules and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # `python FILE` has it, an installed command has not
+        sys.path.append(os.getcwd())  # which an installed command does not add
     for name in modules:
         try:
             register(importlib.import_module(name))

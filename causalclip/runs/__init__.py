@@ -1,1 +1,1 @@
-"""Runs: the command line of one, the protocols of many."""
+"""Runs: the command line of a single run, and the protocols of many runs."""

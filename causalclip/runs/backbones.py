@@ -1,4 +1,4 @@
-"""Resolve what a user calls a backbone, and fit a recipe to one that it was not written for."""
+"""Resolve the name of a backbone, and adapt a recipe to a backbone it was not written for."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ NAME = "MODEL.BACKBONE.NAME"
 
 @dataclass(frozen=True)
 class NamedBackbone:
-    """A CLIP that replaces the one of the recipe."""
+    """A CLIP to use in place of the recipe's."""
 
     name: str
-    """Of the folder of its results."""
+    """Name of the folder of its results."""
     model: str
-    """As `causalclip.load_clip` takes it."""
+    """Name or file, as `causalclip.load_clip` takes it."""
     file: Path | None = None
-    """The configuration that was named."""
+    """Configuration file of the backbone, if it has one."""
 
 
 def named_backbone(word: str) -> NamedBackbone:
-    """Return the backbone of a name.
+    """Return the backbone with a given name.
 
     Args:
-        word: a configuration of configs/backbones/, without .yaml; a YAML; a file of weights; or a
-            name that `causalclip.load_clip` takes, as ViT-B/16 or open_clip:MODEL/TAG.
+        word: the name of a configuration in configs/backbones/, without .yaml; a YAML file; a file
+            of weights; or a name for `causalclip.load_clip`: ViT-B/16, open_clip:MODEL/TAG, ...
 
     Raises:
-        UserError: there is none.
-        ValueError: a YAML that cannot be read.
+        UserError: no such backbone.
+        ValueError: a YAML file that cannot be read.
     """
     from causalclip.clip.backbone import available_models  # imports torch
     from causalclip.clip.interface import PREFIX
@@ -80,10 +80,10 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def fitted(backbone: NamedBackbone, method: str, recipe: Path) -> dict[str, Any]:
-    """Return the settings by which a method's recipe fits a backbone: image size, and depths.
+    """Return the settings that adapt a method's recipe to a backbone: name, image size, depths.
 
-    A depth is kept; in a tower of fewer blocks than the recipe's CLIP it shrinks in proportion.
-    Nothing is changed for a configuration of configs/backbones/, to which all recipes fit.
+    If a tower has fewer blocks than the recipe's CLIP, a depth in it shrinks in proportion.
+    Every recipe fits the configurations in configs/backbones/: for these, return no settings.
     """
     if backbone.file is not None and backbone.file.parent == CONFIGS / "backbones":
         return {}
@@ -92,7 +92,7 @@ def fitted(backbone: NamedBackbone, method: str, recipe: Path) -> dict[str, Any]
 
     kind, values = trainer_class(method), dict(flatten(cfg_from([recipe], ())))
     shape = shape_of(backbone.model)
-    written_for = shape_of(values[NAME]) if values[NAME] else VIT_B16  # as the defaults
+    written_for = shape_of(values[NAME]) if values[NAME] else VIT_B16  # which the defaults are for
     size = (shape.image_size, shape.image_size)
     pairs: dict[str, Any] = {NAME: backbone.model, "INPUT.SIZE": size}
     for name, row in getattr(kind, "settings_table", {}).items():
@@ -116,9 +116,9 @@ class Start:
 
     recipe: RecipeChoice
     files: tuple[Path, ...]
-    """Configurations of the recipe and the backbone, in the order in which they override."""
+    """Configuration files of the recipe and the backbone; later files override earlier ones."""
     fitting: Mapping[str, Any]
-    """Settings by which the recipe fits the backbone."""
+    """Settings that adapt the recipe to the backbone."""
 
 
 def start_of(
@@ -129,9 +129,9 @@ def start_of(
     *,
     bundled: bool = False,
 ) -> Start:
-    """Return what a training with a recipe and a backbone in place of the recipe's starts from.
+    """Return the configuration that a training starts from.
 
-    Arguments and errors are those of `choose_recipe`.
+    `backbone` replaces the recipe's; the other arguments and the errors are as in `choose_recipe`.
     """
     model = backbone.model if backbone else ""
     choice = choose_recipe(method, recipe, published_for, model=model, bundled=bundled)

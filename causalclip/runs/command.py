@@ -1,4 +1,4 @@
-"""The command `causalclip run`: a protocol for lists of methods, data sets, seeds and shots."""
+"""The command `causalclip run`: run a protocol for methods, data sets, seeds and shots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from causalclip.runs.recipes import methods
 from causalclip.runs.request import Request, check
 
 ABLATION = "ablation"
-"""In place of a protocol: a command of its own, causalclip/ablation/."""
+"""Word in place of a protocol, for a separate command; see causalclip/ablation/."""
 
 _EXAMPLES = """examples:
   causalclip run base2new --methods ZeroshotCLIP CDC --datasets handwritten_digits --seeds 1
@@ -44,7 +44,7 @@ protocols:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options; what follows them is KEY VALUE pairs for the configuration."""
+    """Return the parser of the options; `flags.parse` adds the KEY VALUE pairs."""
     p = argparse.ArgumentParser(
         description="Run the trainings and tests of a protocol and print its table; finished "
         "runs are skipped.",
@@ -82,10 +82,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def request(args: argparse.Namespace) -> Request:
-    """Return what the command line asks for.
+    """Return the request of the parsed options.
 
     Raises:
-        UserError: no such protocol, or no methods named.
+        UserError: no such protocol, or no methods given.
     """
     if args.protocol not in PROTOCOLS:
         raise UserError(unknown("protocol", args.protocol, [*PROTOCOLS, ABLATION]))
@@ -96,17 +96,17 @@ def request(args: argparse.Namespace) -> Request:
 
 
 def grid(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
-    """KEY VALUE pairs of every point of a grid; one empty point without a grid.
+    """Return the KEY VALUE pairs of each point of a grid; without a grid, one empty point.
 
     Raises:
-        UserError: something that is no KEY=V1,V2.
+        UserError: a word that is not KEY=V1,V2.
     """
     axes = []
     for text in sweeps:
         key, _, values = text.partition("=")
         if not flags.KEY.fullmatch(key) or not values:
             raise UserError(f"--grid must be KEY=V1,V2, got {text}")
-        listed = re.split(r",(?![^\[(]*[\])])", values)  # not inside of brackets
+        listed = re.split(r",(?![^\[(]*[\])])", values)  # not at commas inside brackets
         axes.append([(key, value) for value in listed])
     return [sum(point, ()) for point in itertools.product(*axes)]
 
@@ -114,9 +114,9 @@ def grid(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
 def sweep(
     asked: Request, points: Sequence[tuple[str, ...]], *, dry: bool, starts: int = 1
 ) -> tuple[list[Run], dict[Path, list[Path]]]:
-    """Return the runs of every point of a grid and start, each folder once, and the ensembles.
+    """Return the runs of each grid point and random start, each folder once, and the ensembles.
 
-    An ensemble is the folder of its result, with those of its members.
+    The ensembles map the folder of an ensemble's result to the folders of its members.
     """
     runs, ensembles = {}, {}
     others = [("TRAIN.START", str(number)) for number in range(1, starts)]
@@ -135,7 +135,7 @@ def sweep(
 
 
 def check_ensemble(asked: Request, starts: int) -> None:
-    """Raise for an ensemble of methods without a random start.
+    """Raise for a wrong size of the ensemble, or for a method without a random start.
 
     Raises:
         UserError: names the method, or the number.
@@ -154,7 +154,7 @@ def check_ensemble(asked: Request, starts: int) -> None:
 
 
 def write_ensembles(ensembles: Mapping[Path, Sequence[Path]]) -> None:
-    """Write the mean of each ensemble whose members are all there, unless it is newer than they.
+    """Write the mean of each ensemble whose members all have results, unless it is up to date.
 
     Raises:
         UserError: members that cannot be fused.
@@ -173,7 +173,7 @@ def write_ensembles(ensembles: Mapping[Path, Sequence[Path]]) -> None:
 
 @prints_errors("run")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a protocol; 2 for what cannot be run, 1 where a run failed."""
+    """Run a protocol; return 2 for invalid input, 1 if a run failed, 130 or 143 if stopped."""
     args = flags.parse(sys.argv[1:] if arguments is None else arguments, parser())
     asked = request(args)
     check(asked)

@@ -1,4 +1,4 @@
-"""The configuration of a run from defaults, files, flags and KEY VALUE pairs."""
+"""Build the configuration of a run from defaults, files, flags and KEY VALUE pairs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def configure(args: argparse.Namespace) -> CfgNode:
 
 
 def cfg_from_args(args: argparse.Namespace) -> CfgNode:
-    """Return defaults, overridden by the data set's file, the method's, flags, and pairs.
+    """Return the defaults, overridden by the files of data set and method, flags, and pairs.
 
     Raises:
         UserError: a missing file, an unknown key, a wrong type, or options that are no pairs.
@@ -81,10 +81,10 @@ def cfg_from_args(args: argparse.Namespace) -> CfgNode:
 
 
 def merge_pairs(cfg: CfgNode, pairs: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Override settings by key, or by a list KEY, VALUE, ... of the command line's words.
+    """Override settings by a mapping of keys to values, or by a list KEY, VALUE, ...
 
-    A VALUE is text of the command line, or the value. That of a text setting stays text, quoted or
-    not.
+    A VALUE is the value itself or its text on the command line. Text for a string setting stays a
+    string, with or without quotes.
 
     Raises:
         UserError: an odd number of words, a flag, an unknown key (names the nearest), a wrong type.
@@ -112,7 +112,7 @@ def merge_pairs(cfg: CfgNode, pairs: Mapping[str, Any] | Sequence[Any]) -> None:
 
 
 def cfg_from(files: Sequence[Path], pairs: Mapping[str, Any] | Sequence[Any]) -> CfgNode:
-    """Return defaults, overridden by files and by pairs as `merge_pairs` takes them.
+    """Return the defaults, overridden by files, then by pairs; see `merge_pairs`.
 
     Raises:
         UserError: a missing file, an unknown key, or a wrong type.
@@ -124,7 +124,7 @@ def cfg_from(files: Sequence[Path], pairs: Mapping[str, Any] | Sequence[Any]) ->
 
 
 def _cfg_from_files(paths: tuple[str, ...]) -> CfgNode:
-    """Return a new configuration: unpickled in a sixth of the time that `clone` takes."""
+    """Return a new configuration; unpickling it takes a sixth of the time of `clone`."""
     return pickle.loads(_pickled_cfg(paths))
 
 
@@ -168,7 +168,7 @@ def check_names(cfg: CfgNode) -> None:
 
     Raises:
         UserError: names it, and the nearest names.
-        ValueError: a place that is no text.
+        ValueError: OUTPUT_DIR, RESUME or DATASET.ROOT is not text.
     """
     places = {"OUTPUT_DIR": cfg.OUTPUT_DIR, "RESUME": cfg.RESUME, "DATASET.ROOT": cfg.DATASET.ROOT}
     check_settings(places, SETTINGS, where="")
@@ -192,7 +192,7 @@ def trainer_class(name: str) -> Any:
     """Return the trainer that is registered under a name.
 
     Raises:
-        UserError: there is none; names the nearest.
+        UserError: no such trainer; names the nearest.
     """
     if name not in TRAINER_REGISTRY.registered_names():
         plugin.register_all()
@@ -202,7 +202,7 @@ def trainer_class(name: str) -> Any:
 
 
 def method_node(name: str) -> str:
-    """Return the node of a trainer below TRAINER; empty for one that states none."""
+    """Return the name of a trainer's node below TRAINER; "" if the trainer has none."""
     known = name in TRAINER_REGISTRY.registered_names()
     return getattr(TRAINER_REGISTRY.get(name), "config_node", "") if known else ""
 
@@ -214,7 +214,7 @@ def settings_of_cfg(cfg: CfgNode) -> Settings:
 
 @functools.lru_cache(maxsize=100_000)
 def planned_settings(arguments: tuple[str, ...]) -> Settings:
-    """Return the settings that `causalclip train` would run with.
+    """Return the settings of a `causalclip train` command that can change its result.
 
     Raises:
         UserError: an unknown key, or a wrong value.
@@ -224,23 +224,23 @@ def planned_settings(arguments: tuple[str, ...]) -> Settings:
 
 
 def cfg_of_words(arguments: Sequence[str]) -> CfgNode:
-    """Return the configuration of the words of `causalclip train`; raise as `configure`."""
+    """Return the configuration for arguments of `causalclip train`; raise as `configure`."""
     args = parser().parse_args(arguments)
     plugin.register_imports(args.imports)
     return cfg_from_args(args)
 
 
 def loadable(arguments: Sequence[str]) -> None:
-    """Raise if the CLIP of a command line, a file, cannot be loaded.
+    """Raise if the backbone of a command line is a file that cannot be loaded.
 
     Raises:
-        ValueError: the file holds no CLIP, or does not say its activation.
+        ValueError: the file contains no CLIP, or does not state its activation.
     """
     node = cfg_of_words(arguments).MODEL.BACKBONE
     _load(node.NAME, trust_torchscript=node.TRUST_TORCHSCRIPT, activation=node.ACTIVATION)
 
 
-@functools.lru_cache(maxsize=16)  # an ablation plans many times
+@functools.lru_cache(maxsize=16)  # an ablation checks the same file many times
 def _load(name: str, **how: Any) -> None:
     try:
         load_clip(name, **how)

@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         "--activation",
         choices=["quick_gelu", "gelu"],
         default="",
-        help="what a backbone's file learned with that OpenAI did not release",
+        help="activation that a backbone's file was trained with, if OpenAI did not release it",
     )
     add("output_dir", help="where the converted checkpoint goes")
     add("--seconds", type=float, default=600.0, help="limit of reading (default: 600)")
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 @prints_errors("convert", RuntimeError)
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert one file; 2 for a mistake in the input, which is printed in one line."""
+    """Convert one file; return 2 for invalid input, with a message of one line."""
     args = parser().parse_args(argv)
     import torch
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.trainer not in BUILDERS:
         raise ValueError(unknown("trainer", args.trainer, sorted(BUILDERS)))
     plugin.register_all()
-    weights_file(args.backbone)  # fetched here if need be: the child can write no file
+    weights_file(args.backbone)  # download it if needed: the child process cannot
     limits = Limits(args.seconds, args.gigabytes)
     try:
         content = run_limited(functools.partial(_converted, args), limits)
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _converted(args: argparse.Namespace) -> bytes:
-    """Return our checkpoint and the settings that our trainer loads it with, as a file of torch.
+    """Return the bytes of a torch file with our checkpoint and the settings it needs.
 
     Raises:
         ValueError: a file that is no published checkpoint, or one of another method or backbone.

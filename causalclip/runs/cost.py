@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 _IMAGENET = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]  # needs no download
 CLASSNAMES = [
     f"another {name}" if name.lower() in map(str.lower, _IMAGENET[:place]) else name
-    for place, name in enumerate(_IMAGENET)  # a crane is a bird and a machine
+    for place, name in enumerate(_IMAGENET)  # crane, for example, names two classes
 ]
-"""ImageNet's 1,000, all different."""
-# Radford et al., arXiv 2103.00020, tables 19 and 20: embedding, pixels, image blocks and width,
-# patch (of a ResNet none), text width.
+"""Names of ImageNet's 1,000 classes, all different."""
+# Radford et al., arXiv 2103.00020, tables 19 and 20: embedding width, image size, image blocks and
+# width, patch size (None for a ResNet), text width.
 RELEASED_SIZES: Mapping[str, tuple] = {
     "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 512),
     "RN101": (512, 224, (3, 4, 23, 3), 64, None, 512),
@@ -53,12 +53,12 @@ FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 
 @dataclass(frozen=True)
 class Work:
-    """The arithmetic and the memory of a piece of work."""
+    """The FLOPs and the memory of a training step or a test batch."""
 
     flops: int
-    """Two for each multiply-add of a matrix product or convolution."""
+    """FLOPs: two for each multiply-add of a matrix product or convolution."""
     peak: int
-    """Bytes that the tensors made by it take at one time."""
+    """Most bytes that the new tensors take at one time."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ class Cost:
 
     learnable: int
     weights: int
-    """Bytes of the backbone."""
+    """Bytes of the backbone's weights."""
     step: Work | None
-    """A training step; None for a method that is fitted in one go, or learns nothing."""
+    """A training step; None for a method that has no steps, or learns nothing."""
     test: Work
-    """FLOPs of a test batch; bytes also of the text features before it."""
+    """A test batch; its memory, but not its FLOPs, includes computing the text features."""
 
 
 class PeakMemory(TorchDispatchMode):
-    """Count the bytes of the tensors that operations return, while they live.
+    """Count the bytes of the tensors that operations return, as long as they exist.
 
     torch.distributed's MemTracker does the same by module, and fails on frozen weights.
     """
@@ -86,7 +86,7 @@ class PeakMemory(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call an operation; what it is given was there before, what it returns is new."""
+        """Call an operation and count its outputs; its inputs existed before."""
         self._add((args, kwargs), new=False)
         result = func(*args, **(kwargs or {}))
         self._add(result, new=True)
@@ -110,7 +110,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 def counted(run: Callable[[], object]) -> Work:
-    """Return the work of `run`."""
+    """Call `run` and return its work."""
     memory = PeakMemory()
     with FlopCounterMode(display=False) as counter, memory:
         run()
@@ -118,9 +118,9 @@ def counted(run: Callable[[], object]) -> Work:
 
 
 def clip_without_weights(name: str) -> CLIPModel:
-    """Return a CLIP of fake weights, but for those from which methods start to learn.
+    """Return a CLIP with fake weights, except for weights that methods copy as initial values.
 
-    Those are its token embedding, of zeros, and its LayerNorms.
+    These are the token embedding, all zeros, and the LayerNorms, all ones.
 
     Raises:
         ValueError: a name that `load_clip` does not take, or a file that holds no CLIP.
@@ -140,7 +140,7 @@ def clip_without_weights(name: str) -> CLIPModel:
 
 
 class WithoutWeights:
-    """Makes a trainer load no weights."""
+    """Mixin for a trainer that loads no weights."""
 
     def load_backbone(self: Any) -> FrozenCLIP:
         """Return a CLIP without weights.
@@ -157,7 +157,7 @@ class WithoutWeights:
 def trainer_without_weights(
     method: str, backbone: str, classes: int, *, recipe: str = "", pairs: Sequence[str] = ()
 ) -> CLIPTrainer:
-    """Return a trainer by its recipe for a backbone, with so many of ImageNet's classes.
+    """Return a trainer with its recipe for a backbone, and the first `classes` of ImageNet.
 
     Raises:
         UserError: an unknown method, backbone, recipe or setting.
@@ -175,7 +175,7 @@ def trainer_without_weights(
 
 
 def cost_of(trainer: Any, batch: int) -> Cost:
-    """Return the cost of a trainer at a batch of so many images.
+    """Return the cost of a trainer with `batch` images in a batch.
 
     Raises:
         ValueError: the method reads values of tensors, which fake tensors do not have.
@@ -202,13 +202,13 @@ def images_of(trainer: CLIPTrainer, *shape: int) -> Tensor:
 
 
 def step_of(trainer: PromptTrainer, batch: int) -> Callable[[], None]:
-    """Return what takes a training step."""
+    """Return a function that takes a training step."""
     views = trainer.train_views()
     images = images_of(trainer, batch, *([len(views)] if views else []))
     labels = torch.arange(batch) % len(trainer.classnames)
     trainer.set_model_mode("train")
     trainer.epoch = 0
-    trainer.loss(images, labels)  # what a method encodes once is no part of a step
+    trainer.loss(images, labels)  # a first call, since some methods encode once: no part of a step
 
     def take() -> None:
         loss, _ = trainer.loss(images, labels)
@@ -221,15 +221,15 @@ def step_of(trainer: PromptTrainer, batch: int) -> Callable[[], None]:
 
 @torch.no_grad()
 def test_of(trainer: Any, batch: int) -> Work:
-    """Return the FLOPs of a test batch, and the bytes of an evaluation of it.
+    """Return the FLOPs of a test batch, and the peak memory of evaluating it.
 
-    Of a method that is fitted on features, those of the features: its classifier is nothing beside.
+    For a method that is fitted on features, count the image tower only; its classifier is cheap.
     """
     views = getattr(trainer, "test_views", None)
     images = images_of(trainer, batch, *([views] if views else []))
     trainer.set_model_mode("eval")
     features = trainer.image_tower_untouched
-    ready = isinstance(trainer, PromptTrainer) or trainer.fit_class is None  # else it needs images
+    ready = isinstance(trainer, PromptTrainer) or trainer.fit_class is None  # fit needs images
 
     with PeakMemory() as memory:
         predict = trainer.predictor() if ready else lambda inputs: inputs

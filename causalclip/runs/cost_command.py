@@ -29,7 +29,7 @@ COLUMNS += ["GFLOPs an image", "MiB of a test"]
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options."""
+    """Return the parser."""
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -84,5 +84,5 @@ def _mib(size: int) -> str:
 
 
 def _number(value: float) -> str:
-    """Return three digits, or all before the point."""
+    """Return a number with three significant digits, or without decimals from 100 on."""
     return f"{value:,.3g}" if value < 100 else f"{value:,.0f}"

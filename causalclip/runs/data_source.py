@@ -1,6 +1,6 @@
-"""Resolve what a user calls a data set: a name, a YAML, a folder of images, or a table.
+"""Resolve a data set from a name, a YAML file, a folder of images or a table.
 
-Also its domains, which can be left out of a training.
+Also list the domains of a data set, which can be left out of a training.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class DataSource:
     """A data set and the settings that select it."""
 
     name: str
-    """Its name in tables and folders: of the configuration, the folder, or the file's stem."""
+    """Name in tables and folders: the configuration's, the folder's, or the file's stem."""
     settings: Mapping[str, Any]
-    """Keys and values of the configuration: DATASET.NAME, DATASET.ROOT and what the set needs."""
+    """Settings by key: DATASET.NAME, DATASET.ROOT and others that the data set needs."""
     path: Path | None = None
     """The user's own folder or file; None for a registered data set."""
 
@@ -51,13 +51,13 @@ def resolve_data(spec: str | os.PathLike, root: str | os.PathLike = "") -> DataS
     """Return the data set that `spec` names.
 
     Args:
-        spec: a configuration of configs/datasets/ or a registered data set; else a path: a YAML, a
-            CSV or Parquet table with the columns of `Table`, a folder of class folders
-            (`ImageFolder`), of domains with class folders each (`DomainFolder`), or in a form of
-            the Hugging Face Hub; or hf:OWNER/NAME, a data set of the hub. Names come first: write
-            ./dtd for a folder dtd.
-        root: the folder of the registered data sets, from which paths in a YAML count too; empty:
-            $DATA, else data.
+        spec: the name of a configuration in configs/datasets/ or of a registered data set;
+            hf:OWNER/NAME for a data set of the Hugging Face Hub; or a path: a YAML file, a CSV or
+            Parquet table with the columns of `Table`, a folder of class folders (`ImageFolder`), of
+            domains with class folders (`DomainFolder`), or in a layout of the hub. A name takes
+            precedence over a path: write ./dtd for a folder dtd.
+        root: the folder of the registered data sets, and the default of DATASET.ROOT for a YAML
+            file; empty: $DATA, else data.
 
     Raises:
         UserError: no such data set or path, a folder of another layout, or a YAML that names no
@@ -126,8 +126,8 @@ def _of_table(path: Path) -> DataSource:
 
 
 def _settings_of(path: Path) -> dict[str, Any]:
-    """Return the settings of a YAML by their dotted keys."""
-    merge_file(plugin.default_cfg(), str(path))  # raises for what is no setting
+    """Return the settings of a YAML file by their dotted keys."""
+    merge_file(plugin.default_cfg(), str(path))  # raises for an unknown setting
     settings = dict(flatten(read_config(path)))
     if not settings.get("DATASET.NAME"):
         raise UserError(f"{path} must name a data set, DATASET: {{NAME: ...}}")
@@ -141,12 +141,12 @@ def domains_of(dataset: str | DataSource, root: Path | None) -> list[str]:
     """Return the domains of a data set in the order in which they are left out.
 
     Args:
-        dataset: a configuration of configs/datasets/, without .yaml; or a set of the user's.
-        root: folder of the data sets; without one, the published domains.
+        dataset: a configuration of configs/datasets/, without .yaml; or the user's own data set.
+        root: folder of the data sets; None: use the published domains.
 
     Raises:
         ValueError: the data set has fewer than two domains.
-        FileNotFoundError: it has domains, and is not below `root`.
+        FileNotFoundError: it has domains, but is not below `root`.
     """
     name = dataset if isinstance(dataset, str) else dataset.name
     facts = next((facts for facts in CATALOGUE.values() if facts.config == dataset), None)
@@ -167,7 +167,7 @@ def domains_of(dataset: str | DataSource, root: Path | None) -> list[str]:
 
 
 def _domains(settings: Mapping[str, Any]) -> list[str]:
-    """Return the folders below the data set's own, or the domains that a table names."""
+    """Return the domains in a table or in the data set's class, else the data set's subfolders."""
     plugin.register_all()
     name, root = settings["DATASET.NAME"], settings["DATASET.ROOT"]
     kind = DATASET_REGISTRY.get(name)

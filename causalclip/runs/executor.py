@@ -21,24 +21,24 @@ from typing import Any, TypeAlias, TypeVar
 from causalclip.errors import UserError
 
 THREAD_VARIABLES: tuple[str, ...] = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""Read when torch and NumPy are imported."""
+"""Environment variables that torch and NumPy read when they are imported."""
 GRACE = 60.0
-"""Seconds in which a process that is told to end may save its training."""
+"""Seconds that a process has after SIGTERM to save its training; then it is killed."""
 CONNECT_SECONDS = 30.0
 ATTEMPTS = 3
-"""Of a task whose process dies; an error of its own is not repeated."""
+"""Attempts at a task whose process dies; a task that raises an error is not repeated."""
 KeyT = TypeVar("KeyT")
 
 
 Task = tuple[KeyT, Callable[..., Any], tuple]
-"""The key of the caller, a function, and its arguments."""
+"""A key chosen by the caller, a function, and its arguments."""
 
 
 def in_parallel(executor: Executor, tasks: Iterable[Task[KeyT]]) -> Iterator[KeyT]:
-    """Perform tasks; yield what the caller knows each by when it has ended.
+    """Perform tasks in parallel; yield the key of each task when it has ended.
 
     Raises:
-        Exception: what a task raises, or the executor's error of one whose process died
+        Exception: what a task raises, or the executor's error if the process of a task died
             `ATTEMPTS` times.
     """
     waiting, at_work = iter(tasks), dict[Future, Task[KeyT]]()
@@ -62,10 +62,10 @@ def in_parallel(executor: Executor, tasks: Iterable[Task[KeyT]]) -> Iterator[Key
 
 
 def executor_of(args: argparse.Namespace) -> Executor:
-    """Return the executor that `flags.executor_flags` ask for; it is not started yet.
+    """Return the executor for the flags of `flags.executor_flags`; it is not started yet.
 
     Raises:
-        UserError: Ray is asked for and not installed, or a cluster without it.
+        UserError: --engine ray without Ray installed, or --address without --engine ray.
     """
     if args.engine == "local":
         if args.address:
@@ -84,22 +84,22 @@ def executor_of(args: argparse.Namespace) -> Executor:
 
 @dataclass
 class LocalPool:
-    """Processes that stay alive from one task to the next."""
+    """Processes on this machine; each performs one task after another."""
 
     jobs: int = 1
     threads: int | None = 1
-    """Of each process; None leaves it to the libraries: as many as there are cores."""
+    """Threads of each process; None: the default of the libraries, one for each core."""
     gpus_per_run: float = 0
-    """GPUs of each process, or its part of one; 0: every process sees all."""
+    """GPUs of each process, or a fraction of one; 0: every process sees all GPUs."""
     _processes: list[_Process] = field(default_factory=list, init=False)
 
     died = BrokenExecutor
 
     def check(self) -> None:
-        """Raise for more than the machine has.
+        """Raise if this machine cannot provide what is asked for.
 
         Raises:
-            UserError: no jobs, or more GPUs than there are.
+            UserError: wrong numbers, or more GPUs than the machine has.
         """
         check_shares(self.jobs, self.threads, self.gpus_per_run)
         per_gpu = int(1 / self.gpus_per_run) if 0 < self.gpus_per_run < 1 else 1
@@ -115,7 +115,7 @@ class LocalPool:
         return self.jobs
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
-        """Begin a task in a process that has none; there must be one."""
+        """Start a task in an idle process; fewer than `places` tasks must be running."""
         process = next((p for p in self._processes if p.task is None or p.task.done()), None)
         if process is None:
             process = _Process(self.environment(len(self._processes)))
@@ -135,7 +135,7 @@ class LocalPool:
         return {**threads, "CUDA_VISIBLE_DEVICES": seen}
 
     def close(self) -> None:
-        """End the processes; a training at work is saved first."""
+        """End the processes; running trainings are saved first."""
         at_work = {p.task: p for p in self._processes if p.task and not p.task.done()}
         for process in at_work.values():
             process.signal(signal.SIGTERM)
@@ -147,7 +147,7 @@ class LocalPool:
 
 
 class _Process:
-    """A process that is replaced when it dies: a pool of one, so that no other task is lost."""
+    """A pool of one process, replaced when it dies: a larger pool would lose all of its tasks."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.environment = environment
@@ -158,7 +158,7 @@ class _Process:
         spawn = multiprocessing.get_context("spawn")
         arguments = (self.environment, multiprocessing.get_start_method())
         self.pool = ProcessPoolExecutor(1, spawn, _begin_process, arguments)
-        # Ctrl-C is for the driver: the process inherits that it is blocked.
+        # Only the driver handles Ctrl-C: a new process inherits the blocked signal.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             self.pid = self.pool.submit(os.getpid)
@@ -183,13 +183,13 @@ class _Process:
 
 def _begin_process(environment: dict[str, str], start_method: str) -> None:
     os.environ.update(environment)
-    # Loading processes start as elsewhere: a spawned process would spawn its own ones too.
+    # Start data loaders' processes as the driver would: the default here is to spawn them.
     multiprocessing.set_start_method(start_method, force=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """End the process, its training saved, when its parent has died."""
+    """When the parent process has died, save the training and end this process."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "it was started by multiprocessing"
     parent.join()
@@ -197,10 +197,10 @@ def _end_with_parent() -> None:
 
 
 def check_shares(jobs: int | None, threads: int | None, gpus_per_run: float) -> None:
-    """Raise for what no process can have.
+    """Raise for wrong numbers of jobs, threads or GPUs.
 
     Raises:
-        UserError: no jobs or threads, or neither whole GPUs nor a part of one.
+        UserError: jobs or threads below 1, or neither whole GPUs nor a fraction of one.
     """
     for name, value in (("jobs", jobs), ("threads", threads)):
         if value is not None and value < 1:
@@ -213,7 +213,7 @@ def check_shares(jobs: int | None, threads: int | None, gpus_per_run: float) -> 
 
 
 def gpus() -> list[str]:
-    """Return the GPUs that may be used: those of CUDA_VISIBLE_DEVICES, else all there are."""
+    """Return the GPUs to use: those in CUDA_VISIBLE_DEVICES; if it is not set, all GPUs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]
@@ -225,14 +225,14 @@ def gpus() -> list[str]:
 
 
 class RayTasks:
-    """Tasks on the machines of a Ray cluster; all must see the current folder, data and output.
+    """Tasks on a Ray cluster, whose machines must all see the current folder, data and output.
 
     Args:
-        address: HOST:PORT, or auto for the cluster of this machine; else $RAY_ADDRESS; else a
-            cluster is started here.
-        jobs: at most so many at a time; None for as many as there is room for.
+        address: HOST:PORT, or auto for the cluster of this machine; empty: $RAY_ADDRESS, or if it
+            is not set, a new cluster on this machine.
+        jobs: most tasks at a time; None: as many as the cluster has room for.
         threads: CPUs of each task.
-        gpus_per_run: GPUs of each task, or its part of one.
+        gpus_per_run: GPUs of each task, or a fraction of one.
 
     Raises:
         ImportError: Ray is not installed.
@@ -247,7 +247,7 @@ class RayTasks:
     ) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
         self.address = address or os.environ.get("RAY_ADDRESS", "") or "local"
-        if self.address == "local":  # whoever knows the token may run programs, nobody else
+        if self.address == "local":  # only a client with the token may run programs
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         import ray
         from ray.exceptions import RayError
@@ -265,7 +265,7 @@ class RayTasks:
         """Connect to the cluster, or start one.
 
         Raises:
-            UserError: nobody answers at the address, or no machine has what a run needs.
+            UserError: nothing answers at the address, or no machine has what a run needs.
         """
         check_shares(self.jobs, self.threads, self.gpus_per_run)
         if not self.ray.is_initialized():
@@ -292,7 +292,7 @@ class RayTasks:
             raise UserError(f"no Ray cluster at {self.address}: {error}") from error
 
     def places(self) -> int:
-        """Return how many tasks the cluster has room for; Ray lets others wait."""
+        """Return how many tasks to submit at a time: `jobs`, or fewer if the cluster is smaller."""
         there = self.ray.cluster_resources()
         room = there.get("CPU", 0) // self.cpus
         if self.gpus_per_run:
@@ -300,8 +300,8 @@ class RayTasks:
         return min(self.jobs or max(1, int(room)), max(1, int(room)))
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
-        """Begin a task on a machine with room for it."""
-        # The default of max_retries would repeat a task whose process died; the caller does.
+        """Start a task on a machine that has the CPUs and GPUs for it."""
+        # max_retries is 0: the caller repeats a task whose process died, so Ray must not.
         needs = {"num_cpus": self.cpus, "num_gpus": self.gpus_per_run, "max_retries": 0}
         environment = LocalPool(threads=self.threads).environment(0)
         task = self.ray.remote(**needs)(_on_machine)
@@ -310,7 +310,7 @@ class RayTasks:
         return ref.future()
 
     def close(self) -> None:
-        """End what is at work."""
+        """Cancel all tasks."""
         for ref in self.refs:
             self.ray.cancel(ref, force=True)
 
@@ -321,10 +321,10 @@ def _on_machine(environment: dict[str, str], function: Callable[..., Any], *argu
 
 
 def check_answers(address: str) -> None:
-    """Raise unless somebody answers at an address: Ray's own attempt takes two minutes.
+    """Raise if nothing answers at an address; Ray itself would try for two minutes.
 
     Raises:
-        UserError: it is no HOST:PORT, or nobody is there.
+        UserError: it is not HOST:PORT, or nothing answers.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():

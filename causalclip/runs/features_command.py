@@ -1,7 +1,7 @@
 """`causalclip features`: encode images ahead of the runs that read their features.
 
-What is encoded is what the runs of a protocol would: the same images, interventions, weights and
-precision, under the same keys.
+It encodes what the runs of a protocol would encode: the same images and interventions with the same
+weights and precision, stored under the same keys.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options; what follows them is KEY VALUE pairs for the configuration."""
+    """Return the parser of the options; `flags.parse` adds the KEY VALUE pairs."""
     p = argparse.ArgumentParser(
         prog="causalclip features",
         description="Encode images ahead of the runs that read their features. Stopped or killed, "
@@ -56,11 +56,11 @@ def parser() -> argparse.ArgumentParser:
 
 @prints_errors("features")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Encode; 2 for a mistake in the input, which is printed in one line."""
+    """Encode the images; return 2 for invalid input, with a message of one line."""
     start = time.perf_counter()
     args = flags.parse(sys.argv[1:] if argv is None else argv, parser())
     asked = with_data(request(args), args.data)
-    asked = replace(asked, data=asked.data.absolute())  # other machines start elsewhere
+    asked = replace(asked, data=asked.data.absolute())  # other machines' current folder differs
     executor = executor_of(args)
     executor.check()
     encode(plan(asked, domains_for(asked, asked.data)), executor)
@@ -71,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def request(args: argparse.Namespace) -> Request:
-    """Return what the command line asks for, checked.
+    """Return the request of the parsed options, checked.
 
     Raises:
-        UserError: a name that is not known, or a cache that is switched off.
+        UserError: an unknown name, or a cache that is switched off.
     """
     if feature_home() is None:
         raise UserError("CAUSALCLIP_NO_CACHE is set: no feature would be kept")
@@ -86,7 +86,7 @@ def request(args: argparse.Namespace) -> Request:
 
 
 def encode(runs: Sequence[Run], executor: Executor) -> None:
-    """Bring into the cache what these runs will read from it, one task a chunk of images."""
+    """Write the features that these runs will read to the cache; each task encodes one chunk."""
     begun: set[Path] = set()
     try:
         with tqdm(unit="image", disable=None) as bar:
@@ -106,9 +106,9 @@ def _tasks(runs: Sequence[Run], begun: set[Path]) -> Iterator[Task]:
             if chunks is None or chunks.file in begun:
                 continue
             begun.add(chunks.file)
-            _join_if_whole(chunks)  # killed just before
+            _join_if_whole(chunks)  # if an earlier command was killed before it could
             for rows in chunks.missing():
-                # No class of the engine: unpickling it would import Dassl before it is patched.
+                # Pass no class of the engine: unpickling one would import Dassl unpatched.
                 images_of_chunk = (images.paths[rows.start : rows.stop], images.change)
                 key = _key(trainer.encoder)
                 arguments = (key, run.arguments, *images_of_chunk, chunks.path(rows))
@@ -122,12 +122,12 @@ def _join_if_whole(chunks: Chunks) -> None:
 
 
 def _key(encoder: Encoder) -> str:
-    """Return what encoders of equal features and batches have in common."""
+    """Return a key that is equal for encoders with equal features and batches."""
     return f"{encoder.identity} {encoder.transform!r} {encoder.root} {encoder.batch_size}"
 
 
 _encoders: dict[str, Encoder] = {}
-"""The one that this process has used last, by its key."""
+"""The encoder that this process used last, by its key."""
 
 
 def encode_chunk(
@@ -143,7 +143,7 @@ def encode_chunk(
 
 
 def built(arguments: Sequence[str]) -> Any:
-    """Return the trainer of a run's arguments.
+    """Build the trainer of a run from its arguments.
 
     Raises:
         UserError: settings that it cannot be built with, or a package that is missing.
@@ -152,5 +152,5 @@ def built(arguments: Sequence[str]) -> Any:
     from causalclip.runs.configuration import configure  # imports torch
     from causalclip.runs.train import trainer_for
 
-    with redirect_stdout(io.StringIO()):  # what a trainer says of itself
+    with redirect_stdout(io.StringIO()):  # hide what the trainer prints
         return trainer_for(configure(flags.parser().parse_args(arguments)))

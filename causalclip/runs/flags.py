@@ -1,4 +1,4 @@
-"""Flags: those of the family's train.py, and those that several commands share."""
+"""Command-line flags: those of CoOp's train.py, and those that several commands share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from causalclip.errors import UserError
 
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|USE_CUDA|VERBOSE")
-"""A key of the configuration: CDC is a method, TRAINER.CDC.M a key."""
+"""Pattern of a configuration key: TRAINER.CDC.M is a key, CDC is not."""
 
 _SETTINGS_HELP = "for example OPTIM.LR 0.002; {dataset}, {seed}, {shots} and {target} are the run's"
 
@@ -24,7 +24,7 @@ EXAMPLE = """example:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the family's flags; what follows them is KEY VALUE pairs for the configuration."""
+    """Return the parser of `causalclip train`: CoOp's flags and ours, then KEY VALUE pairs."""
     p = argparse.ArgumentParser(
         description="Train and evaluate: the command line of CoOp's train.py, for every trainer "
         "and data set here.",
@@ -76,12 +76,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def called() -> str:
-    """Return what the user has called, as errors begin: `causalclip train`, or `train.py`."""
+    """Return the name of the command for error messages: `causalclip train` or `train.py`."""
     return sys.argv[0] if sys.argv[0].startswith("causalclip ") else "train.py"
 
 
 def add_imports(p: argparse.ArgumentParser) -> None:
-    """Add the flag that imports modules with trainers and data sets of the user."""
+    """Add --import, which imports modules with the user's trainers and data sets."""
     p.add_argument(
         "--import",
         dest="imports",
@@ -106,7 +106,7 @@ def methods_flags() -> argparse.ArgumentParser:
 
 
 def request_flags() -> argparse.ArgumentParser:
-    """Return the flags that say which runs are meant, as a parent parser."""
+    """Return the flags that select the runs, as a parent parser."""
     p = argparse.ArgumentParser(add_help=False)
     add = p.add_argument
     add(
@@ -138,7 +138,7 @@ def request_flags() -> argparse.ArgumentParser:
 
 
 def output_flags() -> argparse.ArgumentParser:
-    """Return the flags of commands that leave results, as a parent parser."""
+    """Return the flags of commands that write results, as a parent parser."""
     p = argparse.ArgumentParser(add_help=False)
     add = p.add_argument
     add("--output", type=Path, default=Path("output"), help="where results go (default: output)")
@@ -148,7 +148,7 @@ def output_flags() -> argparse.ArgumentParser:
 
 
 def executor_flags() -> argparse.ArgumentParser:
-    """Return the flags that say where and how many at a time, as a parent parser."""
+    """Return the flags for where runs are performed, and how many at a time, as a parent parser."""
     p = argparse.ArgumentParser(add_help=False)
     add = p.add_argument
     add("--engine", choices=["local", "ray"], default="local", help="this machine, or a cluster")
@@ -171,10 +171,10 @@ def executor_flags() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str], p: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read a command line; KEY VALUE pairs may stand anywhere, and become `settings`.
+    """Parse a command line; KEY VALUE pairs may be anywhere in it, and become `settings`.
 
     Raises:
-        UserError: a key without its value, or a word that belongs to nothing.
+        UserError: a key without its value, or a word outside of options and pairs.
     """
     p.add_argument("settings", nargs="*", metavar="KEY VALUE", help=_SETTINGS_HELP)
     words, pairs = _divided(arguments)
@@ -186,7 +186,7 @@ def parse(arguments: Sequence[str], p: argparse.ArgumentParser) -> argparse.Name
 
 
 def _divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the words of a command line, and its KEY VALUE pairs."""
+    """Return a command line without its KEY VALUE pairs, and the pairs."""
     words, pairs, rest = [], [], iter(arguments)
     for word in rest:
         key, _, value = word.partition("=")

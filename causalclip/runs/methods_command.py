@@ -25,7 +25,7 @@ _EXAMPLES = """examples:
   causalclip methods --format markdown > docs/methods.md
   causalclip methods --format markdown --settings > docs/settings.md
 """
-PAPERS = (r"arXiv \d{4}\.\d{5}", r"[A-Z]\w+ 20\d\d")  # or a conference
+PAPERS = (r"arXiv \d{4}\.\d{5}", r"[A-Z]\w+ 20\d\d")  # arXiv, or a conference and its year
 PAGE = """# Methods
 
 `causalclip methods` prints this table. A method's idea and paper are in the docstring of its
@@ -167,7 +167,7 @@ def _markdown(content: Sequence[dict[str, str]]) -> str:
 
 @prints_errors("methods")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; return 2 for a module that cannot be imported."""
+    """Print the table; return 2 for invalid input, with a message of one line."""
     args = parser().parse_args(arguments)
     from causalclip import plugin
 

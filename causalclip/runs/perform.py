@@ -1,4 +1,4 @@
-"""From a request to its runs and its table: what `causalclip run` and the scripts share."""
+"""Plan and perform the runs of a request, for `causalclip run` and the scripts."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 def request_of(args: argparse.Namespace, protocol: Protocol) -> Request:
-    """Return the request of the flags that all planning commands share.
+    """Return the request for the flags of `flags.methods_flags` and `flags.request_flags`.
 
     Raises:
-        UserError: a module of --import that cannot be imported; see `with_own`.
+        UserError: a module of --import that cannot be imported; or as `with_own`.
     """
     if args.imports:
         from causalclip.plugin import register_imports  # imports torch
@@ -57,10 +57,10 @@ def request_of(args: argparse.Namespace, protocol: Protocol) -> Request:
 
 
 def with_own(request: Request, backbone: str, data: Path | None = None) -> Request:
-    """Return a request with its data sets and backbone resolved, which may be the user's own.
+    """Resolve the data sets and the backbone of a request, which may be the user's own.
 
     Args:
-        request: its data sets and its source as the user names them; see `resolve_data`.
+        request: data sets and source are as the user wrote them; see `resolve_data`.
         backbone: as `named_backbone` takes it; empty: the recipe's.
         data: the folder of the registered data sets; None: $DATA, else data.
 
@@ -107,7 +107,7 @@ def source_of(word: str, data: Path | None) -> DataSource:
 
 
 def planned(request: Request, *, dry: bool = False) -> list[Run]:
-    """Return the runs of a request, checked; `dry`: nothing will be run, no data need be there.
+    """Check a request and return its runs; `dry` skips the checks of data and of earlier runs.
 
     Raises:
         UserError, ValueError, OSError: what cannot be run, why, and what can.
@@ -124,19 +124,19 @@ def planned(request: Request, *, dry: bool = False) -> list[Run]:
 
 
 def domains_for(request: Request, root: Path | None) -> Callable[[str], list[str]]:
-    """Return the function from a data set's name to its domains; `root` as of `domains_of`."""
+    """Return a function from the name of a data set to its domains; see `domains_of`."""
     from causalclip.runs.data_source import domains_of  # imports torch
 
     return lambda name: domains_of(request.own.get(name, name), root)
 
 
 def with_data(asked: Request, data: Path | None, *, dry: bool = False) -> Request:
-    """Set the folder of the data sets: as given, or $DATA; for bundled sets ./data without one.
+    """Return a request with the folder of the data sets: `data`, else $DATA, else ./data.
 
-    With `dry` nothing will be run, and no data need be there.
+    ./data is for bundled data sets only. With `dry`, the folder need not exist.
 
     Raises:
-        UserError: it is not given, or no folder.
+        UserError: the folder is not given, or does not exist.
     """
     source = (asked.source,) if asked.protocol.transfers else ()
     below = [name for name in (*source, *asked.datasets) if name not in asked.own]
@@ -158,7 +158,7 @@ def with_data(asked: Request, data: Path | None, *, dry: bool = False) -> Reques
 
 
 def check_readable(runs: Sequence[Run]) -> None:
-    """Raise for a folder that does not say what it holds.
+    """Raise for a folder whose run.json cannot be read.
 
     Raises:
         UserError: names the file, and what is wrong with it.
@@ -171,7 +171,7 @@ def check_readable(runs: Sequence[Run]) -> None:
 
 
 def check_pretrained(request: Request, runs: Sequence[Run]) -> None:
-    """Raise for a file of the user's that cannot be loaded as a CLIP."""
+    """Raise if the backbone is a file that cannot be loaded as a CLIP."""
     if request.backbone is not None and Path(request.backbone.model).is_file():
         from causalclip.runs.configuration import loadable  # imports torch
 
@@ -179,7 +179,7 @@ def check_pretrained(request: Request, runs: Sequence[Run]) -> None:
 
 
 def check_trained(request: Request, runs: Sequence[Run]) -> None:
-    """Raise for a test whose training is neither there nor planned."""
+    """Raise for a test whose training has no result and is not planned."""
     folders = {run.folder for run in runs}
     for run in runs:
         if run.trained and run.trained not in folders and not has_result(run.trained):
@@ -188,7 +188,7 @@ def check_trained(request: Request, runs: Sequence[Run]) -> None:
 
 
 def check_data(request: Request) -> None:
-    """Raise for data sets that are not there: better now than when their turn comes."""
+    """Raise for missing data sets, before any run starts."""
     published = {facts.config: facts for facts in CATALOGUE.values() if facts not in BUNDLED}
     parts = wanted_parts(request)
     source = [request.source] if any(part.on_source for part in parts) else []
@@ -202,7 +202,7 @@ def check_data(request: Request) -> None:
 
 
 def check_free(runs: Sequence[Run]) -> None:
-    """Raise where a folder holds a run of other settings or data: it is neither skipped nor lost.
+    """Raise if a folder contains a run of other settings or data, which is never overwritten.
 
     Raises:
         UserError: names the folders, and the settings with both values.
@@ -212,7 +212,7 @@ def check_free(runs: Sequence[Run]) -> None:
         raise UserError("\n".join(said))
 
 
-# Doing it
+# Performing the runs
 
 
 def perform(runs: Sequence[Run], executor: Executor, show: Show = "runs") -> int:
@@ -222,7 +222,7 @@ def perform(runs: Sequence[Run], executor: Executor, show: Show = "runs") -> int
         try:
             build_bundled(runs)
             follow(Schedule(runs, executor, show), stop, len(runs), ended)
-        except KeyboardInterrupt:  # the second one; the first is a stop
+        except KeyboardInterrupt:  # SIGTERM, or the second Ctrl-C
             print("ended at once", file=sys.stderr)
         finally:
             executor.close()
@@ -235,10 +235,10 @@ def perform(runs: Sequence[Run], executor: Executor, show: Show = "runs") -> int
 
 
 def build_bundled(runs: Sequence[Run]) -> None:
-    """Build the bundled data sets that are not there: runs at once would each build them.
+    """Build the bundled data sets that are missing: parallel runs would each build them.
 
-    Each is built as the first run on it builds it, whose few shots are then stored: those of a
-    domain depend on the domains drawn before it.
+    Build each with the settings of its first run, and so store that run's few-shot images: the
+    images drawn for a domain depend on the domains drawn before it.
     """
     for run in {run.draws: run for run in reversed(runs)}.values():
         if run.draws is not None and not run.draws.is_dir():
@@ -247,7 +247,7 @@ def build_bundled(runs: Sequence[Run]) -> None:
 
 @contextmanager
 def _listening() -> Iterator[Stop]:
-    """Take Ctrl-C for a stop; the second one, and SIGTERM, end all at once."""
+    """Start no more runs after Ctrl-C; end at once after a second Ctrl-C, or after SIGTERM."""
     stop = Stop()
 
     def hear(number: int, _frame: FrameType | None) -> None:
@@ -266,7 +266,7 @@ def _listening() -> Iterator[Stop]:
 
 
 def print_table(folder: Path, *options: str, dry: bool = False) -> int:
-    """`causalclip summarize` of a folder, or only its command."""
+    """Perform `causalclip summarize` for a folder, or with `dry` print its command."""
     arguments = [str(folder), *options]
     if dry:
         print(f"causalclip summarize {shlex.join(arguments)}")

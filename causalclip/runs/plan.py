@@ -1,4 +1,4 @@
-"""A plan: the runs that a protocol asks of some methods, data sets, seeds and shots, in order."""
+"""Plan the runs of a protocol for some methods, data sets, seeds and shots, in order."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a protocol's table: what folders and settings of its parts are filled with."""
+    """One cell of a protocol's table: values to fill into the folders and settings of its parts."""
 
     method: str
     dataset: str
     seed: str
     shots: str
     recipe: str
-    """Its name."""
+    """Name of the recipe."""
     files: tuple[Path, ...]
-    """Configurations of the recipe and the backbone, in the order in which they override."""
+    """Configuration files of the recipe and the backbone; later files override earlier ones."""
     pairs: tuple[str, ...]
-    """KEY VALUE pairs of the recipe in addition to them, and those that fit it to the backbone."""
+    """KEY VALUE pairs after the files: those that adapt the recipe, and its extra settings."""
     source: str
     target: str = ""
     sources: tuple[str, ...] = ()
-    """The other domains, where one is left out."""
+    """The other domains, if `target` is left out of the training."""
     context: str = ""
     variant: str = ""
-    """The name of the settings beside the recipe."""
+    """Name of the settings that differ from the recipe; see `variant_name`."""
 
     def fill(self, template: str, part: str) -> str:
-        """A folder or value of a part."""
+        """Return a folder or value of a part with the fields of this cell filled in."""
         named = self.recipe + (f",{self.variant}" if self.variant else "")
         return template.format(
             part=part,
@@ -56,7 +56,7 @@ class Cell:
         )
 
     def of_this(self, value: str) -> str:
-        """A user's VALUE, in which {dataset}, {seed}, {shots} and {target} are this cell's."""
+        """Return a user's VALUE with {dataset}, {seed}, {shots} and {target} filled in."""
         for name in ("dataset", "seed", "shots", "target"):
             value = value.replace(f"{{{name}}}", getattr(self, name))
         return value
@@ -72,13 +72,13 @@ class Run:
     trained: Path | None = None
     """The folder of the training that a test needs."""
     draws: Path | None = None
-    """The folder of the bundled data set that the first run of all has to draw."""
+    """The folder of the data set if it is bundled; `build_bundled` creates it before the runs."""
 
 
 def plan(request: Request, domains: Callable[[str], Sequence[str]]) -> list[Run]:
     """Return every run of a checked request, each folder once, a training before its tests.
 
-    `domains` gives the domains of a data set, where one is left out in turn.
+    `domains` returns the domains of a data set, for a protocol that leaves out each in turn.
     """
     runs = {}
     for cell in cells(request, domains):
@@ -89,7 +89,7 @@ def plan(request: Request, domains: Callable[[str], Sequence[str]]) -> list[Run]
 
 
 def cells(request: Request, domains: Callable[[str], Sequence[str]]) -> Iterator[Cell]:
-    """Whole tables early: all methods and data sets of one seed before the next seed."""
+    """Yield the cells, all methods and data sets of one seed before the next seed."""
     left_out = {d: tuple(domains(d)) if request.protocol.domains else () for d in request.datasets}
     for seed in request.seeds:
         for dataset in request.datasets or (request.source,):
@@ -121,7 +121,7 @@ def _cell(request: Request, method: str, dataset: str, seed: str, shots: str) ->
     return replace(cell, variant=variant_name(given, known))
 
 
-@functools.lru_cache(maxsize=1000)  # the seeds of a cell have the same
+@functools.lru_cache(maxsize=1000)  # the same for all seeds
 def _settings(files: tuple[Path, ...], pairs: tuple[str, ...]) -> Mapping[str, Any]:
     from causalclip.runs.configuration import cfg_from  # imports torch
 
@@ -177,7 +177,7 @@ def _folder(request: Request, cell: Cell, part: Part) -> Path:
 
 
 def data_file(request: Request, dataset: str) -> Path | None:
-    """Return the YAML of a data set; None for a folder or table of the user's."""
+    """Return the YAML file of a data set; None for the user's own folder or table."""
     if dataset not in request.own:
         return CONFIGS / "datasets" / f"{dataset}.yaml"
     path = request.own[dataset].path
@@ -185,7 +185,7 @@ def data_file(request: Request, dataset: str) -> Path | None:
 
 
 def own_settings(source: DataSource) -> dict[str, Any]:
-    """Return the settings of a user's data set that stand in no YAML, and its name in tables."""
+    """Return the settings of a user's data set that are in no YAML file, and its name in tables."""
     in_yaml = source.path is not None and source.path.suffix in (".yaml", ".yml")
     given = {} if in_yaml else source.settings
     settings = {key: value for key, value in given.items() if key != "DATASET.ROOT"}
@@ -200,7 +200,7 @@ def _model(request: Request, trained: Path | None) -> list[str]:
 
 
 def recipe_notes(request: Request) -> list[str]:
-    """Return which recipe each method takes and why, a line each."""
+    """Return a line for each recipe that a method uses, with the reason for it."""
     lines = []
     for method in request.methods:
         for dataset in request.learned_on:
@@ -213,21 +213,21 @@ def recipe_notes(request: Request) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-# The readable name of settings that were given in addition to a recipe, part of its folder's name
+# A readable name for settings given in addition to a recipe; it is part of the folder's name
 
 
 LONGEST = 220
-"""Bytes: file systems take 255, and the recipe's name stands before it."""
+"""Most bytes of a name: file systems allow 255, and the recipe's name comes before it."""
 VAGUE = ("NAME",)
-"""Last words of a key that say nothing alone."""
+"""Last words of a key that mean nothing without the word before."""
 
 
 def variant_name(pairs: Sequence[str], known: Mapping[str, Any]) -> str:
-    """Return, for KEY VALUE pairs such as TRAINER.CDC.N_TEMPLATES 2, "N_TEMPLATES=2".
+    """Return a short name of settings: "N_TEMPLATES=2" for TRAINER.CDC.N_TEMPLATES 2.
 
     Args:
-        pairs: KEY VALUE pairs; the last of a key counts.
-        known: all settings of the recipe: a pair that repeats one names no variant.
+        pairs: KEY VALUE pairs; a later pair of the same key overrides an earlier one.
+        known: all settings of the recipe; a pair that repeats one of them is left out.
     """
     given = dict(zip(pairs[::2], pairs[1::2], strict=True))
     changes = {
@@ -253,7 +253,7 @@ def parse_value(text: str) -> Any:
 
 
 def _bounded(name: str) -> str:
-    """A name that a folder can have; the end of a longer one is its digest."""
+    """Return a name of at most `LONGEST` bytes; a longer name is cut and ends with its digest."""
     content = name.encode()
     if len(content) <= LONGEST:
         return name
@@ -267,6 +267,6 @@ def _short(key: str) -> str:
 
 
 def _printable(value: str) -> str:
-    """A value as part of a folder's name; of a path, the file's name without its suffix."""
+    """Return a value as part of a folder's name; for a path, the file's name without suffix."""
     name = re.sub(r"\.\w{2,}$", "", value.rsplit("/", 1)[-1]) if "/" in value else value
     return re.sub(r"[^\w.+-]+", "-", name).strip("-")

@@ -1,4 +1,4 @@
-"""Terminal output of many runs: the plan, a progress bar, each end, and the failures."""
+"""Terminal output of many runs: the plan, a progress bar, a line for each run, the failures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BAR = "{n_fmt}/{total_fmt} runs |{bar:10}| {elapsed}<{remaining}  {desc}"
 
 
 def run_fields(run: Run) -> dict[str, str]:
-    """Return what distinguishes a run from the others of its request."""
+    """Return the values that distinguish a run from other runs of its request."""
     words = dict(zip(run.arguments, (*run.arguments[1:], ""), strict=True))
     file = words.get("--dataset-config-file")
     variant = re.search(r",([^/]+?)(_[^_/=]+shots)?(/|$)", run.folder.as_posix())
@@ -64,7 +64,7 @@ def follow(schedule: Schedule, stop: Stop, count: int, ended: list[Outcome]) -> 
     There is no bar where stderr is no terminal, or where the runs print their own output.
     """
     labels = run_labels(list(schedule.waiting.values()))
-    hidden = True if schedule.show == "all" else None  # None: unless stderr is a terminal
+    hidden = True if schedule.show == "all" else None  # None: hidden unless stderr is a terminal
     with tqdm(total=count, bar_format=BAR, disable=hidden, leave=False, dynamic_ncols=True) as bar:
 
         def look() -> None:
@@ -79,13 +79,13 @@ def follow(schedule: Schedule, stop: Stop, count: int, ended: list[Outcome]) -> 
 
 
 def at_work(labels: Mapping[Path, str], schedule: Schedule) -> str:
-    """Return the name of a run at work, and of how many."""
+    """Return the name of one active run, and the number of active runs if there are more."""
     names = [labels[run.folder] for run in schedule.at_work.values()]
     return f"{len(names)} active: " * (len(names) > 1) + names[0] if names else ""
 
 
 def outcome_line(outcome: Outcome, label: str) -> str:
-    """Return the line about the end of a run: its accuracy and seconds, or why there is none."""
+    """Return the line for a run that ended: its accuracy and seconds, or why it has none."""
     state = coloured(f"{outcome.state:8}", STATE_COLOURS[outcome.state])
     if outcome.state != "finished":
         return f"{state}  {label}: {outcome.reason}"
@@ -94,13 +94,13 @@ def outcome_line(outcome: Outcome, label: str) -> str:
 
 
 def coloured(text: str, code: int) -> str:
-    """Return a text in a colour where stdout is a terminal that has it; see https://no-color.org."""
+    """Return a text in colour if stdout is a terminal with colours; see https://no-color.org."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return text if plain or not sys.stdout.isatty() else f"\x1b[{code}m{text}\x1b[0m"
 
 
 def print_summary(count: int, ended: Sequence[Outcome]) -> None:
-    """Print how many runs ended how, and the logs of those that failed."""
+    """Print the number of runs for each outcome, and the log files of failed runs."""
     names = {"skipped": "finished before", "waiting": "without their training"}
     states = Counter(names.get(outcome.state, outcome.state) for outcome in ended)
     print(f"{count} runs: {', '.join(f'{n} {state}' for state, n in states.items())}")
@@ -114,8 +114,8 @@ def print_summary(count: int, ended: Sequence[Outcome]) -> None:
 
 
 def print_plan(runs: Sequence[Run]) -> None:
-    """Print a table of the plan: methods, data sets, seeds, what is left and how long it takes."""
-    import pandas as pd  # here, as it is large: --help should not wait for it
+    """Print a table of the plan: methods, data sets, seeds, remaining runs and their time."""
+    import pandas as pd  # slow to import: --help should not wait for it
 
     states = {run.folder: _state(run) for run in runs}
     frame = pd.DataFrame(map(run_fields, runs))
@@ -141,7 +141,7 @@ def print_plan(runs: Sequence[Run]) -> None:
 
 
 def mean_seconds(runs: Sequence[Run]) -> list[float]:
-    """Return for each run the mean seconds of the finished ones that differ in seed or domain only.
+    """Return, for each run, the mean seconds of finished runs that differ only in seed or domain.
 
     NaN without such a run. The time to load CLIP and data is not recorded, and not included.
     """
@@ -156,7 +156,7 @@ def mean_seconds(runs: Sequence[Run]) -> list[float]:
     for place, key in places.items():
         seconds.setdefault(key, []).extend(
             (result.training_seconds or 0.0) + result.evaluation.get("seconds", 0.0)
-            for result in load_results(place, []).values()  # every seed's
+            for result in load_results(place, []).values()  # of every seed
         )
     return [mean(seconds[key]) if seconds[key] else math.nan for key in keys]
 
@@ -178,7 +178,7 @@ def _words(column: Iterable[str]) -> str:
 
 
 def print_commands(runs: Sequence[Run]) -> None:
-    """Print the command of each run, those of finished runs as comments, and how many there are."""
+    """Print the command of each run, as a comment unless it is to run, and the number of runs."""
     count: Counter[str] = Counter()
     for run in runs:
         state = _state(run)
@@ -193,5 +193,5 @@ def _state(run: Run) -> State | str:
     """Return the state of a run, or why it cannot be run."""
     try:
         return state_of(run)
-    except (ValueError, OSError) as error:  # a plan may do without data
+    except (ValueError, OSError) as error:  # a plan needs no data
         return sentence(error)

@@ -1,7 +1,7 @@
-"""The protocols of this family as data: what each trains and tests, with what, and where it goes.
+"""The protocols as data: their trainings and tests, with data sets, settings and folders.
 
-The folders are those of CoOp's, CoCoOp's and MaPLe's scripts, so that a result lies where a user of
-theirs looks for it.
+The folders are those of CoOp's, CoCoOp's and MaPLe's scripts, so that users of these find a result
+in the place they know.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from causalclip.data.catalogue import sets_of
 from causalclip.records.results import PROTOCOL_TITLES
 
 SAME_CLASSES = ("imagenetv2", "imagenet_sketch")
-"""The variants with ImageNet's thousand classes; the others have two hundred of them."""
+"""Variants of ImageNet with all of its 1,000 classes; the other variants have 200 of them."""
 
 ALL_IMAGES = "all"
-"""In place of a number of shots."""
+"""Value in place of a number of shots: train on all images."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Part:
 
     name: str
     folder: str
-    """Below the output folder; the fields are those of a `Cell`."""
+    """Path below the output folder; its fields are those of a `Cell`."""
     settings: tuple[str, ...]
-    """KEY VALUE pairs; the same fields."""
+    """KEY VALUE pairs, with the same fields."""
     tests: str = ""
     """The part whose model it evaluates; empty for a training."""
     other_classes: bool = False
@@ -34,7 +34,7 @@ class Part:
     on_source: bool = False
     """Whether its data set is the source of the transfer."""
     protocol: str = ""
-    """The protocol it belongs to, where another one shares it."""
+    """Protocol to record in the results; empty: the one that is run."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +45,27 @@ class Protocol:
     parts: tuple[Part, ...]
     shots: tuple[str, ...] = ("16",)
     only: bool = False
-    """Whether no other data sets make sense."""
+    """Whether only the data sets of its published table are allowed."""
     domains: bool = False
     """Whether each domain of a data set is left out in turn."""
 
     @property
     def title(self) -> str:
-        """Its name in tables."""
+        """Name of the protocol in tables."""
         return PROTOCOL_TITLES[self.name]
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Those of the published table, by configuration."""
+        """Data sets of the published table, by the names of their configurations."""
         return tuple(sets_of(self.name))
 
     @property
     def transfers(self) -> bool:
-        """Whether one data set is trained on and others are tested on."""
+        """Whether a model is trained on one data set and tested on other ones."""
         return any(part.on_source for part in self.parts)
 
     def part(self, name: str) -> Part:
-        """The part of this name."""
+        """Return the part with a given name."""
         return next(part for part in self.parts if part.name == name)
 
 
@@ -73,8 +73,8 @@ _NOVEL = "base2new/{part}/{dataset}/shots_{shots}/{method}/{recipe}/seed{seed}"
 _DOMAIN = "{dataset}/shots_{shots}/{target}/{method}/{recipe}/seed{seed}"
 _N = ("DATASET.NUM_SHOTS", "{num_shots}")
 _BASE, _NEW, _ALL = (("DATASET.SUBSAMPLE_CLASSES", name) for name in ("base", "new", "all"))
-# Open classes as CLIP-ICM's and CLIPood's code has them: int(0.5 n) base classes, and each domain
-# split 80/20 within base and within open classes.
+# Open classes as in CLIP-ICM's and CLIPood's code: int(0.5 n) base classes, and each domain split
+# 80/20 within the base classes and within the open classes.
 _AS_PUBLISHED = ("DATASET.SUBSAMPLE_ROUNDING", "floor", "DATASET.HOLDOUT_WITHIN", "halves")
 _SOURCE = Part(
     "train",
@@ -140,5 +140,5 @@ PROTOCOLS = {
 
 
 def same_classes(source: str, dataset: str) -> bool:
-    """Whether a data set has the very classes of the source it is tested from."""
+    """Return whether a data set has exactly the classes of the source that was trained on."""
     return dataset == source or (source == "imagenet" and dataset in SAME_CLASSES)

@@ -1,6 +1,6 @@
-"""Recipes: the configuration that a method was published with for a protocol, or tuned to.
+"""Recipes: which configuration a method uses for a protocol, as published or as tuned.
 
-They stand in configs/trainers/METHOD/_recipes.yaml, next to the configurations.
+They are in configs/trainers/METHOD/_recipes.yaml, next to the configurations.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BUNDLED_DATA = tuple(facts.config for facts in BUNDLED)
 
 @dataclass(frozen=True)
 class RecipeRule:
-    """A configuration, or settings, for some protocols, data sets and shots; empty: for all."""
+    """A configuration or settings for some protocols, data sets and shots; empty: for all."""
 
     config: str = ""
     paper: str = ""
@@ -33,7 +33,7 @@ class RecipeRule:
     datasets: tuple[str, ...] = ()
     shots: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
-    """Of settings: the configurations that they are added to; empty: to all."""
+    """Configurations that the rule's settings are added to; empty: all."""
     set: Mapping[str, Any] = field(default_factory=dict)
     """Settings in addition to the configuration."""
 
@@ -47,7 +47,7 @@ class RecipeRule:
         return cls(row.get("config", ""), row.get("paper", ""), **lists, set=row.get("set", {}))
 
     def fits(self, protocol: str, dataset: str, shots: str, recipe: str = "") -> bool:
-        """Return whether the rule is meant for such a run."""
+        """Return whether the rule applies to a run."""
         wanted = (
             (self.protocols, protocol),
             (self.datasets, dataset),
@@ -64,15 +64,15 @@ class Recipes:
     tiny: str = "tiny"
     """The configuration for the bundled CLIP and data; its settings were tuned."""
     tiny_published: str = ""
-    """The published reading for them, where the method has one."""
+    """The published configuration for the bundled CLIP and data, if the method has one."""
     rules: tuple[RecipeRule, ...] = ()
     tuned: tuple[RecipeRule, ...] = ()
-    """Rules of the tuned reading for other CLIPs, where the method has one."""
+    """Rules for tuned configurations of other CLIPs, if the method has any."""
     settings: tuple[RecipeRule, ...] = ()
     fewshot_folder: str = ""
     """Part of the folder of a few-shot run; its fields are the method's settings."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Variables of the few-shot script, and the settings that they give."""
+    """Environment variables of the few-shot script, and the settings that they set."""
 
     def config(self, protocol: str, dataset: str, shots: str, *, tuned: bool = False) -> str:
         """Return the published or the tuned configuration of a run, without .yaml."""
@@ -93,7 +93,7 @@ class Recipes:
 
 @dataclass(frozen=True)
 class RecipeChoice:
-    """The recipe of a run, and why."""
+    """The recipe of a run, and the reason for it."""
 
     name: str
     reason: str
@@ -108,14 +108,14 @@ def choose_recipe(
     model: str = "",
     bundled: bool = False,
 ) -> RecipeChoice:
-    """Return the recipe that a user asks for; without a word the one for the backbone.
+    """Return the recipe that a user asks for; by default, the one for the backbone.
 
     Args:
         method: a trainer.
         asked: tiny, published, tuned, a configuration of the method without .yaml, a YAML of the
             user's, or empty.
         published_for: protocol, data set and shots.
-        model: the CLIP that was named in place of the recipe's, if one was.
+        model: the CLIP to use in place of the recipe's; empty: the recipe's.
         bundled: whether the data set is a bundled one, for which tiny is the recipe.
 
     Raises:
@@ -135,7 +135,7 @@ def choose_recipe(
         reason = f"the nearest to {Path(model).name}: {shape}"
     published = recipes.config(*published_for)
     tuned = recipes.config(*published_for, tuned=True) if recipes.tuned else ""
-    # `tiny` stands for a published reading on bundled data only: a user's CLIP takes the paper's.
+    # `tiny` replaces a missing published recipe, but not for a CLIP that the user has chosen.
     small_published = recipes.tiny_published or ("" if model else recipes.tiny)
     name = {
         "": recipes.tiny if small else published,
@@ -155,7 +155,7 @@ def choose_recipe(
 
 @functools.cache
 def recipes_of(method: str) -> Recipes:
-    """Return the recipes of a method; defaults without a file."""
+    """Return the recipes of a method; the defaults if it has no file of recipes."""
     path = CONFIGS / "trainers" / method / "_recipes.yaml"
     if not path.is_file():
         return Recipes()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """A request: a protocol, and lists whose product its parts are run for."""
+    """A protocol, and the methods, data sets, seeds and shots whose combinations to run."""
 
     protocol: Protocol
     methods: tuple[str, ...]
@@ -29,27 +29,27 @@ class Request:
     seeds: tuple[str, ...] = ("1",)
     shots: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
-    """Only these; empty for all."""
+    """Names of the parts to run; empty: all parts."""
     data: Path = Path("data")
     output: Path = Path("output")
     recipe: str = ""
-    """In place of the one that follows from backbone and protocol; see `choose_recipe`."""
+    """Name of the recipe; empty: chosen by backbone and protocol, see `choose_recipe`."""
     recipe_of: str = ""
-    """The protocol whose recipe is taken; empty: its own."""
+    """Protocol whose recipe is used; empty: this protocol."""
     backbone: NamedBackbone | None = None
-    """In place of the recipe's; results go below a folder of its name."""
+    """Backbone in place of the recipe's; the results are in a folder of its name."""
     own: Mapping[str, DataSource] = field(default_factory=dict)
-    """The data sets, by name, that are the user's own."""
+    """The user's own data sets, by name."""
     source: str = "imagenet"
     load_epoch: str = ""
     settings: tuple[str, ...] = ()
-    """KEY VALUE pairs, after those of protocol and recipe."""
+    """KEY VALUE pairs; they override those of protocol and recipe."""
     imports: tuple[str, ...] = ()
-    """The user's modules, registered already."""
+    """Names of the user's modules, which are registered already."""
 
     @property
     def results(self) -> Path:
-        """Where the layout begins."""
+        """Folder that the folders of the protocol's parts are in."""
         return self.output / (self.backbone.name if self.backbone else "")
 
     @property
@@ -59,12 +59,12 @@ class Request:
 
     @property
     def all_shots(self) -> tuple[str, ...]:
-        """Those asked for, else the protocol's."""
+        """Shots that were requested; by default the protocol's."""
         return self.shots or self.protocol.shots
 
     @property
     def known_methods(self) -> list[str]:
-        """Those of this package and of the user's modules."""
+        """Methods of this package and of the user's modules."""
         known = methods()
         if self.imports:
             from causalclip.plugin import methods_of  # imports torch
@@ -74,25 +74,25 @@ class Request:
         return known
 
     def is_bundled(self, dataset: str) -> bool:
-        """Return whether a data set is drawn by this package."""
+        """Return whether a data set is bundled: this package draws its images."""
         if dataset in self.own:
             return self.own[dataset].settings["DATASET.NAME"] in BUNDLED_NAMES
         return dataset.startswith(BUNDLED_DATA)
 
     def start_of(self, method: str, dataset: str, shots: str) -> Start:
-        """Return what a training on a data set starts from; raise as `choose_recipe`."""
+        """Return the configuration that a training starts from; raise as `choose_recipe`."""
         cell = (self.recipe_of or self.protocol.name, dataset, shots)
         bundled = self.is_bundled(dataset)
         return start_of(method, self.recipe, self.backbone, cell, bundled=bundled)
 
 
 def wanted_parts(request: Request) -> list[Part]:
-    """The parts asked for."""
+    """Return the parts to run."""
     return [p for p in request.protocol.parts if not request.parts or p.name in request.parts]
 
 
 def settings_for(request: Request, method: str) -> tuple[str, ...]:
-    """The KEY VALUE pairs that can concern a method: a sweep of CDC's leaves CoOp one run."""
+    """Return the KEY VALUE pairs that can affect a method: a sweep for CDC adds no runs of CoOp."""
     pairs = list(zip(request.settings[::2], request.settings[1::2], strict=True))
     bases = [value for key, value in pairs if key.upper() == f"TRAINER.{method.upper()}.BASE"]
     others = set(request.known_methods) - {method, *bases}
@@ -102,15 +102,15 @@ def settings_for(request: Request, method: str) -> tuple[str, ...]:
     )
 
 
-# What can be wrong
+# Checks
 
 
 def check(request: Request) -> None:
-    """Raise for the first thing that cannot be run.
+    """Raise for the first error in a request.
 
     Raises:
-        UserError: an unknown method, data set or configuration, seeds and shots that cannot be, or
-            a method that cannot name the classes it would be tested on.
+        UserError: an unknown method, data set or configuration, invalid seeds or shots, or a method
+            that cannot name the classes it would be tested on.
         ValueError, OSError: settings that a method refuses, or a CLIP that cannot be read.
     """
     if len(request.settings) % 2:
@@ -160,7 +160,7 @@ def _check_method(request: Request, method: str) -> None:
     start = request.start_of(method, request.learned_on[0], request.all_shots[0])
     pairs = [*words_of(start.fitting), *settings_for(request, method)]
     kind, cfg = trainer_class(method), cfg_from(start.files, pairs)
-    if hasattr(kind, "settings_table"):  # not a trainer of Dassl's own kind
+    if hasattr(kind, "settings_table"):  # a trainer of Dassl has none
         kind.check_cfg(object.__new__(kind), cfg)
     others = any(part.other_classes for part in wanted_parts(request))
     if request.protocol.transfers:

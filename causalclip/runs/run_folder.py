@@ -1,4 +1,4 @@
-"""The folder of a run: compared before any work, and held by one process."""
+"""Compare a run with the earlier run in its folder, before any work."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from dassl.engine import TRAINER_REGISTRY
 
 TRANSFORMS = "INPUT.TRANSFORMS"
 NORMALISATIONS = {"normalize", "instance_norm"}
-"""Of INPUT.TRANSFORMS, those that test images go through; the others are of training images."""
+"""Entries of INPUT.TRANSFORMS for test images too; the others are for training images only."""
 
 
-class AnotherRun(ValueError):  # noqa: N818 (a state of the folder)
-    """A folder holds another run, which is never overwritten; the message says how it differs."""
+class AnotherRun(ValueError):  # noqa: N818 (named after what the folder contains)
+    """A folder contains another run, which is never overwritten; the message lists differences."""
 
 
 def check_folder(folder: Path, identity: Identity) -> None:
-    """Raise if a folder holds a run of other settings: it is never overwritten.
+    """Raise if a folder contains a run of other settings, which is never overwritten.
 
     Without run.json, results.json is compared instead.
 
@@ -58,7 +58,7 @@ def check_folder(folder: Path, identity: Identity) -> None:
 
 
 def check_inputs(folder: Path, identity: Identity) -> None:
-    """Raise if a folder holds a run on other weights of the backbone, or on other data.
+    """Raise if a folder contains a run on other weights of the backbone, or on other data.
 
     Raises:
         AnotherRun: names both digests, or the splits.
@@ -133,7 +133,7 @@ def _fixed_by_training(key: str) -> bool:
 
 
 def saved_checkpoints(folder: Path) -> str:
-    """Return which checkpoints a stopped run has saved, and how to continue."""
+    """Return a text on the checkpoints that a stopped run has saved, and on how to continue."""
     saved = sorted(
         f"{path.parent.name}/{last_written(path.parent)}" for path in folder.glob(f"*/{POINTER}")
     )

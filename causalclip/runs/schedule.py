@@ -1,4 +1,4 @@
-"""The order of runs: a test after its training, a dead process's run again, each outcome once."""
+"""Schedule runs: each test after its training, and a run again if its process died."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from causalclip.runs.state import State, state_of
 from causalclip.runs.worker import Outcome, Show, perform_run
 
 BUSY_SECONDS = 2.0
-"""Until a run that another process was doing is tried again."""
+"""Seconds until a run that another process was performing is tried again."""
 LOOK_SECONDS = 0.5
 
 
 class Stop:
-    """Whether to begin nothing new, and the signal that asked for it."""
+    """A request to start no more runs: `asked` is the number of the signal, 0 without one."""
 
     asked: int = 0
 
@@ -41,9 +41,9 @@ class Schedule:
     def outcomes(
         self, stop: Stop, each_look: Callable[[], object] = lambda: None
     ) -> Iterator[Outcome]:
-        """Perform the runs; yield outcomes as they come. After a stop, what is at work ends.
+        """Perform the runs; yield outcomes as they come. After a stop, finish the active runs only.
 
-        `each_look` is called every `LOOK_SECONDS` while runs are at work.
+        `each_look` is called at least every `LOOK_SECONDS` while runs are active.
         """
         while self.at_work or (self.waiting and not stop.asked):
             if not stop.asked:
@@ -55,10 +55,10 @@ class Schedule:
                     if outcome := self._ended(self.at_work.pop(future), future):
                         yield outcome
             elif self.waiting and not stop.asked:
-                time.sleep(LOOK_SECONDS)  # what is left is at work elsewhere
+                time.sleep(LOOK_SECONDS)  # other processes perform the remaining runs
 
     def _fill(self) -> Iterator[Outcome]:
-        """Give every free place a run; yield the outcomes of runs that need no process."""
+        """Start runs in the free processes; yield the outcomes of runs that need no process."""
         while (run := self._next()) and len(self.at_work) < self.executor.places():
             del self.waiting[run.folder]
             if outcome := self._without_process(run):
@@ -68,7 +68,7 @@ class Schedule:
                 self.at_work[self.executor.submit(*task)] = run
 
     def _next(self) -> Run | None:
-        """Return the first run that waits for no other one."""
+        """Return the first run that can start now; None if there is none."""
         unfinished = {*self.waiting, *(run.folder for run in self.at_work.values())}
         now = time.monotonic()
         ready = (
@@ -108,7 +108,7 @@ class Schedule:
 
     def _died(self, run: Run, error: Any) -> Outcome:
         self.deaths[run.folder] += 1
-        known = isinstance(error, BrokenExecutor)  # it says the same in more words
+        known = isinstance(error, BrokenExecutor)  # its message adds nothing
         reason = f"its process died{'' if known else ': ' + str(error).strip().splitlines()[0]}"
         if self.deaths[run.folder] == ATTEMPTS:
             return Outcome(run, "failed", f"{reason} ({ATTEMPTS} times)")

@@ -1,6 +1,7 @@
-"""The family's shell scripts: their arguments and environment variables as a request.
+"""The shell scripts: turn their arguments and environment variables into a request.
 
-Each script in scripts/ is a line that calls this; what it does is data here and in protocols.py.
+Each script in scripts/ is one line that calls `main`. What it does is defined here and in
+protocols.py, as data.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class Script:
     arguments: str
     parts: tuple[str, ...] = ()
     table: str = ""
-    """Where the folder of its table lies below the results; {dataset} and {shots} are filled in."""
+    """Folder of its table below the results, with fields {dataset} and {shots}; empty: no table."""
 
     @property
     def required(self) -> list[str]:
-        """The positional arguments that must come."""
+        """The required positional arguments."""
         return re.sub(r"\[.*", "", self.arguments).split()
 
 
@@ -53,10 +54,10 @@ SCRIPTS = {
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
-    """Do what a script asks; 2 for what cannot be run, 1 where a run failed.
+    """Perform a script; return 2 for invalid input, 1 if a run failed.
 
-    The arguments are the script's name without .sh and its own, the environment holds the variables
-    that its help lists.
+    `arguments` are the script's name without .sh, then its own arguments. `environment` contains
+    the variables that its help lists.
     """
     name, *words = arguments
     script, given = SCRIPTS[name], {key: value for key, value in environment.items() if value}
@@ -121,13 +122,13 @@ def _seeds(text: str) -> tuple[str, ...]:
 
 
 def _from_environment(request: Request, given: Mapping[str, str], data: Path | None) -> Request:
-    """Return the request with the variables that every script reads."""
+    """Add the values of environment variables to a request, and resolve its data sets."""
     shots = given.get("SHOTS", "")
     variables = recipes_of(request.methods[0]).variables
     pairs = [(key, given[name]) for name, key in variables.items() if name in given]
     request = replace(
         request,
-        # Several numbers only where a protocol has several.
+        # Only a protocol with several numbers of shots takes several.
         shots=tuple(shots.split() if len(request.protocol.shots) > 1 else [shots] * bool(shots)),
         output=Path(given.get("OUTPUT", "output")),
         recipe=given.get("CFG", ""),

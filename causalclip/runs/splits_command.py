@@ -82,7 +82,7 @@ def split_of(dataset: str, data: str, *, seed: int, shots: int) -> tuple[str, st
 
 
 def _write(path: Path, content: str) -> str:
-    """Write a text whole or not at all; return its sha256."""
+    """Write a text, completely or not at all; return its sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         Path(part).write_text(content, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""State of a run's folder: empty, a part, its result, a stale result, or another run's."""
+"""The state of a run, by what its folder contains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from causalclip.runs.plan import Run
 
 
 class State(Enum):
-    """State of a run, and so the work that is left."""
+    """State of a run."""
 
     TO_RUN = "to run"
     FINISHED = "finished"
@@ -25,7 +25,7 @@ class State(Enum):
 
 
 def state_of(run: Run) -> State | str:
-    """Return what a run's folder holds, by its run.json and results.json; or its `refusal`.
+    """Return the state of a run by its run.json and results.json, or its `refusal`.
 
     Raises:
         ValueError: a run.json that is damaged or of another schema, or wrong data.
@@ -42,7 +42,7 @@ def state_of(run: Run) -> State | str:
 
 
 def refusal(run: Run) -> str:
-    """Return why the folder is another run's, of other settings or on other data; "" if it is not.
+    """Return why a run's folder belongs to a run of other settings or data; "" if it does not.
 
     Raises:
         ValueError, OSError: as `state_of`.
@@ -65,9 +65,9 @@ def refusal(run: Run) -> str:
 
 
 def data_of(run: Run) -> Mapping[str, str] | None:
-    """Return the digests of a run's data as they are now; None for data that are not there.
+    """Return the current digests of a run's data; None if DATASET.ROOT does not exist.
 
-    A bundled data set is built if its root is there.
+    A bundled data set is built if DATASET.ROOT exists.
     """
     from causalclip.runs.configuration import cfg_of_words
 
@@ -83,4 +83,4 @@ def data_of(run: Run) -> Mapping[str, str] | None:
 
 
 _digests: dict[str, Mapping[str, str]] = {}
-"""Of the data sets that this process has built, by their settings."""
+"""Digests of the data sets that this process has built, by their settings."""

@@ -47,7 +47,7 @@ from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one training or evaluation; 2 for wrong input, which is printed in one line."""
+    """Run one training or evaluation; return 2 for invalid input, with a message of one line."""
     args = parser().parse_args(argv)
     print_any_text()
     name, folder = called(), Path(args.output_dir or ".")
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def explained(error: BaseException, folder: Path) -> str:
-    """Return one sentence for an error; of a full disk, also what is saved in the run's folder."""
+    """Return one sentence for an error; for a full disk, also which checkpoints are saved."""
     if is_shared_memory_full(error):
         hint = "/dev/shm is full, which loading processes need: give DATALOADER.NUM_WORKERS 0"
         return f"{hint}, or make it larger"
@@ -78,7 +78,7 @@ def explained(error: BaseException, folder: Path) -> str:
 
 
 def train_from_args(args: argparse.Namespace) -> TrainerX:
-    """Run what parsed flags ask for; see `train`."""
+    """Train or evaluate as the parsed flags say; see `train`."""
     plugin.register_all()
     return train(
         configure(args),
@@ -105,9 +105,9 @@ def train(
     Args:
         cfg: the frozen configuration.
         eval_only: load a model and evaluate it.
-        model_dir: the output folder of its training.
-        load_epoch: its epoch; None: the best one in validation, else the last.
-        train_model: False builds everything and stops.
+        model_dir: the output folder of the model's training.
+        load_epoch: the model's epoch; None: the best one in validation, else the last.
+        train_model: False: build everything, do not train.
         arguments: the parsed command line, for the log.
         on_epoch: called after each epoch of a method that learns by gradient descent.
 
@@ -127,7 +127,7 @@ def train(
         trainer = build(cfg, arguments or {})
         if note:
             print(note)
-        backbone = getattr(trainer, "backbone", None)  # a host's trainer holds none
+        backbone = getattr(trainer, "backbone", None)  # a trainer that is not ours has none
         identity = replace(
             identity,
             weights=getattr(backbone, "digest", None),
@@ -157,7 +157,7 @@ def train(
 
 
 def build(cfg: CfgNode, arguments: Mapping[str, Any]) -> TrainerX:
-    """Begin the log and build the trainer; see `trainer_for`."""
+    """Start the log and build the trainer; see `trainer_for`."""
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
     if is_main():
@@ -197,10 +197,10 @@ def environment() -> str:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a folder in one of the processes of a run.
+    """Lock a folder, in the main process of a run only.
 
     Raises:
-        Busy: another run holds it.
+        Busy: another run has locked it.
     """
     if not is_main():
         yield

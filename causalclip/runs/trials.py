@@ -1,4 +1,4 @@
-"""Trials of a search of settings: what they train, their scores, and the study of them."""
+"""Trials of a search for settings: their trainings, their scores, and the study of all trials."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from causalclip.runs.data_source import DataSource
 
 LEAST_VALIDATION = 10
-"""Validation images; below, one image is more than 10 % of accuracy."""
+"""Fewest validation images: with fewer, one image changes the accuracy by over 10 %."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search; trials in other processes receive it."""
+    """A search for settings; processes that perform its trials receive it."""
 
     method: str
     start: Start
     protocol: str
-    """fewshot, or base2new, where half of the base classes stands for the new ones."""
+    """fewshot, or base2new: half of the base classes are then used as new classes."""
     sources: tuple[DataSource, ...]
     seeds: tuple[int, ...]
     pairs: Mapping[str, Any]
-    """Settings of every trial by key: shots, and those of the command line."""
+    """Settings of every trial by key: the shots, and the settings of the command line."""
     folder: Path
     space: Mapping[str, LogUniform | Choice]
     imports: tuple[str, ...] = ()
@@ -86,10 +86,10 @@ class Search:
 
 
 def space_of(kind: Any, cfg: CfgNode, fixed: Mapping[str, Any]) -> dict[str, LogUniform | Choice]:
-    """Return a method's search space with whole keys, and without those that are fixed.
+    """Return a method's search space with complete keys, without the settings that are fixed.
 
     Raises:
-        UserError: nothing is left.
+        UserError: no setting is left to choose.
     """
     space: dict[str, LogUniform | Choice] = {}
     for words, values in kind.search_space.items():
@@ -106,7 +106,7 @@ def space_of(kind: Any, cfg: CfgNode, fixed: Mapping[str, Any]) -> dict[str, Log
 
 
 def choosing_images(search: Search) -> dict[str, dict[str, str]]:
-    """Return the digests of the training and validation images that choose, by data set.
+    """Return the digests of the training and validation images to search on, by data set.
 
     Raises:
         UserError: fewer than `LEAST_VALIDATION` validation images.
@@ -135,7 +135,7 @@ def choosing_images(search: Search) -> dict[str, dict[str, str]]:
 
 
 def perform_trial(search: Search, number: int) -> None:
-    """Take the next trial of a study, train it and tell its score."""
+    """Perform the next trial of a study and record its score."""
     import optuna
 
     from causalclip.plugin import register_imports
@@ -163,14 +163,14 @@ def perform_trial(search: Search, number: int) -> None:
     except FloatingPointError as error:
         trial.set_user_attr("error", sentence(error))
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    shutil.rmtree(folder)  # no table may take its validation results for a test's
+    shutil.rmtree(folder)  # else tables would show its validation results as test results
     gc.collect()
 
 
 def suggested(
     trial: optuna.Trial, space: Mapping[str, LogUniform | Choice]
 ) -> dict[str, float | int | str]:
-    """Return the settings that a trial tries, by key; numbers have three digits."""
+    """Return the settings that a trial tries, by key; drawn numbers are rounded to three digits."""
     chosen = {}
     for words, values in space.items():
         if isinstance(values, LogUniform):
@@ -184,10 +184,10 @@ def suggested(
 def score(
     search: Search, chosen: Mapping[str, Any], folder: Path, report: Callable[[float], None]
 ) -> float:
-    """Return the mean score over data sets and seeds of a trial's settings, in per cent.
+    """Return the mean score of a trial's settings over data sets and seeds, in per cent.
 
-    `report` is told the validation accuracy of each epoch and the mean after each training; under
-    base2new the mean alone, as accuracy on trained classes says little about new ones.
+    Call `report` with the validation accuracy of each epoch and the mean after each training; under
+    base2new with the mean only, as the accuracy on trained classes says little about new classes.
     """
     from scipy.stats import hmean
 
@@ -222,10 +222,10 @@ def _accuracy(folder: Path) -> float:
 
 
 def begin(search: Search) -> optuna.Study:
-    """Return the study with what to try first; trials of a stopped search are tried again.
+    """Return the study with its first trials queued; trials that were stopped are queued again.
 
     Raises:
-        UserError: the folder holds another search.
+        UserError: the folder contains another search, or there are too few validation images.
     """
     import optuna
 
@@ -256,7 +256,7 @@ def begin(search: Search) -> optuna.Study:
 
 
 def points(space: Mapping[str, LogUniform | Choice]) -> list[dict[str, Any]]:
-    """Return all points of a space; none of one with a number that is drawn."""
+    """Return all points of a space; [] if it has a `LogUniform`, whose values are drawn."""
     axes = [
         [(key, value) for value in values.values] if isinstance(values, Choice) else []
         for key, values in space.items()

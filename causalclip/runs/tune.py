@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from causalclip.runs.data_source import DataSource
 
 TABLE_SEEDS = range(1, 6)
-"""Seeds of published tables: none of them may choose."""
+"""Seeds of published tables; a search must not use them."""
 TRIALS = 20
 _DESCRIPTION = """Choose a method's settings for your data and CLIP; test images are never read.
 
@@ -41,7 +41,7 @@ The first trial is the recipe. The same command resumes. docs/tune.md explains t
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options; KEY VALUE pairs are settings that every trial has."""
+    """Return the parser of the options; `flags.parse` adds KEY VALUE pairs, used in every trial."""
     p = argparse.ArgumentParser(
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -64,11 +64,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def search_of(args: argparse.Namespace) -> Search:
-    """Return the search that a command line asks for, its data checked.
+    """Return the search of the parsed options, checked.
 
     Raises:
-        UserError: a method without a search space, seeds of the tables, an unknown name, or too few
-            validation images.
+        UserError: a method without a search space, seeds of the tables, or an unknown name.
         ValueError, OSError: data that cannot be used.
     """
     from causalclip.data.catalogue import BUNDLED_NAMES
@@ -123,7 +122,7 @@ def _absolute(source: DataSource) -> DataSource:
 
 
 def numbers(search: Search, study: optuna.Study, args: argparse.Namespace) -> Iterator[int]:
-    """Yield a number for each trial to begin, until there are enough or the time is over."""
+    """Yield a number for each trial to start, until there are enough or the time is over."""
     wanted = args.trials or (math.inf if args.minutes else TRIALS)
     if every := points(search.space):
         wanted = min(wanted, 1 + len(every))
@@ -143,7 +142,7 @@ def line(trial: optuna.trial.FrozenTrial) -> str:
 
 
 def write_recipe(search: Search, study: optuna.Study, command: str) -> Path:
-    """Write the best trial's settings as a configuration, its origin in comments."""
+    """Write the best trial's settings as a configuration, with their origin in comments."""
     from causalclip.settings.check import flatten
     from causalclip.settings.config_file import read_config
 
@@ -179,7 +178,7 @@ def write_recipe(search: Search, study: optuna.Study, command: str) -> Path:
 
 
 def record_of(search: Search, study: optuna.Study, command: str, path: Path) -> SearchRecord:
-    """Return the search as search.json has it."""
+    """Return the content of search.json."""
     trials = []
     for trial in ended(study):
         reported = trial.intermediate_values
@@ -208,7 +207,7 @@ def record_of(search: Search, study: optuna.Study, command: str, path: Path) -> 
 
 @prints_errors("tune")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Search and write the recipe; 2 for wrong input, 130 after Ctrl-C."""
+    """Search and write the recipe; return 2 for invalid input, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     args = flags.parse(arguments, parser())
     try:
@@ -233,10 +232,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def searched(search: Search, executor: Executor, args: argparse.Namespace) -> optuna.Study:
-    """Perform the trials that are left; return the study.
+    """Perform the remaining trials; return the study.
 
     Raises:
-        UserError: the folder holds another search, or no trial has a score.
+        UserError: no trial has a score; or as `begin`.
     """
     study = begin(search)
     recipe, keys = search.start.recipe.name, ", ".join(search.space)

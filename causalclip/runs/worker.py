@@ -1,4 +1,4 @@
-"""The task that a process performs for a run; between two runs nothing of the first is left."""
+"""The task that a process performs for a run; it leaves nothing behind for the next run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from causalclip.files.text import end_log
 from causalclip.runs.plan import Run
 
 Show = Literal["all", "runs"]
-"""Output of a run to print: everything, or its end alone."""
+"""What to print of a run: all of its output, or only how it ended."""
 
 
 @dataclass(frozen=True)
@@ -26,29 +26,29 @@ class Outcome:
 
     run: Run
     state: str
-    """finished, skipped, failed, or waiting for a training that failed; not over are again, and
-    busy: another process has the folder."""
+    """finished, skipped, failed, or waiting (its training has no result); not final: again (its
+    process died) or busy (another process has locked the folder)."""
     reason: str = ""
     """One sentence for a failure."""
     seconds: float = 0.0
 
     @property
     def good(self) -> bool:
-        """Whether its result is there."""
+        """Whether the run has a result."""
         return self.state in ("finished", "skipped")
 
     @property
     def final(self) -> bool:
-        """Whether nothing more will be heard of the run."""
+        """Whether this outcome is the run's last."""
         return self.state not in ("again", "busy")
 
 
 def perform_run(run: Run, folder: str, show: Show = "runs") -> Outcome:
-    """Train or evaluate as `causalclip train` does, called in a folder.
+    """Train or evaluate as `causalclip train` does when it is called in `folder`.
 
-    A signal to stop ends the process too, once the training is saved.
+    A signal to stop first saves the training, then ends this process too.
     """
-    import torch  # not in the driver
+    import torch  # here, so that the driver need not import it
 
     from causalclip.engine.stopping import Stopped
     from causalclip.records.results import reset_peak_memory
@@ -78,7 +78,7 @@ def _performed(run: Run, folder: str) -> Outcome:
     args = flags.parser().parse_args(run.arguments)
     try:
         os.chdir(folder)
-        # Another command may have finished it while this process began.
+        # Another command may have finished it while this process started.
         if has_result(run.folder) and state_of(run) is State.FINISHED:
             return Outcome(run, "skipped")
         with stoppable():
@@ -97,7 +97,7 @@ def _performed(run: Run, folder: str) -> Outcome:
 
 @contextlib.contextmanager
 def as_alone(arguments: Sequence[str]) -> Iterator[None]:
-    """Set arguments, environment and folder as in a process for this run alone; restore them."""
+    """Set sys.argv for one run; restore it, the environment and the current folder afterwards."""
     argv, variables, folder = sys.argv, dict(os.environ), os.getcwd()
     sys.argv = ["causalclip train", *arguments]
     try:
@@ -111,7 +111,7 @@ def as_alone(arguments: Sequence[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def streams(show: Show) -> Iterator[None]:
-    """Give the run streams of its own: Dassl's logger closes the stdout that it finds."""
+    """Give a run its own stdout and stderr: Dassl's logger closes the stdout that it finds."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         console = os.fdopen(os.dup(1), "w", buffering=1) if show == "all" else nowhere
         errors = sys.stderr if show == "all" else nowhere
