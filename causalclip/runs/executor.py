@@ -231,7 +231,7 @@ class RayTasks:
         address: HOST:PORT, or auto for the cluster of this machine; empty: $RAY_ADDRESS, or if it
             is not set, a new cluster on this machine.
         jobs: most tasks at a time; None: as many as the cluster has room for.
-        threads: CPUs of each task.
+        threads: threads of each task, and the CPUs that it needs (None: 1).
         gpus_per_run: GPUs of each task, or a fraction of one.
 
     Raises:
@@ -254,12 +254,8 @@ class RayTasks:
 
         self.ray, self.died = ray, RayError
         self.jobs, self.threads, self.gpus_per_run = jobs, threads, gpus_per_run
+        self.cpus = threads or 1
         self.refs: list[Any] = []
-
-    @property
-    def cpus(self) -> int:
-        """CPUs of each task."""
-        return self.threads or 1
 
     def check(self) -> None:
         """Connect to the cluster, or start one.
