@@ -12,7 +12,7 @@ from pathlib import Path
 
 from causalclip.errors import UserError, prints_errors, unknown
 from causalclip.records.identity import has_result
-from causalclip.records.results import RESULTS_FILE
+from causalclip.records.results import PROTOCOL_TITLES, RESULTS_FILE
 from causalclip.runs import flags
 from causalclip.runs.executor import executor_of
 from causalclip.runs.perform import perform, planned, print_table, request_of, with_data
@@ -38,7 +38,7 @@ tables and figures of a method's parts:
 
 protocols:
 """ + "\n".join(
-    f"  {name:10} {p.title}: {', '.join(part.name for part in p.parts)}"
+    f"  {name:10} {PROTOCOL_TITLES[name]}: {', '.join(part.name for part in p.parts)}"
     for name, p in PROTOCOLS.items()
 )
 

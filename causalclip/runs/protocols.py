@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from causalclip.data.catalogue import sets_of
-from causalclip.records.results import PROTOCOL_TITLES
 
 SAME_CLASSES = ("imagenetv2", "imagenet_sketch")
 """Variants of ImageNet with all of its 1,000 classes; the other variants have 200 of them."""
@@ -48,11 +47,6 @@ class Protocol:
     """Whether only the data sets of its published table are allowed."""
     domains: bool = False
     """Whether each domain of a data set is left out in turn."""
-
-    @property
-    def title(self) -> str:
-        """Name of the protocol in tables."""
-        return PROTOCOL_TITLES[self.name]
 
     @property
     def datasets(self) -> tuple[str, ...]:
