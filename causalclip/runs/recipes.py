@@ -40,11 +40,8 @@ class RecipeRule:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> RecipeRule:
         """Return the rule of one row of the file."""
-        lists = {
-            name: tuple(map(str, row.get(name, ())))
-            for name in ("protocols", "datasets", "shots", "recipes")
-        }
-        return cls(row.get("config", ""), row.get("paper", ""), **lists, set=row.get("set", {}))
+        lists = {name: tuple(map(str, v)) for name, v in row.items() if isinstance(v, list)}
+        return cls(**{**row, **lists})
 
     def fits(self, protocol: str, dataset: str, shots: str, recipe: str = "") -> bool:
         """Return whether the rule applies to a run."""
