@@ -33,11 +33,6 @@ class Outcome:
     seconds: float = 0.0
 
     @property
-    def good(self) -> bool:
-        """Whether the run has a result."""
-        return self.state in ("finished", "skipped")
-
-    @property
     def final(self) -> bool:
         """Whether this outcome is the run's last."""
         return self.state not in ("again", "busy")
