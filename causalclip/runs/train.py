@@ -45,6 +45,8 @@ from causalclip.runs.run_folder import (
 from dassl.engine import TRAINER_REGISTRY, TrainerX, build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
+environment = functools.cache(collect_env_info)  # takes a second
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one training or evaluation; return 2 for invalid input, with a message of one line."""
@@ -187,12 +189,6 @@ def trainer_for(cfg: CfgNode) -> TrainerX:
         return build_trainer(cfg)
     except CONFIGURATION_ERRORS as error:
         raise UserError(sentence(error)) from error
-
-
-@functools.cache
-def environment() -> str:
-    """Return Dassl's description of the system; it takes a second."""
-    return collect_env_info()
 
 
 @contextmanager
