@@ -139,7 +139,7 @@ def _close_log(self: Any) -> None:
         sys.stdout = self.console
 
 
-# Warm-up schedules that torch >= 2.7 accepts, and whose state holds numbers in place of objects.
+# Warm-up schedules that torch >= 2.7 accepts, and whose state contains numbers instead of objects.
 # Dassl saves the schedule that follows the warm-up as an object. When it is loaded, this object
 # changes a copy of the optimizer, and the learning rate stays constant.
 
@@ -150,7 +150,7 @@ def _init_warm_up(
     successor: Any,
     warmup_epoch: int,
     last_epoch: int = -1,
-    verbose: bool = False,  # noqa: ARG001 (torch's scheduler lost it, Dassl's callers pass it)
+    verbose: bool = False,  # noqa: ARG001 (removed from torch, but Dassl's callers pass it)
 ) -> None:
     self.successor = successor
     self.warmup_epoch = warmup_epoch

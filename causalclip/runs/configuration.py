@@ -81,7 +81,7 @@ def cfg_from_args(args: argparse.Namespace) -> CfgNode:
 
 
 def merge_pairs(cfg: CfgNode, pairs: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Override settings by a mapping of keys to values, or by a list KEY, VALUE, ...
+    """Override settings with a mapping of keys to values, or with a list KEY, VALUE, ...
 
     A VALUE is the value itself or its text on the command line. Text for a string setting stays a
     string, with or without quotes.
@@ -141,7 +141,7 @@ def _pickled_cfg(paths: tuple[str, ...]) -> bytes:
 
 
 def merge_file(cfg: CfgNode, path: str) -> None:
-    """Override settings by those of a YAML file and of the file that its `_BASE_` names.
+    """Override settings with those of a YAML file and of the file that its `_BASE_` names.
 
     Raises:
         ValueError: not YAML, or no mapping of known settings; names the file, and the line.
@@ -185,7 +185,7 @@ def check_names(cfg: CfgNode) -> None:
         )
 
 
-# Settings that a run is compared by
+# Settings that identify a run
 
 
 def trainer_class(name: str) -> Any:

@@ -23,7 +23,7 @@ from causalclip.runs.backbones import NAME, named_backbone, start_of, words_of
 from causalclip.runs.configuration import cfg_from, trainer_class
 
 # isort: split
-from causalclip.engine.prompt_trainer import PromptTrainer  # after the plug-in, as all of Dassl
+from causalclip.engine.prompt_trainer import PromptTrainer  # imports Dassl: after the plug-in
 
 if TYPE_CHECKING:
     from causalclip.engine import CLIPTrainer

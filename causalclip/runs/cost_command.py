@@ -62,7 +62,7 @@ def _rows(args: argparse.Namespace) -> tuple[list[list[str]], int]:
     rows, weights = [], 0
     for method in args.methods:
         for classes in args.classes:
-            with contextlib.redirect_stdout(io.StringIO()):  # what the trainer prints
+            with contextlib.redirect_stdout(io.StringIO()):  # hide what the trainer prints
                 trainer = trainer_without_weights(
                     method, args.backbone, classes, recipe=args.recipe, pairs=args.set
                 )

@@ -42,6 +42,7 @@ class Cell:
     sources: tuple[str, ...] = ()
     """The other domains, if `target` is left out of the training."""
     context: str = ""
+    """Part of the folder of a few-shot run; see `Recipes.fewshot_folder`."""
     variant: str = ""
     """Name of the settings that differ from the recipe; see `variant_name`."""
 
