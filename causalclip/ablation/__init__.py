@@ -1,1 +1,1 @@
-"""Ablations: a method with its parts changed one at a time, as tables and figures."""
+"""Ablations: tables and figures of a method whose parts are changed one at a time."""

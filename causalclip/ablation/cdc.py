@@ -1,4 +1,4 @@
-"""CDC's ablation: its runs, the quantities that a row is measured by, and its figures."""
+"""CDC's ablation: its runs, the quantities of each row, and its figures."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from causalclip.runs.protocols import Part, Protocol
 
 
 def protocol(split: str) -> Protocol:
-    """Return base-to-novel, tested on all images of one split; no training sees a test image."""
+    """Return base-to-novel, tested on all images of one split; no training reads a test image."""
     folder = "ablation/{method}/{dataset}/shots_{shots}/{part}/{recipe}/seed{seed}"
     base, new = (("DATASET.SUBSAMPLE_CLASSES", half) for half in ("base", "new"))
-    all_images = ("DATASET.NUM_SHOTS", "-1", "TEST.SPLIT", split)  # not those of a few-shot set
+    all_images = ("DATASET.NUM_SHOTS", "-1", "TEST.SPLIT", split)  # not a few-shot subset
     few = ("DATASET.NUM_SHOTS", "{num_shots}", "TEST.SPLIT", "val")
     train = Part("train_base", folder, (*few, *base))
     tests = (
@@ -70,7 +70,7 @@ def quantities(runs: Sequence[Run], reading: str, split: str) -> dict[str, float
 
 
 def metrics_of(result: Result, reading: str) -> Metrics:
-    """Return the metrics of a reading, or of a member by `template/NUMBER`."""
+    """Return the metrics of a reading, or of the member `template/NUMBER`."""
     name, _, number = reading.partition("/")
     if number:
         return result.members[name][int(number)]
@@ -78,7 +78,7 @@ def metrics_of(result: Result, reading: str) -> Metrics:
 
 
 def reading_uncertainty(run: Run, reading: str) -> np.ndarray:
-    """Return the uncertainty (N,) of a reading or a member about the test images of a run."""
+    """Return the uncertainty (N,) of a reading or a member on the test images of a run."""
     predictions = Predictions.read(run.folder / PREDICTIONS_FILE)
     name, _, number = reading.partition("/")
     if number:
@@ -105,7 +105,7 @@ def over_epochs(rows: Sequence[Row], split: str) -> dict[str, Figure]:
 
 
 def cosines_over_epochs(rows: Sequence[Row], split: str) -> dict[str, Figure]:
-    """Draw the mean cosine of the class texts of two templates after every epoch, a line a pair."""
+    """Draw the mean cosine of two templates' class texts after every epoch, one line per pair."""
     figure, axes, epochs = _epoch_axes(rows, "cosine between templates")
     over = np.stack([pair_cosines(row, f"{split}_base") for row in rows])  # (E, pairs)
     for pair, values in enumerate(over.T):
@@ -132,7 +132,7 @@ def _epoch_axes(rows: Sequence[Row], ylabel: str) -> tuple[Figure, Axes, list[in
 
 
 def results_of(row: Row, part: str) -> list[Result]:
-    """Return each seed's result of a part."""
+    """Return the results of a part, one per seed."""
     return [Result.read(run.folder / RESULTS_FILE) for run in row.runs if run.part == part]
 
 
@@ -150,7 +150,7 @@ def uncertainties(rows: Sequence[Row], split: str) -> dict[str, Figure]:
 
 
 def uncertainty_groups(row: Row, split: str) -> dict[str, np.ndarray]:
-    """Return the uncertainty (N,) of images by how they were classified; seeds together."""
+    """Return the uncertainty (N,) of images by how they were classified, over all seeds."""
     groups: dict[str, list[np.ndarray]] = {"base, right": [], "base, wrong": [], "new classes": []}
     for run in row.runs:
         if run.part in (f"{split}_base", f"{split}_new"):

@@ -1,7 +1,7 @@
-"""CLIP-ICM's ablation: its runs, the quantities that a row is measured by, and its figures.
+"""CLIP-ICM's ablation: its runs, the quantities of each row, and its figures.
 
-Accuracies on a target and embeddings need features: the run's own trainer is built again, which
-takes them from the cache on disk.
+Heat maps of the target and embeddings need features. For them, the trainer of a run is built again;
+it reads the features from the cache on disk.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 
 HEADS = {"zero-shot": "zeroshot", "probe": "linear_probe"}
 PLAIN_READING = "plain"
-"""The reading of the features as they are."""
+"""Name of the reading of the original features, without a projection."""
 MOST_POINTS = 1000
-"""Of an embedding; more would hide one another, and t-SNE slows down."""
+"""Maximum number of points of an embedding; more would overlap, and t-SNE would be slow."""
 
 
 def protocol(_split: str) -> Protocol:
-    """Return leave-one-domain-out; a run has the figures of both splits."""
+    """Return leave-one-domain-out; one run has the results of both splits."""
     folder = "ablation/{method}/{dataset}/shots_{shots}/{target}/{recipe}/seed{seed}"
     parts = (Part("train", folder, ("DATASET.NUM_SHOTS", "{num_shots}")),)
     return Protocol("ablation", parts, shots=(ALL_IMAGES,), domains=True)
 
 
 def quantities(runs: Sequence[Run], reading: str, split: str) -> dict[str, float]:
-    """Return the quantities of one seed by name, over its target domains: means, and the worst.
+    """Return the quantities of one seed by name: the mean and the worst over its target domains.
 
     Args:
-        runs: one for each domain that was left out.
-        reading: `plain` for the features as they are, empty for the subspace.
+        runs: one run for each left-out domain.
+        reading: `plain` for the original features, empty for the subspace.
         split: val for the sources alone, test for the targets.
     """
     results = [Result.read(run.folder / RESULTS_FILE) for run in runs]
@@ -58,7 +58,7 @@ def quantities(runs: Sequence[Run], reading: str, split: str) -> dict[str, float
     for name, head in HEADS.items():
         known = [head_accuracy(result, head, reading, split) for result in results]
         accuracies = [value for value in known if value is not None]
-        if len(accuracies) < len(results):  # not fitted, or no grid that has it
+        if len(accuracies) < len(results):  # not fitted, or the grid lacks the reading
             continue
         zeroshot = name == "zero-shot"
         values[name] = float(np.mean(accuracies))
@@ -73,7 +73,7 @@ def quantities(runs: Sequence[Run], reading: str, split: str) -> dict[str, float
 
 
 def head_accuracy(result: Result, head: str, reading: str, split: str) -> float | None:
-    """Return the accuracy of a head in per cent; None where the run does not have it."""
+    """Return the accuracy of a head in per cent; None if the run does not have it."""
     if split == "test":
         name = head if reading == PLAIN_READING else f"{head}_icm"
         return result.variants.get(name, {}).get("accuracy")
@@ -87,9 +87,9 @@ def head_accuracy(result: Result, head: str, reading: str, split: str) -> float 
 
 
 def left_out(scored: Sequence[Scored]) -> float:
-    """Return the mean accuracy on each fold of the cell that the other folds choose, per cent.
+    """Return the mean over folds of the accuracy of the cell that the other folds choose, per cent.
 
-    A cell's own mean is higher for having been chosen by it.
+    The mean of a cell that was chosen on the same folds would be too high.
 
     Raises:
         ValueError: there is only one fold.
@@ -109,12 +109,12 @@ def left_out(scored: Sequence[Scored]) -> float:
 
 
 def heads_of(result: Result) -> Mapping[str, Any]:
-    """Return the subspace of each head."""
+    """Return the record of each head's subspace."""
     return result.details["heads"]
 
 
 def choice_of(record: Mapping[str, Any]) -> Choice:
-    """Return the cell that a record of results.json names."""
+    """Return the cell of the grid that is described by a record of results.json."""
     names = ("estimator", "strength", "dim_inv", "orthonormal")
     return Choice(**{name: record[name] for name in names})
 
@@ -123,10 +123,10 @@ def choice_of(record: Mapping[str, Any]) -> Choice:
 
 
 def heat_maps(rows: Sequence[Row], split: str) -> dict[str, Figure]:
-    """Draw accuracy over strength and dimension of each left-out domain; the choice is framed.
+    """Draw accuracy over strength and dimension for each left-out domain; the choice has a frame.
 
-    With val the accuracies are those on the sources left out; with test those on the target, where
-    the frame shows how well the sources have chosen.
+    With val, the accuracies are on the held-out sources. With test, they are on the target, and the
+    frame shows how good the cell is that was chosen on the sources.
     """
     figures = {}
     for head in HEADS.values():
@@ -154,8 +154,8 @@ def spectra(rows: Sequence[Row], _split: str) -> dict[str, Figure]:
 def embeddings(rows: Sequence[Row], split: str) -> dict[str, Figure]:
     """Draw images before and after the projections, by class and by domain: PCA and t-SNE.
 
-    Of the first domain left out: with val the sources' validation images, with test the target's as
-    well.
+    Only the first left-out domain is drawn: with val the validation images of the sources, with
+    test also the images of the target.
     """
     run = rows[0].runs[0]
     spaces, labels = labelled_features(run, split)
@@ -182,7 +182,7 @@ def scatter(axes: Axes, points: np.ndarray, names: np.ndarray) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-# What is drawn
+# Data of the figures
 
 
 def result_of(run: Run) -> Result:
@@ -191,13 +191,13 @@ def result_of(run: Run) -> Result:
 
 
 def left_out_domain(run: Run) -> str:
-    """Return the domain that a run left out, and its seed."""
+    """Return the left-out domain of a run, and its seed."""
     result = result_of(run)
     return f"{' '.join(result.target_domains)} (seed {result.seed})"
 
 
 def rebuilt_trainer(run: Run) -> CLIP_ICM:
-    """Return the trainer of a run, built again; it has nothing fitted."""
+    """Build the trainer of a run again, without fitting it."""
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
 
@@ -211,8 +211,8 @@ def rebuilt_trainer(run: Run) -> CLIP_ICM:
 def target_cells(run: Run, head: str) -> list[dict[str, Any]]:
     """Return the cells of a head's grid with their accuracy on the target, per cent.
 
-    Each cell's subspace is of all sources, as in the run; the probe is the ridge regression that
-    stands in for it in the choice.
+    The subspace of each cell is estimated on all sources, as in the run. The accuracy of the probe
+    is that of the classifier `SELECT_PROBE`, by default a ridge regression.
     """
     trainer = rebuilt_trainer(run)
     config, text = trainer.config, trainer.text.cpu()
@@ -230,7 +230,7 @@ def labelled_features(
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
     """Return a run's features (N, D) before and after its projections, and their labels (N,).
 
-    A head that keeps the plain features has no space of its own, unless both do.
+    A head that keeps all dimensions is left out, unless both heads keep all.
     """
     from causalclip.trainers.clip_icm import PROJECTION_FILES
 
@@ -255,7 +255,7 @@ def labelled_features(
 
 
 def in_plane(x: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Return PCA and t-SNE (N, 2) of features (N, D), which are first scaled to length one."""
+    """Return PCA and t-SNE (N, 2) of features (N, D), after scaling each to length one."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 

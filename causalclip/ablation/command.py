@@ -1,4 +1,4 @@
-"""The command `causalclip run ablation`: all tables and figures of a method from one line."""
+"""The command `causalclip run ablation`: all tables and figures of a method's ablation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _EXAMPLES = f"""examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options; KEY VALUE pairs for the method are not its own."""
+    """Return the parser of the options, without the KEY VALUE pairs for the method."""
     p = argparse.ArgumentParser(
         prog="causalclip run ablation",
         description="A method with its parts changed one at a time: tables and figures.",
@@ -49,12 +49,8 @@ def parser() -> argparse.ArgumentParser:
     known = " or ".join(ABLATIONS)
     add("--methods", nargs=1, metavar="NAME", default=[""], help=f"{known} (required)")
     add("--tables", nargs="+", metavar="NAME", default=[], help="these tables and figures only")
-    add(
-        "--split",
-        choices=("val", "test"),
-        default="val",
-        help="default: val, because an ablation chooses",
-    )
+    split = "images that are measured (default: val, to choose settings without test images)"
+    add("--split", choices=("val", "test"), default="val", help=split)
     p.set_defaults(source="", imports=[])
     return p
 
@@ -85,7 +81,7 @@ def request(args: argparse.Namespace) -> Request:
 
 
 def chosen(args: argparse.Namespace) -> list[str]:
-    """Return the tables that were asked for; all without a list.
+    """Return the names of the requested tables; all if --tables is not given.
 
     Raises:
         UserError: one that the method's ablation does not have.
@@ -100,7 +96,7 @@ def chosen(args: argparse.Namespace) -> list[str]:
 
 @prints_errors("run ablation")
 def main(arguments: Sequence[str]) -> int:
-    """Run an ablation; return 2 for what cannot be run, 1 where a run failed."""
+    """Run an ablation; return 2 if it cannot be run, 1 if a run failed or a result is missing."""
     args = flags.parse(arguments, parser())
     asked, names = request(args), chosen(args)
     dry = args.dry_run or args.commands
@@ -119,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def report(asked: Request, split: str, tables: Mapping[str, Sequence[Row]]) -> int:
-    """Print and write the tables and draw the figures; return 1 where one lacks a result."""
+    """Print and write the tables and draw the figures; return 1 if one lacks a result."""
     from causalclip.ablation.reporting import Report
 
     method, dataset, shots = asked.methods[0], asked.datasets[0], asked.shots[0]

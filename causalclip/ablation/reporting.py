@@ -1,4 +1,4 @@
-"""The tables of an ablation, printed and written, and its figures."""
+"""Print and write the tables of an ablation, and draw its figures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SPLITS = {"val": "validation", "test": "test"}
 
 @dataclass(frozen=True)
 class Report:
-    """The results of an ablation's rows, as files and on the screen."""
+    """Writes the results of an ablation to files and prints them."""
 
     ablation: Ablation
     subject: str
-    """Method and data, for the headings."""
+    """Method and data, as shown in the headings."""
     split: str
     folder: Path
 
@@ -58,7 +58,7 @@ class Report:
         with rc_context({**PRINT_STYLE, "savefig.dpi": 150}):
             figures = self.ablation.function(table.figure)(rows, self.split)
             for name, figure in figures.items():
-                # two lines: a column's width holds no more
+                # two lines: one would be wider than a column
                 figure.suptitle(f"{table.title}\n{self.subject}, {SPLITS[self.split]} split")
                 for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
                     path = self.folder / f"{name}.{suffix}"
@@ -67,14 +67,14 @@ class Report:
 
 
 def finished(row: Row) -> tuple[Run, ...]:
-    """Return the runs of those seeds that have all their results."""
+    """Return the runs of the seeds that have all their results."""
     seeds = by_seed(row.runs).values()
     complete = [runs for runs in seeds if all(has_result(run.folder) for run in runs)]
     return tuple(run for runs in complete for run in runs)
 
 
 def by_seed(runs: Sequence[Run]) -> dict[int, list[Run]]:
-    """Return the runs of each seed: their folders end in it."""
+    """Return the runs by seed, which is in the name of their folders."""
     seeds: dict[int, list[Run]] = {}
     for run in runs:
         seeds.setdefault(int(run.folder.name.removeprefix("seed")), []).append(run)
@@ -87,7 +87,7 @@ def scored(
     split: str,
     columns: Sequence[str],
 ) -> pd.DataFrame:
-    """Return one score a line, as `over_seeds` takes them: the columns of every row and seed."""
+    """Return the scores of every row and seed in `columns`, one per line, for `over_seeds`."""
     lines = []
     for row in rows:
         for seed, runs in by_seed(row.runs).items():

@@ -1,4 +1,4 @@
-"""The tables of an ablation, from a YAML file; the rows and runs that they have for a recipe."""
+"""The tables of an ablation, read from a YAML file, and their rows and runs for a recipe."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row: the method with some settings of its own, and how its tests are read."""
+    """One row: the method with some settings changed, and the reading of its results."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """By their names below the method's node."""
+    """Changed settings by their names below the method's node."""
     reading: str = ""
-    """A reading of results.json; `template/0` is a member; empty for the method's own."""
+    """A reading in results.json, or a member such as `template/0`; empty for the method's own."""
     shots: str = ""
-    """Images a class; empty for those of the whole ablation."""
+    """Training images per class; empty for the number of the whole ablation."""
     epoch: str = ""
     """The epoch whose checkpoint is tested; empty for the last."""
 
@@ -42,16 +42,16 @@ class Reference:
     node: str
     """The method's node below TRAINER."""
     settings: Mapping[str, Any]
-    """All of the node's, defaults too, as JSON values."""
+    """All settings of the node, including defaults, as JSON values."""
     epochs: int = 1
-    """Of a training."""
+    """Epochs of a training."""
 
     def __getitem__(self, name: str) -> Any:
         """Return a setting by its name below the node."""
         return self.settings[name]
 
     def pairs(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return KEY VALUE pairs of those settings that differ from the reference's."""
+        """Return KEY VALUE pairs of the settings that differ from those of the reference."""
         return tuple(
             word
             for name, value in settings.items()
@@ -66,15 +66,15 @@ class Table:
 
     title: str
     rows: Mapping[str, Mapping[str, Any]]
-    """By name: settings in capitals, fields of `Variant`, and `each` to repeat the row."""
+    """Rows by name: settings in capitals, fields of `Variant`, and `each` to repeat the row."""
     columns: tuple[str, ...] = ()
-    """The quantities that are printed."""
+    """Quantities to print."""
     figure: str = ""
-    """The function that draws it, in place of a table."""
+    """Name of the function that draws a figure instead of a table."""
     ladder: str = ""
-    """The name of the first row of a ladder, whose further rows add a part of the method each."""
+    """Name of the first row if each further row adds a part of the method; see `ladder`."""
     least: Mapping[str, int] = field(default_factory=dict)
-    """Settings of the reference that must not be smaller."""
+    """Smallest allowed values of settings of the reference."""
 
     def variants(self, reference: Reference) -> list[Variant]:
         """Return the rows for a reference.
@@ -92,16 +92,16 @@ class Table:
 
 
 def _expanded(name: str, row: Mapping[str, Any], reference: Reference) -> Iterator[Variant]:
-    """Yield a row, or one for each value of the setting that `each` names."""
+    """Yield the variant of a row, or one for each value of the setting that `each` names."""
     for values in _repeats(row.get("each", ""), reference):
         settings = {key: _filled(value, values) for key, value in row.items() if key.isupper()}
         others = {k: v.format(**values) for k, v in row.items() if not k.isupper() and k != "each"}
-        if [] not in settings.values():  # a list without its only value
+        if [] not in settings.values():  # skip a row that empties a list
             yield Variant(name.format(**values), settings, **others)
 
 
 def _repeats(each: str, reference: Reference) -> list[dict[str, Any]]:
-    """Return what stands for the names in braces, for each repetition of a row."""
+    """Return the values of the names in braces, for each repetition of a row."""
     if not each:
         return [{"epochs": reference.epochs}]
     among = reference.epochs if each == "epochs" else reference[each]
@@ -121,15 +121,16 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
 def ladder(
     first: str, parts: Mapping[str, Mapping[str, Any]], reference: Reference
 ) -> list[Variant]:
-    """Return rows that begin with none of the parts and add one each; the last is the method.
+    """Return a row without the parts, rows that add one part each, and the method as the last row.
 
     A part that the reference does not have is marked, and is not in the last row.
 
     Args:
         first: name of the row without any part.
-        parts: by name: settings `without` and `with` it, the settings that it is
-            `present_by` (default: all of `without`), the one whose value None is the `same_as`, and
-            settings of the reference under which it is left out (`unless`).
+        parts: parts by name. `without` and `with` are the settings that switch a part off and on.
+            `present_by` names the settings that show whether the reference has it (default: all
+            of `without`); a value None stands for that of the setting `same_as`. A part is left
+            out if the reference has the settings `unless`.
         reference: the method.
     """
     parts = {
@@ -165,16 +166,16 @@ class Ablation:
 
     method: str
     recipe_of: str
-    """The protocol whose recipe the method runs with."""
+    """Protocol whose recipe the method uses."""
     dataset: str
     seeds: tuple[str, ...]
     notes: Mapping[str, str]
-    """By split: what the figures were measured on, for the headings."""
+    """Description of the measured images by split, for the headings."""
     tables: Mapping[str, Table]
 
     @classmethod
     def of(cls, method: str) -> Ablation:
-        """Return the ablation of the file that is named after the method."""
+        """Read the ablation from the YAML file named after the method."""
         path = Path(__file__).with_name(f"{method.lower()}.yaml")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         named = {name: content[name] for name in ("recipe_of", "dataset", "notes")}
@@ -182,15 +183,15 @@ class Ablation:
         return cls(method, **named, seeds=tuple(content["seeds"]), tables=tables)
 
     def function(self, name: str) -> Callable[..., Any]:
-        """Return a function of the method's own module, imported only now."""
+        """Return a function of the method's module, which is imported only when needed."""
         module = importlib.import_module(f"causalclip.ablation.{self.method.lower()}")
         return getattr(module, name)
 
 
-# The runs of the rows; rows that are the same method share theirs
+# Runs of the rows; rows with the same settings share their runs
 
 
-EACH_EPOCH = ("TRAIN.CHECKPOINT_FREQ", "1")  # kept of the reference: a figure may need any
+EACH_EPOCH = ("TRAIN.CHECKPOINT_FREQ", "1")  # in the reference, for figures over epochs
 
 
 @dataclass(frozen=True)
@@ -208,13 +209,13 @@ class Planner:
     request: Request
     """The method that is ablated: its recipe, and the settings given in addition."""
     dry: bool = False
-    """Whether nothing will be run, so that no data have to be there."""
+    """Whether the runs are only planned, which does not need the data."""
 
     def reference(self) -> Reference:
         """Return the settings of the method.
 
         Raises:
-            UserError: it cannot be run; says why.
+            UserError: the method cannot be run; says why.
         """
         cfg = configured(planned(self.request, dry=self.dry)[0])
         node = checked_trainer(cfg, self.request.methods[0]).config_node
@@ -261,10 +262,10 @@ def checked_trainer(cfg: CfgNode, method: str) -> Any:
     """Return the trainer of a method that can run with these settings.
 
     Raises:
-        ValueError: it cannot; names the key, what is allowed and what came.
+        ValueError: it cannot; names the key, the allowed values and the given value.
     """
     from causalclip.runs.configuration import trainer_class
 
     kind = trainer_class(method)
-    kind.check_cfg(object.__new__(kind), cfg)  # it reads the class alone
+    kind.check_cfg(object.__new__(kind), cfg)  # needs no initialized trainer
     return kind

@@ -1,1 +1,1 @@
-"""The report page: one HTML file of a study, and its figures and tables as files of their own."""
+"""The report page: a study as one HTML file, and its figures and tables as separate files."""

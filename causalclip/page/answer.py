@@ -1,4 +1,4 @@
-"""The beginning of the page: which method leads where, by how much, and what it cost, in words."""
+"""The summary at the top of the page: each protocol's best method, its lead and its cost."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from causalclip.report.seeds import compare_methods, half_width, holm, main_scor
 
 LEVEL = 0.05
 METHODS_NOTE = (
-    "Mean ± standard deviation over seeds of HM (base-to-novel, open class), else of the average "
-    "accuracy over data sets, domains and shots; the 95 % interval on hover. A dash: some of the "
-    "results are missing. Costs are means over the runs of all protocols."
+    "Mean ± standard deviation over seeds of HM (base-to-novel, open class) or of the average "
+    "accuracy over data sets, domains and shots. Hover over a cell for its 95 % interval. A dash "
+    "means that some results are missing. Costs are means over the runs of all protocols."
 )
 
 
@@ -69,10 +69,10 @@ def _significance(scores: pd.DataFrame, best: str, others: Sequence[str]) -> Ite
     tests = []
     for other in others:
         try:
-            tests.append(compare_methods(rows, best, other).iloc[-1])  # over data sets
+            tests.append(compare_methods(rows, best, other).iloc[-1])  # the row over data sets
         except ValueError:  # no result in common
             continue
-        if tests[-1].n == 1:  # one data set: over seeds
+        if tests[-1].n == 1:  # a single data set: use the row over seeds
             tests[-1] = compare_methods(rows, best, other).iloc[0]
     if not tests:
         return
@@ -110,7 +110,7 @@ def _cost(study: Study, scores: pd.DataFrame) -> Iterator[str]:
 
 
 def methods_table(study: Study) -> PageTable:
-    """Return a row per method: its main quantity in each protocol, and the cost of a training."""
+    """Return a table with a row per method: its main quantity in each protocol, and its costs."""
     main = main_scores(study.scores)
     order = [title for title in PROTOCOL_TITLES.values() if title in set(main.quantity)]
     columns = pd.CategoricalDtype(order)

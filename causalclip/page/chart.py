@@ -1,4 +1,4 @@
-"""The curves of a run as SVG elements: Matplotlib would take a tenth of a second for each."""
+"""Draw the curves of a run as SVG elements; Matplotlib would need about 0.1 s for each chart."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from causalclip.plots.panels import Curve, Panel
 from causalclip.plots.style import DASHES, PALETTE
 
 WIDTH, LEFT, RIGHT = 330.0, 44.0, 318.0
-"""Pixels of a chart, and of its axes' two ends."""
+"""Width of a chart and x positions of both ends of its x axis, in pixels."""
 ROW, GAP, BELOW = 15.0, 12.0, 34.0
-"""Pixels of a line of text, between two panels, and of what is written below the last one."""
+"""Heights in pixels: a line of text, the gap between panels, the labels below the last panel."""
 DASH_ARRAYS = dict(zip(DASHES, ("", "6 3", "7 2 2 2", "2 2"), strict=True))
 
 
 @dataclass(frozen=True)
 class Axis:
-    """From values to pixels."""
+    """A map from values to pixels."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Axis:
     whole: bool = False
 
     def place(self, values: ArrayLike) -> NDArray:
-        """Return the pixels of values (N,); NaN for what has no place."""
+        """Return the positions of values (N,) in pixels; not finite where a value has none."""
         values = np.asarray(values, dtype=float)
         low, high = self.low, self.high
         if self.logarithmic:
@@ -42,7 +42,7 @@ class Axis:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Pixels and texts of a few round values."""
+        """Positions in pixels and labels of a few round values."""
         round_ones = MaxNLocator(4, steps=[1, 2, 5, 10], integer=self.whole)
         locator = LogLocator(numticks=5) if self.logarithmic else round_ones
         values = [v for v in locator.tick_values(self.low, self.high) if self.low <= v <= self.high]
@@ -52,7 +52,7 @@ class Axis:
 def axis(
     values: NDArray, limits: Sequence[float | None], start: float, end: float, **kind: bool
 ) -> Axis:
-    """Return an axis of given limits; None for the end of the values (N,), with a margin."""
+    """Return an axis with the given limits; None fits a limit to the values (N,), with a margin."""
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     margin = 0.05 * (high - low or 1)
@@ -64,12 +64,12 @@ def axis(
 
 
 def chart(panels: Sequence[Panel], *, height: float, first: int, label: str) -> dict[str, Any]:
-    """Return what the template `chart.svg.j2` shows.
+    """Return the data that the template `chart.svg.j2` draws.
 
     Args:
-        panels: drawn below each other.
-        height: pixels of all panels.
-        first: number of the first colour.
+        panels: the panels, from top to bottom.
+        height: height of all panels and their gaps, in pixels.
+        first: index of the first colour in `PALETTE`.
         label: text for a screen reader.
     """
     names = [(c.name, line_style(c.number, first)) for p in panels for c in p.curves if c.name]
@@ -106,7 +106,7 @@ def _drawn_curve(curve: Curve, across: Axis, up: Axis, first: int) -> dict[str, 
 
 
 def line_style(number: int | None, first: int) -> dict[str, str]:
-    """Return the colour and dashes of a curve; of a guide without a number, faint dashes."""
+    """Return the colour and dash pattern of a curve; None is a faint dashed guide."""
     if number is None:
         return {"colour": "var(--faint)", "dashes": DASH_ARRAYS["--"]}
     colour = PALETTE[(first + number) % len(PALETTE)]
@@ -114,7 +114,7 @@ def line_style(number: int | None, first: int) -> dict[str, str]:
 
 
 def path(x: NDArray, y: NDArray, *, dots: bool) -> str:
-    """Return the `d` of a path through points (N,), or of a dot at each; gaps where not finite."""
+    """Return an SVG path (`d`) through points (N,), or a dot at each; gaps where not finite."""
     return "".join(_steps(x.tolist(), y.tolist(), dots))
 
 

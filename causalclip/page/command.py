@@ -32,11 +32,11 @@ from causalclip.records.searches import SEARCH_FILE
 from causalclip.report.notes import warnings
 
 NOTICE_SECONDS = 2.0
-"""Between two looks of a watch for new results."""
+"""Seconds between two checks for new results with --watch."""
 
 
 class Renderer:
-    """Renders a study repeatedly; a run whose files have not changed is not drawn again."""
+    """Renders a study repeatedly; a run is drawn again only if its files have changed."""
 
     def __init__(self, *, images: int = GALLERY_IMAGES, data: Sequence[Path] = ()) -> None:
         """Show at most `images` different pictures, from the study and the `data` folders."""
@@ -44,7 +44,7 @@ class Renderer:
         self._drawn: dict[tuple, tuple[dict[str, Any], pd.DataFrame | None]] = {}
 
     def page(self, study: Study, *, refresh: float = 0) -> str:
-        """Return the page as HTML; it reloads every `refresh` seconds unless 0."""
+        """Return the page as HTML; it reloads every `refresh` seconds, never if 0."""
         progress = tqdm(study.runs, "draw", unit="run", leave=False, disable=None)
         drawn = {run.file: (run, *self._draw(study, run)) for run in progress}
         parts = [(run, rows) for run, _, rows in drawn.values() if rows is not None]
@@ -91,13 +91,13 @@ class Renderer:
 
 
 def script_json(value: object) -> str:
-    """Return JSON for a <script> element: no `<` in it can end the element."""
+    """Return JSON for a <script> element; `<` is escaped so that it cannot end the element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _modified(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Return time and size of those of the files that exist."""
+    """Return the modification time and the size of each file that exists."""
     stats = {file: file.stat() for file in files if file.is_file()}
     return {file: (stat.st_mtime_ns, stat.st_size) for file, stat in stats.items()}
 
@@ -106,7 +106,7 @@ def _modified(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; 2 for a folder without results."""
+    """Write the page; return 2 on an error, such as a folder without results."""
     args = report_parser().parse_args(arguments)
     path = args.to or args.output / PAGE_FILE
     try:
@@ -127,10 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_page(renderer: Renderer, output: Path, path: Path, *, refresh: float = 0) -> Study:
-    """Read the folder, write the page, whole or not at all, and print its path; the study.
+    """Read the folder, write the page atomically, print its path and return the study.
 
     Raises:
-        ValueError: nothing that can be read.
+        ValueError: the folder has no result that can be read.
     """
     study = Study.read(output)
     html = renderer.page(study, refresh=refresh)
@@ -144,7 +144,7 @@ def write_page(renderer: Renderer, output: Path, path: Path, *, refresh: float =
 
 
 def watch(renderer: Renderer, output: Path, path: Path, *, seconds: float) -> None:
-    """Write the page when results come, every `seconds` at most, and without refresh at the end."""
+    """Write the page on new results, at most every `seconds`; on Ctrl-C once without reloading."""
     last: dict[Path, tuple[int, int]] = {}
     patterns = (RESULTS_FILE, PREDICTIONS_FILE, SEARCH_FILE, f"{EXPLAINED_FOLDER}/*.png")
     print(f"watching {output}; Ctrl-C ends it", flush=True)
@@ -156,7 +156,7 @@ def watch(renderer: Renderer, output: Path, path: Path, *, seconds: float) -> No
                 try:
                     study = write_page(renderer, output, path, refresh=seconds)
                     print(best_so_far(study), flush=True)
-                except (ValueError, OSError) as error:  # a file that is being written, or cut
+                except (ValueError, OSError) as error:  # a file is incomplete or being written
                     print(f"not written: {sentence(error)}", file=sys.stderr)
                 time.sleep(seconds)
             time.sleep(min(NOTICE_SECONDS, seconds))
@@ -166,7 +166,7 @@ def watch(renderer: Renderer, output: Path, path: Path, *, seconds: float) -> No
 
 
 def best_so_far(study: Study) -> str:
-    """Return a line for each table: the best method by the last quantity that is compared."""
+    """Return a line for each table: its best method by its last compared quantity."""
     rows = study.scores[study.scores.compared != ""]
     lines = []
     for table, scores in rows.groupby("table", sort=False):

@@ -1,4 +1,4 @@
-"""The figures that a run and a study have: one list, for the page and for `causalclip plot`."""
+"""The figures of a run and of a study, for the page and for `causalclip plot`."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from causalclip.report.notes import icm_heads
 from causalclip.report.seeds import main_scores, over_seeds
 
 MATRIX_CLASSES = 20
-"""A larger matrix cannot be read: then a table holds the most frequent mistakes."""
+"""Maximum number of classes in a confusion matrix; with more, a table lists common mistakes."""
 MOST_PANELS = 6
-"""Of more quantities, a comparison shows the averages: the table has them all."""
+"""Maximum number of panels; a comparison of more quantities has only `average` and `worst`."""
 NO_ACCURACY = ("train s", "AUROC", "ECE base", "ECE new")
 """Quantities that a comparison of accuracies leaves out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plot:
-    """One figure that can be drawn in any size."""
+    """One figure, which can be drawn in any size."""
 
     kind: str
     title: str
-    """The run or table that it shows."""
+    """Name of the run or table that the figure shows."""
     draw: Callable[..., None]
     data: tuple
     """The arguments of `draw` after the figure."""
     height: float | Callable[[float], float] = 2.4
-    """Inches, for a figure `width` wide; or a function of the width."""
+    """Height in inches at the width `width`, or a function from a width to a height."""
     width: float = 3.4
     part: str = ""
-    """Which of several of its kind."""
+    """Text that distinguishes the figure from others of the same kind and run."""
     first: int = 0
-    """Number of the method, which has the first colour."""
+    """Number of the method, whose colour is the first one of the figure."""
 
     def size(self, width: float) -> tuple[float, float]:
         """Return width and height in inches."""
@@ -55,14 +55,14 @@ class Plot:
 
     @property
     def caption(self) -> str:
-        """The kind of figure, and its part."""
+        """Description of the kind of figure, and the part."""
         return f"{FIGURE_KINDS[self.kind]} ({self.part})" if self.part else FIGURE_KINDS[self.kind]
 
 
 def study_figures(study: Study, scores: pd.DataFrame) -> Iterator[Plot]:
     """Yield the overview, a comparison of each table with several methods, and few-shot curves.
 
-    Of the methods' own readings; a method has one colour in every figure of the study.
+    They show the methods' own readings. A method has the same colour in all figures of the study.
     """
     scores = scores[scores.variant == ""]
     main = main_scores(scores)
@@ -80,7 +80,7 @@ def study_figures(study: Study, scores: pd.DataFrame) -> Iterator[Plot]:
 
 
 def cost_figures(study: Study) -> Iterator[Plot]:
-    """Yield each protocol's scores over the seconds of a training, of two methods or more."""
+    """Yield a plot of scores over training seconds for each protocol with several methods."""
     costs = run_costs(study.table).groupby(["protocol", "method"])[TRAINING].mean().dropna()
     for protocol, rows in main_scores(study.scores).groupby("protocol", sort=False):
         values = rows.groupby("method")["value"].mean()
@@ -103,9 +103,9 @@ def _comparison(study: Study, kind: str, title: str, rows: pd.DataFrame) -> Iter
 
 
 def run_figures(study: Study, run: StudyRun, answers: Answers | None) -> Iterator[Plot]:
-    """Yield the figures of a run, the method's colour first.
+    """Yield the figures of a run, with the method's colour as the first one.
 
-    Those of its predictions only if they can be read.
+    If its predictions cannot be read, `answers` is None and their figures are left out.
     """
     first = study.numbers.get(run.method, 0)
     yield from (replace(plot, first=first) for plot in _run_figures(study, run, answers))
@@ -164,7 +164,7 @@ def _icm_figures(title: str, heads: run_plots.Heads) -> Iterator[Plot]:
 
 
 def run_heads(run: StudyRun) -> dict[str, dict[str, Any]]:
-    """Return CLIP-ICM's subspaces of results.json by reading, with all that figures need."""
+    """Return CLIP-ICM's subspaces in results.json by reading; each has all keys of `_Head`."""
     return icm_heads(run.result.details, _Head)
 
 
@@ -187,7 +187,7 @@ class _Head(TypedDict):
 
 
 def confusion(run: StudyRun, answers: Answers) -> NDArray[np.int64]:
-    """Return how many images (K, K) of each class (rows) were predicted as each (columns)."""
+    """Return the confusion matrix (K, K): images by class (rows) and predicted class (columns)."""
     from sklearn.metrics import confusion_matrix
 
     classes = np.arange(len(run.result.classnames))
@@ -197,8 +197,8 @@ def confusion(run: StudyRun, answers: Answers) -> NDArray[np.int64]:
 def uncertainty_by_group(study: Study, run: StudyRun, answers: Answers) -> dict[str, NDArray]:
     """Return the uncertainty of right and wrong answers on trained classes, and of new classes.
 
-    Of a base-to-novel pair both halves together; of one model on known and open classes, apart.
-    New classes are known only on the data set that the model was trained on.
+    For a base-to-novel pair, this joins the runs of both halves. In other runs, a class is new if
+    the model was not trained on it; if it was trained on another data set, no class is new.
     """
     uncertainty, correct = answers.arrays["uncertainty"], answers.correct
     if run.other_half is not None and run.other_half not in study.broken:
@@ -215,6 +215,6 @@ def uncertainty_by_group(study: Study, run: StudyRun, answers: Answers) -> dict[
 
 
 def _by_correctness(values: NDArray, correct: NDArray) -> dict[str, NDArray]:
-    """Return values (N,) of the right and of the wrong answers, without an empty group."""
+    """Return the values (N,) of the right and of the wrong answers; an empty group is left out."""
     groups = {"right": values[correct], "wrong": values[~correct]}
     return {name: part for name, part in groups.items() if len(part)}

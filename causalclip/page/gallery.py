@@ -1,4 +1,4 @@
-"""Pictures on the page: a gallery of test images, and what `causalclip explain` has drawn."""
+"""Pictures on the page: a gallery of test images, and the pictures of `causalclip explain`."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from causalclip.page.study import Answers, StudyRun
 from causalclip.records.results import EXPLAINED_FOLDER
 
 TILE = 96
-"""Pixels of the longer side of a test image; smaller images stay as they are."""
+"""Longer side of a test image in pixels; smaller images are not enlarged."""
 TOP = 0.8
-"""Images above this quantile of a run's uncertainty (conflict) are its uncertain (conflicting)."""
+"""Images from this quantile of a run's uncertainty (conflict) up are uncertain (conflicting)."""
 MOST_EXPLAINED = 40
-"""Of all runs together: about 100 kB each."""
+"""Maximum number of explained pictures of all runs together, about 100 kB each."""
 EXPLAINED = 1320
-"""Pixels of the longer side of an explained picture, two of which are one of the page."""
+"""Longer side of an explained picture in pixels; the page shows it at half of its width."""
 
 
 def thumbnail(path: str | Path, *, side: int = TILE) -> tuple[str, str]:
-    """Return a JPEG data URI, and an empty reason; or no URI, and why there is none.
+    """Return a JPEG data URI and an empty reason, or an empty URI and the reason.
 
     Args:
-        path: of the image, which is read as the loaders read it.
-        side: pixels of its longer side at most.
+        path: image file, which is read in the same way as by the data loaders.
+        side: maximum of the longer side in pixels.
     """
-    from causalclip.data.pictures import image_or_reason  # only a page with pictures needs torch
+    from causalclip.data.pictures import image_or_reason  # imports torch
 
     small = image_or_reason(str(path))
     if isinstance(small, str):
@@ -49,7 +49,7 @@ def thumbnail(path: str | Path, *, side: int = TILE) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class PictureRoots:
-    """The folders whose pictures a page may embed: a predictions.npz can name any file."""
+    """The folders whose pictures a page may embed, because a predictions.npz can name any file."""
 
     study: Path
     data: Sequence[Path] = ()
@@ -57,8 +57,8 @@ class PictureRoots:
     def refusal(self, path: str | Path) -> str:
         """Return why a picture is not embedded; empty if it may be.
 
-        The user's data folders may hold links to elsewhere; the study's, which may have been
-        downloaded, may not.
+        Symbolic links out of a folder are followed in the user's data folders, but not in the
+        study's folder, which may have been downloaded.
         """
         place = os.path.abspath(path)
         if any(Path(place).is_relative_to(os.path.abspath(root)) for root in self.data):
@@ -69,7 +69,7 @@ class PictureRoots:
 
 
 def gallery_rows(answers: Answers) -> pd.DataFrame:
-    """Return the columns that the gallery needs, a row a test image: no probabilities (N, K)."""
+    """Return the columns that the gallery needs, a row per test image, without (N, K) arrays."""
     arrays = answers.arrays
     columns = {name: arrays[name] for name in ("path", "label", "uncertainty")}
     rows = pd.DataFrame(columns).assign(
@@ -86,12 +86,12 @@ def gallery_rows(answers: Answers) -> pd.DataFrame:
 def gallery(
     runs: Sequence[tuple[StudyRun, pd.DataFrame]], roots: PictureRoots, *, cap: int
 ) -> dict[str, Any]:
-    """Return what the page's script shows, as JSON values.
+    """Return the data of the page's script, as JSON values.
 
     Args:
-        runs: those that have predictions, with their `gallery_rows`.
-        roots: where pictures may be.
-        cap: how many different images are shown; of every run in turn the most telling.
+        runs: the runs that have predictions, with their `gallery_rows`.
+        roots: the folders whose pictures may be embedded.
+        cap: maximum number of images, taken from the `_orders` of all runs in turn.
     """
     orders = [order for _, rows in runs for order in _orders(rows)]
     in_turn = dict.fromkeys(chain.from_iterable(zip_longest(*orders)))
@@ -107,12 +107,12 @@ def gallery(
 
 
 def _orders(rows: pd.DataFrame) -> list[list[str]]:
-    """Return the paths in several orders: wrong and sure, uncertain, conflicting, all."""
+    """Return the paths in several orders: surest mistakes, most uncertain or conflicting, all."""
     surest = rows.sort_values("uncertainty", kind="stable")
     orders = [surest[surest.prediction != surest.label], surest[::-1]]
     if rows.conflict.notna().any():
         orders.append(rows.sort_values("conflict", ascending=False, kind="stable"))
-    # Golden-ratio steps through the data: any prefix of them is spread over all classes.
+    # Golden-ratio steps through the data: the first images of this order come from all classes.
     steps = (np.arange(len(rows)) * 0.6180339887498949) % 1
     return [list(order["path"]) for order in (*orders, rows.iloc[np.argsort(steps, kind="stable")])]
 
@@ -133,9 +133,9 @@ def _gallery_run(run: StudyRun, rows: pd.DataFrame, chosen: Mapping[str, int]) -
 
 
 def _correctness(rows: pd.DataFrame) -> dict[str, str]:
-    """Return which images a run has tested, as a digest, and 1 for each that it has right, else 0.
+    """Return a digest of the tested images, and a string of 1 (right) or 0 (wrong) for each image.
 
-    In the order of their paths, so that two runs on the same images can be compared.
+    The images are in the order of their paths, so that runs on the same images can be compared.
     """
     ordered = rows.sort_values("path", kind="stable")
     digest = hashlib.sha256("\n".join(ordered["path"].astype(str)).encode()).hexdigest()[:16]
@@ -155,7 +155,7 @@ def _item(row: Mapping[Any, Any], image: int) -> list[Any]:
 
 
 def _digits(value: float) -> float | None:
-    """Return four significant digits; null for what is not finite."""
+    """Return a value with four significant digits; None (null in JSON) if it is not finite."""
     return float(f"{value:.4g}") if np.isfinite(value) else None
 
 
@@ -164,7 +164,7 @@ def explanations(
 ) -> dict[Path, dict[str, Any]]:
     """Return the pictures of `causalclip explain` by results.json of each run that has any.
 
-    Of every run in turn, `most` in all; the others are counted.
+    At most `most` pictures are taken, from each run in turn; `left_out` counts the others.
     """
     files = {run.file: sorted((run.folder / EXPLAINED_FOLDER).glob("*.png")) for run in runs}
     in_turn = [file for turn in zip_longest(*files.values()) for file in turn if file]

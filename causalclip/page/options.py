@@ -1,4 +1,4 @@
-"""Options of `causalclip report` and `plot`, without the imports of what they draw."""
+"""Options of `causalclip report` and `plot`; this module imports no plotting library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TABLES, ALL, PAPER = "tables", "all", "paper"
 FIGURE_KINDS = {
     "overview": "each protocol's main quantity: mean and 95 % interval of each method",
     "comparison": "mean and 95 % interval of each method",
-    "cost": "score over the seconds of a training; dashed: no method is both better and cheaper",
+    "cost": "score over the seconds of a training; dashed: the Pareto front",
     "fewshot": "accuracy by training images a class",
     "training": "loss and accuracy of each epoch",
     "reliability": "accuracy against confidence of each reading, and images by confidence",
@@ -27,15 +27,15 @@ FIGURE_KINDS = {
     "choice": "CLIP-ICM: accuracy of every cell of the grid, the chosen one framed",
     "angles": "CLIP-ICM: angle between the subspace and those of resampled images",
 }
-"""Every kind of figure, and what it shows."""
+"""Kinds of figures and their descriptions."""
 REPORT = """Write the results below a folder as one HTML page.
 
     causalclip report output
     causalclip report output --to study.html --images 1000
     causalclip report output --watch 60
 
-The page needs no network and no server: it opens from the disk. It names files that cannot be read,
-and shows everything else.
+The page needs no network and no server: open the file in a browser. It lists the files that cannot
+be read and shows all other results.
 """
 PLOT = """Write figures and LaTeX tables of the results below a folder as files for a paper.
 
@@ -45,8 +45,8 @@ PLOT = """Write figures and LaTeX tables of the results below a folder as files 
     causalclip plot all output --methods CDC
     causalclip plot tables output
 
-Figures have one style, colours for colour-blind readers, and text that stays text. Tables use
-booktabs.
+All figures have the same style and colours for colour-blind readers. Text in pdf and svg files is
+stored as text, not as outlines. Tables use booktabs.
 """
 
 
@@ -73,7 +73,7 @@ def report_parser() -> argparse.ArgumentParser:
         nargs="?",
         const=30.0,
         metavar="SECONDS",
-        help="write it again whenever there are new results, until Ctrl-C; the open page reloads "
+        help="write the page again when there are new results, until Ctrl-C; an open page reloads "
         "(default: every 30 s)",
     )
     return p
@@ -86,7 +86,7 @@ def plot_parser() -> argparse.ArgumentParser:
         description=PLOT,
         epilog=f"kinds:\n{kinds}\n  {TABLES:12} every table, in LaTeX with booktabs\n"
         f"  {ALL:12} all of these\n"
-        f"  {PAPER:12} comparisons, and each other kind once, of the leading method",
+        f"  {PAPER:12} comparisons, and one figure of each other kind, of the leading method",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = p.add_argument

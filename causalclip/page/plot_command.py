@@ -25,7 +25,7 @@ OF_TABLES = ("comparison", "fewshot", "cost")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the files and print their names; 2 if there is nothing to draw."""
+    """Write the files and print their names; return 2 on an error, such as nothing to draw."""
     args = plot_parser().parse_args(arguments)
     folder = args.to or args.output / "figures"
     try:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_latex_tables(scores: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write each table of the scores as a .tex file of its own, and return the files."""
+    """Write each table of the scores to a separate .tex file; return the paths."""
     written = []
     for title, table in result_tables(scores):
         path = folder / f"table_{file_stem(title)}.tex"
@@ -63,7 +63,7 @@ def write_latex_tables(scores: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def _once(study: Study, plots: Iterable[Plot]) -> Iterator[Plot]:
-    """Yield the study's figures, and of each other kind the first run's of the leading method."""
+    """Yield all figures of tables, and of each other kind that of the best method's first run."""
     main = main_scores(study.scores)
     means = main.groupby("method")["value"].mean()
     places = {study.numbers[str(m)]: k for k, m in enumerate(means.sort_values().index[::-1])}

@@ -27,11 +27,11 @@ from causalclip.settings.check import flatten
 from causalclip.settings.config_file import read_config
 
 WIDE = 4.5
-"""Inches; a wider figure could not be read in one of three columns."""
+"""Width in inches above which a figure takes two of the page's columns."""
 PIXELS = 80
-"""Of an inch of a chart."""
+"""Pixels per inch of a chart."""
 IN_TABLES = ("confusion", "templates", "energy", "choice", "angles")
-"""Kinds of figures whose numbers the run's tables hold."""
+"""Kinds of figures that the page replaces with tables."""
 DOTTED_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
 COST_UNITS = {
     "seconds": "s",
@@ -42,12 +42,12 @@ COST_UNITS = {
     "peak_memory_mb": "MiB at most",
     "step_flops": "FLOPs a step",
 }
-"""Keys of `training` in results.json and their units."""
+"""Units of the keys of `training` in results.json."""
 ANGLES = ("resamples", "angle_50", "angle_95", "bound")
 
 
 def run_view(study: Study, run: StudyRun, answers: Answers | None) -> dict[str, Any]:
-    """Return a run's section; without what needs its predictions if they cannot be read."""
+    """Return a run's section of the page; `answers` is None if its predictions cannot be read."""
     skipped = _skipped(study, run)
     figures = enumerate(f for f in run_figures(study, run, answers) if f.kind not in skipped)
     settings = sorted(relevant_settings(run.result).items())
@@ -63,14 +63,14 @@ def run_view(study: Study, run: StudyRun, answers: Answers | None) -> dict[str, 
 
 
 def _skipped(study: Study, run: StudyRun) -> list[str]:
-    """Return the kinds that are not drawn: the tables and the base half have them."""
+    """Return the kinds of figures not to draw: tables or the section of the base half show them."""
     second = run.other_half is not None and run.result.subsample_classes == "new"
     second = second and run.other_half not in study.broken
     return [*IN_TABLES, *(["uncertainty"] * second)]
 
 
 def drawing(plot: Plot, name: str) -> dict[str, Any]:
-    """Return a figure as an element of the page; `name` is unique in it."""
+    """Return a figure as an element of the page; `name` must be unique in the page."""
     label = f"{plot.caption}; {plot.title}"
     shown = {"title": plot.title, "caption": plot.caption, "wide": plot.width > WIDE}
     if plot.draw is draw_panels:
@@ -84,9 +84,9 @@ def drawing(plot: Plot, name: str) -> dict[str, Any]:
 
 
 def recipe_differences(result: Result) -> list[tuple[str, str, str]]:
-    """Return key, the recipe's value and the run's, of the settings that differ and may matter.
+    """Return (key, recipe's value, run's value) of each relevant setting that differs.
 
-    A key is compared if the recipe's installed files name it, or the command line gave it.
+    Only keys in the recipe's installed files or on the run's command line are compared.
     """
     recipe, own = _recipe(result.trainer, result.config_name or ""), relevant_settings(result)
     given = [word for word in result.command[:-1] if DOTTED_KEY.fullmatch(word)]
@@ -104,13 +104,13 @@ def _recipe(trainer: str, config_name: str) -> RunSettings:
     for name in config_name.split("+"):
         path = CONFIGS / "trainers" / trainer / f"{name}.yaml"
         inside = path.resolve().parent.parent == (CONFIGS / "trainers").resolve()
-        if name and inside and path.is_file():  # the names are from a results.json
+        if name and inside and path.is_file():  # results.json may name any file
             settings |= dict(flatten(read_config(path)))
     return settings
 
 
 def value_text(value: object) -> str:
-    """Return a value as text; the same for a tuple in YAML and its list in JSON."""
+    """Return a value as text; a tuple in YAML and the same list in JSON give the same text."""
     if isinstance(value, str) and re.fullmatch(r"\(.*\)", value):
         return f"[{value[1:-1].strip().rstrip(',')}]"
     if isinstance(value, float) or re.fullmatch(r"-?[\d.]+e-?\d+", str(value)):
@@ -122,7 +122,7 @@ def value_text(value: object) -> str:
 
 
 def run_facts(run: StudyRun) -> list[tuple[str, str]]:
-    """Return names and texts: what was run, when, with what, and what it cost."""
+    """Return (name, text) pairs: what was run, when, with which versions, and its cost."""
     result, trained = run.result, run.result.trained_on
     training, evaluation = result.training or {}, result.evaluation
     numbers = {k: v for k, v in result.details.items() if isinstance(v, (int, float))}
@@ -153,7 +153,7 @@ def run_facts(run: StudyRun) -> list[tuple[str, str]]:
 
 
 def _tables(run: StudyRun, answers: Answers | None) -> Iterator[PageTable]:
-    """Yield metrics of every reading, part and member; of many classes the worst pairs."""
+    """Yield tables of the readings, parts and members, of CLIP-ICM's subspaces and the classes."""
     result = run.result
     yield metric_table("Readings", {"own reading": result.metrics, **result.variants})
     if result.parts:
@@ -167,7 +167,7 @@ def _tables(run: StudyRun, answers: Answers | None) -> Iterator[PageTable]:
 
 
 def _icm_tables(run: StudyRun) -> Iterator[PageTable]:
-    """Yield the chosen cell of each reading's grid, and the angles of resampled subspaces."""
+    """Yield tables of the chosen subspaces, of a grid, and of the angles of resampled subspaces."""
     choices, angles = [], []
     for name, head in run_heads(run).items():
         chosen = (head["choice"][key] for key in ("estimator", "strength", "dim_inv"))
@@ -207,9 +207,10 @@ def choice_table(name: str, head: Mapping[str, Any]) -> PageTable:
 
 
 def class_table(names: Sequence[str], matrix: NDArray[np.int64]) -> PageTable:
-    """Return the accuracy of each class of a confusion matrix (K, K), and where its mistakes go.
+    """Return the accuracy of each class of a confusion matrix (K, K), and its wrong predictions.
 
-    Up to 20 classes with the whole matrix in per cent; of more the most frequent wrong answer.
+    For up to 20 classes, the table has the whole matrix in per cent. For more, it has only the most
+    frequent wrong prediction of each class.
     """
     counts = matrix.sum(1)
     shares = matrix / np.maximum(counts, 1)[:, None]

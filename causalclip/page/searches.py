@@ -1,4 +1,4 @@
-"""The searches of `causalclip tune` as the page shows them: a table of trials each."""
+"""The searches of `causalclip tune` on the page: a table of trials for each search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from causalclip.records.searches import SEARCH_FILE, SearchRecord, read_search
 
 
 def search_tables(root: Path) -> tuple[list[PageTable], list[str]]:
-    """Return a table for each search below a folder, and messages on what cannot be read."""
+    """Return a table for each search below a folder, and a message for each unreadable file."""
     tables, problems = [], []
     for path in sorted(root.rglob(SEARCH_FILE)):
         try:
@@ -23,7 +23,7 @@ def search_tables(root: Path) -> tuple[list[PageTable], list[str]]:
 
 
 def search_table(search: SearchRecord) -> PageTable:
-    """Return the trials of a search, the best marked; where the recipe comes from is its note."""
+    """Return the trials of a search, the best one marked, with a note on its recipe and data."""
     keys = list(dict.fromkeys(key for trial in search["trials"] for key in trial["settings"]))
     rows = []
     for trial in search["trials"]:

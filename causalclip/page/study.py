@@ -1,4 +1,4 @@
-"""A folder of results: its runs, their predictions, and what could not be read."""
+"""A folder of results: its runs, their predictions, and the files that could not be read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from causalclip.report.runs import class_mismatches, load_results, protocol_of, 
 from causalclip.report.tables import scores, shots_name
 
 UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
-"""Errors of reading a cut archive, an array at a time."""
+"""Errors that can be raised while arrays are read from a damaged archive."""
 REQUIRED_ARRAYS = ("path", "label", "probabilities", "uncertainty")
 
 
@@ -29,7 +29,7 @@ class Answers:
     """The checked predictions of one run."""
 
     arrays: Mapping[str, NDArray]
-    """Those of predictions.npz (docs/results.md), a row for each test image."""
+    """Arrays of predictions.npz (docs/results.md), with a row for each test image."""
     readings: Mapping[str, tuple[NDArray, NDArray]]
     """Probabilities (N, K) and uncertainty (N,) by name; the method's own is the first."""
 
@@ -51,12 +51,12 @@ class Answers:
 
     @property
     def predicted(self) -> NDArray[np.integer]:
-        """(N,), the predicted classes of the method's own reading."""
+        """Predicted classes (N,) of the method's own reading."""
         return self.arrays["probabilities"].argmax(-1)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """(N,), whether the prediction is the label."""
+        """Whether each prediction is the label (N,)."""
         return self.predicted == self.arrays["label"]
 
 
@@ -80,7 +80,7 @@ def _problem(arrays: Mapping[str, NDArray], classes: int) -> str:
 def _distinct_readings(
     names: Sequence[str], arrays: Mapping[str, NDArray]
 ) -> dict[str, tuple[NDArray, NDArray]]:
-    """Return each reading once, the method's own first, by its name if it is one of the others."""
+    """Return the distinct readings by name; the first one equals the method's own."""
     own = arrays["probabilities"], arrays["uncertainty"]
     others = {
         name: (arrays[f"{name}/probabilities"], arrays[f"{name}/uncertainty"])
@@ -99,20 +99,20 @@ class StudyRun:
     method: str
     result: Result
     file: Path
-    """Its results.json."""
+    """Path of results.json."""
     other_half: Path | None = None
-    """results.json of the other half of a base-to-novel run."""
+    """Path of results.json of the other half of a base-to-novel run."""
     anchor: str = ""
-    """Its id in the page."""
+    """Id of the run's section in the page."""
 
     @property
     def folder(self) -> Path:
-        """The folder of its files."""
+        """Folder of the run's files."""
         return self.file.parent
 
     @property
     def group(self) -> tuple[str, str, str]:
-        """Protocol, data and method: what its seeds and parts share."""
+        """Protocol, data and method, which are the same for all seeds and parts."""
         trained = self.result.trained()
         data = self.result.dataset
         if trained["dataset"] != data:
@@ -123,14 +123,14 @@ class StudyRun:
 
     @property
     def part(self) -> str:
-        """The classes or domains that it tests; empty for all."""
+        """The classes or domains that were tested; empty for all."""
         result = self.result
         half = "" if result.subsample_classes == "all" else f"{result.subsample_classes} classes"
         return " ".join(filter(None, [half, *result.target_domains]))
 
     @property
     def title(self) -> str:
-        """Its name in its group: the part of its protocol and the seed."""
+        """Name of the run in its group: the part and the seed."""
         return " · ".join(filter(None, [self.part, f"seed {self.result.seed}"]))
 
     @property
@@ -139,7 +139,7 @@ class StudyRun:
         return " · ".join([*self.group, self.title])
 
     def answers(self) -> Answers:
-        """Return its predictions, read anew each time: those of a study need not fit in memory.
+        """Read the predictions, which are not cached: those of a study may not fit in memory.
 
         Raises:
             ValueError: they cannot be used; names the file.
@@ -149,7 +149,7 @@ class StudyRun:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """Everything below a folder."""
+    """All results below a folder."""
 
     root: Path
     runs: Sequence[StudyRun]
@@ -162,10 +162,10 @@ class Study:
 
     @classmethod
     def read(cls, root: Path) -> Study:
-        """Read what can be read; the rest is named in `problems`.
+        """Read all results below a folder; those that cannot be read are named in `problems`.
 
         Raises:
-            ValueError: no folder, or nothing in it that can be read; says what is missing.
+            ValueError: no folder, or no result in it that can be read; says what is missing.
         """
         if not root.is_dir():
             raise ValueError(f"{root} is not a folder")
@@ -192,7 +192,7 @@ class Study:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The number of each method, which is its colour in every figure."""
+        """Number of each method, which determines its colour in every figure."""
         methods = dict.fromkeys(self.table["method"][self.table.variant == ""])
         return {method: number for number, method in enumerate(methods)}
 

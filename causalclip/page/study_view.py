@@ -1,4 +1,4 @@
-"""A study as the page shows it: protocols with their tables, comparisons, published figures."""
+"""A study on the page: the protocols with their tables, comparisons and published figures."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from causalclip.report.seeds import compare_methods, holm
 from causalclip.report.tables import result_tables, shots_name
 
 MOST_PAIRS = 6
-"""Of more methods, the best one is compared with each: all pairs would hide what matters."""
+"""Maximum number of methods compared in all pairs; of more, the best one with each other."""
 SEEDS_NOTE = (
     "Mean ± standard deviation over seeds; with several seeds the 95 % interval on hover and in "
     "the figure. The best method of each column is bold and marked ★; other readings of a method "
-    "are folded below it and take no part."
+    "are folded below it and are not compared."
 )
 PAIRS_NOTE = (
-    "First minus second, points. p: two-sided Wilcoxon signed-rank test; p (Holm): corrected for "
-    "the number of rows with the same pairs; smallest p: what so many pairs can give at best, "
-    "uncorrected. Seeds of one data set are not independent: prefer the rows over data sets."
+    "Difference: first minus second method, points. p: two-sided Wilcoxon signed-rank test; p "
+    "(Holm): corrected for the number of rows with the same pairs; smallest p: the smallest that "
+    "this number of pairs can give, uncorrected. Seeds of one data set are not independent: prefer "
+    "the rows over data sets."
 )
 
 
@@ -61,9 +62,8 @@ def _score_tables(study: Study, scores: pd.DataFrame, protocol: str) -> Iterator
         for method, variant in zip(other["method"], other["variant"], strict=True)
     }
     for title, table in result_tables(scores[scores.variant == ""]):
-        table.insert(
-            0, "method", table.pop("method")
-        )  # an average over data sets begins with shots
+        # In the average over data sets, the first column is the shots.
+        table.insert(0, "method", table.pop("method"))
         note = SEEDS_NOTE if "seeds" in table else "Means over data sets of the means over seeds."
         domains = protocol == "lodo"
         note += " ▼ marks the domain on which a method is worst." if domains else ""
@@ -78,7 +78,7 @@ def _score_tables(study: Study, scores: pd.DataFrame, protocol: str) -> Iterator
 
 
 def _links(study: Study, rows: pd.DataFrame) -> Link:
-    """Return the targets of a table's scores: their run if there is one, else its row of runs."""
+    """Return a function that links a score to its run, or to the table of runs for several runs."""
 
     def link(method: str, column: str) -> tuple[str, str]:
         files = _files(study.table, rows[rows.method == method], column)
@@ -90,7 +90,7 @@ def _links(study: Study, rows: pd.DataFrame) -> Link:
 
 
 def _files(table: pd.DataFrame, rows: pd.DataFrame, column: str) -> list[Path]:
-    """Return the results.json files of a cell, from the scores of one method."""
+    """Return the results.json files behind a cell; `rows` are its method's scores."""
     if rows.empty:
         return []
     first = rows.iloc[0]
@@ -111,9 +111,9 @@ def _files(table: pd.DataFrame, rows: pd.DataFrame, column: str) -> list[Path]:
 
 
 def _comparison(scores: pd.DataFrame) -> PageTable | None:
-    """Return the comparison of every pair of methods, or of many the best against each.
+    """Return the paired comparison of the methods' own readings (see `MOST_PAIRS`).
 
-    By the methods' own readings; None if no two methods have a result in common.
+    Return None if no two methods have a result in common.
     """
     own = scores[(scores.variant == "") & (scores.compared != "")]
     methods = list(dict.fromkeys(own.method))
@@ -162,7 +162,7 @@ def _published(scores: pd.DataFrame) -> Iterator[PageTable]:
 
 
 def runs_table(study: Study) -> PageTable:
-    """Return a row per run, which leads to it."""
+    """Return a table with a row per run, which links to the run's section."""
     columns = "method data part seed accuracy ECE".split()
     columns += ["training s", "memory MiB", "finished"]
     table = plain_table("Runs", columns, [_run_row(study, run) for run in study.runs])
@@ -170,7 +170,7 @@ def runs_table(study: Study) -> PageTable:
 
 
 def _own_data(study: Study) -> str:
-    """Return where the user's own data sets were, each once; empty without one."""
+    """Return the locations of the user's own data sets; empty if there are none."""
     places = {}
     for run in study.runs:
         settings = run.result.config.get("DATASET", {})
@@ -199,7 +199,7 @@ def _run_row(study: Study, run: StudyRun) -> list:
 
 
 def with_colour(study: Study, cell: PageCell) -> PageCell:
-    """Return a method's cell with its colour."""
+    """Return a cell with the colour of the method that it names."""
     number = study.numbers.get(str(cell.value))
     return cell if number is None else replace(cell, colour=PALETTE[number % len(PALETTE)])
 
@@ -211,5 +211,5 @@ def first_and_last_time(study: Study) -> list[str]:
 
 
 def _minute(time: str) -> str:
-    """Return 2026-11-23 20:16 of an ISO time, which runs write in UTC."""
+    """Return an ISO time, which runs write in UTC, as in 2026-11-23 20:16."""
     return time[:16].replace("T", " ")

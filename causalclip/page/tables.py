@@ -1,4 +1,4 @@
-"""Tables of the page: cells that sort, link to their runs and mark the best."""
+"""Tables of the page, with cells that can be sorted, link to runs and mark the best."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from causalclip.report.formats import best_cells, text_cells
 
 Link = Callable[[str, str], tuple[str, str]]
-"""(method, column) -> the target of a cell's link, empty for none, and words that select runs."""
+"""(method, column) -> target of a cell's link ("" for none), and words that filter the runs."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,19 @@ class PageCell:
     value: float | str = ""
     best: bool = False
     worst: bool = False
-    """The domain of its row on which the method is worst."""
+    """Whether this is the domain on which the method of the row is worst."""
     link: str = ""
     runs: str = ""
-    """Words that select rows of the table of runs, to which `link` leads."""
+    """Words by which the table of runs is filtered, if `link` leads to it."""
     title: str = ""
     colour: str = ""
-    """Of the method that the cell names."""
+    """Colour of the method that the cell names."""
     share: float = 0
-    """In [0, 1], shown as a tint."""
+    """Strength of the background colour, in [0, 1]."""
 
     @property
     def numeric(self) -> bool:
-        """Whether it is right-aligned and sorted as a number."""
+        """Whether the cell is right-aligned and sorted as a number."""
         return isinstance(self.value, float)
 
 
@@ -48,11 +48,11 @@ class PageTable:
     rows: Sequence[Sequence[PageCell]]
     note: str = ""
     readings: Mapping[str, Sequence[Sequence[PageCell]]] = field(default_factory=dict)
-    """Rows folded below the row of a method: its other readings."""
+    """Rows of a method's other readings, by its name; they are folded below its row."""
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers."""
+        """Which columns contain numbers."""
         return [any(row[place].numeric for row in self.rows) for place in range(len(self.columns))]
 
 
@@ -66,7 +66,7 @@ def score_table(
 ) -> PageTable:
     """Return a table of `causalclip.report.tables`: mean ± deviation, the interval on hover.
 
-    `domains` are the columns of a table whose worst domain is marked in each row.
+    If the columns are `domains`, the worst one of each row is marked.
     """
     cells = text_cells(table)
     best, columns, rows = best_cells(table, cells), list(cells.columns), []
@@ -93,14 +93,14 @@ def _score_cell(
 
 
 def _worst_domain(row: pd.Series) -> str:
-    """Return the domain with the lowest mean; empty if there are not several."""
+    """Return the domain with the lowest mean; empty for fewer than two domains."""
     columns = [c.removesuffix(" sd") for c in map(str, row.index) if c.endswith(" sd")]
     means = row[[c for c in columns if c not in ("average", "worst")]].dropna()
     return str(means.astype(float).idxmin()) if len(means) > 1 else ""
 
 
 def metric_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> PageTable:
-    """Return the metrics of several readings, parts or members, a row each, none marked as best."""
+    """Return the metrics of readings, parts or members, one per row, without marking the best."""
     frame = pd.DataFrame([{"method": name, **values} for name, values in metrics.items()])
     names = [name for name in frame.columns if name != "method"]
     table = score_table(title, frame.astype(dict.fromkeys(names, float)))
@@ -109,12 +109,12 @@ def metric_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> Page
 
 
 def without_best(row: Sequence[PageCell]) -> list[PageCell]:
-    """Return a row that takes no part in a comparison."""
+    """Return the row without marks of the best cells."""
     return [replace(cell, best=False) for cell in row]
 
 
 def plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> PageTable:
-    """Return a table of texts and numbers, which are sorted as such."""
+    """Return a table of plain values; numbers are sorted as numbers, other values as text."""
     return PageTable(title, columns, [[_plain_cell(value) for value in row] for row in rows])
 
 

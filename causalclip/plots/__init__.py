@@ -1,1 +1,1 @@
-"""Plots: one style, and a function for each figure of a run or a study."""
+"""Plots of runs and studies, in one style."""

@@ -1,4 +1,4 @@
-"""Curves described once: Matplotlib draws them for papers, the page as light SVG."""
+"""Panels of curves; Matplotlib draws them for papers, the page as small SVG elements."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Curve:
     """A line through points; a point that is not finite is a gap."""
 
     x: ArrayLike
-    """(N,)"""
+    """x of each point (N,)."""
     y: ArrayLike
-    """(N,)"""
+    """y of each point (N,)."""
     name: str = ""
-    """In the legend; empty for none."""
+    """Label in the legend; empty for none."""
     number: int | None = None
-    """Of its colour and dashes; None for a faint dashed guide."""
+    """Index of the line's colour and dash pattern; None for a faint dashed guide."""
     marked: bool = False
     """Whether each point has a dot."""
     text: str = ""
-    """Above the last point."""
+    """Text above the last point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,20 +40,20 @@ class Panel:
     curves: Sequence[Curve]
     ylabel: str
     xlabel: str = ""
-    """Panels below each other share the x axis: the last one has the label."""
+    """Label of the x axis. Panels below each other share the axis: only the last has a label."""
     x: tuple[float, float] | None = None
-    """Limits; None for those of the points."""
+    """Limits of the x axis; None fits them to the points."""
     y: tuple[float | None, float | None] = (None, None)
     logarithmic: str = ""
-    """The letters of the axes that are."""
+    """Letters of the logarithmic axes: x, y or both."""
     whole: bool = False
-    """Whether x counts something."""
+    """Whether x is a count, with ticks at whole numbers only."""
     height: float = 1
-    """Relative to the other panels."""
+    """Height relative to the other panels."""
 
 
 def stairs(edges: NDArray, values: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the points (2 N + 2,) of a histogram's outline from edges (N + 1,), values (N,)."""
+    """Return the points (2 N + 2,) of a histogram's outline, with edges (N + 1,), values (N,)."""
     return np.repeat(edges, 2), np.concatenate([[0], np.repeat(values, 2), [0]])
 
 

@@ -17,7 +17,7 @@ from causalclip.plots.panels import Curve, Panel, stairs
 from causalclip.plots.style import FAINT, literal_text, series_colour
 
 BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff00", "#0072B2"])
-"""From transparent to blue, for white and for dark paper."""
+"""Colour map from transparent to blue, for light and for dark backgrounds."""
 
 ENERGIES = {"feature": "features", "intervention": "interventions' change"}
 Curves = Mapping[str, tuple[NDArray, NDArray]]
@@ -30,7 +30,7 @@ Heads = Mapping[str, Mapping[str, Any]]
 
 
 def training_panels(curve: Mapping[str, Sequence[float]]) -> list[Panel]:
-    """Return the mean loss and accuracy of each epoch."""
+    """Return panels of the mean loss and the mean accuracy of each epoch."""
     epochs, few = curve["epoch"], len(curve["epoch"]) < 30
     loss, accuracy = (
         Curve(epochs, curve[name], number=number, marked=few)
@@ -42,9 +42,10 @@ def training_panels(curve: Mapping[str, Sequence[float]]) -> list[Panel]:
 def reliability(
     probabilities: NDArray, labels: NDArray[np.integer], *, n_bins: int = N_BINS
 ) -> tuple[NDArray, NDArray]:
-    """Return mean confidence (B,) and accuracy (B,) of the equal bins that hold an image.
+    """Return mean confidence (B,) and accuracy (B,) of the equally wide bins that are not empty.
 
-    Of the predicted class of the probabilities (N, K) for the labels (N,) (Guo et al., ICML 2017).
+    The confidence of an image is the largest of its probabilities (N, K), and its answer is right
+    if this is the probability of its label (N,) (Guo et al., ICML 2017).
     """
     from sklearn.calibration import calibration_curve
 
@@ -57,7 +58,7 @@ def reliability(
 def reliability_panels(curves: Curves, confidences: NDArray) -> list[Panel]:
     """Return accuracy against confidence of each reading; the diagonal is perfect calibration.
 
-    Below it, how many images of the method's own reading have which confidence (N,).
+    The panel below is a histogram of the confidences (N,) of the method's own reading.
     """
     counts, edges = np.histogram(confidences, np.linspace(0, 1, N_BINS + 1))
     lines = [
@@ -70,7 +71,7 @@ def reliability_panels(curves: Curves, confidences: NDArray) -> list[Panel]:
 
 
 def risk_panels(curves: Curves, *, points: int = 200) -> list[Panel]:
-    """Return error against coverage (both as fractions) of each reading, at most `points` each."""
+    """Return error against coverage (both fractions) of each reading, at most `points` points."""
     lines = []
     for number, (name, (coverage, risk)) in enumerate(curves.items()):
         count = min(points, len(coverage))
@@ -81,7 +82,7 @@ def risk_panels(curves: Curves, *, points: int = 200) -> list[Panel]:
 
 
 def draw_confusion(figure: Figure, matrix: NDArray, names: Sequence[str]) -> None:
-    """Draw the share of each class (rows) that was predicted as each (columns), per cent."""
+    """Draw the confusion matrix: the share of each class (rows) by predicted class, per cent."""
     axes = figure.subplots()
     shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap=BLUES, vmin=0, vmax=100, interpolation="nearest")
@@ -91,7 +92,7 @@ def draw_confusion(figure: Figure, matrix: NDArray, names: Sequence[str]) -> Non
     axes.set(xlabel="predicted", ylabel="class")
     axes.grid(visible=False)
     for i, j in zip(*np.nonzero(shares >= 0.5), strict=True):
-        # Dark ink on full blue cannot be read, in either of the page's two modes.
+        # White text on full blue is readable in the light and in the dark mode of the page.
         ink = "white" if shares[i, j] > 55 else rcParams["text.color"]
         axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=6, color=ink)
 
@@ -99,8 +100,8 @@ def draw_confusion(figure: Figure, matrix: NDArray, names: Sequence[str]) -> Non
 def histogram_edges(values: NDArray, *, bins: int = 30) -> tuple[NDArray, bool]:
     """Return edges (bins + 1,) for values (N,), and whether they are logarithmic.
 
-    Fused evidence is certain to 1e-69: logarithmic if the values span three decades. Then the first
-    edge is the 1 % quantile, at least 1e-12.
+    They are logarithmic if the values span three decades: an uncertainty of fused evidence can be
+    1e-69. Then the first edge is the 1 % quantile of the positive values, at least 1e-12.
     """
     high = float(values.max())
     positive = values[values > 0]
@@ -112,7 +113,7 @@ def histogram_edges(values: NDArray, *, bins: int = 30) -> tuple[NDArray, bool]:
 
 
 def histogram(values: NDArray, edges: NDArray) -> NDArray:
-    """Return the share (bins,) of values (N,) in each bin; the end bins hold what lies beyond."""
+    """Return the share (bins,) of values (N,) in each bin; the end bins include values beyond."""
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
     return counts / len(values)
 
@@ -136,9 +137,9 @@ def draw_templates(figure: Figure, members: Sequence[Mapping[str, float]], fused
     axes = figure.subplots()
     names = [f"S{number}" for number in range(1, len(members) + 1)]
     accuracies = [member["accuracy"] for member in members]
-    # Differences of a point between 80 and 90 matter: the axis does not begin at 0.
+    # The axis does not begin at 0, to show differences of one point between high accuracies.
     low = max(0.0, min([*accuracies, fused]) - 10)
-    foot = low + 0.04 * (100 - low)  # where no line crosses the numbers
+    foot = low + 0.04 * (100 - low)  # below the dashed line
     axes.bar(names, accuracies, color=series_colour(0), width=0.6)
     for place, value in enumerate(accuracies):
         axes.text(place, foot, f"{value:.1f}", ha="center", color="white", fontsize=7)
@@ -151,7 +152,7 @@ def draw_templates(figure: Figure, members: Sequence[Mapping[str, float]], fused
 
 
 def spectrum_panels(heads: Heads) -> list[Panel]:
-    """Return the eigenvalues of each subspace's problem, and the number of kept directions."""
+    """Return the eigenvalues of each subspace, with a line after the directions that it keeps."""
     values = np.concatenate([np.asarray(head["spectrum"], float) for head in heads.values()])
     low, high = np.nanmin(values), np.nanmax(values)
     lines = []
@@ -165,7 +166,7 @@ def spectrum_panels(heads: Heads) -> list[Panel]:
 
 
 def draw_energy(figure: Figure, heads: Heads) -> None:
-    """Draw the share that each subspace keeps of the features and of the interventions' change."""
+    """Draw the energy that each subspace keeps of the features and of the interventions' change."""
     axes = figure.subplots()
     rows = np.arange(len(heads))
     for number, (kind, label) in enumerate(ENERGIES.items()):
@@ -182,7 +183,7 @@ def draw_energy(figure: Figure, heads: Heads) -> None:
 def choice_grid(grid: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return mean accuracies by estimator and strength (rows) and dimensions (columns).
 
-    Of cells that differ in other options, the best one.
+    Of cells that differ only in other options, the best one is used.
     """
     cells = pd.DataFrame(grid)
     return cells.groupby(["estimator", "strength", "dim_inv"])["mean"].max().unstack()
@@ -193,7 +194,8 @@ def draw_choice(
 ) -> None:
     """Draw the mean accuracy on the held-out sources of every cell of the grid.
 
-    A heat map for each estimator, strength by dimensions, with a frame around the chosen cell.
+    There is a heat map for each estimator, with strengths as rows and dimensions as columns. The
+    chosen cell has a frame.
     """
     best = choice_grid(grid)
     sizes = list(best.columns)
@@ -216,7 +218,7 @@ def draw_choice(
 
 
 def draw_angles(figure: Figure, heads: Heads) -> None:
-    """Draw the largest angle between a subspace and those of resampled images: 50 and 95 %."""
+    """Draw the median and 95 % quantile of the largest angle to subspaces of resampled images."""
     axes = figure.subplots()
     for number, head in enumerate(heads.values()):
         angles, colour = head["certainty"], series_colour(number)

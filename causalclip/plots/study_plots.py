@@ -15,17 +15,17 @@ from causalclip.plots.panels import Curve, Panel
 from causalclip.plots.style import FAINT, literal_text, marker_style
 
 Numbers = Mapping[str, int]
-"""The number of each method of a study, which is its colour and marker in every figure."""
+"""Number of each method of a study; it determines the colour and marker in every figure."""
 ROW = 0.138
-"""Inches of a line of 7 points."""
+"""Height in inches of a line of text of 7 points."""
 MOST_CURVES = 7
-"""Curves of a few-shot plot that have a colour and a name."""
+"""Maximum number of curves of a few-shot plot that have a colour and a name."""
 
 
 def draw_fewshot(figure: Figure, scores: pd.DataFrame, numbers: Numbers | None = None) -> None:
     """Draw accuracy against training images per class: mean, and deviation over several seeds.
 
-    The methods with the best means are named, `MOST_CURVES` of them; the others are faint lines.
+    The `MOST_CURVES` methods with the best means are named; other methods are faint lines.
     """
     axes, columns = figure.subplots(), _legend_columns(figure.get_figwidth())
     shots = sorted(scores["shots"].unique())
@@ -42,11 +42,11 @@ def draw_fewshot(figure: Figure, scores: pd.DataFrame, numbers: Numbers | None =
             continue
         several = (groups.size() > 1).any()
         x = mean.index.to_numpy(dtype=float)
-        if several and logarithmic:  # else the bars of one number of images hide each other
+        if several and logarithmic:  # shift the bars, which would overlap
             x *= 2 ** (0.04 * (rank - (min(len(best), MOST_CURVES) - 1) / 2))
         style = marker_style((numbers or {}).get(method, places[method]))
         bars = axes.errorbar(x, mean, yerr=sd if several else None, capsize=1.5, **style)
-        handles[literal_text(shortened(method, 24))] = bars[0]  # without the caps
+        handles[literal_text(shortened(method, 24))] = bars[0]  # the line without error bars
     if logarithmic:
         axes.set_xscale("log", base=2)
     axes.set_xticks(shots, [str(k) for k in shots])
@@ -57,7 +57,7 @@ def draw_fewshot(figure: Figure, scores: pd.DataFrame, numbers: Numbers | None =
 
 
 def fewshot_height(width: float, *, methods: int) -> float:
-    """Return the inches of height of few-shot curves, with room for the legend below them."""
+    """Return the height of few-shot curves in inches, with space for the legend below them."""
     names = min(methods, MOST_CURVES + 1)
     return min(0.65 * width, 3.2) + (ROW + 0.03) * math.ceil(names / _legend_columns(width))
 
@@ -67,14 +67,14 @@ def _legend_columns(width: float) -> int:
 
 
 def cost_panels(seconds: pd.Series, scores: pd.Series, numbers: Mapping[str, int]) -> list[Panel]:
-    """Return the score of each method over the seconds of a training, and the Pareto line.
+    """Return the score of each method over the seconds of a training, and the Pareto front.
 
-    On the line are the methods to which no other is both better and cheaper.
+    A method is on the front if no other method is both better and cheaper.
 
     Args:
-        seconds: positive, by method.
-        scores: by method; others are left out.
-        numbers: of the methods.
+        seconds: seconds of a training by method, positive.
+        scores: score by method; a method without seconds or score is left out.
+        numbers: number of each method.
     """
     points = pd.DataFrame({"x": seconds, "y": scores}).dropna().sort_values(["x", "y"])
     front = points[points.y > points.y.cummax().shift(fill_value=-np.inf)]
@@ -94,10 +94,10 @@ def draw_comparison(
     """Draw each method's mean, and its 95 % interval over several seeds; a panel per quantity.
 
     Args:
-        figure: an empty one, as high as `comparison_height` returns.
+        figure: an empty figure of the height that `comparison_height` returns.
         table: a row per method; the half width of the interval of X is in the column `X ci95`.
         quantities: the columns to draw.
-        numbers: of the methods; None for those of the rows.
+        numbers: number of each method; None for the number of its row.
     """
     columns = _panel_columns(figure.get_figwidth(), len(quantities))
     rows = math.ceil(len(quantities) / columns)
@@ -123,7 +123,7 @@ def draw_comparison(
 
 
 def comparison_height(width: float, *, panels: int, methods: int) -> float:
-    """Return the inches of height of a comparison: a line for each method in each row of panels."""
+    """Return the height of a comparison in inches: each row of panels has a line per method."""
     rows = math.ceil(panels / _panel_columns(width, panels))
     return 0.3 + rows * (0.42 + ROW * max(methods, 3))
 
@@ -133,5 +133,5 @@ def _panel_columns(width: float, panels: int) -> int:
 
 
 def shortened(name: str, most: int = 36) -> str:
-    """Return a name of at most `most` letters: the two ends of a longer one."""
+    """Return a name of at most `most` characters; the middle of a longer one is cut out."""
     return name if len(name) <= most else f"{name[: most // 2]}…{name[most // 2 + 1 - most :]}"

@@ -1,1 +1,1 @@
-"""Results: written, read, and turned into tables, statistics and figures."""
+"""Tables and statistics of many results."""

@@ -1,4 +1,4 @@
-"""Columns of the tables for the cost of trainings and tests."""
+"""Table columns with the costs of trainings and tests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ COST_COLUMNS = (LEARNABLE, TRAINING, TRAINED, MEMORY, STEP, TESTED)
 
 
 def run_costs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the protocol, the method and `COST_COLUMNS` of each result that counts.
+    """Return a table of protocol, method and `COST_COLUMNS`, with a row per result that counts.
 
-    A test has no cost of a training. Of a resumed training seconds and images are from there on.
+    A test has no training costs. A resumed training counts from where it was resumed.
 
     Args:
-        runs: as `load_runs` returns them.
+        runs: the table that `load_runs` returns.
     """
     own = runs[runs.counted & (runs.variant == "")]
     rows = [
@@ -45,7 +45,7 @@ def _rate(cost: dict) -> float | None:
 
 
 def with_costs(tables: TitledTables, runs: pd.DataFrame) -> TitledTables:
-    """Return tables with each method's mean costs over the runs, in columns of their own."""
+    """Return the tables with additional columns: each method's mean costs over the runs."""
     means = run_costs(runs).groupby("method")[[*COST_COLUMNS]].mean()
     joined = []
     for title, table in tables:

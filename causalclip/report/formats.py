@@ -16,11 +16,11 @@ from causalclip.report.tables import CONFORMAL, TitledTables
 TABLE_FORMATS = ("markdown", "latex", "csv", "json")
 SPREADS = {"sd": "mean ± standard deviation", "ci95": "mean ± half of the 95 % interval, Student t"}
 DIGITS = {"n": 0, "nll": 3, "brier": 3, "aurc": 3, "learnable": 0, "memory MiB": 0}
-"""Decimals of some metrics; others have those of their table, 1 or `attrs["digits"]`."""
+"""Decimals of some metrics; other metrics have `attrs["digits"]` of their table, or else 1."""
 LOWER_IS_BETTER = ("ECE base", "ECE new", "ece", "nll", "brier", "aurc")
 NOT_COMPARED = ("seeds", "data sets", "train s", "n", "published", *CONFORMAL, *COST_COLUMNS)
 
-# pdflatex's fonts have other letters at the places of < > |, and \\ reads a [ or * after it.
+# pdflatex's default font has other characters for < > |, and \\ reads a [ or * as its argument.
 LATEX = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -62,10 +62,10 @@ def _cell_text(mean: float, digits: int, width: float | None = None) -> str:
 
 
 def best_cells(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return which cells of `text_cells(table)` hold the best mean of their column, as printed.
+    """Return which cells of `text_cells(table)` have the best mean of their column, as printed.
 
-    Only of tables with several methods, and of quantities that are compared; a method's other
-    readings (`attrs["readings"]`) are not.
+    No cell is best in a table of one method, in a column that is not compared, or in the row of a
+    method's other reading (`attrs["readings"]`).
     """
     best = pd.DataFrame(False, index=cells.index, columns=cells.columns)
     if "method" not in table:
@@ -91,7 +91,7 @@ def format_tables(
         tables: with their titles.
         style: one of `TABLE_FORMATS`.
         spread: `sd` or `ci95`, for markdown and LaTeX; csv and json hold both.
-        width: columns of the terminal, into which markdown is divided; None for any width.
+        width: columns of the terminal; wider markdown tables are divided. None for any width.
     """
     if style == "json":
         rows = [(t, json.loads(table.to_json(orient="records"))) for t, table in tables]
@@ -128,9 +128,9 @@ def _caption(title: str, table: pd.DataFrame, spread: str) -> str:
 
 
 def latex_table(title: str, table: pd.DataFrame, spread: str = "sd") -> str:
-    r"""Return a LaTeX `table`, the best of each column in bold, no wider than the text.
+    r"""Return a LaTeX `table`, no wider than the text, with the best of each column in bold.
 
-    It needs \usepackage{booktabs,graphicx} alone.
+    It needs only \usepackage{booktabs,graphicx}.
     """
     from causalclip.plots.study_plots import shortened  # loads matplotlib
 
@@ -156,10 +156,10 @@ def latex_table(title: str, table: pd.DataFrame, spread: str = "sd") -> str:
 
 
 def latex_text(text: str) -> str:
-    """Return the text with everything escaped that LaTeX would read as a command."""
+    """Escape all characters that LaTeX would read as commands."""
     return text.translate(LATEX)
 
 
 def file_stem(title: str) -> str:
-    """Return the name of a table's file without its suffix."""
+    """Return a file name without suffix for the title of a table."""
     return re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")

@@ -1,9 +1,9 @@
-"""Fuse trained runs after the fact, by their predictions for the same images.
+"""Fuse trained runs by their stored predictions for the same images.
 
     causalclip fuse output/.../MaPLe/tiny/seed1 output/.../CDC/tiny_m4/seed1 --output output/fused
     causalclip fuse output/.../CDC/tiny_m4/seed1       # one run: its own templates
 
-prints each member, each fusion rule, and how much the members differ. With --output it writes
+prints each member, each fusion rule, and how much the members differ. With --output it also writes
 results.json and predictions.npz, which tables and the page read as one run. Members may be of any
 methods and backbones; the test images and classes must be the same. For new classes, fuse the runs'
 test folders as well, in the same order: the two results then make one row of base-to-novel.
@@ -34,29 +34,29 @@ SAME = "dataset subsample_classes split classnames source_domains target_domains
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the flags."""
+    """Return the parser of the flags."""
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = p.add_argument
     add("runs", nargs="+", metavar="RUN", type=Path, help="a folder with results.json")
     add("--output", type=Path, help="folder of the fused result (default: print only)")
-    add("--fusion", choices=RULES, default="discounted", help="the answer (default: discounted)")
+    add("--fusion", choices=RULES, default="discounted", help="rule to use (default: discounted)")
     add("--discount", type=float, help="eta in [1/M, 1] of discounted (default: 1/M)")
     return p
 
 
 @dataclass(frozen=True)
 class Fused:
-    """A fused evaluation and what it was made of."""
+    """A fused evaluation and the names of its members."""
 
     result: Result
     predictions: Predictions
     names: tuple[str, ...]
-    """Of the M members."""
+    """Names of the M members."""
 
     def write(self, folder: Path) -> Path:
-        """Write results.json and predictions.npz into a folder; return the path of the first."""
+        """Write results.json and predictions.npz to a folder; return the path of results.json."""
         folder.mkdir(parents=True, exist_ok=True)
         self.predictions.write(folder)
         return self.result.write(folder)
@@ -65,10 +65,10 @@ class Fused:
 def fuse_runs(
     folders: Sequence[Path], *, fusion: str = "discounted", discount: float | None = None
 ) -> Fused:
-    """Return the fusion of M runs' answers, or of one run's templates.
+    """Fuse the predictions of M runs, or of the M templates of one run.
 
-    The evidence of a member is exp(log p_k - mean_k log p_k), which for a softmax is the evidence
-    of its logits above the image's own level. The discount is eta of `discounted`, by default 1/M.
+    The evidence of a member is exp(log p_k - mean_k log p_k). For a softmax, this is the evidence
+    of its logits minus their mean. The discount is eta of `discounted`, by default 1/M.
 
     Raises:
         UserError: a folder without a result, fewer than two members, other images or classes, or a
@@ -176,7 +176,7 @@ def _result(
 
 
 def _joint(fingerprints: Iterable[str | None]) -> str | None:
-    """Return one fingerprint of several, in their order; None if one is missing."""
+    """Return a joint fingerprint of all of them in order; None if one is missing."""
     given = list(fingerprints)
     known = [one for one in given if one is not None]
     if len(known) < len(given):
@@ -185,13 +185,13 @@ def _joint(fingerprints: Iterable[str | None]) -> str | None:
 
 
 def _cost(results: Sequence[Result]) -> dict | None:
-    """Return the seconds of all trainings together; None where one is unknown."""
+    """Return the total seconds of all trainings; None if one is unknown."""
     seconds = [result.training_seconds for result in results]
     return None if None in seconds else {"seconds": sum(filter(None, seconds))}
 
 
 def lines(fused: Fused) -> str:
-    """Return members, fusion rules and diversity as text."""
+    """Return the members, the fusion rules and the diversity as text."""
     from tabulate import tabulate
 
     result, details = fused.result, fused.result.details
@@ -210,7 +210,7 @@ def lines(fused: Fused) -> str:
 
 @prints_errors("fuse")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print and write the fusion; 2 for runs that cannot be fused."""
+    """Print and write the fusion; return 2 for runs that cannot be fused."""
     args = parser().parse_args(argv)
     if args.output and (args.output / RESULTS_FILE).exists():
         raise UserError(f"{args.output} holds a result: choose another --output, or remove it")

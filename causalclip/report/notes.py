@@ -20,9 +20,9 @@ PAIR = ["method", "backbone", "config", "dataset", "shots", "seed"]
 
 
 def warnings(runs: pd.DataFrame) -> list[str]:
-    """Return a line for each run that collapsed, lacks its other half or does not count.
+    """Return a line for each problem of the runs, such as a collapsed seed or a missing half.
 
-    A run is compared with the best of its seeds and not the median: of three, two may collapse.
+    A run is compared with the best of its seeds, not the median, because two of three may collapse.
     """
     every = runs[(runs.variant == "") & (runs.protocol != "")]
     own = every[every.counted]
@@ -53,7 +53,7 @@ def warnings(runs: pd.DataFrame) -> list[str]:
 
 
 def _unknown_classes(runs: pd.DataFrame) -> Iterator[str]:
-    """Yield a line for each data set and half whose classes the CLIP of a run does not know."""
+    """Yield a line for each data set and half on which CLIP's zero-shot accuracy is near chance."""
     for (dataset, half, backbone), rows in runs.groupby(
         ["dataset", "subsample", "backbone"], sort=False
     ):
@@ -63,7 +63,7 @@ def _unknown_classes(runs: pd.DataFrame) -> Iterator[str]:
 
 
 def too_few_pairs(comparison: pd.DataFrame) -> list[str]:
-    """Return a line for each comparison that cannot be significant whatever the results."""
+    """Return a line for each comparison that has too few pairs to be significant."""
     return [
         f"{row.protocol}, {row.quantity}, {row.pairs}: with {row.wins + row.losses} pairs that "
         f"differ, p cannot be below {row['smallest p']:.2g}"
@@ -83,8 +83,8 @@ def without_published_figures(scores: pd.DataFrame) -> list[str]:
 def subspace_notes(runs: pd.DataFrame) -> list[str]:
     """Return lines on CLIP-ICM's subspaces for each method, data set and reading.
 
-    How many runs keep the plain features, the angles of resampled subspaces, and which runs are not
-    determined; nothing if no run has weighed a gain or drawn a bootstrap.
+    They state how many runs keep the plain features, the angles of resampled subspaces, and the
+    runs whose subspace is not determined. Runs without a gain or a bootstrap have no line.
     """
     has_heads = pd.Series([bool(icm_heads(d)) for d in runs["details"]], index=runs.index)
     own = runs[(runs.variant == "") & runs.trains & has_heads]
@@ -106,7 +106,7 @@ class _Subspace(TypedDict):
 
 
 def icm_heads(details: Mapping[str, Any], form: Any = _Subspace) -> dict[str, dict[str, Any]]:
-    """Return CLIP-ICM's subspaces by reading: of any method's `details` those of a TypedDict."""
+    """Return CLIP-ICM's subspaces in `details` by reading: those that fit the TypedDict `form`."""
     heads = details.get("heads")
     heads = heads if isinstance(heads, dict) else {}
     return {name: head for name, head in heads.items() if fits(head, form)}

@@ -19,7 +19,7 @@ BASE_NEW_HM = ("base", "new", "HM")
 SHOTS = tuple(map(shots_name, (1, 2, 4, 8, 16)))
 
 PublishedFigures = dict[tuple[str, str], float]
-"""Per cent by (data set or "average", quantity)."""
+"""Figures in per cent by (data set or "average", quantity)."""
 
 
 @functools.cache
@@ -48,7 +48,7 @@ def _read(section: str) -> dict[str, Any]:
 
 
 def published_averages(protocol: str) -> pd.DataFrame:
-    """Return the published averages, one row a method; for lodo the figures of the data sets."""
+    """Return the published averages, a row per method; for lodo also those of each data set."""
     rows: dict[str, dict[str, float]] = {}
     for trainer, (_, figures) in load_figures(protocol).items():
         for (dataset, quantity), value in figures.items():
@@ -84,7 +84,7 @@ def compare_with_published(scores: pd.DataFrame) -> TitledTables:
 
 
 def _other_setting(scores: pd.DataFrame, protocol: str, figures_of: str) -> str:
-    """Return a warning if backbone, shots or source are not those that were published."""
+    """Return a warning if backbone, shots or source differ from the published setting."""
     sources = scores[scores.quantity == scores.dataset + " (source)"]["dataset"]
     row, source = scores.iloc[0], sources.iloc[0] if len(sources) else "ImageNet"
     ours = [row.backbone, shots_name(row.shots), source]
@@ -102,7 +102,7 @@ def _differences(scores: pd.DataFrame, figures: PublishedFigures) -> pd.DataFram
 
     Our average is given only if all its data sets were run.
     """
-    if scores.protocol.iloc[0] in ("xd", "dg"):  # not the accuracy on another source than ImageNet
+    if scores.protocol.iloc[0] in ("xd", "dg"):  # leave out other sources than ImageNet
         source = scores.quantity == "ImageNet (source)"
         scores = scores[source | (scores.quantity == scores.dataset)].assign(quantity="accuracy")
         scores = scores[scores.dataset != "average"]
@@ -128,20 +128,20 @@ def _differences(scores: pd.DataFrame, figures: PublishedFigures) -> pd.DataFram
 
 
 def _average(means: pd.Series, figures: PublishedFigures, quantity: str) -> float:
-    """Return our mean over the data sets of a published average; HM is that of the averages."""
+    """Return our mean over the data sets of a published average; for HM, the HM of the means."""
     if quantity == "HM":
         return float(
             scipy.stats.hmean([_average(means, figures, part) for part in ("base", "new")])
         )
     no_target = ("average", "ImageNet") if quantity == "accuracy" else ("average",)
     datasets = [d for d, q in figures if q == quantity and d not in no_target]
-    if not datasets:  # only the average is printed: over the eleven data sets of the others
+    if not datasets:  # only the average was published, over CoOp's eleven data sets
         return _average(means, load_figures("base2new")["CoOp"][1], quantity)
     return float(np.mean([means.get((dataset, quantity), np.nan) for dataset in datasets]))
 
 
 def _two_digits(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return a table that is printed with the two decimals of the papers."""
+    """Return a table that is printed with two decimals, as in the papers."""
     table = pd.DataFrame(rows)
     table.attrs["digits"] = 2
     return table

@@ -1,7 +1,7 @@
-"""Every results.json below a folder as one table of runs, a row for each reading of a result.
+"""Every results.json below a folder as one table of runs, with a row per result and reading.
 
-Two results of one trainer and configuration file belong to different methods if a setting differs
-that could change the result; the name of the method then holds the settings that differ.
+Two results of one trainer and configuration file belong to different methods if they differ in a
+setting that can change the result. The name of the method then includes these settings.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ RunSettings = dict[str, Any]
 """Values of a configuration by dotted key."""
 
 TEST_TIME = ", test-time"
-"""Marks the name of a method that has used the test images."""
+"""Part of the name of a method that has used the test images."""
 SAME_BUT_SEED = "protocol method backbone source dataset shots domain subsample".split()
-"""Columns that seeds of one result share."""
-# A model's own settings hold for all that it is tested on: base and new, targets, domains.
+"""Columns that are equal in results that differ only in their seed."""
+# Columns within which settings of a model are compared; they are the same for all test data.
 SAME_MODEL = ["protocol", "source", "shots"]
-# The others may belong to the data set. Those of a training are not read by an evaluation, and the
-# files may be of one domain.
+# Columns within which other settings are compared: they may depend on the data set and the domain,
+# and an evaluation does not read those of a training.
 SAME_RUN = [*SAME_MODEL, "dataset", "domain", "trains"]
 
 
 def load_results(root: Path, problems: list[str]) -> dict[Path, Result]:
-    """Return the results below a folder by path; add why one cannot be read to `problems`."""
+    """Return the results below a folder by path; add a message on unreadable ones to `problems`."""
     results = {}
     for path in sorted(root.rglob(RESULTS_FILE)):
         try:
@@ -46,8 +46,8 @@ def load_results(root: Path, problems: list[str]) -> dict[Path, Result]:
 def load_runs(root: Path, problems: list[str] | None = None) -> pd.DataFrame:
     """Return one row per result and reading of the method (its variants); empty without any result.
 
-    Of several results of one method, data set and seed, one counts: `counted`. `problems` takes a
-    message for each result that cannot be read, which is left out.
+    Of several results of one method, data set and seed, only one counts (column `counted`). A
+    result that cannot be read is left out, with a message in `problems`.
 
     Raises:
         ValueError: a results.json that cannot be read, without a list for the message; or results
@@ -59,7 +59,7 @@ def load_runs(root: Path, problems: list[str] | None = None) -> pd.DataFrame:
         problems += unreadable
     elif unreadable:
         raise ValueError("\n".join(unreadable))
-    # An ablation has tables of its own.
+    # `causalclip run ablation` makes the tables of an ablation.
     runs = run_table({p: result for p, result in results.items() if result.protocol != "ablation"})
     for _, message in class_mismatches(runs[runs.counted] if len(runs) else runs):
         raise ValueError(message)
@@ -80,7 +80,7 @@ def run_table(results: Mapping[Path, Result]) -> pd.DataFrame:
 
 
 def protocol_of(result: Result) -> str:
-    """Return the protocol whose table a result belongs to by its data and training; "" for none.
+    """Infer from its data and training to which protocol a result belongs; return "" for none.
 
     A training on all classes is a few-shot result; it is also the source of the cross-dataset
     results of its model.
@@ -97,7 +97,7 @@ def protocol_of(result: Result) -> str:
     if trained_on is None:
         return "fewshot"
     if trained_on["dataset"] == result.dataset or trained_on["subsample_classes"] != "all":
-        return ""  # the same run evaluated again, or base classes tested on all
+        return ""  # the training evaluated again, or base classes tested on all
     return "dg" if result.dataset in IMAGENET_VARIANTS else "xd"
 
 
@@ -127,7 +127,7 @@ def _run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
         "evaluation": result.evaluation,
         "metrics": metrics,
         "accuracy": metrics["accuracy"],
-        # A variant's own, where the run has recorded them; the method's belong to another reading.
+        # Parts of the variant, if they were recorded; those of the method are of another reading.
         "parts": result.variant_parts.get(variant, {}) if variant else result.parts,
         "start": result.config.get("TRAIN", {}).get("START", 0),
         "settings": _comparable(result),
@@ -142,7 +142,7 @@ def _run_row(result: Result, path: Path, variant: str) -> dict[str, Any]:
 
 
 def class_mismatches(runs: pd.DataFrame) -> Iterator[tuple[pd.Index, str]]:
-    """Yield the rows tested on other classes than the first of their seeds, with a message."""
+    """Yield rows whose classes differ from those of the first of their seeds, with a message."""
     if runs.empty:
         return
     for _, seeds in runs.groupby(SAME_BUT_SEED, sort=False):
@@ -163,11 +163,10 @@ def _only_in(names: tuple[str, ...], others: tuple[str, ...]) -> str:
 
 
 def _counted_paths(runs: pd.DataFrame) -> set[Path]:
-    """Return which results count: of those that differ in nothing, not even the seed, the newest.
+    """Return the results that count: the newest of each method, data set and seed.
 
-    Of the members of an ensemble it is the one with the ordinary start.
-
-    Of base-to-novel it is the newest pair whose new half tested the model of its base half.
+    In an ensemble, the member with the lowest TRAIN.START counts. In base-to-novel, the newest pair
+    counts whose new half tested the model of its base half.
     """
     paths = set()
     halves = runs.protocol == "base2new"
@@ -179,7 +178,7 @@ def _counted_paths(runs: pd.DataFrame) -> set[Path]:
 
 
 def newest_first(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return runs by their start, then by their time, the newest first."""
+    """Return the runs sorted by TRAIN.START, then by their time with the newest first."""
     return runs.sort_values(["start", "time", "path"], ascending=[True, False, False])
 
 
@@ -188,7 +187,7 @@ def _newest_pair(runs: pd.DataFrame) -> set[Path]:
     base, new = (ordered[ordered.subsample == half] for half in ("base", "new"))
     rows: list[list[Any]] = [list(half.itertuples()) for half in (new, base)]
     for test, training in itertools.product(*rows):
-        known = test.trained_identity and training.identity  # else it may be the model
+        known = test.trained_identity and training.identity  # if unknown, assume the same model
         if not known or test.trained_identity == training.identity:
             return {test.path, training.path}
     return {*base.path[:1], *new.path[:1]}
@@ -201,7 +200,7 @@ def relevant_settings(result: Result) -> RunSettings:
     """Return the settings that separate methods, without those of other trainers."""
     config, name = dict(result.config), result.trainer.replace("_", "").lower()
     nodes = config.get("TRAINER")
-    if isinstance(nodes, dict):  # CLIP_ADAPTER is CLIPAdapter's; a host's may have any name
+    if isinstance(nodes, dict):  # CLIPAdapter's is CLIP_ADAPTER; other projects use any name
         own = {n: node for n, node in nodes.items() if n.replace("_", "").lower() == name}
         bases = {base_node(node) for node in own.values() if isinstance(node, dict)}
         own |= {n: node for n, node in nodes.items() if n in bases}
@@ -210,7 +209,7 @@ def relevant_settings(result: Result) -> RunSettings:
 
 
 def _comparable(result: Result) -> RunSettings:
-    """Return the relevant settings, `*` for the seed and the left-out domain that a path holds."""
+    """Return the relevant settings, with `*` for the seed and the left-out domain in paths."""
     domains = result.target_domains
 
     def masked(value: Any) -> Any:
@@ -223,9 +222,9 @@ def _comparable(result: Result) -> RunSettings:
 
 
 def _name_methods(runs: pd.DataFrame) -> pd.DataFrame:
-    """Add to a method's name what distinguishes it from others of one trainer in one place.
+    """Add to each method's name what distinguishes it from other methods of the same trainer.
 
-    That is the configuration file, and settings given in addition (also as the column `setting`).
+    This is the configuration file, and the settings that differ (also as the column `setting`).
     """
     place = ["protocol", "trainer", "source", "dataset", "shots", "domain", "subsample"]
     several = runs.groupby(place)["config"].transform("nunique") > 1
@@ -238,7 +237,7 @@ def _name_methods(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _setting_names(runs: pd.DataFrame) -> pd.Series:
-    """Return for each run "KEY=value, ..." of the settings in which its method differs, or ""."""
+    """Return for each run the settings in which its method differs as "KEY=value, ...", or ""."""
     names = pd.Series("", index=runs.index, dtype=object)
     for _, rows in runs.groupby(["trainer", "config"], sort=False):
         keys = list(dict.fromkeys(key for settings in rows["settings"] for key in settings))
@@ -246,7 +245,7 @@ def _setting_names(runs: pd.DataFrame) -> pd.Series:
         others = [key for key in keys if key not in model]
         keys = [*_differing(rows, SAME_MODEL, model), *_differing(rows, SAME_RUN, others)]
         texts = [
-            # as typed; keys of the trainer's own node without its name
+            # values as typed; keys without the prefix TRAINER.NODE
             ", ".join(f"{re.sub('^TRAINER[.].+?[.]', '', k)}={s.get(k, '-')}" for k in keys)
             for s in rows["settings"]
         ]
@@ -255,7 +254,7 @@ def _setting_names(runs: pd.DataFrame) -> pd.Series:
 
 
 def _differing(runs: pd.DataFrame, place: list[str], keys: Sequence[str]) -> list[str]:
-    """Return the keys whose values differ between two runs of the same place."""
+    """Return the keys whose values differ between runs that are equal in the columns `place`."""
     groups = [list(settings) for _, settings in runs.groupby(place, sort=False)["settings"]]
     return [key for key in keys if any(_differs(key, group) for group in groups)]
 
@@ -263,4 +262,4 @@ def _differing(runs: pd.DataFrame, place: list[str], keys: Sequence[str]) -> lis
 def _differs(key: str, group: Sequence[RunSettings]) -> bool:
     if all(key in settings for settings in group):
         return len({str(settings[key]) for settings in group}) > 1
-    return any(settings.get(key) for settings in group)  # a run without the setting has it off
+    return any(settings.get(key) for settings in group)  # a missing setting means off

@@ -13,10 +13,11 @@ from causalclip.records.results import PROTOCOL_TITLES
 
 
 def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the scores of one table as one row a method and, for each quantity, three columns.
+    """Return the scores of one table, with a row per method and three columns per quantity.
 
-    Mean; "sd", the population standard deviation (as the family's parse_test_res.py); "ci95", half
-    the width of the 95 % interval by Student's t with n - 1 degrees of freedom, NaN for one seed.
+    These are the mean; "sd", the population standard deviation (as in CoOp's parse_test_res.py);
+    "ci95", half the width of the 95 % interval by Student's t with n - 1 degrees of freedom, NaN
+    for one seed.
     """
     groups = scores.groupby(["method", "quantity"], sort=False)["value"]
     values = {key: group.to_numpy() for key, group in groups}
@@ -44,8 +45,8 @@ def half_width(values: np.ndarray) -> float:
 def compare_methods(scores: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     """Return paired differences, first minus second, of every protocol and compared quantity.
 
-    One row over pairs of (data set, shots, seed), one over data sets (means over seeds), because
-    seeds of one data set are not independent; p of the two-sided Wilcoxon signed-rank test.
+    Each has a row over pairs of (data set, shots, seed) and one over data sets (means over seeds),
+    because seeds of one data set are not independent. p: two-sided Wilcoxon signed-rank test.
 
     Raises:
         ValueError: a method that no run has, or two without a common result.
@@ -71,9 +72,9 @@ def compare_methods(scores: pd.DataFrame, first: str, second: str) -> pd.DataFra
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number m (Holm, 1979): the smallest times m, ...
+    """Return m p-values with the correction for multiple tests of Holm (1979).
 
-    The k-th smallest times m - k + 1, at most 1 and at least as large as those before it.
+    The k-th smallest is multiplied by m - k + 1. It is at most 1 and at least the one before it.
     """
     values = np.asarray(p, dtype=float)
     order = np.argsort(values)
@@ -85,8 +86,8 @@ def holm(p: Sequence[float]) -> list[float]:
 def main_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """Return a score per protocol, method and seed by which a protocol's methods are compared.
 
-    HM, or the average over all the data sets, domains and shots; only of those that have all of
-    them. Readings of a method are left out. The quantity is the protocol's title.
+    The score is HM, or the average over all data sets, domains and shots. It is missing if one of
+    these is missing. Other readings of a method are left out. `quantity` is the protocol's title.
     """
     rows = scores[(scores.variant == "") & (scores.compared != "")]
     rows = rows[rows.compared == rows.groupby("protocol")["compared"].transform("last")]
@@ -103,7 +104,7 @@ def main_scores(scores: pd.DataFrame) -> pd.DataFrame:
 def signed_rank(differences: np.ndarray) -> dict[str, float]:
     """Return counts, mean and p of the signed-rank test of differences (N,).
 
-    `smallest p` is the smallest that so many untied pairs can give.
+    `smallest p` is the smallest that this number of untied pairs can give.
     """
     nonzero = differences[differences != 0]
     p = cast(Any, scipy.stats.wilcoxon(nonzero)).pvalue if len(nonzero) else 1.0

@@ -1,4 +1,4 @@
-"""Tables from the results.json files below a folder; nothing is read from logs.
+"""Print tables of the results.json files below a folder; logs are not read.
 
     causalclip summarize output
     causalclip summarize output --protocol base2new --format latex
@@ -7,10 +7,10 @@
     causalclip summarize output --cost
     causalclip summarize output --protocol fewshot --plot figures
 
-Cells are mean ± standard deviation over seeds (population, as in the family's parse_test_res.py),
+Cells are mean ± standard deviation over seeds (population, as in CoOp's parse_test_res.py),
 or with --ci95 mean ± half of the 95 % interval of the mean (Student's t). csv and json hold both.
 The average HM is given both ways: the HM of the averages (as papers print it), and the average.
---cost adds each method's means over the runs below the folder: the learnable numbers, seconds and
+--cost adds each method's means over the runs below the folder: learnable parameters, seconds and
 images a second of a training, its peak memory (of the device, or of the process), and the images
 a second of a test.
 """
@@ -43,7 +43,7 @@ from causalclip.report.tables import TitledTables, conformal_tables, result_tabl
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options."""
+    """Return the parser of the options."""
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add("--methods", nargs="+", metavar="NAME", help="these methods only")
     add("--format", choices=TABLE_FORMATS, default="markdown")
     add("--ci95", action="store_true", help="show the 95 %% interval in place of the deviation")
-    add("--cost", action="store_true", help="add learnable numbers, seconds, images/s and memory")
+    add("--cost", action="store_true", help="add parameters, seconds, images/s and memory")
     add("--heldout", action="store_true", help="domains: the held-out part of the target only")
     add("--against", action="store_true", help="add published figures and the difference")
     add("--compare", nargs=2, metavar="METHOD", help="paired comparison, Wilcoxon signed-rank test")
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 @prints_errors("summarize")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the tables; 2 if there is nothing to print."""
+    """Print the tables; return 2 if there is nothing to print."""
     args, problems = parser().parse_args(argv), list[str]()
     runs, selected = _selected(args, problems)
     tables = conformal_tables(runs) if args.conformal else _tables(args, selected)

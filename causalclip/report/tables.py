@@ -1,7 +1,8 @@
-"""Runs as scores, one number a row, and scores as tables.
+"""Runs as scores, with one number per row, and scores as tables.
 
-A score is one quantity of one method, data set and seed; its column `table` is the title of its
-table, `quantity` its column there, and `compared` names those that are compared between methods.
+A score is one quantity of one method, data set and seed. Its column `table` is the title of its
+table, and `quantity` is the column there. `compared` is the name under which methods are compared
+by the quantity; it is empty if they are not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from causalclip.report.seeds import over_seeds
 
 TitledTables = list[tuple[str, pd.DataFrame]]
 
-# The order of the papers' tables.
+# Data sets in the order of the papers' tables.
 TARGETS = (
     *"Caltech101 OxfordPets StanfordCars OxfordFlowers Food101 FGVCAircraft SUN397".split(),
     *"DescribableTextures EuroSAT UCF101".split(),
@@ -50,16 +51,17 @@ def scores(
     sources: bool = False,
     problems: list[str] | None = None,
 ) -> pd.DataFrame:
-    """Return every protocol's scores, of the runs that count.
+    """Return the scores of every protocol, from the runs that count.
 
-    Those of a method that has used the test images (`TEST_TIME`) are in no comparison.
+    Scores of a method that has used the test images (`TEST_TIME`) are not compared.
 
     Args:
-        runs: as `load_runs` returns them.
-        heldout: reads domains from the held-out part of the target.
+        runs: the table that `load_runs` returns.
+        heldout: use the accuracy on the held-out part of each target domain.
         without: results.json files whose predictions cannot be read: they have no AUROC.
-        sources: counts a training that only a cross-dataset protocol asked for as a few-shot one.
-        problems: takes a message for predictions that cannot be read; they then have no AUROC.
+        sources: also show as few-shot the trainings that are only sources of cross-dataset results.
+        problems: list to which a message is added for predictions that cannot be read; they then
+            have no AUROC.
 
     Raises:
         ValueError: predictions cannot be read, and there is no list for the message.
@@ -80,7 +82,7 @@ def scores(
 
 
 def result_tables(scores: pd.DataFrame) -> TitledTables:
-    """Return every table that the scores hold, with its title.
+    """Return all tables of the scores, with their titles.
 
     `attrs["readings"]` names the rows that are not compared: a method's other readings, and methods
     that have used the test images.
@@ -103,7 +105,7 @@ def _of_test_time(scores: pd.DataFrame) -> pd.Series:
 
 
 def shots_name(shots: int) -> str:
-    """Return the column of a number of images a class; below 1 it is all images."""
+    """Return the name of a number of training images per class; below 1 it is "all images"."""
     return "all images" if shots < 1 else "1 shot" if shots == 1 else f"{shots} shots"
 
 
@@ -128,9 +130,9 @@ def _titles(protocol: str, subjects: Iterable[str], shots: Iterable[int]) -> lis
 
 
 def _averaged(scores: pd.DataFrame, name: str, over: str, how: str = "mean") -> pd.DataFrame:
-    """Return a further quantity of each table: the mean (min) over the values of a column.
+    """Return a further quantity of each table: the mean (or minimum) over the column `over`.
 
-    Only of the seeds of a method that have all of the table's values.
+    It is left out for a seed of a method that lacks one of the table's values.
     """
     parts = []
     for table, part in scores.groupby("table", sort=False):
@@ -187,7 +189,7 @@ def _detection_auroc(base: Path, new: Path, variant: str, problems: list[str] | 
 
 
 def average_over_datasets(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return per method the mean over data sets of the means over seeds; HM both ways, named."""
+    """Return each method's mean over data sets of its means over seeds; HM in both conventions."""
     index = ["method", "shots", "dataset"]
     per_set = scores[scores.quantity != "train s"].pivot_table(
         index=index, columns="quantity", values="value", sort=False
@@ -205,7 +207,7 @@ def average_over_datasets(scores: pd.DataFrame) -> pd.DataFrame:
 def conformal_tables(runs: pd.DataFrame) -> TitledTables:
     """Return coverage and mean size of the conformal sets of each test; empty without any.
 
-    A table for each data set, its half of the classes, its target domain and the level.
+    There is a table per data set, half of the classes, target domain, shots and level.
     """
     counted: list[Any] = list(runs[runs.counted].itertuples())
     rows = [
@@ -219,7 +221,7 @@ def conformal_tables(runs: pd.DataFrame) -> TitledTables:
 
 
 def _conformal_title(run: Any) -> str:
-    """Return the title of the table of one run, a row of the runs."""
+    """Return the title of the table to which a run belongs; `run` is a row of the runs."""
     half = "" if run.subsample == "all" else f"{run.subsample} classes"
     names = filter(None, [run.dataset, run.domain, half, shots_name(run.shots)])
     return f"Conformal sets of {run.metrics['conformal_level']:g} %: {', '.join(names)}"
@@ -231,13 +233,13 @@ def _conformal_title(run: Any) -> str:
 def cross_dataset(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """Return accuracy on the source and on each target of the models trained on the source.
 
-    The average is over the targets, and only of seeds that have all of the table's targets.
+    The average is over the targets. It is left out for seeds that lack one of them.
     """
     in_protocol = runs.protocol == protocol
     targets = runs[in_protocol & ~runs.trains]
     targets = targets.assign(quantity=targets.dataset, compared="target accuracy")
     trained = runs[runs.trains & (runs.protocol == "fewshot")]
-    # A source is shown before its targets are tested, if this protocol asked for it.
+    # A training that was run for this protocol is shown before its targets are tested.
     used = pd.concat([targets, trained[trained.asked == protocol]])[SOURCE_RUN]
     sources = trained.merge(used.drop_duplicates(), on=SOURCE_RUN)
     sources = sources.assign(quantity=sources.dataset + " (source)", compared="")
@@ -254,7 +256,7 @@ def cross_dataset(runs: pd.DataFrame, protocol: str) -> pd.DataFrame:
 
 
 def few_shot(runs: pd.DataFrame, *, sources: bool = False) -> pd.DataFrame:
-    """Return accuracy of all classes by training images a class, and its mean over data sets."""
+    """Return accuracy by training images per class, and its mean over data sets."""
     shown = (runs.protocol == "fewshot") & (sources | ~_only_a_source(runs))
     rows = runs[shown | (runs.asked == "fewshot")].assign(protocol="fewshot")
     rows = rows.sort_values("shots", key=lambda s: s.where(s > 0, np.inf), kind="stable")
@@ -263,7 +265,7 @@ def few_shot(runs: pd.DataFrame, *, sources: bool = False) -> pd.DataFrame:
         ", ".join(filter(None, names))
         for names in zip(rows.dataset, rows.domain, halves, strict=True)
     ]
-    rows["dataset"] = pd.Series(subjects, index=rows.index, dtype=object)  # text, if empty too
+    rows["dataset"] = pd.Series(subjects, index=rows.index, dtype=object)  # text even if empty
     rows["table"] = "Few-shot: " + rows.dataset
     rows["quantity"] = [shots_name(shots) for shots in rows.shots]
     rows["value"], rows["compared"] = rows.accuracy, "accuracy"
@@ -281,7 +283,7 @@ def few_shot(runs: pd.DataFrame, *, sources: bool = False) -> pd.DataFrame:
 
 
 def _only_a_source(runs: pd.DataFrame) -> pd.Series:
-    """Return which trainings nobody asked for but as a source of other data sets."""
+    """Return which trainings are only a source of cross-dataset results."""
     targets = runs[runs.protocol.isin(["xd", "dg"])]
     used = pd.MultiIndex.from_frame(runs[SOURCE_RUN]).isin(
         pd.MultiIndex.from_frame(targets[SOURCE_RUN])
@@ -302,7 +304,7 @@ def left_out_domains(runs: pd.DataFrame, *, heldout: bool = False) -> pd.DataFra
     rows = rows.assign(table=_titles("lodo", rows.dataset, rows.shots))[SCORE]
     average = _averaged(rows, "average", "quantity")
     tables = [rows, average, _averaged(rows, "worst", "quantity", "min")]
-    if average.dataset.nunique() > 1:  # a table more: the averages of the data sets side by side
+    if average.dataset.nunique() > 1:  # one more table: the averages of all data sets
         title = _titles("lodo", ["all data sets"] * len(average), average.shots)
         averages = average.assign(quantity=average.dataset, table=title)
         tables += [averages, _averaged(averages, "average", "quantity")]
@@ -310,9 +312,9 @@ def left_out_domains(runs: pd.DataFrame, *, heldout: bool = False) -> pd.DataFra
 
 
 def open_class(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return base and open classes averaged over targets, and the HM of the averages.
+    """Return accuracy on base and open classes averaged over targets, and HM of the averages.
 
-    Only of seeds that have every target.
+    Seeds that lack a target are left out.
     """
     rows = runs[runs.protocol == "openclass"]
     rows = rows.loc[[{"base", "open"} <= set(parts) for parts in rows.parts]]

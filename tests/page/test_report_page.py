@@ -65,7 +65,7 @@ def test_what_could_not_be_read_is_named_and_the_rest_is_shown(outline, study_ro
     for name in ("empty/results.json", "newer/results.json", "lodo_cut/predictions.npz"):
         assert str(study_root / name) in outline.text
     assert "Its predictions cannot be read" in outline.text
-    assert "3 that could not be read or used" in outline.text
+    assert "3 results could not be read or used" in outline.text
 
 
 @pytest.mark.parametrize(

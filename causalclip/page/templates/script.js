@@ -121,7 +121,7 @@ const choose = () => {
   for (const item of items) item.other = answered.get(item.image);
   const count = (a, b) => [...run.right].filter((right, k) => right === a && other.right[k] === b).length;
   document.getElementById("compared").textContent = !other ? "" : `Of all ${run.count} images both have ${count("1", "1")} right and ${count("0", "0")} wrong; `
-    + `${count("1", "0")} are right in ${run.name} alone, ${count("0", "1")} in ${other.name} alone.`;
+    + `${count("1", "0")} are right only in ${run.name}, ${count("0", "1")} only in ${other.name}.`;
 };
 const tile = (item) => {
   const made = element("li", "", item.right ? "right" : "wrong");
