@@ -49,11 +49,8 @@ def _lead(main: pd.DataFrame, scores: pd.DataFrame) -> Iterator[str]:
     best, others = order[0], order[1:]
     half = half_width(values[best])
     interval = "one seed, so no interval" if pd.isna(half) else f"95 % interval ± {half:.1f}"
-    quantity = scores[scores.compared != ""].compared.iloc[-1]
-    quantity = "HM" if quantity == "HM" else "an average accuracy"
-    text = (
-        f"{best} has the best {quantity}" if quantity == "HM" else f"{best} leads with {quantity}"
-    )
+    by_hm = scores[scores.compared != ""].compared.iloc[-1] == "HM"
+    text = f"{best} has the best HM" if by_hm else f"{best} leads with an average accuracy"
     text += f": {values[best].mean():.1f} ({interval})"
     if not others:
         yield text + "."
