@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,14 +115,8 @@ def line_style(number: int | None, first: int) -> dict[str, str]:
 
 def path(x: NDArray, y: NDArray, *, dots: bool) -> str:
     """Return an SVG path (`d`) through points (N,), or a dot at each; gaps where not finite."""
-    return "".join(_steps(x.tolist(), y.tolist(), dots))
-
-
-def _steps(x: Sequence[float], y: Sequence[float], dots: bool) -> Iterator[str]:
-    lifted = True
-    for a, b in zip(x, y, strict=True):
-        if math.isfinite(a) and math.isfinite(b):
-            yield f"{'M' if lifted or dots else 'L'}{a:.1f} {b:.1f}{'h0' if dots else ''}"
-            lifted = False
-        else:
-            lifted = True
+    finite = np.isfinite(x) & np.isfinite(y)
+    joined = finite[1:] & finite[:-1] & (not dots)  # each point but the first to the one before
+    letters = np.where([False, *joined], "L", "M")
+    points = zip(letters[finite], x[finite].tolist(), y[finite].tolist(), strict=True)
+    return "".join(f"{letter}{a:.1f} {b:.1f}{'h0' if dots else ''}" for letter, a, b in points)
