@@ -111,14 +111,8 @@ def cosines_over_epochs(rows: Sequence[Row], split: str) -> dict[str, Figure]:
     for pair, values in enumerate(over.T):
         axes.plot(epochs, values, color="0.7", lw=0.8, label="a pair" if not pair else None)
     if over.shape[1]:
-        axes.plot(
-            epochs,
-            over.mean(1),
-            marker="o",
-            markersize=3,
-            label="mean over pairs",
-            color=series_colour(0),
-        )
+        style = {"marker": "o", "markersize": 3, "color": series_colour(0)}
+        axes.plot(epochs, over.mean(1), label="mean over pairs", **style)
         axes.legend()
     return {"cosines": figure}
 

@@ -99,10 +99,7 @@ def left_out(scored: Sequence[Scored]) -> float:
         raise ValueError("one fold cannot be left out of the choice")
     accuracies = []
     for fold in folds:
-        others = [
-            Scored(cell.choice, tuple(a for i, a in enumerate(cell.accuracies) if i != fold))
-            for cell in scored
-        ]
+        others = [Scored(c.choice, c.accuracies[:fold] + c.accuracies[fold + 1 :]) for c in scored]
         chosen = best(others).choice
         accuracies.append(next(c.accuracies[fold] for c in scored if c.choice == chosen))
     return float(np.mean(accuracies))

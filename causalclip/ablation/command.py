@@ -122,8 +122,6 @@ def report(asked: Request, split: str, tables: Mapping[str, Sequence[Row]]) -> i
     folder = asked.results / "ablation" / method / dataset / f"shots_{shots}" / f"report_{split}"
     place = f"{method} on {dataset}{', ' + asked.backbone.name if asked.backbone else ''}"
     made = Report(ABLATIONS[method], place, split, folder)
-    failed = False
-    for name, rows in tables.items():
-        failed |= not made.table(name, rows)
+    complete = [made.table(name, rows) for name, rows in tables.items()]
     print(f"\nTables and figures: {folder}")
-    return int(failed)
+    return int(not all(complete))
