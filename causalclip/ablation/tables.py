@@ -46,10 +46,6 @@ class Reference:
     epochs: int = 1
     """Epochs of a training."""
 
-    def __getitem__(self, name: str) -> Any:
-        """Return a setting by its name below the node."""
-        return self.settings[name]
-
     def pairs(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return KEY VALUE pairs of the settings that differ from those of the reference."""
         return tuple(
@@ -83,9 +79,9 @@ class Table:
             UserError: the reference has too small a setting.
         """
         for name, least in self.least.items():
-            if reference[name] < least:
+            if (value := reference.settings[name]) < least:
                 key = f"TRAINER.{reference.node}.{name}"
-                raise UserError(f"{key} must be at least {least}, got {reference[name]}")
+                raise UserError(f"{key} must be at least {least}, got {value}")
         if self.ladder:
             return ladder(self.ladder, self.rows, reference)
         return [v for name, row in self.rows.items() for v in _expanded(name, row, reference)]
@@ -104,7 +100,7 @@ def _repeats(each: str, reference: Reference) -> list[dict[str, Any]]:
     """Return the values of the names in braces, for each repetition of a row."""
     if not each:
         return [{"epochs": reference.epochs}]
-    among = reference.epochs if each == "epochs" else reference[each]
+    among = reference.epochs if each == "epochs" else reference.settings[each]
     if isinstance(among, int):
         return [{"index": index, "number": index + 1} for index in range(among)]
     known = list(dict.fromkeys(among))
@@ -153,9 +149,9 @@ def _switched_off(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _is_present(part: Mapping[str, Any], reference: Reference) -> bool:
-    values = {name: reference[name] for name in part.get("present_by", part["without"])}
+    values = {name: reference.settings[name] for name in part.get("present_by", part["without"])}
     if "same_as" in part:
-        same = reference[part["same_as"]]
+        same = reference.settings[part["same_as"]]
         values = {name: same if value is None else value for name, value in values.items()}
     return any(value not in (part["without"][name], None) for name, value in values.items())
 

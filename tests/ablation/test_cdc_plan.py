@@ -67,7 +67,7 @@ def test_rows_that_are_one_method_share_their_runs(planner):
     rows = [row for name in tables for row in made.rows(CDC.tables[name], name, reference)]
     parts = ["train_base", "val_base", "val_new"]
     assert [run.part for run in distinct(rows)] == parts * 2  # two seeds
-    wanted = ["S1", "S2", "S3", "S4"][: reference["N_TEMPLATES"]]
+    wanted = ["S1", "S2", "S3", "S4"][: reference.settings["N_TEMPLATES"]]
     assert [row.variant.name for row in rows if row.variant.name.startswith("S")] == wanted
 
 
