@@ -79,13 +79,13 @@ def _significance(scores: pd.DataFrame, best: str, others: Sequence[str]) -> Ite
     method = f"Wilcoxon signed-rank over {tests[0].pairs}, Holm's correction"
     if names:
         rest = [name for name in others if name not in names]
-        yield f"The lead is significant over {_listed(names)}" + (
-            f", not over {_listed(rest)} ({method})." if rest else f" ({method})."
+        yield f"The lead over {_listed(names)} is significant" + (
+            f", the lead over {_listed(rest)} is not ({method})." if rest else f" ({method})."
         )
     elif smallest * len(tests) >= LEVEL:
         yield (
-            f"No lead is significant ({method}), and none can be: {pairs} pairs give a p of "
-            f"{smallest:.2g} at least, uncorrected."
+            f"No lead is significant ({method}), and none can be: with {pairs} pairs, p is at "
+            f"least {smallest:.2g} before the correction."
         )
     else:
         yield f"No lead is significant ({method})."
@@ -101,7 +101,7 @@ def _cost(study: Study, scores: pd.DataFrame) -> Iterator[str]:
         each = ", ".join(f"{name} {_duration(means[name])}" for name in ends)
         total, memory = _duration(costs[TRAINING].sum()), costs[MEMORY].max()
         yield (
-            f"The {len(costs)} trainings took {total} (mean of one: {each}) "
+            f"The {len(costs)} trainings took {total} (mean per training: {each}) "
             f"and at most {memory:,.0f} MiB of memory."
         )
 

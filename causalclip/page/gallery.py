@@ -22,7 +22,7 @@ from causalclip.records.results import EXPLAINED_FOLDER
 TILE = 96
 """Longer side of a test image in pixels; smaller images are not enlarged."""
 TOP = 0.8
-"""Images from this quantile of a run's uncertainty (conflict) up are uncertain (conflicting)."""
+"""Quantile of a run's uncertainty (conflict); images above are its uncertain (conflicting) ones."""
 MOST_EXPLAINED = 40
 """Maximum number of explained pictures of all runs together, about 100 kB each."""
 EXPLAINED = 1320

@@ -21,7 +21,7 @@ FIGURE_KINDS = {
     "uncertainty": "histograms for right, wrong and new classes",
     "templates": "CDC: accuracy of each template",
     "opinions": "CDC: histograms of each template's uncertainty",
-    "conflict": "CDC: histograms of the templates' conflict, right and wrong",
+    "conflict": "CDC: histograms of the templates' conflict for right and wrong answers",
     "spectrum": "CLIP-ICM: eigenvalues and the number of kept directions",
     "energy": "CLIP-ICM: energy kept of features and interventions",
     "choice": "CLIP-ICM: accuracy of every cell of the grid, the chosen one framed",

@@ -139,7 +139,7 @@ def run_facts(run: StudyRun) -> list[tuple[str, str]]:
         "trained on": f"{trained['dataset']}, {shots_name(trained['shots'])}" if trained else "",
         "finished": result.time,
         "training": ", ".join(f"{value:,.6g} {unit}" for unit, value in cost.items()),
-        "resumed": f"after epoch {resumed}; seconds are from there on" if resumed else "",
+        "resumed": f"after epoch {resumed}; the seconds count from there" if resumed else "",
         "evaluation": tested if evaluation else "",
         "numbers of the method": ", ".join(f"{name} {v:.4g}" for name, v in numbers.items()),
         "versions": ", ".join(f"{name} {v}" for name, v in result.versions.items() if v),
@@ -228,6 +228,6 @@ def class_table(names: Sequence[str], matrix: NDArray[np.int64]) -> PageTable:
         else:
             row += [names[worst], int(wrong[k, worst])] if wrong[k, worst] else ["-", 0]
         rows.append(row)
-    further = [f"as {name}" for name in names] if few else ["most often wrong as", "images so"]
+    further = [f"as {name}" for name in names] if few else ["most frequent mistake", "mistakes"]
     title = "Classes: accuracy and " + ("predictions, %" if few else "most frequent mistake")
     return plain_table(title, ["class", "images", "accuracy", *further], rows)

@@ -41,8 +41,8 @@ def search_table(search: SearchRecord) -> PageTable:
     )
     return replace(
         table,
-        note=f"Score: mean over data sets and the seeds {', '.join(map(str, search['seeds']))}, of "
+        note=f"Score: mean over data sets and the seeds {', '.join(map(str, search['seeds']))}, on "
         "validation images; no test image was read. The best trial (★) is the recipe "
-        f"{search['result']}; it started from {search['recipe']}. Images (sha256): "
+        f"{search['result']}. The search started from {search['recipe']}. Images (sha256): "
         f"{'; '.join(digests)}. Command: {search['command']}",
     )

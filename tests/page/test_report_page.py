@@ -316,7 +316,7 @@ def test_the_answer_names_the_leader_its_interval_and_what_is_not_significant(tm
     assert protocol == "fewshot"
     lead = f"{best} leads with an average accuracy: {a:.1f} (95 % interval ± {half:.1f})"
     assert f"2 methods on Set, seeds 1 and 2. {lead}, {a - b:.1f} points above {other}." in text
-    assert "none can be: 2 pairs give a p of 0.5 at least" in text
+    assert "none can be: with 2 pairs, p is at least 0.5 before the correction" in text
     assert "The 4 trainings took 4 min" in text
     assert [row[0].text for row in methods_table(study).rows] == ["CDC", "CoOp"]
     (plot,) = cost_figures(study)
