@@ -63,22 +63,23 @@ def _lead(main: pd.DataFrame, scores: pd.DataFrame) -> Iterator[str]:
 
 def _significance(scores: pd.DataFrame, best: str, others: Sequence[str]) -> Iterator[str]:
     rows = scores[scores.compared == scores[scores.compared != ""].compared.iloc[-1]]
-    tests = []
+    tests = {}
     for other in others:
         try:
-            tests.append(compare_methods(rows, best, other).iloc[-1])  # the row over data sets
+            compared = compare_methods(rows, best, other)
         except ValueError:  # no result in common
             continue
-        if tests[-1].n == 1:  # a single data set: use the row over seeds
-            tests[-1] = compare_methods(rows, best, other).iloc[0]
+        over_datasets = compared.iloc[-1]
+        tests[other] = compared.iloc[0] if over_datasets.n == 1 else over_datasets
     if not tests:
         return
-    corrected = holm([test.p for test in tests])
-    names = [name for name, p in zip(others, corrected, strict=False) if p < LEVEL]
-    smallest, pairs = min((test["smallest p"], test.n) for test in tests)
-    method = f"Wilcoxon signed-rank over {tests[0].pairs}, Holm's correction"
+    corrected = holm([test.p for test in tests.values()])
+    names = [name for name, p in zip(tests, corrected, strict=True) if p < LEVEL]
+    smallest, pairs = min((test["smallest p"], test.n) for test in tests.values())
+    over = next(iter(tests.values())).pairs
+    method = f"Wilcoxon signed-rank over {over}, Holm's correction"
     if names:
-        rest = [name for name in others if name not in names]
+        rest = [name for name in tests if name not in names]
         yield f"The lead over {_listed(names)} is significant" + (
             f", the lead over {_listed(rest)} is not ({method})." if rest else f" ({method})."
         )

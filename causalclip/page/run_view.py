@@ -167,7 +167,7 @@ def _tables(run: StudyRun, answers: Answers | None) -> Iterator[PageTable]:
 
 
 def _icm_tables(run: StudyRun) -> Iterator[PageTable]:
-    """Yield tables of the chosen subspaces, of a grid, and of the angles of resampled subspaces."""
+    """Yield tables of the chosen subspaces, their grids, and the angles of resampled subspaces."""
     choices, angles = [], []
     for name, head in run_heads(run).items():
         chosen = (head["choice"][key] for key in ("estimator", "strength", "dim_inv"))
@@ -179,8 +179,7 @@ def _icm_tables(run: StudyRun) -> Iterator[PageTable]:
     if choices:
         columns = ["reading", "estimator", "strength", "kept", "features kept %", "change kept %"]
         yield plain_table("Subspaces", columns, choices)
-        if head["grid"]:
-            yield choice_table(name, head)
+    yield from (choice_table(n, head) for n, head in run_heads(run).items() if head["grid"])
     if angles:
         yield plain_table("Angles of resampled subspaces, degrees", ["reading", *ANGLES], angles)
 

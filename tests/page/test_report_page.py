@@ -326,6 +326,24 @@ def test_the_answer_names_the_leader_its_interval_and_what_is_not_significant(tm
     )
 
 
+def test_a_method_without_a_seed_in_common_is_in_no_comparison(tmp_path, write_one):
+    shots = {"CDC": 90.0, "Other": 70.0, "CoOp": 50.0}  # Other has other seeds than CDC
+    for method, accuracy in shots.items():
+        for seed in range(11, 19) if method == "Other" else range(1, 9):
+            metrics = {"metrics": {"accuracy": accuracy + 0.1 * (seed % 8)}}
+            write_one(tmp_path, f"{method}/{seed}", trainer=method, seed=seed, **metrics)
+    ((_, text),) = answers(Study.read(tmp_path))
+    assert "The lead over CoOp is significant (" in text and "lead over Other" not in text
+
+
+def test_the_grid_of_each_head_is_a_table(tmp_path, write_one):
+    details = {"heads": {"zeroshot": HEAD, "linear_probe": HEAD}}
+    write_one(tmp_path, "run", trainer="CLIP_ICM", details=details)
+    study = Study.read(tmp_path)
+    titles = [table.title for table in run_view(study, study.runs[0], None)["tables"]]
+    assert sum("accuracy on the held-out sources" in title for title in titles) == 2
+
+
 def test_readings_are_folded_below_their_method_and_are_never_the_best(tmp_path, write_one):
     for trainer in ("CDC", "CoOp"):
         write_one(tmp_path, trainer, trainer=trainer, variants={"plain": {"accuracy": 99.9}})
