@@ -1,4 +1,4 @@
-"""Split conformal prediction: sets of classes that hold the true one with a chosen probability."""
+"""Split conformal prediction: class sets that contain the true class with a chosen probability."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 ScoreFunction = Callable[[Array, Array], Array]
-"""From probabilities (N, K) and draws (N,) to the score of each class (N, K); larger is odder."""
+"""Maps probabilities (N, K) and draws (N,) to scores (N, K); larger for less plausible classes."""
 
 
 def lac_scores(probabilities: Array) -> Array:
@@ -41,10 +41,11 @@ SCORES: dict[str, ScoreFunction] = {"lac": lambda p, _: lac_scores(p), "aps": ap
 def conformal_threshold(scores: ArrayLike, alpha: float) -> float:
     """Return the ceil((n + 1)(1 - alpha))-th smallest of n calibration scores (n,), else infinity.
 
-    A new score that is exchangeable with them is at most that with probability 1 - alpha or more.
+    A new score that is exchangeable with them is at most this threshold with probability
+    1 - alpha or more. The threshold is infinity if n is too small.
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
-    # Of (n + 1)(1 - alpha) that is whole but for its rounding, that number.
+    # round() first: a rounding error above a whole number would raise the rank by one.
     rank = math.ceil(round((len(ordered) + 1) * (1 - alpha), 9))
     return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
 
@@ -58,13 +59,13 @@ def conformal_metrics(
 ) -> dict[str, float]:
     """Return coverage in per cent and mean size of the sets of each of `SCORES` on the test images.
 
-    Also the level, 100 (1 - alpha), that the coverage should reach.
+    `conformal_level` is the level, 100 (1 - alpha), that the coverage should reach.
 
     Args:
         calibration: class probabilities (n, K) and labels (n,) of images that were not trained on.
-        test: those of the test images, (N, K) and (N,).
+        test: class probabilities (N, K) and labels (N,) of the test images.
         alpha: the share of sets that may miss the true class.
-        seed: of APS's draws.
+        seed: seed of APS's random draws.
     """
     rng, found = np.random.default_rng(seed), {"conformal_level": 100 * (1 - alpha)}
     (p, y), (p_test, y_test) = (

@@ -1,6 +1,6 @@
-"""How good and how honest a classifier's probabilities are; numbers in, numbers out.
+"""Metrics of a classifier's probabilities: accuracy, calibration and uncertainty.
 
-scikit-learn, torch and torchmetrics are large, so they are imported where a number is asked for.
+scikit-learn, torch and torchmetrics are slow to import, so they are imported where they are used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def classification_metrics(
     labels: ArrayLike | Tensor,
     uncertainty: ArrayLike | Tensor | None = None,
 ) -> dict[str, float]:
-    """Quality of the class probabilities (N, K) for the labels (N,), tensors or arrays.
+    """Return measures of class probabilities (N, K) for the labels (N,), tensors or arrays.
 
     - `accuracy`, `macro_f1` (over the classes that occur, as in Dassl), `ece`: per cent. `ece` is
       torchmetrics' expected calibration error of the top class, 15 equal bins, l1 norm.
@@ -55,10 +55,10 @@ def classification_metrics(
 def novelty_auroc(
     uncertainty_base: ArrayLike | Tensor, uncertainty_new: ArrayLike | Tensor
 ) -> float:
-    """How well uncertainty tells new classes' samples from base classes': AUROC in per cent.
+    """Return the AUROC in per cent of detecting samples of new classes by their uncertainty.
 
-    The probability that a sample of a new class (N_new,) is more uncertain than one of a base class
-    (N_base,), ties counting one half; 50 is chance.
+    It is the probability that a sample of a new class (N_new,) is more uncertain than one of a base
+    class (N_base,), where ties count one half; 50 is chance.
 
     Raises:
         ValueError: an empty, NaN or not one-dimensional side.
@@ -71,10 +71,10 @@ def novelty_auroc(
 
 
 def fpr_at_95(known: ArrayLike | Tensor, foreign: ArrayLike | Tensor) -> float:
-    """Share in per cent of known samples that count as foreign where 95 % of the foreign ones do.
+    """Return the percentage of known samples that count as foreign where 95 % of foreign ones do.
 
-    A sample counts as foreign from a threshold of its score on; the highest that 95 % of the
-    foreign scores (N_foreign,) reach is applied to the known ones (N_known,). As in OpenOOD.
+    A sample counts as foreign if its score reaches a threshold: the highest one that at least 95 %
+    of the foreign scores (N_foreign,) reach. Known scores are (N_known,). As in OpenOOD.
 
     Raises:
         ValueError: an empty, NaN or not one-dimensional side.
@@ -89,8 +89,8 @@ def aurc(uncertainty: ArrayLike | Tensor, correct: ArrayLike | Tensor) -> float:
 
         mean over i = 1..N of the error rate among the i least uncertain samples
 
-    `uncertainty` (N,) and `correct` (N,) of 0 / 1. Samples of equal uncertainty count as in the
-    mean over all their orders, so the result does not depend on the order of the data.
+    `uncertainty` (N,) and `correct` (N,) of 0 / 1. For samples of equal uncertainty the mean over
+    all their orders is taken, so the result does not depend on the order of the data.
 
     Raises:
         ValueError: an empty, NaN or not one-dimensional input, or two different lengths.
@@ -101,7 +101,7 @@ def aurc(uncertainty: ArrayLike | Tensor, correct: ArrayLike | Tensor) -> float:
 def risk_coverage(
     uncertainty: ArrayLike | Tensor, correct: ArrayLike | Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coverage (N,) and error rate (N,) of the i least uncertain of N samples, i = 1..N.
+    """Return the coverage (N,) and error rate (N,) of the i least uncertain of N samples, i = 1..N.
 
     Arguments, ties and source as in `aurc`.
 
@@ -111,7 +111,7 @@ def risk_coverage(
     u, right = _vector(uncertainty, "uncertainty"), _vector(correct, "correct")
     if len(u) != len(right):
         raise ValueError(f"uncertainty and correct must match, got {len(u)} and {len(right)}")
-    # Over all orders of a tie, each of its places holds the tie's mean error; unique() sorts.
+    # Averaged over all orders of a tie, each place has the tie's mean error. unique() sorts.
     _, tie, size = np.unique(u, return_inverse=True, return_counts=True)
     error = np.repeat(np.bincount(tie, weights=1 - right) / size, size)
     count = np.arange(1, len(u) + 1)
@@ -129,7 +129,7 @@ def _calibration_error(p: NDArray[np.float64], y: NDArray[np.int64]) -> float:
 
 
 def _array(values: ArrayLike | Tensor) -> NDArray[Any]:
-    # Asking torch whether it is a tensor would load torch.
+    # isinstance(values, torch.Tensor) would import torch.
     detach = getattr(values, "detach", None)
     return np.asarray(values) if detach is None else detach().cpu().numpy()
 
@@ -157,7 +157,7 @@ def _checked(
             f"labels must be integers in [0, {p.shape[1]}), got {y.dtype} {y.min()} .. {y.max()}"
         )
     total = p.sum(-1)
-    # Half precision's sums are off by up to about 1e-3; NaN fails both comparisons.
+    # Sums in half precision are off by up to about 1e-3. NaN fails both comparisons.
     wrong = ~((np.abs(total - 1) < 5e-3) & (p.min(-1) >= 0))
     if wrong.any():
         row = int(wrong.argmax())

@@ -1,8 +1,8 @@
-"""CDC's settings, whose defaults are the closest reading of what is published, and its views.
+"""CDC's settings, with defaults as close as possible to what is published, and its views.
 
-[paper] is its abstract, [second-hand] what others report of its tables, [TMC] the trusted
-multi-view classification it builds on; the rest is ours. The values that measurement chose stand
-in the recipes `tuned` (configs/trainers/CDC).
+[paper] marks what the paper's abstract states, [second-hand] what others report of its tables, and
+[TMC] what comes from trusted multi-view classification, on which it builds. The rest is ours.
+Values that were chosen by experiments are in the `tuned` recipes (configs/trainers/CDC).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torchvision.transforms import InterpolationMode
 
 from causalclip.cdc.evidence import FUSIONS, EvidenceKind, FusionName
 
-# Each template sees its own view of the image (method 1.1). The paper compares two sets, the second
-# adding a random crop to each family; which transforms they are is not published. These are ours:
-# transforms of the PIL image, and of the normalised tensor.
+# Each template gets its own view of the image. The paper compares two sets of views; the second set
+# adds a random crop to each family. The transforms are not published. These are ours: transforms of
+# the PIL image, and of the normalised tensor.
 FAMILIES: dict[str, tuple[list[nn.Module], list[nn.Module]]] = {
     "flip_crop": ([T.RandomHorizontalFlip()], []),
     "crop": ([], []),
@@ -50,7 +50,7 @@ class CDCConfig:
     """
 
     n_templates: int = 4
-    """Number of templates M, one semantic each [second-hand]."""
+    """Number of templates M; each represents one semantic [second-hand]."""
     n_ctx: int = 2
     """Number of learned tokens of a template."""
     ctx_init: str = "a photo of a"
@@ -58,60 +58,60 @@ class CDCConfig:
     prompt_depth: int = 9
     """Number of transformer blocks with prompts."""
     base: str = ""
-    """Prompt method that each template is a model of, with its settings; empty: as vision says."""
+    """Prompt method of each template, with that method's settings; empty: prompts as in vision."""
     vision: Vision = "coupled"
     """Image prompts: MaPLe's coupled ones, IVLP's in both encoders, or none."""
     share_projections: bool = False
-    """With coupled: share one text-to-image projection a depth among the templates."""
+    """With coupled: share one text-to-image projection per depth among the templates."""
     learn: Learn = "all"
-    """With coupled: tokens keeps the projections as they start [second-hand]."""
+    """With coupled: tokens freezes the projections as initialised [second-hand]."""
     image_projection: float = 0.0
     """Scale of the change of CLIP's image projection that each template learns; 0: none [ours]."""
     projection_weight: float = 0.0625
-    """Weight of the squared changes in the loss; 1 / 16 is ProLIP's at 16 shots [ours]."""
+    """Weight of the squared changes in the loss; 1 / 16 is ProLIP's value at 16 shots [ours]."""
     # Equal templates would give L_de no gradient.
     init_noise: float = 0.1
     """Standard deviation of the noise that separates the templates at the start."""
     noise_scale: NoiseScale = "relative"
     """Unit of init_noise; relative: the words' own standard deviation, about 0.02."""
     views: tuple[str, ...] = PUBLISHED_VIEWS
-    """Augmentation families, one a template [second-hand]; as_configured is INPUT.TRANSFORMS."""
+    """Augmentation families, one per template [second-hand]; as_configured: INPUT.TRANSFORMS."""
     crop_all_views: bool = False
     """Crop at random in every family: the second augmentation set [second-hand]."""
     evidence: EvidenceKind = "exp"
     """Function from logits to evidence; softplus is [TMC]'s."""
     evidence_offset: EvidenceOffset = "training"
-    """Logit of no evidence: the image's mean, or the training images' mean zero-shot logit."""
+    """Offset of the logits: the image's mean, or the training images' mean zero-shot logit."""
     loss: Loss = "trusted"
     """Loss of an opinion: trusted [paper, TMC], plain cross_entropy of a softmax, or the base's."""
     loss_reduction: Reduction = "sum"
-    """Reduction over the opinions: sum [TMC], or mean, a step 1 / (M + 1) times as large."""
+    """Reduction over the opinions: sum [TMC], or mean, which scales the loss by 1 / (M + 1)."""
     fused_loss: bool = True
-    """Score the fused answer in addition to the templates' [TMC]."""
+    """Add the loss of the fused answer to the templates' losses [TMC]."""
     kl_weight: float = 0.0
     """Weight of the KL term; 1 in [TMC], but at CLIP's scale it would dominate."""
     kl_epochs: int = 0
     """Number of epochs over which kl_weight grows linearly [TMC]; 0: constant."""
     fusion: FusionName = "dempster"
-    """Fusion rule of the answer; dempster is [TMC]'s, probabilities and logits are means."""
+    """Rule that fuses the templates; dempster is [TMC]'s, probabilities and logits are means."""
     discount: float | Literal["fit", "geometric"] | None = None
-    """eta in [1/M, 1] of discounted; None, geometric: 1/M; fit: on the validation split."""
+    """For discounted: eta in [1/M, 1]; None or geometric: 1/M; fit: from the validation split."""
     beta: float = 0.1
     """Weight of L_de on text features."""
     beta_image: float | None = None
     """Weight of L_de on image features; None: as beta."""
     diversity_of: DiversityOf = "features"
-    """Vectors that L_de separates; residuals are unit features minus those of CLIP itself."""
+    """Vectors that L_de separates; residuals are unit features minus CLIP's own."""
     gamma: float = 5.0
-    """Weight of L_con between texts and the hand-crafted ones."""
+    """Weight of L_con between the features of learned and hand-crafted texts."""
     gamma_image: float | None = 0.0
-    """Weight of L_con between images and the frozen tower's; None: as gamma."""
+    """Weight of L_con between image features and the frozen tower's; None: as gamma."""
 
     anchors: tuple[str, ...] = ()
-    """Text with {} that takes the place of t^0 in L_con and residuals, one a template; () : t^0."""
+    """Texts with {} that replace t^0 in L_con and residuals, one per template; () is t^0."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that exclude each other."""
+        """Raise ValueError for settings that exclude each other."""
         if self.anchors and len(self.anchors) != self.n_templates:
             raise ValueError(
                 f"`anchors` must be empty or one for each of `n_templates` {self.n_templates}, "
@@ -129,7 +129,7 @@ class CDCConfig:
 
     @property
     def regularised(self) -> bool:
-        """Whether L_de or L_con has a weight."""
+        """Whether L_de or L_con has a weight other than 0."""
         return any((self.beta, self.gamma, *self.image_weights))
 
     @property
@@ -165,7 +165,7 @@ class CDCConfig:
         if (weight := self.kl_weight) and self.loss != "trusted":
             raise ValueError(f"`kl_weight` must be 0 where `loss` is {self.loss}, got {weight}")
         for name in ("beta_image", "gamma_image"):
-            # without image prompts nothing that learns shapes the image features
+            # without image prompts no learned parameter changes the image features
             if self.vision == "none" and (weight := getattr(self, name)):
                 raise ValueError(f"`{name}` must be 0 where `vision` is none, got {weight}")
         if self.image_projection and (self.base or self.vision == "none"):
@@ -193,6 +193,6 @@ def family_view(
     on_image, on_tensor = FAMILIES[family]
     if crop_all or family in CROPPED:
         sized = [T.RandomResizedCrop(size, scale=tuple(crop_scale), interpolation=mode)]
-    else:  # as at test: a picture keeps its proportions, and its centre is cut out
+    else:  # as in tests: keep the aspect ratio and crop the centre
         sized = [T.Resize(max(size), interpolation=mode), T.CenterCrop(size)]
     return T.Compose([*sized, *on_image, T.ToTensor(), T.Normalize(mean, std), *on_tensor])

@@ -1,7 +1,7 @@
 """Evidence, Dirichlet opinions and their fusion: the "trusted" half of CDC's classifier.
 
 Subjective logic as in Trusted Multi-View Classification (TMC; Han et al., ICLR 2021), section 3.
-The class axis is the last; templates (views), where there are several, are the axis before it.
+The class axis is the last; the axis of the templates (views), if there are any, is before it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ EvidenceKind = Literal["exp", "softplus", "relu"]
 FusionRule = Literal["dempster", "averaging"]
 FusionName = Literal["dempster", "discounted", "averaging", "probabilities", "logits"]
 FusedAnswer = tuple[Tensor, Tensor]
-"""Class probabilities (..., K) and an uncertainty (...), larger where less is certain."""
+"""Class probabilities (..., K) and an uncertainty (...), larger for less certain answers."""
 
 # The largest round exponent at which the strength S of 1,000 classes (5.5e37) is finite in fp32 and
-# eight fused templates (e^640) in float64. Not smaller: classes beyond it tie.
+# eight fused templates (e^640) in float64. Not smaller, since classes with larger exponents tie.
 MAX_EXPONENT = 80.0
 
 
@@ -46,14 +46,14 @@ def evidence_from_logits(
     """Turn logits (..., K) into non-negative evidence (..., K), at least in single precision.
 
     `exp`: e = exp(min(logits - offset, max_exponent)); `softplus` and `relu` act on
-    logits - offset. `offset` is a number or broadcasts to the logits: one for all samples, or the
-    mean (..., 1) of each image's own [ours], since the level of CLIP's cosines differs from image
-    to image and carries no information on the classes.
+    logits - offset. `offset` broadcasts to the logits: one number for all samples, or each image's
+    mean logit (..., 1) [ours], since the level of CLIP's cosines differs between images and carries
+    no information on the classes.
 
     Raises:
         ValueError: unknown `kind`.
     """
-    # Half precision ends at exp(11), so evidence is never held in it.
+    # fp16 overflows above exp(11), so evidence is at least fp32.
     centred = logits.to(torch.promote_types(logits.dtype, torch.float32)) - offset
     if kind == "exp":
         return centred.clamp(max=max_exponent).exp()
@@ -90,14 +90,14 @@ def fuse(evidence: Tensor, *, rule: FusionRule = "dempster", discount: float = 1
 
         e = K expm1( discount * sum_m log1p(e^m / K) ).
 
-    discount = 1 is Dempster's rule, which takes the templates for independent witnesses; 1 / M is
+    discount = 1 is Dempster's rule, which assumes that the templates are independent; 1 / M is
     their geometric average [ours]. No discount changes the predicted class. `averaging`: the mean
     evidence, which is averaging belief fusion.
 
     The result is finite in the dtype of `evidence`: where the fused evidence would overflow, all
-    classes are scaled down together, which moves no probability by more than u and keeps u from
-    falling below K e / max (1e-37 K in fp32). Fuse `evidence.double()` where very certain samples
-    are to be ranked by uncertainty.
+    classes are scaled down together. This changes no probability by more than u and keeps u from
+    falling below K e / max (8e-39 K in fp32), with max the dtype's largest number. To rank very
+    certain samples by uncertainty, fuse `evidence.double()`.
 
     Raises:
         ValueError: no template axis, unknown `rule`, a discount outside [1 / M, 1] or one with
@@ -112,7 +112,7 @@ def fuse(evidence: Tensor, *, rule: FusionRule = "dempster", discount: float = 1
     if rule != "dempster":
         raise ValueError(f"rule must be 'dempster' or 'averaging', got {rule!r}")
     exponent = discount * torch.log1p(evidence / n_classes).sum(-2)
-    # Detached: the scale is a number format's concern, the gradient is that of the exact rule.
+    # Detached: the scale only avoids an overflow, and the gradient is that of the exact rule.
     total = exponent.detach().logsumexp(-1, keepdim=True)
     shift = (total - _largest_total_exponent(evidence)).clamp(min=0)
     # = exp(-shift) expm1(exponent), without forming expm1(exponent); exact where shift is 0.
@@ -132,7 +132,7 @@ def conflict(evidence: Tensor) -> Tensor:
         ValueError: no template axis.
     """
     _templates_and_classes(evidence)
-    # float64: the logarithms are in the hundreds and their difference is what counts.
+    # float64: the logarithms are in the hundreds, and only their difference matters.
     exact = evidence.detach().double()
     log_agreement = uncertainty(exact).log().sum(-1) - uncertainty(fuse(exact)).log()
     return (-torch.expm1(log_agreement)).clamp(0, 1).to(evidence.dtype)
@@ -143,12 +143,12 @@ def fit_discount(evidence: Tensor, labels: Tensor) -> float:
 
     `evidence` (N, M, K) and `labels` (N,) are of a validation split. The discount, in [1 / M, 1],
     never changes the predicted class (fused evidence is the same increasing function of the summed
-    logarithms for all classes), only how certain it claims to be.
+    logarithms for all classes), only its confidence.
 
     Raises:
         ValueError: wrong shapes, no sample, evidence that is not finite.
     """
-    # Imported here: everything else in this module needs torch alone.
+    # Imported here: everything else in this module needs only torch.
     from scipy.optimize import OptimizeResult, minimize_scalar
 
     _check_labelled(evidence, labels)
@@ -157,7 +157,7 @@ def fit_discount(evidence: Tensor, labels: Tensor) -> float:
 
     def loss(discount: float) -> float:
         chosen = probabilities(fuse(exact, discount=discount)).gather(-1, labels[:, None].long())
-        # A probability can underflow to 0 in float64 only beyond e^-745; one such sample is finite.
+        # A probability underflows to 0 in float64 only below e^-745; the clamp keeps log finite.
         return -chosen.clamp_min(torch.finfo(exact.dtype).tiny).log().mean().item()
 
     candidates = [1.0, 1 / n_templates]
@@ -182,14 +182,14 @@ def softmax_answer(logits: Tensor) -> FusedAnswer:
 
 @dataclass(frozen=True)
 class Fusion:
-    """A rule that fuses M templates (..., M, K) to one answer (..., K)."""
+    """A rule that fuses M templates (..., M, K) into one answer (..., K)."""
 
     answer: Callable[[Tensor, Tensor, Tensor, float], FusedAnswer]
-    """Of logits, evidence, each template's probabilities (..., M, K), and the discount."""
+    """Function of logits, evidence, each template's probabilities (..., M, K), and the discount."""
     log_probabilities: Callable[[Tensor, Tensor], Tensor]
-    """Of logits and evidence, for training: the discount is chosen later."""
+    """Function of logits and evidence, for training, without a discount."""
     evidence: Callable[[Tensor], Tensor] | None = None
-    """Of evidence, for training; None where the result is no opinion."""
+    """Function of evidence, for training; None if the result is not an opinion."""
 
     def scores(self, logits: Tensor, evidence: Tensor) -> Tensor:
         """Return fused evidence (..., K), or log-probabilities where there is none."""
@@ -212,7 +212,7 @@ FUSIONS: Mapping[FusionName, Fusion] = {
     "averaging": _opinion_fusion(lambda evidence, _: fuse(evidence, rule="averaging")),
     "probabilities": Fusion(
         answer=lambda _logits, _evidence, each, _eta: _with_uncertainty(each.mean(-2)),
-        # in logarithms, where no softmax underflows
+        # in logarithms, so that no softmax underflows
         log_probabilities=lambda logits, _: (
             logits.log_softmax(-1).logsumexp(-2) - math.log(logits.shape[-2])
         ),
@@ -225,7 +225,7 @@ FUSIONS: Mapping[FusionName, Fusion] = {
 
 
 def _with_uncertainty(mixed: Tensor) -> FusedAnswer:
-    return mixed, 1 - mixed.amax(-1)  # probabilities alone hold no evidence
+    return mixed, 1 - mixed.amax(-1)  # probabilities alone contain no evidence
 
 
 def _templates_and_classes(evidence: Tensor) -> tuple[int, int]:
@@ -247,7 +247,7 @@ def _check_discount(discount: float, n_templates: int) -> None:
 
 def _largest_total_exponent(evidence: Tensor) -> float:
     """Return the largest log sum_k exp(exponent_k) with a finite sum of K expm1(exponent_k)."""
-    # One nat of room for rounding and for the ones that turn evidence into alpha.
+    # One nat is left for rounding and for the ones that turn evidence into alpha.
     return math.log(torch.finfo(evidence.dtype).max) - math.log(evidence.shape[-1]) - 1
 
 

@@ -1,8 +1,8 @@
 """CDC's losses: trusted cross-entropy (with TMC's optional KL term), diversity and consistency.
 
-And how much the members of an ensemble differ, in their texts and in what they get wrong.
+Also measures of how much the members of an ensemble differ, in their texts and in their errors.
 
-Every part has a switch; docs/method.md states which of them the paper has.
+Every part has a switch; docs/method.md states which parts the paper has.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def dirichlet_kl(evidence: Tensor, labels: Tensor) -> Tensor:
 
 
 def diversity_loss(features: Tensor) -> Tensor:
-    """Return L_de, the mean cosine between different templates' features of the same thing.
+    """Return L_de, the mean cosine between templates' features of the same class or image.
 
         mean over m != m' and over all x of cos(f^m_x, f^m'_x)
 
@@ -69,9 +69,9 @@ def template_cosines(features: Tensor) -> Tensor:
 
 
 def residual_directions(features: Tensor, reference: Tensor) -> Tensor:
-    """Return unit features (..., D) minus a unit reference of a shape that broadcasts to it.
+    """Return unit features (..., D) minus a unit reference of a shape that broadcasts to them.
 
-    What the templates' texts t^m hold beyond the hand-crafted t^0, or images beyond CLIP's own.
+    This is the difference of texts t^m from the hand-crafted t^0, or of images from CLIP's own.
     """
     return F.normalize(features, dim=-1) - F.normalize(reference, dim=-1)
 
@@ -80,8 +80,8 @@ def consistency_loss(features: Tensor, reference: Tensor) -> Tensor:
     """Return L_con, the mean of 1 - cos(f^m_x, f^0_x) over templates and classes or images.
 
     `features` (M, K, D) of the learned templates with `reference` (K, D) of the frozen,
-    hand-crafted one, or (M, K, D) of an anchor a template; or image features (B, M, D) with the
-    frozen tower's of the same views. The form is ours, after the paper's word "consistency".
+    hand-crafted one, or (M, K, D) of one anchor per template; or image features (B, M, D) with the
+    frozen tower's for the same views. The form is ours, after the paper's word "consistency".
     """
     return (1 - F.cosine_similarity(features, reference, dim=-1)).mean()
 
@@ -104,7 +104,7 @@ def classification_loss(
         mean = trusted_cross_entropy(answers, targets)
     else:
         mean = F.nll_loss(answers.flatten(0, -2), targets.flatten())
-    if config.kl_weight:  # of the trusted loss alone; annealed as in TMC, section 3.3
+    if config.kl_weight:  # with the trusted loss only; annealed as in TMC, section 3.3
         share = min(1.0, epoch / config.kl_epochs) if config.kl_epochs else 1.0
         mean = mean + config.kl_weight * share * dirichlet_kl(answers, targets)
     return mean * answers.shape[-2] if config.loss_reduction == "sum" else mean
@@ -116,13 +116,13 @@ def pair_diversity(correct: Tensor) -> dict[str, float]:
     Kuncheva and Whitaker, "Measures of Diversity in Classifier Ensembles", Machine Learning 51
     (2003).
 
-    With a, b, c, d the images that both, the first alone, the second alone, none get right:
+    With a, b, c, d the counts of images that both, only the first, only the second, none get right:
 
         disagreement       (b + c) / N                    0 for equal members
         q                  (a d - b c) / (a d + b c)      1 for equal ones, 0 for independent ones
         error_correlation  of the errors as 0 and 1       1 for equal ones, 0 for independent ones
 
-    `correct` (N, M) tells which images each member gets right. A pair for which q or the
+    `correct` (N, M) shows which images each member gets right. A pair for which q or the
     correlation is 0 / 0 is left out; NaN if all are.
     """
     right, n = correct.double(), len(correct)
@@ -142,9 +142,9 @@ def regularisers(
 ) -> Tensor:
     """Return the weighted L_de and L_con, a scalar; parts of weight 0 are left out.
 
-    Of class features `text` (M, K, E) with the hand-crafted t^0 (K, E) or an anchor a template
-    (M, K, E), and of features of view m under template m, `image` (B, M, E), with those of the
-    frozen tower; None unless `compares_images`.
+    `text` are class features (M, K, E), `handcrafted` is t^0 (K, E) or one anchor per template
+    (M, K, E). `image` (B, M, E) are features of view m under template m, and `frozen` those of the
+    frozen tower, or None unless `compares_images`.
     """
     beta_image, gamma_image = config.image_weights
     text_parts, image_parts = text, image

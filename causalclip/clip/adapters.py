@@ -21,9 +21,9 @@ from causalclip.clip.prompts import STD, copies
 class CoupledAdapters(nn.Module):
     """MMA: scale * up(shared(down(x))) added to each block (Yang et al., CVPR 2024, section 3.3).
 
-    `down` and `shared` end in a ReLU; `shared` is the same for both towers. The small `scale` does
-    not make the steps small: the weights get the gradient they would have without it [code].
-    Layers `start` to `end` of both towers, counted from 1, have one of width `dim`.
+    `down` and `shared` end in a ReLU; `shared` is the same for both towers. The gradient of the
+    weights leaves out the factor `scale`, so a small `scale` does not make small steps [code].
+    Layers `start` to `end` of both towers, counted from 1, get one adapter each, of width `dim`.
     """
 
     zero_bias = True
@@ -46,7 +46,7 @@ class CoupledAdapters(nn.Module):
     def forward(self, scale: float | None = None) -> PromptSet:
         """Return one adapter per layer and tower, as additions to the blocks.
 
-        Without a `scale` it is the module's own.
+        `scale` defaults to the module's own.
         """
         scale = self.scale if scale is None else scale
         return PromptSet(
@@ -65,10 +65,10 @@ class CoupledAdapters(nn.Module):
 
 
 class ConsistentAdapters(CoupledAdapters):
-    """MMA++: MMA's adapters at a scale to train with and a smaller one to test with (TPAMI 2026).
+    """MMA++: MMA's adapters, with one scale for training and a smaller one for tests (TPAMI 2026).
 
-    `dropout` is the share of shared features that a training step leaves out. The gradient is that
-    of what is computed, with its scale, and biases start at random [code].
+    `dropout` is the probability of dropping a feature of `shared` in a training step. Gradients
+    include the scale, and biases start at random [code].
     """
 
     zero_bias = False
@@ -78,7 +78,7 @@ class ConsistentAdapters(CoupledAdapters):
         self.test_scale, self.dropout = test_scale, nn.Dropout(dropout)
 
     def forward(self, scale: float | None = None) -> PromptSet:
-        """Return as `CoupledAdapters`; without a `scale` that of the mode, training or test."""
+        """Return the adapters; `scale` defaults to that of the mode, training or evaluation."""
         own = self.scale if self.training else self.test_scale
         return super().forward(own if scale is None else scale)
 
@@ -105,8 +105,8 @@ class Scaled(torch.autograd.Function):
 class RepresentationTokens(nn.Module):
     """MMRL: tokens of a shared space, projected into both towers (arXiv 2503.08497, section 3.2).
 
-    `layers`, counted from 1, get `n_tokens` tokens each, all projected from the same ones of width
-    `dim`.
+    `layers`, counted from 1, get `n_tokens` tokens each, all projected from the same tokens of
+    width `dim`.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class RepresentationTokens(nn.Module):
         self.compound_rep_tokens = nn.Parameter(torch.empty(n_tokens, dim).normal_(std=STD))
         self.compound_rep_tokens_r2vproj = copies(nn.Linear(dim, vision_width), len(layers))
         self.compound_rep_tokens_r2tproj = copies(nn.Linear(dim, text_width), len(layers))
-        start = torch.randn(vision_width, embed_dim) / vision_width**0.5  # not CLIP's own [code]
+        start = torch.randn(vision_width, embed_dim) / vision_width**0.5  # not from CLIP [code]
         self.proj_rep = nn.Parameter(start)
 
     def forward(self) -> PromptSet:
@@ -134,7 +134,7 @@ class RepresentationTokens(nn.Module):
         )
 
     def features(self, tokens: Tensor) -> Tensor:
-        """Return image features (B, E) of the tokens (B, n_tokens, D) that left the image tower."""
+        """Return image features (B, E) of the tokens (B, n_tokens, D) after the image tower."""
         return tokens.mean(1).to(self.proj_rep.dtype) @ self.proj_rep
 
     def _additions(self, projections: nn.ModuleList) -> Additions:
@@ -143,12 +143,12 @@ class RepresentationTokens(nn.Module):
 
 
 class ComposedTokens(nn.Module):
-    """MMRL++: MMRL's tokens by shared weights, mixed with those before (arXiv 2505.10088).
+    """MMRL++: MMRL's tokens with shared projections, mixed across layers (arXiv 2505.10088).
 
-    All layers of a tower project by one weight; each adds a change of rank `rank`, and a bias. The
-    tokens of a later layer are `new_share` of the projected ones and 1 - `new_share` of those that
-    leave the layer before. Features of tokens are read by CLIP's projection (D, E) plus a change of
-    rank `projection_rank`. Other arguments as of `RepresentationTokens`.
+    All layers of a tower share one projection weight; each adds its own bias and a change of rank
+    `rank`. A layer after the first gets `new_share` times its projected tokens plus 1 - `new_share`
+    times the tokens that the layer before returned. Tokens become features by CLIP's projection
+    (D, E) plus a change of rank `projection_rank`. Other arguments as in `RepresentationTokens`.
     """
 
     clip_projection: Tensor
@@ -183,7 +183,7 @@ class ComposedTokens(nn.Module):
         )
 
     def features(self, tokens: Tensor) -> Tensor:
-        """Return image features (B, E) of the tokens (B, n_tokens, D) that left the image tower."""
+        """Return image features (B, E) of the tokens (B, n_tokens, D) after the image tower."""
         return tokens.mean(1).to(self.clip_projection.dtype) @ self.change(self.clip_projection)
 
     def _additions(self, projection: SharedLinear) -> Additions:
@@ -196,7 +196,7 @@ class LowRank(nn.Module):
 
     def __init__(self, rows: int, columns: int, rank: int, bias: Tensor | None = None) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(rank)  # nn.Linear's
+        bound = 1 / math.sqrt(rank)  # as in nn.Linear
         self.A = nn.Parameter(torch.empty(rows, rank).uniform_(-bound, bound))
         self.B = nn.Parameter(torch.zeros(rank, columns))
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.clone()))
@@ -207,7 +207,7 @@ class LowRank(nn.Module):
 
 
 class SharedLinear(nn.Module):
-    """Linear maps of one weight (out, width); each has a LowRank change and a bias of its own."""
+    """Linear maps that share a weight (out, width); each has its own LowRank change and bias."""
 
     def __init__(self, width: int, out: int, count: int, rank: int) -> None:
         super().__init__()

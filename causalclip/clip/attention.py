@@ -1,6 +1,6 @@
-"""Attention with the weights of CLIP's own modules, only for the tokens that are read.
+"""Attention with the weights of CLIP's own modules, only for tokens whose output is used.
 
-Texts come as a `TextLayout`: their common start is shared, and nothing is padded.
+Texts are packed in a `TextLayout`: their common start is computed once, and there is no padding.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def text_attention(
 ) -> Tensor:
     """Return causal attention (G, S, D) of G groups of normalised tokens `x` (G, S, D).
 
-    `layout` says where each text is among the S tokens. With `ends_only`, attend for the N end
-    tokens only, in sorted order: (G, N, D).
+    `layout` gives the place of each text among the S tokens. With `ends_only`, return the outputs
+    of the N end tokens only, in sorted order: (G, N, D).
     """
     queries = project_queries(attn, x[:, layout.ends] if ends_only else x)
     q, k, v = _by_head(attn, queries, project_keys_values(attn, x))
@@ -59,8 +59,8 @@ def _merge_heads(attn: nn.MultiheadAttention, x: Tensor) -> Tensor:
 def _attend(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, *, ends_only: bool) -> Tensor:
     """Return the heads' outputs (G, H, Q, d), for the Q = S tokens or the Q = N end tokens.
 
-    The scores on the common start are one matrix product for all texts, and its keys are never
-    copied. Texts of one length attend to their own keys together; softmax runs over both.
+    The scores on the common start are one matrix product for all texts, without copies of its keys.
+    Texts of equal length attend to their own keys in one batch. The softmax covers both parts.
     """
     keys = [layout.n_shared, *(texts * length for texts, length in layout.groups)]
     queries = [0, *(texts for texts, _ in layout.groups)] if ends_only else keys
@@ -76,7 +76,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, layout: TextLayout, *, ends_only: b
 
 
 def _attend_group(q: Tensor, to_start: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weights on the start (..., P) and the own values' part of the output (..., d).
+    """Return the weights on the common start (..., P) and the own tokens' output (..., d).
 
     For n texts of l tokens: q is (G, H, n, l, d), or (G, H, n, 1, d) for end tokens only; k and v
     are (G, H, n, l, d), and the scores `to_start` (G, H, n, l or 1, P).

@@ -1,4 +1,4 @@
-"""CLIP by a released name, a bundled one or a file, in a precision; and CLIPs built at random."""
+"""Load a CLIP by name or from a file, in a chosen precision, or build a random one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Precision = Literal["fp32", "fp16", "bf16", "amp"]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-# Their model cards are in the same folder.
+# The model cards of the bundled CLIPs are in the same folder.
 _ASSETS = Path(__file__).parent / "assets"
 BUNDLED_CLIPS = {name: _ASSETS / f"{name}.safetensors" for name in ("tiny", "tiny-coloured")}
 _SCRIPT_ONLY_KEYS = ("input_resolution", "context_length", "vocab_size")  # of TorchScript archives
@@ -55,13 +55,13 @@ def load_clip(
     Args:
         name: a released or bundled name (`available_models()`), the path of a TorchScript archive,
             a state dict or a safetensors file in the released key layout, or a model of open_clip,
-            `open_clip:MODEL/TAG`, `open_clip:MODEL/FILE`.
-        device: where the model goes.
-        precision: `fp32`; `fp16` and `bf16` cast the weights CLIP itself casts (its LayerNorms and
+            `open_clip:MODEL/TAG` or `open_clip:MODEL/FILE`.
+        device: device of the model.
+        precision: `fp32`; `fp16` and `bf16` cast the weights that CLIP itself casts (LayerNorms and
             embeddings stay fp32); `amp` keeps fp32 weights for autocast.
-        download_root: the folder of released weights, by default `~/.cache/clip` as OpenAI's.
-        trust_torchscript: whether a TorchScript archive may run that OpenAI did not release.
-        activation: `quick_gelu` or `gelu`, for a file that neither this package nor OpenAI wrote.
+        download_root: folder of released weights; by default OpenAI's, `~/.cache/clip`.
+        trust_torchscript: whether to run a TorchScript archive that OpenAI did not release.
+        activation: `quick_gelu` or `gelu`; needed only for a file whose activation is unknown.
 
     Raises:
         ActivationError: an activation that is unknown, missing or not that of the weights.
@@ -75,7 +75,7 @@ def load_clip(
         from causalclip.clip.open_clip_backbone import load_open_clip
 
         model = load_open_clip(name, device=device, precision=precision, activation=activation)
-        return cast(CLIPModel, model)  # what reads more than the interface asks for OpenAI's
+        return cast(CLIPModel, model)  # code that needs OpenAI's classes calls openai_model
     path = weights_file(str(name), download_root)
     state, recorded = read_weights(path, trust_torchscript=trust_torchscript)
     model = _build(state, path)
@@ -110,7 +110,7 @@ def build_clip(
     """Build a randomly initialised CLIP in fp32, the same for the same seed, with gradients on.
 
     Four numbers as `vision_layers` build a ResNet tower. The token embedding is drawn from a
-    generator of its own, so that `save_tiny` need not store rows that were never trained.
+    separate generator, so that `save_tiny` can leave out rows that were never trained.
     """
     image = (image_resolution, vision_layers, vision_width, vision_patch_size)
     text = (context_length, vocab_size, transformer_width, transformer_heads, transformer_layers)
@@ -123,7 +123,7 @@ def build_clip(
 
 
 def weights_file(name: str, download_root: str | os.PathLike | None = None) -> Path:
-    """Return the path of the weights of a name that `load_clip` takes; fetch released ones.
+    """Return the path of the weights that `load_clip` loads for a name; download released ones.
 
     Raises:
         ValueError: an unknown name, or what was fetched is not what was released.
@@ -158,15 +158,15 @@ def _build(state: Mapping[str, Tensor], path: Path) -> CLIPModel:
     """Return the fp32 model of a state dict in the released layout."""
     state = {key: value for key, value in state.items() if key not in _SCRIPT_ONLY_KEYS}
     try:
-        for name, value in state.items():  # integers are codes of some quantisation
+        for name, value in state.items():  # integers are quantised weights
             if not (value.is_floating_point() or name.endswith("num_batches_tracked")):
                 raise RuntimeError(f"{name} must be of a floating type, got {value.dtype}")
-        with torch.device("meta"):  # nothing is initialised only to be overwritten
+        with torch.device("meta"):  # skips an initialisation that would be overwritten
             model = build_model({key: value.to("meta") for key, value in state.items()})
         model = model.to_empty(device="cpu").float()  # build_model rounds to fp16
         mask = model.build_attention_mask()
         for block in model.transformer.resblocks:
-            block.attn_mask = mask  # in no state dict
+            block.attn_mask = mask  # not in the state dict
         model.load_state_dict(state)
     except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
         reason = f"missing {error}" if isinstance(error, KeyError) else error
@@ -179,7 +179,7 @@ def _cast(model: CLIPModel, precision: Precision) -> CLIPModel:
         return model
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     full = {name: weight.data for name, weight in model.named_parameters()}
-    convert_weights(model)  # OpenAI's choice of what is cast
+    convert_weights(model)  # casts to fp16 what OpenAI casts
     for name, weight in model.named_parameters():
         if weight.dtype == torch.float16:
             weight.data = full[name].to(dtype)

@@ -1,7 +1,7 @@
-"""Features of texts and images, with prompts or without; nothing is computed that is not read.
+"""Features of texts and images, with or without prompts; unused outputs are not computed.
 
-None of them is normalised. A plain tower of OpenAI's runs through our own forward, with its
-weights; any other through its own, with prompts in hooks and texts cut after their ends.
+Features are not normalised. A tower of OpenAI's classes without hooks runs through our forward
+with its weights. Any other runs its own, with prompts in hooks and texts cut to the longest.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ T = TypeVar("T")
 def encode_text(model: CLIPModel, tokens: Tensor, *, truncate: bool = True) -> Tensor:
     """Return the text features (N, E) of `tokens` (N, L).
 
-    Under a causal mask nothing after the end-of-text token reaches it, and a common start has the
-    same states in all texts. So by default padding is not computed, and a start only once: the same
-    features and gradients for less work.
+    Under a causal mask, tokens after the end-of-text token do not change its feature, and a common
+    start has the same states in all texts. So by default padding is left out and a common start is
+    computed once, which gives the same features and gradients for less work.
 
     Raises:
         ValueError: a model under nn.DataParallel.
@@ -66,11 +66,11 @@ def encode_texts(
 ) -> Tensor:
     """Return the features (G, K, E) of K texts under G sets of prompts.
 
-    The result of `encode_text` under `prompted` for each set, for less work.
+    The result is that of `encode_text` under `prompted` for each set, for less work.
 
-    Prompts are one tensor per depth, (G, n, D), or (G, K, n, D) where each text has its own, or
-    None at a depth that is left as it is; none for the texts as they read, with G = 1. `lower` is
-    what `encode_lower_texts` returned for the same texts.
+    `prompts` has one entry per depth: a tensor (G, n, D), a tensor (G, K, n, D) with prompts for
+    each text, or None to leave the depth as it is. Without prompts, G is 1. `lower` is what
+    `encode_lower_texts` returned for the same texts.
 
     Raises:
         ValueError: prompts or additions that do not fit, or a model under nn.DataParallel.
@@ -99,7 +99,7 @@ def encode_classes(
 ) -> Tensor:
     """Return the text features (K, E) of all classes under one prompt set.
 
-    Text prompts are (n, D), or (K, n, D) for class-specific ones; `lower` as of `encode_texts`.
+    Text prompts are (n, D), or (K, n, D) for class-specific ones; `lower` as in `encode_texts`.
     """
     one_set = [depth if depth is None else depth.unsqueeze(0) for depth in prompts.text]
     arguments = (texts, one_set, prompts.text_additions, lower)
@@ -110,10 +110,10 @@ def encode_classes(
 def encode_lower_texts(
     model: CLIPModel, texts: ClassTokens, prompts: PromptSet
 ) -> LowerTexts | None:
-    """Return the states of K texts on entering the first block with an addition.
+    """Return the hidden states of K texts on entering the first block with an addition.
 
-    They are the same whatever the additions learn. None where prompts or changed weights reach all
-    blocks, where nothing is added, and where the tower runs through its own forward.
+    Training the additions does not change them. Return None with prompts, changed weights or
+    per-text tokens, without an addition, and where the tower runs its own forward.
     """
     added = prompts.text_additions
     per_text = any(tokens.dim() == 3 for tokens in added.tokens.values())
@@ -127,7 +127,7 @@ def encode_text_sets(model: CLIPModel, texts: ClassTokens, prompts: PromptSet) -
     """Return the text features (M, K, E) of all classes under M prompt sets.
 
     The M sets are templates (CDC) or images (CoCoOp); each text prompt is (M, n, D), or
-    (M, K, n, D) for class-specific contexts. Their image prompts are not used.
+    (M, K, n, D) for class-specific contexts. Image prompts are not used.
     """
     sets = _count_sets(prompts)
     return encode_texts(model, texts, prompts.text).expand(sets, -1, -1)
@@ -142,7 +142,7 @@ def encode_prompted_image(model: CLIPModel, images: Tensor, prompts: PromptSet) 
 def with_weights(
     model: CLIPModel, changes: Mapping[str, Tensor], function: Callable[..., Tensor], *args: Any
 ) -> Tensor:
-    """Return `function(model, *args)` while changes are added to weights of the model, by name.
+    """Return `function(model, *args)` with changes added to weights of the model, by name.
 
     The model is left as it is; gradients reach the changes.
     """
@@ -165,9 +165,9 @@ def encode_image(
 ) -> Tensor:
     """Return the image features (B, E) of `images` (B, 3, R, R).
 
-    Prompts are one tensor per depth, (n, D) or (B, n, D); they and the additions to the blocks are
-    as `prompted` takes them for images. With M `sets` of prompts, (B * M, n, D), the features are
-    (B * M, E), those of an image one after the other.
+    Prompts are one tensor per depth, (n, D) or (B, n, D). Prompts and additions enter the tower as
+    in `prompted`. With M `sets`, prompts are (B * M, n, D) and features (B * M, E), where the M
+    rows of an image are consecutive.
 
     Raises:
         ValueError: images of another size than the backbone's, prompts or additions that do not
@@ -182,7 +182,7 @@ def encode_image(
 
 
 def encode_image_unprojected(model: CLIPModel, images: Tensor) -> Tensor:
-    """Return what the image projection of a plain ViT of OpenAI's classes takes, (B, D).
+    """Return the input (B, D) of the image projection, for a plain ViT of OpenAI's classes.
 
     Raises:
         ValueError: images of another size than the backbone's.
@@ -192,7 +192,7 @@ def encode_image_unprojected(model: CLIPModel, images: Tensor) -> Tensor:
 
 
 def encode_image_patches(model: CLIPModel, images: Tensor) -> Tensor:
-    """Return a feature for each patch, (B, L, E), of images (B, 3, R, R).
+    """Return the features (B, L, E) of the L patches of images (B, 3, R, R).
 
     Raises:
         ValueError: a CLIP other than a plain ViT of OpenAI's classes, or images of another size.
@@ -209,7 +209,7 @@ def encode_image_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Return the image features (B, E) and the n inserted tokens (B, n, D) after `ln_post`.
 
-    Of a ViT of OpenAI's classes; the tokens are among the `additions` to its blocks.
+    This needs a ViT of OpenAI's classes, and `additions` that insert tokens.
     """
     _check_images(model, images, (), additions)
     if has_plain_image_tower(model):
@@ -224,7 +224,7 @@ def encode_image_tokens(
 def encode_image_twice(
     model: CLIPModel, images: Tensor, prompts: Sequence[Tensor], *, sets: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Return `encode_image` (B * M, E), and without a graph and prompts, CLIP's own (B, E)."""
+    """Return `encode_image` (B * M, E), and CLIP's own features (B, E) without gradients."""
     if has_plain_image_tower(model):
         _check_images(model, images, prompts, NO_ADDITIONS, sets=sets)
         images = images.type(model.dtype)
@@ -238,7 +238,7 @@ def encode_image_twice(
 def encode_image_tokens_twice(
     model: CLIPModel, images: Tensor, additions: Additions
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return `encode_image_tokens`, and without a graph, CLIP's own features (B, E)."""
+    """Return `encode_image_tokens`, and CLIP's own features (B, E) without gradients."""
     if has_plain_image_tower(model):
         _check_images(model, images, (), additions)
         images = images.type(model.dtype)
@@ -252,8 +252,9 @@ def encode_image_tokens_twice(
 def encode_image_sets(model: CLIPModel, images: Tensor, prompts: PromptSet) -> Tensor:
     """Return the image features (B, M, E) under M prompt sets.
 
-    Images are (B, M, 3, R, R), a view of its own for each set, or (B, 3, R, R), the same for all.
-    One forward of B * M images, in the order b * M + m; of B where no set has image prompts.
+    Images are (B, M, 3, R, R), one view per set, or (B, 3, R, R), the same for all sets. There is
+    one forward of B * M images, in the order b * M + m, or of B images if the sets share images and
+    have no image prompts.
     """
     sets, shared = _count_sets(prompts), images.dim() == 4 and not prompts.image
     images, tiled, each = (images, [], 1) if shared else _tile(images, prompts, sets)
@@ -267,7 +268,7 @@ def encode_image_sets(model: CLIPModel, images: Tensor, prompts: PromptSet) -> T
 def encode_image_sets_twice(
     model: CLIPModel, images: Tensor, prompts: PromptSet
 ) -> tuple[Tensor, Tensor]:
-    """Return `encode_image_sets`, and without a graph, without prompts: (B, M, E) each."""
+    """Return `encode_image_sets`, and the same without prompts or gradients: (B, M, E) each."""
     sets = _count_sets(prompts)
     images, tiled, each = _tile(images, prompts, sets)
     features, plain = _with_projections(
@@ -279,9 +280,9 @@ def encode_image_sets_twice(
 
 
 def _with_projections(model: CLIPModel, prompts: PromptSet, function: Callable[..., T]) -> T:
-    """Return `function(model)` with the image projections of all sets side by side, CLIP's last.
+    """Return `function(model)` with the image projections of all sets concatenated, CLIP's last.
 
-    A tower runs once for all sets: its features are (..., (M + 1) E) where they would be (..., E).
+    The tower runs once for all sets, and its features are (..., (M + 1) E) instead of (..., E).
     """
     changes = prompts.weights.get(IMAGE_PROJECTION)
     if changes is None:
@@ -292,7 +293,7 @@ def _with_projections(model: CLIPModel, prompts: PromptSet, function: Callable[.
 
 
 def _own_features(features: Tensor, prompts: PromptSet) -> Tensor:
-    """Return (B, M, E) of features (B, M, (M + 1) E): of each set those of its own projection."""
+    """Select each set's own projection: features (B, M, (M + 1) E) to (B, M, E)."""
     if IMAGE_PROJECTION not in prompts.weights:
         return features
     sets = torch.arange(features.shape[1], device=features.device)
@@ -336,9 +337,9 @@ def _check_classes(prompts: Sequence[Tensor | None], classes: int) -> None:
 def _prompt_tables(
     texts: ClassTokens, prompts: Sequence[Tensor | None]
 ) -> tuple[TextLayout, list[Tensor | None], PerClass | None]:
-    """Return the layout, one table (G, R, D) per depth, and the layout from a block on.
+    """Return the layout, one table (G, R, D) per depth, and the layout of later blocks, if another.
 
-    Up to the first prompts that each text has for itself, the context is shared.
+    All texts share the context up to the first depth with prompts per text, where it changes.
     """
     if not prompts:
         return texts.word_layout, [], None
@@ -356,9 +357,9 @@ def _prompt_tables(
 
 
 def _tile(images: Tensor, prompts: PromptSet, sets: int) -> tuple[Tensor, list[Tensor], int]:
-    """Return images, prompts (B * M, n, D) per depth, and how many of them each image has.
+    """Return images, prompts (B * M, n, D) per depth, and the number of sets per image.
 
-    These are M for B images; 1 for the B * M views of (B, M, 3, R, R), in the order b * M + m.
+    The number is M for B images, and 1 for (B, M, 3, R, R): B * M views in the order b * M + m.
     """
     if images.dim() == 5 and images.shape[1] != sets:
         raise ValueError(f"images must have {sets} views, one per template, got {images.shape[1]}")

@@ -1,7 +1,7 @@
-"""CLIP's Vision Transformer, computed for the tokens that are read.
+"""CLIP's Vision Transformer, computed only for tokens whose output is used.
 
-In the last block only the class token is; of a prompt that another replaces in the next block, only
-its keys and values. The weights and the arithmetic are those of the model's own modules.
+In the last block these are the class token and inserted tokens. For a prompt that the next block
+replaces, only keys and values are computed. Weights and arithmetic are those of CLIP's modules.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from causalclip.clip.prompt_set import NO_ADDITIONS, Additions
 
 
 class AttentionInputs(NamedTuple):
-    """The inputs of a block's attention: of the tokens that are read after it, and of all."""
+    """Queries of the tokens whose output is used, and keys and values of all tokens."""
 
     queries: Tensor  # (B, Q, D)
     keys_values: Tensor  # (B, S, 2 D)
 
 
 class Lower(NamedTuple):
-    """Tokens on entering a block, below which nothing is added."""
+    """Hidden states on entering a block; no earlier block has an addition."""
 
     x: Tensor  # (B, 1 + L, D)
     block: int
-    inputs: AttentionInputs | None = None  # of the block, where nothing is added to it either
+    inputs: AttentionInputs | None = None  # of the block, for `x` without additions
 
     def repeated(self, times: int) -> Lower:
-        """Return each image so many times, one after the other."""
+        """Repeat each image `times` times, in consecutive rows."""
         if times == 1:
             return self
         x, *inputs = (t.repeat_interleave(times, 0) for t in (self.x, *(self.inputs or ())))
@@ -47,7 +47,7 @@ def encode_patches(
     *,
     sets: int = 1,
 ) -> Tensor:
-    """Return the image features (B, E), not normalised; arguments as of `read_tokens`."""
+    """Return the image features (B, E), not normalised; arguments as in `read_tokens`."""
     return project(visual, read_tokens(visual, images, prompts, additions, sets=sets))
 
 
@@ -59,10 +59,10 @@ def read_tokens_twice(
     *,
     sets: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Return `read_tokens`, and without a graph, CLIP's own features (B, E) of the images.
+    """Return `read_tokens`, and CLIP's own features (B, E) of the images without gradients.
 
-    What is the same for both is computed once: the blocks below the first addition, and what comes
-    before the next attention.
+    What both have in common is computed once: the blocks before the first addition and, where
+    possible, the queries, keys and values of the next block.
     """
     lower = lower_tokens(visual, images, additions.start if additions else 0)
     with torch.no_grad():
@@ -94,9 +94,9 @@ def read_tokens(
 ) -> Tensor:
     """Return the class token and the n inserted tokens after `ln_post`, (B, 1 + n, D).
 
-    Images are (B, 3, R, R) in the type of the weights, prompts (n, D) or (B, n, D) per depth, as
-    `prompted` takes them. With several `sets` B is B * M in prompts and result, in the order
-    b * M + m. `lower` are the images' `lower_tokens`, where they are known.
+    Images are (B, 3, R, R) in the dtype of the weights, prompts (n, D) or (B, n, D) per depth, as
+    in `prompted`. With M > 1 `sets`, prompts and result have B * M rows, in the order b * M + m.
+    `lower` is the result of `lower_tokens` for the images, if it is known.
     """
     if lower is None:
         lower = lower_tokens(visual, images, 0) if sets > 1 else Lower(_embed(visual, images), 0)
@@ -107,7 +107,7 @@ def read_tokens(
     for i, block in enumerate(blocks[start:], start):
         last, replaced = i == len(blocks) - 1, tokens[i] if i < len(tokens) else None
         if replaced is not None and i == len(tokens) - 1 and not last:
-            x, replaced = torch.cat([x, replaced], dim=1), None  # these stay to the end
+            x, replaced = torch.cat([x, replaced], dim=1), None  # the last prompts stay
         x = additions.insert_tokens(x, i)
         n_read = 1 + additions.n_tokens if last else None
         if inputs is None or x is not lower.x:
@@ -118,9 +118,9 @@ def read_tokens(
 
 
 def patch_features(visual: VisionTransformer, images: Tensor) -> Tensor:
-    """Return the patches' features (B, L, E), as GL-MCM makes them (Miyai et al., IJCV 2025).
+    """Return the features (B, L, E) of patches, as in GL-MCM (Miyai et al., IJCV 2025).
 
-    In the last block each patch attends to itself alone, so that its feature stays its own.
+    In the last block each patch attends only to itself, so that its feature stays local.
     """
     *lower, last = visual.transformer.resblocks
     x = lower_tokens(visual, images, len(lower)).x
@@ -132,7 +132,7 @@ def patch_features(visual: VisionTransformer, images: Tensor) -> Tensor:
 def _embed(visual: VisionTransformer, images: Tensor) -> Tensor:
     """Return the class token and the patches (B, 1 + L, D) after `ln_pre`."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)  # B L D
-    # shape[0], not len(): a number that torch.export can leave open
+    # shape[0], not len(), so that torch.export can keep the batch size dynamic
     first = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
     x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
     return visual.ln_pre(x)
@@ -150,11 +150,11 @@ def _run_block(
 ) -> Tensor:
     """Return a residual block's output for the first `n_read` of the tokens (B, L, D).
 
-    The next block replaces the prompts `replaced` (B, n, D): only their keys and values count.
+    The next block replaces the prompts `replaced` (B, n, D), so only keys and values are used.
     """
     queries, keys_values = inputs
     if replaced is not None:
-        # A product of their own: where the patches need no gradient, none is computed.
+        # A separate product, so that no gradient is computed for patches that need none.
         own = project_keys_values(block.attn, block.ln_1(replaced))
         keys_values = torch.cat([keys_values, own], dim=1)
     x = x[:, :n_read] + image_attention(block.attn, queries[:, :n_read], keys_values)

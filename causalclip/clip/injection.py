@@ -1,4 +1,4 @@
-"""Prompts inside an unmodified CLIP while a context lasts: hooks on its own modules."""
+"""Prompts inside an unmodified CLIP: hooks on its own modules, within a context manager."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prompted(
     text_additions: Additions = NO_ADDITIONS,
     image_additions: Additions = NO_ADDITIONS,
 ) -> Iterator[None]:
-    """Run both towers of `model` with prompts while the context lasts.
+    """Run both towers of `model` with prompts inside the `with` block.
 
     `text[0]` replaces the token embeddings at `text_positions`; `text[i]` replaces the same
     positions on entering text block i. `image[0]` is appended to the patches after the positional
@@ -44,13 +44,13 @@ def prompted(
     that pools its patches pools them without prompts; rotary positions are not applied to prompts.
 
     Args:
-        model: the CLIP, left as it is.
-        text: prompts of n tokens, each (n, D) or one set a text (N, n, D); None, not at first,
-            leaves a block as it is.
-        text_positions: (n,) or one row a text (N, n); by default after the start token, 1..n.
-        image: prompts of n tokens, each (n, D) or one set an image (B, n, D).
-        text_additions: for the blocks of the text tower.
-        image_additions: for those of the image tower.
+        model: the CLIP, whose weights and code are not changed.
+        text: prompts of n tokens, one entry per depth: (n, D), or (N, n, D), one set per text;
+            None leaves a block as it is, but cannot be the first entry.
+        text_positions: (n,), or (N, n) with one row per text; by default after the start token.
+        image: prompts of n tokens, one entry per depth: (n, D), or (B, n, D), one set per image.
+        text_additions: additions to the blocks of the text tower.
+        image_additions: additions to the blocks of the image tower.
 
     Raises:
         ValueError: prompts or additions that do not fit the towers, or a model under
@@ -82,7 +82,7 @@ def prompted(
 
 @contextmanager
 def with_additions(tower: Tower, additions: Additions) -> Iterator[list[Tensor]]:
-    """Run a tower with additions; each forward leaves its inserted tokens (n, N, D) in the list."""
+    """Run a tower with additions; each forward sets the list to its inserted tokens (n, N, D)."""
     left: list[Tensor] = []
     n = additions.n_tokens
 

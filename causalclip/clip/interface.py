@@ -1,6 +1,6 @@
-"""The interface of a CLIP to the methods, and its implementation for OpenAI's classes.
+"""The interface through which methods use a CLIP, and its implementation for OpenAI's classes.
 
-Texts are N rows of L tokens, images R x R pixels, features E numbers.
+N texts have L tokens each, images have R x R pixels, features have E dimensions.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from torch.func import functional_call
 
 from causalclip.clip.openai_clip import CLIPModel, byte_pairs, is_vit, padded_tokens, uses_gelu
 
-Args = tuple[Any, ...]  # of a module's forward, as its hooks receive them
+Args = tuple[Any, ...]  # arguments of a module's forward, as hooks receive them
 Kwargs = dict[str, Any]
 T = TypeVar("T")
 PREFIX = "open_clip:"
-"""The names of open_clip's models begin so."""
+"""Prefix of the names of open_clip's models."""
 
 
 def closest_models(name: str, names: Iterable[str]) -> str:
-    """Return up to three of `names` that are most like `name`, as text; "none" without any."""
+    """Return the up to three `names` most similar to `name`, comma-separated, or "none"."""
     lower = {other.lower(): other for other in names}
     near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)
     return ", ".join(lower[other] for other in near) or "none"
 
 
 class Tokenizer(ABC):
-    """Texts to token ids."""
+    """Converts texts to token ids."""
 
-    start: int  # special tokens before those of the text
-    added: int  # special tokens in all
+    start: int  # number of special tokens before the text
+    added: int  # number of all special tokens
 
     @abstractmethod
     def ids(self, text: str) -> list[int]:
@@ -43,7 +43,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def pad(self, texts: list[str], context_length: int) -> Tensor:
-        """Return token ids (N, context_length) with special tokens; cut what is longer."""
+        """Return token ids (N, context_length) with special tokens; truncate longer texts."""
 
     def count(self, text: str) -> int:
         """Return the number of tokens of `text`, special ones included."""
@@ -52,7 +52,7 @@ class Tokenizer(ABC):
     def __call__(
         self, texts: str | Sequence[str], context_length: int, *, cut: bool = False
     ) -> Tensor:
-        """Return token ids (N, context_length), int64; arguments and errors as of `tokenize`."""
+        """Return token ids (N, context_length), int64; arguments and errors as in `tokenize`."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         for text in () if cut else texts:
             if (length := self.count(text)) > context_length:
@@ -72,7 +72,7 @@ class OpenAITokenizer(Tokenizer):
         return byte_pairs.encode(text)
 
     def pad(self, texts: list[str], context_length: int) -> Tensor:
-        """Return token ids (N, context_length); cut a longer text before its end token."""
+        """Return token ids (N, context_length); truncate longer texts, but keep the end token."""
         return padded_tokens(texts, context_length, truncate=True)
 
 
@@ -82,7 +82,7 @@ OPENAI_TOKENIZER = OpenAITokenizer()
 def tokenize(texts: str | Sequence[str], context_length: int = 77, *, cut: bool = False) -> Tensor:
     """Return OpenAI's token ids (N, context_length) of `texts`, int64, padded with zeros.
 
-    With `cut` a text that is longer than the context loses its last tokens but the end token.
+    With `cut`, a text that is longer than the context is truncated, but keeps its end token.
 
     Raises:
         ValueError: a text longer than the context without `cut`; the message quotes it.
@@ -92,29 +92,29 @@ def tokenize(texts: str | Sequence[str], context_length: int = 77, *, cut: bool 
 
 @dataclass(frozen=True)
 class Tower:
-    """A transformer tower as prompts see it."""
+    """Properties of a transformer tower that prompts depend on."""
 
     width: int  # D
     blocks: Sequence[nn.Module]
     entry: Any
     """Text: the embedding, which returns (N, L, D). Image: the module that receives the tokens
     (B, L, D) before the first block."""
-    axis: int  # of the tokens in a block's input: 1 for (N, L, D), 0 for (L, N, D)
+    axis: int  # token axis of a block's input: 1 for (N, L, D), 0 for (L, N, D)
     pools_patches: bool = False
-    """Whether more than the class token is read after the last block: prompts must leave there."""
+    """Whether more than the class token is used after the last block, so prompts are removed."""
     rotary: bool = False  # whether a block gets rotary positions `rope`, (L', 2 d) for L' patches
-    norm: str = "ln_1"  # the name of a block's normalisation before its attention
+    norm: str = "ln_1"  # name of a block's normalisation before its attention
 
 
 class Backbone(ABC):
-    """A CLIP as the methods see it."""
+    """The interface of a CLIP that methods use."""
 
     context_length: int  # L
     embed_dim: int  # E
     image_size: int  # R
     tokenizer: Tokenizer
     name: str = "OpenAI's CLIP"
-    architecture: str  # what its features depend on besides the weights; empty for OpenAI's own
+    architecture: str  # what features depend on besides weights; empty for OpenAI's CLIPs
 
     @abstractmethod
     def text_tower(self) -> Tower:
@@ -126,7 +126,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def encode_text_truncated(self, tokens: Tensor) -> Tensor:
-        """Return `encode_text` of tokens (N, L), without computing what no text of them reads."""
+        """Return `encode_text` of tokens (N, L), without computing positions that no text uses."""
 
 
 class OpenAIBackbone(Backbone):
@@ -157,7 +157,7 @@ class OpenAIBackbone(Backbone):
         return Tower(visual.transformer.width, visual.transformer.resblocks, visual.ln_pre, axis=0)
 
     def encode_text_truncated(self, tokens: Tensor) -> Tensor:
-        """Run the model's own forward up to the longest text of the batch."""
+        """Run the model's own forward on the positions up to the end of the longest text."""
         length = int(tokens.argmax(dim=-1).max()) + 1  # the end token has the largest id
         positions = {"positional_embedding": self.model.positional_embedding[:length]}
         with ExitStack() as stack:
@@ -168,7 +168,7 @@ class OpenAIBackbone(Backbone):
 
 
 def fit_mask(_module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-    """Fit the causal mask of an attention, if any, to its tokens (L, N, D); a forward pre-hook."""
+    """Resize an attention's causal mask, if any, to its tokens (L, N, D); a forward pre-hook."""
     mask, length = kwargs.get("attn_mask"), len(args[0])
     if mask is not None:
         kwargs = {**kwargs, "attn_mask": mask.new_full((length, length), float("-inf")).triu(1)}
@@ -178,7 +178,7 @@ def fit_mask(_module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwar
 def run_with(
     clip: Any, replaced: Mapping[str, Tensor], function: Callable[..., T], *args: Any
 ) -> T:
-    """Return `function(clip, *args)` with some of the model's tensors replaced, by their names."""
+    """Return `function(clip, *args)` with some of the model's tensors replaced, by name."""
     tensors = {f"clip.{name}": value for name, value in replaced.items()}
     return functional_call(_Call(clip, function), tensors, args, tie_weights=False)
 
@@ -203,7 +203,7 @@ def backbone_of(model: nn.Module) -> Backbone:
 
 
 def openai_model(model: nn.Module, what: str) -> CLIPModel:
-    """Return a model of OpenAI's classes, which `what` needs; raise ValueError for open_clip's."""
+    """Return a model of OpenAI's classes; raise ValueError, naming `what`, for open_clip's."""
     if isinstance(model, Backbone):
         raise ValueError(f"{what} needs a CLIP of OpenAI's classes, got {model.name}")
     return cast(CLIPModel, model)

@@ -1,4 +1,4 @@
-"""The tokens of N texts that are computed: a common start once, no padding."""
+"""A packed layout of N texts: their common start once, and no padding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class LengthGroup(NamedTuple):
-    """Consecutive texts of one length."""
+    """Consecutive texts of equal length."""
 
     texts: int
     length: int  # of each text after the shared start
@@ -20,40 +20,40 @@ class LengthGroup(NamedTuple):
 class TextLayout:
     """N texts as one row of S tokens: the P tokens they all begin with, then each text's own.
 
-    Under the causal mask a token's hidden state depends on the tokens before it only. So a common
-    start has the same states in all texts and is computed once; what follows an end token is never
-    read and is left out. The texts are sorted by length, so that those of one length are a plain
-    block (n, l) for attention without padding.
+    Under the causal mask a token's hidden state does not depend on later tokens. So a common start
+    has the same states in all texts and is computed once, and tokens after an end token are left
+    out. Texts are sorted by length, so that the n texts of length l are one batch (n, l), which
+    attention processes without padding.
     """
 
     ids: Tensor  # (S,) token ids; 0 where a prompt goes
-    positions: Tensor  # (S,) of each token in its text, for the positional embedding
+    positions: Tensor  # (S,) position of each token in its text, for the positional embedding
     prompted: Tensor  # (R,) indices of the prompts among the S tokens
-    rows: Tensor  # (R,) rows of the prompt table that they take
+    rows: Tensor  # (R,) row of the prompt table for each prompt
     ends: Tensor  # (N,) index of each text's end token, in sorted order
-    unsorted: Tensor  # (N,) place of each text, in the order given, among the sorted ones
-    n_shared: int  # P, at least one token less than the shortest text: its end token is its own
+    unsorted: Tensor  # (N,) sorted index of each text, in the original order
+    n_shared: int  # P; less than the length of the shortest text, as end tokens are not shared
     groups: tuple[LengthGroup, ...]
 
     def sent_to(self, device: torch.device) -> TextLayout:
-        """Return the layout of the CPU on `device`, without a wait of the host."""
+        """Return a copy of a CPU layout on `device`, without blocking the host."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{name: send(value, device) for name, value in tensors.items()})
 
     def spread_to(self, other: TextLayout) -> Tensor:
-        """Return (S',), for each token of a layout that shares less, its index in this one."""
+        """Return the index (S',) in this layout of each token of `other`, which shares less."""
         token = torch.arange(len(other.ids), device=other.ends.device)
         text = torch.searchsorted(other.ends, token)
         own = self.ends[text] - (other.ends[text] - token)  # at the same distance from the end
         return torch.where(other.positions < self.n_shared, other.positions, own)
 
     def shifted(self, n: int) -> TextLayout:
-        """Return the layout for blocks that n more shared tokens have entered; `ids` stay."""
+        """Return the layout with n tokens inserted in the common start; `ids` stay as they are."""
         return replace(self, n_shared=self.n_shared + n, ends=self.ends + n)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU on `device`; to a GPU without a wait of the host."""
+    """Return a CPU tensor on `device`; a copy to a GPU does not block the host."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
@@ -62,9 +62,9 @@ def text_layout(
 ) -> TextLayout:
     """Return the layout of texts (N, L).
 
-    The end token has the largest id of its row. Row k of `positions` (N, n) is where prompts
-    0..n-1 replace tokens of text k. The prompt table has n rows, or N * n with `per_text`, where
-    each text has prompts of its own, so that nothing after them is shared.
+    The end token has the largest id of its row. Row k of `positions` (N, n) lists the positions in
+    text k that prompts 0..n-1 replace. The prompt table has n rows, or N * n with `per_text`, where
+    each text has its own prompts, so that the common start ends before them.
     """
     device, tokens = tokens.device, tokens.cpu()
     codes = _codes(tokens, positions, per_text=per_text)
@@ -92,7 +92,7 @@ def text_layout(
 
 
 def _codes(tokens: Tensor, positions: Tensor | None, *, per_text: bool) -> Tensor:
-    """Return (N, L), equal for equal embeddings: the token id, or -1 - r for prompt table row r."""
+    """Return one code per embedding (N, L): the token id, or -1 - r for row r of the table."""
     if positions is None or not positions.numel():
         return tokens
     rows = torch.arange(positions.numel()).view(positions.shape)

@@ -14,12 +14,12 @@ from causalclip.clip.openai_clip import CLIPModel
 from causalclip.clip.prompt_set import PromptSet
 
 ATTENTION = ("attn.in_proj_weight", "attn.qkv.weight")
-"""The query, key and value weights (3 D, D) of a block: OpenAI's and open_clip's, timm's."""
+"""Names of a block's query, key and value weights (3 D, D): OpenAI's and open_clip's, timm's."""
 QKV = ("q", "k", "v")
 
 
 class LowRankWeights(nn.Module):
-    """`scale` B A for each of the `parts` of the attention of every block of some towers."""
+    """Changes `scale` B A of the attention weights of every block of some towers."""
 
     def __init__(
         self,
@@ -31,15 +31,15 @@ class LowRankWeights(nn.Module):
         scale: float = 1.0,
         dropout: float = 0.0,
     ) -> None:
-        """Start at no change: A as nn.Linear starts, B zero.
+        """Start without a change: A is initialised as in nn.Linear, B is zero.
 
         Args:
-            clip: the model whose weights are changed; it is left as it is.
+            clip: the model that the changes fit; it is not modified.
             towers: text, image, or both.
-            parts: some of q, k, v.
-            rank: rows of A.
-            scale: of the change.
-            dropout: share of A's columns that a training step leaves out.
+            parts: the weights that change, some of q, k, v.
+            rank: number of rows of A.
+            scale: factor of the change.
+            dropout: probability of dropping a column of A in a training step.
 
         Raises:
             ValueError: a tower whose blocks have none of the ATTENTION weights.
@@ -92,7 +92,7 @@ def attention_names(clip: nn.Module, tower: Tower, kind: str) -> Iterator[str]:
 
 @torch.no_grad()
 def merged_state(clip: nn.Module, prompts: PromptSet) -> dict[str, Tensor]:
-    """Return the state dict of a CLIP with the weights of a prompt set merged into it."""
+    """Return the state dict of a CLIP with the weight changes of a prompt set merged into it."""
     changes = prompts.weights
     return {
         name: (value + changes[name].to(value) if name in changes else value).detach().cpu().clone()

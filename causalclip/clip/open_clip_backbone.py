@@ -1,9 +1,9 @@
-"""open_clip's models by name: `open_clip:MODEL/TAG`, or `open_clip:MODEL/FILE` for own weights.
+"""Models of open_clip: `open_clip:MODEL/TAG`, or `open_clip:MODEL/FILE` for your own weights.
 
-open_clip is an extra, imported when one of its models is loaded; it downloads into its own cache.
-Everything about a model is read from it: blocks see (N, L, D); text has a causal mask or none, and
-is pooled at its end token, at the last position or at a class token after it; image towers are
-open_clip's own, timm's, or no ViT.
+open_clip is an extra, imported when one of its models is loaded; it downloads to its own cache. How
+a model works is read from the model: the text tower has a causal mask or none, and pools at the end
+token, at the last position or at a class token after the text. The image tower is open_clip's own
+ViT, timm's ViT, or no ViT.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from causalclip.clip.openai_clip import resolve_activation
 from causalclip.clip.weights import WEIGHT_SUFFIXES, read_weights
 from causalclip.files.caches import at_home
 
-# Raised by open_clip for weights that are not the model's.
+# Errors that open_clip raises for weights that do not fit the model.
 _MISFIT = (RuntimeError, KeyError, AttributeError, AssertionError, TypeError, IndexError)
-_SETTINGS = ("mean", "std", "interpolation", "resize_mode")  # of preprocessing, besides the size
+_SETTINGS = ("mean", "std", "interpolation", "resize_mode")  # preprocessing, besides the size
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ModelSource:
 
     name: str  # as `load_clip` takes it
     model: str
-    config: dict[str, Any]  # of the model, as open_clip has it
+    config: dict[str, Any]  # open_clip's configuration of the model
     released: dict[str, Any] = field(default_factory=dict)  # the tag's configuration
     file: Path | None = None
 
@@ -77,10 +77,10 @@ def parse_source(name: str) -> ModelSource:
 
 
 def preprocessing_of(name: str) -> dict[str, Any]:
-    """Return the preprocessing of the training images of a model of open_clip.
+    """Return the image preprocessing that a model of open_clip was trained with.
 
-    The keys are size and open_clip's mean, std, interpolation and resize_mode; for a file, those on
-    which all tags of its model agree.
+    The keys are size and open_clip's mean, std, interpolation and resize_mode. For a file, only the
+    values on which all tags of its model agree are returned.
 
     Raises:
         ValueError: as `parse_source`, or another resize mode than shortest and squash.
@@ -105,7 +105,7 @@ def preprocessing_of(name: str) -> dict[str, Any]:
 def load_open_clip(
     name: str, *, device: str | torch.device, precision: str, activation: str
 ) -> OpenCLIP:
-    """Load a frozen model of open_clip in evaluation mode; arguments as of `load_clip`.
+    """Load a frozen model of open_clip in evaluation mode; arguments as in `load_clip`.
 
     Raises:
         ActivationError: another activation than the tag's.
@@ -115,12 +115,12 @@ def load_open_clip(
     source = parse_source(name)
     quick = source.released.get("quick_gelu") or source.config.get("quick_gelu")
     recorded = "quick_gelu" if quick else "gelu"
-    # open_clip would take the model's and only warn where the tag was trained with another.
+    # open_clip would use the model's activation and only warn if the tag was trained with another.
     given = resolve_activation(activation, recorded if source.released else "", source.name)
     config = {**source.config, "quick_gelu": (given or recorded) == "quick_gelu"}
     tokenizer = _tokenizer(source)
     if source.file:
-        read_weights(source.file)  # refuses damage, code and NaN with a message
+        read_weights(source.file)  # raises an error for damage, code and NaN
     file = source.file or _download(source)
     model = _create(source.model, file, precision, quick_gelu=config["quick_gelu"])
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
@@ -192,12 +192,12 @@ def _download(source: ModelSource) -> Path:
 
 
 class OpenCLIPTokenizer(Tokenizer):
-    """A tokenizer of open_clip; its special tokens are seen in the rows it returns."""
+    """A tokenizer of open_clip; its special tokens are counted in a row that it returns."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """Wrap one; raise ValueError if its rows do not hold the ids that it encodes."""
+        """Wrap a tokenizer; raise ValueError if its rows do not contain the ids it encodes."""
         self.tokenizer = tokenizer
-        full = self.pad(["a" + 100 * " a"], 32)[0]  # cut to its length: all but a few are "a"
+        full = self.pad(["a" + 100 * " a"], 32)[0]  # all but special tokens are "a"
         own = torch.isin(full, torch.tensor(self.ids("a a"))).nonzero().flatten()
         if not len(own):
             raise ValueError(f"{type(tokenizer).__name__} gives rows without the ids it encodes")
@@ -223,10 +223,10 @@ def _canonical(text: str) -> str:
 
 
 class OpenCLIP(nn.Module, Backbone):
-    """A CLIP, CustomTextCLIP or CoCa of open_clip, left as it is, with its tokenizer.
+    """An unmodified CLIP, CustomTextCLIP or CoCa of open_clip, with its tokenizer.
 
-    Raises ValueError for a model of images that are not square. `name` is for error messages,
-    `config` is open_clip's, and `input_dtype` that of the images.
+    Raises ValueError if the model's images are not square. `name` is for error messages, `config`
+    is open_clip's, and `input_dtype` is the dtype of the images.
     """
 
     def __init__(
@@ -246,18 +246,18 @@ class OpenCLIP(nn.Module, Backbone):
         if height != width:
             raise ValueError(f"{name} reads images of {height} x {width} pixels, not square ones")
         self.image_size = int(height)
-        # A text tower of another library does not have it.
+        # A text tower of another library has no context_length.
         own = hasattr(self._text, "token_embedding")
         self.context_length = (self._text if own else tokenizer.tokenizer).context_length
 
     @property
     def _text(self) -> Any:
-        """The text tower: a module of its own, or the parts in open_clip's CLIP."""
+        """The module that contains the parts of the text tower: `text`, or the CLIP itself."""
         return getattr(self.model, "text", self.model)
 
     @property
     def logit_scale(self) -> Tensor:
-        """The logarithm of the scale of the cosines; a bias moves no softmax and is left out."""
+        """Logarithm of the cosines' scale. A bias is left out: it does not change a softmax."""
         return self.model.logit_scale.squeeze()
 
     def text_tower(self) -> Tower:
@@ -293,7 +293,7 @@ class OpenCLIP(nn.Module, Backbone):
         return self.model.encode_text(tokens, normalize=False)
 
     def encode_text_truncated(self, tokens: Tensor) -> Tensor:
-        """Run up to the longest text under a causal mask and pooling at the end; else run all."""
+        """Return `encode_text`, cut to the longest text if nothing after its end is used."""
         ends = self._ends(tokens)
         if ends is None:
             return self.encode_text(tokens)
@@ -306,7 +306,7 @@ class OpenCLIP(nn.Module, Backbone):
         return encode_with(self, shorter, tokens[:, :length])
 
     def _ends(self, tokens: Tensor) -> Tensor | None:
-        """Return the end (N,) of each text; None where tokens after the end are read as well."""
+        """Return the end (N,) of each text; None if tokens after the end are used as well."""
         text = self._text
         pool = getattr(text, "text_pool_type", getattr(text, "pool_type", ""))
         masked = getattr(text, "attn_mask", None) is not None
@@ -326,7 +326,7 @@ def _tower(transformer: Any, entry: nn.Module, *, pools_patches: bool = False) -
 
 
 def _rotary(trunk: nn.Module) -> bool | None:
-    """Return whether a tower of timm has rotary positions; None where it is no plain ViT."""
+    """Return whether a tower of timm has rotary positions; None if it is not a plain ViT."""
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 

@@ -1,4 +1,4 @@
-"""OpenAI's CLIP package, found by its distribution: a checkout may have another `clip`.
+"""OpenAI's CLIP package, found by its distribution, as a checkout may contain another `clip`.
 
 Its classes have no annotations; the types below are for annotations only.
 """
@@ -23,7 +23,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def _distribution_file() -> Path:
-    for name in ("openai-clip", "clip"):  # the package index, and an install from OpenAI's git
+    for name in ("openai-clip", "clip"):  # on PyPI, and installed from OpenAI's repository
         try:
             path = Path(str(metadata.distribution(name).locate_file("clip/__init__.py")))
         except metadata.PackageNotFoundError:
@@ -47,12 +47,12 @@ def _load_by_location(path: Path) -> ModuleType:
 
 def _import_clip() -> ModuleType:
     path = _distribution_file()
-    # What `import clip` would give may be a checkout's vendored fork.
+    # `import clip` may find a modified copy in a checkout.
     first = sys.modules.get("clip") or importlib.util.find_spec("clip")
     origin = getattr(first, "__file__", None) or getattr(first, "origin", None)
     shadowed = origin is None or Path(origin).resolve() != path.resolve()
     with warnings.catch_warnings():
-        # OpenAI's clip.py takes `packaging` out of pkg_resources.
+        # OpenAI's clip.py imports `packaging` from pkg_resources.
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         try:
             return _load_by_location(path) if shadowed else importlib.import_module("clip")
@@ -128,7 +128,7 @@ def is_vit(model: CLIPModel) -> bool:
 
 
 # OpenAI, DFN and MetaCLIP train with QuickGELU, x sigmoid(1.702 x); LAION and DataComp with GELU.
-# The same weights load as either, and few files record theirs.
+# Weights load with either, and few files record which one they were trained with.
 Activation = Literal["quick_gelu", "gelu"]
 
 
@@ -137,7 +137,7 @@ class ActivationError(ValueError):
 
 
 def resolve_activation(given: str, recorded: str, name: str) -> str:
-    """Return the activation of the weights `name`: as recorded, or as given; either may be empty.
+    """Return the activation of the weights `name`: `given` or `recorded`; either may be empty.
 
     Raises:
         ActivationError: another activation than recorded, or an unknown one.
@@ -154,11 +154,11 @@ def resolve_activation(given: str, recorded: str, name: str) -> str:
 
 
 def use_gelu(model: CLIPModel) -> None:
-    """Replace QuickGELU, which OpenAI's classes fix, by GELU in every block."""
+    """Replace the QuickGELU of OpenAI's classes by GELU in every block."""
     towers = [model.transformer, *([model.visual.transformer] if is_vit(model) else [])]
     for tower in towers:
         for block in tower.resblocks:
-            block.mlp.gelu = nn.GELU()  # OpenAI's name for either
+            block.mlp.gelu = nn.GELU()  # the name in OpenAI's classes
 
 
 def uses_gelu(model: CLIPModel) -> bool:
@@ -167,12 +167,12 @@ def uses_gelu(model: CLIPModel) -> bool:
 
 
 def has_plain_text_tower(model: CLIPModel) -> bool:
-    """Return whether nothing that `text_tower.encode_layout` skips is hooked or overridden."""
+    """Return whether no module that `text_tower.encode_layout` bypasses is hooked or overridden."""
     return type(model) is CLIP and _is_plain(model.transformer, model.token_embedding)
 
 
 def has_plain_image_tower(model: CLIPModel) -> bool:
-    """Return whether nothing that `image_tower.encode_patches` skips is hooked or overridden."""
+    """Return whether no module that `image_tower.read_tokens` bypasses is hooked or overridden."""
     if type(model) is not CLIP or type(model.visual) is not _clip_model.VisionTransformer:
         return False
     return _is_plain(model.visual.transformer, model.visual)

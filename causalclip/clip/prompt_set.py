@@ -1,7 +1,7 @@
 """Additions to the towers of a CLIP: prompts, inserted tokens, adapters; and their checks.
 
-Inserted tokens are MMRL's (arXiv 2503.08497, section 3.2) and MMRL++'s (arXiv 2505.10088), adapters
-MMA's (CVPR 2024, section 3.3).
+Inserted tokens are from MMRL (arXiv 2503.08497, section 3.2) and MMRL++ (arXiv 2505.10088),
+adapters from MMA (CVPR 2024, section 3.3).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from causalclip.clip.interface import Tower, backbone_of, openai_model
 from causalclip.clip.openai_clip import CLIPModel
 
-Adapter = Callable[[Tensor], Tensor]  # from tokens (..., D) after a block's `ln_1` to its output
+Adapter = Callable[[Tensor], Tensor]  # maps tokens (..., D) after a block's `ln_1`
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,33 +24,33 @@ class Additions:
     """Additions to the blocks of one tower, which are counted from 0."""
 
     tokens: Mapping[int, Tensor] = field(default_factory=dict)
-    """(n, D), or (N, n, D) with one set a sample. Those of the first block are inserted after the
-    class or start token, those of later blocks replace them; they leave after the last block."""
+    """Tokens by block, (n, D), or (N, n, D) with one set per sample. The first are inserted after
+    the class or start token, later ones replace them; they are removed after the last block."""
     adapters: Mapping[int, Adapter] = field(default_factory=dict)
-    """A block's output y becomes y + adapter(ln_1(x)), token by token."""
+    """Adapters by block: the output y becomes y + adapter(ln_1(x)), token by token."""
     new_share: float = 1.0
-    """Share of the new tokens in those of a later block; the rest are the old ones as they are."""
+    """Weight of the new tokens in later blocks; the old tokens have the weight 1 - `new_share`."""
 
     def __bool__(self) -> bool:
         return bool(self.tokens or self.adapters)
 
     @property
     def first(self) -> int:
-        """The block at which tokens are inserted."""
+        """The first block with tokens."""
         return min(self.tokens)
 
     @property
     def start(self) -> int:
-        """The first block that anything is added to."""
+        """The first block with tokens or an adapter."""
         return min((*self.tokens, *self.adapters))
 
     @property
     def n_tokens(self) -> int:
-        """n; 0 without tokens."""
+        """Number n of tokens per block; 0 without tokens."""
         return self.tokens[self.first].shape[-2] if self.tokens else 0
 
     def insert_tokens(self, x: Tensor, block: int, *, axis: int = 1) -> Tensor:
-        """Return the input x of a block, (N, L, D) or (L, N, D) with `axis` 0, with its tokens."""
+        """Insert a block's tokens into its input x, (N, L, D), or (L, N, D) with `axis` 0."""
         if block not in self.tokens:
             return x
         old = 0 if block == self.first else self.n_tokens
@@ -62,7 +62,7 @@ class Additions:
         return torch.cat([x.narrow(axis, 0, 1), tokens, rest], dim=axis)
 
     def adapt(self, output: Tensor, block: int, x: Tensor, ln_1: nn.Module) -> Tensor:
-        """Return a block's output plus that of its adapter, if it has one, on its input x."""
+        """Add to a block's output its adapter's output, if it has one, for the block's input x."""
         if block not in self.adapters:
             return output
         return output + self.adapters[block](ln_1(x)).to(output.dtype)
@@ -77,7 +77,7 @@ prompted_models: WeakSet[CLIPModel] = WeakSet()
 class PromptSet:
     """Prompts of both towers, one tensor per depth: (n, D), or with a leading M, B or K axis.
 
-    None leaves a text block as it is. `injection.prompted` says what the depths are.
+    None leaves a text block as it is. `injection.prompted` defines the depths.
     """
 
     text: tuple[Tensor | None, ...] = ()
@@ -85,17 +85,17 @@ class PromptSet:
     text_additions: Additions = NO_ADDITIONS
     image_additions: Additions = NO_ADDITIONS
     weights: Mapping[str, Tensor] = field(default_factory=dict)
-    """Changes that are added to weights of the CLIP, by their names in its state dict. Of M sets
-    only the image projection may change: (M, D, E)."""
+    """Changes to add to the CLIP's weights, by their names in its state dict. With M sets, only the
+    image projection may have changes, (M, D, E)."""
 
     @property
     def touches_image_tower(self) -> bool:
-        """Whether the image tower holds anything of it."""
+        """Whether the set may change image features."""
         return bool(self.image or self.image_additions or self.weights)
 
 
 def per_sample(tokens: Tensor, x: Tensor, *, axis: int) -> Tensor:
-    """Return tokens (n, D) or (N, n, D) for each sample of `x`, in its layout and type."""
+    """Expand tokens (n, D) or (N, n, D) to the samples of `x`, in its axis order and dtype."""
     samples = x.shape[1 - axis]
     check_samples(tokens, samples)
     tokens = tokens.to(x.dtype).expand(samples, -1, -1)
@@ -103,7 +103,7 @@ def per_sample(tokens: Tensor, x: Tensor, *, axis: int) -> Tensor:
 
 
 def check_samples(tokens: Tensor, samples: int) -> None:
-    """Raise ValueError for tokens (N, n, D) of another number of samples."""
+    """Raise ValueError if tokens (N, n, D) are not one set per sample."""
     if tokens.dim() == 3 and tokens.shape[0] != samples:
         raise ValueError(
             f"per-sample prompts must match the batch of {samples}, got {tokens.shape[0]} sets"
@@ -111,7 +111,7 @@ def check_samples(tokens: Tensor, samples: int) -> None:
 
 
 def check_model(model: object) -> None:
-    """Raise ValueError for a model under nn.DataParallel, whose forward hooks cannot enter."""
+    """Raise ValueError for a model under nn.DataParallel, where prompts do not work."""
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     # Replicas are shallow copies that share one dictionary of hooks across threads.
     if isinstance(model, parallel) or getattr(model, "_is_replica", False):
@@ -122,7 +122,7 @@ def check_model(model: object) -> None:
 
 
 def check_positions(prompts: Sequence[Tensor | None], positions: Tensor | None) -> None:
-    """Raise ValueError unless positions (n,) or (N, n) are one for each text prompt token."""
+    """Raise ValueError unless there is one position, (n,) or (N, n), per text prompt token."""
     first = prompts[0] if prompts else None
     if first is not None and positions is not None and positions.shape[-1] != first.shape[-2]:
         raise ValueError(
@@ -134,7 +134,7 @@ def check_positions(prompts: Sequence[Tensor | None], positions: Tensor | None) 
 def checked_tower(
     model: CLIPModel, kind: str, prompts: Sequence[Tensor | None], additions: Additions
 ) -> Tower:
-    """Return the tower that prompts and additions enter.
+    """Return the tower, after checking that prompts and additions fit it.
 
     The `kind` is text or image; prompts are (n, D) or (N, n, D) per depth, or None.
 

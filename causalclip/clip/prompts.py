@@ -1,6 +1,6 @@
 """Learnable prompts: CoOp's, CoCoOp's, TCP's, MaPLe's, IVLP's and VPT's, and M sets of them (CDC).
 
-Parameters are named as in the published code. `width` is that of the text tower.
+Parameters are named as in the published code. `width` is the width of the text tower.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from causalclip.clip.openai_clip import CLIPModel
 from causalclip.clip.prompt_set import IMAGE_PROJECTION, PromptSet
 from causalclip.clip.texts import check_count, readable
 
-STD = 0.02  # of random starts, as published by all methods
+STD = 0.02  # standard deviation of random starts, as published by all methods
 Init = Tensor | None  # (n_ctx, width) start of the first depth; None for N(0, STD)
 
 
@@ -36,7 +36,7 @@ def embed_words(model: CLIPModel, words: str, n_ctx: int) -> Tensor:
 class TextPrompts(nn.Module):
     """CoOp: context tokens before the class name (Zhou et al., IJCV 2022, section 3.1).
 
-    With `n_classes`, a context per class (n_classes, n_ctx, width), which fits no other classes.
+    With `n_classes`, learn a context per class (n_classes, n_ctx, width), for these classes only.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ConditionalPrompts(nn.Module):
     """CoCoOp: a context shifted by the image (Zhou et al., CVPR 2022, section 3.2).
 
     ctx(z) = ctx + W2 relu(W1 z), with z the normalised image features (E,), E >= 16, and a
-    bottleneck of a sixteenth of their width.
+    bottleneck of width E // 16.
     """
 
     def __init__(self, n_ctx: int, width: int, embed_dim: int, *, init: Init = None) -> None:
@@ -74,15 +74,15 @@ class ConditionalPrompts(nn.Module):
 
 
 class ClassAwarePrompts(nn.Module):
-    """TCP: tokens made of CLIP's knowledge of each class (Yao et al., CVPR 2024).
+    """TCP: tokens computed from CLIP's text feature of each class (Yao et al., CVPR 2024).
 
     All classes share a context before their names; on entering block `depth` (counted from 1, at
     least 2), tokens of each class replace it. The meta-net computes them from the class's frozen
-    text feature w_k, through a bottleneck of a quarter of its width:
+    text feature w_k, through a bottleneck of width E // 4:
 
         T_k = W2 gelu(W1 w_k + b1) + b2,   gelu(x) = x sigmoid(1.702 x)
 
-    The unit text features (K, E), E >= 4, in `class_features` are no part of a checkpoint.
+    `class_features`, the unit text features (K, E) with E >= 4, are not saved in a checkpoint.
     """
 
     class_features: Tensor
@@ -104,9 +104,10 @@ class ClassAwarePrompts(nn.Module):
         self.register_buffer("class_features", class_features, persistent=False)
 
     def forward(self, class_features: Tensor | None = None) -> PromptSet:
-        """Return the context and the tokens (K, n_ctx, width) of the classes, or of others (K', E).
+        """Return the shared context and the tokens (K, n_ctx, width) of the classes.
 
-        The blocks between them are left as they are.
+        With `class_features` (K', E), return the tokens of those K' classes. Blocks between the
+        context and the tokens are left as they are.
         """
         features = self.class_features if class_features is None else class_features
         hidden = self.meta_net["linear1"](features.to(self.ctx.dtype))
@@ -117,7 +118,7 @@ class ClassAwarePrompts(nn.Module):
 class CoupledPrompts(nn.Module):
     """MaPLe: deep text prompts, projected to image prompts (Khattak et al., CVPR 2023, sec. 3.2).
 
-    `n_ctx` tokens in the first `depth` blocks of both towers.
+    Both towers have `n_ctx` tokens in each of their first `depth` blocks.
     """
 
     def __init__(
@@ -142,8 +143,8 @@ class CoupledPrompts(nn.Module):
 class IndependentPrompts(nn.Module):
     """IVLP and PromptSRC: deep prompts in both towers, not coupled; VPT: in the image tower only.
 
-    (Rasheed et al., CVPR 2023; Jia et al., ECCV 2022.) `n_ctx` tokens in the first `depth` blocks
-    of each tower; a tower without prompts has 0 tokens and depth 0.
+    (Rasheed et al., CVPR 2023; Jia et al., ECCV 2022.) Each tower has `n_ctx` tokens in its first
+    `depth` blocks; a tower without prompts has 0 tokens and depth 0.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class IndependentPrompts(nn.Module):
             self.deep_vision = _deep_tokens(n_ctx_vision, depth_vision, vision_width)
 
     def forward(self) -> PromptSet:
-        """Return the prompts of the towers that have some."""
+        """Return the prompts of each tower that has any."""
         return PromptSet(
             text=(self.ctx, *self.deep_text) if self.n_text else (),
             image=(self.ctx_vision, *self.deep_vision) if self.n_vision else (),
@@ -178,13 +179,13 @@ class IndependentPrompts(nn.Module):
 class DecoupledPrompts(nn.Module):
     """CDC: M prompt modules of one kind, stacked (Zhang et al., NeurIPS 2024).
 
-    Numbers that start from given words are the same in all M, and the diversity loss has no
-    gradient that could separate them. So those, and only those, get independent N(0, noise).
+    Parameters that start from given words are equal in all M modules, and the diversity loss has no
+    gradient that could separate them. So they, and no others, get independent Gaussian noise.
 
-    `make` builds a module whose forward returns a `PromptSet`. With `relative` the noise is in
-    units of the numbers' own standard deviation. `shared` names submodules that all templates have
-    in common, such as MaPLe's projections. With `projection`, the shape (D, E) of CLIP's image
-    projection, each template learns `scale` times a change of it, from zero.
+    `make` builds a module whose forward returns a `PromptSet`. `noise` is the standard deviation;
+    with `relative` it is in units of the parameter's own. `shared` names submodules that all
+    templates share, such as MaPLe's projections. With `projection`, the shape (D, E) of CLIP's
+    image projection, each template learns a change of it, from zero, with the factor `scale`.
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class DecoupledPrompts(nn.Module):
                     weight.add_(torch.randn_like(weight), alpha=std)
 
     def forward(self, *inputs: Tensor) -> PromptSet:
-        """Return the M prompt sets in one, each tensor with a leading M axis."""
+        """Return the M prompt sets as one, each tensor with a leading M axis."""
         sets, change = [template(*inputs) for template in self.templates], self.image_projection
         return PromptSet(
             text=tuple(torch.stack(depth) for depth in zip(*(s.text for s in sets), strict=True)),

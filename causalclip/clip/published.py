@@ -1,4 +1,4 @@
-"""Checkpoints of the published trainers: their names for the learned parameters, and ours."""
+"""Convert checkpoints of the published trainers to the prompt modules of this package."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from causalclip.clip.prompts import (
     TextPrompts,
 )
 
-# Frozen tensors that tell one CLIP from another; a prompt learner alone saves the start token.
+# Frozen tensors that identify the CLIP; the prompt learner alone saves only the start token.
 FROZEN = {
     "image_encoder.class_embedding": "visual.class_embedding",
     "image_encoder.positional_embedding": "visual.positional_embedding",
     "text_encoder.positional_embedding": "positional_embedding",
     "text_encoder.text_projection": "text_projection",
 }
-# Parameters inside the published encoders; of prompts that enter block i >= 1.
+# Parameters inside the published encoders; DEEP: prompts that enter block i >= 1.
 INSIDE = {"image_encoder.VPT": "ctx_vision", "image_encoder.proj_rep": "proj_rep"}
 INSIDE |= {f"image_encoder.{factor}": f"change.{factor}" for factor in "AB"}  # MMRL++'s
 DEEP = re.compile(r"(image|text)_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow")
@@ -42,7 +42,7 @@ Built = tuple[nn.Module, dict[str, Any]]
 
 
 def our_name(published: str) -> str | None:
-    """Return our name of a published parameter; None for buffers and the frozen CLIP."""
+    """Return our name for a published parameter; None for buffers and the frozen CLIP."""
     if published in INSIDE:
         return INSIDE[published]
     if deep := DEEP.fullmatch(published):
@@ -55,7 +55,7 @@ def our_name(published: str) -> str | None:
 def check_backbone(state: Mapping[str, Tensor], clip: CLIPModel, backbone: str) -> None:
     """Raise ValueError unless the frozen tensors saved with the prompts are this CLIP's.
 
-    By their direction: the published files round them to fp16, and PromptSRC averages them.
+    Tensors are compared by cosine: published files round them to fp16, and PromptSRC averages them.
     """
     ours = openai_model(clip, "a published checkpoint").state_dict()
     pairs = {name: (state[name], ours.get(FROZEN[name])) for name in FROZEN if name in state}
@@ -77,9 +77,9 @@ def check_backbone(state: Mapping[str, Tensor], clip: CLIPModel, backbone: str) 
 
 
 def convert(trainer: str, state: Mapping[str, Tensor], clip: CLIPModel, backbone: str) -> Built:
-    """Return the prompts of a published checkpoint as our module, and its sizes by name.
+    """Return the prompts of a published checkpoint as our module, and its sizes by setting.
 
-    The sizes are those that our trainer is configured with, read from the tensors.
+    The sizes are read from the tensors. The settings are those of our trainer, in lower case.
 
     Raises:
         ValueError: a checkpoint of another backbone or of another method.
@@ -149,7 +149,7 @@ def _vision(learned: Learned, clip: CLIPModel) -> Built:
 
 
 def _representation(learned: Learned, clip: CLIPModel) -> Built:
-    """Assume the last layers: the checkpoint tells only their number."""
+    """Assume the last layers: the checkpoint shows only their number."""
     count, depth = _count(learned, "compound_rep_tokens_r2vproj.") // 2, clip.transformer.layers
     n_tokens, dim = learned["compound_rep_tokens"].shape
     layers, widths = range(depth - count + 1, depth + 1), learned["proj_rep"].shape
@@ -158,7 +158,7 @@ def _representation(learned: Learned, clip: CLIPModel) -> Built:
 
 
 def _composed(learned: Learned, clip: CLIPModel) -> Built:
-    """Assume the last layers, and the published share of new tokens: 0.9 where nothing is said."""
+    """Assume the last layers and MMRL++'s default share of new tokens, 0.9."""
     count, depth = _count(learned, "srra_r2vproj.") // 3, clip.transformer.layers
     n_tokens, dim = learned["compound_rep_tokens"].shape
     layers = range(depth - count + 1, depth + 1)
@@ -174,7 +174,7 @@ def _composed(learned: Learned, clip: CLIPModel) -> Built:
 
 
 def _adapters(learned: Learned, clip: CLIPModel) -> Built:
-    """Take MMA's published scale 0.001, which is not in the checkpoint."""
+    """Use MMA's published scale 0.001, which is not in the checkpoint."""
     numbers = {int(name.split(".")[1]) for name in learned if name.startswith("shared_adapter.")}
     start, end = min(numbers, default=0), max(numbers, default=0)
     dim, text_width = learned[f"text_adapter.{start}.down.0.weight"].shape

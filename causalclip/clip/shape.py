@@ -1,4 +1,4 @@
-"""The size of a CLIP from its name or file, without building it and without a download."""
+"""The size of a CLIP from its name or file, without building or downloading it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from causalclip.clip.weights import read_weights
 
 @dataclass(frozen=True)
 class CLIPShape:
-    """Pixels, width and depth of a CLIP."""
+    """Image size, text width and depth of a CLIP."""
 
     image_size: int
     text_width: int
     text_blocks: int
     image_blocks: int | None = None
-    """None for an image tower that is no ViT, or not described."""
+    """None if the image tower is not a ViT, or its number of blocks is not known."""
 
     def __str__(self) -> str:
         image = f" and {self.image_blocks} image" if self.image_blocks else ""
@@ -33,7 +33,7 @@ class CLIPShape:
         return f"{size}, text width {self.text_width}, {self.text_blocks} text{image} blocks"
 
     def distance(self, other: CLIPShape) -> float:
-        """Return how far two sizes are apart: the sum of the logarithms of their ratios."""
+        """Return the distance of two sizes: the sum of the absolute logarithms of their ratios."""
         pairs = (
             (self.image_size, other.image_size),
             (self.text_width, other.text_width),
@@ -42,7 +42,7 @@ class CLIPShape:
         return sum(abs(math.log(ours / theirs)) for ours, theirs in pairs)
 
     def blocks(self, tower: str) -> int:
-        """Return the number of blocks of a tower: text, image, or the fewer of both."""
+        """Return the number of blocks of tower `text` or `image`; for other names, the smaller."""
         counts = {"text": self.text_blocks, "image": self.image_blocks or self.text_blocks}
         return counts.get(tower, min(counts.values()))
 
@@ -62,9 +62,9 @@ _PUBLISHED = {
 }
 
 
-@functools.lru_cache(maxsize=16)  # read once for all cells of a plan
+@functools.lru_cache(maxsize=16)  # reads a file once for all runs of a plan
 def shape_of(name: str) -> CLIPShape:
-    """Return the size of a CLIP by its name as of `load_clip`; of a released one, the published.
+    """Return the size of a CLIP by its name, as in `load_clip`; a released name is looked up.
 
     Raises:
         ValueError: an unknown name, or a file that holds no CLIP.
@@ -102,7 +102,7 @@ def _of_state(state: Mapping[str, Tensor]) -> CLIPShape:
 
     vit = "visual.proj" in state
     places = state[f"visual.{'' if vit else 'attnpool.'}positional_embedding"].shape[0]
-    pixels = state["visual.conv1.weight"].shape[-1] if vit else 32  # of a place
+    pixels = state["visual.conv1.weight"].shape[-1] if vit else 32  # per position
     return CLIPShape(
         math.isqrt(places - 1) * pixels,
         state["ln_final.weight"].shape[0],

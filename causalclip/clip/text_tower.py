@@ -1,4 +1,4 @@
-"""CLIP's text tower on a `TextLayout`: no padding, one common start, only ends in the last block.
+"""CLIP's text tower on a `TextLayout`: no padding, and only end tokens in the last block.
 
 The weights and the arithmetic are those of the model's own modules.
 """
@@ -16,20 +16,20 @@ from causalclip.clip.layout import TextLayout
 from causalclip.clip.openai_clip import Block, CLIPModel
 from causalclip.clip.prompt_set import NO_ADDITIONS, Additions
 
-# Numbers in the hidden layer of an MLP: 128 MiB in fp32. More groups of texts run one after
-# another, which bounds the memory of an evaluation and changes nothing else.
+# Limit on the elements of the hidden layer of an MLP: 128 MiB in fp32. More sets of prompts run
+# one after another, which bounds the memory and does not change the result.
 MAX_HIDDEN = 2**25
 
 
 class PerClass(NamedTuple):
-    """The layout of the same texts from the block on where each gets prompts of its own."""
+    """The layout of the same texts from the block on where each text has its own prompts."""
 
     block: int
     layout: TextLayout
 
 
 class LowerTexts(NamedTuple):
-    """The states of texts on entering a block, below which nothing is added."""
+    """Hidden states of texts on entering a block; no earlier block has an addition."""
 
     x: Tensor  # (1, S, D)
     block: int
@@ -45,9 +45,9 @@ def encode_layout(
 ) -> Tensor:
     """Return the text features (G, N, E) of N texts under G sets of prompts, not normalised.
 
-    Prompts are one table (G, R, D) per depth, as in `encode_texts`; without any, G is 1. Their
-    layout is that of `per_class` from its block on. Additions are the same for all texts.
-    Without prompts, `lower` may be the `lower_texts` of the layout, if they are known.
+    Prompts are one table (G, R, D) or None per depth; without prompts, G is 1. From its block on,
+    `per_class` replaces the layout. Additions are the same for all texts. Without prompts, `lower`
+    may be the result of `lower_texts` for the layout, if it is known.
     """
     if not prompts:
         return _encode(model, layout, (), None, additions, lower)
@@ -60,7 +60,7 @@ def encode_layout(
 
 
 def lower_texts(model: CLIPModel, layout: TextLayout, block: int) -> LowerTexts:
-    """Return the states of texts without prompts on entering a block."""
+    """Return the hidden states of texts on entering a block, without prompts."""
     x = _enter(model, layout, ())
     for lower in model.transformer.resblocks[:block]:
         x = _run_block(lower, x, layout, ends_only=False)

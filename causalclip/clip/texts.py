@@ -1,4 +1,4 @@
-"""The texts of K classes: context, class name and template, with the places of the context."""
+"""The texts of K classes: context, class name and template, with the positions of the context."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class ClassTokens:
     """The texts of K classes, with placeholders for the learnable context."""
 
     tokens: Tensor  # (K, L) token ids
-    positions: Tensor  # (K, n_ctx) of the context in each row
-    leading: bool = False  # whether that is 1..n_ctx in every row, which needs no gather
+    positions: Tensor  # (K, n_ctx) positions of the context in each row
+    leading: bool = False  # whether they are 1..n_ctx in every row, which needs no gather
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def to(self, device: str | torch.device) -> ClassTokens:
-        """Return the same texts on `device`; this object, if they are there."""
+        """Return the texts on `device`; this object itself if they are there already."""
         tokens = self.tokens.to(device)
         if tokens is self.tokens:
             return self
         return replace(self, tokens=tokens, positions=self.positions.to(device))
 
     def sent_to(self, device: torch.device) -> ClassTokens:
-        """Return texts of the CPU on `device` with their `word_layout`, without a wait."""
+        """Return CPU texts on `device`, with their `word_layout`, without blocking the host."""
         sent = replace(
             self, tokens=send(self.tokens, device), positions=send(self.positions, device)
         )
@@ -44,12 +44,12 @@ class ClassTokens:
 
     @cached_property
     def word_layout(self) -> TextLayout:
-        """The layout without prompts, the placeholders read as words."""
+        """The layout without prompts; placeholders are ordinary words."""
         return text_layout(self.tokens)
 
     @cached_property
     def layout(self) -> TextLayout:
-        """The layout for one context of all classes."""
+        """The layout for one context that all classes share."""
         return text_layout(self.tokens, self.positions)
 
     @cached_property
@@ -59,12 +59,12 @@ class ClassTokens:
 
 
 def readable(name: str) -> str:
-    """Return a class name or words of a setting with spaces for `_`."""
+    """Return a class name, or the words of a setting, with `_` replaced by spaces."""
     return name.replace("_", " ")
 
 
 def check_distinct_classes(classnames: Sequence[str], tokenizer: Tokenizer) -> None:
-    """Raise for two class names that are one text to the tokenizer, such as `Cat` and `cat`.
+    """Raise for two class names with the same tokens, such as `Cat` and `cat`.
 
     Raises:
         ValueError: names both.
@@ -91,10 +91,10 @@ def class_tokens(
 ) -> ClassTokens:
     """Tokenise "<prefix> <name>." for each class and locate the context.
 
-    With position `end` the context is the first `n_ctx` tokens of the prefix (MaPLe keeps four
-    words and learns two). `middle` moves its second half after the name, `front` all of it (CoOp,
-    section 3.1). Without a prefix it is `n_ctx` placeholders. Another `template` puts words around
-    the name: "{}, a type of pet." (TCP).
+    With position `end`, the context is the first `n_ctx` tokens of the prefix (MaPLe keeps four
+    words and learns two). `middle` moves the second half of the context after the name, `front`
+    moves all of it (CoOp, section 3.1). Without a prefix, the context is `n_ctx` placeholders.
+    `template` adds words around the name, such as "{}, a type of pet." (TCP).
 
     Raises:
         ValueError: no class, a prefix or template that does not fit the position, or a class name
@@ -166,7 +166,7 @@ def _check_arguments(
 
 
 def _reorder(row: Tensor, positions: list[int], start: int) -> Tensor:
-    """Move the context from `start`, where tokenising put it; the rest keeps its order."""
+    """Move the context tokens from `start` to `positions`; other tokens keep their order."""
     end, others = start + len(positions), torch.ones(len(row), dtype=torch.bool)
     others[positions] = False
     moved = torch.empty_like(row)

@@ -1,7 +1,7 @@
 """Weights in files: TorchScript archives, state dicts, safetensors and the bundled format.
 
-No code in a file is run, except that of a TorchScript archive which OpenAI released or the user
-trusts. `run_limited` bounds the time and memory of reading a file.
+Code in a file is never run, except in a TorchScript archive that OpenAI released or that you
+trust. `run_limited` limits the time and memory of reading a file.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from causalclip.files.caches import parse_json
 from causalclip.files.digests import file_digest, is_vouched_for, require_vouched_for
 from causalclip.files.torch_files import code_in
 
-# Raised on damaged bytes by the formats, and by torch's readers of them.
+# Errors that the formats, and torch's readers of them, raise for damaged files.
 _FORMAT_ERRORS = (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError)
 _READER_ERRORS = (RuntimeError, LookupError, TypeError, AttributeError, OverflowError)
 _DAMAGE = (*_FORMAT_ERRORS, *_READER_ERRORS, AssertionError, struct.error)
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
-LARGEST = 1 << 20  # vocabulary
+LARGEST = 1 << 20  # most tokens of a vocabulary
 _TORCH_OUT_OF_MEMORY = ("allocate memory", "bad allocation", "bad_alloc")
 StateDict = dict[str, Tensor]
 _RESULT, _ERROR, _OUT_OF_MEMORY = b"r", b"e", b"m"
@@ -71,8 +71,8 @@ def save_tiny(
 ) -> None:
     """Write a ViT CLIP made by `build_clip(seed=fill_seed)`, leaving out untrained token rows.
 
-    Of the token embedding (vocabulary, D) only `token_rows` (N,) are stored; `load_clip` draws the
-    others again, bit for bit.
+    Only the rows `token_rows` (N,) of the token embedding (vocabulary, D) are stored; `load_clip`
+    draws the other rows again, bit for bit.
 
     Raises:
         ValueError: another kind of model, or a changed row outside `token_rows`.
@@ -101,7 +101,7 @@ def random_tokens(rows: int, width: int, seed: int) -> Tensor:
     return _drawn_tokens(rows, width, seed).clone()
 
 
-@lru_cache(maxsize=1)  # a run after another, or a test, loads the same bundled CLIP
+@lru_cache(maxsize=1)  # consecutive runs and tests load the same bundled CLIP
 def _drawn_tokens(rows: int, width: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.empty(rows, width).normal_(std=0.02, generator=generator)
@@ -131,7 +131,7 @@ def read_weights(path: Path, *, trust_torchscript: bool = False) -> tuple[StateD
             state, activation = _read_pickle(path), ""
     except _DAMAGE as error:
         reason = str(error) or "it is empty"
-        if "Weights only load failed" in reason:  # torch advises to run the code in the file
+        if "Weights only load failed" in reason:  # torch suggests running the code in the file
             reason = code_in(error) or "it is a pickle of something else than tensors"
         raise ValueError(f"{path} cannot be read as weights: {reason}") from error
     if not (has_digest or path.suffix == ".safetensors" or zipfile.is_zipfile(path)):
@@ -147,7 +147,7 @@ def read_weights(path: Path, *, trust_torchscript: bool = False) -> tuple[StateD
 
 
 def _no_weights(path: Path) -> str:
-    """Return what a file is that is often in the place of weights, and what to do; else ""."""
+    """Describe a file that is often mistaken for weights, and what to do; "" for other files."""
     with open(path, "rb") as file:
         head = file.read(512).lstrip().lower()
     if head.startswith(b"version https://git-lfs"):
@@ -158,7 +158,7 @@ def _no_weights(path: Path) -> str:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-        except zipfile.BadZipFile:  # damaged: the reader of the weights says so
+        except zipfile.BadZipFile:  # damaged: the reader of the weights reports it
             return ""
         if not any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
             inside = ", ".join(names[:3]) or "nothing"
@@ -172,7 +172,7 @@ def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
             raise ValueError(f"{path}: {name} must be a tensor, got a {type(value).__name__}")
         if value.is_complex():
             raise ValueError(f"{path}: {name} must be real numbers, got {value.dtype}")
-        # The extremes pass a NaN on, and need no copy of all values.
+        # aminmax returns NaN if any value is NaN, and needs no copy of all values.
         extremes = value.aminmax() if value.is_floating_point() and value.numel() else ()
         if not all(bool(extreme.isfinite()) for extreme in extremes):
             raise ValueError(f"{path} is damaged: {name} holds NaN or infinity")
@@ -206,7 +206,7 @@ def _is_torchscript(path: Path) -> bool:
 
 def _read_torchscript(path: Path) -> StateDict:
     with warnings.catch_warnings():
-        # The released files are TorchScript; only their weights are taken.
+        # The released files are TorchScript; only their weights are used.
         warnings.filterwarnings("ignore", message=".*torch.jit.load.*deprecated")
         return torch.jit.load(str(path), map_location="cpu").state_dict()
 
@@ -214,7 +214,7 @@ def _read_torchscript(path: Path) -> StateDict:
 def _read_pickle(path: Path) -> StateDict:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # torch writes checksums, but does not read them
+            if damaged := archive.testzip():  # torch writes checksums, but does not check them
                 raise zipfile.BadZipFile(f"the checksum of {damaged} does not match")
     state = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
@@ -226,14 +226,14 @@ def _read_pickle(path: Path) -> StateDict:
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a child process; memory is in addition to this one's, and on Linux only."""
+    """Limits of a child process; memory is in addition to the parent's, and on Linux only."""
 
     seconds: float = 600.0
     gigabytes: float = 16.0
 
 
 def run_limited(work: Callable[[], bytes], limits: Limits) -> bytes:
-    """Return the bytes of `work`, run in a child process that can write no file.
+    """Run `work` in a child process that cannot write files, and return its bytes.
 
     Raises:
         ValueError: the work's own ValueError, OSError or RuntimeError, or a limit that it reached.
@@ -267,9 +267,9 @@ def run_limited(work: Callable[[], bytes], limits: Limits) -> bytes:
 def _run_child(work: Callable[[], bytes], limits: Limits, sender: Connection) -> NoReturn:
     import resource  # not on Windows, which has no fork either
 
-    torch.set_num_threads(1)  # the threads of the parent are not here
+    torch.set_num_threads(1)  # the child does not have the parent's threads
     seconds = int(limits.seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # if the parent is killed
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # also if the parent is killed
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     sizes = Path("/proc/self/statm")
     if sizes.exists():

@@ -1,4 +1,4 @@
-"""Class names and templates, or any texts, to text features; cosine logits."""
+"""Text features of class names with templates, or of any texts, and cosine logits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from causalclip.clip.texts import readable
 
 TEXT_BATCH = 256  # bounds the memory of encoding many texts; no effect on the result
 
-# CLIP's notebook "Prompt engineering for ImageNet", in its order, and the seven of its selection.
+# The templates of CLIP's notebook "Prompt engineering for ImageNet", and the seven it selects.
 _FILE = Path(__file__).parent / "assets" / "imagenet_templates.json"
 _TEMPLATES = json.loads(_FILE.read_text(encoding="utf-8"))
 IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT = map(tuple, _TEMPLATES.values())
@@ -43,7 +43,7 @@ def class_features(model: CLIPModel, classnames: Sequence[str], templates: Seque
 
 @torch.no_grad()
 def mean_text_features(model: CLIPModel, texts: Sequence[Sequence[str]]) -> Tensor:
-    """Return one unit vector per class (K, E), the normalised mean over the texts of each.
+    """Return one unit vector per class (K, E), the normalised mean over the texts of the class.
 
     Raises:
         ValueError: a text longer than the context (as in `tokenize`).
@@ -69,9 +69,9 @@ def text_features(model: CLIPModel, texts: Sequence[str], *, cut: bool = False) 
 def cosine_logits(image_features: Tensor, text_features: Tensor, scale: Tensor | float) -> Tensor:
     """Return scale * cos(image, text_k), (..., K), of image features (..., E).
 
-    Text features are (K, E), or (..., K, E) when each image or template has texts of its own; the
-    leading axes broadcast: (B, M, E) against (M, K, E) gives (B, M, K). The scale is
-    exp(logit_scale) of the model.
+    Text features are (K, E), or (..., K, E) when each image or template has its own texts. Leading
+    axes broadcast: (B, M, E) against (M, K, E) gives (B, M, K). The scale is exp(logit_scale) of
+    the model.
     """
     dtype = torch.promote_types(image_features.dtype, text_features.dtype)
     image = F.normalize(image_features.to(dtype), dim=-1)
