@@ -159,12 +159,13 @@ class OpenAIBackbone(Backbone):
     def encode_text_truncated(self, tokens: Tensor) -> Tensor:
         """Run the model's own forward on the positions up to the end of the longest text."""
         length = int(tokens.argmax(dim=-1).max()) + 1  # the end token has the largest id
-        positions = {"positional_embedding": self.model.positional_embedding[:length]}
+        cut = tokens[:, :length]
+        replaced = {"positional_embedding": self.model.positional_embedding[:length]}
         with ExitStack() as stack:
             for block in self.model.transformer.resblocks:
                 handle = block.attn.register_forward_pre_hook(fit_mask, with_kwargs=True)
                 stack.callback(handle.remove)
-            return encode_with(self.model, positions, tokens[:, :length])
+            return run_with(self.model, replaced, lambda clip: clip.encode_text(cut))
 
 
 def fit_mask(_module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
@@ -181,11 +182,6 @@ def run_with(
     """Return `function(clip, *args)` with some of the model's tensors replaced, by name."""
     tensors = {f"clip.{name}": value for name, value in replaced.items()}
     return functional_call(_Call(clip, function), tensors, args, tie_weights=False)
-
-
-def encode_with(clip: nn.Module, replaced: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
-    """Return `clip.encode_text(tokens)` with some of its tensors replaced, by their names."""
-    return run_with(clip, replaced, lambda clip: clip.encode_text(tokens))
 
 
 class _Call(nn.Module):

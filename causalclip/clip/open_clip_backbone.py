@@ -24,7 +24,7 @@ from causalclip.clip.interface import (
     Tokenizer,
     Tower,
     closest_models,
-    encode_with,
+    run_with,
 )
 from causalclip.clip.openai_clip import resolve_activation
 from causalclip.clip.weights import WEIGHT_SUFFIXES, read_weights
@@ -303,7 +303,7 @@ class OpenCLIP(nn.Module, Backbone):
             f"{where}attn_mask": text.attn_mask[:length, :length],
             f"{where}positional_embedding": text.positional_embedding[:length],
         }
-        return encode_with(self, shorter, tokens[:, :length])
+        return run_with(self, shorter, lambda clip: clip.encode_text(tokens[:, :length]))
 
     def _ends(self, tokens: Tensor) -> Tensor | None:
         """Return the end (N,) of each text; None if tokens after the end are used as well."""
