@@ -34,19 +34,24 @@ def classification_metrics(
         ValueError: no sample, shapes that do not match, probabilities that are NaN, negative or do
             not sum to 1, labels that are no class index.
     """
+    import torch
     from sklearn.metrics import f1_score, log_loss
+    from torchmetrics.functional.classification import multiclass_calibration_error
 
     p, y = _checked(probabilities, labels)
     predicted = p.argmax(-1)
     correct = predicted == y
     uncertain = 1 - p.max(-1) if uncertainty is None else uncertainty
+    ece = multiclass_calibration_error(
+        torch.from_numpy(p), torch.from_numpy(y), num_classes=p.shape[1], n_bins=N_BINS, norm="l1"
+    )
     return {
         "accuracy": 100 * float(correct.mean()),
         "macro_f1": 100 * float(f1_score(y, predicted, average="macro", labels=np.unique(y))),
         "nll": float(log_loss(y, p, labels=np.arange(p.shape[1]))),
         # scikit-learn has the multi-class Brier score since 1.7 only.
         "brier": float(np.square(p - np.eye(p.shape[1])[y]).sum(-1).mean()),
-        "ece": 100 * _calibration_error(p, y),
+        "ece": 100 * float(ece),
         "aurc": aurc(uncertain, correct),
         "n": len(y),
     }
@@ -116,16 +121,6 @@ def risk_coverage(
     error = np.repeat(np.bincount(tie, weights=1 - right) / size, size)
     count = np.arange(1, len(u) + 1)
     return count / len(u), error.cumsum() / count
-
-
-def _calibration_error(p: NDArray[np.float64], y: NDArray[np.int64]) -> float:
-    import torch
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    error = multiclass_calibration_error(
-        torch.from_numpy(p), torch.from_numpy(y), num_classes=p.shape[1], n_bins=N_BINS, norm="l1"
-    )
-    return float(error)
 
 
 def _array(values: ArrayLike | Tensor) -> NDArray[Any]:
