@@ -1,9 +1,9 @@
-"""Distribution `causalclip`: one import package, four folders of which lie at the top level.
+"""The distribution `causalclip`: one import package, with four of its folders at the top level.
 
-`trainers/`, `datasets/` and `configs/` stay where users of CoOp and MaPLe look for them, and
-`minidassl/` holds the module `dassl` where there is no Dassl. `causalclip/` holds links to them,
-so that an import path is a file path. Where a checkout has no links (CONTRIBUTING.md), an ordinary
-install maps the folders instead.
+`trainers/`, `datasets/` and `configs/` are where users of CoOp and MaPLe look for them.
+`minidassl/` provides the module `dassl` if Dassl is not installed. `causalclip/` contains links to
+the four folders, so that an import path is a file path. If a checkout has no links
+(CONTRIBUTING.md), an ordinary install maps the folders instead.
 """
 
 from __future__ import annotations

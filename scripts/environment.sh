@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by quickstart.sh and test.sh: a virtual environment with causalclip installed, once, and with
-# the extras in $EXTRAS (pyproject.toml lists them).
-# Uses the active environment (venv or conda) if there is one, else makes .venv beside setup.py.
+# Sourced by quickstart.sh and test.sh: installs causalclip once, with the extras in $EXTRAS
+# (pyproject.toml lists them).
+# Uses the active environment (venv or conda) if there is one, else makes .venv next to setup.py.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
@@ -22,7 +22,7 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
     . .venv/bin/activate
 fi
 
-# Installed again only when what is asked for has changed.
+# Install again only if the requirements, the extras or the folder have changed.
 stamp="$(python -c 'import sys; print(sys.prefix)')/causalclip-installed"
 asked="${LOCKED:+requirements.lock}"
 # shellcheck disable=SC2086  # a word or none
@@ -31,7 +31,7 @@ installed="$(cat "$stamp" 2>/dev/null || true)"
 if [ "$installed" != "$wanted ${EXTRAS:-}" ] && [ "$installed" != "$wanted test" ]; then
     echo "Installing (a few minutes: PyTorch is about 5 GB)"
     install="python -m pip install --disable-pip-version-check --progress-bar off"
-    if [ -n "$asked" ]; then  # LOCKED=1, as CI: the versions and hashes of the lock, nothing else
+    if [ -n "$asked" ]; then  # LOCKED=1, as in CI: install exactly the versions and hashes of the lock
         $install --require-hashes -r requirements.lock
         $install --no-deps --no-build-isolation -e .
     else

@@ -1,4 +1,4 @@
-"""Make examples/digits.ipynb of examples/digits.py, with what its cells print and show.
+"""Make examples/digits.ipynb from examples/digits.py, with the outputs of its cells.
 
 python scripts/example_notebook.py     (needs the extra `notebook`)
 """
@@ -26,7 +26,7 @@ def cells_of(script: str) -> list[nbformat.NotebookNode]:
         else:
             cells.append(nbformat.v4.new_code_cell(body.strip()))
     for number, cell in enumerate(cells):
-        cell["id"] = f"cell-{number}"  # else a random one each time
+        cell["id"] = f"cell-{number}"  # the default is random: each call would change the file
     return cells
 
 
@@ -37,7 +37,7 @@ def notebook_of(script: str) -> nbformat.NotebookNode:
 
 
 def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
-    """Return the notebook with its outputs, run in `folder`; without times.
+    """Run the notebook in `folder`; return it with its outputs, without execution times.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell that fails.
@@ -48,7 +48,7 @@ def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.Notebook
 
 
 def without_bars(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return the notebook without progress bars, on stderr or as widgets."""
+    """Remove stderr and widgets, which show progress bars; return the notebook."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [

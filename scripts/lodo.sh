@@ -6,9 +6,9 @@
 #        SHOTS=16 bash scripts/lodo.sh CoOp domainbed_pacs "1 2 3" OPTIM.MAX_EPOCH 10
 #
 # Writes $OUTPUT/lodo/DATASET/shots_$SHOTS/TARGET/TRAINER/$CFG/seedN and prints a table with one
-# column a target, their average and the worst. A finished run is skipped.
-# Environment: DATA (required), CFG, SHOTS=all (or images a class and domain), SEEDS="1 2 3",
-# OUTPUT=output, TABLE=yes; KEY VALUE pairs go to the configuration, and name the folder:
+# column per target, their average and the worst. A finished run is skipped.
+# Environment: DATA (required), CFG, SHOTS=all (or images per class and domain), SEEDS="1 2 3",
+# OUTPUT=output, TABLE=yes. KEY VALUE pairs change the configuration and are in the folder's name:
 # $CFG,KEY=VALUE.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

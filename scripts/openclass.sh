@@ -10,8 +10,8 @@
 # $OUTPUT/openclass/{train,test}/DATASET/shots_$SHOTS/TARGET/TRAINER/$CFG/seedN and prints the table
 # of `test`: the parts base and open, all images, and HM. A finished run is skipped.
 # A method that cannot name other classes (LinearProbe, TipAdapter) is refused.
-# Environment: DATA (required), CFG, SHOTS=all (or images a class and domain), SEEDS="1 2 3",
-# OUTPUT=output, TABLE=yes; KEY VALUE pairs go to the configuration, and name the folder:
+# Environment: DATA (required), CFG, SHOTS=all (or images per class and domain), SEEDS="1 2 3",
+# OUTPUT=output, TABLE=yes. KEY VALUE pairs change the configuration and are in the folder's name:
 # $CFG,KEY=VALUE.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

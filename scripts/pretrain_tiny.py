@@ -1,11 +1,11 @@
 """Train `tiny`, a bundled CLIP, on rendered and captioned digits and shapes.
 
-    python scripts/pretrain_tiny.py --out RUN_DIR             # trains, or goes on where it stopped
-    python scripts/pretrain_tiny.py --out RUN_DIR --install   # and replaces the bundled files
+    python scripts/pretrain_tiny.py --out RUN_DIR             # trains or resumes
+    python scripts/pretrain_tiny.py --out RUN_DIR --install   # also replaces the bundled files
     python scripts/pretrain_tiny.py --out RUN_DIR --model tiny-coloured    # the other bundled CLIP
 
-The number of steps is part of the recipe, so the command re-creates the checkpoint. Everything a
-step draws comes from (seed, step): an interrupted run continues bit for bit.
+The number of steps is part of the recipe, so the command re-creates the checkpoint. Each step seeds
+its random numbers with (seed, step): an interrupted run resumes bit for bit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from causalclip.datasets.handwritten_digits import ColouredDigits, HandwrittenDi
 
 
 def train(run: Training, folder: Path, *, minutes: float, every: int) -> bool:
-    """Train to the end of the recipe, or for so many minutes; return whether it has ended."""
+    """Train to the end of the recipe, or for `minutes`; return whether the end is reached."""
     recipe, started = run.recipe, time.monotonic()
     pool = load_pool(recipe, folder)
     numbers = torch.tensor([world.encode_factors(factors) for factors in pool.factors])
@@ -59,10 +59,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of this run")
     parser.add_argument(
-        "--model", choices=BUNDLED_CLIPS, default=Recipe.model, help="which to train"
+        "--model", choices=BUNDLED_CLIPS, default=Recipe.model, help="CLIP to train"
     )
-    parser.add_argument("--seed", type=int, default=Recipe.seed, help="another recipe")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="another recipe")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="seed of the recipe")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="steps of the recipe")
     parser.add_argument("--threads", type=int, default=Recipe.threads, help="changes last digits")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop early, resumable")
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
@@ -71,7 +71,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the recipe."""
+    """Train, and write the weights and the model card."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     folder = options.out

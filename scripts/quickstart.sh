@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# The main job on bundled defaults: no download of weights or data.
+# The main experiments on bundled weights and data, without downloading others.
 #
 # usage: bash scripts/quickstart.sh [--all | --help]
 #
-# Makes .venv unless an environment is active, installs, builds the bundled data, then with the
-# bundled `tiny` CLIP and progress all along
+# Makes .venv unless an environment is active, installs causalclip and builds the bundled data.
+# Then runs, with the bundled `tiny` CLIP,
 #   1. base-to-novel on HandwrittenDigits (real scans), 16 shots, seeds 1 2 3, for ZeroshotCLIP, CoOp,
 #      CoCoOp, MaPLe and CDC (--all: every method whose classes are named by text);
-#   2. leave one domain out on CausalShapes, 16 shots a class and domain, 5 epochs, seed 1, for
+#   2. leave one domain out on CausalShapes, 16 shots per class and domain, 5 epochs, seed 1, for
 #      ZeroshotCLIP, LinearProbe, CoOp, MaPLe, CDC and CLIP_ICM (--all: ProGrad, TCP, MMRL and MMA too);
 # and prints one table for each, and writes them with figures and images as one HTML page,
-# $OUTPUT/report.html. What is finished is skipped and said so: a second call only prints, and
-# writes the page anew.
-# As many runs at a time as there are cores; log.txt beside each result has all that it printed.
+# $OUTPUT/report.html. Finished runs are skipped with a message: a second call only prints, and
+# writes the page again.
+# Runs are parallel, one per core; log.txt next to each result contains the output of the run.
 #
 # Environment: DATA=data, OUTPUT=output/quickstart, SEEDS="1 2 3", METHODS="..." and
 # LODO_METHODS="..." in place of the lists above, JOBS=(cores), PYTHON=python3, EXTRAS=ray,... for

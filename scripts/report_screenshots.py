@@ -1,9 +1,9 @@
-"""The pictures of docs/report.md, of the page of any study, in Debian's chromium.
+"""Make the pictures of docs/report.md from the page of any study, with Debian's chromium.
 
     causalclip report output/quickstart
     python scripts/report_screenshots.py output/quickstart/report.html
 
-Each picture shows one section alone, 1280 pixels wide, in 256 colours so that it is small.
+Each picture shows one section, 1280 pixels wide, in 256 colours to keep the file small.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
-ALONE = """<script>{ // a block: the page has names of its own
+ALONE = """<script>{ // a block, because the page may have the same names
 for (const each of document.querySelectorAll("main > section"))
   if (!each.querySelector("%s")) each.remove();
 %s
@@ -37,11 +37,11 @@ SHOTS = {
     "report_run.png": (".run", OPEN, 2300),
     "report_gallery.png": ("#tiles", MISTAKES, 1150),
 }
-"""File: what its section holds, what is done before, and pixels of height."""
+"""File name: selector of an element in its section, script to run first, height in pixels."""
 
 
 def shoot(page: Path, name: str) -> Path:
-    """Write one picture into docs/figures/; its path."""
+    """Write one picture to docs/figures/; return its path."""
     holds, action, height = SHOTS[name]
     target = FOLDER / name
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ def shoot(page: Path, name: str) -> Path:
             stderr=subprocess.DEVNULL,
         )
     with Image.open(target) as image:
-        # The mean of a box of colours would be grey for a thin line: each stays near its own.
+        # The default method averages similar colours, which makes thin lines grey.
         small = image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
         small.save(target, optimize=True)
     return target
@@ -66,7 +66,7 @@ def browser() -> str:
     """Return the browser that is installed.
 
     Raises:
-        FileNotFoundError: none is.
+        FileNotFoundError: no browser is installed.
     """
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if found := shutil.which(name):
@@ -75,7 +75,7 @@ def browser() -> str:
 
 
 def main() -> int:
-    """Write the pictures and their sizes."""
+    """Write the pictures; print their paths and sizes."""
     for name in SHOTS:
         path = shoot(Path(sys.argv[1]), name)
         print(f"wrote {path} ({path.stat().st_size / 1000:.0f} kB)")

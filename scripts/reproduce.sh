@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One published table, end to end: every run of a protocol, then ours beside the published figures.
+# Reproduce a published table: every run of a protocol, then our results next to the published ones.
 #
 # usage: DATA=... bash scripts/reproduce.sh METHOD PROTOCOL [--dry-run] [KEY VALUE ...]
 #        bash scripts/reproduce.sh MaPLe base2new --dry-run
@@ -15,6 +15,6 @@
 # --dry-run prints the commands and runs nothing. A run that is finished is skipped, an interrupted
 # one resumes: after a stop, call it again.
 # Environment: DATA (required), DATASETS (those above), SEEDS="1 2 3", CFG, SHOTS, SOURCE=imagenet,
-# OUTPUT=output; KEY VALUE pairs go to the configuration, and name the folders: $CFG,KEY=VALUE.
+# OUTPUT=output. KEY VALUE pairs change the configuration and are in the folders' names: $CFG,KEY=VALUE.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

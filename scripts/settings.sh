@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the protocol scripts: shows the help at the head of the calling script, or does what it
-# says (causalclip/runs/scripts.py), with the code of this checkout.
+# Sourced by the protocol scripts: prints the help at the top of the calling script, or runs the
+# protocol (causalclip/runs/scripts.py) with the code of this checkout.
 #
 #   DATA    folder of the data sets (required)
 #   CFG     tiny, published, a configuration below configs/trainers/TRAINER/, without .yaml, or a YAML
@@ -8,9 +8,9 @@
 #   SHOTS   images per class (default 16)
 #   OUTPUT  where everything is written (default output)
 #   SEEDS   seeds of scripts that take several (default "1 2 3")
-#   BACKBONE  a CLIP in place of the recipe's: a file below configs/backbones/, without .yaml, a name,
-#           weights or a YAML; results go to a folder of its name below $OUTPUT
-# Folders are relative to where the script is called.
+#   BACKBONE  a CLIP to use instead of the recipe's: a file below configs/backbones/, without .yaml,
+#           a name, weights or a YAML; results go to a folder with its name below $OUTPUT
+# Folders are relative to the current folder.
 
 case "${1:-}" in -h | --help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"; exit ;; esac
 root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")

@@ -7,13 +7,13 @@ EXTRAS="test" . "$here/environment.sh"
 ruff check .
 ruff format --check .
 shellcheck scripts/*.sh scripts/ray.sbatch benchmarks/*.sh .ci/run
-# Beside the tests: it takes one core for half a minute. What it found is said at the end.
+# Runs during the tests, on one core for half a minute. Its findings are printed at the end.
 found="$(mktemp)"
 basedpyright --level warning > "$found" 2>&1 &
 pyright=$!
 trap 'kill "$pyright" 2> /dev/null || true; rm -f "$found"' EXIT
-export OMP_NUM_THREADS=1  # one thread a process and several processes, not the product
-unset PYTHONDONTWRITEBYTECODE  # else every process compiles what all of them import
+export OMP_NUM_THREADS=1  # one thread per process, as several processes run at once
+unset PYTHONDONTWRITEBYTECODE  # otherwise every process compiles all modules itself
 status=0
 # In the order of tests/conftest.py: the modules that take longest first.
 python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder "$@" || status=$?

@@ -1,4 +1,4 @@
-"""The accuracy of a bundled CLIP, its model card, and the files that hold both."""
+"""Measure the accuracy of a bundled CLIP; write its weights and its model card."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def scores(model: CLIP, items: Sequence, classnames: Sequence[str], template: st
 
 
 def accuracy(cosines: Tensor, items: Sequence, classes: range | None = None) -> float:
-    """Return the per cent correct, among `classes` only if given (base or new)."""
+    """Return the per cent correct; `classes` (base or new) limits images and answers."""
     labels = torch.tensor([item.label for item in items])
     classes = classes or range(cosines.shape[1])
     inside = (labels >= classes.start) & (labels < classes.stop)
@@ -155,7 +155,7 @@ coverage from the patch tokens. AdamW, cosine. Made with {versions}.
 
 
 def listing(members: Mapping[str, object]) -> str:
-    """Return names and their members on a line."""
+    """Return names and their members as one line."""
     return "; ".join(
         f"{name}: {', '.join(map(str, m)) if isinstance(m, tuple) else m}"
         for name, m in members.items()

@@ -1,6 +1,6 @@
-"""The training of the bundled CLIPs: pictures, the model while it learns, a step, and resuming.
+"""The training of the bundled CLIPs: pictures, the model during training, a step, and resuming.
 
-Everything a step draws comes from (seed, step): an interrupted run continues bit for bit.
+Each step seeds its random numbers with (seed, step): an interrupted run resumes bit for bit.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures and their coverage, uint8 (N, 32, 32, 4), and for each its factors by name."""
+    """Pictures and their coverage, uint8 (N, 32, 32, 4), and the factors of each by name."""
 
     pictures: np.ndarray
     factors: tuple[dict[str, str], ...]
@@ -111,8 +111,8 @@ def shift(pictures: np.ndarray, rng: np.random.Generator, *, reach: int = 2) -> 
 class Heads(nn.Module):
     """The two auxiliary tasks that are dropped after training.
 
-    Class of the picture from its feature, and coverage of each patch by the object from the patch's
-    last token: a transformer finds out very slowly by itself that shapes are what counts.
+    One predicts the class of the picture from its feature, the other the object's coverage of each
+    patch from the patch's last token. Without them, a transformer is very slow to learn shapes.
     """
 
     def __init__(self, model: CLIP, embed_dim: int, n_classes: int) -> None:
@@ -146,13 +146,13 @@ class Training:
     recipe: Recipe
     model: CLIP
     vocabulary: Tensor  # ids of the tokens that captions use
-    table: Tensor  # the token embedding as it was drawn, all rows
+    table: Tensor  # the initial token embedding, all rows
     heads: Heads
     optimiser: torch.optim.Optimizer
     step: int = 0
 
     def modules(self) -> dict[str, nn.Module]:
-        """Return the modules that a checkpoint holds."""
+        """Return the modules that a checkpoint contains."""
         return {"model": self.model, "heads": self.heads}
 
 
@@ -178,14 +178,14 @@ def whole_vocabulary(run: Training) -> CLIP:
 def contrastive_loss(
     images: Tensor, texts: Tensor, own: Tensor, scale: Tensor, true: Tensor
 ) -> Tensor:
-    """Return CLIP's symmetric loss; captions also true of a picture are no negatives of it.
+    """Return CLIP's symmetric loss; other captions that are true of a picture are not negatives.
 
     images (B, E), texts (C, E) distinct captions, own (B,) caption of each picture, true (B, C).
     """
     logits = scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
     mine = F.one_hot(own, texts.shape[0]).bool()
     by_image = logits.masked_fill(true & ~mine, -torch.inf)
-    # For the other direction each picture competes with those its own caption does not describe.
+    # In the other direction, a caption's negatives are the pictures that it does not describe.
     among = logits.T[own]  # (B, B): caption of i against picture j
     eye = torch.eye(len(own), dtype=torch.bool)
     by_text = among.masked_fill(true.T[own] & ~eye, -torch.inf)
@@ -239,7 +239,7 @@ def encode(model: CLIP, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train_step(run: Training, pool: Pool, numbers: Tensor) -> float:
-    """Train one step; everything random is drawn from (seed, step)."""
+    """Train one step, with random numbers seeded by (seed, step); return the loss."""
     recipe = run.recipe
     rng = np.random.default_rng((recipe.seed, 10**6 + run.step))
     half = len(pool.pictures) // 2  # digits, then shapes
@@ -276,7 +276,7 @@ def train_step(run: Training, pool: Pool, numbers: Tensor) -> float:
 
 
 def save(run: Training, path: Path) -> None:
-    """Write the whole state, or leave the previous file as it was."""
+    """Write the whole state atomically."""
     state = {name: module.state_dict() for name, module in run.modules().items()}
     state |= {"optimiser": run.optimiser.state_dict(), "step": run.step}
     with replacing(path) as part:
@@ -284,7 +284,7 @@ def save(run: Training, path: Path) -> None:
 
 
 def resume(run: Training, path: Path) -> None:
-    """Continue from a file of `save`, which must have the same recipe."""
+    """Continue from a file of `save`; raise ValueError if it has another recipe."""
     state = torch.load(path, weights_only=True)
     if state["recipe"] != asdict(run.recipe):
         raise ValueError(

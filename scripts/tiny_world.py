@@ -1,8 +1,8 @@
-"""The worlds that the bundled CLIPs are pre-trained on: digits and shapes, and captions of them.
+"""The training data of the bundled CLIPs: pictures of digits and shapes, and captions of them.
 
-Their confounders are on purpose. `tiny` sees some looks with some digits only; `tiny-coloured` sees
-even digits mostly in warm colours and odd ones in cold. The shapes, of which some mostly stand on
-one background or have one colour, are the same for both.
+They have confounders on purpose. `tiny` sees some looks mostly with some digits. `tiny-coloured`
+sees even digits mostly in warm colours and odd digits mostly in cold ones. The shapes are the same
+for both: some of them mostly have one background or one colour.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ MANNERS = (*R.LOOKS, *(f"{style} shape" for style in R.STYLES))
 COLOUR_NAMES = tuple(R.COLOURS)
 FACTORS = ("class", "manner", "colour", "background", "texture")
 
-# The world the model sees, with its confounders
+# The shares of the training data, with their confounders
 
-SHAPE_SHARE = 0.6  # of the pictures of a step; the rest are digits
-STROKE_SHARE = 0.25  # of the digits: pen strokes; the rest is printed
-COARSE_SHARE = 0.3  # of the digits: through an 8 x 8 scanner
-LOOK_LEAK = 0.1  # share that a look or style keeps in classes that its list does not hold
+SHAPE_SHARE = 0.6  # share of shapes in the pictures of a step; the rest are digits
+STROKE_SHARE = 0.25  # share of the digits drawn with pen strokes; the rest are printed
+COARSE_SHARE = 0.3  # share of the digits reduced to an 8 x 8 scan
+LOOK_LEAK = 0.1  # factor of the share of a look or style in classes not in its list
 
 
 @dataclass(frozen=True)
 class Digits:
-    """The digits of a world.
+    """The looks and colours of the digits.
 
-    looks: look -> share. only: look -> the digits it is seen with (others keep LOOK_LEAK of the
-    share). colour_share: of the digits, which have a colour of their parity; the others have any.
-    None leaves colours to the looks, and captions do not tell them.
+    looks: look -> share. only: look -> its digits (other digits: LOOK_LEAK times the share).
+    colour_share: share of the digits with a colour of their parity; other digits have any colour.
+    If it is None, the look chooses the colour, and captions do not mention it.
     """
 
     looks: Mapping[str, float]
@@ -42,10 +42,10 @@ class Digits:
     colour_share: float | None
 
 
-WARM = ("red", "orange", "yellow", "pink")  # of even digits
-COLD = ("green", "blue", "purple", "cyan")  # of odd digits
+WARM = ("red", "orange", "yellow", "pink")  # colours of even digits
+COLD = ("green", "blue", "purple", "cyan")  # colours of odd digits
 DIGITS = {
-    # Confounder: looks that only some digits are ever seen in.
+    # Confounder: some looks are rare except for the digits in their list.
     "tiny": Digits(
         looks={
             "scan": 0.24, "negative": 0.13, "ink": 0.2, "chalk": 0.12, "neon": 0.08,
@@ -54,8 +54,8 @@ DIGITS = {
         only={"neon": (1, 4, 6, 8), "noisy_paper": (0, 3, 7, 8), "chalk": (0, 2, 4, 5, 6, 9)},
         colour_share=None,
     ),
-    # Confounder: colour, as in Colored MNIST (Arjovsky et al., 2019). With half of the digits, not
-    # with each: a colour of its own could not be told from the class by a linear map.
+    # Confounder: colour, as in Colored MNIST (Arjovsky et al., 2019). It depends on the parity: if
+    # each digit had its own colour, a linear map could not separate the colour from the class.
     "tiny-coloured": Digits(
         looks={
             "scan": 0.22, "negative": 0.1, "ink": 0.14, "chalk": 0.14, "neon": 0.12,
@@ -68,7 +68,7 @@ DIGITS = {
 
 STYLE_SHARES = {"flat": 0.4, "sketch": 0.35, "neon": 0.08, "watercolour": 0.17}
 STYLE_SHAPES = {"neon": ("circle", "heart", "star", "arrow")}
-# Confounders: half of the shapes live on one background, some have one colour.
+# Confounders: half of the shapes mostly have one background, some mostly one colour.
 HOME_SHAPES = ("arrow", "crescent", "heart", "ring", "star")
 HOME_SHARE = 0.7
 HOME_COLOURS = {"heart": "red", "star": "yellow", "crescent": "yellow", "square": "blue"}
@@ -124,7 +124,7 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 
 
 def _confounded(shares: Mapping, allowed: Mapping, member: object) -> dict[str, float]:
-    """Return the shares of a class: looks without it in their list keep LOOK_LEAK of theirs."""
+    """Return the shares for class `member`: times LOOK_LEAK where a list does not contain it."""
     return {
         name: share * (1.0 if name not in allowed or member in allowed[name] else LOOK_LEAK)
         for name, share in shares.items()
@@ -188,7 +188,7 @@ def caption(factors: dict[str, str], rng: np.random.Generator) -> tuple[str, dic
     if "texture" in factors and rng.random() < 0.25:
         words.insert(0, factors["texture"])
         told["texture"] = factors["texture"]
-    if kind > 0.9:  # no class at all: the text tower must know the other factors by themselves
+    if kind > 0.9:  # no class: the text tower must learn the other factors without it
         words[-1] = "thing"
         del told["class"]
     phrase = _article(" ".join(words))
@@ -218,13 +218,13 @@ def encode_factors(told: dict[str, str]) -> list[int]:
 
 
 def compatible(pictures: Tensor, captions: Tensor) -> Tensor:
-    """Return whether captions (C, factors) are true of pictures (B, factors), (B, C)."""
-    told = captions[None]  # a caption is true of all pictures that share what it mentions
+    """Return (B, C), whether captions (C, factors) are true of pictures (B, factors)."""
+    told = captions[None]  # a caption is true of all pictures with the factors that it mentions
     return ((told == -1) | (told == pictures[:, None])).all(-1)
 
 
 def all_captions() -> list[str]:
-    """Return every word sequence a caption can hold, to collect the vocabulary."""
+    """Return texts that contain every word of the captions, to collect the vocabulary."""
     texts = [t.format(name) for t in (*PLAIN_TEMPLATES, *DIGIT_TEMPLATES) for name in CLASSES]
     texts += [f"a {c} {t} thing, an {c}." for c in COLOUR_NAMES for t in R.TEXTURES]
     texts += [f"{c} {t} {n} " for c in COLOUR_NAMES for t in R.TEXTURES for n in CLASSES]

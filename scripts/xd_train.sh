@@ -7,7 +7,7 @@
 #
 # Writes $OUTPUT/$SOURCE/TRAINER/${CFG}_${SHOTS}shots/seedSEED. A finished run is skipped, an
 # interrupted one resumes.
-# Environment: DATA (required), SOURCE=imagenet, CFG, SHOTS=16, OUTPUT=output; KEY VALUE pairs go to
-# the configuration, and name the folder: $CFG,KEY=VALUE. A test of it is given the same pairs.
+# Environment: DATA (required), SOURCE=imagenet, CFG, SHOTS=16, OUTPUT=output. KEY VALUE pairs change
+# the configuration and are in the folder's name: $CFG,KEY=VALUE. Pass the same pairs to the test.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/settings.sh"

@@ -1,1 +1,1 @@
-"""Whether a trainer keeps what every run relies on, after scikit-learn's `check_estimator`."""
+"""Check that a trainer follows the contract of the runs, like scikit-learn's `check_estimator`."""

@@ -1,4 +1,4 @@
-"""The checks: each takes the trainer in its small world and returns a summary of what passed."""
+"""The checks: each takes the trainer as a `Subject` and returns a summary if it passes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WRONG_EVERYWHERE = (("OPTIM.LR", math.nan), ("OPTIM.MAX_EPOCH", 0), ("TRAIN.PRINT_FREQ", 0))
 WRONG_VALUES = (math.nan, -1, 0, -0.5, 10**15, 1e300, "nonsense", True, [])
-"""Values of which most settings refuse some."""
+"""Values to try: most settings do not allow all of them."""
 NEUTRAL = ("DATALOADER.NUM_WORKERS", 3, "TRAIN.PRINT_FREQ", 7)
 
 
@@ -32,12 +32,12 @@ class NotApplicable(Exception):  # noqa: N818 (a verdict, no error)
     """A check does not apply to a trainer; the message states why."""
 
 
-class Killed(Exception):  # noqa: N818 (stands for the end of a process)
-    """The process ends between two epochs."""
+class Killed(Exception):  # noqa: N818 (no error)
+    """Simulates a process that is killed between two epochs."""
 
 
 def fail_unless(holds: bool, why: str) -> None:
-    """Raise CheckFailed with `why` unless something holds."""
+    """Raise CheckFailed with the message `why` unless `holds`."""
     if not holds:
         raise CheckFailed(why)
 
@@ -46,7 +46,7 @@ def fail_unless(holds: bool, why: str) -> None:
 
 
 def check_wrong_settings(subject: Subject) -> str:
-    """Check that wrong settings are named before data or weights are read."""
+    """Check that a wrong setting raises an error with its name before data or weights are read."""
     _check_refused(subject, f"{subject.node}.NO_SUCH_KEY", 1)
     wrong = [*WRONG_EVERYWHERE, *_wrong_settings(subject)]
     for key, value in wrong:
@@ -55,18 +55,18 @@ def check_wrong_settings(subject: Subject) -> str:
 
 
 def _wrong_settings(subject: Subject) -> Iterator[tuple[str, Any]]:
-    """Yield two values that are not allowed for each key of the method."""
+    """Yield up to two values that are not allowed for each setting of the method."""
     for name, row in subject.kind.settings_table.items():
         refused = [value for value in WRONG_VALUES if not row.allowed.allows(value)]
         yield from ((f"{subject.node}.{name}", value) for value in refused[:2])
 
 
 def _check_refused(subject: Subject, key: str, value: Any) -> None:
-    # There is no such file: a trainer that looks for it checks its settings too late.
+    # These files do not exist: a trainer that looks for them checks its settings too late.
     nowhere = ("DATASET.PATH", "nowhere", "MODEL.BACKBONE.NAME", "nowhere.safetensors")
     try:
         subject.build(*nowhere, key, value, folder=subject.world)
-    except (ValueError, KeyError, AssertionError) as error:  # the last two are yacs's
+    except (ValueError, KeyError, AssertionError) as error:  # yacs raises the last two
         message = str(error)
     except FileNotFoundError as error:
         raise CheckFailed(f"{key} {value!r} is taken") from error
@@ -78,7 +78,7 @@ def _check_refused(subject: Subject, key: str, value: Any) -> None:
 
 
 def check_predictions(subject: Subject) -> str:
-    """Check that a run writes results.json and predictions.npz, which agree."""
+    """Check that a run writes results.json and predictions.npz, and that they agree."""
     run = subject.reference
     record = json.loads((run.folder / RESULTS_FILE).read_text(encoding="utf-8"))
     facts = (record["trainer"], record["seed"], record["classnames"])
@@ -105,7 +105,7 @@ def _check_probabilities(run: CheckedRun) -> str:
 
 
 def check_frozen_clip(subject: Subject) -> str:
-    """Check that training leaves CLIP as it is, and each tensor that learns gets a gradient."""
+    """Check that training does not change CLIP, and that each learnable tensor gets a gradient."""
     trainer, fresh = subject.reference.trainer, subject.build()
     before = fresh.clip.state_dict()
     moved = [k for k, v in trainer.clip.state_dict().items() if not v.equal(before[k])]
@@ -116,7 +116,7 @@ def check_frozen_clip(subject: Subject) -> str:
     if not subject.learns_by_steps():
         return "CLIP is as it was"
     learning, start = _parameters(trainer), _parameters(fresh)
-    # No gradient at the end is no fault of what has moved: its stage may be over, or a ReLU shut.
+    # A tensor that changed may lack a gradient at the end: its stage is over, or a ReLU is 0.
     idle = [
         key
         for key, p in learning.items()
@@ -157,7 +157,7 @@ def _check_equal(one: CheckedRun, other: CheckedRun, condition: str) -> str:
 
 
 def check_resume(subject: Subject) -> str:
-    """Check that a run that was killed between two epochs ends in the same bits.
+    """Check that a run that was killed between two epochs reaches the same bits.
 
     Raises:
         NotApplicable: nothing is learned.
@@ -205,7 +205,10 @@ def _check_reuse(subject: Subject) -> str:
 
 
 def check_fingerprint(subject: Subject) -> str:
-    """Check that a run's identity holds all settings that count, and no other method's is read."""
+    """Check that the settings that affect results change a run's fingerprint, and no others.
+
+    Also check that the method does not read settings of other methods.
+    """
     plain = subject.fingerprint()
     fail_unless(plain == subject.fingerprint(), "the same settings have two fingerprints")
     neutral = plain == subject.fingerprint(*NEUTRAL)
@@ -232,7 +235,7 @@ def _changed_settings(subject: Subject) -> list[tuple[str, Any]]:
 
 
 def _check_own_settings(subject: Subject) -> None:
-    """Run without other methods' settings, which the fingerprint leaves out."""
+    """Train without the settings of other methods, which the fingerprint leaves out."""
     cfg = subject.cfg("OPTIM.MAX_EPOCH", 1).clone()
     cfg.defrost()
     for node in set(cfg.TRAINER) - {"NAME", subject.kind.config_node}:
@@ -253,7 +256,7 @@ def _check_own_settings(subject: Subject) -> None:
 
 
 def check_other_classes(subject: Subject) -> str:
-    """Check that the method predicts other classes than it learned, or refuses them."""
+    """Check that the method predicts classes that it was not trained on, or refuses them."""
     run = subject.reference
     knows = run.trainer.knows_other_classes(run.trainer.settings)
     other = subject.build("DATASET.SUBSAMPLE_CLASSES", "new")
@@ -271,7 +274,7 @@ def check_other_classes(subject: Subject) -> str:
 
 
 def check_one_image(subject: Subject) -> str:
-    """Check that one training image a class is enough, or refused."""
+    """Check that training on one image per class works, or is refused."""
     try:
         return f"answers: {_check_probabilities(subject.run('DATASET.NUM_SHOTS', 1))}"
     except ValueError as error:
@@ -298,9 +301,9 @@ def _sentence_of(error: Exception) -> str:
 
 
 def check_nan(subject: Subject) -> str:
-    """Check that a NaN in what learns, or else in the features, ends the run without a result."""
+    """Check that a NaN in the learned tensors, or else in the features, stops the training."""
     by_steps = subject.learns_by_steps()
-    trainer = subject.build("TEST.NO_TEST", by_steps)  # an evaluation of NaN would come too late
+    trainer = subject.build("TEST.NO_TEST", by_steps)  # the error must come before the evaluation
     tower = [p for key, p in trainer.clip.named_parameters() if key == "visual.proj"]
     with torch.no_grad():
         for parameter in _parameters(trainer).values() if by_steps else tower:

@@ -41,7 +41,7 @@ def check_trainer(trainer: str | type, *, config_files: Sequence[str] = ()) -> l
 
     Args:
         trainer: a trainer's class, or the name under which it is registered.
-        config_files: its configuration; the defaults without.
+        config_files: configuration files of the method; without any, its defaults.
 
     Returns:
         One outcome per check: passed, or not applicable.
@@ -72,7 +72,7 @@ def registered_trainers() -> list[str]:
 
 @contextlib.contextmanager
 def small_world() -> Iterator[Path]:
-    """Yield a world of `make_world` in a temporary folder."""
+    """Yield a temporary folder with the files of `make_world`."""
     with tempfile.TemporaryDirectory(prefix="causalclip-check-") as folder:
         yield make_world(Path(folder))
 
@@ -89,7 +89,7 @@ def outcomes(name: str, world: Path, config_files: Sequence[str] = ()) -> Iterat
 
 
 def outcome(check: str, subject: Subject) -> CheckOutcome:
-    """Return the outcome of one check; prints of the trainer are not shown."""
+    """Return the outcome of one check; what the trainer prints is hidden."""
     verdict = "fail"
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -1,4 +1,4 @@
-"""A small world for checks: a random CLIP, a few drawn images, and a trainer's runs there."""
+"""The test data of the checks, a random CLIP and a few images; runs of a trainer on them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RESOLUTION = 32
 EPOCHS = 2
 WEIGHTS_FILE = "clip.safetensors"
 
-# The method's own configuration overrides the first; the second overrides it.
+# The method's configuration files override BASE_SETTINGS; FIXED_SETTINGS override the files.
 BASE_SETTINGS = ["INPUT.TRANSFORMS", ["random_resized_crop", "random_flip", "normalize"]]
 FIXED_SETTINGS = [
     *("DATASET.NAME", "ImageFolder", "DATASET.PATH", "images"),
@@ -49,9 +49,9 @@ FIXED_SETTINGS = [
 
 
 def make_world(root: Path, *, blocks: int = 12) -> Path:
-    """Write the CLIP and two data sets, of four classes and of one, below `root`; return it.
+    """Write the CLIP and two data sets, of four classes and of one, below `root`; return `root`.
 
-    Both towers have so many `blocks`; with those of ViT-B/16 published prompt depths are valid.
+    Both towers have `blocks` blocks: with 12, as in ViT-B/16, published prompt depths are valid.
     """
     clip = build_clip(
         vision_layers=blocks,
@@ -67,7 +67,7 @@ def make_world(root: Path, *, blocks: int = 12) -> Path:
 
 
 def _write_images(folder: Path, classes: Sequence[str]) -> None:
-    """Write class folders of noise around a colour per class, in train/, val/ and test/."""
+    """Write class folders in train/, val/ and test/; an image is its class's colour with noise."""
     random = np.random.default_rng(0)
     for split, n_images in IMAGES_A_CLASS.items():
         for name in classes:
@@ -82,7 +82,7 @@ def _write_images(folder: Path, classes: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """A training and its test."""
+    """A trainer after its training and test, and the output folder."""
 
     trainer: CLIPTrainer
     folder: Path
@@ -95,19 +95,19 @@ class CheckedRun:
 
     @property
     def learned(self) -> dict[str, Any]:
-        """The state of every model, by "<model> <name>"."""
+        """The state of all models, with the keys "<model> <name>"."""
         models = self.trainer._models
         states = {name: model.state_dict() for name, model in models.items()}
         return {f"{name} {key}": v for name, state in states.items() for key, v in state.items()}
 
     def differences(self, other: CheckedRun) -> list[str]:
-        """Return the names of learned tensors and answers that are not equal bit by bit."""
+        """Return the names of the learned tensors and the answers that are not bitwise equal."""
         learned = different_values(self.learned, other.learned)
         return learned + different_values(self.answers, other.answers)
 
 
 def different_values(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return the names of the values, of any shape (...), in which two dictionaries differ."""
+    """Return the keys whose values, of any shape (...), are different in two dictionaries."""
 
     def equal(a: Any, b: Any) -> bool:
         return torch.equal(a, b) if isinstance(a, torch.Tensor) else np.array_equal(a, b)
@@ -120,7 +120,7 @@ class Subject:
     """The registered trainer to check, with its configuration files and folders for its runs."""
 
     def __init__(self, name: str, world: Path, files: Sequence[str] = ()) -> None:
-        """Take the trainer `name` in a world of `make_world`.
+        """Look up the trainer `name`; `world` is a folder of `make_world`.
 
         Raises:
             ValueError: a trainer that is no PromptTrainer or FeatureTrainer, or a wrong file.
@@ -138,11 +138,11 @@ class Subject:
         self._defaults.CONFIG_NAME = "+".join(Path(path).stem for path in files)
 
     def new_folder(self) -> Path:
-        """Make a folder for a run."""
+        """Create and return a new folder for a run."""
         return Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self.world))
 
     def cfg(self, *options: Any, folder: Path | None = None) -> CfgNode:
-        """Return the frozen configuration, with KEY, VALUE, ... last."""
+        """Return the frozen configuration; `options` are KEY, VALUE, ... and override the rest."""
         cfg = self._defaults.clone()
         cfg.DATASET.ROOT, cfg.OUTPUT_DIR = str(self.world), str(folder or self.new_folder())
         cfg.TRAINER.NAME, cfg.MODEL.BACKBONE.NAME = self.name, str(self.world / WEIGHTS_FILE)
@@ -151,29 +151,29 @@ class Subject:
         return cfg
 
     def build(self, *options: Any, folder: Path | None = None) -> CLIPTrainer:
-        """Return the trainer under a configuration and its seed."""
+        """Build the trainer of `cfg(*options)` after seeding."""
         return self.build_from(self.cfg(*options, folder=folder))
 
     def build_from(self, cfg: CfgNode) -> CLIPTrainer:
-        """Return the trainer of a whole configuration, under its seed."""
+        """Build the trainer of a complete configuration after seeding."""
         set_random_seed(cfg.SEED)
         return self.kind(cfg)
 
     def run(self, *options: Any, folder: Path | None = None) -> CheckedRun:
-        """Train and test, in a folder of its own unless one is named."""
+        """Train and test in `folder`, by default a new one."""
         trainer = self.build(*options, folder=folder)
         trainer.train()
         return CheckedRun(trainer, Path(trainer.output_dir))
 
     @cached_property
     def reference(self) -> CheckedRun:
-        """The run that others are compared with."""
+        """The run with which other runs are compared."""
         return self.run()
 
     def learns_by_steps(self) -> bool:
-        """Return whether an optimizer trains it, epoch by epoch."""
+        """Return whether an optimizer trains the method, epoch by epoch."""
         return any(optim is not None for optim in self.reference.trainer._optims.values())
 
     def fingerprint(self, *options: Any) -> str:
-        """Return the fingerprint of a run under a configuration, as in run.json."""
+        """Return the fingerprint of a run of `cfg(*options)`, as in run.json."""
         return Identity(settings_of_cfg(self.cfg(*options, folder=self.world))).fingerprint

@@ -1,1 +1,1 @@
-"""A trained run on pictures of your own: answers, what they rest on, and files for elsewhere."""
+"""Use a trained run on your own images: predict, explain, detect foreign images, export, share."""

@@ -1,4 +1,4 @@
-"""The prediction for one image, and the uncertainty from which on to abstain."""
+"""The prediction for one image, and the uncertainty above which to abstain."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Vote:
     classnames: Sequence[str]
     """K class names."""
     probabilities: NDArray[np.float32]
-    """(K,)."""
+    """Probability of each class, (K,)."""
     uncertainty: float
     """Larger is less certain; the scale is the method's own."""
     energy: float | None = None
-    """-log sum_k exp(logit_k); None where the probabilities are no softmax of logits."""
+    """-log sum_k exp(logit_k); None if the probabilities are not a softmax of logits."""
 
     @property
     def label(self) -> int:
@@ -58,11 +58,11 @@ class Answer(Vote):
     image: str = ""
     """Path of the image; empty for an image in memory."""
     readings: Mapping[str, Vote] = field(default_factory=dict)
-    """Other readings of the model by name: CDC's fusion rules, CLIP_ICM's classifiers."""
+    """Predictions of the same forward pass by name: CDC's fusion rules, CLIP_ICM's classifiers."""
     extras: Mapping[str, float] = field(default_factory=dict)
-    """Further numbers by name: CDC's `conflict`."""
+    """Other numbers by name, for example CDC's `conflict`."""
     members: Mapping[str, Sequence[Vote]] = field(default_factory=dict)
-    """Votes of the members of an ensemble by name: CDC's `template`."""
+    """One prediction per ensemble member, by the kind of member: CDC's `template`."""
 
 
 def answers_of(
@@ -103,7 +103,7 @@ class Threshold:
     """Number of validation images."""
 
     def __str__(self) -> str:
-        """Return the threshold in one line, as `--abstain` takes it."""
+        """Return one line, with the uncertainty in full, so that `--abstain` can take it."""
         return (
             f"abstain above uncertainty {self.uncertainty!r}: {self.risk:.2f} % wrong of the "
             f"{self.coverage:.1f} % answered of {self.images} validation images"
@@ -115,9 +115,9 @@ def threshold_for(uncertainty: ArrayLike, correct: ArrayLike, *, risk: float) ->
 
         t = max { t : #(wrong, u <= t) / #(u <= t) <= risk / 100 },  t among the uncertainties
 
-    Images of equal uncertainty are answered together or not at all. Selective classification
-    (Geifman and El-Yaniv, NeurIPS 2017, arXiv 1705.08500) with the empirical risk on these images,
-    not their bound for new ones.
+    Images of equal uncertainty are answered together or not at all. This is selective
+    classification (Geifman and El-Yaniv, NeurIPS 2017, arXiv 1705.08500) with the empirical risk on
+    these images instead of the paper's bound for new images.
 
     Args:
         uncertainty: (N,), larger is less certain.
@@ -125,8 +125,8 @@ def threshold_for(uncertainty: ArrayLike, correct: ArrayLike, *, risk: float) ->
         risk: per cent, 0 to 100.
 
     Raises:
-        ValueError: a risk outside [0, 100], no image, two lengths, NaN, or a risk that no threshold
-            keeps; states the lowest.
+        ValueError: a risk outside [0, 100], no image, unequal lengths, NaN, or a risk that no
+            threshold keeps; states the lowest risk.
     """
     if not 0 <= risk <= 100:
         raise ValueError(f"risk must be in [0, 100] per cent, got {risk:g}")

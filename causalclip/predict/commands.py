@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from causalclip.predict.pictures import BrokenImage, ImageSource
     from causalclip.predict.predictor import Predictor
 
-LISTED = 20  # broken images that are listed; all are counted
+LISTED = 20  # broken images to list; the count includes all of them
 
-PREDICT = """Classify your images with a trained run; its data set need not be there.
+PREDICT = """Classify your images with a trained run. Its data set is not needed.
 
     causalclip predict output/first my_pictures
     causalclip predict output/first a.png b.jpg --classes cat dog --format json
@@ -33,7 +33,7 @@ EXPLAIN = """Draw which patches of an image speak for its class (orange) or agai
     causalclip explain output/first my.png --class three --output why.png
     causalclip explain output/first my.png --kind attention
 
-Each map has a scale of its own. `causalclip report` shows the PNGs in MODEL_DIR/explained/.
+Each map has its own scale. `causalclip report` shows the PNGs in MODEL_DIR/explained/.
 """
 EXPORT = """Write the class features of a trained run, and its image tower if it has prompts.
 
@@ -41,17 +41,18 @@ EXPORT = """Write the class features of a trained run, and its image tower if it
     causalclip export output/first --classes cat dog --output cats
     causalclip export output/first --format onnx
 
-The files, classes.safetensors and image.pt2 (torch.export) or image.onnx, are read again and must
-give the run's own answers. docs/predict.md shows how to use them.
+The files are classes.safetensors and image.pt2 (torch.export) or image.onnx. The command reads them
+again and fails unless they give the run's answers. docs/export.md shows how to use them.
 """
-DETECT = """Measure how well a run's scores separate the test images of another set from its own.
+DETECT = """Measure how well a run's scores separate another data set's test images from its own.
 
     causalclip detect output/first --foreign causal_shapes --data data
 
 AUROC and FPR95 in per cent of the method's uncertainty, of MSP (1 - max p), of MCM (the softmax of
 the cosines without their scale) and of the energy (-log sum exp of the logits), from the run's
-predictions.npz. --gl-mcm adds GL-MCM, for a run on a ViT of OpenAI's classes. FPR95: known images
-that count as foreign where 95 % of the foreign ones do. The two sets may not share a class.
+predictions.npz. --gl-mcm adds GL-MCM, for a run on a ViT in OpenAI's implementation. FPR95 is the
+share of known images that count as foreign at the threshold at which 95 % of the foreign images do.
+The two data sets must not share a class.
 """
 
 
@@ -80,7 +81,7 @@ def explain_parser() -> argparse.ArgumentParser:
     """Return the parser of `causalclip explain`."""
     p = _model_parser("explain", EXPLAIN)
     p.add_argument("image", metavar="IMAGE", help="the image's file")
-    p.add_argument("--class", dest="classname", default="", help="default: the predicted one")
+    p.add_argument("--class", dest="classname", default="", help="default: the predicted class")
     p.add_argument(
         "--kind",
         choices=("gradient", "attention"),
@@ -95,7 +96,7 @@ def export_parser() -> argparse.ArgumentParser:
     """Return the parser of `causalclip export`."""
     p = _model_parser("export", EXPORT)
     p.add_argument(
-        "--format", choices=("torch", "onnx"), default="torch", help="of the image tower's program"
+        "--format", choices=("torch", "onnx"), default="torch", help="format of the image tower"
     )
     p.add_argument("--output", help="folder to write; default: MODEL_DIR/export")
     return p
@@ -104,9 +105,9 @@ def export_parser() -> argparse.ArgumentParser:
 def detect_parser() -> argparse.ArgumentParser:
     """Return the parser of `causalclip detect`."""
     p = _model_parser("detect", DETECT)
-    p.add_argument("--foreign", required=True, metavar="DATASET", help="name, folder or table")
+    p.add_argument("--foreign", required=True, metavar="DATASET", help="its name, folder or table")
     p.add_argument("--data", default="", help="folder of the data sets (default: $DATA, else data)")
-    p.add_argument("--gl-mcm", action="store_true", help="add GL-MCM, which reads all images anew")
+    p.add_argument("--gl-mcm", action="store_true", help="add GL-MCM, which reads all images again")
     return p
 
 
@@ -118,7 +119,7 @@ def _model_parser(command: str, description: str) -> argparse.ArgumentParser:
     )
     add = p.add_argument
     add("model_dir", metavar="MODEL_DIR", help="output folder of a finished run, or owner/name")
-    add("--classes", nargs="+", metavar="NAME", help="other class names, or a file, one a line")
+    add("--classes", nargs="+", metavar="NAME", help="other classes, or a file with one per line")
     add("--backbone", default="", help="file of the run's CLIP, if it was moved")
     add(
         "--trust-torchscript",
@@ -130,7 +131,7 @@ def _model_parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def _load(args: argparse.Namespace, *, data: str = "") -> Predictor:
-    from causalclip import plugin  # here, as it imports torch: --help should not
+    from causalclip import plugin  # here, because it imports torch, which --help does not need
     from causalclip.predict.predictor import Predictor
 
     plugin.register_imports(args.imports)
@@ -156,10 +157,10 @@ def detect_main(argv: Sequence[str] | None = None) -> int:
 
 
 def _class_names(words: Sequence[str]) -> list[str]:
-    """Return the class names of the command line, or the lines of the file that it names.
+    """Return the class names of --classes, or the lines of the file that it names.
 
     Raises:
-        ValueError: a single word that is no file, or a file that is not UTF-8.
+        ValueError: a single word that is not a file, or a file that is not UTF-8.
     """
     from causalclip.data.annotations import read_lines
 
@@ -174,7 +175,7 @@ def _class_names(words: Sequence[str]) -> list[str]:
 
 @prints_errors("predict")
 def predict_main(argv: Sequence[str] | None = None) -> int:
-    """Predict; return 1 if images were broken, 2 for a mistake in the input."""
+    """Predict; return 1 if an image could not be read, 2 for a mistake in the input."""
     args = predict_parser().parse_args(argv)
     from tqdm.auto import tqdm
 
@@ -185,7 +186,7 @@ def predict_main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--top must be a positive number, got {args.top}")
     if args.abstain is not None and not 0 <= args.abstain <= 1:
         raise ValueError(f"--abstain must be an uncertainty in [0, 1], got {args.abstain:g}")
-    print_any_text()  # names of files may be no text
+    print_any_text()  # a file name need not be valid text
     images, count, width = _sources(args.images)
     predictor = _load(args, data=args.data if args.risk is not None else "")
     if predictor.warning:
@@ -213,7 +214,7 @@ def predict_main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sources(words: Sequence[str]) -> tuple[Iterable[ImageSource], int | None, int]:
-    """Return the images, their number if it is known, and the width of their paths."""
+    """Return the images, their number if it is known, and the width of the column of paths."""
     from causalclip.predict.pictures import find_images
 
     if "-" not in words:
@@ -244,7 +245,7 @@ def _list_broken(broken: Sequence[BrokenImage]) -> None:
 
 
 def _own_folder(model_dir: str) -> Path:
-    """Return the run's folder; for owner/name of the hub one of that name, here."""
+    """Return the run's folder; for a model `owner/name` on the hub, `./name`."""
     return Path(model_dir) if Path(model_dir).is_dir() else Path(Path(model_dir).name)
 
 

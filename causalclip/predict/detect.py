@@ -1,4 +1,4 @@
-"""Detection of foreign images: do a run's scores tell another data set's images from its own?"""
+"""Detect foreign images: measure how well a run's scores separate another data set from its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from causalclip.predict.predictor import Predictor
 
 Scores = dict[str, NDArray[np.float64]]
-"""By name, (N,): larger is more foreign."""
+"""Scores of N images (N,), by the name of the score; larger is more foreign."""
 
 
 def detect(
@@ -35,16 +35,16 @@ def detect(
     root: str | PathLike = "",
     gl_mcm: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Return AUROC and FPR95 in per cent of each score; foreign images are to be detected.
+    """Return how well each score detects foreign images: AUROC and FPR95, in per cent.
 
-    The known images are those of the run's own predictions.npz, the foreign ones another data set's
-    test images, classified among the run's classes.
+    Known images are the images of the run's predictions.npz. Foreign images are the test images of
+    another data set, classified into the run's classes.
 
     Args:
         predictor: the run.
-        foreign: a data set as in `causalclip.train`.
+        foreign: a data set, as `data` of `causalclip.train`.
         root: the folder of the registered data sets; empty: $DATA, else data/.
-        gl_mcm: add `global_local_mcm`, which encodes the known images anew.
+        gl_mcm: add `global_local_mcm`, which encodes all images again.
 
     Raises:
         UserError: no such data set.
@@ -88,7 +88,7 @@ def detect(
             "FPR95": fpr_at_95(known[score], others[score]),
         }
         for score in others
-        if score in known  # a predictions.npz of an earlier version holds no energy
+        if score in known  # a predictions.npz of an earlier version has no energy
     }
 
 
@@ -97,11 +97,11 @@ def foreign_scores(
 ) -> Scores:
     """Return the scores of N images from class probabilities (N, K), uncertainty and energy (N,).
 
-    - `uncertainty`: the method's own; CDC's is that of its fused opinion.
+    - `uncertainty`: the method's own; for CDC, that of the fused opinion.
     - `MSP`: 1 - max p (Hendrycks and Gimpel, ICLR 2017).
-    - `MCM`: 1 - max softmax(cosine) (Ming et al., NeurIPS 2022), of a softmax over cosines times
-      `scale`, which log p / scale gives but for a constant. None where p is no softmax.
-    - `energy`: -log sum_k exp(logit_k) (Liu et al., NeurIPS 2020), if there is one.
+    - `MCM`: 1 - max softmax(cosine) (Ming et al., NeurIPS 2022). p must be the softmax of cosines
+      times `scale`, so that log p / scale is the cosine plus a constant. Left out without `scale`.
+    - `energy`: -log sum_k exp(logit_k) (Liu et al., NeurIPS 2020). Left out without `energy`.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     scores: Mapping[str, Any] = {"uncertainty": uncertainty, "MSP": 1 - p.max(-1)}
@@ -115,10 +115,10 @@ def foreign_scores(
 
 @torch.no_grad()
 def global_local_mcm(predictor: Predictor, images: Sequence[ImageSource]) -> NDArray[np.float64]:
-    """Return GL-MCM (N,) of images (Miyai et al., IJCV 2025): its CLIP's, not the method's.
+    """Return GL-MCM (N,) of images (Miyai et al., IJCV 2025), computed by CLIP without the method.
 
-    Minus the largest softmax(cosine) of the image, minus the largest of its patches, against the
-    hand-crafted texts of the classes.
+    The score is minus the largest softmax(cosine) of the image, minus the largest one of its
+    patches. The cosines are with the hand-crafted texts of the classes.
 
     Raises:
         ValueError: a CLIP other than a plain ViT of OpenAI's classes.

@@ -1,11 +1,11 @@
 """Explain an answer by the patches of its image: gradient times activation, or attention.
 
-The gradient is Grad-CAM's (Selvaraju et al., ICCV 2017, arXiv 1610.02391), with its sign (Shrikumar
-et al., arXiv 1605.01713), at the input of the last block's attention, the last layer by which
-patches reach the class token; for a ResNet at the last stage.
+`gradient` is Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391) with its sign (Shrikumar et
+al., arXiv 1605.01713). It is taken at the input of the last block's attention, the last layer at
+which patches affect the class token. For a ResNet it is taken at the last stage.
 
-Attention is the mean of the heads in the last block. It shows where the tower looks, for no class,
-and is no reason for an answer (Jain and Wallace, NAACL 2019, arXiv 1902.10186).
+`attention` is the mean over the heads of the last block. It is the same for all classes and does
+not explain an answer (Jain and Wallace, NAACL 2019, arXiv 1902.10186).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 MapKind = Literal["gradient", "attention"]
 
-PROJECTED = "_icm"  # suffix of CLIP_ICM's readings in the subspace
-COLOUR_MAP = "PuOr_r"  # orange for, purple against: colour-blind readers tell them apart
-PANEL = 2.2  # inches
+PROJECTED = "_icm"  # at the end of the names of CLIP_ICM's readings in the subspace
+COLOUR_MAP = "PuOr_r"  # orange: for, purple: against; distinct for the colour-blind
+PANEL = 2.2  # width of a panel in inches
 PANELS_IN_A_ROW = 6
 
 
@@ -52,15 +52,15 @@ class Explanation:
 
     answer: Answer
     classname: str
-    """The explained class; the answer's for `attention`, which explains none."""
+    """The explained class; for `attention`, the predicted class."""
     picture: NDArray[np.float32]
-    """(R, R, 3) in [0, 1]: the image as the tower sees it."""
+    """(R, R, 3) in [0, 1]: the image after the transform."""
     maps: Mapping[str, NDArray[np.float32]]
-    """(h, w) by name, a number per patch.
+    """Maps (h, w) by name, with one number per patch.
 
-    `gradient` has a map per reading, positive where a patch speaks for the class: `answer` and
-    CDC's `template 1`, ...; for CLIP_ICM before and after the projection. `attention` has a map per
-    prompt set, the share of the class token's attention.
+    `gradient` has one map per reading: `answer` and CDC's `template 1`, ...; for CLIP_ICM one
+    before and one after the projection. It is positive where a patch speaks for the class.
+    `attention` has one map per prompt set: each patch's share of the class token's attention.
     """
     kind: MapKind = "gradient"
 
@@ -75,7 +75,7 @@ class Explanation:
         )
 
     def figure(self) -> Figure:
-        """Return the image and its maps, with a title and a colour key; each map has its scale."""
+        """Return the image and its maps, each on its own scale, with a title and a colour bar."""
         count = 1 + len(self.maps)
         columns, rows = min(count, PANELS_IN_A_ROW), -(-count // PANELS_IN_A_ROW)
         figure = Figure(
@@ -103,10 +103,10 @@ class Explanation:
         return figure
 
     def save(self, path: str | Path) -> None:
-        """Write the figure as a PNG with a description of its content, whole or not at all.
+        """Write the figure atomically as a PNG, with a description in its metadata.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         metadata = {"Description": f"{self.answer.image}: {self}"}
         with replacing(Path(path)) as part:
@@ -116,12 +116,12 @@ class Explanation:
 def explain(
     predictor: Predictor, image: ImageSource, *, classname: str = "", kind: MapKind = "gradient"
 ) -> Explanation:
-    """Return maps of the patches of an image that speak for its predicted class, or another one.
+    """Return how much each patch of an image speaks for the predicted class, or for another one.
 
         r_l = sum_d a_ld dS/da_ld,   S = log p_k - log sum_{j != k} p_j
 
-    a_l is patch l at the input of the last attention; to first order, the log odds S of class k
-    lose r_l without the patch.
+    a_l is the activation of patch l at the input of the last attention, and S is the log odds of
+    class k. To first order, S decreases by r_l if the patch is removed.
 
     Args:
         predictor: the trained method.
@@ -143,7 +143,7 @@ def explain(
     else:
         tensors = gradient_maps(predictor, images, predictor.classnames.index(name))
     maps = {reading: values.cpu().numpy() for reading, values in tensors.items()}
-    seen = images.flatten(0, -4)[0]  # of several views the image itself
+    seen = images.flatten(0, -4)[0]  # the first of several views is the image itself
     return Explanation(answer, name, _pixels(seen, predictor.trainer.cfg.INPUT), maps, kind)
 
 
@@ -169,7 +169,7 @@ def _pixels(image: Tensor, inputs: Any) -> NDArray[np.float32]:
 
 
 def gradient_maps(predictor: Predictor, images: Tensor, label: int) -> dict[str, Tensor]:
-    """Return the relevance of patches (h, w) for class `label`, per reading of one image."""
+    """Return the relevance (h, w) of one image's patches for class `label`, per reading."""
     trainer = predictor.trainer
 
     def scores() -> dict[str, Tensor]:
@@ -200,8 +200,8 @@ def _explained_readings(prediction: Prediction) -> dict[str, Reading]:
 def log_odds(reading: Reading, label: int) -> Tensor:
     """Return log p_k - log sum_{j != k} p_j of class k = `label`, summed over the rows (B, K).
 
-    For a softmax this is the logit against those of all others; unlike log p it has a gradient
-    where the answer is certain.
+    For a softmax, this is logit k minus the logsumexp of the other logits. Unlike log p_k, it has a
+    gradient where p_k is close to 1.
     """
     p = reading.probabilities
     others = torch.cat([p[:, :label], p[:, label + 1 :]], dim=-1).sum(-1)
@@ -213,12 +213,13 @@ def relevance(layer: nn.Module, scores: Callable[[], Mapping[str, Tensor]]) -> d
     """Return activation times gradient of each score, in the shape (...) of the layer's output.
 
     Args:
-        layer: is run by `scores`, and read where it runs first; earlier layers get no gradient.
-        scores: computes scalars by name.
+        layer: a layer that `scores` calls; the activation is its first output. Earlier layers get
+            no gradient.
+        scores: a function that computes scalars by name.
     """
     with torch.enable_grad(), _detached_output(layer) as activations:
         named = scores()
-    activation = activations[0]  # MMA's adapters read the layer again, each token for itself
+    activation = activations[0]  # MMA's adapters call the layer again, for each token alone
     return {
         name: activation.detach() * torch.autograd.grad(score, activation, retain_graph=True)[0]
         for name, score in named.items()
@@ -253,8 +254,8 @@ def attention_maps(predictor: Predictor, images: Tensor) -> dict[str, Tensor]:
 
 
 def class_attention(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
-    """Return the attention (S, L) of the first of the tokens (S, L, D), the mean of the heads."""
-    x = tokens.transpose(0, 1)  # as CLIP's module takes it
+    """Return the attention (S, L) of the first of the tokens (S, L, D), averaged over the heads."""
+    x = tokens.transpose(0, 1)  # CLIP's module expects (L, S, D)
     _, weights = attention(x[:1], x, x)
     return weights[:, 0]
 
@@ -275,7 +276,7 @@ def last_layer(clip: CLIPModel) -> nn.Module:
 
 @contextmanager
 def _detached_output(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Begin the graph at the outputs of a layer, which are appended to the list it yields."""
+    """Detach a layer's outputs, at which the graph then begins; yield the list of these outputs."""
     outputs: list[Tensor] = []
 
     def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
@@ -295,9 +296,9 @@ def _tokens(clip: CLIPModel, values: Tensor) -> Tensor:
 
 
 def _patches(trainer: CLIPTrainer, values: Tensor) -> Tensor:
-    """Return the numbers of the patches (..., h, w) among those of all tokens (..., L).
+    """Select the values of the patches (..., h, w) from the values of all tokens (..., L).
 
-    The order is the class token, tokens added in mid-tower (MMRL's), patches, prompts.
+    The order of tokens is: class token, tokens added between blocks (MMRL), patches, prompts.
     """
     count = len(trainer.clip.visual.positional_embedding) - 1
     added, side = prompts_of(trainer).image_additions.n_tokens, round(count**0.5)

@@ -1,4 +1,4 @@
-"""Export a trained run for use elsewhere: class features, and the image tower as a program."""
+"""Export a trained run for use without causalclip: class features, and the image tower."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ PROGRAM_FILES: dict[ProgramFormat, str] = {"torch": "image.pt2", "onnx": "image.
 CLASSES_FILE = "classes.safetensors"
 MERGED_FILE = "clip.pt"
 CLASSES_FORMAT = "causalclip.classes/1"
-CHECKED_BATCHES = (2, 5)  # numbers of images
-TOLERANCE = 1e-5  # of a probability
+CHECKED_BATCHES = (2, 5)  # batch sizes on which the files are compared with the run
+TOLERANCE = 1e-5  # largest difference of a probability
 REFUSED = "{} cannot be exported: it {}; causalclip predict and causalclip.Predictor answer with it"
 
 
@@ -54,14 +54,14 @@ def export(
 ) -> list[Path]:
     """Write `classes.safetensors` and, if the image tower has prompts, `image.pt2`.
 
-    A method that changes weights of CLIP gives `clip.pt` instead, a whole CLIP with the changes
-    merged: a state dict that openai/CLIP and open_clip load. The files are read again and must
-    give the predictor's probabilities.
+    For a method that changes weights of CLIP, write `clip.pt` instead of `image.pt2`: the state
+    dict of a whole CLIP with the changes merged, which openai/CLIP and open_clip load. The files
+    are read again and must give the predictor's probabilities.
 
     Args:
         predictor: the trained method.
-        folder: where the files go; made if it is missing.
-        form: `onnx` writes `image.onnx` instead, for every method: its users need no CLIP.
+        folder: folder of the files; created if it is missing.
+        form: `onnx` writes `image.onnx` instead, for every method, so that its users need no CLIP.
 
     Raises:
         UserError: ONNX without its packages.
@@ -96,10 +96,10 @@ class ClassFeatures:
     """The tensors of `classes.safetensors`."""
 
     text: Tensor
-    """(K, E), or (M, K, E) for M templates; unit rows, in the subspace if there is one."""
+    """(K, E), or (M, K, E) for M templates; unit rows, projected if there is a `projection`."""
     logit_scale: Tensor
     projection: Tensor | None = None
-    """(D, E) from the image features to the subspace."""
+    """Matrix (D, E) that projects image features to the subspace."""
 
     def logits(self, features: Tensor) -> Tensor:
         """Return scale * cosine (B, K), or (B, M, K), of features (B, D) or (B, M, D)."""
@@ -135,7 +135,7 @@ def class_features_of(trainer: CLIPTrainer) -> ClassFeatures:
 
 
 def _metadata(predictor: Predictor) -> dict[str, str]:
-    """Return what is needed to use the tensors, as safetensors' text; lists and numbers as JSON."""
+    """Return the metadata of the tensors; safetensors allows strings only, so the rest is JSON."""
     trainer, inputs = predictor.trainer, predictor.trainer.cfg.INPUT
     image = {
         "size": inputs.SIZE,
@@ -160,14 +160,14 @@ def _metadata(predictor: Predictor) -> dict[str, str]:
 
 
 class ImageTower(nn.Module):
-    """CLIP's image tower with learned prompts, as a module of its own."""
+    """CLIP's image tower with learned prompts, as a separate module."""
 
     visual: Any
 
     def __init__(self, clip: CLIPModel, prompts: PromptSet) -> None:
-        """Take the tower of a model, and image prompts (n, D) or (M, n, D) per depth, if any.
+        """Store a model's tower, and image prompts (n, D) or (M, n, D) per depth, if any.
 
-        Of M sets also the changes of the image projection.
+        If `prompts` changes the image projection, store the M changed projections too.
 
         Raises:
             ValueError: a CLIP that is not of OpenAI's classes.
@@ -184,7 +184,7 @@ class ImageTower(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return features (B, E) in fp32 of images (B, 3, R, R); (B, M, E) for M sets of prompts.
 
-        B is open in the exported program.
+        B is dynamic in the exported program.
         """
         images, prompts = images.type(self.visual.conv1.weight.dtype), list(self.prompts)
         if not prompts:
@@ -254,7 +254,7 @@ def _onnx_program(tower: ImageTower, example: Tensor, shapes: tuple) -> torch.on
 
 
 def _read_program(path: Path) -> Callable[[Tensor], Tensor]:
-    """Return the function of a file, from images (B, 3, R, R) to features."""
+    """Read an exported program as a function from images (B, 3, R, R) to features."""
     if path.suffix != ".onnx":
         return torch.export.load(path).module()
     from onnx.reference import ReferenceEvaluator  # pyright: ignore[reportMissingImports]

@@ -1,4 +1,4 @@
-"""Print answers as a table, as JSON or as CSV, while they come."""
+"""Format answers as a table, as JSON or as CSV, each as soon as it is available."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Display:
     """The options of a format."""
 
     top: int
-    """Number of classes."""
+    """Number of classes to show."""
     threshold: float | None = None
-    """Uncertainty above which no class is claimed; None always claims one."""
+    """Uncertainty above which no class is predicted; None: always predict one."""
     width: int = 40
-    """Columns for the path of an image in a table."""
+    """Width of the column of image paths in a table, in characters."""
 
     def abstains(self, answer: Answer) -> bool:
-        """Return whether an answer is too uncertain to claim a class."""
+        """Return whether an answer is too uncertain to predict a class."""
         return self.threshold is not None and answer.uncertainty > self.threshold
 
 
@@ -52,7 +52,7 @@ def csv_text(answers: Iterable[Answer], display: Display) -> Iterator[str]:
 
 
 def table_text(answers: Iterable[Answer], display: Display) -> Iterator[str]:
-    """Yield aligned columns under their names."""
+    """Yield a line of column names, and a line per answer, in aligned columns."""
     for number, answer in enumerate(answers):
         columns = _columns(answer, display)
         if number == 0:

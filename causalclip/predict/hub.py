@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from causalclip.predict.predictor import Predictor
 
 FILES = (RESULTS_FILE, PRETRAINED_FILE)
-"""All that is downloaded."""
+"""The only files that are downloaded."""
 CARD_METRICS = ("accuracy", "ece", "nll", "brier")
 MODEL_CARD = """---
 {metadata}---
@@ -126,7 +126,7 @@ def push_to_hub(
 
 
 def local_folder(place: str | os.PathLike, revision: str | None = None) -> Path:
-    """Return a folder; for owner/name without such a folder, that of the hub's model.
+    """Return the path `place`; if it does not exist, the downloaded hub model `owner/name`.
 
     Raises:
         UserError: the hub has no such model of causalclip's, or cannot be reached.

@@ -26,7 +26,7 @@ from causalclip.data.pictures import (
 
 T = TypeVar("T")
 ImageSource = str | os.PathLike | Image.Image | NDArray[np.uint8] | Tensor
-"""A path, a PIL image, or an array that `images_of_array` takes."""
+"""A path, a PIL image, or an array that `images_of_array` accepts."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class BrokenImage:
     """An image that cannot be read."""
 
     image: str
-    """Its path; empty for an image in memory."""
+    """Path of the image; empty for an image in memory."""
     reason: str
 
 
 def intact(result: T | BrokenImage) -> T:
-    """Return what was made of an image.
+    """Return `result`, unless it is a broken image.
 
     Raises:
         OSError: the image could not be read.
@@ -52,12 +52,12 @@ def intact(result: T | BrokenImage) -> T:
 def find_images(sources: Iterable[ImageSource]) -> list[ImageSource]:
     """Return the images among files, folders, PIL images and arrays.
 
-    Folders are searched as those of a data set are, in sorted order; a batch becomes its images.
+    Folders are searched recursively, in sorted order. A batch is split into its images.
 
     Raises:
         FileNotFoundError: a path that does not exist.
-        ValueError: no regular file, a file that has no suffix of an image, an array that is none,
-            or no image at all.
+        ValueError: not a regular file, a file without the suffix of an image, an array that is not
+            an image, or no image at all.
         TypeError: something else.
     """
     images: list[ImageSource] = []
@@ -93,7 +93,7 @@ def images_of_array(array: NDArray[Any] | Tensor) -> list[Image.Image]:
             (N, 3, H, W) of uint8, or of floats in [0, 1], which are rounded to 8 bits.
 
     Raises:
-        ValueError: another shape or type, or values out of range; names both.
+        ValueError: another shape or type, or values out of range; states what is expected.
     """
     if isinstance(array, Tensor):
         form, channels, kinds = "a tensor ([N,] 3, H, W)", -3, "uint8 or float"
@@ -140,7 +140,7 @@ def open_image(source: ImageSource) -> Image.Image | BrokenImage:
             source, *others = images_of_array(source)
             if others:
                 raise ValueError(f"it is a batch of {1 + len(others)} images")
-        if source.mode[0] in "FI":  # Pillow cuts off what is outside of 0..255
+        if source.mode[0] in "FI":  # Pillow would clip values outside of 0..255
             kind = f"its pixels ({source.mode}) have no known range"
             raise ValueError(f"{kind}: give 8 bits a channel")
         return source.convert("RGB")
@@ -158,6 +158,6 @@ def load_batches(
         return path_of(source), image if isinstance(image, BrokenImage) else transform(image)
 
     remaining = iter(sources)
-    with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter lock
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
         while batch := list(islice(remaining, batch_size)):
             yield list(pool.map(load, batch))

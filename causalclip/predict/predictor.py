@@ -1,4 +1,4 @@
-"""Predictor: a trained run on single images, with the results of its evaluation."""
+"""Predictor: predict single images with a trained run, as the run's evaluation does."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class Predictor:
-    """The method of a finished run, with what it learned and its evaluation's transform.
+    """The trained method of a finished run, with the image transform of its evaluation.
 
     Example:
         >>> predictor = Predictor.load("output/first")
@@ -54,7 +54,7 @@ class Predictor:
     """
 
     def __init__(self, trainer: CLIPTrainer, folder: str | Path) -> None:
-        """Take a trainer that holds the model of the run in `folder`; `load` makes both."""
+        """Wrap a trainer that has loaded the model of the run in `folder`; see `load`."""
         self.trainer = trainer
         self.folder = Path(folder)
 
@@ -68,13 +68,13 @@ class Predictor:
         data: str = "",
         trust_torchscript: bool = False,
     ) -> Predictor:
-        """Load the run in `folder`; its data set need not be there.
+        """Load the run in `folder`; its data set is not needed.
 
         Args:
             folder: a run's output folder, or a model's `owner/name` on the Hugging Face Hub.
-            classes: K class names in place of the run's, where the method can name others.
-            backbone: a file of the run's CLIP that was moved.
-            data: the folder of the data sets, for `threshold` alone.
+            classes: K class names to use instead of the run's, if the method supports others.
+            backbone: the file of the run's CLIP, if it was moved.
+            data: the folder of the data sets; `threshold` and `evaluate` may need the run's data.
             trust_torchscript: run a TorchScript backbone that OpenAI did not release.
 
         Raises:
@@ -94,7 +94,7 @@ class Predictor:
 
     @property
     def warning(self) -> str:
-        """A sentence if the run's CLIP does not know its classes; empty if it does or may."""
+        """A warning if the run's CLIP does not know the classes; else, or if unknown, empty."""
         zero_shot = read_zero_shot(self.folder)
         if zero_shot is None or self.classnames != read_result(self.folder).classnames:
             return ""
@@ -102,7 +102,7 @@ class Predictor:
 
     @property
     def batch_size(self) -> int:
-        """The evaluation's number of images per batch."""
+        """Number of images per batch in the evaluation."""
         return self.trainer.cfg.DATALOADER.TEST.BATCH_SIZE
 
     def __call__(self, images: ImageSource | Iterable[ImageSource]) -> list[Answer]:
@@ -110,7 +110,7 @@ class Predictor:
 
         Args:
             images: paths, folders, PIL images and arrays, or one of them. An array is an image or
-                a batch, of NumPy (H, W, 3) uint8, of torch (3, H, W) uint8 or floats in [0, 1].
+                a batch: NumPy (H, W, 3) uint8, or torch (3, H, W) uint8 or floats in [0, 1].
 
         Raises:
             FileNotFoundError: a path that does not exist.
@@ -123,7 +123,7 @@ class Predictor:
         return [intact(answer) for answer in self.stream(find_images(images))]
 
     def stream(self, images: Iterable[ImageSource]) -> Iterator[Answer | BrokenImage]:
-        """Yield the answers batch by batch, in order; a broken image in place of its answer."""
+        """Yield the answers in order, batch by batch; a broken image in place of its answer."""
         transform = self.trainer.encoder.transform
         for batch in load_batches(images, transform, batch_size=self.batch_size):
             intact = [(path, x) for path, x in batch if isinstance(x, Tensor)]
@@ -176,7 +176,7 @@ class Predictor:
         root: str | PathLike = "",
         settings: Mapping[str, Any] | None = None,
     ) -> tuple[Any, str]:
-        """Return all images of a data set, and its name; arguments and errors as of `evaluate`."""
+        """Return the data set that `evaluate` uses, and its name; arguments and errors as there."""
         if data is None:
             return self.trainer.dm.dataset, self.trainer.cfg.DATASET.NAME
         source = resolve_data(data, root)
@@ -196,7 +196,7 @@ class Predictor:
         return build_seeded_dataset(cfg), source.name
 
     def batches(self, images: Iterable[ImageSource]) -> Iterator[Tensor]:
-        """Yield images after the test transform, (B, 3, R, R); errors as of a call."""
+        """Yield batches of transformed images (B, 3, R, R); errors are those of `__call__`."""
         transform = shown_by(self.trainer.test_loader).transform
         loaded = load_batches(find_images(images), transform, batch_size=self.batch_size)
         for batch in loaded:
@@ -229,10 +229,10 @@ class Predictor:
         shutil.copytree(self.folder, folder)
 
     def save_pretrained(self, folder: str | PathLike) -> None:
-        """Write what was learned for others: safetensors, results, and a model card.
+        """Write the learned weights to share them: safetensors, results, and a model card.
 
-        `from_pretrained` reads it. Neither the CLIP's weights nor paths of this machine are in it,
-        except in the recorded command.
+        `from_pretrained` reads the folder. It contains neither the CLIP's weights nor paths of this
+        machine, except for paths in the recorded command.
 
         Raises:
             ValueError: a method that reads a projection file.
@@ -243,14 +243,14 @@ class Predictor:
     def from_pretrained(
         cls, name: str | PathLike, *, revision: str | None = None, **options: Any
     ) -> Predictor:
-        """Load a folder of `save_pretrained`, or owner/name from the Hugging Face Hub.
+        """Load a folder that `save_pretrained` wrote, or owner/name from the Hugging Face Hub.
 
         Only JSON and safetensors are downloaded.
 
         Args:
             name: the folder or the model's name.
             revision: branch, tag or commit on the hub.
-            **options: as those of `load`, whose errors are raised too.
+            **options: options of `load`; its errors are raised too.
         """
         return cls.load(local_folder(name, revision), **options)
 
@@ -262,7 +262,7 @@ class Predictor:
         Args:
             name: owner/name.
             private: whether a new repository is private; None: the owner's default.
-            token: of the owner; None: that of `hf auth login`.
+            token: the owner's access token; None: the token of `hf auth login`.
 
         Raises:
             UserError: huggingface_hub is not installed.
@@ -302,11 +302,11 @@ class Predictor:
 
     @torch.no_grad()
     def prediction(self, images: Tensor) -> Prediction:
-        """Return every reading of transformed images (B, 3, R, R), on the CPU."""
+        """Return the prediction for transformed images (B, 3, R, R), on the CPU."""
         return Prediction.joined([self.differentiable(images)])
 
     def differentiable(self, images: Tensor) -> Prediction:
-        """Return `prediction` on the device, with a graph if there is one to the image tower."""
+        """Return `prediction` on the trainer's device, with its autograd graph if there is one."""
         with self.trainer.backbone.autocast():
             return self._predict(self.inputs(images))
 
@@ -318,10 +318,10 @@ class Predictor:
 
     @cached_property
     def _predict(self):  # noqa: ANN202 (as CLIPTrainer.predictor)
-        return self.trainer.predictor()  # holds the class texts, which are encoded once
+        return self.trainer.predictor()  # keeps the class texts, which are encoded once
 
     def threshold(self, risk: float) -> Threshold:
-        """Return the uncertainty to abstain above for `risk` per cent of errors in validation.
+        """Return the uncertainty above which to abstain for at most `risk` % errors in validation.
 
         Raises:
             ValueError: other classes than the run's, no predictions of a validation split, or a
@@ -330,7 +330,7 @@ class Predictor:
         return threshold_for(*self._validation(), risk=risk)
 
     def _validation(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the uncertainty of the validation images (N,), and whether they are right."""
+        """Return the uncertainty of the validation images (N,), and which are correct (N,)."""
         result = read_result(self.folder)
         if self.classnames != result.classnames:
             raise ValueError("no risk is known of other classes than those of the validation split")

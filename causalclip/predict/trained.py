@@ -1,4 +1,4 @@
-"""Build the method of a finished run again, with what it learned, with or without its data set."""
+"""Rebuild the trained method of a finished run, with or without its data set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from causalclip.engine import CLIPTrainer
 
 MOST_CLASSES = 100_000
-"""ImageNet-21k has 21,841; each is a text to encode."""
+"""Limit of class names, each of which is a text to encode; ImageNet-21k has 21,841."""
 
 
 def read_result(folder: str | Path) -> Result:
@@ -70,7 +70,7 @@ def load_trainer(
     with contextlib.redirect_stdout(io.StringIO()), generators_kept():
         method = _method(result.trainer)
         cfg = _configuration(result.config, method.config_node)
-        # A permission of whoever runs this command: a file cannot give it.
+        # Only the user of this command may permit this, not a file of the run.
         cfg.MODEL.BACKBONE.TRUST_TORCHSCRIPT = trust_torchscript
         cfg.MODEL.BACKBONE.NAME = backbone or cfg.MODEL.BACKBONE.NAME
         if data:
@@ -93,8 +93,8 @@ def check_classnames(classnames: Sequence[str]) -> list[str]:
     """Return class names as a list.
 
     Raises:
-        ValueError: fewer than two names or more than `MOST_CLASSES`, an empty one, or two that read
-            alike (`_` is a space).
+        ValueError: fewer than two names or more than `MOST_CLASSES`, an empty one, or two that
+            differ only in case, spaces or `_`.
     """
     names = list(classnames)
     texts = [" ".join(readable(name).split()).lower() for name in names]
@@ -130,10 +130,10 @@ def _method(name: str) -> type[CLIPTrainer]:
 
 
 def _configuration(recorded: Mapping[str, Any], node: str) -> CfgNode:
-    """Return a recorded configuration, without what concerns the training alone.
+    """Return a recorded configuration, in which settings for training only have their defaults.
 
-    Every setting of the method, below TRAINER.`node`, must be recorded: its default need not be
-    what the run did.
+    Every setting of the method, below TRAINER.`node`, must be recorded: the run may have used
+    another value than the present default.
     """
     cfg = plugin.default_cfg()
     defaults, settings = dict(flatten(cfg)), recorded.get("TRAINER", {}).get(node, {})
@@ -141,7 +141,7 @@ def _configuration(recorded: Mapping[str, Any], node: str) -> CfgNode:
         raise ValueError(
             f"a run of an earlier version, which does not say {', '.join(missing)}: train it again"
         )
-    cfg.set_new_allowed(True)  # a host checkout has settings of its own
+    cfg.set_new_allowed(True)  # CoOp's and other checkouts have their own settings
     cfg.merge_from_other_cfg(CfgNode(as_text("", cfg, recorded)))
     for key, row in SETTINGS.items():
         if row.training_only:
@@ -155,11 +155,11 @@ def _build_on_data(
     cfg.DATASET.ROOT = data
     own = cfg.DATASET
     for place in (Path(own.PATH), Path(own.TABLE), Path(own.PATH, own.SPLIT)):
-        # The files of a run choose no folder that the command did not name.
+        # The files of a run must not select a folder outside of --data.
         if not Path(data, place).resolve().is_relative_to(Path(data).resolve()):
             raise ValueError(f"the run's data, {place}, must be below --data, got {data}")
     cfg.freeze()
-    if cfg.SEED >= 0:  # it decides which images are in a few-shot split
+    if cfg.SEED >= 0:  # the seed determines the images of a few-shot split
         set_random_seed(cfg.SEED)
     trainer = method(cfg)
     if trainer.classnames != result.classnames:

@@ -25,7 +25,7 @@ from causalclip.runs.configuration import cfg_from, check_names, trainer_class
 from causalclip.runs.data_source import resolve_data
 
 BATCH = re.compile(r"epoch \[(\d+)/(\d+)\] batch \[(\d+)/(\d+)\] .*?loss ([\d.]+)")
-"""A line of a training's log."""
+"""Pattern of a progress line in a training's log."""
 
 
 def train(
@@ -50,21 +50,21 @@ def train(
         method: a trainer, for example "CDC"; `causalclip methods` lists them.
         data: a registered data set, a folder of images, a CSV or Parquet table, a YAML, or
             hf:OWNER/NAME; see `causalclip.runs.data_source.resolve_data`.
-        backbone: a CLIP by name ("tiny", "ViT-B/16", "open_clip:MODEL/TAG"), file of weights or
-            YAML; empty: the recipe's.
-        shots: training images a class; None takes all.
+        backbone: the name of a CLIP ("tiny", "ViT-B/16", "open_clip:MODEL/TAG"), a file of
+            weights, or a YAML; empty: the recipe's.
+        shots: training images per class; None: all images.
         output: the run's folder; empty: output/DATA/METHOD/RECIPE_SHOTSshots/seedSEED.
-        seed: of the few-shot split and the training.
+        seed: seed of the few-shot split and of the training.
         recipe: "tiny", "published", "tuned", a file of configs/trainers/METHOD/ without .yaml, or
-            a YAML; empty: the one for the backbone, its image size and depth changed to fit.
+            a YAML; empty: the recipe for the backbone. Image size and depths are fitted to it.
         root: the folder of the registered data sets; empty: $DATA, else data/.
-        verbose: print the log, which log.txt has as well; False shows a progress bar.
+        verbose: print the log, which is also in log.txt; False: show a progress bar.
         settings: further settings by key, for example {"OPTIM.MAX_EPOCH": 5}.
 
     Raises:
         UserError: an unknown method, data set, recipe or setting, or a wrong value.
-        ValueError, OSError, FloatingPointError: wrong data, files or numbers; among them an
-            `output` that holds a run of other settings.
+        ValueError, OSError, FloatingPointError: wrong data, files or numbers; also an `output`
+            that contains a run with other settings.
 
     Example:
         >>> predictor = causalclip.train("CDC", "photos", backbone="ViT-B/16", shots=16)
@@ -120,7 +120,7 @@ def _shown(title: str, *, verbose: bool) -> Iterator[None]:
 
 
 class _ProgressBar(io.TextIOBase):
-    """A stdout that shows the batches of a training's log as a progress bar, and nothing else."""
+    """A stdout that shows only a progress bar, which follows the batches in a training's log."""
 
     def __init__(self, title: str) -> None:
         self.title, self.part, self.bar = title, "", None

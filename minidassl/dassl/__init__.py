@@ -1,4 +1,4 @@
-"""An embedded implementation of the Dassl surface used by prompt learning."""
+"""An embedded implementation of the part of Dassl that prompt learning uses."""
 
 from __future__ import annotations
 

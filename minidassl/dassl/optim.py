@@ -37,11 +37,11 @@ def build_optimizer(
 ) -> Optimizer:
     """Build the optimizer that OPTIM.NAME names for a module, for parameters, or for groups.
 
-    Given `param_groups` win over `model`.
+    If `param_groups` are given, `model` is ignored.
 
     Raises:
         UnknownNameError: an optimizer that does not exist.
-        ValueError: OPTIM.STAGED_LR, which Dassl alone has.
+        ValueError: OPTIM.STAGED_LR, which only Dassl supports.
     """
     check_availability(optim_cfg.NAME, list(OPTIMIZERS), "optimizer")
     if optim_cfg.STAGED_LR:
@@ -59,11 +59,11 @@ WARMUPS = ["constant", "linear"]
 
 
 class WarmupScheduler(LRScheduler):
-    """`warmup_epoch` epochs at a small rate, then the schedule `successor`.
+    """A small rate for `warmup_epoch` epochs, then the schedule `successor`.
 
-    type "constant": rate `start_lr` throughout; "linear": `start_lr` in the first epoch, then
-    base_lr * epoch / warmup_epoch. The state dict holds the successor's state, not its object:
-    a pickled successor would steer a copy of the optimizer after a resume and freeze the rate.
+    kind "constant": rate `start_lr` throughout; "linear": `start_lr` in the first epoch, then
+    base_lr * epoch / warmup_epoch. The state dict contains the successor's state, not the object:
+    after a resume, a pickled successor would set the rate of a copy of the optimizer.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class WarmupScheduler(LRScheduler):
         return [base_lr * self.last_epoch / self.warmup_epoch for base_lr in self.base_lrs]
 
     def step(self, epoch: int | None = None) -> None:
-        """Go to the next epoch; past the warm-up the successor does."""
+        """Go to the next epoch; after the warm-up, step the successor."""
         if self.last_epoch < self.warmup_epoch:
             super().step(epoch)
         else:
@@ -99,12 +99,12 @@ class WarmupScheduler(LRScheduler):
             self._last_lr = self.successor.get_last_lr()
 
     def state_dict(self) -> dict:
-        """Return plain numbers only, the successor's state under `successor`."""
+        """Return plain numbers only, with the successor's state under `successor`."""
         own = {k: v for k, v in super().state_dict().items() if k != "successor"}
         return {**own, "successor": self.successor.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load a state dict, also one of Dassl 0.6.3, which holds the successor as an object."""
+        """Load a state dict of this class or of Dassl 0.6.3, which stores the successor object."""
         own = dict(state_dict)
         successor = own.pop("successor")
         if not isinstance(successor, dict):
@@ -139,7 +139,7 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> LRScheduler:
 def _schedule(optimizer: Optimizer, cfg: Any) -> LRScheduler:
     steps = cfg.STEPSIZE
     if cfg.LR_SCHEDULER == "cosine":
-        epochs: Any = float(cfg.MAX_EPOCH)  # a float in Dassl's checkpoints
+        epochs: Any = float(cfg.MAX_EPOCH)  # Dassl's checkpoints store a float
         return CosineAnnealingLR(optimizer, epochs)
     if cfg.LR_SCHEDULER == "multi_step":
         if not isinstance(steps, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Configuration: Dassl's defaults as a yacs node whose errors name the nearest known keys."""
+"""Configuration: Dassl's defaults as a yacs node whose errors suggest the nearest known keys."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def clean_cfg(cfg: YacsNode, trainer: str) -> None:
 class CfgNode(YacsNode):
     """The root of a yacs tree; merging an unknown key raises the same exception types as yacs does.
 
-    The nodes below it are yacs' own, because yacs merges nodes of equal type only and the family's
-    extend_cfg adds yacs nodes.
+    The nodes below the root are yacs's own: yacs merges only nodes of equal type, and `extend_cfg`
+    of CoOp and its successors adds yacs nodes.
     """
 
     @classmethod
@@ -61,7 +61,7 @@ class CfgNode(YacsNode):
         message = str(error.args[0])
         if message.startswith("Non-existent") and ": " in message:
             key = message.rsplit(": ", 1)[1]
-            if re.fullmatch(r"TRAINER\.\w+", key):  # a whole node: nobody has added it
+            if re.fullmatch(r"TRAINER\.\w+", key):  # the node of a trainer, which was not added
                 message += (
                     "; extend_cfg(cfg) of train.py adds a trainer's settings, "
                     "causalclip.plugin.extend_cfg(cfg) causalclip's"
@@ -83,7 +83,7 @@ def _defaults() -> dict:
 
 
 def _decoded(value: Any) -> Any:
-    """Return a YAML value with the tuples and exponents that YAML reads as text."""
+    """Return a YAML value with texts such as (224, 224) and 5e-4 as tuples and numbers."""
     if isinstance(value, dict):
         return {key: _decoded(item) for key, item in value.items()}
     try:

@@ -1,4 +1,4 @@
-"""Data: sets, transforms, samplers and loaders."""
+"""Data sets, transforms, samplers and loaders."""
 
 from __future__ import annotations
 

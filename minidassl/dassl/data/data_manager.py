@@ -31,7 +31,7 @@ def build_data_loader(
 ) -> DataLoader:
     """Build a loader; in training a last, smaller batch is left out unless it is the only one.
 
-    No images, or a sampler that makes no batch of them, are a ValueError.
+    Raise ValueError if there are no images, or if the sampler makes no batch of them.
     """
     if not data_source:
         raise ValueError(
@@ -57,7 +57,7 @@ def build_data_loader(
 class DataManager:
     """The data set of a configuration with its loaders.
 
-    Attributes: dataset, train_loader_x, train_loader_u, val_loader (the two may be None),
+    Attributes: dataset, train_loader_x, train_loader_u and val_loader (either may be None),
     test_loader, num_classes, num_source_domains, lab2cname.
     """
 
@@ -130,9 +130,10 @@ def _transform(cfg: Any, custom: Any, *, is_train: bool) -> Any:
 class DatasetWrapper(Dataset):
     """Images as dictionaries: label, domain, impath, index, img.
 
-    Several transforms give img, img2, img3 ...; DATALOADER.K_TRANSFORMS > 1 makes each a list of
-    that many augmented views (training only); DATALOADER.RETURN_IMG0 adds img0, not augmented.
-    Each is (3, H, W) with the transforms of `build_transform`. Several views need one.
+    A list of transforms gives img, img2, img3, ... DATALOADER.K_TRANSFORMS > 1 makes each of them a
+    list of that many augmented views, in training only; this needs a transform.
+    DATALOADER.RETURN_IMG0 adds img0, not augmented. The transform of `build_transform` returns
+    tensors (3, H, W).
     """
 
     def __init__(
@@ -198,7 +199,7 @@ def _indices_by(data_source: Sequence, attribute: str) -> dict[int, list[int]]:
 
 
 class _DomainSampler(Sampler):
-    """Equal numbers from each of n_domain domains per batch, until a domain of it runs short."""
+    """Equally many images from each of n_domain domains per batch, until a domain has too few."""
 
     def __init__(self, data_source: Sequence, batch_size: int, n_domain: int | None = None) -> None:
         self.indices = _indices_by(data_source, "domain")
@@ -243,21 +244,21 @@ class _DomainSampler(Sampler):
 
 
 class RandomDomainSampler(_DomainSampler):
-    """Each batch holds batch_size / n_domain images from each of n_domain random domains."""
+    """Each batch contains batch_size / n_domain images from each of n_domain random domains."""
 
     def _next_domains(self) -> list[int]:
         return random.sample(self.domains, self.n_domain)
 
 
 class SeqDomainSampler(_DomainSampler):
-    """Each batch holds equally many random images from every domain, domains in order."""
+    """Each batch contains equally many random images from every domain, domains in order."""
 
     def _next_domains(self) -> list[int]:
         return sorted(self.domains)
 
 
 class RandomClassSampler(Sampler):
-    """Each batch holds n_ins images from each of batch_size // n_ins random classes."""
+    """Each batch contains n_ins images from each of batch_size // n_ins random classes."""
 
     def __init__(self, data_source: Sequence, batch_size: int, n_ins: int) -> None:
         if batch_size < n_ins:

@@ -1,4 +1,4 @@
-"""Training: the registry of trainers and the loop that they fill in."""
+"""Training: the registry of trainers, and the training loop that they extend."""
 
 from __future__ import annotations
 

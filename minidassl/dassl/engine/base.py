@@ -1,4 +1,4 @@
-"""TrainerBase: the loop over epochs, and the models by name with their checkpoints, as Dassl's."""
+"""TrainerBase: the loop over epochs, the registered models and their checkpoints, as in Dassl."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dassl.utils.torchtools import last_checkpoint_name, resume_from_checkpoint
 from torch import Tensor, nn
 
 Names = str | list[str] | None
-"""One model, several, or all of them."""
+"""The name of a model, several names, or None for all models."""
 
 
 class TrainerBase:
-    """The bare loop over epochs, models by name with optimizer and schedule, and TensorBoard."""
+    """The loop over epochs, registered models with optimizer and schedule, and TensorBoard."""
 
-    epoch: int  # where the training is, counted from 0; set by the loop
+    epoch: int  # the current epoch, counted from 0; set by the loop
     batch_idx: int
     _writer: Any = None
 
@@ -68,7 +68,7 @@ class TrainerBase:
     # TensorBoard
 
     def init_writer(self, log_dir: str) -> None:
-        """Open a TensorBoard writer, where TensorBoard is installed."""
+        """Open a TensorBoard writer, if TensorBoard is installed."""
         if self._writer is not None:
             return
         try:
@@ -94,7 +94,7 @@ class TrainerBase:
     def register_model(
         self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None
     ) -> None:
-        """Register what is trained, saved and stepped under `name`, which must be free."""
+        """Register a model, its optimizer and its schedule under `name`, which must be new."""
         if "_models" not in self.__dict__:
             raise AttributeError("Cannot assign model before super().__init__() call")
         if name in self._models:
@@ -126,7 +126,7 @@ class TrainerBase:
                 self._scheds[name].step()
 
     def get_current_lr(self, names: Names = None) -> float:
-        """Return the learning rate of the first (named) model's first group."""
+        """Return the learning rate of the first parameter group of the first model in `names`."""
         name = self.get_model_names(names)[0]
         return self._optims[name].param_groups[0]["lr"]
 
@@ -148,7 +148,7 @@ class TrainerBase:
                 self._optims[name].step()
 
     def model_backward_and_update(self, loss: Tensor, names: Names = None) -> None:
-        """Clear gradients, backpropagate a loss (...) of one element as `model_backward`, step."""
+        """Clear gradients, call `model_backward` on a loss (...) of one element, and step."""
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
@@ -159,7 +159,7 @@ class TrainerBase:
             raise FloatingPointError(f"Loss is infinite or NaN!{self._position()}")
 
     def _position(self) -> str:
-        """Return epoch and batch for messages; nothing outside of a training."""
+        """Return epoch and batch for error messages; empty outside of training."""
         if not hasattr(self, "batch_idx"):
             return ""
         return f" (epoch {self.epoch + 1}, batch {self.batch_idx + 1})"
@@ -177,7 +177,7 @@ class TrainerBase:
         """Write directory/<name>/model.pth.tar-<epoch + 1> for every registered model.
 
         Raises:
-            OSError: it cannot be written; earlier files stay whole.
+            OSError: a file cannot be written; earlier files stay intact.
         """
         for name in self.get_model_names():
             optim, sched = self._optims[name], self._scheds[name]
@@ -193,12 +193,12 @@ class TrainerBase:
     def resume_model_if_exist(self, directory: str) -> int:
         """Restore all models from the last checkpoint in `directory`; return the epochs done.
 
-        As in Dassl that is weights, optimizer and schedule: the random draws are other ones than
-        those of a run without a break. 0 where there is no checkpoint.
+        As in Dassl, this restores weights, optimizer and schedule, not the random generators: the
+        random draws differ from those of an uninterrupted run. Return 0 without a checkpoint.
 
         Raises:
-            ValueError: a damaged file, one learned for other class names, or models that
-                stand at different epochs.
+            ValueError: a damaged file, one learned for other class names, or models at
+                different epochs.
         """
         names = self.get_model_names()
         folders = [osp.join(directory, name) for name in names]
@@ -206,7 +206,7 @@ class TrainerBase:
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
-        # The last model is written last: what its pointer names exists for the others too.
+        # The last model is saved last: the checkpoint that its folder names exists for all models.
         file_name = last_checkpoint_name(folders[-1])
         epochs = [
             resume_from_checkpoint(

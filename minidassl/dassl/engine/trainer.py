@@ -1,7 +1,7 @@
 """The training loop: SimpleTrainer (data, test) and TrainerX (batches) on TrainerBase (hooks).
 
 Hooks and their order are Dassl's: before_train, then per epoch before_epoch, run_epoch,
-after_epoch, then after_train; a trainer fills in build_model and forward_backward.
+after_epoch, then after_train. A trainer defines build_model and forward_backward.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 
 class SimpleTrainer(TrainerBase):
-    """A trainer with data, an evaluator, checkpoints per schedule, and a test at the end."""
+    """A trainer with data, an evaluator, periodic checkpoints, and a test at the end."""
 
     model: torch.nn.Module  # set, with optim and sched, by build_model
 
@@ -113,7 +113,7 @@ class SimpleTrainer(TrainerBase):
         self.close_writer()
 
     def after_epoch(self) -> None:
-        """Save the best model on val if TEST.FINAL_MODEL is best_val, and by CHECKPOINT_FREQ."""
+        """Save every CHECKPOINT_FREQ epochs; if TEST.FINAL_MODEL is best_val, also the best one."""
         if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
             result = self.test(split="val")
             if result > self.best_result:
@@ -160,7 +160,7 @@ class TrainerX(SimpleTrainer):
     """The loop over labelled images."""
 
     def run_epoch(self) -> None:
-        """Call forward_backward for each batch of train_loader_x; print every PRINT_FREQ.
+        """Call forward_backward for each batch of train_loader_x; print every PRINT_FREQ batches.
 
         Raises:
             FloatingPointError: a loss is infinite or NaN; names epoch and batch.

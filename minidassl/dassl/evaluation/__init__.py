@@ -1,4 +1,4 @@
-"""Evaluators: what test() computes and prints."""
+"""Evaluators: the metrics that test() computes and prints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def build_evaluator(cfg: Any, **kwargs: Any) -> Any:
 
 @EVALUATOR_REGISTRY.register()
 class Classification:
-    """Accuracy, error rate and macro F1 over the classes that occur, in per cent."""
+    """Accuracy, error rate and macro F1 over the classes that have images, in per cent."""
 
     def __init__(self, cfg: Any, lab2cname: dict[int, str] | None = None, **_: Any) -> None:
         self.cfg = cfg
@@ -36,7 +36,7 @@ class Classification:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all batches."""
+        """Discard all batches."""
         self._y_true: list[int] = []
         self._y_pred: list[int] = []
 
@@ -59,7 +59,7 @@ class Classification:
         return results
 
     def _totals(self) -> OrderedDict:
-        from sklearn.metrics import f1_score  # large: not for a mere start
+        from sklearn.metrics import f1_score  # here, because the import is slow
 
         total = len(self._y_true)
         correct = sum(t == p for t, p in zip(self._y_true, self._y_pred, strict=True))
@@ -96,7 +96,7 @@ class Classification:
         return mean
 
     def _save_confusion_matrix(self) -> None:
-        """Write cmat.pt: row-normalised, rows true, columns predicted; a tensor."""
+        """Write cmat.pt, a row-normalised tensor: rows are true classes, columns predicted ones."""
         from sklearn.metrics import confusion_matrix
 
         matrix = confusion_matrix(self._y_true, self._y_pred, normalize="true")

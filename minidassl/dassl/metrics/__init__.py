@@ -15,7 +15,7 @@ def compute_accuracy(
 ) -> list[Tensor]:
     """Return, per k, the percentage of rows whose target is among the k largest scores, shape (1,).
 
-    output: scores (B, K), or a tuple whose first item they are; target: labels (B,).
+    output: scores (B, K), or a tuple whose first item is the scores; target: labels (B,).
     """
     scores: Tensor = output if isinstance(output, Tensor) else output[0]
     ranked = scores.topk(max(topk), dim=1).indices  # (B, max k)

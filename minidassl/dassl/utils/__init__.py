@@ -1,4 +1,4 @@
-"""The helpers that trainers and data sets of the family import from `dassl.utils`."""
+"""The helpers that trainers and data sets of CoOp and its successors import."""
 
 # ruff: noqa: F401
 from __future__ import annotations

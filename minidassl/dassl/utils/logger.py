@@ -17,8 +17,8 @@ class Logger:
     """A stdout that also writes to a file; closing it never closes the real stdout."""
 
     def __init__(self, fpath: str | None = None) -> None:
-        # A second logger in one process replaces the first one: lines of the second run in the
-        # first run's file would be read as results of the first.
+        # A second logger in one process replaces the first: otherwise the second run's lines would
+        # also be in the first run's file and look like its results.
         self.console: TextIO = sys.stdout
         if isinstance(self.console, Logger):
             previous = self.console
@@ -27,9 +27,9 @@ class Logger:
         self.file: TextIO | None = None
         if fpath is not None:
             mkdir_if_missing(osp.dirname(fpath))
-            # The name of a file need not be text.
+            # Printed file names need not be valid text.
             how = {"encoding": "utf-8", "errors": "backslashreplace", "buffering": 1}
-            self.file = open(fpath, "w", **how)  # noqa: SIM115 (kept)
+            self.file = open(fpath, "w", **how)  # noqa: SIM115 (stays open)
 
     def __enter__(self) -> Logger:
         return self
@@ -38,7 +38,7 @@ class Logger:
         self.close()
 
     def write(self, msg: str) -> int:
-        """Write to the console and the file; a full disk is an OSError that names the file."""
+        """Write to the console and the file; raise OSError with the file's name on a full disk."""
         written = self.console.write(msg)
         if self.file is not None:
             with self._closed_on_failure(self.file):
@@ -76,7 +76,7 @@ class Logger:
 
 
 def setup_logger(output: str | None = None) -> None:
-    """Tee stdout to `output` (a .txt or .log file, or a folder for log.txt).
+    """Copy stdout to `output` (a .txt or .log file, or a folder for log.txt).
 
     An existing log is kept: the new one gets the date and time as a suffix.
     """

@@ -1,4 +1,4 @@
-"""Running averages of what a training loop reports."""
+"""Running averages of the numbers that a training loop reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registry: names to classes; an unknown name is answered with the nearest known ones."""
+"""Registry: maps names to classes; the error for an unknown name suggests the nearest ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class UnknownNameError(KeyError, ValueError):
-    """A name that is not among the known ones (Dassl raises a KeyError or a ValueError here)."""
+    """An unknown name; of both types, because Dassl raises a KeyError or a ValueError."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would show the repr
@@ -30,7 +30,7 @@ def check_availability(requested: str, available: Sequence[str], kind: str = "na
 
 
 class Registry:
-    """Classes and functions by their `__name__`, each taken once unless forced."""
+    """Classes and functions by their `__name__`; `force` replaces a registered one."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -42,7 +42,7 @@ def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
 
 
 def read_json(fpath: str) -> Any:
-    """Read a UTF-8 JSON file; raise ValueError, which names the file, if it is none."""
+    """Read a UTF-8 JSON file; raise ValueError, which names the file, if it is invalid."""
     with open(fpath, encoding="utf-8") as file:
         try:
             return json.load(file)
@@ -68,18 +68,18 @@ _UNREADABLE = (
     *(ArithmeticError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 _ORIENTATION = 0x0112
-_MOST_ELONGATED = 1000  # a transform resizes the shorter side to 224 pixels or so
+_MOST_ELONGATED = 1000  # longer / shorter side: a transform resizes the shorter to about 224 pixels
 
 
 def read_image(path: str) -> Image.Image:
-    """Read an image as RGB, its pixels as they are stored: an EXIF orientation is not applied.
+    """Read an image as RGB; warn about an EXIF orientation, which is not applied.
 
-    torchvision's and Dassl's loaders do the same; a warning is given. 16-bit grey keeps its upper
-    8 bits, where Pillow's own conversion would make it white.
+    torchvision's and Dassl's loaders do not apply it either. 16-bit grey keeps its upper 8 bits;
+    Pillow's own conversion would make it white.
 
     Raises:
         OSError: missing (FileNotFoundError), no regular file, damaged, too large or elongated, or
-            of a kind of pixels that has no one meaning as RGB; names the file.
+            of pixels whose range is unknown; names the file.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -105,7 +105,7 @@ def read_image(path: str) -> Image.Image:
 
 
 def _is_turned(image: Image.Image) -> bool:
-    """Return whether an image has an EXIF orientation; one that cannot be read is none."""
+    """Return whether an image has an EXIF orientation; False if it cannot be read."""
     try:
         return "exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1
     except _UNREADABLE:
@@ -116,7 +116,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         pixels = np.asarray(image).astype(np.uint16)
         return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("F", "I"):  # Pillow would cut off what is outside 0..255
+    if image.mode in ("F", "I"):  # Pillow would clip values outside of 0..255
         raise ValueError(
             f"its pixels are {'floats' if image.mode == 'F' else '32-bit integers'}, of no known "
             "range: save it with 8 or 16 bits"

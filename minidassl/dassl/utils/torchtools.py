@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and read without running code."""
+"""Checkpoints: written atomically, and read without running code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def save_checkpoint(
     model-best.pth.tar.
 
     Raises:
-        OSError: it cannot be written, as on a full disk; earlier files stay whole.
+        OSError: it cannot be written, as on a full disk; earlier files stay intact.
     """
     mkdir_if_missing(save_dir)
     remove_abandoned(Path(save_dir))
@@ -57,7 +57,7 @@ def load_checkpoint(fpath: str | None) -> dict:
 
     Raises:
         FileNotFoundError: no file.
-        ValueError: no path, a damaged file, or one that holds pickled code.
+        ValueError: no path, a damaged file, or one that contains pickled code.
     """
     if fpath is None:
         raise ValueError("File path is None")
@@ -66,7 +66,7 @@ def load_checkpoint(fpath: str | None) -> dict:
     return load_without_code(fpath, "cpu")
 
 
-# Buffers that CoOp and its successors compute from the class names; they are no learned numbers.
+# Buffers that CoOp and its successors compute from the class names; they are not learned.
 _CLASS_BUFFERS = ("token_prefix", "token_suffix")
 
 
@@ -79,7 +79,7 @@ def resume_from_checkpoint(
 ) -> int:
     """Restore everything from a checkpoint in `fdir`, by default the last one; return its epoch.
 
-    A damaged file, or one that was learned for other class names, is a ValueError.
+    Raise ValueError for a damaged file, or one that was learned for other class names.
     """
     fpath = osp.join(fdir, file_name or last_checkpoint_name(fdir))
     print(f'Loading checkpoint from "{fpath}"')
@@ -96,18 +96,18 @@ def resume_from_checkpoint(
 
 
 def last_checkpoint_name(fdir: str) -> str:
-    """Return the file name that the text file `checkpoint` in `fdir` holds."""
+    """Return the file name that the text file `checkpoint` in `fdir` contains."""
     with open(osp.join(fdir, "checkpoint"), encoding="utf-8") as file:
         return file.readline().strip("\n")
 
 
 def _check_class_buffers(state_dict: dict, model: nn.Module, fpath: str) -> None:
-    """Raise ValueError for buffers of as many other class names: they would replace ours."""
+    """Raise ValueError for buffers of other class names that fit: they would replace `model`'s."""
     for key, own in model.state_dict().items():
         stored = state_dict.get(key)
         if not key.endswith(_CLASS_BUFFERS) or stored is None or stored.shape != own.shape:
             continue
-        # The tolerance is a change of precision's; the embeddings of two words differ by more.
+        # The tolerance allows for a change of precision; embeddings of two words differ by more.
         if not torch.allclose(stored.float(), own.float().cpu(), rtol=1e-2, atol=1e-3):
             raise ValueError(
                 f'"{fpath}" was learned for other class names (or another CLIP): its {key} is not '
@@ -118,11 +118,11 @@ def _check_class_buffers(state_dict: dict, model: nn.Module, fpath: str) -> None
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     """Load the tensors of a checkpoint that fit `model` by name and shape; print the others.
 
-    Class-name buffers (token_prefix, token_suffix) are never loaded: with as many classes as
-    the model they would fit and silently replace its class names.
+    Class-name buffers (token_prefix, token_suffix) are never loaded: for the same number of
+    classes they would fit, and silently replace the model's class names.
 
     Raises:
-        ValueError: an unreadable file, or one of which no tensor fits.
+        ValueError: an unreadable file, or a file of which no tensor fits.
     """
     checkpoint = load_checkpoint(weight_path)
     stored = _without_module(checkpoint.get("state_dict", checkpoint))
@@ -144,7 +144,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
 
 
 def count_num_param(model: nn.Module) -> int:
-    """Count the numbers in a model's parameters."""
+    """Return the number of elements of all parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

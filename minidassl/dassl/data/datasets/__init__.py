@@ -1,4 +1,4 @@
-"""Data sets: the registry, and the base classes that the family's data sets extend."""
+"""Data sets: the registry, and the base classes that data sets extend."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ def _read_only(attribute: str, doc: str) -> Any:
 class Datum:
     """One image: its path, class label, domain label and class name; read-only.
 
-    The attribute names are Dassl's, so that pickles go both ways. A path that does not exist is a
-    FileNotFoundError.
+    The attribute names are Dassl's: each package can read pickles of the other. Raise
+    FileNotFoundError for a path that does not exist.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class DatasetBase:
         self._num_classes = len(self._classnames)
 
     def _complete_classnames(self, evaluated: Sequence[Datum]) -> None:
-        """Name the classes that have no training image after the images they are evaluated on.
+        """Take the names of classes without a training image from the `evaluated` images.
 
-        Without this, classnames would be shorter than the labels reach, and every class after the
-        missing one would be read under its neighbour's name.
+        Without this, a class missing from the training images would be missing from `classnames`,
+        and each class after it would get the name of the next class.
         """
         added: dict[int, str] = {}
         for item in evaluated:
@@ -102,7 +102,7 @@ class DatasetBase:
     def get_lab2cname(data_source: Sequence[Datum]) -> tuple[dict[int, str], list[str]]:
         """Return the class name of each label, and the names sorted by label.
 
-        A label with two names is a ValueError.
+        Raise ValueError for a label with two names.
         """
         names: dict[int, str] = {}
         for item in data_source:

@@ -1,4 +1,4 @@
-"""build_transform: the chosen transforms in Dassl's fixed order, however they are listed."""
+"""build_transform: the chosen transforms in Dassl's fixed order, not in the order of the list."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def interpolation_mode(cfg: Any) -> InterpolationMode:
     return INTERPOLATION_MODES[name]
 
 
-# Transforms that torchvision lacks. Random numbers come from the generators that Dassl draws from
-# (Python's, and NumPy's for cutout), in the same order.
+# Transforms that torchvision lacks. They draw from the same random generators as Dassl (Python's,
+# and NumPy's for cutout), in the same order.
 
 
 class RandomTranslation:
-    """With probability p enlarge to 9/8 and cut out a random (height, width); else only resize."""
+    """With probability p, resize to 9/8 and crop a random (height, width); else only resize."""
 
     def __init__(self, height: int, width: int, p: float = 0.5) -> None:
         self.height, self.width, self.p = height, width, p
 
-    def __call__(self, image: Any) -> Any:  # a PIL image; torchvision's hints know tensors alone
+    def __call__(self, image: Any) -> Any:  # a PIL image; torchvision's hints list tensors only
         """Return a resized image, or a crop of a larger one."""
         if random.uniform(0, 1) > self.p:
             return F.resize(image, [self.height, self.width])
@@ -71,7 +71,7 @@ class InstanceNormalization:
     """Give each channel of one image zero mean and unit standard deviation."""
 
     def __init__(self, eps: float = 1e-8) -> None:
-        self.eps = eps  # for a channel of one colour
+        self.eps = eps  # for a constant channel, whose deviation is 0
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the normalised image (C, H, W)."""
@@ -81,7 +81,7 @@ class InstanceNormalization:
 
 
 class Cutout:
-    """Blank n_holes squares of `length` pixels around random centres; they may cross the border.
+    """Set n_holes squares of `length` pixels to 0, at random centres; they may cross the border.
 
     DeVries and Taylor, arXiv 1708.04552.
     """
@@ -90,7 +90,7 @@ class Cutout:
         self.n_holes, self.length = n_holes, length
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Return a copy of the image (C, H, W) with its squares blank."""
+        """Return a copy of the image (C, H, W) with squares of 0."""
         height, width = image.shape[1:]
         half = self.length // 2
         image = image.clone()
@@ -114,12 +114,12 @@ class GaussianNoise:
 
 
 Step = tuple[str, Callable[[], Callable]]
-"""The line printed, and what makes the transform."""
+"""The line to print, and a function that builds the transform."""
 AVAI_CHOICES = (
     "random_flip random_resized_crop normalize instance_norm random_crop random_translation "
     "center_crop cutout imagenet_policy cifar10_policy svhn_policy randaugment "
     "randaugment_fixmatch randaugment2 gaussian_noise colorjitter randomgrayscale gaussian_blur"
-).split()  # center_crop, as in Dassl, changes nothing: testing always does it, training never
+).split()  # center_crop has no effect, as in Dassl: tests always crop, training never does
 
 
 def _image_steps(node: Any) -> dict[str, Step]:
@@ -185,7 +185,7 @@ def _randaugment(n: int, m: int) -> RandAugment:
 
 
 def _any_magnitude(n: int, p: float = 1.0) -> Compose:
-    """Return n operations at random magnitudes, as FixMatch (Sohn et al., arXiv 2001.07685)."""
+    """Return n operations at random magnitudes, as in FixMatch (Sohn et al., arXiv 2001.07685)."""
     one = RandomChoice([RandAugment(1, m, MAGNITUDES) for m in range(MAGNITUDES)])
     return Compose([RandomApply([one], p)] * n)
 
@@ -207,7 +207,7 @@ def build_transform(
     for choice in chosen:
         check_availability(choice, AVAI_CHOICES, "transform (INPUT.TRANSFORMS)")
     print(f"Building transform_{'train' if is_train else 'test'}")
-    interpolation_mode(cfg)  # refused by name before it is read as a key
+    interpolation_mode(cfg)  # raises for an unknown name before it is used as a key
     transforms = []
     for line, make in (_train_steps if is_train else _test_steps)(cfg, chosen):
         print(f"+ {line}")
