@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from causalclip.predict.pictures import ImageSource
     from causalclip.predict.predictor import Predictor
 
-Scores = dict[str, NDArray[np.float64]]
-"""Scores of N images (N,), by the name of the score; larger is more foreign."""
-
 
 def detect(
     predictor: Predictor,
@@ -66,18 +63,16 @@ def detect(
     recorded = Predictions.read(predictor.folder / PREDICTIONS_FILE)
     paths = [item.impath for item in dataset.test]
     answers = predictor(paths)
-    scale = predictor.trainer.backbone.logit_scale.item()
-    is_softmax = getattr(predictor.trainer, "softmax", True)
-    known, others = (
-        foreign_scores(p, u, energy, scale=scale if is_softmax else None)
-        for p, u, energy in (
-            (recorded.probabilities(), recorded.uncertainty(), recorded.arrays.get("energy")),
-            (
-                np.stack([a.probabilities for a in answers]),
-                [a.uncertainty for a in answers],
-                None if answers[0].energy is None else [a.energy for a in answers],
-            ),
-        )
+    trainer = predictor.trainer
+    scale = trainer.backbone.logit_scale.item() if getattr(trainer, "softmax", True) else None
+    known = foreign_scores(
+        recorded.probabilities(), recorded.uncertainty(), recorded.arrays.get("energy"), scale=scale
+    )
+    others = foreign_scores(
+        np.stack([a.probabilities for a in answers]),
+        [a.uncertainty for a in answers],
+        None if answers[0].energy is None else [a.energy for a in answers],
+        scale=scale,
     )
     if gl_mcm:
         known["GL-MCM"] = global_local_mcm(predictor, recorded.arrays["path"].tolist())
@@ -94,8 +89,10 @@ def detect(
 
 def foreign_scores(
     probabilities: Any, uncertainty: Any, energy: Any = None, *, scale: float | None
-) -> Scores:
-    """Return the scores of N images from class probabilities (N, K), uncertainty and energy (N,).
+) -> dict[str, NDArray[np.float64]]:
+    """Return scores (N,) by name from class probabilities (N, K), uncertainty and energy (N,).
+
+    A larger score is more foreign.
 
     - `uncertainty`: the method's own; for CDC, that of the fused opinion.
     - `MSP`: 1 - max p (Hendrycks and Gimpel, ICLR 2017).
