@@ -126,8 +126,11 @@ class Predictor:
         """Yield the answers in order, batch by batch; a broken image in place of its answer."""
         transform = self.trainer.encoder.transform
         for batch in load_batches(images, transform, batch_size=self.batch_size):
-            intact = [(path, x) for path, x in batch if isinstance(x, Tensor)]
-            answers = iter(self._answers(intact))
+            paths = [path for path, x in batch if isinstance(x, Tensor)]
+            answers: Iterator[Answer] = iter(())
+            if tensors := [x for _, x in batch if isinstance(x, Tensor)]:
+                prediction = self.prediction(torch.stack(tensors))
+                answers = iter(answers_of(prediction, paths, self.classnames))
             for _, x in batch:
                 yield x if isinstance(x, BrokenImage) else next(answers)
 
@@ -293,12 +296,6 @@ class Predictor:
         if self.warning:
             rows["warning"] = self.warning
         return str(tabulate(rows.items(), tablefmt="html", disable_numparse=True))
-
-    def _answers(self, images: Sequence[tuple[str, Tensor]]) -> list[Answer]:
-        if not images:
-            return []
-        paths, tensors = zip(*images, strict=True)
-        return answers_of(self.prediction(torch.stack(tensors)), paths, self.classnames)
 
     @torch.no_grad()
     def prediction(self, images: Tensor) -> Prediction:
