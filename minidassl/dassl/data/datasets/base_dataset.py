@@ -142,7 +142,10 @@ class DatasetBase:
         folder = osp.dirname(dst)
         mkdir_if_missing(folder)
         if from_gdrive:
-            _download_from_drive(url, dst)
+            import gdown  # only downloads need it
+
+            if gdown.download(url, dst, quiet=False) is None:
+                raise OSError(f"could not download {url}; fetch it by hand and put it at {dst}")
         else:
             download_url(url, dst)
         print("Extracting file ...")
@@ -187,10 +190,3 @@ class DatasetBase:
         for item in data_source:
             groups[item.label].append(item)
         return groups
-
-
-def _download_from_drive(url: str, dst: str) -> None:
-    import gdown  # only downloads need it
-
-    if gdown.download(url, dst, quiet=False) is None:
-        raise OSError(f"could not download {url}; fetch it by hand and put it at {dst}")
