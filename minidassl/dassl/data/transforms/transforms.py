@@ -33,11 +33,7 @@ from torchvision.transforms import (
 )
 
 MAGNITUDES = 31  # RANDAUGMENT_M counts from 0 to 30
-INTERPOLATION_MODES = {
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-    "nearest": InterpolationMode.NEAREST,
-}
+INTERPOLATION_MODES = {name: InterpolationMode(name) for name in ("bilinear", "bicubic", "nearest")}
 
 
 def interpolation_mode(cfg: Any) -> InterpolationMode:
