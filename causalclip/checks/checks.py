@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -48,17 +48,13 @@ def fail_unless(holds: bool, why: str) -> None:
 def check_wrong_settings(subject: Subject) -> str:
     """Check that a wrong setting raises an error with its name before data or weights are read."""
     _check_refused(subject, f"{subject.node}.NO_SUCH_KEY", 1)
-    wrong = [*WRONG_EVERYWHERE, *_wrong_settings(subject)]
+    wrong: list[tuple[str, Any]] = [*WRONG_EVERYWHERE]
+    for name, row in subject.kind.settings_table.items():
+        refused = [value for value in WRONG_VALUES if not row.allowed.allows(value)]
+        wrong += [(f"{subject.node}.{name}", value) for value in refused[:2]]
     for key, value in wrong:
         _check_refused(subject, key, value)
     return f"{len(wrong) + 1} wrong settings named before work"
-
-
-def _wrong_settings(subject: Subject) -> Iterator[tuple[str, Any]]:
-    """Yield up to two values that are not allowed for each setting of the method."""
-    for name, row in subject.kind.settings_table.items():
-        refused = [value for value in WRONG_VALUES if not row.allowed.allows(value)]
-        yield from ((f"{subject.node}.{name}", value) for value in refused[:2])
 
 
 def _check_refused(subject: Subject, key: str, value: Any) -> None:
