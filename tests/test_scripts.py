@@ -1,4 +1,4 @@
-"""The protocol scripts: what they run and where it goes, and each of them once for real."""
+"""The protocol scripts: their commands and folders, and one real run of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from causalclip.runs.worker import Outcome
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
 PROTOCOLS = ("base2new", "xd", "dg", "fewshot", "lodo", "openclass")
-# A script with arguments that are complete and correct.
+# Each script with complete, correct arguments.
 CALLS = {
     "base2new_train.sh": ["CoOp", "caltech101", "1"],
     "base2new_test.sh": ["CoOp", "caltech101", "1"],
@@ -40,7 +40,7 @@ CALLS = {
 
 
 def run(script, *arguments, cwd=ROOT, **environment) -> subprocess.CompletedProcess:
-    """Run a script with nothing of the caller's settings in its environment."""
+    """Run a script without the caller's settings in its environment."""
     ours = ("DATA", "CFG", "SHOTS", "SEEDS", "SOURCE", "LOADEP", "BACKBONE", "DATASETS", "TABLE")
     clean = {key: value for key, value in os.environ.items() if key not in ours}
     path = os.pathsep.join([str(Path(sys.executable).parent), clean["PATH"]])
@@ -51,7 +51,7 @@ def run(script, *arguments, cwd=ROOT, **environment) -> subprocess.CompletedProc
 
 @pytest.fixture
 def refused(capsys):
-    """A function like `run` for what cannot be run, without a shell; it answers what is said."""
+    """A function like `run` for wrong calls, without a shell; it returns the error message."""
 
     def call(script, *arguments, **environment):
         assert scripts.main([script.removesuffix(".sh"), *arguments], environment) == 2
@@ -100,7 +100,7 @@ def stubbed(tmp_path, monkeypatch, capsys):
 
 
 def value(arguments: list[str], key: str) -> str:
-    """What follows a flag or a key, the last time it is given."""
+    """The value after the last occurrence of a flag or a key."""
     return arguments[len(arguments) - arguments[::-1].index(key)]
 
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_run_is_said(script, arguments, environment, said, refuse
     assert said in refused(script, *arguments, **folders, **environment)
 
 
-# What is run, and where it goes
+# Commands and folders
 
 
 def test_source_and_targets_lie_where_the_family_has_them(stubbed):
@@ -264,7 +264,7 @@ def test_open_classes_are_tested_with_what_the_base_classes_taught(stubbed):
     assert len(rest) == 6
     assert value(train, "DATASET.SUBSAMPLE_CLASSES") == "base"
     assert value(test, "DATASET.SUBSAMPLE_CLASSES") == "all"
-    for call in (train, test):  # as the published code halves and splits
+    for call in (train, test):  # as the published code halves classes and splits images
         assert value(call, "DATASET.SUBSAMPLE_ROUNDING") == "floor"
         assert value(call, "DATASET.HOLDOUT_WITHIN") == "halves"
     assert value(test, "--model-dir") == value(train, "--output-dir")
@@ -362,11 +362,11 @@ def test_a_dry_run_prints_commands_that_can_be_run_and_runs_none(protocol, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-# For real
+# Real runs
 
 
 def draw(folder: Path, name: str, index: int) -> str:
-    """Write one small picture; its path below `folder`."""
+    """Write one small picture; return its path below `folder`."""
     path = folder / name / f"{index}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -415,7 +415,7 @@ def for_real(small_data, random_clip, tmp_path_factory) -> SimpleNamespace:
 
 @pytest.fixture
 def done_here(for_real, runs_here, monkeypatch, capfd):
-    """A function like `run` for real, in this process; it answers what is printed."""
+    """A function like `run`, but in this process; it returns the output."""
 
     def call(script, *arguments, **environment):
         words = [script.removesuffix(".sh"), *arguments, *for_real.options]
@@ -453,9 +453,9 @@ def test_base_to_new_is_reproduced_up_to_the_table_beside_the_published_figures(
 
 @pytest.mark.slow
 def test_few_shot_ends_in_its_table(for_real, done_here, tmp_path):
-    """The one that goes through the shell as well, from another folder: it is done already."""
+    """A call through the shell from another folder; the run itself is finished already."""
     printed = done_here("fewshot.sh", "CoOp", "caltech101", "1")
-    data = os.path.relpath(for_real.settings["DATA"], tmp_path)  # as the caller's folder has it
+    data = os.path.relpath(for_real.settings["DATA"], tmp_path)  # relative to the caller's folder
     settings = {**for_real.settings, "DATA": data, "OMP_NUM_THREADS": "1"}
     line = ["fewshot.sh", "CoOp", "caltech101", "1", *for_real.options]
     done = run(*line, cwd=tmp_path, **settings)

@@ -179,7 +179,7 @@ class Predictor:
         root: str | PathLike = "",
         settings: Mapping[str, Any] | None = None,
     ) -> tuple[Any, str]:
-        """Return the data set that `evaluate` uses, and its name; arguments and errors as there."""
+        """Return a data set and its name; arguments and errors are those of `evaluate`."""
         if data is None:
             return self.trainer.dm.dataset, self.trainer.cfg.DATASET.NAME
         source = resolve_data(data, root)

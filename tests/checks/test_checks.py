@@ -65,12 +65,12 @@ def moves_clip(self, loss):
 
 
 def counts_its_steps(self, loss):
-    self.steps = getattr(self, "steps", 0) + 1  # which no checkpoint holds
+    self.steps = getattr(self, "steps", 0) + 1  # not in any checkpoint
     return loss * self.steps
 
 
 class Brighter:
-    """Another image in a loading process than in the training's."""
+    """Load another image in a loading process than in the training process."""
 
     def __call__(self, image):
         brightness = 0.5 if torch.utils.data.get_worker_info() else 0.1
@@ -88,7 +88,7 @@ def reads_another(self):
 
 def needs_two_images(self):
     CoOp.build_model(self)
-    self.second = self.dm.dataset.train_x[len(self.classnames)]  # an IndexError, in no words
+    self.second = self.dm.dataset.train_x[len(self.classnames)]  # an IndexError without a reason
 
 
 def takes_one_class(self):
@@ -110,7 +110,7 @@ def refuses(self):
 
 KNOWS = classmethod(lambda cls, settings: True)
 CLAIMS = {"knows_other_classes": KNOWS, "check_fit": refuses}
-BROKEN = [  # a trainer, what it does otherwise, the check that it fails, and why
+BROKEN = [  # a trainer, its changed methods, the check that it fails, and why
     (CoOp, {"check_cfg": lambda self, cfg: None}, "settings", "OPTIM.LR nan is taken"),
     (CoOp, {"test": writes_no_probabilities}, "answers", "probabilities sum to"),
     (CoOp, with_loss(moves_clip), "frozen", "moved CLIP's ln_final.bias"),

@@ -11,13 +11,13 @@ import torch
 from causalclip.engine.draws import generators_kept
 from causalclip.records.predictions import Predictions
 
-# CLIP_ICM: pairs from few images
+# CLIP_ICM: allow pairs from few images
 OPTIONS = {"CLIP_ICM": ["TRAINER.CLIP_ICM.INTERVENTIONS", "BOTH"]}
 
 
 @pytest.fixture(scope="session")
 def run(make_cfg, tmp_path_factory):
-    """A function (trainer, KEY, VALUE, ...) -> folder of a run whose data are elsewhere by now."""
+    """A function (trainer, KEY, VALUE, ...) -> folder of a run whose data folder is missing."""
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
 
@@ -59,13 +59,13 @@ def change():
 
 @pytest.fixture
 def recorded():
-    """A function folder -> the arrays of its predictions.npz, in memory."""
+    """A function folder -> the arrays of the folder's predictions.npz."""
     return lambda folder: dict(Predictions.read(folder / "predictions.npz").arrays)
 
 
 @pytest.fixture(autouse=True)
 def generators_stay():
-    """No test of predicting may move the random stream."""
+    """Check that no prediction changes the state of the random generators."""
     before = torch.get_rng_state()
     yield
     assert torch.equal(before, torch.get_rng_state())

@@ -1,4 +1,4 @@
-"""The threshold for a risk, against a search over every threshold there is."""
+"""The threshold for a risk, against a search over all thresholds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from causalclip.predict.answers import threshold_for
 
 
 def by_search(uncertainty, correct, risk):
-    """The most images that some threshold answers at the risk; 0 for none."""
+    """The largest number of images that a threshold answers at the risk; 0 if there is none."""
     best = 0
     for threshold in uncertainty:
         answered = [right for u, right in zip(uncertainty, correct, strict=True) if u <= threshold]
@@ -22,7 +22,7 @@ def by_search(uncertainty, correct, risk):
 def test_no_threshold_answers_more_at_the_risk(seed):
     draw = np.random.default_rng(seed)
     n = int(draw.integers(1, 40))
-    uncertainty = draw.integers(0, 12, n) / 7 if seed % 2 else draw.random(n)  # with ties too
+    uncertainty = draw.integers(0, 12, n) / 7 if seed % 2 else draw.random(n)  # odd seeds: ties
     correct = (draw.random(n) > 0.3 * uncertainty).tolist()
     risk = float(draw.choice([0, 5, 20, 50]))
     best = by_search(uncertainty, correct, risk)

@@ -25,7 +25,7 @@ def call(run, capsys):
 
     def call(method, *arguments):
         folder = str(run(method))
-        capsys.readouterr()  # what the training printed
+        capsys.readouterr()  # discards the output of the training
         status = predict_main([folder, *map(str, arguments)])
         return status, *capsys.readouterr()
 
@@ -58,7 +58,7 @@ def test_the_table_stands_in_columns(call, paths):
     assert status == 0 and len(lines) == 3
     start = head.index("prediction")
     assert all(line[start:].split()[0] in NAMES for line in lines)
-    assert all(set(line.split()[-4:]) <= set(NAMES) for line in lines)  # each template
+    assert all(set(line.split()[-4:]) <= set(NAMES) for line in lines)  # one per template
 
 
 def test_uncertain_answers_are_withheld(call, paths):

@@ -1,4 +1,4 @@
-"""Detection of foreign images, against scikit-learn and the cosines themselves."""
+"""Detection of foreign images, against scikit-learn and scores from the cosines."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def test_mcm_is_the_softmax_of_the_cosines_without_their_scale():
 
 
 def test_energy_tells_apart_what_msp_cannot():
-    """Planted: images of equal probabilities, the known ones with larger logits."""
+    """Energy separates images of equal probabilities; known images have larger logits."""
     rng = np.random.default_rng(2)
     logits = rng.normal(size=(2, 40, 5))
-    logits[1] = logits[0] - rng.uniform(1, 2, (40, 1))  # the softmax does not see it
+    logits[1] = logits[0] - rng.uniform(1, 2, (40, 1))  # this shift does not change the softmax
     known, foreign = (Reading.of_logits(torch.from_numpy(each)) for each in logits)
     scores = [
         foreign_scores(r.probabilities, r.uncertainty, r.energy, scale=None)
@@ -63,7 +63,7 @@ def test_energy_tells_apart_what_msp_cannot():
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Makes a folder of noise, three pictures for each of some classes."""
+    """A function (class names) that makes a data set of noise, with three pictures per class."""
     from PIL import Image
 
     def make(*names: str) -> Path:

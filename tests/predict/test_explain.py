@@ -1,4 +1,4 @@
-"""What speaks for a class: against known answers, finite differences and covered patches."""
+"""Explanations, against known answers, finite differences and covered patches."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_of_a_linear_score_the_relevance_is_weight_times_value():
 
     def scores():
         x = layer(values)
-        again = layer(values)  # of a layer that is read twice the first time counts
+        again = layer(values)  # if a layer is called twice, its first output counts
         return {"one": (weight * x).sum() + again.sum(), "two": -4 * x[0, 2]}
 
-    with torch.no_grad():  # as the command runs
+    with torch.no_grad():  # as in the command
         maps = relevance(layer, scores)
     assert maps["one"].tolist() == [[6.0, -5.0, 0.0]]
     assert maps["two"].tolist() == [[0.0, 0.0, -28.0]]
@@ -57,7 +57,7 @@ def test_log_odds_of_a_softmax_are_a_logit_against_the_others():
     assert certain.grad.tolist() == [[pytest.approx(1), pytest.approx(-1)]]
 
 
-# MMRL's tokens stand between the class token and the patches.
+# MMRL's tokens are between the class token and the patches.
 @pytest.mark.parametrize("method", ["CDC", "CoOp", "CLIP_ICM", "MMRL"])
 def test_a_map_says_how_the_odds_change_with_each_patch(method, run, picture):
     predictor = Predictor.load(run(method))
@@ -67,10 +67,10 @@ def test_a_map_says_how_the_odds_change_with_each_patch(method, run, picture):
     first = 1 + predictor.trainer.settings.N_REP_TOKENS if method == "MMRL" else 1
 
     def odds(index: int, factor: float) -> float:
-        """The log odds, from the probabilities alone, with one patch scaled."""
+        """The log odds, computed from the probabilities, with one patch scaled."""
 
         def scale(_module, _inputs, output):
-            if output.shape[1] < first + values.size:  # prompts alone, which are replaced
+            if output.shape[1] < first + values.size:  # prompts only, which are replaced
                 return output
             changed = output.clone()
             changed[:, first + index] *= factor
@@ -85,7 +85,7 @@ def test_a_map_says_how_the_odds_change_with_each_patch(method, run, picture):
     numeric = [(odds(i, 1 + step) - odds(i, 1 - step)) / (2 * step) for i in patches]
     atol = 0.02 * np.abs(values).max()
     np.testing.assert_allclose(values.ravel()[::2], numeric, rtol=0.05, atol=atol)
-    # and, beyond the first order, what covering a patch costs has the sign of the map
+    # beyond the first order, the change of the log odds by covering a patch has the map's sign
     covered = [odds(i, 1.0) - odds(i, 0.0) for i in patches]
     assert np.corrcoef(values.ravel()[::2], covered)[0, 1] > 0.7
 

@@ -1,4 +1,4 @@
-"""Exported files answer as the run does, read by nothing of ours."""
+"""Exported files give the run's answers, read without code of causalclip."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def metadata(folder) -> dict[str, str]:
 
 
 def pictures(paths, folder) -> torch.Tensor:
-    """The images as the metadata state their transform; they have the right size already."""
+    """The images after the transform in the metadata; they have the right size already."""
     facts = json.loads(metadata(folder)["image"])
     mean, std = (torch.tensor(facts[key]).view(3, 1, 1) for key in ("mean", "std"))
     pixels = [torch.from_numpy(np.array(Image.open(path).convert("RGB"))) for path in paths]
@@ -50,7 +50,7 @@ def pictures(paths, folder) -> torch.Tensor:
 
 
 def probabilities_of(features: torch.Tensor, folder) -> torch.Tensor:
-    """What docs/predict.md makes of image features (B, E), or (B, M, E) of CDC, and the classes."""
+    """The logits of docs/export.md for image features (B, E), or (B, M, E) for CDC, and classes."""
     tensors = load_file(folder / "classes.safetensors")
     if "projection" in tensors:
         features = features @ tensors["projection"]
@@ -88,7 +88,7 @@ def test_class_features_are_all_a_text_method_needs(
 def test_the_image_tower_is_exported_as_a_program(
     method, form, options, run, recorded, exported, tmp_path
 ):
-    """A tower with deep prompts, and in ONNX that of any method, for which no CLIP is needed."""
+    """A tower with deep prompts; in ONNX the tower of any method, so that no CLIP is needed."""
     if form == "onnx":
         pytest.importorskip("onnxscript", reason="no onnxscript: pip install causalclip[onnx]")
     file = {"torch": "image.pt2", "onnx": "image.onnx"}[form]

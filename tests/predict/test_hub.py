@@ -1,4 +1,4 @@
-"""Models go to folders and to a server of the hub's protocol, and answer alike from there."""
+"""A model saved to a folder, or to a server with the hub's protocol, gives equal answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_saved_model_answers_as_the_run_does(run, method, picture, random_clip
     assert files >= {"model.safetensors", "results.json", "README.md"}
     assert not any(path.is_dir() for path in (tmp_path / "model").iterdir())
     loaded = Predictor.from_pretrained(tmp_path / "model", backbone=random_clip)
-    # A sum of floats may depend on where its numbers lie in memory.
+    # A sum of floats may depend on the memory layout of its numbers.
     assert probabilities(loaded, picture) == pytest.approx(probabilities(trained, picture))
     text = (tmp_path / "model" / "results.json").read_text()
     assert Path(random_clip).name in text and random_clip not in text
@@ -87,7 +87,7 @@ def test_without_a_connection_a_cached_model_is_read_and_others_are_named_at_onc
     monkeypatch.setattr(time, "sleep", naps.append)
     with pytest.raises(UserError, match="no model no/model in the cache, and none from http"):
         Predictor.load("no/model")
-    assert naps == []  # of retries
+    assert naps == []  # no pause between retries
 
 
 def test_a_foreign_or_damaged_file_of_weights_is_named(run, random_clip, tmp_path):

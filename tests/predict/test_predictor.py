@@ -1,4 +1,4 @@
-"""A trained run on single pictures: as its evaluation, without its data, or a reason why not."""
+"""A trained run on single pictures: equals its evaluation without its data, or raises."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_answers_are_those_of_the_evaluation(method, run, recorded):
     assert [answer.image for answer in answers] == paths
     assert [answer.label for answer in answers] == expected["prediction"][rows].tolist()
     for answer, row in zip(answers, rows, strict=True):
-        # a probe of C = 100,000 has weights of tens: the rounding of a feature grows as much
+        # a probe with C = 100,000 has weights in the tens, which scale a feature's rounding
         np.testing.assert_allclose(answer.probabilities, expected["probabilities"][row], atol=1e-5)
         assert answer.uncertainty == pytest.approx(expected["uncertainty"][row], rel=1e-4, abs=1e-6)
         for name, reading in answer.readings.items():
@@ -159,7 +159,7 @@ def test_learned_prompts_take_other_class_names(run, recorded):
     own = Predictor.load(run("CDC"))
     names = [*own.classnames[::-1], "cat"]
     (answer,), (before,) = Predictor.load(run("CDC"), classes=names)(path), own(path)
-    # A softmax of a class's own logits: next to a new class the others keep their ratios.
+    # A class's logit does not depend on the others: with a new class, ratios stay equal.
     kept = answer.readings["logits"].probabilities[:-1][::-1]
     expected = before.readings["logits"].probabilities
     np.testing.assert_allclose(kept / kept.sum(), expected, rtol=1e-3)
@@ -188,7 +188,7 @@ def test_class_names_that_cannot_be_taken_are_refused(method, options, classes, 
 
 @pytest.fixture
 def copied(run, tmp_path):
-    """A copy of a CoOp run, to be spoilt."""
+    """A copy of a CoOp run, to be damaged."""
     return shutil.copytree(run("CoOp"), tmp_path / "copy")
 
 
@@ -226,7 +226,7 @@ def test_a_results_file_that_cannot_be_used_is_refused(key, value, message, copi
 def test_settings_that_this_version_does_not_know_do_not_matter(copied, change):
     change(copied, "config.TRAINER.GONE", {"KEY": 1})
     change(copied, "config.NEW_KEY", 1)
-    change(copied, "config.MODEL.INIT_WEIGHTS", "/nowhere")  # of the training alone
+    change(copied, "config.MODEL.INIT_WEIGHTS", "/nowhere")  # a setting of training only
     assert len(Predictor.load(copied).classnames) == 5
 
 
@@ -242,7 +242,7 @@ def test_the_folder_of_an_evaluation_names_that_of_its_model(
         evaluation.test()
     with pytest.raises(ValueError, match=f"of a model that lies in {folder}: give that folder"):
         Predictor.load(tmp_path)
-    # evaluated again in its own folder, the model is there
+    # evaluated again in its own folder, which contains the model
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.json"))
     assert Predictor.load(tmp_path).classnames == evaluation.classnames
 

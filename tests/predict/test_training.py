@@ -35,7 +35,7 @@ def photos(data_root, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(photos, random_clip, tmp_path_factory):
-    """The predictor of a short training on photos/, which has left all generators alone."""
+    """The predictor of a short training on photos/, which did not change the generators."""
     before, stdout = torch.get_rng_state(), sys.stdout
     predictor = causalclip.train(
         "CoOp",
@@ -104,7 +104,7 @@ def test_a_clip_that_does_not_know_the_classes_is_named(photos, random_clip, tmp
     )
     expected = read_zero_shot(predictor.folder)
     assert expected is not None and expected.images == 15
-    assert predictor.warning == ""  # of so few images nothing is known
+    assert predictor.warning == ""  # too few images for a warning
     run = tmp_path / "fewshot" / "run.json"
     content = json.loads(run.read_text())
     content["zero_shot"] |= {"accuracy": 33.3, "images": 99}

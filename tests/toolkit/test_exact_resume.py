@@ -1,6 +1,6 @@
-"""causalclip/engine/checkpoints.py, on whichever toolkit: exact resuming, and of one's own alone.
+"""causalclip/engine/checkpoints.py, on either toolkit: exact resuming, of one's own runs only.
 
-The trainer that it serves is the toy of this folder, a trainer as anybody writes one for Dassl.
+The tests use the toy trainer of this folder, which is written like any trainer for Dassl.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def test_the_best_result_survives_a_kill(toy, tmp_path, monkeypatch, trainer):
     resumed = run_in_two_parts(toy, (3, 0), *options)
     assert resumed.best_result == 90.0
     assert load_checkpoint(str(folder(toy) / "model-best.pth.tar"))["epoch"] == 2
-    whole = uninterrupted(toy, tmp_path, *options)  # both deploy the best one
+    whole = uninterrupted(toy, tmp_path, *options)  # both test the best model
     assert same_numbers(resumed.model.state_dict(), whole.model.state_dict())
 
 
@@ -59,7 +59,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_scratch(toy, capsy
     run_in_two_parts(toy, (0, 1), "TRAINER.NAME", trainer)
     assert capsys.readouterr().out.count("No checkpoint found, train from scratch") == 2
     for path in folder(toy).iterdir():
-        path.unlink()  # an empty folder is no checkpoint either
+        path.unlink()  # an empty folder is not a checkpoint either
     fresh = toy.trainer("TRAINER.NAME", trainer)
     assert fresh.resume_model_if_exist(str(toy.output)) == 0
 
@@ -90,7 +90,7 @@ def test_a_checkpoint_of_another_code_base_is_resumed_with_a_note(toy, exact, ca
     toy.trainer("OPTIM.MAX_EPOCH", 1).train()
     path = folder(toy) / "model.pth.tar-1"
     known = {"state_dict", "epoch", "optimizer", "scheduler", "val_result"}
-    assert load_checkpoint(str(path)).keys() == known  # Dassl's, whichever toolkit writes
+    assert load_checkpoint(str(path)).keys() == known  # the keys are Dassl's with either toolkit
     fresh = exact.trainer(seed=2)
     assert fresh.resume_model_if_exist(str(toy.output)) == 1
     assert "the run continues with other draws" in capsys.readouterr().out
@@ -148,8 +148,8 @@ def test_other_settings_are_refused_unless_the_checkpoint_is_named(exact):
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        # torch itself takes each of these over: one ends in a KeyError in the first step, the
-        # others go on with numbers that mean something else.
+        # torch itself loads each of these: one causes a KeyError in the first step, the others
+        # train on with wrong numbers.
         (("NAME", "adam"), ("NAME", "sgd"), "optimizer is not of this run's SGD: it has .*betas"),
         (("NAME", "adam"), ("NAME", "adamw"), "decoupled_weight_decay is False there, True here"),
         (("MOMENTUM", 0.9), ("MOMENTUM", 0.5), "momentum is 0.9 there, 0.5 here"),

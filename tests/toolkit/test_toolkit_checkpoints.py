@@ -1,4 +1,4 @@
-"""Checkpoints as Dassl's: content, resuming, atomic writing, and refusal of what is not ours."""
+"""Checkpoints as Dassl's: content, resuming, atomic writing, and errors for files of other runs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_an_explicit_resume_without_a_checkpoint_is_an_error(toy, tmp_path):
 
 
 class Prompts(nn.Module):
-    """Like CoOp's: a learned context, and buffers made from the class names."""
+    """A prompt learner like CoOp's: a learned context, and buffers made from the class names."""
 
     def __init__(self, fill, *, names=0.0):
         super().__init__()
@@ -117,7 +117,7 @@ def test_checkpoints_of_the_last_epoch_load_although_they_have_no_result(toy, ca
 
 
 def half_written(monkeypatch, end):
-    """Make torch.save stop half way in the way `end()` does."""
+    """Make torch.save call `end()` after half of the file."""
     whole = torch.save
 
     def save(state, file, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""Few-shot draws, class names, samplers and batches, against plain transcriptions and Dassl's."""
+"""Few-shot draws, class names, samplers and batches, against simple versions and Dassl."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_few_shots_are_random_samples_per_class_in_order_of_appearance(toy):
     items = toy.items[::-1]
     random.seed(5)
     expected = []
-    for label in (2, 1, 0):  # classes as they first appear in the reversed list
+    for label in (2, 1, 0):  # classes in the order of the reversed list
         expected += random.sample([item for item in items if item.label == label], 2)
     after = random.random()
     random.seed(5)

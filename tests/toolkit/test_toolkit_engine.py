@@ -198,7 +198,7 @@ def test_a_diverged_loss_stops_trainers_that_bypass_the_check_and_says_where(toy
 
 @pytest.mark.minidassl
 def test_the_rate_also_falls_when_a_sampler_gives_fewer_batches_than_estimated(toy, monkeypatch):
-    # Two of three classes a batch: how long the third lasts is chance, 4 to 6 batches.
+    # Two of three classes per batch: the number of batches, 4 to 6, is random.
     trainer = toy.trainer(
         *("DATALOADER.TRAIN_X.SAMPLER", "RandomClassSampler", "DATALOADER.TRAIN_X.BATCH_SIZE", 2),
         *("DATALOADER.TRAIN_X.N_INS", 1, "OPTIM.MAX_EPOCH", 12),

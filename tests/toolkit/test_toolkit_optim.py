@@ -89,7 +89,7 @@ def test_learning_rates_go_on_after_a_resume_at_any_epoch(name, options, expecte
 
 
 def _through_a_file(*states):
-    """As a checkpoint would: read back without running pickled code."""
+    """Save and load a state without running pickled code, as a checkpoint does."""
     buffer = io.BytesIO()
     torch.save(states, buffer)
     buffer.seek(0)

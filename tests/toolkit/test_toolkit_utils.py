@@ -31,7 +31,7 @@ from PIL import Image, features
 
 
 def own_console(monkeypatch):
-    """A stdout of the test's own, because Dassl's logger closes the one it gets."""
+    """A separate stdout for the test, because Dassl's logger closes its stdout."""
     console = io.StringIO()
     monkeypatch.setattr(sys, "stdout", console)  # in the test: pytest resets it between phases
     return console
@@ -196,7 +196,7 @@ def test_no_error_of_a_codec_is_without_its_file(tmp_path):
             raised.add(type(error.__cause__))
             if RuntimeError in raised:
                 break
-    assert RuntimeError in raised  # Pillow's own, which ended a command
+    assert RuntimeError in raised  # raised by Pillow; it once ended a command
 
 
 def test_hidden_files_are_not_listed(tmp_path):

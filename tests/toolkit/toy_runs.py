@@ -1,4 +1,4 @@
-"""Runs of the toy trainer that are killed and started again, and how their numbers compare."""
+"""Kill and restart runs of the toy trainer, and compare their numbers."""
 
 from __future__ import annotations
 
