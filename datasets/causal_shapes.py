@@ -1,7 +1,7 @@
 """CausalShapes: drawn shapes whose invariant and variant factors are known, with exact twins.
 
-The class is the shape; colour, texture, background and style vary. Domains are styles. How much
-the background tells about the class is a setting, so confounding is under control.
+The class is the shape; colour, texture, background and style vary. Domains are styles. A setting
+controls how strongly the background depends on the class, and so the confounding.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from causalclip.data.rendering import (
 from causalclip.data.splits import Items
 
 EDITION = 1
-INSTANCES = 80  # of each shape; the same poses in every style
+INSTANCES = 80  # per shape; the poses are the same in every style
 HOME: dict[str, str] = dict(zip(SHAPES, BACKGROUNDS, strict=True))
-"""The background a confounded shape stands on."""
+"""Shape -> background of its confounded pictures."""
 FACTS = facts_of("CausalShapes")
 
 Instance = Mapping[str, ShapeFactors]
-"""By version, the style left open: on its `home` background, on one drawn uniformly (`free`), and
-with every variant factor changed (`twin`)."""
+"""Version -> factors before the style is set: on the shape's own background (`home`), on one drawn
+uniformly (`free`), and with every variant factor changed (`twin`)."""
 
 
 def draw_instance(label: int, number: int) -> Instance:
@@ -76,17 +76,17 @@ def _file(number: int, version: str) -> str:
 
 
 def confounded(count: int, correlation: float, *, seed: tuple[int, ...]) -> list[bool]:
-    """Return which instances stand on their home background: round(count * correlation).
+    """Return for each instance whether it has its home background: round(count * correlation) do.
 
-    The others' background is uniform, so Cramer's V of class and background is the correlation.
-    A higher correlation moves further instances home and none away. `correlation` is in [0, 1].
+    The other backgrounds are uniform, so Cramer's V of class and background is the `correlation`,
+    in [0, 1]. A higher correlation adds instances to the chosen ones and removes none.
     """
     rank = np.random.default_rng(seed).permutation(count)
     return (rank < round(count * correlation)).tolist()
 
 
 class Placed(NamedTuple):
-    """Where a picture comes from: its row of the factors' file, its style and its version."""
+    """Source of a picture: its row in the file of factors, its style and its version."""
 
     row: dict
     style: str
@@ -96,8 +96,8 @@ class Placed(NamedTuple):
 class CausalShapes(BundledDataset):
     """Ten shapes in four styles, 32 x 32; `DATASET.CORRELATION` ties the background to the class.
 
-    `CORRELATION` in [0, 1] holds for train and val, `TEST_CORRELATION` for test: 0 makes the
-    background independent of the class, 1 determines it. Besides the usual parts:
+    `CORRELATION` in [0, 1] applies to train and val, `TEST_CORRELATION` to test: 0 makes the
+    background independent of the class, 1 determines it. In addition to the usual attributes:
 
     twins: path -> path of the exact interventional twin, same shape and pose, all variant factors
         changed; its style is that of the next source domain (its own, if there is no other).
@@ -105,7 +105,7 @@ class CausalShapes(BundledDataset):
 
     Raises:
         ValueError: for a correlation outside of [0, 1], or for wrong domains.
-        FileExistsError: if the folder is not ours or of another edition.
+        FileExistsError: for an existing folder that causalclip did not draw in this edition.
     """
 
     dataset_dir = FACTS.folder

@@ -1,7 +1,8 @@
 """Data sets with domains from folders, by DomainBed's protocol, under names Dassl does not use.
 
-`<root>/<set>/<domain>/<class>/*`: sources are split 80/20 into training and validation; the target
-is tested whole, and its own 20 % are known as `heldout_test`, so both can be reported.
+The images are `<root>/<set>/<domain>/<class>/*`. Sources are split 80/20 into training and
+validation. All target images are tested; the paths of their held-out 20 % are in `heldout_test`, so
+that the accuracy on both can be reported.
 """
 
 from __future__ import annotations
@@ -40,21 +41,21 @@ HOLDOUT = 0.2
 
 
 class DomainSet(SplitSet):
-    """Images of several domains; sources to train on and targets to test on come from the settings.
+    """Images of several domains; the settings name sources to train on and targets to test on.
 
-    Labels count the classes of all domains in alphabetical order, whichever domains are chosen. For
+    Labels number the classes of all domains in alphabetical order, for any choice of domains. For
     open classes, train with `DATASET.SUBSAMPLE_CLASSES base` and test with `all`: base classes come
-    first in both. `HOLDOUT_WITHIN: halves` splits base and open classes of a domain apart, as the
-    published code for open classes does, in place of the domain as a whole.
+    first in both. `HOLDOUT_WITHIN: halves` holds out 20 % of the base and of the open classes of a
+    domain separately, as the published code for open classes does.
 
     Raises:
-        ValueError: for another HOLDOUT_WITHIN, a domain that does not exist, a target among the
+        ValueError: for an unknown HOLDOUT_WITHIN, a domain that does not exist, a target among the
             sources, or a class without training images.
         FileNotFoundError: if the set is not below `DATASET.ROOT`.
     """
 
     facts: Facts | None = None
-    """Of a published set; its class names replace folders called 0, 1, ... as in Dassl's VLCS."""
+    """Facts of a published set; its class names replace folder names 0, 1, ... (Dassl's VLCS)."""
     suffixes = PUBLISHED_SUFFIXES
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -82,17 +83,17 @@ class DomainSet(SplitSet):
                 heldout += held
         self.heldout_test = frozenset(item.impath for item in heldout)
         _require_images(train, names, left_out, where=str(folder))
-        # Not in the set's own folder, where DomainBed and we would take it for a domain.
+        # Not in the data set's own folder, where it would be read as a domain.
         apart = f"-base_{parts.count('base')}" if "base" in parts else ""
         fewshot_dir = cache_folder(folder) / f"{'+'.join(sources)}-trial_{trial}{apart}"
         self.build(cfg, train, val, test, root=folder, fewshot_dir=fewshot_dir, left_out=left_out)
 
     @classmethod
     def folder_in(cls, root: str, path: str) -> Path:
-        """Return the folder of the set below `root`; your own is `path`, there or absolute.
+        """Return the data set's folder below `root`; for your own, `path`, also an absolute one.
 
         Raises:
-            FileNotFoundError: if it is missing; says what is there instead.
+            FileNotFoundError: if it is missing; the message states which part is wrong.
         """
         if cls.facts is None:
             return require_root(root, path)
@@ -102,7 +103,7 @@ class DomainSet(SplitSet):
     def _list(
         self, folder: Path, domain: str, classes: Sequence[str], names: Sequence[str], number: int
     ) -> tuple[list[ListedDatum], dict[str, str]]:
-        """Return the images of a domain, class by class, and what is left out, path -> reason."""
+        """Return the images of a domain, class by class, and unused files, path -> reason."""
         images, left_out = [], {}
         for label, (class_folder, name) in enumerate(zip(classes, names, strict=True)):
             for place in class_places(folder / domain, class_folder):
@@ -118,7 +119,7 @@ class DomainSet(SplitSet):
 def hold_out(
     images: Sequence[ListedDatum], parts: Sequence[str], trial: int, environment: int
 ) -> tuple[list[ListedDatum], list[ListedDatum]]:
-    """Return the images of a domain that are kept and held out; `parts` has one a label."""
+    """Return the images of a domain that are kept and held out; `parts` has the part of a label."""
     kept, held = [], []
     for part in dict.fromkeys(parts):
         items = [item for item in images if parts[item.label] == part]
@@ -129,7 +130,7 @@ def hold_out(
 
 
 def _parts_of(cfg: CfgNode, n_classes: int) -> list[str]:
-    """Return what each class is split with: its domain (""), or its half ("base", "open")."""
+    """Return the part of a domain in which each class is split: "" (all), "base" or "open"."""
     within = cfg.DATASET.HOLDOUT_WITHIN
     if within not in ("domain", "halves"):
         raise ValueError(f"DATASET.HOLDOUT_WITHIN must be 'domain' or 'halves', got {within!r}")
@@ -145,8 +146,8 @@ def split_environment(
     """Return the indices held out of, and kept in, an environment of `count` images.
 
     DomainBed's draw: a permutation seeded by the MD5 of "(trial, environment)", cut at the share
-    `HOLDOUT`; `environment` counts the sorted domain folders. `part` is a third thing in the seed:
-    "base" and "open" where CLIP-ICM's and CLIPood's code splits the two apart.
+    `HOLDOUT`; `environment` counts the sorted domain folders. `part` is a third entry of the seed:
+    "base" or "open" if these are split separately, as in CLIP-ICM's and CLIPood's code.
     """
     facts = (trial, environment, part) if part else (trial, environment)
     digest = hashlib.md5(str(facts).encode()).hexdigest()

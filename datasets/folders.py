@@ -1,6 +1,6 @@
 """Your own images without Python: class folders (ImageFolder) or a split file (SplitJSON).
 
-Both are named in a short YAML; `DATASET.PATH` is the folder, below `DATASET.ROOT` or absolute.
+Choose one in a short YAML file. `DATASET.PATH` is the folder, below `DATASET.ROOT` or absolute.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from causalclip.files.caches import cache_folder, first_existing
 
 OWN_SPLIT = "split_causalclip.json"
 PART_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Names of folders, in lower case, that hold a part."""
+"""Name of a folder, in lower case -> its part."""
 
 
 class OwnSet(SplitSet):
-    """A set of the user's: names shared by classes, or images by parts, are an error here."""
+    """Your own data set: two classes with one name, or an image in two parts, are an error."""
 
     def __init__(self, cfg: CfgNode) -> None:
         folder, parts = self.read(cfg.DATASET)
@@ -44,27 +44,27 @@ class OwnSet(SplitSet):
 
         Raises:
             FileNotFoundError: if a folder, file or image is missing.
-            ValueError: for content that is not as the class says.
+            ValueError: for content that does not fit the description of the class.
         """
         raise NotImplementedError
 
     def unused(self, folder: Path, parts: Parts) -> Mapping[str, str]:
-        """Return the files that are there and in no part, path -> reason."""
+        """Return the existing files that are in no part, path -> reason."""
         return NONE
 
 
 class ImageFolder(OwnSet):
     """Class folders, split 50/20/30; or class folders in `train/`, `test/` and perhaps `val/`.
 
-    Pictures may lie in sub-folders of a class; `val/` may be called `valid/` or `validation/`.
+    Pictures may be in sub-folders of a class; `val/` may be called `valid/` or `validation/`.
 
-    The split of plain class folders follows from the files' names alone and is written to
-    `split_causalclip.json`, so images added later do not move old ones; they stay out until the
-    file is removed. Without `val/` a fifth of each class of `train/` validates.
+    The split of plain class folders depends on the files' names alone and is written to
+    `split_causalclip.json`, so that images you add later do not change it. They are not used until
+    you remove the file. Without `val/`, a fifth of each class of `train/` is for validation.
     """
 
     def read(self, settings: CfgNode) -> tuple[Path, Parts]:
-        """Read the parts by whichever layout is there; refuse a class of too few images."""
+        """Read the parts in the layout of the folder; refuse a class with too few images."""
         folder = require_root(settings.ROOT, settings.PATH)
         if places := part_folders(folder):
             return folder, _read_part_folders(folder, places)
@@ -74,7 +74,7 @@ class ImageFolder(OwnSet):
         return folder, read_split(path, folder)
 
     def unused(self, folder: Path, parts: Parts) -> Mapping[str, str]:
-        """Return what else is below the folder, path -> reason."""
+        """Return the other files below the folder, path -> reason."""
         used = {relative(item.impath, folder) for items in parts for item in items}
         found = find_pictures(folder)
         reason = f"in no class folder, or added after {OWN_SPLIT}"
@@ -83,11 +83,11 @@ class ImageFolder(OwnSet):
 
 
 def part_folders(folder: Path) -> dict[str, Path]:
-    """Return part -> folder of a folder with `train/`, `test/` and perhaps `val/`, else {}.
+    """Return part -> folder, if `folder` has `train/`, `test/` and perhaps `val/`, else {}.
 
     Raises:
-        ValueError: for `train/` and `val/` without `test/`, nothing but parts of which one is
-            missing, or two folders of one part.
+        ValueError: for `train/` and `val/` without `test/`, for only part folders without `train/`
+            or `test/`, or for two folders of one part.
     """
     names = subfolders(folder)
     places = {name: PART_OF[name.lower()] for name in names if name.lower() in PART_OF}
@@ -117,14 +117,14 @@ class SplitJSON(OwnSet):
 
 
 def require_distinct_names(items: Items, *, where: str) -> None:
-    """Require a class name of its own for each label: no prompt could tell others apart.
+    """Require a different class name for each label, as prompts cannot distinguish equal ones.
 
     Raises:
-        ValueError: for two labels of one name, as prompts spell it.
+        ValueError: for two labels with the same name, as it is written in prompts.
     """
     label_of: dict[str, int] = {}
     for item in items:
-        name = " ".join(readable(item.classname).split())  # as prompts spell it
+        name = " ".join(readable(item.classname).split())  # as it is written in prompts
         if label_of.setdefault(name, item.label) != item.label:
             raise ValueError(
                 f"{where}: every class must have a name of its own, labels {label_of[name]} and "
@@ -133,13 +133,13 @@ def require_distinct_names(items: Items, *, where: str) -> None:
 
 
 def require_disjoint(*parts: Items, where: str) -> None:
-    """Require that an image is in one part, once.
+    """Require that no image is listed twice, in one part or in two.
 
     Raises:
-        ValueError: names an image that is not, and both parts.
+        ValueError: for an image that is listed twice; names it and both parts.
     """
     part_of: dict[str, str] = {}
-    real = functools.cache(os.path.realpath)  # links among folders are other spellings of a path
+    real = functools.cache(os.path.realpath)  # a linked folder has several paths
     for part, items in zip(PARTS, parts, strict=True):
         for item in items:
             folder, file = os.path.split(item.impath)
@@ -153,7 +153,7 @@ def require_disjoint(*parts: Items, where: str) -> None:
 
 
 def order_by_name(items: Items, root: Path) -> Items:
-    """Return items in an order that depends on nothing but their paths below `root`."""
+    """Return items in an order that depends only on their paths below `root`."""
 
     def key(item: Datum) -> str:
         path = Path(item.impath).relative_to(root).as_posix()
@@ -163,7 +163,7 @@ def order_by_name(items: Items, root: Path) -> Items:
 
 
 def class_items(place: Path, classes: Sequence[str]) -> list[Items]:
-    """Return the images of each class folder in `place`; labels are places in `classes`."""
+    """Return the images of each class folder in `place`; labels are positions in `classes`."""
     found = (find_pictures(place / c).pictures if (place / c).is_dir() else [] for c in classes)
     return [
         [ListedDatum(str(place / name), file, label, classname=name) for file in files]

@@ -1,8 +1,8 @@
-"""HandwrittenDigits and ColouredDigits: the 1,797 real scans of scikit-learn's digits, in looks.
+"""HandwrittenDigits and ColouredDigits: the 1,797 scans of scikit-learn's digits in several looks.
 
 Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998, UCI 80), 8 x 8 counts. In
-ColouredDigits the colour of a stroke is drawn independently of the digit, so a model that has
-learned the two together is led astray by it (the idea of Colored MNIST, Arjovsky et al., 2019,
+ColouredDigits the colour of a stroke is drawn independently of the digit, so colour misleads a
+model that has learned to rely on it (the idea of Colored MNIST, Arjovsky et al., 2019,
 arXiv 1907.02893).
 """
 
@@ -47,7 +47,7 @@ def write_looks(
     """Draw all scans as `folder/LOOK/NAME/PART_INDEX.png`; return part, NAME/... and label.
 
     Raises:
-        FileExistsError: if a look's folder is there.
+        FileExistsError: if a look's folder exists.
     """
     from sklearn.datasets import load_digits  # large, and only the first use needs it
 
@@ -72,7 +72,7 @@ def digit_items(folder: Path, look: str, part: str, *, number: int) -> Items:
     """Return the pictures of a part in a look that `write_looks` has drawn, as domain `number`.
 
     Raises:
-        FileNotFoundError: if a folder of the look is gone.
+        FileNotFoundError: if a folder of the look is missing.
     """
     return [
         ListedDatum(str(folder / look / name), file, label, domain=number, classname=name)
@@ -110,7 +110,7 @@ class HandwrittenDigits(BundledDataset):
         self._setup(cfg, folder)
 
     def _whole(self, folder: Path) -> tuple[Items, Items, Items]:
-        """Return the plain scans by the split file, as every set of CoOp's does."""
+        """Return the plain scans, split by the split file as in CoOp's data sets."""
         return read_split(folder / SPLIT_FILE, folder)
 
     def _items(self, folder: Path, domain: str, part: str, *, number: int, test: bool) -> Items:
@@ -118,7 +118,7 @@ class HandwrittenDigits(BundledDataset):
 
 
 class ColouredDigits(BundledDataset):
-    """The scans as ink, chalk, neon and on noisy paper, one colour of eight each, 32 x 32."""
+    """The scans as ink, chalk, neon and on noisy paper, each in one of eight colours, 32 x 32."""
 
     dataset_dir = COLOURED.folder
     domains = COLOURED.domains

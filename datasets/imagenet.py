@@ -1,7 +1,7 @@
 """ImageNet and its four variants in CoOp's layout: class folders and `classnames.txt`.
 
-One difference to CoOp: files are listed in sorted order, so that a seed gives the same few-shot set
-on every file system.
+Unlike in CoOp, files are listed in sorted order, so that a seed gives the same few-shot set on
+every file system.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from causalclip.data.splits import halves, subsample_classes
 from causalclip.files.caches import load_json, store_json
 
 INDEX = "causalclip_files.json"
-SEPARATOR = "/"  # the one character, with NUL, that no file name can hold
+SEPARATOR = "/"  # no file name can contain it
 
 
 class FileIndex:
-    """The sorted image names of class folders, kept in a file so as not to list them every time.
+    """The sorted image names of class folders, stored in a file to avoid listing them every time.
 
-    A folder is listed again when its modification time differs, which changes with every file that
-    is added, removed or renamed.
+    A folder is listed again when its modification time has changed, as it does when a file is
+    added, removed or renamed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,7 +46,7 @@ class FileIndex:
         return entry[1].split(SEPARATOR) if entry[1] else []
 
     def save(self) -> None:
-        """Store the index if a folder was listed or is gone."""
+        """Store the index if a folder was listed again or has been removed."""
         if self._seen != self._known:
             print(f"Saved the list of files to {store_json(self.path, self._seen)}")
 
@@ -101,7 +101,7 @@ class ImageNetVariant(DatasetBase):
         super().__init__(train_x=items, test=items)
 
     def labels(self, folders: list[str], names: dict[str, str]) -> tuple[dict, dict]:
-        """Return label -> folder and folder -> name; labels count the folders that are there."""
+        """Return label -> folder and folder -> name; labels number the existing folders."""
         return dict(enumerate(folders)), names
 
 
@@ -112,7 +112,7 @@ class ImageNetV2(ImageNetVariant):
         """Return label -> folder and folder -> name for folders 0..K-1.
 
         Raises:
-            ValueError: if another folder is there, or one is missing.
+            ValueError: if there is another folder, or one is missing.
         """
         numbers = [str(i) for i in range(len(names))]
         _require_same(numbers, folders, Path(self.image_dir))

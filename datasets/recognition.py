@@ -1,7 +1,7 @@
-"""CoOp's recognition sets other than ImageNet: one reader, and a row a set where facts differ.
+"""CoOp's recognition data sets other than ImageNet, in one reader.
 
-With the published split file in place all are read alike. Without it a split is made from the set's
-own annotations as CoOp makes it, once, and written next to the data.
+If the published split file exists, all are read in the same way. Otherwise a split is made once
+from the data set's own annotations, as in CoOp, and written next to the data.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def _make_split(facts: Facts, folder: Path) -> Path:
 
 
 def _parts_of(facts: Facts, folder: Path) -> Parts:
-    """Return the parts as CoOp makes them from the owners' lists, or without any from folders.
+    """Return the parts as CoOp makes them from the owners' lists or, without lists, class folders.
 
-    Of two lists the second is the test part, and a fifth of each class of the first validates.
+    Of two lists, the second is the test part, and a fifth of each class of the first is val.
     """
     image_dir = folder / facts.image_dir
     if facts.name not in OWN_LISTS:
@@ -143,7 +143,7 @@ OWN_LISTS: dict[str, Callable[[Path], list[list[ImageRow]]]] = {
     "SUN397": _sun,
     "UCF101": _ucf,
 }
-"""Sets whose parts follow from the owners' files; the others' class folders are cut."""
+"""Data set -> reader of the owners' lists; class folders are split for all other data sets."""
 
 DATASETS = tuple(
     type(facts.name, (RecognitionSet,), {"__doc__": f"{facts.name}, as CoOp reads it."})

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Table(OwnSet):
     """The images that the rows of `DATASET.TABLE` name, relative to the table's own folder.
 
-    With source and target domains in the settings, training and validation rows of the sources are
-    taken, and test rows of the targets; without, the rows of all domains.
+    If the settings name source and target domains, the training and validation rows of the sources
+    and the test rows of the targets are used; otherwise the rows of all domains.
     """
 
     def read(self, settings: CfgNode) -> tuple[Path, Parts]:
@@ -77,7 +77,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if path.suffix.lower() == ".parquet":
         try:
             frame = pd.read_parquet(path)
-        except (ValueError, OSError) as error:  # of pyarrow; neither names the file
+        except (ValueError, OSError) as error:  # pyarrow's; neither names the file
             raise ValueError(f"{path} is damaged or no Parquet table: {error}") from error
     else:
         try:
@@ -107,7 +107,7 @@ def label_rows(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     Raises:
         ValueError: for a value that is not allowed; names the row, the column and the value.
     """
-    frame = frame.astype(object).where(frame.notna(), "").astype(str)  # Parquet has gaps
+    frame = frame.astype(object).where(frame.notna(), "").astype(str)  # Parquet: missing values
 
     def require(column: str, valid: pd.Series, allowed: str) -> None:
         if not valid.all():

@@ -1,8 +1,8 @@
-"""The annotation files of the recognition sets, parsed to rows [path, label, class name].
+"""Parse the annotation files of the recognition data sets to rows [path, label, class name].
 
-Paths are relative to the set's image folder, labels start at 0. Nothing is drawn here. Every reader
-raises FileNotFoundError for a missing file, and ValueError that names the file, and the line where
-it has some, for one that is not as its owners write it.
+Paths are relative to the data set's image folder, and labels start at 0. Readers draw no random
+numbers. They raise FileNotFoundError for a missing file and ValueError for a malformed one, with
+the file's name and, in a text file, the line.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class ImageRow(NamedTuple):
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Return the non-empty lines of a text file, stripped; it may begin with a byte order mark.
+    """Return the non-empty lines of a text file, stripped and without a byte order mark.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it is not UTF-8.
     """
     try:
@@ -40,14 +40,14 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def encoding_of(path: str | Path, error: UnicodeDecodeError) -> str:
-    """Return what is known of a file that is not UTF-8."""
+    """Describe the encoding of a file that is not UTF-8, for an error message."""
     with open(path, "rb") as file:
         marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     return 'UTF-16; save it as "UTF-8"' if marked else str(error)
 
 
 def oxford_pets(path: Path) -> list[ImageRow]:
-    """Read `trainval.txt` or `test.txt`: "Abyssinian_100 1 1 1" a line."""
+    """Read `trainval.txt` or `test.txt`, with lines such as "Abyssinian_100 1 1 1"."""
     rows = []
     for where, line in _lines_of(path):
         stem, label, *_ = _fields(line, 4, where)
@@ -56,7 +56,7 @@ def oxford_pets(path: Path) -> list[ImageRow]:
 
 
 def stanford_cars(annotations: Path, meta: Path, folder: str) -> list[ImageRow]:
-    """Read `cars_*_annos.mat`; "BMW M3 Coupe 2012" becomes "2012 BMW M3 Coupe"."""
+    """Read `cars_*_annos.mat`; the class "BMW M3 Coupe 2012" becomes "2012 BMW M3 Coupe"."""
     names = [str(name[0]) for name in _load_mat(meta, "class_names")[0]]
     rows = []
     for entry in _load_mat(annotations, "annotations")[0]:
@@ -67,7 +67,7 @@ def stanford_cars(annotations: Path, meta: Path, folder: str) -> list[ImageRow]:
 
 
 def oxford_flowers(labels: Path, names: Path) -> list[ImageRow]:
-    """Read `imagelabels.mat`, image i being image_0000i.jpg, and `cat_to_name.json`."""
+    """Read the labels of image_00001.jpg etc. in `imagelabels.mat`, and `cat_to_name.json`."""
     by_label = json.loads(names.read_text(encoding="utf-8"))
     return [
         ImageRow(f"image_{i:05d}.jpg", int(label) - 1, by_label[str(label)])
@@ -76,7 +76,7 @@ def oxford_flowers(labels: Path, names: Path) -> list[ImageRow]:
 
 
 def fgvc_aircraft(images: Path, variants: Path) -> list[ImageRow]:
-    """Read `images_variant_*.txt`: "1025794 707-320" a line; labels follow `variants.txt`."""
+    """Read `images_variant_*.txt` ("1025794 707-320"); labels have the order of `variants.txt`."""
     labels = {name: i for i, name in enumerate(read_lines(variants))}
     rows = []
     for where, line in _lines_of(images):
@@ -86,7 +86,7 @@ def fgvc_aircraft(images: Path, variants: Path) -> list[ImageRow]:
 
 
 def sun397(images: Path, classes: Path) -> list[ImageRow]:
-    """Read `Training_01.txt`: "/a/apse/indoor/sun_x.jpg" a line, named "indoor apse"."""
+    """Read `Training_01.txt`; the class of "/a/apse/indoor/sun_x.jpg" is named "indoor apse"."""
     labels = {line.lstrip("/"): i for i, line in enumerate(read_lines(classes))}
     rows = []
     for where, line in _lines_of(images):
@@ -98,7 +98,7 @@ def sun397(images: Path, classes: Path) -> list[ImageRow]:
 
 
 def ucf101(videos: Path, classes: Path) -> list[ImageRow]:
-    """Read `trainlist01.txt`: "ApplyLipstick/v_x.avi 2" a line, kept as the middle frame's JPEG."""
+    """Read `trainlist01.txt`; "ApplyLipstick/v_x.avi 2" is the JPEG of the video's middle frame."""
     labels = {}
     for where, line in _lines_of(classes):
         label, name = _fields(line, 2, where)
@@ -113,12 +113,12 @@ def ucf101(videos: Path, classes: Path) -> list[ImageRow]:
 
 
 def read_names(folder: Path) -> dict[str, str]:
-    """Read `classnames.txt` of a set, "n01440764 tench" a line, or ImageNet's if it has none.
+    """Read `classnames.txt` of a data set, or ImageNet's if it has none; return folder -> name.
 
-    The result is folder -> class name, in the file's order; names that classes share are printed.
+    A line is "n01440764 tench". The result has the file's order. Shared names are printed.
 
     Raises:
-        FileNotFoundError: if neither is there.
+        FileNotFoundError: if neither file exists.
         ValueError: for a line without a name.
     """
     paths = (folder / "classnames.txt", folder.parent / "imagenet" / "classnames.txt")
@@ -133,7 +133,7 @@ def read_names(folder: Path) -> dict[str, str]:
 
 
 def _lines_of(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield each line after its place, which is for messages."""
+    """Yield pairs of a position (file and line number, for messages) and the line there."""
     return ((f"{path}, line {n}", line) for n, line in enumerate(read_lines(path), start=1))
 
 
@@ -158,7 +158,7 @@ def _look_up(labels: dict[str, int], name: str, where: str) -> int:
 
 
 def _load_mat(path: Path, key: str) -> Any:
-    from scipy.io import loadmat  # large, and few sets need it
+    from scipy.io import loadmat  # a large import, and few data sets need it
     from scipy.io.matlab import MatReadError
 
     try:

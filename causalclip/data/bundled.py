@@ -1,7 +1,7 @@
-"""Data sets that are drawn, not downloaded: built once as a whole, and cut into parts and domains.
+"""Data sets that are drawn once in place of a download, and their parts and domains.
 
-A picture's part is fixed for good and is the same in every domain, so that what is held out has
-been seen in no domain at all.
+The part of a picture never changes and is the same in every domain, so that no domain shows a
+held-out picture during training.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from causalclip.files.caches import NotJSONError, read_json
 
 MARKER = "causalclip.json"
 
-# Shares of the parts. Within one domain: train / val / the rest is the test set. To leave a domain
-# out: train and spare / val of the sources; heldout is the 20 % that no source domain shows.
+# Shares of the parts. Without target domains, spare and heldout are the test set. With them, train
+# and spare of the sources train, val of the sources validates, and no source shows heldout.
 PART_SHARES = {"train": 0.5, "val": 0.1, "spare": 0.2, "heldout": 0.2}
 
 
 def assign_parts(labels: Sequence[int] | np.ndarray) -> list[str]:
-    """Return the part of each picture, drawn class by class whatever cfg.SEED.
+    """Return the part of each picture, drawn class by class and independent of cfg.SEED.
 
-    `labels` (N,) gives N names of `PART_SHARES`, in its order.
+    The result has one name from `PART_SHARES` for each of the `labels` (N,), in their order.
     """
     labels = np.asarray(labels)
     parts = np.empty(len(labels), dtype=object)
@@ -48,10 +48,10 @@ def assign_parts(labels: Sequence[int] | np.ndarray) -> list[str]:
 def build_once(
     root: str | os.PathLike, name: str, write: Callable[[Path], None], *, edition: int
 ) -> Path:
-    """Return `root/name`, drawn by `write(folder)` unless it is there.
+    """Return the folder `root/name`; if it does not exist, draw it with `write(folder)`.
 
     Raises:
-        FileExistsError: for a folder that is not ours or was drawn by another edition.
+        FileExistsError: for an existing folder that causalclip did not draw in this edition.
         OSError: if the folder cannot be written.
     """
     folder = Path(os.path.abspath(os.path.expanduser(root)), name)
@@ -78,7 +78,7 @@ def build_once(
 def build_folder(folder: Path, write: Callable[[Path], None], *, marker: str, action: str) -> None:
     """Have `write` fill a new folder that appears whole or not at all; the first process wins.
 
-    `marker` is a file that it writes there, `action` a verb for the message of a full disk.
+    `marker` is a file that `write` creates, `action` the verb in the message for a full disk.
 
     Raises:
         OSError: if the folder cannot be written, or a folder without the marker is in its place.
@@ -89,7 +89,7 @@ def build_folder(folder: Path, write: Callable[[Path], None], *, marker: str, ac
         try:
             os.rename(part, folder)
         except OSError:
-            if not (folder / marker).is_file():  # another process was not simply first
+            if not (folder / marker).is_file():  # else another process has built it first
                 raise
 
 
@@ -97,12 +97,12 @@ def build_folder(folder: Path, write: Callable[[Path], None], *, marker: str, ac
 
 
 class BundledDataset(DatasetBase):
-    """The base of the bundled sets: in-domain parts, or one domain left out.
+    """Base class of the bundled data sets, with or without domains that are left out for testing.
 
-    Subclasses set `dataset_dir` and `domains` and give `_items`. Without `DATASET.TARGET_DOMAINS`
-    they are ordinary sets (base-to-new, few-shot). With it, train and val come from the sources,
-    `test` is the whole target and `heldout_test` the paths of the 20 % of it that no source domain
-    shows under another look. Domains are numbered sources first.
+    Subclasses set `dataset_dir` and `domains` and implement `_items`. Without
+    `DATASET.TARGET_DOMAINS` they are ordinary data sets (base-to-new, few-shot). With it, train and
+    val come from the sources and `test` is the whole target. `heldout_test` has the paths of the
+    20 % of it that no source domain shows in another look. Source domains have the first numbers.
 
     Raises:
         ValueError: for an unknown domain, listing the known ones, a domain named twice, a target
@@ -122,7 +122,7 @@ class BundledDataset(DatasetBase):
         super().__init__(train_x=train, val=val, test=test)
 
     def _items(self, folder: Path, domain: str, part: str, *, number: int, test: bool) -> Items:
-        """Return the pictures of a part of a domain, numbered `number`, to train or test on."""
+        """Return the pictures of a part of domain `number`; `test`: whether they are tested."""
         raise NotImplementedError
 
     def _part(
@@ -134,7 +134,7 @@ class BundledDataset(DatasetBase):
         test: bool = False,
         first: int = 0,
     ) -> Items:
-        """Return the pictures of these parts, domain by domain, numbered from `first`."""
+        """Return the pictures of these parts, domain by domain; domain numbers start at `first`."""
         return [
             item
             for number, domain in enumerate(domains, start=first)

@@ -17,75 +17,75 @@ if TYPE_CHECKING:
 DEFAULT_TEMPLATE = "a photo of a {}."
 
 Layout = Literal["split", "lists", "imagenet", "domains", "drawn"]
-"""How a set lies on the disk, and so how it is checked: with CoOp's split file, with the owners'
-own lists of the parts, class folders with `classnames.txt`, a folder a domain, drawn by us."""
+"""Form of a data set on the disk: with CoOp's split file, with the owners' lists of the parts,
+class folders with `classnames.txt`, one folder for each domain, or drawn by causalclip."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """One file to fetch: from a URL or a Google Drive id, and what becomes of it."""
+    """One file to download from a URL or a Google Drive id, and how to install it."""
 
     file: str
-    """Where it goes, relative to the set's folder."""
+    """Path of the file, relative to the data set's folder."""
     url: str = ""
     drive: str = ""
     unpack: bool = False
     """Whether it is an archive to unpack into the set's folder."""
     move: Mapping[str, str] = field(default_factory=dict)
-    """Folders to move afterwards, from and to, relative to the set's folder (".")."""
+    """Folders to move after unpacking: source -> target, relative to the data set's folder (.)."""
     known: Known = field(default_factory=Known)
     """The published size and checksum."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """One data set: its name in the registry, its folder below the root, and what is published."""
+    """One data set: name in the registry, folder below the root, and what is published about it."""
 
     name: str
     folder: str
     classes: int
     layout: Layout = "split"
     config: str
-    """The file in configs/datasets/, without .yaml."""
+    """Name of the file in configs/datasets/, without .yaml."""
     template: str = DEFAULT_TEMPLATE
-    """The hand-crafted prompt of CoOp's appendix, {} for the class name."""
+    """The hand-crafted prompt in CoOp's appendix, with {} for the class name."""
     protocols: tuple[str, ...] = ()
     """The published protocols that test on it: base2new, fewshot, xd, dg, lodo, openclass."""
 
     # On the disk
     also_in: tuple[str, ...] = ()
-    """Other folders it may be in: Dassl's trees of the same images."""
+    """Other possible folders: Dassl's folders with the same images."""
     image_dir: str = ""
     split_file: str = ""
-    """Which image is in which part; a json."""
+    """Name of the JSON file that lists the images of each part."""
     lists: str = ""
-    """The owners' lists of the parts where there is no split file, {} for train, val or test."""
+    """Name of the owners' lists if there is no split file, with {} for train, val or test."""
     ignored: tuple[str, ...] = ()
-    """Class folders that are no class."""
+    """Folders among the class folders that are not classes."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Class folders whose classes CoOp calls otherwise."""
+    """Class folder -> class name, where CoOp uses another name."""
     name_in_path: Literal["", "folder", "file", "path"] = ""
-    """Where an image's path holds the published class name: in the first folder, before the last
-    "_" of the file, in all inner folders backwards, or nowhere."""
+    """Which part of an image's path is the published class name: the first folder, the file name up
+    to its last "_", or all inner folders in reverse order; empty for none."""
     domains: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
-    """The folders of a drawn set: its domains, and perhaps a plain look."""
+    """Folders of a drawn data set: its domains, and possibly a plain look."""
     class_names: tuple[str, ...] = ()
-    """The class folders in alphabetical order, where they are few."""
+    """Class folders in alphabetical order; given for data sets with few classes."""
 
     # Published
     sizes: tuple[int | None, int | None, int | None] = (None, None, None)
-    """Images in train, val and test, where a split is published."""
+    """Number of images in train, val and test, if a split is published."""
     images: int | None = None
-    """All images, where no split is published."""
+    """Number of all images, if no split is published."""
     pictures: int | None = None
-    """Pictures in each folder of a drawn set."""
+    """Number of pictures in each folder of a drawn data set."""
     gigabytes: float | None = None
     licence: str = ""
     page: str = ""
     downloads: tuple[Download, ...] = ()
     by_hand: str = ""
-    """Steps for a person, where a program cannot or may not."""
+    """Steps that you must do by hand, because a program cannot or may not."""
 
     @property
     def total(self) -> int | None:
@@ -99,12 +99,12 @@ class Facts:
 
 
 def facts_from(name: str, row: Mapping[str, Any]) -> Facts:
-    """Return a row of `catalogue.yaml`; what most rows share need not be in it.
+    """Return the facts in a row of `catalogue.yaml`.
 
-    The configuration is called as the folder, a split file split_zhou_NAME.json.
+    By default, the configuration is named after the folder, the split file split_zhou_NAME.json.
 
     Raises:
-        ValueError: an unknown key or layout, or a file without a name; names the set.
+        ValueError: an unknown or missing key, or an unknown layout; names the data set.
     """
     try:
         values: dict[str, Any] = {
@@ -136,7 +136,7 @@ CATALOGUE = {
     name: facts_from(name, row)
     for name, row in yaml.load(FILE.read_text(encoding="utf-8"), Loader=_LOADER).items()
 }
-"""Every known set by its name in the registry."""
+"""Registry name -> facts, for every known data set."""
 
 
 def _of_layout(*layouts: Layout) -> tuple[Facts, ...]:
@@ -153,10 +153,10 @@ BUNDLED_NAMES = {name for facts in BUNDLED for name in (facts.config, facts.name
 
 
 def facts_of(name: str) -> Facts:
-    """Return the facts of a set by its registry name, whatever the case, or by its configuration.
+    """Return the facts of a data set by its registry name, in any case, or its configuration.
 
     Raises:
-        ValueError: for another name; it lists the known ones.
+        ValueError: for an unknown name; it lists the known ones.
     """
     for facts in CATALOGUE.values():
         if name.lower() in (facts.name.lower(), facts.config):
@@ -180,29 +180,29 @@ def sets_of(protocol: str) -> list[str]:
 # Hand-crafted templates
 
 
-# Sets of Dassl's own, which the catalogue does not know; all others take the default.
+# Dassl's own data sets, which are not in the catalogue; all others use the default.
 DASSL_TEMPLATES = {"DigitsDG": "a photo of the number {}."}
 
 
 def template_for(name: str) -> str:
     """Return the template published for the data set registered as `name` (CoOp's appendix).
 
-    A set without one of its own, of the user's for instance, has "a photo of a {}.".
+    A data set without a published template, such as your own, gets "a photo of a {}.".
     """
     facts = CATALOGUE.get(name)
     return facts.template if facts else DASSL_TEMPLATES.get(name, DEFAULT_TEMPLATE)
 
 
 def given_template(cfg: CfgNode) -> str:
-    """Return `DATASET.TEMPLATE`, or "" where the configuration leaves it to the data set."""
+    """Return `DATASET.TEMPLATE`, or "" if the configuration does not set it."""
     return cfg.DATASET.get("TEMPLATE", "")
 
 
 def dataset_template(cfg: CfgNode, published: Mapping[str, str] | None = None) -> str:
     """Return the template of the data set that `cfg` names.
 
-    `DATASET.TEMPLATE` comes first, then what a method's own code has `published` by the name of the
-    data set, then `template_for`.
+    This is `DATASET.TEMPLATE` if it is set. Otherwise it is the template in `published` (those of a
+    method's own code, by data set), or else that of `template_for`.
     """
     name = cfg.DATASET.NAME
     return given_template(cfg) or (published or {}).get(name) or template_for(name)

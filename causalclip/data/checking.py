@@ -39,7 +39,7 @@ def find_problems(facts: Facts, root: Path, *, decode: bool = False) -> list[str
     return problems
 
 
-# Each yields what is wrong and adds the paths of the images it has found to `found`
+# Each check yields what is wrong and adds the paths of the images that it finds to `found`
 
 
 def _check_split(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
@@ -65,7 +65,7 @@ def _check_names(facts: Facts, rows: Mapping[str, Sequence]) -> Iterator[str]:
 
 
 def name_of_path(facts: Facts, path: str) -> str:
-    """Return the published name of an image's class, for a set where its path holds it."""
+    """Return the published class name of an image, which is in its path (`Facts.name_in_path`)."""
     inside = PurePosixPath(path)
     if facts.name_in_path == "path":
         return " ".join(reversed(inside.parts[1:-1]))
@@ -144,7 +144,7 @@ def _check_drawn(facts: Facts, folder: Path, found: list[str]) -> Iterator[str]:
         if not (folder / file).is_file():
             yield f"{folder / file} is missing"
     by_look = {look: _pictures(folder / look) for look in facts.looks}
-    known = set().union(*by_look.values())  # a picture has one name in all looks
+    known = set().union(*by_look.values())  # a picture has the same name in all looks
     for look, pictures in by_look.items():
         if len(pictures) != facts.pictures:
             yield f"{len(pictures):,} of the {facts.pictures:,} pictures are in {folder / look}"

@@ -16,14 +16,14 @@ from tabulate import tabulate
 
 from causalclip.data.catalogue import CATALOGUE, Facts, facts_of
 
-# Checking and downloading need torch and Dassl, which take seconds to import: they are imported
-# where they are used, so that the list comes at once.
+# Checking and downloading need torch and Dassl, which take seconds to import. They are imported
+# where they are used, so that `list` does not wait for them.
 
 DRAWN = "on first use"
 
 
 def list_sets(root: Path | None) -> int:
-    """Print one row a set; with a root, whether its folder is there."""
+    """Print one row for each data set; with a root, also whether its folder exists."""
     rows = []
     for facts in CATALOGUE.values():
         present = "?" if root is None else DRAWN if facts.layout == "drawn" else "no"
@@ -46,7 +46,7 @@ def list_sets(root: Path | None) -> int:
 
 
 def missing_sets(names: list[str], root: Path) -> int:
-    """Print those of the names whose folder is not there, and which are not the user's own sets."""
+    """Print which of the names are data sets of the catalogue, not drawn, without a folder."""
     known = {name: facts for facts in CATALOGUE.values() for name in (facts.name, facts.config)}
     for name in dict.fromkeys(names):
         facts = known.get(name)
@@ -56,9 +56,9 @@ def missing_sets(names: list[str], root: Path) -> int:
 
 
 def check_sets(names: list[str], root: Path, *, decode: bool) -> int:
-    """Print what is wrong with each set; 1 if a set asked for by name, or present, is not whole.
+    """Print what is wrong with each data set; return 1 if a named or present one is not complete.
 
-    A set that is drawn on first use and is not there yet is nothing wrong.
+    A data set that is drawn on first use is allowed to be missing.
 
     Raises:
         ValueError: for an unknown name.
@@ -93,7 +93,7 @@ def _remedy(facts: Facts, root: Path) -> str:
 
 
 def download_sets(names: list[str], root: Path, *, keep_archives: bool, trust: bool) -> int:
-    """Fetch each set that is not whole yet, and say what is left to do by hand; 1 if one failed.
+    """Download each incomplete data set and print what to do by hand; return 1 if one failed.
 
     Raises:
         ValueError: for an unknown name.
@@ -121,7 +121,7 @@ def download_sets(names: list[str], root: Path, *, keep_archives: bool, trust: b
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line; a wrong one ends the program with status 2."""
+    """Parse the command line; exit with status 2 if it is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     root: dict[str, Any] = {
         "dest": "root",
@@ -139,7 +139,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "metavar": "NAME",
         "help": "as in DATASET.NAME or configs/datasets/",
     }
-    asking = add("missing", help="print those of the named sets that are not there")
+    asking = add("missing", help="print which of the named sets are missing")
     asking.add_argument("names", **names)
     checking = add("check", help="layout, split file, every image, and counts")
     checking.add_argument("names", **{**names, "help": f"{names['help']}; or all"})

@@ -1,4 +1,4 @@
-"""Fetch a data set and unpack it into its layout; never more than was asked for by name."""
+"""Download a data set by name and unpack it into its layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from causalclip.data.splits import is_plain
 from causalclip.files.digests import Known
 from causalclip.files.download import check_size, fetch, merge, unpack, verify_download
 
-UNKNOWN_GB = 50.0  # where the catalogue does not say
+UNKNOWN_GB = 50.0  # size of a data set for which the catalogue has none
 DRIVE = "https://drive.google.com/uc?id="
 
 
@@ -26,8 +26,8 @@ def download(
 ) -> list[str]:
     """Fetch and unpack all files of a set below `root`; return what failed, one sentence each.
 
-    Files that are there are not fetched again, and a broken connection is resumed.
-    A file without a known checksum or exact size is fetched with `trust` only.
+    Existing files are not fetched again, and a broken download is resumed.
+    A file without a known checksum or exact size is only fetched with `trust`.
     """
     folder = root / facts.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def download(
             failures.append(f"{item.file}: {error}")
     if failures:
         if not any(folder.iterdir()):
-            folder.rmdir()  # else it would look like a set that is present
+            folder.rmdir()  # an empty folder would look like a present data set
         return failures
     if facts.name == TERRA.name:
         sort_terra_incognita(folder)
@@ -85,7 +85,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _get_from_drive(key: str, path: Path, known: Known) -> None:
-    """Fetch a file, going on with what an earlier call has received."""
+    """Download a file from Google Drive; resume the download of an earlier call."""
     import gdown
     from gdown.exceptions import DownloadError
 
@@ -95,7 +95,7 @@ def _get_from_drive(key: str, path: Path, known: Known) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
         arrived = gdown.download(id=key, output=str(part), resume=True, progress=check)
-    except (DownloadError, OSError) as error:  # the latter without a connection
+    except (DownloadError, OSError) as error:  # OSError: no connection
         raise ConnectionError(_by_hand(key, path, error)) from error
     except ValueError:  # too large
         for received in path.parent.glob(f"{glob.escape(part.name)}*"):
@@ -115,12 +115,12 @@ def _by_hand(key: str, path: Path, reason: object) -> str:
 
 
 def most_bytes(facts: Facts) -> int:
-    """Return the bytes an archive may unpack to: four times the published size, and 1 GB."""
+    """Return the most bytes an archive may unpack to: four times the published size plus 1 GB."""
     return int((4 * (facts.gigabytes or UNKNOWN_GB) + 1) * 1e9)
 
 
 def unverified(item: Download, folder: Path) -> str:
-    """Return why a file is fetched with --trust only; "" for one that can be verified."""
+    """Return why fetching a file requires --trust; "" if it does not."""
     if item.known or not (item.url or item.drive) or (folder / item.file).is_file():
         return ""
     return (
@@ -133,7 +133,7 @@ TERRA = facts_of("DomainBedTerraIncognita")
 
 
 def sort_terra_incognita(folder: Path) -> None:
-    """Sort the cameras' common image folder into DomainBed's location_<n>/<class>/."""
+    """Sort Terra Incognita's images from one folder into DomainBed's location_<n>/<class>/."""
     images, annotations = folder / "eccv_18_all_images_sm", folder / "eccv_18_annotation_files"
     for file, domain, name in _terra_images(annotations):
         if not is_plain(file):
@@ -145,7 +145,7 @@ def sort_terra_incognita(folder: Path) -> None:
 
 
 def _terra_images(annotations: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield the file, the domain and the class of each image of DomainBed's."""
+    """Yield the file, the domain and the class of each image that DomainBed uses."""
     content = defaultdict(list)
     for path in sorted(annotations.glob("*.json")):
         for key, values in json.loads(path.read_text(encoding="utf-8")).items():

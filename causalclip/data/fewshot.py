@@ -1,7 +1,7 @@
 """Few-shot sets: drawn once per seed as Dassl and CoOp draw them, stored, and read back safely.
 
-Draws come from Python's global generator, so that one seed gives one set in all code bases of the
-family; a set that CoOp or MaPLe has stored is used as it is.
+Draws use Python's global generator, so that a seed gives the same few-shot set in all code bases
+that are based on CoOp. A few-shot set that CoOp or MaPLe has stored is used unchanged.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def fewshot_split(
     *,
     root: str | os.PathLike | None = None,
 ) -> tuple[Items, Items]:
-    """Draw `NUM_SHOTS` training and at most 4 validation images a class, once per seed.
+    """Draw `NUM_SHOTS` training and at most 4 validation images per class, once per seed.
 
-    `val` is empty for a set without validation images. `cache_dir` is CoOp's
-    `<dataset>/split_fewshot`; paths are stored relative to `root`, its parent if not given. A set
-    that CoOp or MaPLe has stored there is used as it is, otherwise ours,
-    `causalclip_shot_K-seed_S.json`, as long as it was drawn from the same split. As in CoOp a
-    stored set draws nothing, so the run that stores it and later ones find Python's generator in
-    different states afterwards.
+    `val` is empty for a data set without validation images. `cache_dir` is CoOp's
+    `<dataset>/split_fewshot`. Paths are stored relative to `root`, by default its parent. A set
+    that CoOp or MaPLe has stored there is used unchanged. Otherwise causalclip's own file,
+    `causalclip_shot_K-seed_S.json`, is used if it was drawn from the same split. As in CoOp, a
+    stored set needs no random numbers. So Python's generator has another state after the run that
+    stores the set than after later runs.
 
     Raises:
-        ValueError: for `NUM_SHOTS` that is neither positive nor -1, or a damaged set of CoOp's.
+        ValueError: for `NUM_SHOTS` that is neither positive nor -1, or a damaged file of CoOp's.
     """
     num_shots = cfg.DATASET.NUM_SHOTS
     if num_shots == -1:
@@ -68,7 +68,7 @@ def fewshot_split(
 def _own_fewshot(
     path: Path, dataset: DatasetBase, train: Items, val: Items, num_shots: int, root: Path
 ) -> tuple[Items, Items]:
-    """Return the set stored in `path`, if it is whole and of this split, else draw and store it."""
+    """Return the set stored in `path` if it is valid for this split, else draw and store one."""
     digest, stored = split_digest(train, val, root=root), load_json(path)
     if stored is not None:
         if not (isinstance(stored, dict) and {"digest", "sha256"} <= stored.keys()) or (
@@ -100,7 +100,7 @@ def split_digest(*parts: Items, root: str | os.PathLike) -> str:
     digest = hashlib.sha256()
     for items in parts:
         digest.update(b"\0part\0")
-        if isinstance(items, FolderItems):  # a million at a time
+        if isinstance(items, FolderItems):  # faster for a million images
             items.update_digest(digest, root)
             continue
         for path, label, classname in rows_of(items, root):
@@ -129,14 +129,14 @@ DAMAGED = (
     TypeError,
     ValueError,
     AttributeError,
-    MemoryError,  # a damaged length asks for more than there is
+    MemoryError,  # a damaged length asks for too much memory
     OverflowError,
 )
-"""Errors of Python's unpickler for bytes that are no pickle, and ours for other content."""
+"""Errors of Python's unpickler for damaged bytes, and of `read_published` for other content."""
 
 
 class _StoredDatum:
-    """Takes the state of a pickled Datum without running any of its code."""
+    """Stand-in that receives the state of a pickled Datum without running any of its code."""
 
 
 class _DatumUnpickler(pickle.Unpickler):
@@ -150,7 +150,7 @@ class _DatumUnpickler(pickle.Unpickler):
 def _published_fewshot(
     path: Path, train: Items, val: Items, root: Path
 ) -> tuple[Items, Items] | None:
-    """Return the set CoOp stored, as items of today's split; None if absent or of another split."""
+    """Return CoOp's stored set as items of this split; None if missing or of another split."""
     if not path.is_file():
         return None
     stored = read_published(path)
@@ -164,7 +164,7 @@ def _published_fewshot(
 
 
 def read_published(path: str | os.PathLike) -> dict[str, list[tuple[str, int]]]:
-    """Read CoOp's few-shot pickle as {"train" | "val": [(absolute path, label)]}, running no code.
+    """Read CoOp's few-shot pickle without running code: {"train" | "val": [(full path, label)]}.
 
     Raises:
         ValueError: if the file is damaged or asks for anything but Dassl's Datum.
@@ -182,7 +182,7 @@ def read_published(path: str | os.PathLike) -> dict[str, list[tuple[str, int]]]:
 
 
 def _locate(stored: Sequence[tuple[str, int]], items: Items, root: Path) -> Items:
-    """Find stored absolute paths below today's root, by the longest tail that the split knows."""
+    """Find the items of stored absolute paths, by the longest path end that is in the split."""
     wanted = {_tail(path, 1) for path, _ in stored}
     known = {}
     for item in items:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from causalclip.errors import UserError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-"""owner/name"""
+"""Pattern of a repository's name, owner/name."""
 
 
 def snapshot(
@@ -19,8 +19,8 @@ def snapshot(
 ) -> Path:
     """Download the files of a repository that match a pattern; return their folder.
 
-    All files are of one commit, the name of the folder. Without a connection they come from the
-    library's cache.
+    All files are of one commit, whose id is the folder's name. Without a connection, the files come
+    from the cache of huggingface_hub.
 
     Raises:
         UserError: no such repository or revision, no connection, or no huggingface_hub.

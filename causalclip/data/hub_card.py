@@ -1,4 +1,4 @@
-"""Folders in the forms of the Hugging Face Hub: what their card declares, and their files."""
+"""Folders in the formats of the Hugging Face Hub: what their card declares, and their files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PART_OF = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-"""Part by the name of a split, or a word in a path, as the package `datasets` has them."""
+"""Name of a split, or word in a path -> part, as in the package `datasets`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Features:
 
     @classmethod
     def of(cls, types: Mapping[str, Any]) -> Features:
-        """Return those of column -> type, as a card or a schema spells it."""
+        """Return the features of `types`: column -> type, as in a card or a Parquet schema."""
         images, classes = [], {}
         for column, kind in types.items():
             if kind == "image" or kind == {"_type": "Image"}:
@@ -48,22 +48,22 @@ class Features:
 
 @dataclass(frozen=True)
 class HubFolder:
-    """A folder in a form of the hub, and what is wanted of it."""
+    """A folder in a format of the hub, with the splits and columns to read."""
 
     folder: Path
     splits: Sequence[tuple[str, str]]
-    """(split, pattern of paths) that the card declares; an empty split is told by the path."""
+    """(split, pattern of paths) in the card; if the split is empty, the path gives the part."""
     features: Features
     label: str = ""
-    """Column of the labels; empty: the one there is."""
+    """Column of the labels; if empty, the column is found by type and name."""
 
     @classmethod
     def read(cls, folder: Path, subset: str = "", label: str = "") -> HubFolder:
         """Read the card, if there is one.
 
         Raises:
-            ValueError: a card that is no YAML or of another form, or no such subset, or several
-                and none is named.
+            ValueError: the card is not YAML or has another form, there is no such subset, or there
+                are several and you name none.
         """
         path = folder / CARD
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
@@ -92,7 +92,7 @@ class HubFolder:
     def part_of(self, path: Path, *, folders_only: bool = False) -> str:
         """Return the part of a file; empty if it is in none.
 
-        With `folders_only` the name of the file itself says nothing, as a picture's.
+        With `folders_only`, only the folders in the path count, not the file's own name.
         """
         below = path.relative_to(self.folder)
         matching = (s for s, pattern in self.splits if fnmatchcase(below.as_posix(), pattern))
@@ -103,7 +103,7 @@ class HubFolder:
         return told if split == "" else ""
 
     def files(self) -> list[Path]:
-        """Return the Parquet files; without any, the files of metadata."""
+        """Return the Parquet files of a part, or the metadata files if there are none."""
         found = [path for path in parquet_files(self.folder) if self.part_of(path)]
         return found or metadata_files(self.folder)
 
@@ -125,7 +125,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def metadata_files(folder: Path) -> list[Path]:
-    """Return the metadata.csv and metadata.jsonl of a folder and its splits that name files."""
+    """Return each metadata.csv and .jsonl with file names, of a folder and its subfolders."""
     places = (folder, *sorted(folder.glob("*/")), *sorted(folder.glob("data/*/")))
     found = (place / name for place in places for name in METADATA)
     return [path for path in found if path.is_file() and "file_name" in _first_line(path)]

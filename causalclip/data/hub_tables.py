@@ -1,7 +1,8 @@
-"""Data sets in the forms of the Hugging Face Hub, unpacked once: images, and a table for `Table`.
+"""Unpack data sets in the formats of the Hugging Face Hub once, to images and a table for `Table`.
 
-Parquet files with an image and a label column, pictures with metadata.csv or metadata.jsonl, and
-class folders. The package `datasets` is not used: a checkout has a folder of that name.
+The formats are Parquet files with an image and a label column, pictures with metadata.csv or
+metadata.jsonl, and class folders. The package `datasets` is not used, because a checkout of CoOp
+has a folder of that name.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class HubRow(NamedTuple):
 
     part: str
     path: str
-    """Below the table's folder."""
+    """Path of the image below the table's folder."""
     number: int
-    """Of the class among the declared names; 0 without them."""
+    """Position of the class among the declared names; 0 if none are declared."""
     classname: str
     domain: str = ""
 
@@ -46,11 +47,11 @@ def download_dataset(spec: str) -> Path:
     """Download a data set of the hub and unpack it; return its table.
 
     Args:
-        spec: owner/name, then perhaps /subset, @revision, and :column of the labels.
+        spec: owner/name, optionally followed by /subset, @revision and :column of the labels.
 
     Raises:
-        UserError: another form, no such data set, no connection, or a package is missing.
-        ValueError: what it holds is in none of the hub's forms, or damaged.
+        UserError: `spec` has another form, no such data set, no connection, or a missing package.
+        ValueError: the data set is in none of the hub's formats, or damaged.
     """
     match = SPEC.fullmatch(spec)
     if not match:
@@ -72,10 +73,10 @@ def download_dataset(spec: str) -> Path:
 
 
 def unpack_dataset(hub: HubFolder, title: str) -> Path:
-    """Unpack a folder into the cache, unless that was done; return its table.
+    """Unpack a folder into the cache, unless it is there already; return its table.
 
-    Pictures that are files are linked. Images without a label are left out. `complete` tells the
-    parts. The folder in the cache is named after `title`.
+    Picture files are linked. Images without a label are left out. `complete` assigns the parts.
+    The folder in the cache is named after `title`.
 
     Raises:
         UserError: pyarrow is missing.
@@ -140,10 +141,10 @@ def _unpacked(hub: HubFolder, file: Path, target: Path) -> Iterator[HubRow]:
 def _only(
     what: str, declared: Collection[str], usual: Sequence[str], record: Mapping, file: Path
 ) -> str:
-    """Return the column that is declared, else usual; of several declared ones the usual.
+    """Return the only declared column; if none or several are declared, one with a usual name.
 
     Raises:
-        ValueError: there is none, or it is not clear which.
+        ValueError: there is no such column, or it is not clear which one is meant.
     """
     found = [name for name in declared if name in record] or [n for n in usual if n in record]
     best = found if len(found) == 1 else [name for name in usual if name in found]
@@ -171,10 +172,10 @@ def _class_of(value: Any, names: Sequence[str], where: str) -> tuple[int, str] |
 
 
 def _image_of(value: Any, where: str) -> tuple[bytes | None, str]:
-    """Return the bytes and the name of an image; without bytes it is a file of that name.
+    """Return the bytes and the name of an image; if the bytes are None, the name is a file's path.
 
     Raises:
-        ValueError: neither, or a path that leads elsewhere.
+        ValueError: neither bytes nor a path, or a path that leads out of its folder.
     """
     value = {"path": value} if isinstance(value, str) else value
     value = {"bytes": value} if isinstance(value, bytes) else value
@@ -186,11 +187,11 @@ def _image_of(value: Any, where: str) -> tuple[bytes | None, str]:
 
 
 def _records(file: Path) -> tuple[Iterator[dict[str, Any]], Features]:
-    """Return the rows of a Parquet file or of metadata one by one, and the features that it states.
+    """Return an iterator over the rows of a Parquet or metadata file, and the declared features.
 
     Raises:
         UserError: pyarrow is missing.
-        ValueError: a damaged file; the rows raise it too.
+        ValueError: a damaged file; the iterator can raise it too.
     """
     if file.suffix != ".parquet":
         return _named_errors(file, _metadata(file)), Features()
@@ -225,7 +226,7 @@ def _named_errors(file: Path, rows: Iterator[Any]) -> Iterator[dict[str, Any]]:
 
 def _class_folders(hub: HubFolder, target: Path) -> Iterator[HubRow]:
     """Link the pictures in class folders below `target`; yield their rows."""
-    if not hub.folder.is_dir():  # nothing was worth a download
+    if not hub.folder.is_dir():  # the snapshot has no file
         return
     for name in find_pictures(hub.folder).pictures:
         path = hub.folder / name
@@ -246,9 +247,9 @@ def _put(place: Path, image: Path | bytes) -> None:
 def complete(rows: Sequence[HubRow], where: str) -> list[HubRow]:
     """Return the rows with the parts train, val and test.
 
-    Training images alone are split 50/20/30 per class and domain. Validation images test where no
-    test image has a label; a fifth of each class of the training images validates where no other
-    does.
+    If only training images have labels, they are split 50/20/30 per class and domain. Otherwise,
+    without labelled test images the validation images become the test images. If no validation
+    images are left, a fifth of the training images of each class and domain becomes val.
 
     Raises:
         ValueError: no training images, or too few of a class to split.

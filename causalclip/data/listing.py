@@ -1,6 +1,6 @@
-"""Images found by listing folders: one look at the file system each, in sorted order.
+"""Find images by listing folders, each folder once and in sorted order.
 
-Also trees of `<domain>/<class>/*`: DomainBed's, and Dassl's with `train/`, `val/` and the like in
+This includes trees of `<domain>/<class>/*`: DomainBed's, and Dassl's with `train/`, `val/` etc. in
 between.
 """
 
@@ -19,14 +19,14 @@ from dassl.data.datasets import Datum
 from causalclip.data.pictures import PUBLISHED_SUFFIXES, SHOWN, is_hidden
 
 PART_FOLDERS = {"train", "val", "valid", "validation", "crossval", "test"}
-"""Folders between a domain and its classes in Dassl's trees, merged: the protocol splits anew."""
+"""Folders between a domain and its classes in Dassl's trees; merged, as DomainBed splits anew."""
 
 
 class ListedDatum(Datum):
-    """A Datum whose file a listing has shown to exist, so that nothing is looked up again.
+    """A Datum of a file that a listing has found, so that its existence is not checked again.
 
-    Dassl's own Datum asks the file system on construction, which takes minutes for ImageNet on a
-    network disk. The folder's string is shared between its images.
+    Dassl's own Datum checks it on construction, which takes minutes for ImageNet on a network disk.
+    The images of a folder share the folder's string.
     """
 
     __slots__ = ("_classname", "_domain", "_file", "_folder", "_label")
@@ -44,10 +44,10 @@ class ListedDatum(Datum):
 
 
 class FolderItems(Sequence[ListedDatum]):
-    """The images of class folders, kept as bytes and made into items when asked for.
+    """The images of class folders: file names as bytes, and items that are made on access.
 
-    A list of 1.28 million items takes 250 MB and is copied into every loading process that touches
-    it; this takes 30 and is not.
+    A list of 1.28 million items takes 250 MB and is copied into every loader process that uses it.
+    This sequence takes 30 MB and is not copied.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class FolderItems(Sequence[ListedDatum]):
     def __getitem__(self, index: int | slice) -> ListedDatum | list[ListedDatum]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        position = range(len(self))[index]  # raises IndexError, and counts from the end
+        position = range(len(self))[index]  # raises IndexError; negative indices work
         place = bisect_right(self._ends, position)
         return self._item(place, self._names[place][position - self._ends[place]].item())
 
@@ -87,7 +87,7 @@ class FolderItems(Sequence[ListedDatum]):
             digest.update(b"/".join(names.tolist()))
 
     def find(self, paths: Iterable[str], root: str | os.PathLike) -> dict[str, ListedDatum]:
-        """Return the items of those `paths`, relative to `root`, that are among the images."""
+        """Return path -> item for all `paths`, relative to `root`, that are among the images."""
         wanted = defaultdict(list)
         for path in paths:
             wanted[os.path.dirname(path)].append(os.path.basename(path))
@@ -111,7 +111,7 @@ def listed(path: str, label: int, *, domain: int = 0, classname: str = "") -> Li
 
 
 def relative(path: str, root: str | os.PathLike) -> str:
-    """Return `path` below `root` with forward slashes; one elsewhere keeps its whole path."""
+    """Return `path` relative to `root`, with forward slashes; a path elsewhere is not shortened."""
     return path.removeprefix(os.path.join(root, "")).replace(os.sep, "/")
 
 
@@ -138,7 +138,7 @@ def subfolders(folder: str | os.PathLike) -> list[str]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Return the sorted class folders of a part, which must be sorted into some.
+    """Return the names of the class folders in the folder of a part, sorted.
 
     Raises:
         FileNotFoundError: if `folder` is missing or holds no class folder.
@@ -165,11 +165,11 @@ def image_names(folder: str | os.PathLike) -> list[str]:
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
-    """Return those of `paths` that are no files, in order; each folder is listed once."""
+    """Return the `paths` that are not files, in order; each folder is listed once."""
     places = [(path, *os.path.split(path)) for path in paths]
     present = {folder: _files_of(folder) for folder in {folder for _, folder, _ in places}}
     absent = [path for path, folder, file in places if file not in present[folder]]
-    # Asked once more one by one: some file systems do not mind upper and lower case.
+    # Absent paths are checked again one by one, as some file systems ignore upper and lower case.
     return [path for path in absent if not os.path.isfile(path)]
 
 
@@ -182,10 +182,10 @@ def _files_of(folder: str) -> set[str]:
 
 
 def require_files(paths: Sequence[str], *, of: str) -> None:
-    """Require that all `paths` are files; what they are images `of` is for the message.
+    """Require that all `paths` are files; the message states that they are images of `of`.
 
     Raises:
-        FileNotFoundError: with the count and the first five of those that are missing.
+        FileNotFoundError: with the count and the first five missing paths.
     """
     missing = missing_files(paths)
     if missing:
@@ -219,13 +219,13 @@ def require_root(root: str, folder: str) -> Path:
     )
 
 
-# Folders of domains with class folders each
+# Domain folders with class folders
 
 
 def check_domains(
     sources: Sequence[str], targets: Sequence[str], known: Sequence[str], *, where: str
 ) -> None:
-    """Require that both lists name known domains, once, and share none; `where` is for messages.
+    """Require that both lists have known domains, without duplicates; `where` is for messages.
 
     Raises:
         ValueError: for an empty list, an unknown domain (it lists the known ones), a domain named
@@ -260,12 +260,12 @@ def class_names(folder: Path, domains: Sequence[str]) -> list[str]:
 
 
 def class_places(domain: Path, name: str) -> list[Path]:
-    """Return the folders that hold a class of a domain: one, or one a part in Dassl's trees."""
+    """Return the folders of a class in a domain: one, or in Dassl's trees one for each part."""
     return [place / name for place in _places_of(domain) if (place / name).is_dir()]
 
 
 def _places_of(domain: Path) -> list[Path]:
-    """Return the folders that hold the classes of a domain: its own, or its parts in Dassl's."""
+    """Return the parents of a domain's class folders: the domain, or its parts in Dassl's trees."""
     inside = set(subfolders(domain))
     parts = inside & PART_FOLDERS if inside <= PART_FOLDERS | {"full"} else set()
     return [domain / part for part in sorted(parts)] or [domain]

@@ -13,17 +13,17 @@ from dassl.utils import read_image
 from PIL import Image
 from tqdm.auto import tqdm
 
-# torchvision's list, so that DomainBed and we count the same images of a published set.
+# torchvision's list, which DomainBed uses too, so that both count the same published images.
 PUBLISHED_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 PICTURE_SUFFIXES = PUBLISHED_SUFFIXES + (
     ".jpe", ".jfif", ".jp2", ".pbm", ".pnm", ".dib", ".avif", ".gif",
 )  # fmt: skip
 """Suffixes of formats that Pillow reads."""
 
-# Errors of Pillow and Dassl's reader for broken files and too many pixels; codecs raise more.
+# Errors of Pillow, its codecs and Dassl's reader for broken files and too many pixels.
 BROKEN = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 OTHER_SUFFIX = "not a picture's suffix"
-SHOWN = 5  # of a list, in a message
+SHOWN = 5  # entries of a list in a message
 
 
 class Found(NamedTuple):
@@ -31,19 +31,19 @@ class Found(NamedTuple):
 
     pictures: list[str]
     left_out: dict[str, str]
-    """Path of each other file, or hidden folder -> reason."""
+    """Path of each file or folder that is not used -> reason."""
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is a program's own: .DS_Store, __MACOSX, ..."""
+    """Return whether a file or folder is hidden or a system's own: .DS_Store, __MACOSX, ..."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def find_pictures(folder: str | os.PathLike, suffixes: tuple[str, ...] = PICTURE_SUFFIXES) -> Found:
     """Find the pictures in a folder and the folders below it.
 
-    Hidden files and folders are left out, links are followed, but not to a folder above. The
-    `suffixes` of pictures are in lower case.
+    Hidden files and folders are left out. Links are followed, except to a folder above. Give the
+    `suffixes` of pictures in lower case.
 
     Raises:
         OSError: `folder` or one below cannot be listed.
@@ -58,7 +58,7 @@ def find_pictures(folder: str | os.PathLike, suffixes: tuple[str, ...] = PICTURE
 def _walk(
     folder: str, below: str, above: frozenset[str], suffixes: tuple[str, ...]
 ) -> Iterator[tuple[str, str]]:
-    """Yield each path and the reason to leave it out, "" for a picture; `above`: real folders."""
+    """Yield each path and why it is left out, "" for a picture; `above`: real paths of parents."""
     with os.scandir(folder) as entries:
         for entry in entries:
             path = f"{below}{entry.name}"
@@ -78,7 +78,7 @@ def _walk(
 
 
 def reason_for_none(found: Found) -> str:
-    """Return which other files a folder without pictures holds, and what can be done."""
+    """Describe what a folder without pictures contains instead, and what to do, for a message."""
     names = [path for path, reason in found.left_out.items() if reason == OTHER_SUFFIX]
     suffixes = Counter(os.path.splitext(name)[1].lower() or "without suffix" for name in names)
     if suffixes:
@@ -90,7 +90,7 @@ def reason_for_none(found: Found) -> str:
 
 
 def say_left_out(reasons: Mapping[str, str]) -> dict[str, Any]:
-    """Print in one line what is left out, path -> reason; return its count and first paths."""
+    """Print one line on files left out, path -> reason; return their count and the first ones."""
     first = [f"{ascii(path)[1:-1]}: {ascii(why)[1:-1]}" for path, why in reasons.items()][:SHOWN]
     if reasons:
         more = ", ..." if len(reasons) > SHOWN else ""
@@ -114,8 +114,8 @@ def image_or_reason(path: str) -> Image.Image | str:
     """Return an image in RGB as the loaders read it, or the reason why it cannot be read."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            return "no regular file"  # a pipe could wait forever
+            return "no regular file"  # reading a pipe could take forever
         return read_image(path)
     except BROKEN as error:
-        cause = error.__cause__ or error  # without the path
+        cause = error.__cause__ or error  # its message has no path
         return f"{type(cause).__name__}: {cause}"

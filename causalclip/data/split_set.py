@@ -1,4 +1,4 @@
-"""The steps that every data set with train, val and test shares once these are read."""
+"""The steps that all data sets share after train, val and test have been read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class SplitSet(DatasetBase):
-    """A data set by the family's protocols: few-shot sets first, then base or new classes."""
+    """A data set in CoOp's protocols: first choose the few-shot set, then base or new classes."""
 
     left_out: Mapping[str, Any]
-    """`count` and `first` of the files that are there and not used."""
+    """Files that exist but are not used: their `count`, and the `first` with their reasons."""
 
     def build(
         self,
@@ -36,13 +36,13 @@ class SplitSet(DatasetBase):
         fewshot_dir: str | os.PathLike,
         left_out: Mapping[str, str] = NONE,
     ) -> None:
-        """Take the parts as NUM_SHOTS, SUBSAMPLE_CLASSES, SUBSAMPLE_ROUNDING, UNREADABLE say.
+        """Apply NUM_SHOTS, SUBSAMPLE_CLASSES, SUBSAMPLE_ROUNDING and UNREADABLE to the parts.
 
-        `val` may be empty. Few-shot sets are stored in `fewshot_dir`, their paths relative to
-        `root`. `left_out` are files that are not used, path -> reason.
+        `val` may be empty. Few-shot sets are stored in `fewshot_dir`, with paths relative to
+        `root`. `left_out` has the files that are not used, path -> reason.
 
         Raises:
-            ValueError: for a value of one of the settings that is not allowed.
+            ValueError: if one of these settings has a value that is not allowed.
         """
         train, val = fewshot_split(self, train, val, cfg, fewshot_dir, root=root)
         parts = subsample_classes(train, val, test, **halves(cfg))
@@ -54,14 +54,14 @@ class SplitSet(DatasetBase):
 def leave_out_unreadable(
     cfg: CfgNode, *splits: Items, root: str | os.PathLike
 ) -> tuple[tuple[Items, ...], dict[str, str]]:
-    """Return the splits without images that cannot be decoded, and these: path -> reason.
+    """Return the splits without images that cannot be decoded, and those images, path -> reason.
 
-    `DATASET.UNREADABLE skip` reads every chosen image once, because a loader that drops images on
-    the way gives batches, and predictions, of a size nobody expects. Under `error`, the default,
-    nothing is read here, and the loader raises OSError with the path.
+    `DATASET.UNREADABLE skip` reads every chosen image once here, because batches and predictions
+    would have unexpected sizes if the loader dropped images. With `error`, the default, nothing is
+    read here, and the loader raises OSError with the path.
 
     Raises:
-        ValueError: for another policy.
+        ValueError: for another value of `DATASET.UNREADABLE`.
     """
     policy = cfg.DATASET.get("UNREADABLE", "error")
     if policy not in ("error", "skip"):
@@ -73,19 +73,20 @@ def leave_out_unreadable(
     return kept, {relative(path, root): reason for path, reason in bad.items()}
 
 
-# Without test images, to choose settings on training and validation images
+# Data sets without their test images, to choose settings on training and validation images
 
 
 LEAST_CLASSES = 4
-"""Base classes that can be halved: a half needs two."""
+"""Fewest base classes that can be split in two halves; each half needs two classes."""
 
 
 @contextmanager
 def without_test_images(name: str) -> Iterator[None]:
     """Build the registered data set `name` without its test images inside this context.
 
-    Its validation images stand in their place. SUBSAMPLE_CLASSES all keeps all classes. base and
-    new halve the base classes once more: base trains, and all images of new validate.
+    The validation images replace them. SUBSAMPLE_CLASSES `all` keeps all classes. `base` and `new`
+    split the base classes in two halves again: `base` is the first half, and `new` the second half,
+    whose training images are validation images too.
     """
     kind = DATASET_REGISTRY.get(name)
     DATASET_REGISTRY.register(_without_test(kind), force=True)

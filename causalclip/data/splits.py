@@ -1,7 +1,7 @@
 """Train, val and test as CoOp makes them: split files, and base and new classes.
 
-Every draw comes from Python's global generator, in the order of Dassl 0.6.3 and CoOp, so that one
-seed gives one split in all code bases of the family.
+All draws use Python's global generator in the order of Dassl 0.6.3 and CoOp, so that a seed gives
+the same split in all code bases that are based on CoOp.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Subsample = Literal["all", "base", "new"]
 Rounding = Literal["ceil", "floor"]
 PARTS = ("train", "val", "test")
 LABEL = "[0-9]{1,7}"
-"""A label as text: below ten millions; 10^9 would fill the memory with gaps."""
+"""Pattern of a label: a number below ten million."""
 
 
 # The split file: {"train" | "val" | "test": [[path below the image folder, label, class name]]}
@@ -48,7 +48,7 @@ def read_split(path: str | os.PathLike, image_dir: str | os.PathLike) -> Parts:
     print(f"Reading split from {path}")
     rows = read_split_rows(path)
     say_shared_names(check_labels(rows, str(path)).values(), where=str(path))
-    # A split may have been saved with an image folder that ended in a slash.
+    # A path in a split file may begin with a slash.
     paths = {
         part: [os.path.join(image_dir, slashes(row[0]).removeprefix("/")) for row in rows[part]]
         for part in PARTS
@@ -65,10 +65,10 @@ def read_split(path: str | os.PathLike, image_dir: str | os.PathLike) -> Parts:
 
 
 def read_split_rows(path: str | os.PathLike) -> dict[str, list]:
-    """Return the rows of a split json as they stand, checked for shape only.
+    """Return the rows of a split json unchanged; only the form of each row is checked.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it is no split file; names the malformed row.
     """
     try:
@@ -86,7 +86,7 @@ def read_split_rows(path: str | os.PathLike) -> dict[str, list]:
 def _check_row(row: Any, where: str) -> None:
     shape = isinstance(row, list) and len(row) == 3
     texts = shape and isinstance(row[0], str) and isinstance(row[2], str)
-    # CoOp's own files hold ints, and its reader takes "3" too.
+    # CoOp's own files contain ints, and its reader accepts "3" too.
     if not texts or not re.fullmatch(LABEL, str(row[1])):
         raise ValueError(f"{where} must be [path, label >= 0, class name], got {row!r:.200}")
     if not is_plain(slashes(row[0]).removeprefix("/")):
@@ -99,20 +99,20 @@ def _check_row(row: Any, where: str) -> None:
 
 
 def is_plain(path: str) -> bool:
-    """Return whether a relative path has one spelling only and stays in its folder."""
+    """Return whether a relative path has no NUL character and no empty, "." or ".." part."""
     return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
 
 
 def slashes(path: str) -> str:
-    """Return a path that may have been written on Windows with forward slashes."""
+    """Return a path with forward slashes, also one that was written on Windows."""
     return path.replace("\\", "/")
 
 
 def check_labels(rows: Mapping[str, Sequence], where: str) -> dict[int, str]:
-    """Return label -> class name of all parts; one name a label, and 0..K-1 each with an image.
+    """Return label -> class name of all parts; labels must be 0..K-1, with one name each.
 
     Raises:
-        ValueError: for a label with two names, or without a training image; `where` is for it.
+        ValueError: for a label with two names, or without a training image; begins with `where`.
     """
     names: dict[int, str] = {}
     for part in PARTS:
@@ -137,9 +137,9 @@ def check_labels(rows: Mapping[str, Sequence], where: str) -> dict[int, str]:
 
 
 def say_shared_names(names: Iterable[str], *, where: str) -> None:
-    """Print which class names several classes share; no prompt can tell those apart.
+    """Print the class names that several classes share; prompts cannot distinguish the classes.
 
-    Some published sets have them (ImageNet's two "sunglasses"), so this is no error there.
+    This is not an error, as some published data sets have them (ImageNet's two "sunglasses").
     """
     shared = sorted(name for name, count in Counter(names).items() if count > 1)
     if shared:
@@ -149,9 +149,9 @@ def say_shared_names(names: Iterable[str], *, where: str) -> None:
 def write_split(
     train: Items, val: Items, test: Items, path: str | os.PathLike, image_dir: str | os.PathLike
 ) -> Path:
-    """Write CoOp's split json, paths relative to `image_dir`; return where it went.
+    """Write CoOp's split json, with paths relative to `image_dir`; return the file's path.
 
-    The first of several processes wins: read the file again rather than using what was passed in.
+    The first of several processes wins, so read the file again instead of using the arguments.
     """
     parts = zip(PARTS, (train, val, test), strict=True)
     split = {part: list(rows_of(items, image_dir)) for part, items in parts}
@@ -161,15 +161,15 @@ def write_split(
 
 
 def rows_of(items: Items, root: str | os.PathLike) -> Iterator[tuple[str, int, str]]:
-    """Yield the items' rows as a split file holds them, paths relative to `root`."""
+    """Yield the items' rows as in a split file, with paths relative to `root`."""
     return ((relative(item.impath, root), item.label, item.classname) for item in items)
 
 
 def create_split(image_dir: Path, *, ignored: Sequence[str], renamed: Mapping[str, str]) -> Parts:
     """Split class folders 50/20/30 as CoOp's `read_and_split_data`, class after class.
 
-    The images of a class are shuffled from the order in which the file system lists them, so the
-    result depends on it; that is CoOp's draw, and why the split is written to a file.
+    As in CoOp, the images of a class are shuffled from the order in which the file system lists
+    them. The result depends on that order, which is why the split is written to a file.
 
     Raises:
         ValueError: for a class of too few images.
@@ -203,7 +203,7 @@ def cut_classes(by_class: Iterable[tuple[str, Items]]) -> Parts:
 def cut(
     items: Sequence[ItemT], p_train: float, p_val: float, *, of: str
 ) -> tuple[Sequence[ItemT], Sequence[ItemT], Sequence[ItemT]]:
-    """Cut a shuffled list in three as CoOp does; `of` what it is a list is for the message.
+    """Cut a shuffled list in three as CoOp does; `of` names the list in the message.
 
     Raises:
         ValueError: if a part would be empty.
@@ -248,7 +248,7 @@ def split_trainval(trainval: Items) -> tuple[Items, Items]:
 def halves(cfg: CfgNode) -> dict[str, Any]:
     """Return the options of `subsample_classes` from the settings.
 
-    A foreign checkout's configuration need not know SUBSAMPLE_ROUNDING.
+    The configuration of another code base may lack SUBSAMPLE_ROUNDING.
     """
     settings = cfg.DATASET
     rounding = settings.get("SUBSAMPLE_ROUNDING", "ceil")
@@ -256,7 +256,7 @@ def halves(cfg: CfgNode) -> dict[str, Any]:
 
 
 def count_base(n_classes: int, rounding: Rounding = "ceil") -> int:
-    """Return the number of base classes: the larger half if odd, with `floor` the smaller.
+    """Return the number of base classes: half of `n_classes`, rounded up, or down with `floor`.
 
     CoOp rounds up; CLIP-ICM's and CLIPood's code for open classes rounds down.
 
@@ -273,8 +273,8 @@ def subsample_classes(
 ) -> tuple[Items, ...]:
     """Keep the first half (`base`, of `count_base` classes) or the rest (`new`) of the labels.
 
-    The labels are those of the first part, sorted, and start again at 0 in each half. As in CoOp
-    but for one thing: images keep their domain.
+    The labels are those of the first part, sorted, and start at 0 in each half. This is CoOp's
+    function with one difference: images keep their domain.
 
     Raises:
         ValueError: for another word than `all`, `base` or `new`, another rounding than `ceil` or

@@ -14,7 +14,7 @@ from typing import IO
 
 try:
     import fcntl
-except ImportError:  # Windows; without locks nothing that is left by a killed process is removed
+except ImportError:  # Windows; without locks, folders left by killed processes are not removed
     fcntl = None
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -24,8 +24,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 def replacing(path: str | os.PathLike, *, keep_existing: bool = False) -> Iterator[Path]:
     """Yield the path of an empty file to write to, which then replaces `path`.
 
-    Readers see the old file or the whole new one; a failure keeps the old one. The mode is the
-    umask's choice. With `keep_existing` the first of several writers wins.
+    Readers see the old file or the whole new one. On failure, the old file is kept. The file's mode
+    follows the umask. With `keep_existing`, the first of several writers wins.
 
     Raises:
         OSError: the file cannot be written, as on a full disk; names it.
@@ -35,7 +35,7 @@ def replacing(path: str | os.PathLike, *, keep_existing: bool = False) -> Iterat
         part.touch()
         mode = part.stat().st_mode
         yield part
-        if part.stat().st_mode != mode:  # safetensors puts a private file in its place
+        if part.stat().st_mode != mode:  # safetensors replaces it by a private file
             part.chmod(mode)
         with open(part, "rb+") as file:
             os.fsync(file.fileno())  # else a power cut could leave an empty file
@@ -49,8 +49,8 @@ def replacing(path: str | os.PathLike, *, keep_existing: bool = False) -> Iterat
 def unfinished(target: Path) -> Iterator[Path]:
     """Yield a path on the file system of `target` to build a file or a folder at.
 
-    It lies in a hidden folder next to `target` that is locked until it is removed with the block.
-    Those that killed processes left for the same `target` are removed first.
+    It is in a hidden folder next to `target`, which is locked, and removed when the block ends.
+    First, the hidden folders that killed processes left for the same `target` are removed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(target.parent, target.name)
@@ -66,7 +66,7 @@ def _create_locked(folder: Path) -> IO[bytes]:
     """Create a folder and return its lock file, open and locked."""
     while True:
         folder.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):  # removed again, as it had no lock yet
+        with suppress(FileNotFoundError):  # another process removed it before it was locked
             lock = open(folder / "lock", "ab")  # noqa: SIM115 (the caller closes it)
             if fcntl is not None:
                 with suppress(OSError):  # some network file systems have no locks
@@ -82,7 +82,7 @@ def _is_lock_of(folder: Path, lock: IO[bytes]) -> bool:
 
 
 def remove_abandoned(folder: Path, name: str | None = None) -> list[Path]:
-    """Remove and return what killed processes left in `folder` for the file `name`, or for any."""
+    """Remove and return what killed processes left in `folder` for `name`, by default any name."""
     pattern = "*" if name is None else glob.escape(name)
     return [path for path in folder.glob(f".{pattern}.*.part") if _remove_unlocked(path)]
 
@@ -98,7 +98,7 @@ def _remove_unlocked(part: Path) -> bool:
             if (part / "content").exists():
                 print(f"Removing {part}, left by a process that died")
             shutil.rmtree(part, ignore_errors=True)
-    except OSError:  # its writer is at work or has just finished; or there are no locks
+    except OSError:  # its writer is running or has just finished, or locks are not supported
         return False
     return True
 
@@ -115,7 +115,7 @@ def explained_full_disk(action: str) -> Iterator[None]:
 
 
 def reserve(path: Path) -> None:
-    """Allocate the bytes of a sparse file: on a full disk a write into its mapping would kill us.
+    """Allocate the bytes of a sparse file: on a full disk, writing to its memory map would crash.
 
     Raises:
         OSError: the disk is full.
@@ -126,11 +126,11 @@ def reserve(path: Path) -> None:
 
 
 def _link(part: Path, path: Path) -> None:
-    """Give `part` the name `path` unless that is taken."""
+    """Give `part` the name `path`, unless that exists."""
     try:
         os.link(part, path)
     except FileExistsError:
         pass
-    except OSError:  # no hard links (FAT, some network shares): of two at once the last wins
+    except OSError:  # no hard links (FAT, some network shares): the last of two writers wins
         if not path.exists():
             os.replace(part, path)

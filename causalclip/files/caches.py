@@ -22,13 +22,13 @@ def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        NotJSONError: no UTF-8, no JSON, or nested so deeply that Python's reader gives up.
+        NotJSONError: not UTF-8, not JSON, or nested too deeply for Python's reader.
     """
     try:
         return json.loads(text)
     except RecursionError:
         raise NotJSONError("it is nested too deeply") from None
-    except ValueError as error:  # of the encoding or of the JSON; both give the position
+    except ValueError as error:  # wrong encoding or wrong JSON; both give the position
         raise NotJSONError(str(error)) from error
 
 
@@ -46,8 +46,8 @@ def at_home(path: str | os.PathLike, variable: str = "") -> Path:
     """Return `path` with ~ replaced by the user's home folder.
 
     Raises:
-        ValueError: the user has none, as in some containers, or ~NAME is nobody; names the
-            `variable` to set instead, if there is one.
+        ValueError: the user has no home folder, as in some containers, or there is no user ~NAME;
+            names the environment `variable` to set instead, if given.
     """
     try:
         return Path(path).expanduser()
@@ -57,7 +57,7 @@ def at_home(path: str | os.PathLike, variable: str = "") -> Path:
 
 
 def cache_folder(folder: str | os.PathLike) -> Path:
-    """Return the folder in the cache that stands in for `folder`."""
+    """Return the folder in the cache for files that belong to `folder`."""
     folder = Path(os.path.abspath(folder))
     key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     return cache_home() / f"{folder.parent.name}-{folder.name}-{key}"
@@ -69,7 +69,7 @@ def first_existing(path: str | os.PathLike) -> Path | None:
 
 
 def load_json(path: str | os.PathLike) -> Any:
-    """Return the content of a derived file, or None if there is none or it is damaged."""
+    """Return the content of a derived file, or None if it is missing or damaged."""
     file = first_existing(path)
     try:
         return None if file is None else read_json(file)
@@ -79,7 +79,7 @@ def load_json(path: str | os.PathLike) -> Any:
 
 
 def store_json(path: str | os.PathLike, content: Any, *, keep_existing: bool = False) -> Path:
-    """Write a derived file atomically, into the cache if its folder is read-only; return where.
+    """Write a derived file atomically, to the cache if its folder is read-only; return its path.
 
     With `keep_existing` the first of several processes wins: read the file again afterwards.
 

@@ -1,4 +1,4 @@
-"""Digests of files: published ones, at the end of a file, next to it, or kept in the cache."""
+"""Digests of files: published, at the end of the file, in a file next to it, or in the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from causalclip.files.caches import cache_home
 CHUNK_BYTES = 1 << 20
 SEAL = hashlib.sha256().digest_size
 STORE = "digests.sqlite"
-DISK_READERS = 4  # a disk answers several readers sooner
+DISK_READERS = 4  # reading several files at once is faster
 
 
 def file_digest(path: str | os.PathLike, kind: str = "sha256") -> str:
@@ -66,14 +66,14 @@ def seal(path: Path) -> None:
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a sealed file holds what was sealed."""
+    """Return whether the content of a sealed file matches the digest at its end."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size - SEAL
         return size >= 0 and _digest(file, size) == file.read()
 
 
 def digest_file(path: Path) -> Path:
-    """Return the path of the digest file of `path`, which holds what `sha256sum` prints."""
+    """Return the path of the digest file of `path`, which has the format of `sha256sum`."""
     return path.with_name(path.name + ".sha256")
 
 
@@ -84,7 +84,7 @@ def write_digest(path: Path) -> None:
 
 
 def is_vouched_for(path: Path) -> bool:
-    """Return whether a file has a digest file.
+    """Return whether a file has a digest file, which must match.
 
     Raises:
         ValueError: the file has another digest; names both files.
@@ -102,7 +102,7 @@ def is_vouched_for(path: Path) -> bool:
 
 
 def require_vouched_for(path: Path) -> None:
-    """Raise ValueError unless a file, whose format has no checksums, has its digest file."""
+    """Raise ValueError unless a file in a format without checksums has a digest file."""
     if not is_vouched_for(path):
         raise ValueError(
             f"{path} is of torch before 1.6, whose files have no checksums: damage cannot be "
@@ -111,14 +111,14 @@ def require_vouched_for(path: Path) -> None:
         )
 
 
-# Of many files, kept in the cache and computed again only for changed ones
+# Digests of many files, stored in the cache and computed again only for changed files
 
 
 def content_digests(paths: Sequence[str]) -> list[str]:
     """Return the sha256 of each file's bytes.
 
-    A file is read once; later calls, of other processes too, look at its inode, size and times. The
-    time of change (ctime) cannot be set, so an exchanged file is seen.
+    A file is read once. Later calls, also in other processes, check its inode, size and times. As
+    programs cannot set the time of change (ctime), a replaced file is noticed.
 
     Raises:
         OSError: a file that cannot be read.
@@ -141,11 +141,11 @@ def _file_state(path: str) -> str:
 
 
 def _key(path: str) -> bytes:
-    return os.fsencode(os.path.abspath(path))  # a path need not be text
+    return os.fsencode(os.path.abspath(path))  # a path need not be valid text
 
 
 def _open_store() -> sqlite3.Connection:
-    # Losing it costs time alone: a cache that cannot be read or written is no error.
+    # The store only saves time, so it is not an error if it cannot be read or written.
     folder = cache_home()
     folder.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(Path(folder, STORE), timeout=30)
@@ -156,9 +156,9 @@ def _open_store() -> sqlite3.Connection:
 
 
 def _load_digests(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return the recorded state and digest of each path that has some."""
+    """Return the recorded state and digest of each path in the store."""
     wanted = {_key(path): path for path in paths}
-    # CROSS: in this order, else it may read the whole store
+    # CROSS JOIN keeps this order; otherwise SQLite may read the whole store
     query = "SELECT path, state, digest FROM wanted CROSS JOIN digests USING (path)"
     try:
         with closing(_open_store()) as connection:
@@ -176,7 +176,7 @@ def _store_digests(rows: Iterable[tuple[bytes, str, str]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the digests of files as `sha256sum` does; 2 for a file that cannot be read."""
+    """Print the digests of files as `sha256sum` does; return 2 if a file cannot be read."""
     parser = argparse.ArgumentParser(
         prog="causalclip digest",
         description="Print the sha256 of files: causalclip digest FILE > FILE.sha256. Weights that "

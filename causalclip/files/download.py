@@ -1,4 +1,4 @@
-"""Downloads that are compared with what was published, and unpacking of untrusted archives."""
+"""Download files and compare them with published digests; unpack untrusted archives."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from causalclip.files.digests import CHUNK_BYTES, Known
 
 _ATTEMPTS = 5
 _TIMEOUT = 30  # seconds
-MOST_BYTES = 50 * 10**9  # of a download whose size was not published
+MOST_BYTES = 50 * 10**9  # limit for a download without a published size
 
 
 def fetch(url: str, folder: str | os.PathLike, *, known: Known | None = None) -> Path:
-    """Return the local copy of `url` in `folder`, downloading it when it is missing.
+    """Return the local copy of `url` in `folder`; download it if it is missing or damaged.
 
-    A connection that breaks is resumed. Several processes may fetch the same file.
+    A broken download is resumed. Several processes may fetch the same file.
 
     Raises:
         ConnectionError: the file cannot be reached; says how to get it by hand.
@@ -49,10 +49,10 @@ def fetch(url: str, folder: str | os.PathLike, *, known: Known | None = None) ->
 
 
 def verify_download(known: Known, part: Path, url: str) -> None:
-    """Delete the file `part` that arrived from `url` unless it is what was published.
+    """Delete the file `part`, downloaded from `url`, if it differs from what was published.
 
     Raises:
-        ValueError: it is not; says how it differs.
+        ValueError: the file differs; describes the difference.
     """
     if difference := known.difference(part):
         part.unlink()
@@ -60,7 +60,7 @@ def verify_download(known: Known, part: Path, url: str) -> None:
 
 
 def check_size(size: int, known: Known, url: str) -> None:
-    """Raise ValueError for more bytes than were published, or than `MOST_BYTES` if none were."""
+    """Raise ValueError for more bytes than the published size or, without one, `MOST_BYTES`."""
     if size > (known.size or MOST_BYTES):
         limit = f"{known.size:,} expected" if known.size else f"{MOST_BYTES:,} allowed"
         raise ValueError(f"{url} has more bytes than the {limit}; nothing is kept")
@@ -76,7 +76,7 @@ def _download(url: str, part: Path, known: Known, target: Path) -> None:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
             if isinstance(error, HTTPError) and error.code == 416:
-                os.truncate(part, 0)  # the file is another than what `part` began with
+                os.truncate(part, 0)  # the file on the server is not the one in `part`
             reason = error
     raise ConnectionError(
         f"cannot download {target.name} in {_ATTEMPTS} attempts: {reason}. Fetch {url} on a "
@@ -85,7 +85,7 @@ def _download(url: str, part: Path, known: Known, target: Path) -> None:
 
 
 def _append(url: str, part: Path, known: Known, label: str) -> bool:
-    """Append what is missing to `part`; return whether all that the server has is there."""
+    """Download the rest of the file to `part`; return whether it is complete."""
     size = part.stat().st_size
     request = urllib.request.Request(url, headers={"Range": f"bytes={size}-"} if size else {})
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as response, open(part, "ab") as file:
@@ -107,19 +107,19 @@ def _append(url: str, part: Path, known: Known, label: str) -> bool:
 # Archives
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
-_DAMAGE += (LookupError, OverflowError, EOFError, RuntimeError)  # of zipfile
+_DAMAGE += (LookupError, OverflowError, EOFError, RuntimeError)  # errors of zipfile
 
 
 def unpack(archive: Path, folder: Path, *, most_bytes: int) -> None:
     """Unpack a .zip or .tar(.gz, .bz2, .xz) archive into `folder`, all of it or nothing.
 
-    Only regular files and folders are taken: a member can then not follow an earlier one's link
-    out of the folder, as CVE-2025-4517 does despite tarfile's data filter. Files of the same name
-    are replaced. `most_bytes` limits all files together, each with 512 for its header.
+    Only regular files and folders are allowed, so that no member can follow an earlier link out of
+    the folder, as in CVE-2025-4517 despite tarfile's data filter. Files of the same name are
+    replaced. `most_bytes` limits the sum of all files, each with 512 bytes for its header.
 
     Raises:
         ValueError: a damaged file or no archive; more bytes than allowed; a member that is a link
-            or a device; a name outside the folder, or another's but for its case.
+            or a device; a name outside the folder, or one that is used twice, ignoring case.
         OSError: the disk is full.
     """
     full = explained_full_disk(f"unpack {archive} into {folder}; the archive is kept")
@@ -130,7 +130,7 @@ def unpack(archive: Path, folder: Path, *, most_bytes: int) -> None:
             raise ValueError(f"{archive} {error}; nothing unpacked") from error
         except (*_DAMAGE, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the disk, not of the archive
+                raise  # an error of the disk, not of the archive
             reason = str(error) or type(error).__name__
             raise ValueError(
                 f"{archive} is damaged ({reason}), fetch it again; nothing unpacked"
@@ -191,7 +191,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             for info in file.infolist():
-                kind = info.external_attr >> 16 & 0o170000  # of Unix; 0 from other systems
+                kind = info.external_attr >> 16 & 0o170000  # file type; 0 if not from Unix
                 _require_plain(info.filename, info.is_dir() or kind in (0, 0o100000))
                 content = None if info.is_dir() else file.open(info)
                 yield info.filename, info.file_size, content
@@ -215,7 +215,7 @@ def _require_plain(name: str, plain: bool) -> None:
 
 
 class _ShortHeader(tarfile.TarInfo):
-    """A header that refuses a long extension, which tarfile would read into memory whole."""
+    """A header that refuses a long extension, which tarfile would read into memory at once."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _ShortHeader:
@@ -226,7 +226,7 @@ class _ShortHeader(tarfile.TarInfo):
 
 
 def _require_end(file: tarfile.TarFile) -> None:
-    """Raise ReadError if the archive was cut between two members; check its checksum."""
+    """Raise ReadError if the archive was cut between two members; check its checksum at the end."""
     assert file.fileobj is not None
     file.fileobj.seek(file.offset)
     if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -16,22 +16,23 @@ from filelock import FileLock, Timeout
 
 LOCK_FILE = "run.lock"
 HOLDER_FILE = "run.lock.json"
-"""Next to the lock: the process that holds it. A process that dies leaves it."""
+"""File next to the lock that describes the locking process; stays if that process is killed."""
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
-class Busy(ValueError):  # noqa: N818 (a state of the folder)
-    """Another process holds the folder; the message says which, where and since when."""
+class Busy(ValueError):  # noqa: N818 (not a failure)
+    """Another process has locked the folder; the message states its id, its host and the time."""
 
 
 @contextmanager
 def holding(folder: Path) -> Iterator[bool]:
-    """Lock a folder; yield whether its last holder died. A file system without locks is warned of.
+    """Lock a folder; yield whether the process that locked it before died without unlocking it.
 
-    The system ends the lock with its process, however that ends.
+    The operating system releases the lock when this process ends, also if it is killed. On a file
+    system without locks, a warning is issued.
 
     Raises:
-        Busy: another process holds the lock.
+        Busy: another process has locked the folder.
         OSError: the folder cannot be written; names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def holding(folder: Path) -> Iterator[bool]:
 
 
 def holder_of(folder: Path) -> str:
-    """Return who holds a locked folder, as it says itself; the lock is not touched."""
+    """Return which process has locked a folder, from the file next to the lock."""
     try:
         holder = json.loads((folder / HOLDER_FILE).read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"

@@ -1,4 +1,4 @@
-"""Read files that may come from anyone: regular ones of a bounded size, and YAML without tags."""
+"""Read untrusted files: only regular files of limited size, and YAML without tags."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import yaml
 
 MOST_YAML_BYTES = 100_000
 MOST_YAML_NODES = 10_000
-"""Values of a file after each alias is replaced by what it stands for."""
+"""Limit on the values in a file, with each alias replaced by its values."""
 MOST_YAML_DEPTH = 50
-"""Of values in one another: yacs copies each level once for each level above it."""
+"""Limit on the nesting of values: yacs copies each level once for each level above it."""
 MOST_YAML_DIGITS = 40
-"""Of an integer: a longer one cannot be printed, and none is needed."""
+"""Limit on the digits of an integer: Python cannot print very long ones, and none is needed."""
 
 
 def require_regular(path: str | os.PathLike) -> int:
     """Return the size of a regular file in bytes.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
         ValueError: a folder, a pipe or a device, which could be read for ever.
     """
     state = os.stat(path)
@@ -36,8 +36,8 @@ def read_bounded(path: str | os.PathLike, *, most: int) -> bytes:
     """Return the bytes of a regular file.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: no regular file, or one of more than `most` bytes.
+        FileNotFoundError: the file does not exist.
+        ValueError: not a regular file, or one of more than `most` bytes.
     """
     if (size := require_regular(path)) > most:
         raise ValueError(f"{path} must have at most {most:,} bytes, got {size:,}")
@@ -48,7 +48,8 @@ def load_yaml(path: str | os.PathLike) -> Any:
     """Return the content of a YAML file.
 
     Raises:
-        ValueError: not YAML, tags, no UTF-8, or too much of it; names the file, and the line.
+        ValueError: not YAML, with tags, not UTF-8, or too large; names the file and, where known,
+            the line.
         OSError: it cannot be read.
     """
     content = read_bounded(path, most=MOST_YAML_BYTES)
@@ -75,7 +76,7 @@ def parse_yaml(text: str, path: str | os.PathLike) -> Any:
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """Refuse aliases that stand for more than a configuration can hold (a "billion laughs")."""
+    """Refuse aliases that expand to too many values, as in a "billion laughs" attack."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -98,10 +99,10 @@ _BoundedLoader.add_constructor("tag:yaml.org,2002:int", _BoundedLoader.construct
 
 
 def _size(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """Return how many values a node stands for, and how deep they are nested.
+    """Return the number of values in a node, with its aliases expanded, and their depth.
 
     Raises:
-        ValueError: a node that holds itself.
+        ValueError: a node that contains itself.
     """
     if id(node) not in known:
         known[id(node)] = (0, 0)  # being counted

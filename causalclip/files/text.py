@@ -1,4 +1,4 @@
-"""Text for terminals, tables and spreadsheets, which is no command there, and a log's end."""
+"""Make text safe for terminals, tables and spreadsheets; write the end of a log."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def has_controls(text: str) -> bool:
-    """Return whether text holds control characters, such as terminal escapes, or is no Unicode."""
+    """Return whether text holds control characters, such as terminal escapes, or surrogates."""
     return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
 
 
 def visible(text: str) -> str:
-    r"""Return text with its control characters as escapes: `\x1b`."""
+    r"""Return text with its control characters as escapes such as `\x1b`."""
     if not has_controls(text):
         return text
     return "".join(
@@ -28,9 +28,9 @@ def visible(text: str) -> str:
 
 
 def spreadsheet_cell(value: Any) -> Any:
-    """Return a cell of a CSV file that no spreadsheet reads as a formula: text like one gets a '.
+    """Return a CSV cell that spreadsheets do not treat as a formula: put a ' before such text.
 
-    Numbers stay, also those in text.
+    Numbers are unchanged, also as text.
     """
     if not isinstance(value, str):
         return value
@@ -42,25 +42,25 @@ def spreadsheet_cell(value: Any) -> Any:
 
 
 def print_any_text() -> None:
-    """Let the console show what its encoding lacks as escapes, in place of a UnicodeEncodeError."""
+    """Make the console print characters that its encoding lacks as escapes, without an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def end_log(error: BaseException | None) -> None:
-    """Write what ended the run, if anything did, to its log and close it.
+    """Write the traceback of the error that ended the run, if any, to the run's log and close it.
 
-    A log that cannot be written is closed as it is; the caller reports the error.
+    A log that cannot be written is closed all the same; the caller reports the error.
     """
     stdout: Any = sys.stdout
     log = getattr(stdout, "file", None)
-    if log is None:  # no logger, or one that has given up its file
+    if log is None:  # no logger, or its log has been closed
         return
     stdout.file = None
     with contextlib.suppress(OSError):
         if error is not None:
             said = "".join(traceback.format_exception(error))
-            log.write(said.encode(errors="backslashreplace").decode())  # a name may be no text
-    with contextlib.suppress(OSError):  # what is still to be written is tried once more
+            log.write(said.encode(errors="backslashreplace").decode())  # may have invalid Unicode
+    with contextlib.suppress(OSError):  # closing tries once more to write the rest
         log.close()

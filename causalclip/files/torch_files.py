@@ -1,4 +1,4 @@
-"""Files of torch.save: written whole, and read without running code, Dassl's objects too."""
+"""Files of torch.save: write them atomically, and read them, also Dassl's, without running code."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def save_whole(content: Any, path: str) -> None:
     with replacing(path) as part, open(part, "wb") as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # torch's word for a write that failed
+        except RuntimeError as error:  # torch's error for a write that failed
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise
 
 
 class PickledState:
-    """Replaces a pickled scheduler or optimizer: its attributes, none of its code."""
+    """Stand-in for a pickled scheduler or optimizer, with its attributes but not its code."""
 
     def __setstate__(self, state: dict) -> None:
         self.state = {key: value for key, value in state.items() if key != "optimizer"}
 
     def state_dict(self) -> dict:
-        """Return the attributes, but for the copy of an optimizer among them."""
+        """Return the attributes, without the optimizer among them."""
         return self.state
 
 
@@ -58,7 +58,7 @@ _DAMAGE += (LookupError, TypeError, AttributeError, OverflowError, AssertionErro
 
 
 def load_without_code(path: str, map_location: Any = None) -> Any:
-    """Return the content of a file of torch.save, its checksums compared.
+    """Return the content of a file of torch.save, after verifying its checksums.
 
     Raises:
         FileNotFoundError, PermissionError: the file is missing, or may not be read.
@@ -80,7 +80,7 @@ def load_without_code(path: str, map_location: Any = None) -> Any:
 def _reason(error: Exception) -> str:
     if code := code_in(error):
         return f"{code}. Ask its maker for the state_dict alone"
-    message = str(error).rpartition("WeightsUnpickler error: ")[2].strip()  # before it, advice
+    message = str(error).rpartition("WeightsUnpickler error: ")[2].strip()  # without torch's advice
     reason = message.splitlines()[0].split(". ")[0] if message else type(error).__name__
     return f"the file is damaged, cut short, or no checkpoint ({reason})"
 

@@ -1,7 +1,7 @@
 """run.json: the identity of a run, written into its folder before any work.
 
-Two runs are the same where every setting that can change a result, the data, the backbone's weights
-and, for a test, the tested checkpoint are the same.
+Two runs are the same if they have the same data, backbone weights and settings that can change a
+result and, for a test, the same checkpoint.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ RUN_FILE = "run.json"
 DEFAULT = "its default"
 ZERO_SHOT = "zero_shot"
 FEWEST_IMAGES = 20
-"""Below, an accuracy says nothing."""
+"""Fewest images for which an accuracy is compared with chance."""
 QUANTILE = 2.33
-"""Of the normal distribution at 99 %."""
+"""99 % quantile of the standard normal distribution."""
 
 Settings = dict[str, Any]
 Difference = tuple[str, Any, Any]
@@ -39,9 +39,9 @@ class Identity:
     """All that the result of a run depends on."""
 
     settings: Settings
-    """All that can change a result, by dotted key, as JSON values."""
+    """Settings that can change a result: dotted key -> JSON value."""
     epoch: int | None = None
-    """The epoch that a test loads, where one was named."""
+    """Epoch of the checkpoint that a test loads; None if no epoch was given."""
     weights: str | None = None
     """Digest of the backbone's weights; None before they are loaded."""
     model: str | None = None
@@ -59,7 +59,7 @@ class Identity:
 def run_settings(cfg: Mapping[str, Any], node: str = "") -> Settings:
     """Return the settings of a configuration that can change a result, as JSON values.
 
-    With the method's own `node` below TRAINER, those of other methods are left out.
+    If you give the method's own `node` below TRAINER, the settings of other methods are left out.
     """
     settings, nodes = {}, {node}
     if node:
@@ -74,7 +74,7 @@ def run_settings(cfg: Mapping[str, Any], node: str = "") -> Settings:
 
 
 def counted_value(key: str, value: Any) -> Any:
-    """Return a value as JSON has it; for a file that a setting names, the digest of its content."""
+    """Return a setting's value as a JSON value; for a file, the digest of its content."""
     if names_file(key) and isinstance(value, str) and Path(value).is_file():
         (digest,) = content_digests([value])
         return f"a file of sha256 {digest[:16]}"
@@ -82,7 +82,7 @@ def counted_value(key: str, value: Any) -> Any:
 
 
 def _json_value(value: Any) -> Any:
-    """Return a value after a round trip through JSON: tuples are lists; also 5.0 is 5."""
+    """Return a value as it is read from JSON, with lists for tuples; 5.0 becomes 5."""
     if isinstance(value, (list, tuple)):
         return [_json_value(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -93,7 +93,7 @@ def setting_differences(
 ) -> list[Difference]:
     """Return the settings in which a recorded run differs from the current one.
 
-    A setting that one of them lacks, being of another version, has its default there.
+    A setting that one of them lacks, because it is of another version, has its default there.
     """
     differences = []
     for key in sorted(recorded.keys() | current.keys()):
@@ -110,7 +110,7 @@ def describe(differences: Sequence[Difference]) -> str:
 
 
 def model_digest(folder: Path) -> str | None:
-    """Return the sha256 of all checkpoints of a training; None where nothing was learned."""
+    """Return the sha256 of all checkpoints of a training; None if there are none."""
     paths = sorted(path for path in folder.glob("*/model*") if path.is_file())
     if not paths:
         return None
@@ -160,7 +160,7 @@ def read_run(folder: Path) -> Identity | None:
 
 
 def recorded_config(folder: Path) -> Mapping[str, Any] | None:
-    """Return the configuration in results.json, for a folder without run.json; None without one."""
+    """Return the configuration in results.json, or None; for folders without run.json."""
     try:
         config = (_object(folder / RESULTS_FILE) or {}).get("config")
     except ValueError:
@@ -174,7 +174,7 @@ def recorded_fingerprint(folder: str | Path) -> str | None:
 
 
 def has_result(folder: Path) -> bool:
-    """Return whether results.json is there and holds an accuracy."""
+    """Return whether results.json exists and contains an accuracy."""
     try:
         metrics = (_object(folder / RESULTS_FILE) or {}).get("metrics")
     except ValueError:
@@ -195,7 +195,7 @@ def _object(path: Path) -> dict[str, Any] | None:
     return content
 
 
-# Zero-shot accuracy of a run's CLIP, and a warning where it is near chance
+# Zero-shot accuracy of a run's CLIP, and a warning if it is near chance
 
 
 @dataclass(frozen=True)
@@ -203,13 +203,13 @@ class ZeroShot:
     """The accuracy of plain CLIP with the data set's template on training images."""
 
     accuracy: float
-    """Per cent."""
+    """Accuracy in per cent."""
     images: int
     classes: int
 
     @property
     def warning(self) -> str:
-        """A sentence if guessing explains the accuracy at the level of 1 per cent, else empty."""
+        """Warning if the accuracy is not above chance at a significance level of 1 %, else ""."""
         if self.images < FEWEST_IMAGES:
             return ""
         chance = 1 / self.classes
@@ -232,5 +232,5 @@ def read_zero_shot(folder: Path) -> ZeroShot | None:
         fact = read_json(folder / RUN_FILE)[ZERO_SHOT]
         zero_shot = ZeroShot(float(fact["accuracy"]), int(fact["images"]), int(fact["classes"]))
     except (FileNotFoundError, NotJSONError, KeyError, TypeError, ValueError, OverflowError):
-        return None  # without run.json, or of a version that did not measure it
+        return None  # no run.json, or one of a version that did not measure it
     return zero_shot if zero_shot.images > 0 and zero_shot.classes > 1 else None

@@ -1,4 +1,4 @@
-"""JSON values: whether they fit a type annotation, and numbers that JSON cannot hold."""
+"""JSON values: check them against type annotations; convert numbers that JSON does not have."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 def fits(value: object, hint: Any) -> bool:
     """Return whether a JSON value is of the annotated type.
 
-    Known are the types of JSON, `list[T]`, `dict[str, T]`, unions, a TypedDict, and Any. A bool
-    is no number; an int is a float.
+    Supported are the types of JSON, `list[T]`, `dict[str, T]`, unions, a TypedDict, and Any. A bool
+    is not a number here, and an int is also a float.
     """
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
@@ -39,18 +39,18 @@ def type_name(hint: Any) -> str:
 
 
 def nulls_for_not_finite(value: Any) -> Any:
-    """Return a JSON value with Python's numbers for NumPy's, and null for NaN and infinities."""
+    """Return a JSON value with NumPy numbers as Python's, and None for NaN and infinities."""
     if isinstance(value, dict):
         return {key: nulls_for_not_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [nulls_for_not_finite(item) for item in value]
-    if hasattr(value, "item"):  # NumPy's, whose import no command waits for here
+    if hasattr(value, "item"):  # a NumPy number; importing NumPy here would slow commands down
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def nan_for_nulls(value: Any) -> Any:
-    """Return a JSON value with NaN for every null, however deep: measured numbers."""
+    """Return a JSON value of measured numbers with NaN for every None, at any depth."""
     if isinstance(value, dict):
         return {key: nan_for_nulls(item) for key, item in value.items()}
     if isinstance(value, list):

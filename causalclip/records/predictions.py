@@ -17,30 +17,30 @@ from causalclip.files.atomic import replacing
 from causalclip.files.reading import require_regular
 
 PREDICTIONS_FILE = "predictions.npz"
-# Of an archive and of a header in it; a method that is unknown or needs a password: RuntimeError.
+# Errors of a damaged archive or header; RuntimeError: unknown compression, or a password is needed.
 _DAMAGE = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError)
 _MOST_BYTES = 1 << 28
 _MOST_RATIO = 100
-"""An archive may hold more than _MOST_BYTES where it is no smaller than a hundredth of that."""
+"""Arrays may have more than _MOST_BYTES if that is at most this many times the archive's size."""
 _FLOAT, _INTEGER, _TEXT = "f", "iu", "U"
 _KINDS = {"path": (_TEXT, 1), "label": (_INTEGER, 1), "prediction": (_INTEGER, 1)}
 _KINDS |= {"probabilities": (_FLOAT, 2), "uncertainty": (_FLOAT, 1)}
 _KINDS |= {"energy": (_FLOAT, 1), "conflict": (_FLOAT, 1)}
-"""Kinds of NumPy and rank of an array, by its name or the end of it; of members, one rank more."""
+"""Last word of an array's name -> its NumPy kinds and rank; members' arrays have one rank more."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The arrays of one evaluation, a row a test image in each.
+    """The arrays of one evaluation, each with one row per test image.
 
-    `arrays` holds `path`, `label`, `prediction`, and `probabilities` (N, K) and `uncertainty`
-    (N,) of the method's own reading; another reading's stand under `READING/probabilities` and
-    `READING/uncertainty`. One that was read from a file loads an array when it is asked for.
+    `arrays` contains `path`, `label`, `prediction`, and `probabilities` (N, K) and `uncertainty`
+    (N,) of the method's own reading. Those of another reading are `READING/probabilities` and
+    `READING/uncertainty`. Predictions that are read from a file load each array on access.
     """
 
     arrays: Mapping[str, NDArray]
     source: str = "these predictions"
-    """Where they are from, for errors."""
+    """Source of the arrays, for error messages."""
 
     @classmethod
     def read(cls, path: str | Path) -> Predictions:
@@ -48,8 +48,8 @@ class Predictions:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: no regular file, a cut or malformed one, or arrays of another kind, rank or
-                size; names it. No array is read before that is known.
+            ValueError: not a regular file, a cut or malformed one, or arrays of another kind, rank
+                or size; names the file. This is checked before any array is read.
         """
         size = require_regular(path)
         try:
@@ -60,7 +60,7 @@ class Predictions:
             raise ValueError(f"{path}: cut or damaged: {error}") from error
 
     def write(self, folder: str | Path) -> Path:
-        """Write predictions.npz into `folder`, whole or not at all; its path.
+        """Write predictions.npz into `folder`, whole or not at all; return its path.
 
         Raises:
             ValueError: arrays of different lengths.
@@ -74,11 +74,11 @@ class Predictions:
         return path
 
     def probabilities(self, reading: str = "") -> NDArray[np.floating]:
-        """Return (N, K) of the method's own reading, or of another one by name."""
+        """Return the probabilities (N, K) of the method's own reading, or of another by name."""
         return self._array(reading, "probabilities")
 
     def uncertainty(self, reading: str = "") -> NDArray[np.floating]:
-        """Return (N,) of the method's own reading or of another; larger is less certain."""
+        """Return the uncertainty (N,) of the method's own reading, or of another by name."""
         return self._array(reading, "uncertainty")
 
     def readings(self) -> list[str]:
@@ -122,7 +122,7 @@ def _check_members(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _kind_of(name: str) -> tuple[str, int]:
-    """Return the allowed kinds of an array, and its rank; 0 for any."""
+    """Return the allowed kinds of an array, and its rank, or 0 if any rank is allowed."""
     last = name.rpartition("/")[2]
     if last in _KINDS:
         return _KINDS[last]

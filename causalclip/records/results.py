@@ -1,6 +1,6 @@
 """Results as data: results.json and predictions.npz of one evaluation (docs/results.md).
 
-Reading loads neither torch nor Dassl nor pandas: what only a run needs is imported where it runs.
+Reading imports neither torch nor Dassl nor pandas; the functions that need them import them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SCHEMA = 2
 RESULTS_FILE = "results.json"
 EXPLAINED_FOLDER = "explained"
-"""Where `causalclip explain` writes its pictures, next to a run's results."""
+"""Folder next to a run's results to which `causalclip explain` writes its pictures."""
 RECORDED_PACKAGES = ("causalclip", "torch", "torchvision", "openai-clip", "numpy")
 CURVE = ("epoch", "loss", "accuracy")
 TRAINING_NUMBERS = "seconds epochs steps images learnable_parameters".split()
@@ -74,7 +74,7 @@ class TrainedOn(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One evaluation: what was run and what came out; a results.json, key by key.
+    """One evaluation: what was run, and its results. The fields are the keys of results.json.
 
     A number that was not finite is null in the file and NaN here.
     """
@@ -84,14 +84,14 @@ class Result:
     dataset: str
     seed: int
     shots: int
-    """Images per class; all of them where it is below 1."""
+    """Images per class; a number below 1 means all images."""
     metrics: Metrics
     schema: int = SCHEMA
     protocol: str = ""
-    """The protocol that the run was asked for by, or ablation; empty for none. It is a label: a
-    result belongs to every table that its data and training fit."""
+    """Protocol for which the run was started, or ablation; empty for none. It is only a label: the
+    tables of a protocol choose results by their data and training."""
     protocol_part: str = ""
-    """Which training or test of the protocol it is, where the run says so."""
+    """Name of this training or test within the protocol, if the run was given one."""
     config_name: str | None = None
     subsample_classes: str = "all"
     source_domains: list[str] = field(default_factory=list)
@@ -103,18 +103,18 @@ class Result:
     command: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     data: dict[str, str] | None = None
-    """Digest of each split, images and labels, where the run has an identity."""
+    """Digest of the images and labels of each split, if the run has an identity."""
     identity: str | None = None
-    """Fingerprint of the settings that shape the result, where the run has one."""
+    """Fingerprint of the run's identity, if the run has one."""
     variants: dict[str, Metrics] = field(default_factory=dict)
     parts: dict[str, Metrics] = field(default_factory=dict)
     variant_parts: dict[str, dict[str, Metrics]] = field(default_factory=dict)
     members: dict[str, list[Metrics]] = field(default_factory=dict)
-    """Of each member of an ensemble alone: CDC's templates S1..SM under `template`."""
+    """Metrics of each member of an ensemble alone; CDC's templates S1..SM are in `template`."""
     training: dict[str, Any] | None = None
     trained_on: TrainedOn | None = None
     trained_identity: str | None = None
-    """Fingerprint of the run whose model was evaluated, where another run trained it."""
+    """Fingerprint of the run whose model was evaluated, if another run trained it."""
     evaluation: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, Any] = field(default_factory=dict)
     """Files of the data set that were not used: their `count`, and the `first` with a reason."""
@@ -124,10 +124,10 @@ class Result:
     def of_record(cls, record: Mapping[str, Any]) -> Result:
         """Return the result that the content of a results.json describes.
 
-        Unknown keys are left out. Where the run was given no protocol, it is inferred.
+        Unknown keys are ignored.
 
         Raises:
-            ValueError: another schema, a key that is missing, or one of the wrong type.
+            ValueError: another schema, a missing key, or a key with a value that is not allowed.
         """
         check_schema(record.get("schema"))
         given = {name: record[name] for name in FIELD_TYPES if name in record}
@@ -171,7 +171,7 @@ class Result:
             raise ValueError(f"{path}: {error}") from error
 
     def write(self, folder: str | Path) -> Path:
-        """Write results.json into `folder`, whole or not at all; its path."""
+        """Write results.json into `folder`, whole or not at all; return its path."""
         path = Path(folder) / RESULTS_FILE
         record = nulls_for_not_finite(dataclasses.asdict(self))
         text = json.dumps(record, indent=1, allow_nan=False)
@@ -181,11 +181,11 @@ class Result:
 
     @property
     def training_seconds(self) -> float | None:
-        """How long the training took; None for an evaluation only, or nothing to train."""
+        """Duration of the training in seconds; None if the run did not train."""
         return (self.training or {}).get("seconds")
 
     def trained(self) -> TrainedOn:
-        """Return the training data of this result's model: this run's, where it loaded none."""
+        """Return the training data of this result's model, by default this run's own."""
         return self.trained_on or TrainedOn(
             dataset=self.dataset,
             shots=self.shots,
@@ -206,7 +206,7 @@ REQUIRED_FIELDS = [
 
 
 def _check_names(given: Mapping[str, Any]) -> None:
-    """Raise ValueError for a name that would act on the terminal that shows it."""
+    """Raise ValueError for a name with control characters, which would act on a terminal."""
     for field_name in NAMES:
         names = given.get(field_name) or []
         for name in [names] if isinstance(names, str) else names:
@@ -218,7 +218,7 @@ def _check_accuracy(metrics: Metrics, name: str) -> None:
     if "accuracy" not in metrics:
         raise ValueError(f"{name} lacks accuracy, got {sorted(metrics)}")
     accuracy = metrics["accuracy"]
-    if accuracy < 0 or accuracy > 100:  # neither for NaN
+    if accuracy < 0 or accuracy > 100:  # False for NaN
         raise ValueError(f"accuracy of {name} must be per cent, got {accuracy:g}")
 
 
@@ -236,7 +236,7 @@ def _check_training(training: Mapping[str, Any]) -> None:
 
 
 def check_schema(schema: object) -> None:
-    """Raise ValueError unless `schema` is this version's."""
+    """Raise ValueError unless `schema` is the one of this version."""
     if schema != SCHEMA or isinstance(schema, bool):
         raise ValueError(
             f'"schema" must be {SCHEMA}, got {schema!r:.80}: the file is of another version of '
@@ -250,8 +250,8 @@ def check_schema(schema: object) -> None:
 def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, Any]:
     """Return protocol, method, data, seed, versions, command and configuration of a result.
 
-    The fields of `Result` but those that are measured; a host checkout's train.py may not say
-    protocol and config_name.
+    These are the fields of `Result` that are not measured. The train.py of another code base may
+    not set PROTOCOL and CONFIG_NAME.
     """
     return {
         "schema": SCHEMA,
@@ -276,7 +276,7 @@ def run_record(cfg: CfgNode, *, classnames: list[str], split: str) -> dict[str, 
 
 
 def dataset_title(cfg: CfgNode) -> str:
-    """Return what results call a data set: of the user's own, its name in place of its kind."""
+    """Return the name of a data set in results: TITLE for your own data, else its registry name."""
     return cfg.DATASET.get("TITLE") or cfg.DATASET.NAME
 
 
@@ -296,7 +296,7 @@ def package_versions() -> dict[str, str | None]:
 
     versions: dict[str, str | None] = {
         "python": platform.python_version(),
-        # The one that runs, not one that is installed: Dassl is often only on the path.
+        # The imported version, not an installed one: Dassl is often only on the path.
         "dassl": dassl.__version__,
     }
     for name in RECORDED_PACKAGES:
@@ -308,8 +308,8 @@ def package_versions() -> dict[str, str | None]:
 
 
 def reset_peak_memory() -> None:
-    """Let the peak be counted from here, where the system can: a process may do several runs."""
-    # Documented in Linux' proc(5); elsewhere the peak stays that of all runs so far.
+    """Reset the peak memory if the system supports it, as a process may perform several runs."""
+    # Documented in proc(5) of Linux; on other systems the peak includes earlier runs.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():

@@ -20,27 +20,27 @@ class Trial(TypedDict):
 
     number: int
     end: str
-    """complete, pruned, or the error."""
+    """How the trial ended: complete, pruned, or the error."""
     score: float | None
-    """Mean over data sets and seeds, in per cent; of a pruned trial the last that was known."""
+    """Mean over data sets and seeds, in per cent; for a pruned trial, the last known score."""
     seconds: float | None
     settings: dict[str, Any]
-    """Settings of the trial by key; empty: those of the recipe."""
+    """Settings of the trial by key; empty if they are those of the recipe."""
 
 
 class SearchRecord(TypedDict):
-    """A search, where it chose, and from what."""
+    """A search: its method and protocol, the data that it used, and its trials."""
 
     method: str
     protocol: str
     command: str
     recipe: str
-    """The name of the recipe that it started from."""
+    """Name of the recipe that the search started from."""
     result: str
-    """The file of the recipe that it wrote."""
+    """File of the recipe that the search wrote."""
     seeds: list[int]
     data: dict[str, dict[str, str]]
-    """Data set -> part -> sha256 of the images that chose."""
+    """Data set -> part -> sha256 of the images on which trials were compared."""
     best: int
     """Number of the best trial."""
     trials: list[Trial]

@@ -1,7 +1,7 @@
 """Deterministic pictures of digits and shapes, drawn with Pillow and NumPy alone.
 
-Everything is a function of its arguments and of a `numpy.random.Generator`; variant and invariant
-factors are dataclass fields, so that an exact interventional twin is a `replace()`.
+Results depend only on the arguments and a `numpy.random.Generator`. Variant and invariant factors
+are dataclass fields, so that `dataclasses.replace` makes an exact interventional twin.
 """
 
 # ruff: noqa: F401, I001

@@ -30,7 +30,7 @@ DIGIT_NAMES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 )  # fmt: skip
 
-# Pen paths in a unit box, x to the right and y down; each digit has the ways people write it.
+# Pen paths in a unit box, x to the right and y down; each digit has one or more ways to write it.
 _STROKES: dict[int, tuple[tuple[tuple[tuple[float, float], ...], ...], ...]] = {
     0: (
         (((0.5, 0.0), (0.12, 0.2), (0.05, 0.55), (0.25, 0.95), (0.6, 0.98), (0.9, 0.65),
@@ -100,7 +100,7 @@ FONTS = ("default", *_FONT_FILES)
 def _font(name: str, height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     if name == "default":
         return ImageFont.load_default(height)
-    import matplotlib  # half a second, and only a drawing needs its fonts
+    import matplotlib  # takes half a second, and only drawing needs its fonts
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), height)
 
@@ -193,7 +193,7 @@ def _hue(rng: np.random.Generator, saturation: float, value: float) -> np.ndarra
     return 255.0 * np.array(colorsys.hsv_to_rgb(rng.random(), saturation, value))
 
 
-# A stroke's colour is float RGB, or None for one of the look's own; scan and negative have none.
+# Colour of a stroke as float RGB, or None to let the look choose; scan and negative ignore it.
 Colour = np.ndarray | None
 
 
@@ -286,9 +286,9 @@ def draw_look(
     Args:
         mask: the strokes, in [0, 1].
         look: the name of the look.
-        rng: draws what the look leaves open.
-        colour: of the stroke, one of `COLOURS`; None leaves it to the look. `COLOURLESS_LOOKS`
-            have none.
+        rng: generator for the details of the look.
+        colour: colour of the stroke, one of `COLOURS`; None lets the look choose.
+            `COLOURLESS_LOOKS` ignore it.
     """
     stroke = None if colour is None else np.asarray(COLOURS[colour], np.float32)
     return to_uint8(_LOOKS[look](mask, stroke, rng))

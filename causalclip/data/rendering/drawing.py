@@ -11,7 +11,7 @@ from PIL import Image
 SIZE = 32
 """Side of a picture, in pixels."""
 SUPERSAMPLE = 4
-"""How much larger outlines are drawn before they are averaged down."""
+"""Factor by which outlines are drawn larger before they are averaged down."""
 
 COLOURS = {
     "red": (205, 40, 40),
@@ -52,7 +52,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def clouds(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Return smooth noise (SIZE, SIZE) in about [-1, 1]: `cells` random values a side."""
+    """Return smooth noise (SIZE, SIZE) in about [-1, 1] from (cells, cells) random values."""
     coarse = rng.uniform(-1.0, 1.0, (cells, cells)).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
@@ -63,19 +63,19 @@ def grain(rng: np.random.Generator) -> np.ndarray:
 
 
 def solid(colour: tuple[float, ...] | np.ndarray) -> np.ndarray:
-    """Return one colour, or one a pixel, as a float32 picture (SIZE, SIZE, 3)."""
+    """Return one colour, or one colour per pixel, as a float32 picture (SIZE, SIZE, 3)."""
     image = np.empty((SIZE, SIZE, 3), np.float32)
     image[:] = colour
     return image
 
 
 def mix(below: np.ndarray, above: np.ndarray, opacity: np.ndarray) -> np.ndarray:
-    """Lay `above` over `below`, both (S, S, 3), as opaque as `opacity` (S, S) in [0, 1] says."""
+    """Blend `above` over `below`, both (S, S, 3), with an `opacity` (S, S) in [0, 1]."""
     return below + (above - below) * opacity[..., None]
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Round a float picture (S, S, 3) to uint8, cutting at 0 and 255."""
+    """Round a float picture (S, S, 3) to uint8, clipped to 0..255."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of shapes: their factors, drawn and intervened on, and how these are rendered."""
+"""Pictures of shapes: draw their factors, intervene on them, and render them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _other(rng: np.random.Generator, choices: tuple[str, ...], *taken: str) -> s
 def draw_factors(
     shape: str, rng: np.random.Generator, *, style: str, background: str | None = None
 ) -> ShapeFactors:
-    """Draw an instance of a shape; an open background is drawn uniformly."""
+    """Draw the factors of a shape; if no `background` is given, it is drawn uniformly."""
     pose = {
         "x": float(rng.uniform(-0.16, 0.16)),
         "y": float(rng.uniform(-0.16, 0.16)),
@@ -119,7 +119,7 @@ def background_image(background: str, rng: np.random.Generator) -> np.ndarray:
     return ground
 
 
-# Colour, and relief from (clouds, grain, phase).
+# Colour, and relief as a function of (clouds, grain, phase).
 _BACKGROUNDS = {
     "grass": ((70, 130, 50), lambda c, g, p: 20 * c + 20 * g),
     "water": ((50, 110, 175), lambda c, g, p: 8 * c + 22 * np.sin(ROWS + 2 * c + p)),
@@ -134,7 +134,7 @@ _BACKGROUNDS = {
 }
 
 
-# Relief from (grain, phase).
+# Relief as a function of (grain, phase).
 _RELIEFS = {
     "plain": lambda g, p: np.zeros((SIZE, SIZE), np.float32),
     "striped": lambda g, p: 45 * np.sign(np.sin((ROWS + COLUMNS) * 0.9 + p)),
@@ -178,7 +178,7 @@ def _cross() -> np.ndarray:
     return np.concatenate([corner @ turn.T for turn in turns])
 
 
-# Polygons in the unit disc; a second one of the same shape is a hole.
+# Polygons in the unit disc; a shape's second polygon is a hole.
 _POLYGONS: dict[str, tuple[np.ndarray, ...]] = {
     "arrow": (np.array([(-0.95, -0.22), (0.1, -0.22), (0.1, -0.65), (0.95, 0.0), (0.1, 0.65),
                         (0.1, 0.22), (-0.95, 0.22)]),),
