@@ -20,7 +20,7 @@ from yacs.config import CfgNode
 
 from causalclip.data.listing import FolderItems, relative
 from causalclip.data.pictures import SHOWN
-from causalclip.data.splits import Items, rows_of
+from causalclip.data.splits import Items, rows_of, slashes
 from causalclip.files.caches import load_json, store_json
 
 
@@ -183,22 +183,15 @@ def read_published(path: str | os.PathLike) -> dict[str, list[tuple[str, int]]]:
 
 def _locate(stored: Sequence[tuple[str, int]], items: Items, root: Path) -> Items:
     """Find the items of stored absolute paths, by the longest path end that is in the split."""
-    wanted = {_tail(path, 1) for path, _ in stored}
-    known = {}
-    for item in items:
-        if os.path.basename(item.impath) in wanted:
-            known[relative(item.impath, root)] = item
+    wanted = {slashes(path).rpartition("/")[2] for path, _ in stored}
+    named = (item for item in items if os.path.basename(item.impath) in wanted)
+    known = {relative(item.impath, root): item for item in named}
     found = (_find(path, label, known) for path, label in stored)
     return [item for item in found if item is not None]
 
 
 def _find(path: str, label: int, known: Mapping[str, Datum]) -> Datum | None:
-    for length in range(path.replace("\\", "/").count("/") + 1, 0, -1):
-        item = known.get(_tail(path, length))
-        if item is not None:
-            return item if item.label == label else None
-    return None
-
-
-def _tail(path: str, length: int) -> str:
-    return "/".join(path.replace("\\", "/").split("/")[-length:])
+    parts = slashes(path).split("/")
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    item = next((known[end] for end in ends if end in known), None)
+    return item if item is not None and item.label == label else None
