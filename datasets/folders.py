@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 from causalclip.clip.texts import readable
 from causalclip.data.listing import ListedDatum, relative, require_root, subfolders
 from causalclip.data.pictures import SHOWN, find_pictures, reason_for_none
-from causalclip.data.split_set import NONE, SplitSet
+from causalclip.data.split_set import SplitSet
 from causalclip.data.splits import PARTS, Items, Parts, cut_classes, read_split, write_split
 from causalclip.files.caches import cache_folder, first_existing
 
@@ -50,7 +50,7 @@ class OwnSet(SplitSet):
 
     def unused(self, folder: Path, parts: Parts) -> Mapping[str, str]:
         """Return the existing files that are in no part, path -> reason."""
-        return NONE
+        return {}
 
 
 class ImageFolder(OwnSet):

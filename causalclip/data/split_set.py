@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
@@ -15,8 +14,6 @@ from causalclip.data.fewshot import fewshot_split
 from causalclip.data.listing import relative
 from causalclip.data.pictures import say_left_out, unreadable
 from causalclip.data.splits import Items, halves, subsample_classes
-
-NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class SplitSet(DatasetBase):
@@ -34,7 +31,7 @@ class SplitSet(DatasetBase):
         *,
         root: str | os.PathLike,
         fewshot_dir: str | os.PathLike,
-        left_out: Mapping[str, str] = NONE,
+        left_out: Mapping[str, str] | None = None,
     ) -> None:
         """Apply NUM_SHOTS, SUBSAMPLE_CLASSES, SUBSAMPLE_ROUNDING and UNREADABLE to the parts.
 
@@ -47,7 +44,7 @@ class SplitSet(DatasetBase):
         train, val = fewshot_split(self, train, val, cfg, fewshot_dir, root=root)
         parts = subsample_classes(train, val, test, **halves(cfg))
         (train, val, test), bad = leave_out_unreadable(cfg, *parts, root=root)
-        self.left_out = say_left_out({**left_out, **bad})
+        self.left_out = say_left_out({**(left_out or {}), **bad})
         super().__init__(train_x=train, val=val, test=test)
 
 
