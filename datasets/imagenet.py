@@ -90,7 +90,10 @@ class ImageNetVariant(DatasetBase):
         facts = facts_of(name)
         folder = require_root(cfg.DATASET.ROOT, facts.folder)
         self.dataset_dir, self.image_dir = str(folder), str(folder / facts.image_dir)
-        _say_what_is_ignored(name, cfg)
+        if cfg.DATASET.NUM_SHOTS != -1:
+            print(f"{name} is for testing: DATASET.NUM_SHOTS {cfg.DATASET.NUM_SHOTS} has no effect")
+        if cfg.DATASET.SUBSAMPLE_CLASSES != "all":
+            print(f"{name} is for testing: DATASET.SUBSAMPLE_CLASSES has no effect")
         names = read_names(folder)
         index = FileIndex(folder / INDEX)
         labels = self.labels(class_folders(folder / facts.image_dir), names)
@@ -147,13 +150,6 @@ def _require_same(expected: list[str], found: list[str], folder: Path) -> None:
             f"{folder}: labels count class folders, so all must be there, "
             f"{len(differing)} are in one place only: {', '.join(differing[:5])}"
         )
-
-
-def _say_what_is_ignored(name: str, cfg: CfgNode) -> None:
-    if cfg.DATASET.NUM_SHOTS != -1:
-        print(f"{name} is for testing: DATASET.NUM_SHOTS {cfg.DATASET.NUM_SHOTS} has no effect")
-    if cfg.DATASET.SUBSAMPLE_CLASSES != "all":
-        print(f"{name} is for testing: DATASET.SUBSAMPLE_CLASSES has no effect")
 
 
 DATASETS = (
