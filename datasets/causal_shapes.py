@@ -154,7 +154,7 @@ class CausalShapes(BundledDataset):
 def next_style(style: str, styles: Sequence[str]) -> str:
     """Return the style of a twin: the one after `style` among `styles`, in a circle."""
     if style not in styles:
-        return style  # a target's twins stay in the target
+        return style  # a target's twins have the target's style
     return styles[(styles.index(style) + 1) % len(styles)]
 
 

@@ -34,7 +34,7 @@ class OwnSet(SplitSet):
         self.dataset_dir = str(folder)
         require_distinct_names(parts[0], where=str(folder))
         require_disjoint(*parts, where=str(folder))
-        # Few-shot sets go to the cache: in the folder itself they would look like a class.
+        # Few-shot sets are stored in the cache: in the folder itself they would look like a class.
         fewshot_dir = cache_folder(folder) / type(self).__name__
         left_out = self.unused(folder, parts)
         self.build(cfg, *parts, root=folder, fewshot_dir=fewshot_dir, left_out=left_out)

@@ -1,4 +1,4 @@
-"""Few-shot sets: drawn once per seed as Dassl and CoOp draw them, stored, and read back safely.
+"""Draw few-shot sets once per seed as Dassl and CoOp do, store them, and read them safely.
 
 Draws use Python's global generator, so that a seed gives the same few-shot set in all code bases
 that are based on CoOp. A few-shot set that CoOp or MaPLe has stored is used unchanged.

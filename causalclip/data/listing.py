@@ -141,7 +141,7 @@ def class_folders(folder: Path) -> list[str]:
     """Return the names of the class folders in the folder of a part, sorted.
 
     Raises:
-        FileNotFoundError: if `folder` is missing or holds no class folder.
+        FileNotFoundError: if `folder` is missing or has no class folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing; `causalclip data check` says more")
@@ -200,7 +200,7 @@ def require_root(root: str, folder: str) -> Path:
     """Return the absolute `root/folder`.
 
     Raises:
-        FileNotFoundError: if it is missing; says which part is wrong and what is there instead.
+        FileNotFoundError: if it is missing; states which part is wrong and what exists instead.
     """
     root_path = Path(os.path.abspath(os.path.expanduser(root)))
     if not root_path.is_dir():
@@ -250,7 +250,7 @@ def class_names(folder: Path, domains: Sequence[str]) -> list[str]:
     """Return the sorted class folders of all `domains` below `folder` together.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no class folder.
     """
     places = [place for domain in domains for place in _places_of(folder / domain)]
     found = {name for place in places for name in subfolders(place)}

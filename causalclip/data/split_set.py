@@ -100,7 +100,7 @@ def _without_test(kind: type[DatasetBase]) -> type[DatasetBase]:
             whole.defrost()
             part = cfg.DATASET.SUBSAMPLE_CLASSES
             whole.DATASET.SUBSAMPLE_CLASSES = "all" if part == "all" else "base"
-            whole.DATASET.UNREADABLE = "error"  # skip reads test images too
+            whole.DATASET.UNREADABLE = "error"  # `skip` would read test images too
             super().__init__(whole)  # pyright: ignore[reportArgumentType]  # as data sets do
             train, val = self.train_x, self.val or ()
             tested = {item.impath for item in self.test or ()}

@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, fetched and checked, kept in caches."""
+"""Files: written atomically, downloaded and verified, stored in caches."""

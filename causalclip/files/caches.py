@@ -84,7 +84,7 @@ def store_json(path: str | os.PathLike, content: Any, *, keep_existing: bool = F
     With `keep_existing` the first of several processes wins: read the file again afterwards.
 
     Raises:
-        PermissionError: the cache is read-only as well; says what to set.
+        PermissionError: the cache is read-only as well; names the variable to set.
         OSError: another failure, as a full disk.
     """
     try:

@@ -23,7 +23,7 @@ def require_regular(path: str | os.PathLike) -> int:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: a folder, a pipe or a device, which could be read for ever.
+        ValueError: the path is a folder, a pipe or a device, which may have no end.
     """
     state = os.stat(path)
     if not stat.S_ISREG(state.st_mode):

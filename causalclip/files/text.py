@@ -13,7 +13,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def has_controls(text: str) -> bool:
-    """Return whether text holds control characters, such as terminal escapes, or surrogates."""
+    """Return whether text contains control characters, such as terminal escapes, or surrogates."""
     return any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
 
 

@@ -13,7 +13,7 @@ from causalclip.files.atomic import replacing
 
 
 def save_whole(content: Any, path: str) -> None:
-    """Write a file as torch.save does, whole or not at all.
+    """Write a file as torch.save does, but atomically.
 
     Raises:
         OSError: it cannot be written, as on a full disk; names it.

@@ -124,7 +124,7 @@ def model_digest(folder: Path) -> str | None:
 
 
 def write_run(folder: Path, identity: Identity, facts: Mapping[str, Any]) -> None:
-    """Write run.json, whole or not at all; `facts` are for readers and are not compared."""
+    """Write run.json atomically; `facts` are for readers and are not compared."""
     content = {
         "schema": RUN_SCHEMA,
         "fingerprint": identity.fingerprint,

@@ -60,7 +60,7 @@ class Predictions:
             raise ValueError(f"{path}: cut or damaged: {error}") from error
 
     def write(self, folder: str | Path) -> Path:
-        """Write predictions.npz into `folder`, whole or not at all; return its path.
+        """Write predictions.npz into `folder` atomically; return its path.
 
         Raises:
             ValueError: arrays of different lengths.

@@ -171,7 +171,7 @@ class Result:
             raise ValueError(f"{path}: {error}") from error
 
     def write(self, folder: str | Path) -> Path:
-        """Write results.json into `folder`, whole or not at all; return its path."""
+        """Write results.json into `folder` atomically; return its path."""
         path = Path(folder) / RESULTS_FILE
         record = nulls_for_not_finite(dataclasses.asdict(self))
         text = json.dumps(record, indent=1, allow_nan=False)

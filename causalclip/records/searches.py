@@ -47,7 +47,7 @@ class SearchRecord(TypedDict):
 
 
 def write_search(folder: Path, record: SearchRecord) -> None:
-    """Write search.json into a folder, whole or not at all."""
+    """Write search.json into a folder atomically."""
     text = json.dumps(nulls_for_not_finite(record), indent=1, allow_nan=False)
     with replacing(folder / SEARCH_FILE) as part:
         part.write_text(text, encoding="utf-8")
