@@ -1,4 +1,4 @@
-"""The engine: two kinds of trainers, and what they hold."""
+"""The two base classes of trainers, and the parts that they are built from."""
 
 from __future__ import annotations
 

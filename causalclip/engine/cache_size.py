@@ -1,4 +1,4 @@
-"""The cache of image features: its folder, its limit, and `causalclip cache list` and `clear`."""
+"""The cache of image features: its folder, its size limit, and the command `causalclip cache`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from causalclip.errors import prints_errors
 from causalclip.files.atomic import remove_abandoned
 from causalclip.files.caches import cache_home
 
-LIMIT_GB = 20.0  # without CAUSALCLIP_CACHE_GB; ImageNet's 50,000 test images are 0.1
+LIMIT_GB = 20.0  # if CAUSALCLIP_CACHE_GB is not set; ImageNet's 50,000 test images take 0.1
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Entry:
     path: Path
     n_bytes: int
     used: float
-    """Seconds since the epoch; a file system need not note readings, so `touch` does."""
+    """Modification time in seconds since the epoch; `touch` updates it at each use."""
 
 
 def feature_home() -> Path | None:
-    """Return the cache folder; None where the user has set CAUSALCLIP_NO_CACHE.
+    """Return the cache folder; None if CAUSALCLIP_NO_CACHE turns the cache off.
 
-    A note is printed if other users can write features there, which would be believed.
+    Print a note if other users can write to it, because features that they put there are used.
     """
     if os.environ.get("CAUSALCLIP_NO_CACHE", "") not in ("", "0"):
         return None
@@ -46,9 +46,9 @@ def feature_home() -> Path | None:
 
 
 def others_can_write(folder: Path) -> bool:
-    """Return whether a folder is another user's, root's excepted, or its mode lets others write.
+    """Return whether a user other than you and root owns a folder or may write to it.
 
-    The user's own group does not count: in many systems nobody else is in it.
+    Write permission for your own group is accepted: on many systems you are its only member.
     """
     if not hasattr(os, "getuid") or not folder.is_dir():
         return False
@@ -71,7 +71,7 @@ def features_folder(cache: Path) -> Path:
 
 
 def limit_bytes() -> int:
-    """Return the limit of all features together, $CAUSALCLIP_CACHE_GB, in bytes.
+    """Return the size limit of the whole cache in bytes, from $CAUSALCLIP_CACHE_GB.
 
     Raises:
         ValueError: a value that is no number, or negative.
@@ -87,7 +87,7 @@ def limit_bytes() -> int:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Return the files of features, the one used last first; none for a missing folder."""
+    """Return the feature files of a folder, most recently used first; [] for a missing folder."""
     found = []
     for path in folder.glob("*.npy"):
         with suppress(FileNotFoundError):  # another process has just removed it
@@ -97,16 +97,16 @@ def entries(folder: Path) -> list[Entry]:
 
 
 def touch(path: Path) -> None:
-    """Note that a file is used now."""
-    with suppress(PermissionError):  # somebody else's cache: its owner's readings count
+    """Set the time of last use of a file to now."""
+    with suppress(PermissionError):  # a cache of another user, which you may only read
         os.utime(path)
 
 
 def trim(folder: Path, n_bytes: int, *, keep: Path) -> list[Path]:
-    """Remove the files used least recently until `n_bytes` are left; return what was removed.
+    """Remove the least recently used files until at most `n_bytes` remain; return those removed.
 
-    `keep` stays whatever its size. A process that has mapped a removed file reads on: its bytes
-    stay until it ends. What dead processes have left is removed too.
+    `keep` is never removed. A process that has mapped a removed file can still read it. Temporary
+    files of processes that have died are removed too.
     """
     removed, total = remove_abandoned(folder), 0
     for entry in sorted(entries(folder), key=lambda entry: entry.path != keep):
@@ -139,11 +139,11 @@ def parser() -> argparse.ArgumentParser:
 
 @prints_errors("cache")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Show or remove the kept features; return 2 and print one line where it cannot be."""
+    """List or remove the cached features; on an error print one line and return 2."""
     args = parser().parse_args(argv)
     folder = features_folder(args.folder or cache_home())
     kept = entries(folder)
-    begun = sorted(folder.glob("*.chunks"))  # at work, or left so
+    begun = sorted(folder.glob("*.chunks"))  # being written, or abandoned
     left = f"; {len(begun)} unfinished" if begun else ""
     size = f"{sum(entry.n_bytes for entry in kept) / 1e9:.2f} GB"
     if args.action == "clear":
@@ -160,10 +160,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _row(entry: Entry) -> list[str | int]:
-    """Return a line of the list: a file, its N images and D numbers each, and when it was used."""
+    """Return a row of the table for a file: key, images N, features D, megabytes, last use."""
     try:
         images, size = np.load(entry.path, mmap_mode="r").shape
-    except (ValueError, EOFError):  # its next reader encodes again
+    except (ValueError, EOFError):  # the next run that needs it encodes again
         images, size = "damaged", ""
     used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
     return [entry.path.stem[:12], images, size, f"{entry.n_bytes / 1e6:.1f}", used]

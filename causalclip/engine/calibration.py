@@ -1,4 +1,4 @@
-"""Temperature scaling and DAC of a softmax method, where TEST.CALIBRATION asks for them.
+"""Temperature scaling and DAC for softmax methods, used if TEST.CALIBRATION is True.
 
 Temperature scaling (Guo et al., ICML 2017) is fitted at the end of training; distance-aware
 calibration, DAC (Wang et al., "Open-Vocabulary Calibration for Fine-tuned CLIP", ICML 2024, arXiv
@@ -24,27 +24,27 @@ from causalclip.engine.prediction import Prediction, Reading
 if TYPE_CHECKING:
     from causalclip.engine.prompt_trainer import PromptTrainer
 
-NEIGHBOURS = 5  # [code of DAC] trained classes that are compared
-BASE_RADIUS = 0.05  # [code of DAC] a class nearer than this to a trained one is a trained one
+NEIGHBOURS = 5  # [code of DAC] number of nearest trained classes to compare
+BASE_RADIUS = 0.05  # [code of DAC] a class nearer than this to a trained class counts as trained
 TEMPERATURES = (0.01, 100.0)
-TEMPERATURE = "temperature"  # buffer of the model: one number, NaN while it is not fitted
+TEMPERATURE = "temperature"  # name of the model's buffer: one number, NaN until it is fitted
 
 
 @dataclass(frozen=True)
 class PostHocCalibration:
-    """The calibration of one trainer."""
+    """Post-hoc calibration of one trainer's model."""
 
     trainer: PromptTrainer
 
     @property
     def enabled(self) -> bool:
-        """Whether TEST.CALIBRATION asks for it, of a softmax method."""
+        """Whether TEST.CALIBRATION is True and the method is a softmax method."""
         return self.trainer.softmax and bool(self.trainer.cfg.TEST.get("CALIBRATION", False))
 
     def register(self, model: nn.Module) -> None:
-        """Register a model's buffer that carries the temperature in checkpoints, where enabled.
+        """If enabled, register a buffer so that checkpoints contain the temperature.
 
-        Checkpoints with the buffer and without it load in either case.
+        Checkpoints with and without the buffer load in either case.
         """
         enabled = self.enabled
         if enabled:
@@ -59,7 +59,7 @@ class PostHocCalibration:
         model.register_load_state_dict_pre_hook(adapt)
 
     def fit(self) -> None:
-        """Fit the temperature on the validation split, where enabled."""
+        """If enabled, fit the temperature on the validation split."""
         if not self.enabled:
             return
         if self.trainer.val_loader is None:
@@ -95,7 +95,7 @@ class PostHocCalibration:
     def factors(self, text: Tensor | None) -> Tensor | None:
         """Return DAC's factors of this run's classes (K,), from their text features (K, E).
 
-        None where texts do not learn or depend on the image, and where the trained classes are not
+        None if the texts are not learned or depend on the image, or if the trained classes are not
         known.
         """
         trainer, names = self.trainer, self.trainer.checkpointer.trained_names()
@@ -136,7 +136,7 @@ def calibrated_readings(
 def validation_logits(trainer: PromptTrainer) -> tuple[Tensor, Tensor]:
     """Return logits of the validation split, (N, K) or (N, M, K), and labels (N,) on the CPU.
 
-    The training's random stream stays as it was.
+    The state of torch's random generators is restored.
 
     Raises:
         ValueError: the data set has no validation split.
@@ -166,7 +166,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     Raises:
         ValueError: logits that are not finite.
     """
-    from scipy.optimize import OptimizeResult, minimize_scalar  # no other run waits for it
+    from scipy.optimize import OptimizeResult, minimize_scalar  # slow, and few runs need it
 
     if not logits.isfinite().all():
         raise ValueError("logits must be finite to fit a temperature, got inf or NaN")
@@ -184,20 +184,20 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 def class_factors(
     base_zeroshot: Tensor, zeroshot: Tensor, base_tuned: Tensor, tuned: Tensor, *, neighbours: int
 ) -> Tensor:
-    """Return DAC's factor gamma_k of each class (K,): 1 for a trained one, else how it was moved.
+    """Return DAC's factors gamma_k (K,): 1 for trained classes, else the effect of tuning.
 
         gamma_k = exp(-d_k) / exp(-d0_k)
 
     d_k is the mean Euclidean distance of the tuned text feature of class k to its `neighbours`
-    nearest among the trained classes, d0_k the same under zero-shot CLIP: where tuning has pushed a
-    class away from those that were trained, its confidence is lowered.
+    nearest among the trained classes, d0_k the same under zero-shot CLIP: if tuning moves a
+    class away from the trained classes, its confidence is lowered.
 
     Args:
         base_zeroshot: (K0, E) unit text features of the trained classes before tuning.
         zeroshot: (K, E) of the classes to predict, before tuning.
         base_tuned: (K0, E) of the trained classes after tuning.
         tuned: (K, E) of the classes to predict, after tuning.
-        neighbours: how many trained classes are looked at.
+        neighbours: number of nearest trained classes to average over.
     """
     before = _nearest(zeroshot, base_zeroshot, neighbours)
     after = _nearest(tuned, base_tuned, neighbours)
@@ -211,8 +211,8 @@ def distance_aware(logits: Tensor, factors: Tensor) -> Tensor:
 
 
 def _nearest(features: Tensor, others: Tensor, count: int) -> Tensor:
-    """Return distances (K, count) to the nearest others, ascending."""
-    # The exact form: near 0 the expanded square loses half of the digits.
+    """Return the distances (K, count) to the nearest `others`, ascending."""
+    # Without matrix multiplication, which loses half of the digits near 0.
     distances = torch.cdist(
         features.double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist"
     )

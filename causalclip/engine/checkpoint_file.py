@@ -1,4 +1,4 @@
-"""Read one checkpoint file, validated, and write and read model.safetensors."""
+"""Read and validate one checkpoint file; write and read model.safetensors."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from causalclip.files.digests import is_vouched_for, require_vouched_for
 from causalclip.files.reading import read_bounded, require_regular
 
 POINTER = "checkpoint"
-"""Dassl's text file next to the checkpoints that names the last one written."""
+"""Dassl's text file next to the checkpoints, which contains the name of the newest one."""
 
 SCHEDULED = {"params", "lr", "verbose", "cons_lr", "min_lr", "kind", "start_lr"}
-"""Entries of an optimizer or schedule that the epoch, torch's version or the toolkit changes."""
+"""Entries of an optimizer or schedule that depend on the epoch, torch's version or the toolkit."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint of causalclip or of another trainer of the family.
+    """Return the content of a checkpoint of causalclip or of another trainer of the CoOp family.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged, holds code, has neither checksums nor a digest file, or lacks an
-            entry that every checkpoint has.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is damaged, contains code, has neither checksums nor a digest file, or lacks
+            an entry that every checkpoint has.
     """
-    if path.exists():  # else Dassl names it
+    if path.exists():  # a missing file is reported by Dassl
         require_regular(path)
     checkpoint = load_checkpoint(str(path))
     if not zipfile.is_zipfile(path):
         require_vouched_for(path)
     else:
-        is_vouched_for(path)  # a digest file must match where there is one
+        is_vouched_for(path)  # if there is a digest file, it must match
     content = checkpoint if isinstance(checkpoint, dict) else {}
     epoch = content.get("epoch")
     has_epoch = isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 0
@@ -48,13 +48,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{', '.join(map(str, list(content)[:5])) or type(checkpoint).__name__}"
         )
     for name, value in content["state_dict"].items():
-        if str(name).endswith("_extra_state"):  # torch's name for what is no tensor
+        if str(name).endswith("_extra_state"):  # torch's key for state that is not a tensor
             continue
         if not isinstance(name, str) or not isinstance(value, Tensor) or value.is_complex():
             raise ValueError(
                 f"{path} is no checkpoint, its state_dict holds {name!r:.80}, {value!r:.80}"
             )
-    identity = content.get("identity")  # another code base writes none
+    identity = content.get("identity")  # other code bases write none
     if identity and not (isinstance(identity, dict) and isinstance(identity.get("trainer"), str)):
         raise ValueError(f"{path} is no checkpoint, its identity is {identity!r:.80}")
     return content
@@ -64,7 +64,7 @@ def last_written(directory: Path) -> str:
     """Return the name of the checkpoint written last, from the file `checkpoint` in its folder.
 
     Raises:
-        ValueError: the file does not hold the name of a file in the folder.
+        ValueError: the file does not contain the name of a file in the folder.
     """
     pointer = directory / POINTER
     name = read_bounded(pointer, most=10_000).decode("utf-8", errors="replace").strip()
@@ -77,7 +77,7 @@ def last_written(directory: Path) -> str:
 
 
 def checkpoint_path(directory: Path, epoch: int | None) -> Path:
-    """Return the file to load from a model's folder: of an epoch, else model-best, else the last.
+    """Return the checkpoint of `epoch`; for None model-best if it exists, else the newest one.
 
     Raises:
         FileNotFoundError: it is missing; lists the files of the folder.
@@ -101,13 +101,13 @@ def check_identity(checkpoint: Mapping[str, Any], identity: Mapping[str, Any], p
         ValueError: names both.
     """
     recorded = checkpoint.get("identity")
-    if not recorded:  # of another code base; strict loading finds what does not fit
+    if not recorded:  # of another code base: strict loading reports what does not fit
         return
     if recorded["trainer"] != identity["trainer"]:
         raise ValueError(
             f"{path}: a checkpoint of {recorded['trainer']}, this run is {identity['trainer']}"
         )
-    # A file may have two names, and a name may be loaded in two precisions: one match is enough.
+    # One match is enough: a file may have two names, and two precisions have two digests.
     known = [key for key in ("backbone", "weights") if recorded.get(key) is not None]
     if known and all(recorded[key] != identity[key] for key in known):
         raise ValueError(
@@ -129,7 +129,7 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 
 
 def load_initial(module: nn.Module, path: str) -> None:
-    """Load the weights of any toolkit's checkpoint; none for an empty path.
+    """Load the weights of a checkpoint of any toolkit; do nothing for an empty path.
 
     Raises:
         ValueError: tensors that do not fit.
@@ -142,10 +142,10 @@ def load_initial(module: nn.Module, path: str) -> None:
 
 
 def load_part(part: Any, state: dict[str, Any], where: str) -> None:
-    """Load the state of an optimizer or schedule; torch itself would take any other one's.
+    """Load the state of an optimizer or schedule; check that it fits, which torch does not.
 
     Raises:
-        ValueError: the state is of another one, of other settings, or damaged.
+        ValueError: the state is of another optimizer or schedule, of other settings, or damaged.
     """
     try:
         problems = _differences(state, part.state_dict())
@@ -181,13 +181,13 @@ def _unknown(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
     keys = {key for key in recorded if not str(key).startswith("_")}
     names = sorted(map(str, keys - current.keys() - SCHEDULED))
     problems = [f"it has {', '.join(names)}"] if names else []
-    for key in recorded.keys() & current.keys():  # a warm-up holds the schedule after it
+    for key in recorded.keys() & current.keys():  # a warm-up contains the schedule that follows it
         if isinstance(recorded[key], Mapping) and isinstance(current[key], Mapping):
             problems += _unknown(recorded[key], current[key])
     return problems
 
 
-# model.safetensors: what a run has learned, as tensors and JSON, to pass on to others
+# model.safetensors: what a run has learned, as tensors and JSON, to share with others
 
 
 PRETRAINED_FILE = "model.safetensors"
@@ -195,7 +195,7 @@ PRETRAINED_FORMAT = "causalclip.model/1"
 
 
 def write_pretrained(path: Path, checkpoints: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the checkpoints of a run's models by name, without the state of their training."""
+    """Write the checkpoints of a run's models, by name, without optimizer and training state."""
     tensors: dict[str, Tensor] = {}
     facts = {}
     for name, checkpoint in checkpoints.items():
@@ -204,7 +204,7 @@ def write_pretrained(path: Path, checkpoints: Mapping[str, Mapping[str, Any]]) -
         tensors |= {f"{name}/{key}": value.contiguous().clone() for key, value in own.items()}
         extra = {key: value for key, value in state.items() if key not in own}
         identity = dict(checkpoint.get("identity") or {})
-        if "backbone" in identity:  # its path is nobody else's affair
+        if "backbone" in identity:  # without the local folder
             identity["backbone"] = shown_backbone(identity["backbone"])
         facts[name] = {"epoch": checkpoint["epoch"], "identity": identity, "extra": extra}
     with replacing(path) as part:
@@ -212,7 +212,7 @@ def write_pretrained(path: Path, checkpoints: Mapping[str, Mapping[str, Any]]) -
 
 
 def shown_backbone(name: str) -> str:
-    """Return a backbone's name; of a file, without its folder."""
+    """Return a backbone's name; for a file, its name without the folder."""
     return Path(name).name if Path(name).is_file() else name
 
 
@@ -220,8 +220,8 @@ def read_pretrained(path: Path) -> dict[str, dict[str, Any]]:
     """Return the checkpoints by the name of their model.
 
     Raises:
-        ValueError: no such file of causalclip's; names it.
-        SafetensorError: no safetensors.
+        ValueError: not a model.safetensors of causalclip; names the file.
+        SafetensorError: not a safetensors file.
     """
     require_regular(path)
     with safe_open(path, "pt") as file:
@@ -233,9 +233,9 @@ def read_pretrained(path: Path) -> dict[str, dict[str, Any]]:
             for name, facts in json.loads(metadata["models"]).items():
                 epoch, identity, extra = (facts[key] for key in ("epoch", "identity", "extra"))
                 if not isinstance(identity, dict) or not isinstance(identity.get("trainer"), str):
-                    raise ValueError(f"{name} does not say whose it is")
+                    raise ValueError(f"{name} does not name its trainer")
                 checkpoints[name] = {"epoch": epoch, "identity": identity, "state_dict": {**extra}}
-            for key in file.keys():  # noqa: SIM118 (no mapping)
+            for key in file.keys():  # noqa: SIM118 (not a mapping)
                 name, _, own = key.partition("/")
                 checkpoints[name]["state_dict"][own] = file.get_tensor(key)
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """Write, load and resume checkpoints: Dassl's files with `identity` and `training_state` added.
 
-Both toolkits' trainers write and read them here, so that a killed run ends in the same bits as one
-that was not, and no run continues from another one's checkpoint.
+The trainers of both toolkits use this module: a run that was killed and resumed ends with the same
+bits as an uninterrupted run, and no run continues from the checkpoint of another run.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ if TYPE_CHECKING:
 
 
 STEP_FILE = "model-step.pth.tar"
-"""The state within an epoch, or after one that no setting asks to keep."""
+"""Checkpoint within an epoch, or after an epoch whose checkpoint is not kept."""
 
 
 class Checkpointer:
     """The checkpoints of one trainer."""
 
     def __init__(self, trainer: CLIPTrainer) -> None:
-        """Hold the trainer, whose registered models are written and read."""
+        """Write and read the models that `trainer` has registered."""
         self.trainer = trainer
-        self.scaler: torch.amp.GradScaler | None = None  # of mixed precision
+        self.scaler: torch.amp.GradScaler | None = None  # for mixed precision
         self.trained_on: TrainedOn | None = None
         """Facts of the run whose model was loaded."""
         self.trained_identity: str | None = None
-        """Fingerprint of that run."""
+        """Fingerprint of the run whose model was loaded."""
         self.training_cost: dict[str, Any] | None = None
         """Cost of this run's training."""
         self.loaded = False
         """Whether the model comes from another run."""
         self.step = 0
-        """Batches of the current epoch that are done; 0 between two epochs."""
+        """Number of batches of the current epoch that are done; 0 between epochs."""
         self._saved_at = time.monotonic()
 
     def identity(self) -> dict[str, Any]:
-        """Return what a checkpoint is compared by."""
+        """Return the facts of this run that a checkpoint is compared with."""
         trainer = self.trainer
         return {
             "trainer": trainer.cfg.TRAINER.NAME,
@@ -74,7 +74,7 @@ class Checkpointer:
         }
 
     def trained_names(self) -> list[str] | None:
-        """Return the classes of the training; None for a loaded model that does not state them."""
+        """Return the trained classes; None for a loaded model whose run does not record them."""
         if self.trained_on is not None:
             return self.trained_on["classnames"]
         return None if self.loaded else self.trainer.classnames
@@ -89,7 +89,7 @@ class Checkpointer:
         val_result: float | None = None,
         model_name: str = "",
     ) -> None:
-        """Write `directory/<name>/model.pth.tar-<epoch + 1>` of every model; as Dassl's arguments.
+        """Write `directory/<name>/model.pth.tar-<epoch + 1>` of every model; arguments as in Dassl.
 
         Raises:
             OSError: it cannot be written; earlier files stay whole.
@@ -113,11 +113,11 @@ class Checkpointer:
             }
             folder = Path(directory) / name
             save_checkpoint(checkpoint, str(folder), is_best=is_best, model_name=model_name)
-            if not model_name:  # of a whole epoch: Dassl's pointer names it now
+            if not model_name:  # after an epoch: Dassl's pointer names the new file
                 (folder / STEP_FILE).unlink(missing_ok=True)
 
     def save_step(self, epochs: int, step: int) -> None:
-        """Write the state after `epochs` epochs and `step` batches; a later one replaces it."""
+        """Write the state after `epochs` epochs and `step` batches; the next call replaces it."""
         self.step = step
         self.save(epochs - 1, self.trainer.output_dir, model_name=STEP_FILE)
         self._saved_at = time.monotonic()
@@ -131,9 +131,7 @@ class Checkpointer:
     # Resuming
 
     def resume(self, directory: str) -> int:
-        """Load the checkpoint written last in `directory`; return the number of epochs done.
-
-        Without one that is 0.
+        """Load the newest checkpoint in `directory`, if any; return the number of epochs done.
 
         Raises:
             ValueError: it is of another method, backbone or class list, is damaged, or the models
@@ -144,7 +142,7 @@ class Checkpointer:
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
-        # The last model is written last: the file that its pointer names exists for all.
+        # The last model is written last, so the file that its pointer names exists for all models.
         file = last_written(folders[-1])
         epochs = [self._resume(folder.name, folder / file) for folder in folders]
         if len(set(epochs)) > 1:
@@ -156,7 +154,7 @@ class Checkpointer:
         checkpoint = read_checkpoint(path)
         check_identity(checkpoint, self.identity(), path)
         self.check_classes(checkpoint, path, "choose another --output-dir, or delete the old run")
-        if not trainer.cfg.RESUME:  # what you name yourself may have other settings
+        if not trainer.cfg.RESUME:  # a checkpoint that you name may have other settings
             self._check_settings(checkpoint, path)
         load_state(trainer._models[name], checkpoint["state_dict"], path)
         parts = {"optimizer": trainer._optims[name], "scheduler": trainer._scheds[name]}
@@ -172,7 +170,7 @@ class Checkpointer:
 
     def _check_settings(self, checkpoint: dict[str, Any], path: Path) -> None:
         recorded = (checkpoint.get("identity") or {}).get("settings")
-        if recorded is None:  # of another code base
+        if recorded is None:  # from another code base
             return
         current = self.identity()["settings"]
         shared = recorded.keys() & current.keys()
@@ -189,19 +187,19 @@ class Checkpointer:
         try:
             set_random_state(state["random"])
             self.trainer.best_result, self.step = state["best_result"], state.get("step", 0)
-            if self.scaler is not None and state.get("scaler"):  # empty where it was not used
+            if self.scaler is not None and state.get("scaler"):  # empty if it was not used
                 self.scaler.load_state_dict(state["scaler"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             message = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{path}: training_state is damaged: {message}") from error
 
     def check_classes(self, checkpoint: dict[str, Any], path: Path, reason: str) -> None:
-        """Raise if a checkpoint was learned on other classes, even if as many.
+        """Raise if a checkpoint was trained on other classes, even on the same number of classes.
 
         Raises:
             ValueError: names both lists; ends with `reason`.
         """
-        # A checkpoint of another code base names no classes; its run's results.json may.
+        # Checkpoints of other code bases do not name their classes, but results.json may.
         learned = (checkpoint.get("identity") or self.trained_on or {}).get("classnames")
         classnames = self.trainer.classnames
         if learned is not None and list(learned) != classnames:
@@ -213,9 +211,9 @@ class Checkpointer:
     # Loading for an evaluation
 
     def load(self, directory: str, epoch: int | None = None, *, class_bound: bool = False) -> None:
-        """Load the models of `directory`: of an epoch, else model-best, else the last one written.
+        """Load the models of `directory`; `epoch` as in `checkpoint_path`.
 
-        With `class_bound` the learned numbers serve the trained classes alone.
+        With `class_bound` a model is only valid for the classes that it was trained on.
 
         Raises:
             ValueError: no directory for a method that learns, or a file that is damaged or of
@@ -229,7 +227,7 @@ class Checkpointer:
             self.trained_on = result and result.trained()
             self.trained_identity = recorded_fingerprint(directory)
             if Path(directory).resolve() == Path(trainer.output_dir).resolve():
-                self.training_cost = result and result.training  # which will be overwritten
+                self.training_cost = result and result.training  # results.json will be overwritten
         for name, checkpoint, path in self.checkpoints(directory, epoch):
             if class_bound:
                 reason = "class-specific numbers cannot move to other classes"
@@ -240,7 +238,7 @@ class Checkpointer:
     def checkpoints(
         self, directory: str, epoch: int | None
     ) -> Iterator[tuple[str, dict[str, Any], Path]]:
-        """Yield name, content and file of each model's checkpoint; errors are those of `load`."""
+        """Yield the name, content and file of each model's checkpoint; raise as `load`."""
         pretrained = Path(directory, PRETRAINED_FILE)
         passed_on = read_pretrained(pretrained) if directory and pretrained.is_file() else None
         for name in self.trainer.get_model_names():

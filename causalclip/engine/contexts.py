@@ -1,8 +1,8 @@
-"""The texts of classes: words before the class names that learn, or hand-crafted ones.
+"""The texts of classes: learned words before the class names, or hand-crafted texts.
 
-Hand-crafted ones are a template, or sentences of a file: a JSON object of lists by class name, the
+Hand-crafted texts are a template, or sentences of a file: a JSON object of lists by class name, the
 format of CuPL (Pratt et al., ICCV 2023): {"tench": ["A tench is a ...", ...], ...}.
-The prompts that trainers build for a CLIP start from the words.
+This module also builds the prompts that several trainers share.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from causalclip.settings.constraints import integer
 if TYPE_CHECKING:
     from causalclip.engine import CLIPTrainer
 
-# Far above anything published (VPT learns up to 200 tokens, no released tower has more than 24
-# blocks): a slip is named before it fills the memory. The loaded backbone sets the exact bounds.
+# Far above published values (VPT learns up to 200 tokens): a typing error is reported before it
+# fills the memory. The loaded backbone sets the exact bounds.
 TOKENS = integer(1, 1000)
 DEPTH = integer(1, 100)
-MAYBE_TOKENS = integer(0, 1000)  # of a tower that may have no prompts
+MAYBE_TOKENS = integer(0, 1000)  # for a tower that may have no prompts
 MAYBE_DEPTH = integer(0, 100)
 
 
 @dataclass(frozen=True)
 class Context:
-    """The words before the class names, before anything is learned."""
+    """The words before the class names, at the start of training."""
 
     n_ctx: int
-    """Number of learned tokens, the first ones of the words."""
+    """Number of learned tokens, which replace the first tokens of the words."""
     words: str = ""
-    """Where the tokens start; empty starts at random."""
+    """Words that the tokens are initialized from; empty: random initialization."""
     position: Position = "end"
     template: str = "{}."
     """Text after the words: the class name, perhaps with more words around it."""
 
     @classmethod
     def of_words(cls, settings: CfgNode, *, position: Position = "end") -> Context:
-        """Return the context of CoOp: as many tokens as CTX_INIT has words, else N_CTX."""
+        """Return CoOp's context: one token per word of CTX_INIT, or N_CTX tokens without words."""
         words = readable(settings.CTX_INIT)
         return cls(len(words.split()) or settings.N_CTX, words, position)
 
     def start(self, clip: CLIPModel) -> Tensor | None:
-        """Return the embeddings (n_ctx, D) of the words; None for a random start.
+        """Return the embeddings (n_ctx, D) of the words; None for random initialization.
 
         Raises:
             ValueError: words that have fewer tokens than `n_ctx`.
@@ -132,8 +132,8 @@ def handcrafted_features(
 ) -> Tensor:
     """Return frozen CLIP's unit features (K, E) of K class names, by default the trainer's.
 
-    Means over the sentences of DATASET.DESCRIPTIONS, or over `templates` without such a file or
-    where the method's own TEMPLATE is set.
+    They are means over the sentences of DATASET.DESCRIPTIONS; without such a file, or if the
+    method's own TEMPLATE is set, over `templates`.
 
     Raises:
         ValueError: as `load_descriptions`.
@@ -158,7 +158,7 @@ def tokens_of(trainer: CLIPTrainer, names: Sequence[str], template: str) -> Clas
 def descriptions_of(
     trainer: CLIPTrainer, names: Sequence[str] | None = None
 ) -> list[list[str]] | None:
-    """Return the sentences of each class name, or None where the template counts.
+    """Return the sentences of each class name; None if a template is used instead.
 
     Raises:
         ValueError: as `load_descriptions`.
@@ -176,7 +176,7 @@ def load_descriptions(
 ) -> list[list[str]]:
     """Read the sentences of each of K classes; names match without regard to case and `_`.
 
-    The file may have further classes, as for one half of a data set.
+    The file may describe more classes, for example if the run uses half of a data set.
 
     Raises:
         ValueError: no such JSON, a class without sentences, none of the classes at all, or a

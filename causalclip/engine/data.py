@@ -32,12 +32,12 @@ END_TOKENS = ("<|startoftext|>", "<|endoftext|>")  # OpenAI's tokenizer ends the
 def attach_data(trainer: Any, views: list | None = None) -> None:
     """Set the loaders and the classes of a trainer, as Dassl's `build_data_loader` does.
 
-    INPUT of `trainer.cfg` becomes the preprocessing of the backbone, where the backbone states one.
-    `views` are training transforms, one a view; None takes INPUT.TRANSFORMS.
+    If the backbone states its preprocessing, it replaces INPUT of `trainer.cfg`.
+    `views` are training transforms, one per view; None uses INPUT.TRANSFORMS.
 
     Raises:
-        ValueError: fewer than two classes, a class name that no prompt can hold, domains of a data
-            set that has none, or an unknown backbone.
+        ValueError: fewer than two classes, a class name that no prompt can contain, domains for a
+            data set that has none, or an unknown backbone.
     """
     trainer.cfg = cfg = with_preprocessing(trainer.cfg)
     trainer.dm = dm = DataManager(
@@ -51,9 +51,9 @@ def attach_data(trainer: Any, views: list | None = None) -> None:
 
 
 def build_seeded_dataset(cfg: CfgNode) -> DatasetBase:
-    """Build a data set under its seed, as a training does, but restore generators, print nothing.
+    """Build a data set under its seed, as training does; restore generators, print nothing.
 
-    Building may draw a split or few shots and store them, and the draw must be that of a training.
+    Building may draw and store a split or few shots, which must be the same as in training.
 
     Raises:
         ValueError, OSError: data that cannot be used.
@@ -65,12 +65,12 @@ def build_seeded_dataset(cfg: CfgNode) -> DatasetBase:
 
 
 def views_kept(cfg: CfgNode) -> int:
-    """Return DATALOADER.VIEWS_KEPT, which a host's configuration may lack."""
+    """Return DATALOADER.VIEWS_KEPT; 0 if a configuration lacks it."""
     return cfg.DATALOADER.get("VIEWS_KEPT", 0)
 
 
 def check_views_kept(cfg: CfgNode, *, encodable: bool) -> None:
-    """Raise for DATALOADER.VIEWS_KEPT where training images cannot be encoded once.
+    """Raise if DATALOADER.VIEWS_KEPT is set and training images cannot be encoded once.
 
     Raises:
         ValueError: not `encodable`, or draws that do not repeat.
@@ -101,11 +101,11 @@ def attach_classes(trainer: Any, classnames: Sequence[str]) -> None:
 
 
 def check_dataset(cfg: CfgNode, dataset: DatasetBase) -> None:
-    """Raise for a data set that no method can be run on.
+    """Raise for a data set that no method can use.
 
     Raises:
         ValueError: domains for a data set without any, fewer than two classes, or a class name that
-            no prompt can hold.
+            no prompt can contain.
     """
     domains = [*cfg.DATASET.SOURCE_DOMAINS, *cfg.DATASET.TARGET_DOMAINS]
     if domains and not getattr(dataset, "domains", ()):
@@ -120,7 +120,7 @@ def check_dataset(cfg: CfgNode, dataset: DatasetBase) -> None:
 
 
 def check_printable(names: Iterable[Any], what: str) -> None:
-    """Raise for the first class name that no prompt can hold.
+    """Raise for the first class name that no prompt can contain.
 
     Raises:
         ValueError: names it; the message begins with `what`.
@@ -135,9 +135,9 @@ def check_printable(names: Iterable[Any], what: str) -> None:
 
 
 def with_preprocessing(cfg: CfgNode) -> CfgNode:
-    """Return the configuration with the backbone's own preprocessing under INPUT, and log it.
+    """Return the configuration with the backbone's preprocessing under INPUT; print changes.
 
-    OpenAI's backbones state none; the configuration's stays.
+    OpenAI's backbones state none, so that INPUT is unchanged.
 
     Raises:
         ValueError: a backbone of an unknown name.
@@ -172,7 +172,7 @@ def _as_list(value: object) -> object:
 
 
 def squashing_transform(cfg: CfgNode) -> Callable | None:
-    """Return the test transform of INPUT.RESIZE_MODE squash; None takes the toolkit's own."""
+    """Return the test transform of INPUT.RESIZE_MODE squash; None: use the toolkit's own."""
     inputs = cfg.INPUT
     if inputs.get("RESIZE_MODE", "shortest") == "shortest":
         return None
@@ -187,14 +187,14 @@ def squashing_transform(cfg: CfgNode) -> Callable | None:
 
 
 MOST_CONTENTS = 100_000
-"""Images of a split whose content counts; of further ones, the size does."""
+"""Number of images of a split whose content is hashed; of all further images, only the size is."""
 SPLIT_ATTRIBUTES = {"train": "train_x", "val": "val", "test": "test"}
 
 
 def data_digests(dataset: DatasetBase, root: str | os.PathLike) -> dict[str, str]:
-    """Return the sha256 of each split of a data set that is not empty.
+    """Return the sha256 of each non-empty split of a data set.
 
-    Paths count relative to `root`, so that data may move.
+    Paths are hashed relative to `root`, so that you can move the data.
 
     Raises:
         OSError: an image that cannot be read.

@@ -1,9 +1,9 @@
-"""Several processes of one training, as torchrun starts them; `PromptTrainer` alone uses this.
+"""Training in several processes that torchrun starts; only `PromptTrainer` supports it.
 
-Every process holds the whole model and makes the same draws; the images of a batch are divided.
-The gradients of a few prompts travel in one tensor after the backward pass, weighted by the images
-of each process: DistributedDataParallel weighs all processes alike, which is not the mean over a
-last batch that they share unevenly. The first process evaluates and writes; the others wait.
+Every process has the whole model and makes the same random draws; the images of a batch are
+divided. After the backward pass, all gradients are averaged in one tensor, weighted by the number
+of images of each process. (DistributedDataParallel gives all processes the same weight, which is
+wrong if a batch is divided unevenly.) The first process evaluates and writes; the others wait.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from torch.utils.data import DataLoader
 from causalclip.engine.loading import Epochs
 
 ValueT = TypeVar("ValueT")
-TIMEOUT = datetime.timedelta(hours=12)  # the others wait while the first process evaluates
+TIMEOUT = datetime.timedelta(hours=12)  # the other processes wait while the first one evaluates
 
 
 @contextmanager
 def processes(*, seed: int, gpu: bool) -> Iterator[None]:
-    """Join the other processes of this run, if torchrun has started some; gloo, nccl on GPUs.
+    """Join the other processes that torchrun has started, if any: nccl on GPUs, else gloo.
 
-    Only the first one prints. All draw from the run's `seed`; with `gpu` each has a GPU of its own.
+    Only the first process prints. All of them draw from `seed`; with `gpu` each has its own GPU.
 
     Raises:
         ValueError: no seed to share, or more processes on this machine than it has GPUs.
@@ -54,11 +54,11 @@ def processes(*, seed: int, gpu: bool) -> Iterator[None]:
     else:
         with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
             yield
-    distributed.destroy_process_group()  # not after an error: the others may be gone
+    distributed.destroy_process_group()  # not after an error: other processes may have ended
 
 
 def rank() -> int:
-    """Return the number of this process, from 0."""
+    """Return the rank of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
@@ -73,7 +73,7 @@ def is_main() -> bool:
 
 
 def from_main(value: ValueT) -> ValueT:
-    """Return the first process's value in all of them; they wait for it."""
+    """Return the first process's value in all processes, which wait for it."""
     if world_size() == 1:
         return value
     values = [value]
@@ -82,7 +82,7 @@ def from_main(value: ValueT) -> ValueT:
 
 
 def from_all(value: ValueT) -> list[ValueT]:
-    """Return the values of all processes, in all of them; they wait for each other."""
+    """Return the values of all processes in each process; they wait for each other."""
     if world_size() == 1:
         return [value]
     values = [value] * world_size()
@@ -91,11 +91,11 @@ def from_all(value: ValueT) -> list[ValueT]:
 
 
 def divided(loader: DataLoader | Epochs) -> DataLoader | Epochs:
-    """Have a training loader deliver this process's part of every batch.
+    """Make a training loader yield only this process's part of every batch.
 
     Raises:
         ValueError: DATALOADER.DRAWS dassl, whose draws depend on what else a process loads, or a
-            batch size that is no multiple of the number of processes.
+            batch size that is not a multiple of the number of processes.
     """
     count, number = world_size(), rank()
     if count == 1:
@@ -120,12 +120,12 @@ def divided(loader: DataLoader | Epochs) -> DataLoader | Epochs:
 
 
 def average(module: nn.Module, n_images: int, *numbers: Tensor) -> list[Tensor]:
-    """Replace gradients of means over a process's images by those of the mean over all images.
+    """Average the gradients in place over the images of all processes.
 
         g = sum_r n_r g_r / sum_r n_r
 
-    `n_images` is n_r, of this process. Return `numbers`, means over a process's images too, tensors
-    (...) of one element, as means over all images.
+    `n_images` is n_r, the number of images of this process, and g_r the gradient of the mean loss
+    over them. Return `numbers`, tensors (...) of one element, averaged in the same way.
     """
     if world_size() == 1:
         return list(numbers)

@@ -18,8 +18,8 @@ from causalclip.seeding import sample_seed
 def generators_kept() -> Iterator[None]:
     """Restore Python's, NumPy's and torch's CPU generators at the end.
 
-    CUDA's are left out: no transform of an image draws from them, and reading them would wait for
-    the device.
+    CUDA's generators are left out: no image transform draws from them, and reading them would wait
+    for the device.
     """
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
@@ -43,8 +43,8 @@ def draw_for(seed: int, *what: int) -> None:
 
 
 def training_seed(cfg: CfgNode) -> int:
-    """Return the seed of starts and draws: SEED, or another one for each TRAIN.START."""
-    start = cfg.TRAIN.get("START", 0)  # a host's configuration may lack it
+    """Return the seed of training: SEED, or a seed derived from it for TRAIN.START above 0."""
+    start = cfg.TRAIN.get("START", 0)  # a configuration may lack it
     return sample_seed(f"start {start}", cfg.SEED) % 2**63 if start else cfg.SEED
 
 
@@ -61,7 +61,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Restore all global generators; CUDA's only on as many devices as there were."""
+    """Restore all global generators; CUDA's only if the number of devices is the same."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *position = state["numpy"]

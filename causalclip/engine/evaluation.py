@@ -29,16 +29,16 @@ from causalclip.records.results import Result, dataset_title, run_record
 if TYPE_CHECKING:
     from causalclip.engine import CLIPTrainer
 
-MOST_IMAGES = 128  # of the zero-shot accuracy
+MOST_IMAGES = 128  # for the zero-shot accuracy
 Batch = tuple[Tensor, Tensor, Sequence[str]]
 """Images (B, 3, H, W) or features (B, E) on the device, labels (B,), paths."""
 
 
 @torch.no_grad()
 def evaluate(trainer: CLIPTrainer, split: str | None = None) -> float:
-    """Evaluate on a split, write its results into OUTPUT_DIR and return the accuracy in per cent.
+    """Evaluate on a split, write its results to OUTPUT_DIR and return the accuracy in per cent.
 
-    The split is test or val; None takes TEST.SPLIT. A validation pass that only selects a
+    `split` is test or val; None uses TEST.SPLIT. A validation pass that only selects a
     checkpoint writes no file.
 
     Raises:
@@ -82,13 +82,13 @@ def collect(trainer: CLIPTrainer, loader: DataLoader) -> Evaluated:
     predict, parts = trainer.predictor(), []
     for inputs, labels, paths in split_batches(trainer, loader):
         with trainer.backbone.autocast():
-            prediction = Prediction.joined([predict(inputs)])  # frees the GPU at once
+            prediction = Prediction.joined([predict(inputs)])  # on the CPU: frees the GPU
         parts.append(Evaluated(prediction, labels.cpu(), tuple(map(str, paths))))
     return Evaluated.joined(parts)
 
 
 def split_batches(trainer: CLIPTrainer, loader: DataLoader) -> Iterator[Batch]:
-    """Yield the batches of a loader; features where the method leaves the image tower as it is."""
+    """Yield the batches of a loader: features if `image_tower_untouched`, else images."""
     if not trainer.image_tower_untouched:
         for batch in tqdm(loader, desc="evaluate", leave=False, disable=None):
             images, labels = trainer.parse_batch_test(batch)
@@ -105,7 +105,7 @@ def split_batches(trainer: CLIPTrainer, loader: DataLoader) -> Iterator[Batch]:
 
 
 def write_results(trainer: CLIPTrainer, split: str, evaluated: Evaluated, seconds: float) -> None:
-    """Write results.json and predictions.npz of one evaluation into OUTPUT_DIR."""
+    """Write results.json and predictions.npz of one evaluation to OUTPUT_DIR."""
     checkpointer = trainer.checkpointer
     record = run_record(trainer.cfg, classnames=trainer.classnames, split=split)
     record |= metrics_record(evaluated, parts_of(trainer, evaluated))
@@ -131,8 +131,8 @@ def write_results(trainer: CLIPTrainer, split: str, evaluated: Evaluated, second
 def parts_of(trainer: CLIPTrainer, evaluated: Evaluated) -> dict[str, Tensor]:
     """Return named subsets of the test set, as boolean rows (N,).
 
-    They are `heldout` of the target domain; `base` and `open` for a model that was trained on some
-    of this run's classes.
+    `heldout` is the held-out part of the target domain. For a model that was trained on some of
+    this run's classes, `base` contains the images of those classes and `open` all other images.
     """
     parts = {}
     if heldout := getattr(trainer.dm.dataset, "heldout_test", None):
@@ -189,9 +189,9 @@ def mean_zero_shot_logit(trainer: Any, text: Tensor) -> float:
 
 
 def add_conformal(trainer: CLIPTrainer, record: dict[str, Any], evaluated: Evaluated) -> None:
-    """Add coverage and size of conformal sets to the metrics, where TEST.CONFORMAL asks for them.
+    """Add coverage and size of conformal sets to the metrics, if TEST.CONFORMAL is set.
 
-    They are calibrated on the validation split; the random generators keep their state.
+    The sets are calibrated on the validation split; the random generators keep their state.
     """
     alpha, dataset = trainer.cfg.TEST.get("CONFORMAL", 0.0), trainer.dm.dataset
     if not alpha:
@@ -211,12 +211,12 @@ def add_conformal(trainer: CLIPTrainer, record: dict[str, Any], evaluated: Evalu
             (calibrating[name].probabilities, known.labels),
             (reading.probabilities, evaluated.labels),
             alpha=alpha,
-            seed=max(trainer.cfg.SEED, 0),  # a negative one says that there is none
+            seed=max(trainer.cfg.SEED, 0),  # a negative SEED means no seed
         )
 
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers for TensorBoard in addition to those of Dassl's evaluator."""
+    """Return the numbers that are logged in addition to those of Dassl's evaluator."""
     own = {name: record["metrics"][name] for name in ("ece", "nll", "brier", "aurc")}
     return {**own, **{f"{k}/accuracy": m["accuracy"] for k, m in record["variants"].items()}}
 
@@ -228,18 +228,18 @@ def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
 def measure_zero_shot(trainer: CLIPTrainer) -> ZeroShot | None:
     """Return the zero-shot accuracy on up to 128 training images, evenly spaced.
 
-    None for a data set without training images: test images are not read for it. Features are kept
+    None for a data set without training images, as test images must not be used. Features are kept
     in the feature cache; the random generators keep their state.
     """
     dataset, template = trainer.dm.dataset, dataset_template(trainer.cfg)
     images = dataset.train_x
-    if images is dataset.test:  # a variant of ImageNet; Dassl requires something to train on
+    if images is dataset.test:  # a variant of ImageNet: no training images of its own
         return None
     rows = np.unique(np.linspace(0, len(images) - 1, MOST_IMAGES).astype(int))
     items = [images[row] for row in rows.tolist()]
     texts = [template.replace("{}", readable(name)) for name in trainer.classnames]
     with generators_kept():
-        # Small batches: the peak of memory is the training's.
+        # Small batches, so that the peak of memory is that of the training.
         features, labels = replace(encoder_of(trainer), batch_size=16).labelled(
             items, desc="zero-shot"
         )

@@ -33,7 +33,7 @@ CACHE_EDITION = 2  # part of every key: raise it when the same key would mean ot
 CHUNK_IMAGES = 4096
 
 Change = Callable[[Image.Image, str], Image.Image]
-"""Changes a picture, given its key; must be picklable, deterministic, and say all in its repr."""
+"""A change of a picture, given its key: picklable, deterministic, all parameters in its repr."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class Encoder:
     """Images (B, 3, R, R) to features (B, D)."""
     dim: int
     identity: str
-    """Of the weights and the precision."""
+    """Digest of the weights, with the precision and the type of device."""
     transform: Callable[[Image.Image], Tensor]
     """A deterministic transform; its repr is part of the key."""
     root: str
-    """Paths count relative to this folder, so that data may move."""
+    """Folder that the paths in keys are relative to, so that you can move the data."""
     batch_size: int = 256
     num_workers: int = 0
     cache: Path | None = None
-    """The folder that features are kept in; None keeps and reads none."""
+    """Folder of the cache; None: no cache."""
 
     def key_of(self, path: str) -> str:
         """Return an image's name in keys and seeds: its path below the data root."""
@@ -76,9 +76,9 @@ class Encoder:
     ) -> np.ndarray:
         """Return features (N, D) of N image files in fp32, each picture first changed by `change`.
 
-        Read from the cache if they are there and whole; computed batch by batch and kept otherwise.
-        What comes from or goes to the cache is mapped from disk, not held in memory. The progress
-        bar shows `desc`.
+        With a cache, they are read from it; if they are missing or damaged, they are computed batch
+        by batch and written to it. The array is then mapped from disk, not loaded into memory.
+        The progress bar shows `desc`.
 
         Raises:
             ValueError: features that are NaN or infinite; names the images. A CAUSALCLIP_CACHE_GB
@@ -94,7 +94,7 @@ class Encoder:
             write_features(file, len(paths), self.dim, self._encoded(paths, change, desc))
             trim(file.parent, limit_bytes(), keep=file)
         touch(file)
-        return np.load(file, mmap_mode="c")  # c: torch wants writable; the file stays as it is
+        return np.load(file, mmap_mode="c")  # c: writable, as torch wants it, but never saved
 
     def items(self, items: Sequence[Datum], *, desc: str = "encode") -> np.ndarray:
         """Return the features (N, D) of N items of a data set; see `features`."""
@@ -106,7 +106,7 @@ class Encoder:
         return features, torch.tensor([item.label for item in items])
 
     def file_of(self, paths: Sequence[str], change: Change | None = None) -> Path:
-        """Return the file of the features of these images (N,), changed by `change` first."""
+        """Return the cache file for the features of N images, each first changed by `change`."""
         assert self.cache is not None, "without a cache nothing is kept"
         return features_folder(self.cache) / f"{self._digest(paths, change)}.npy"
 
@@ -119,7 +119,7 @@ class Encoder:
         return digest.hexdigest()
 
     def chunks(self, images: ImageSet) -> Chunks | None:
-        """Return the chunks of a set's file; None for a file that is there and whole."""
+        """Return the chunks of a set's cache file; None if the file exists undamaged."""
         file = self.file_of(images.paths, images.change)
         return None if usable(file) else Chunks(file, len(images.paths), self.dim, self.batch_size)
 
@@ -133,13 +133,13 @@ class Encoder:
     def _encoded(
         self, paths: Sequence[str], change: Change | None, desc: str = ""
     ) -> Iterator[tuple[range, np.ndarray]]:
-        """Yield the rows of each batch and their features (B, D); a bar shows a `desc`."""
+        """Yield the rows of each batch and their features (B, D); `desc` shows a progress bar."""
         pictures = _Pictures(paths, [self.key_of(path) for path in paths], self.transform, change)
         loader = DataLoader(
             pictures,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            generator=torch.Generator(),  # else the loader draws from the training's stream
+            generator=torch.Generator(),  # otherwise the loader draws from torch's global one
         )
         bar = tqdm(
             total=len(paths), desc=desc, unit="image", leave=False, disable=None if desc else True
@@ -156,7 +156,7 @@ class Encoder:
 
 
 def encoder_of(trainer: CLIPTrainer) -> Encoder:
-    """Return the encoder of a trainer's CLIP after its test transform."""
+    """Return the encoder of a trainer's CLIP with its test transform."""
     cfg, backbone = trainer.cfg, trainer.backbone
     return Encoder(
         encode=backbone.encode,
@@ -171,10 +171,10 @@ def encoder_of(trainer: CLIPTrainer) -> Encoder:
 
 
 def usable(file: Path) -> bool:
-    """Return whether a file of features is there and whole; print that a damaged one is not."""
+    """Return whether a feature file exists undamaged; print a line if it is damaged."""
     try:
         whole = is_whole(file)
-    except FileNotFoundError:  # never made, or removed: another process has found it damaged
+    except FileNotFoundError:  # never written, or removed by another process
         return False
     if not whole:
         print(f"Encoding again: {file} is damaged, its checksum differs")
@@ -223,8 +223,8 @@ def batches(features: np.ndarray, size: int = 4096) -> Iterator[Tensor]:
 class Chunks:
     """The features (N, D) of one file of the cache in chunks, which several processes encode.
 
-    A chunk is some whole batches, so that each image is in the batch that it would be in for one
-    process alone: the bytes are the same.
+    A chunk consists of whole batches. Each image is therefore in the same batch as with a single
+    process, and the resulting bytes are the same.
     """
 
     file: Path
@@ -234,24 +234,24 @@ class Chunks:
 
     @property
     def folder(self) -> Path:
-        """Where chunks wait for the others."""
+        """Folder of the finished chunks."""
         return self.file.with_suffix(".chunks")
 
     def rows(self) -> list[range]:
-        """Return the images of each chunk."""
+        """Return the range of images of each chunk."""
         size = max(1, CHUNK_IMAGES // self.batch_size) * self.batch_size
         return [range(self.n_images)[i : i + size] for i in range(0, self.n_images, size)]
 
     def path(self, rows: range) -> Path:
-        """Return the file of a chunk, which is there once it is whole."""
+        """Return the file of a chunk, which exists once the chunk is complete."""
         return self.folder / f"{rows.start}-{rows.stop}.npy"
 
     def missing(self) -> list[range]:
-        """Return the chunks that are not there yet."""
+        """Return the chunks that are not written yet."""
         return [rows for rows in self.rows() if not self.path(rows).exists()]
 
     def join(self) -> None:
-        """Write the file from its chunks, which are removed."""
+        """Write the cache file from its chunks and remove them."""
         parts = ((rows, np.load(self.path(rows))) for rows in self.rows())
         write_features(self.file, self.n_images, self.dim, parts)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -260,16 +260,16 @@ class Chunks:
 def write_features(
     file: Path, n_images: int, dim: int, parts: Iterable[tuple[range, np.ndarray]]
 ) -> None:
-    """Write features (N, D) and a checksum whole or not at all; `parts` are rows and values.
+    """Write features (N, D) and a checksum atomically; `parts` are rows and their values.
 
-    Of two writers the last wins, with equal content.
+    If two processes write the same file, the last one wins, with equal content.
 
     Raises:
         OSError: the disk is full; raised before the first part is computed.
     """
     with replacing(file) as part:
         out = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(n_images, dim))
-        reserve(part)  # else a full disk kills the process as it writes into the mapping
+        reserve(part)  # otherwise writing to the mapping on a full disk kills the process
         for rows, features in parts:
             out[rows.start : rows.stop] = features
         out.flush()

@@ -40,15 +40,15 @@ from causalclip.settings.check import check_cfg
 from causalclip.settings.search import SearchSpace
 from causalclip.settings.table import Setting
 
-# Keys of the data set that a fit does not depend on: a place, and what is tested.
+# Keys of DATASET that a fit does not depend on: the folder, and what is tested.
 UNFITTED_KEYS = ("ROOT", "TARGET_DOMAINS", "TEST_CORRELATION")
 
 
 class FeatureTrainer(SimpleTrainer, Generic[FitT]):
-    """A method on CLIP's own image features: `fit_class`, `fit` and `predict_features`.
+    """Base class of methods on CLIP's image features; define `fit` and `predict_features`.
 
-    A method without a `fit_class` learns nothing. Images are seen after the test transform: an
-    augmented image has no feature to keep.
+    `fit_class` is the type that `fit` returns; a method without it learns nothing. Images pass
+    through the test transform, because features of augmented images are not cached.
     """
 
     config_node: str
@@ -60,17 +60,17 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
     backbones = "all"
     """As in PromptTrainer."""
     test_order: Callable[[int], Tensor] = staticmethod(lambda n: torch.arange(n))
-    """From the number of test images n to their order (n,), where features are classified."""
+    """Maps the number n of test images to the order (n,) in which their features are classified."""
     test_views: int | None = None
-    """Views of a test image that are encoded, where there are several."""
+    """Number of views of a test image that are encoded; None for the image itself."""
     searches = False
-    """Whether something is chosen on the validation split."""
+    """Whether the method chooses hyperparameters on the validation split."""
     image_tower_untouched = True
     several_processes = False
     search_space: SearchSpace = {}
 
     def __init__(self, cfg: CfgNode, *, classnames: Sequence[str] | None = None) -> None:
-        """Build the method; with K class names in place of a data set it only predicts."""
+        """Build the method; with K class names in place of a data set it can only predict."""
         self.given_classnames = classnames
         super().__init__(cfg)
 
@@ -144,7 +144,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         return evaluate(self, split)
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """Write the fit as a checkpoint; as Dassl's."""
+        """Write the fit as a checkpoint; arguments as in Dassl."""
         self.checkpointer.save(*args, **kwargs)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
@@ -167,7 +167,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
 
     @cached_property
     def encoder(self) -> Encoder:
-        """CLIP's own image tower after the test transform, with its cache on disk."""
+        """CLIP's own image tower with the test transform and a cache on disk."""
         return encoder_of(self)
 
     def template(self) -> str:
@@ -182,7 +182,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
 
     @property
     def fitted_classnames(self) -> list[str]:
-        """The classes of the fit."""
+        """The class names that the fit was made for."""
         return self.model.fitted_with["classnames"]
 
     def fitted_with(self) -> dict[str, Any]:
@@ -207,7 +207,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
 
     @classmethod
     def knows_other_classes(cls, settings: CfgNode) -> bool:
-        """Return whether the method, so set, can name classes that it was not trained on."""
+        """Return whether the method, so configured, can predict classes not seen in training."""
         return True
 
     def load_backbone(self) -> FrozenCLIP:
@@ -215,11 +215,11 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         return FrozenCLIP.from_cfg(self.cfg, self.settings, self.device)
 
     def build_method(self) -> None:
-        """Encode the class names, as most methods read them: unit features `text` (K, E)."""
+        """Encode the class names as unit features `text` (K, E), which most methods use."""
         self.text = handcrafted_features(self, published_templates(self.cfg)).float()
 
     def fit(self) -> FitT:
-        """Return what the training images give, as a `fit_class`.
+        """Fit the method to the training images; return a `fit_class`.
 
         Raises:
             NotImplementedError: unless a subclass defines it.
@@ -227,7 +227,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         raise NotImplementedError
 
     def check_fit(self) -> None:
-        """Raise for a fit, just made or loaded, that does not serve this run's classes.
+        """Raise if the fit, just made or loaded, cannot predict this run's classes.
 
         Raises:
             ValueError: other classes than the fit's, for a method that knows no others.
@@ -258,7 +258,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
     def searched(self) -> tuple[Tensor, Tensor] | None:
         """Return features (N, E) and labels (N,) of the validation split on the device.
 
-        None where nothing is searched, or where it is the test split.
+        None if nothing is searched, or if the split is missing or the test split itself.
         """
         dataset = self.dm.dataset
         if not self.searches or not dataset.val or dataset.val is dataset.test:
@@ -270,7 +270,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
     def augmented_passes(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield features (N, D) in fp32 and labels (N,) of the training images, `count` times.
 
-        Each pass draws its augmentation anew; the images keep their order.
+        Each pass draws new augmentations; the images keep their order.
         """
         loader = build_data_loader(
             self.cfg,
@@ -296,7 +296,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
         return self.predict_features(self.encoder.encode(images).float())
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
-        """Return what predicts features; a fit in fp32 under PREC amp too, it is no network."""
+        """Return the function that predicts features; a fit is used in fp32 even under PREC amp."""
         if self.fit_class is None:
             return self.predict_features
         return torch.autocast(self.device.type, enabled=False)(self.predict_features)

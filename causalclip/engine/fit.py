@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-EXTRA = "_extra_state"  # torch's name for what is no tensor
+EXTRA = "_extra_state"  # torch's key for state that is not a tensor
 
 FitT = TypeVar("FitT", bound="Fit")
 TensorFitT = TypeVar("TensorFitT", bound="TensorFit")
@@ -31,7 +31,7 @@ class Fit(Protocol):
     def from_state(
         cls: type[FitT], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> FitT:
-        """Return the fit of a `state` and `facts`; shapes are the fit's, as (D, k) of a basis.
+        """Return the fit of a `state` and `facts`; shapes are the fit's, such as (D, k) of a basis.
 
         Raises:
             KeyError: a tensor or a fact is missing.
@@ -67,17 +67,17 @@ class TensorFit:
 
 
 class FitModule(nn.Module, Generic[FitT]):
-    """A fit as a module, which Dassl can register: its state dict is the fit and its inputs."""
+    """A fit as a module that Dassl can register; its state dict contains the fit and its inputs."""
 
     def __init__(self, kind: type[FitT], device: torch.device | str = "cpu") -> None:
-        """Hold nothing until `hold` or `load_state_dict`."""
+        """Start without a fit; `hold` or `load_state_dict` sets it."""
         super().__init__()
         self.kind, self.device = kind, device
         self.fit: FitT | None = None
         self.fitted_with: Mapping[str, Any] = {}
 
     def hold(self, fit: FitT, fitted_with: Mapping[str, Any]) -> None:
-        """Hold a fit and what it depends on, JSON values, as a checkpoint would return them."""
+        """Store a fit and its inputs, JSON values, in the form that a checkpoint returns."""
         tensors = {name: tensor.detach().to(self.device) for name, tensor in fit.state().items()}
         self.fit = self.kind.from_state(tensors, fit.facts)
         self.fitted_with = fitted_with
@@ -90,7 +90,7 @@ class FitModule(nn.Module, Generic[FitT]):
         return {**self.fit.state(), EXTRA: facts}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Hold the fit of a state dict, always strictly.
+        """Store the fit of a state dict, always strictly.
 
         Raises:
             RuntimeError: it is not of this kind; names what is missing or unknown.

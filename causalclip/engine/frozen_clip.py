@@ -28,7 +28,7 @@ class FrozenCLIP:
     digest: str
     """sha256 of the weights."""
     projection: InvariantProjection | None = None
-    """Classification is inside this subspace, if there is one."""
+    """Projection to the subspace of classification; None: all dimensions are used."""
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode, settings: CfgNode, device: torch.device) -> FrozenCLIP:
@@ -74,10 +74,10 @@ class FrozenCLIP:
 
     @property
     def text_width(self) -> int:
-        """D of the text tower.
+        """Width D of the text tower.
 
         Raises:
-            ValueError: a text tower that takes no prompts.
+            ValueError: a text tower that does not support prompts.
         """
         return backbone_of(self.model).text_tower().width
 
@@ -87,12 +87,12 @@ class FrozenCLIP:
         return self.model.logit_scale.detach().float().exp()
 
     def autocast(self) -> torch.autocast:
-        """Return the context of mixed precision: fp16 on a GPU, bf16 on a CPU; only under amp."""
+        """Return the autocast context: fp16 on a GPU, bf16 on a CPU; enabled only for PREC amp."""
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.precision == "amp")
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Return the scaler of the loss, which is on under amp on a GPU."""
+        """Return the gradient scaler, enabled only for PREC amp on a GPU."""
         on_gpu = self.device.type == "cuda"
         return torch.amp.GradScaler(enabled=on_gpu and self.precision == "amp")
 
@@ -102,20 +102,20 @@ class FrozenCLIP:
             return encode_image(self.model, images.to(self.device, non_blocking=True))
 
     def encode_unprojected(self, images: Tensor) -> Tensor:
-        """Return the features (B, D) of images (B, 3, R, R) before a ViT of OpenAI's projects."""
+        """Return OpenAI's ViT features (B, D) of images (B, 3, R, R) before the projection."""
         with self.autocast():
             images = images.to(self.device, non_blocking=True)
             return encode_image_unprojected(self.model, images)
 
     def project(self, features: Tensor) -> Tensor:
-        """Return features (..., E) in fp32, in the subspace if there is one (..., k)."""
+        """Return features (..., E) in fp32; (..., k) in the subspace if there is a projection."""
         features = features.float()
         return features if self.projection is None else self.projection(features)
 
     def classify(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """Return scale * cosine (..., K), in the subspace if there is one.
+        """Return scale * cosine (..., K), in the subspace if there is a projection.
 
-        Of image features (..., E), not normalised, and text features (K, E), or (..., K, E) where
+        Image features (..., E) need not be normalised. Text features are (K, E), or (..., K, E) if
         each image or template has its own.
         """
         return cosine_logits(

@@ -1,6 +1,6 @@
-"""Training batches drawn from (seed, epoch, image) alone, from workers that live on.
+"""Training batches that depend on (seed, epoch, image) alone, from persistent workers.
 
-Neither the number of workers nor a resume changes a draw. Decoded images are kept in memory.
+Neither the number of workers nor resuming a run changes a draw. Decoded images are kept in memory.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ Place = tuple[int, int]
 
 
 def training_loader(loader: DataLoader, cfg: CfgNode) -> DataLoader | Epochs:
-    """Return a loader of the same images that draws as DATALOADER.DRAWS states.
+    """Return a loader of the same images with the draws that DATALOADER.DRAWS names.
 
-    It is Dassl's `loader` itself under `dassl`, else `Epochs`.
+    For `dassl` it is Dassl's `loader` itself, else an `Epochs`.
     """
-    node = cfg.DATALOADER  # a host's configuration may lack ours
+    node = cfg.DATALOADER  # a configuration may lack these keys
     if node.get("DRAWS", SETTINGS["DATALOADER.DRAWS"].default) == "dassl":
         return loader
     megabytes = node.get("DECODED_MB", SETTINGS["DATALOADER.DECODED_MB"].default)
     return Epochs(
         loader,
-        # below 0: another every time
+        # without a seed, each run draws differently
         seed=training_seed(cfg) if cfg.SEED >= 0 else secrets.randbits(63),
         decoded_bytes=megabytes * 2**20,
     )
 
 
 def end_workers(loader: Any) -> None:
-    """End the workers of `Epochs`, which outlive a pass; those of Dassl's loaders do not."""
+    """End the persistent workers of an `Epochs`; Dassl's loaders have no persistent ones."""
     if isinstance(loader, Epochs):
         loader.close()
 
@@ -56,21 +56,20 @@ def shown_by(loader: DataLoader) -> Any:
 
 
 class Epochs:
-    """A loader whose batches depend on (seed, epoch); iterating gives those of epoch `epoch`.
+    """A loader whose batches depend on (seed, epoch); iterating yields those of epoch `epoch`.
 
-    Each pass moves on to the next epoch; set `epoch` to go elsewhere. Workers live as long as the
-    loader.
+    Each pass increments `epoch`, which you can also set. Workers live as long as the loader.
     """
 
     def __init__(self, loader: DataLoader, *, seed: int, decoded_bytes: int = 0) -> None:
-        """Take over one of Dassl's loaders; keep at most `decoded_bytes` of decoded images."""
+        """Replace one of Dassl's loaders; keep at most `decoded_bytes` of decoded images."""
         assert loader.batch_size is not None, "Dassl's loaders make batches"
         self.dataset = Images(loader.dataset, seed, decoded_bytes)
         self.sampler: Iterable[int] = loader.sampler
         self.batch_size, self.drop_last = loader.batch_size, loader.drop_last
         self.seed, self.epoch = seed, 0
-        self.part: Callable[[list[Place]], list[Place]] = list  # what of a batch is loaded
-        self.done = 0  # batches of the next pass that were trained before a stop
+        self.part: Callable[[list[Place]], list[Place]] = list  # the part of a batch to load
+        self.done = 0  # batches of the next pass that were trained before a stop, to skip
         self._batches: tuple[int, list[list[Place]]] = (-1, [])
         self._options: dict[str, Any] = {"pin_memory": loader.pin_memory}
         if loader.num_workers:
@@ -82,7 +81,7 @@ class Epochs:
             items,
             batch_sampler=batches,
             worker_init_fn=outlive_signals,
-            generator=torch.Generator(),  # else it draws from the training's stream
+            generator=torch.Generator(),  # otherwise it draws from torch's global one
             **self._options,
         )
 
@@ -100,7 +99,7 @@ class Epochs:
     def encode(self, encode: Callable[[Tensor], Tensor], views: int) -> None:
         """Encode `views` views of each image now; yield their features (E,) in place of images.
 
-        `encode` maps images (B, 3, H, W) to features (B, E). Epoch e has view e modulo `views`.
+        `encode` maps images (B, 3, H, W) to features (B, E). Epoch e uses view e modulo `views`.
         """
         places = [(view, index) for view in range(views) for index in range(len(self.dataset))]
         batches = [places[i : i + self.batch_size] for i in range(0, len(places), self.batch_size)]
@@ -151,7 +150,7 @@ class Images(Dataset):
     """
 
     def __init__(self, wrapper: Any, seed: int, decoded_bytes: int) -> None:
-        """Take over the images and transforms of a toolkit's DatasetWrapper."""
+        """Use the images and transforms of a toolkit's DatasetWrapper."""
         self.data_source: Sequence = wrapper.data_source
         self.transform: Callable | Sequence[Callable] | None = wrapper.transform
         self.times: int = wrapper.k_tfm
@@ -163,7 +162,7 @@ class Images(Dataset):
         return len(self.data_source)
 
     def facts(self, index: int) -> dict[str, Any]:
-        """Return what a batch holds of an image beside its pixels."""
+        """Return the entries of an image in a batch, except its pixels."""
         item = self.data_source[index]
         return {
             "label": item.label,
@@ -173,7 +172,7 @@ class Images(Dataset):
         }
 
     def __getitem__(self, place: Place) -> dict[str, Any]:
-        """Return one image as it looks in an epoch; the random generators stay as they were."""
+        """Return one image, augmented for an epoch; the random generators keep their state."""
         epoch, index = place
         image = self.decoded.read(index, self.data_source[index].impath)
         shown = self.facts(index)
@@ -201,7 +200,7 @@ class EncodedViews(Dataset):
     """Image dictionaries as those of `Images`, with features (E,) in place of the image."""
 
     def __init__(self, images: Images, features: Tensor) -> None:
-        """Hold the features (V, N, E) of V views of the N images."""
+        """Use the features (V, N, E) of V views of the N images."""
         self.images, self.features = images, features
 
     def __getitem__(self, place: Place) -> dict[str, Any]:
@@ -211,14 +210,14 @@ class EncodedViews(Dataset):
 
 
 class DecodedImages:
-    """Decoded images in memory that all workers share, up to a bound.
+    """A cache of decoded images in memory that all workers share, of limited size.
 
-    The pixels lie in an anonymous mapping that forked workers inherit: an image is in memory once,
-    and no limit on /dev/shm concerns it. A worker that is spawned keeps nothing.
+    The pixels are in an anonymous mapping that forked workers inherit: an image is in memory once,
+    and limits on /dev/shm do not apply. A worker that is spawned caches nothing.
     """
 
     def __init__(self, count: int, n_bytes: int) -> None:
-        """Make room for `count` images of 3 bytes a pixel in at most `n_bytes`; 0 keeps none."""
+        """Cache `count` images, 3 bytes per pixel, in at most `n_bytes`; 0: cache nothing."""
         self.count, self.n_bytes = count, n_bytes
         self._lock = Lock()
         self._pixels = mmap.mmap(-1, max(n_bytes, 1))  # pages that are never written cost nothing
@@ -230,16 +229,16 @@ class DecodedImages:
 
     @property
     def used(self) -> int:
-        """Bytes of the pixels that are kept."""
+        """Size of the cached pixels in bytes."""
         return int(self._used[0])
 
     def read(self, index: int, path: str) -> Image.Image:
-        """Return the image of a file in RGB, the `index`-th one.
+        """Return the `index`-th image in RGB, whose file is `path`.
 
         Raises:
             OSError: a file that is missing or is no image.
         """
-        with self._lock:  # an entry is never seen before its pixels
+        with self._lock:  # no entry is read before its pixels are written
             start, width, height = self._entries[index].tolist()
         if width:
             pixels = self._pixels[start : start + 3 * width * height]
@@ -248,7 +247,7 @@ class DecodedImages:
         pixels = image.tobytes()
         with self._lock:
             start, stop = self.used, self.used + len(pixels)
-            if stop <= self.n_bytes and not self._entries[index, 1]:  # another may be faster
+            if stop <= self.n_bytes and not self._entries[index, 1]:  # another worker may be faster
                 self._pixels[start:stop] = pixels
                 self._used[0], self._entries[index] = stop, (start, *image.size)
         return image

@@ -1,4 +1,4 @@
-"""Where the numbers of a training go beside TensorBoard: Weights & Biases, MLflow, or both."""
+"""Loggers of a training in addition to TensorBoard: Weights & Biases and MLflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from causalclip.errors import UserError
 
 
 class Wandb:
-    """A run of Weights & Biases; WANDB_MODE, WANDB_PROJECT and its other variables count."""
+    """A run of Weights & Biases, which reads WANDB_MODE, WANDB_PROJECT and so on."""
 
     def __init__(self, folder: str, config: Mapping[str, Any]) -> None:
         import wandb  # pyright: ignore[reportMissingImports]
@@ -20,7 +20,7 @@ class Wandb:
 
     def add_scalar(self, tag: str, value: float, step: int | None = None) -> None:
         """Write one number."""
-        self.run.log({tag: float(value), "step": step})  # its own steps may never fall: ours do
+        self.run.log({tag: float(value), "step": step})  # wandb's own step may not decrease
 
     def close(self) -> None:
         """End the run."""
@@ -28,7 +28,7 @@ class Wandb:
 
 
 class MLflow:
-    """A run of MLflow; MLFLOW_TRACKING_URI and its other variables count."""
+    """A run of MLflow, which reads MLFLOW_TRACKING_URI and so on."""
 
     def __init__(self, folder: str, config: Mapping[str, Any]) -> None:
         import mlflow  # pyright: ignore[reportMissingImports]
@@ -54,31 +54,31 @@ LOGGERS: dict[str, Callable[[str, Mapping[str, Any]], Any]] = {
     "wandb": Wandb,
     "mlflow": MLflow,
 }
-"""By the name in TRAIN.LOGGERS; each makes a writer like torch's SummaryWriter."""
+"""Loggers by their name in TRAIN.LOGGERS; each makes a writer like torch's SummaryWriter."""
 
 
 class Several:
-    """Writers as one."""
+    """Several writers as one."""
 
     def __init__(self, writers: Sequence[Any]) -> None:
         self.writers = writers
 
     def add_scalar(self, tag: str, value: float, step: int | None = None) -> None:
-        """Write one number to all."""
+        """Write one number to all writers."""
         for writer in self.writers:
             writer.add_scalar(tag, value, step)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all writers."""
         for writer in self.writers:
             writer.close()
 
 
 def open_loggers(names: Sequence[str], folder: str, config: Mapping[str, Any]) -> list[Any]:
-    """Return the writers of names; TensorBoard's is Dassl's own.
+    """Return the writers of these names; Dassl opens TensorBoard's itself.
 
     Raises:
-        UserError: one that is not installed.
+        UserError: a logger that is not installed.
     """
     writers = []
     for name in names:

@@ -17,7 +17,7 @@ class Members:
     """M models of one prompt method; the data, CLIP, configuration and clock are their owner's."""
 
     def __init__(self, kind: type[PromptTrainer], owner: PromptTrainer) -> None:
-        """Hold no model until `add`."""
+        """Start without models; `add` builds them."""
         self.models: list[Any] = []
         self._owner = owner
         self._class = type(kind.__name__, (_Member, kind), {})
@@ -32,7 +32,7 @@ class Members:
         return model.model
 
     def evaluation_text(self) -> Tensor | None:
-        """Return (M, K, E), or None where the texts depend on the image."""
+        """Return the text features (M, K, E); None if they depend on the image."""
         texts = [text for m in self.models if (text := m.evaluation_text()) is not None]
         return torch.stack(texts) if texts else None
 
@@ -73,7 +73,7 @@ class Members:
 
 
 class _Member:
-    """All but the learned numbers and the method's own state is the owner's."""
+    """Takes from its owner everything but the parameters and the method's own state."""
 
     def __init__(self, owner: PromptTrainer) -> None:
         self.owner = owner
@@ -86,7 +86,8 @@ def base_class(name: str, *, where: str) -> type[PromptTrainer]:
     """Return the registered prompt method `name`, which the setting `where` asks for.
 
     Raises:
-        ValueError: not registered, or a method that builds or steps on its own; names the others.
+        ValueError: not registered, or a method that builds or steps on its own; names the
+            allowed methods.
     """
     known = {one: TRAINER_REGISTRY.get(one) for one in TRAINER_REGISTRY.registered_names()}
     whole = ("build_method", "forward_backward", "step")

@@ -17,9 +17,9 @@ class Reading:
     probabilities: Tensor
     """(B, K), rows sum to 1."""
     uncertainty: Tensor
-    """(B,), larger is less certain; of any scale, only its order is used."""
+    """(B,), larger is less certain; on any scale, as only the order is used."""
     energy: Tensor | None = None
-    """(B,), -log sum_k exp(logit_k); None where the probabilities are no softmax of logits."""
+    """(B,), -log sum_k exp(logit_k); None if the probabilities are not a softmax of logits."""
 
     @classmethod
     def of_logits(cls, logits: Tensor) -> Reading:
@@ -30,7 +30,7 @@ class Reading:
         return cls(probabilities, 1 - probabilities.amax(-1), -logits.logsumexp(-1))
 
     def each(self) -> list[Reading]:
-        """Return the members of a reading of several, (B, M, K) and (B, M), one by one."""
+        """Split a reading of M members, (B, M, K) and (B, M), into a list of M readings."""
         pairs = zip(self.probabilities.unbind(1), self.uncertainty.unbind(1), strict=True)
         return [Reading(*pair) for pair in pairs]
 
@@ -38,7 +38,7 @@ class Reading:
     def joined(cls, parts: Sequence[Reading]) -> Reading:
         """Return the rows of consecutive batches as one reading, on the CPU.
 
-        Probabilities in fp32, as they are saved and measured; uncertainty in its own precision.
+        Probabilities become fp32, as they are saved and measured; uncertainty keeps its precision.
         """
         energies = [part.energy for part in parts if part.energy is not None]
         return cls(
@@ -50,24 +50,24 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The answer a method is judged by, other readings of the same model by name, and extras."""
+    """The reading that gives a method's accuracy, other readings by name, and extra arrays."""
 
     main: Reading
     readings: Mapping[str, Reading] = field(default_factory=dict)
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further arrays, one row an image: CDC's conflict (B,), ..."""
+    """Further arrays, one row per image: CDC's conflict (B,), ..."""
     members: Mapping[str, Reading] = field(default_factory=dict)
     """Readings of the M members of an ensemble: probabilities (B, M, K), uncertainty (B, M)."""
 
     def distinct(self) -> list[Reading]:
-        """Return each reading once, the main one first: it may be one of the named ones as well."""
+        """Return each reading once, `main` first, which may also be one of `readings`."""
         return list(dict.fromkeys([self.main, *self.readings.values()]))
 
     @classmethod
     def joined(cls, parts: Sequence[Prediction]) -> Prediction:
-        """Return the predictions of consecutive batches as one, on the CPU, in their own precision.
+        """Return the predictions of consecutive batches as one, on the CPU; see `Reading.joined`.
 
-        A main reading that is one of the named ones is joined and kept once.
+        If `main` is one of `readings`, it is joined and stored once.
 
         Raises:
             ValueError: no batch at all.
@@ -92,8 +92,8 @@ class Prediction:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the flat arrays of predictions.npz by name (docs/results.md).
 
-        Probabilities go to fp32; uncertainty keeps fp64, in which very certain samples still differ
-        (u of eight fused templates reaches 1e-69, which fp32 rounds to 0).
+        Probabilities are stored in fp32; uncertainty in fp64, in which very certain samples still
+        differ (u of eight fused templates reaches 1e-69, which fp32 rounds to 0).
         """
         named = {
             "": self.main,
@@ -124,7 +124,7 @@ class Evaluated:
 
     @classmethod
     def joined(cls, parts: Sequence[Evaluated]) -> Evaluated:
-        """Return the answers about consecutive batches as one.
+        """Return the predictions of consecutive batches as one.
 
         Raises:
             ValueError: no batch at all.
@@ -136,11 +136,11 @@ class Evaluated:
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return everything that predictions.npz holds, by name, N rows each."""
+        """Return everything that predictions.npz contains, by name, N rows each."""
         flat = self.prediction.arrays()
         return {**flat, "label": self.labels.numpy(), "path": np.array(self.paths)}
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the rows of several tensors in one, on the CPU."""
+    """Concatenate the rows of several tensors on the CPU."""
     return torch.cat([tensor.cpu() for tensor in tensors])

@@ -39,10 +39,10 @@ from causalclip.settings.table import Setting
 
 
 class PromptTrainer(TrainerX):
-    """Prompt learning by gradient descent: `context`, `build_prompts` and perhaps `loss`.
+    """Base class of prompt learning; define `context`, `build_prompts` and, if needed, `loss`.
 
-    A method sets `config_node`, its node of `cfg.TRAINER`, and `settings_table`, a row for each of
-    that node's keys.
+    A method sets `config_node`, its node of `cfg.TRAINER`, and `settings_table`, with a row for
+    each key of that node.
     """
 
     config_node: str
@@ -57,26 +57,26 @@ class PromptTrainer(TrainerX):
     plain_cosine = True
     """Whether `logits` compare the image features with `evaluation_text` and nothing else."""
     templated = False
-    """Whether the texts are `template` with the class names, in place of learned words."""
+    """Whether the texts are `template` with the class names, instead of learned words."""
     code_templates: Mapping[str, str] = {}
     """Hand-crafted prompts of the published code that differ from CoOp's, by data set."""
     test_order: Callable[[int], Tensor] = staticmethod(lambda n: torch.arange(n))
-    """From the number of test images n to their order (n,), where features are classified."""
+    """Maps the number n of test images to the order (n,) in which their features are classified."""
     image_tower_untouched = False
-    """Whether the method classifies CLIP's own image features, which are then read from disk."""
+    """Whether the method classifies CLIP's own image features, which are then cached on disk."""
     has_members = False
-    """Whether it holds models of other methods (CDC's BASE)."""
+    """Whether the method contains models of other methods (CDC's BASE)."""
     several_processes = True
     """Whether torchrun may divide a batch among processes."""
     search_space: SearchSpace = GRADIENT_SPACE
     """Values that `causalclip tune` tries."""
     lower_texts: LowerTexts | None = None
-    """The class texts up to the first block that learns, which all training steps share."""
+    """The class texts encoded up to the first block with prompts, shared by all training steps."""
     on_epoch: Callable[[PromptTrainer], None] | None = None
     """Called after each epoch; it may raise to end the training."""
 
     def __init__(self, cfg: CfgNode, *, classnames: Sequence[str] | None = None) -> None:
-        """Build the method; with K class names in place of a data set it only predicts."""
+        """Build the method; with K class names in place of a data set it can only predict."""
         self.given_classnames = classnames
         super().__init__(cfg)
 
@@ -127,10 +127,10 @@ class PromptTrainer(TrainerX):
         self.scaler = self.checkpointer.scaler = self.backbone.scaler()
 
     def init_writer(self, log_dir: str) -> None:
-        """Open the writers of TRAIN.LOGGERS in one process; raise as `open_loggers`."""
+        """Open the writers of TRAIN.LOGGERS in the first process; raise as `open_loggers`."""
         if not is_main():
             return
-        names = list(self.cfg.TRAIN.get("LOGGERS", ["tensorboard"]))  # a host's may lack it
+        names = list(self.cfg.TRAIN.get("LOGGERS", ["tensorboard"]))  # may be missing
         if "tensorboard" in names:
             names.remove("tensorboard")
             super().init_writer(log_dir)
@@ -141,29 +141,29 @@ class PromptTrainer(TrainerX):
             self._writer = Several([*filter(None, [self._writer]), *others])
 
     def train(self) -> None:
-        """Train and test, as Dassl's; an error ends the loading processes as well."""
+        """Train and test as Dassl does; end the loading processes, also after an error."""
         try:
             super().train()
         finally:
             end_workers(self.train_loader_x)
 
     def before_train(self) -> None:
-        """Resume where there is a checkpoint, and start the clock."""
+        """Resume if there is a checkpoint, and start the clock."""
         super().before_train()
         self.session.start()
 
     def before_epoch(self) -> None:
-        """Let the loader draw this epoch, from the batch on that a stopped run had reached."""
+        """Set the loader to this epoch and, in a resumed run, to the batch where it stopped."""
         super().before_epoch()
         self.session.begin_epoch()
 
     def after_epoch(self) -> None:
-        """As Dassl's; also what `TrainingSession.end_epoch` does, and raise as it."""
+        """Do as Dassl, then as `TrainingSession.end_epoch`; raise as the latter."""
         super().after_epoch()
         self.session.end_epoch()
 
     def after_train(self) -> None:
-        """Record the cost of the training; then as Dassl's."""
+        """Record the cost of the training; then do as Dassl."""
         self.session.end()
         super().after_train()
 
@@ -172,11 +172,11 @@ class PromptTrainer(TrainerX):
         return from_main(evaluate(self, split) if is_main() else 0.0)
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """Calibrate, so that what is fitted is in the checkpoint, and write it; as Dassl's."""
+        """Calibrate, then write a checkpoint, which contains the result; arguments as in Dassl."""
         if is_main():
             self.calibrate()
             self.checkpointer.save(*args, **kwargs)
-        from_main(None)  # no process reads it before it is written
+        from_main(None)  # no process reads the checkpoint before it is written
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Load the last checkpoint; return the epochs done, and raise as `Checkpointer.resume`."""
@@ -206,7 +206,7 @@ class PromptTrainer(TrainerX):
 
     @cached_property
     def encoder(self) -> Encoder:
-        """CLIP's own image tower after the test transform, with its cache on disk."""
+        """CLIP's own image tower with the test transform and a cache on disk."""
         return encoder_of(self)
 
     def template(self) -> str:
@@ -217,39 +217,39 @@ class PromptTrainer(TrainerX):
 
     @classmethod
     def knows_other_classes(cls, settings: CfgNode) -> bool:
-        """Return whether the method, so set, can name classes that it was not trained on."""
+        """Return whether the method, so configured, can predict classes not seen in training."""
         return True
 
     def train_views(self) -> list | None:
-        """Return the transforms of the training images, one a view; None: INPUT.TRANSFORMS."""
+        """Return the transforms of the training images, one per view; None: INPUT.TRANSFORMS."""
         return None
 
     def context(self) -> Context | None:
-        """Return the words before the class names; None where the texts are hand-crafted."""
+        """Return the words before the class names; None if the texts are hand-crafted."""
         return None
 
     def build_prompts(self) -> nn.Module:
-        """Return the module of all learnable numbers; its forward returns a PromptSet."""
+        """Return the module with all learnable parameters; its forward returns a PromptSet."""
         raise NotImplementedError
 
     def optimizer(self, model: nn.Module) -> Optimizer:
-        """Return the optimizer of the learnable numbers, from OPTIM."""
+        """Return the optimizer of the learnable parameters, from OPTIM."""
         return build_optimizer(model, self.cfg.OPTIM)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the training loss, and class scores (B, K) for the printed accuracy.
 
-        Images are `parse_batch_train`'s: (B, 3, H, W), or (B, V, 3, H, W) of V views; labels (B,).
+        `parse_batch_train` gives the images, (B, 3, H, W) or (B, V, 3, H, W), and labels (B,).
         """
         logits = self.logits(images)
         return F.cross_entropy(logits, labels), logits
 
     def calibrate(self) -> None:
-        """Fit what is fitted on the validation split, before a checkpoint is written."""
+        """Fit the calibration on the validation split, before a checkpoint is written."""
         self.calibration.fit()
 
     def after_step(self) -> None:
-        """Do what follows each step, also one that a stopped run had taken before."""
+        """Hook: called after each step, and after each step that a resumed run skips."""
 
     def details(self) -> dict[str, Any]:
         """Return further facts for results.json (JSON values only)."""
@@ -292,7 +292,7 @@ class PromptTrainer(TrainerX):
         return (self.feature_logits if self.image_tower_untouched else self.logits)(inputs, text)
 
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
-        """Return (B, E) of images (B, 3, H, W); no graph where the image tower has no prompts.
+        """Return features (B, E) of images (B, 3, H, W); no graph if the tower has no prompts.
 
         Under DATALOADER.VIEWS_KEPT `images` are their features (B, E) already.
         """
@@ -302,9 +302,10 @@ class PromptTrainer(TrainerX):
             return encode_prompted_image(self.clip, images, prompts)
 
     def text_features(self, prompts: PromptSet) -> Tensor:
-        """Return (K, E), the classes under the prompts.
+        """Return the text features (K, E) of the classes under the prompts.
 
-        In training what no step changes is computed once; elsewhere precision may be another.
+        In training, the part that no step changes is computed once. It is not used outside of
+        training, where the precision may differ.
         """
         if self.lower_texts is None and torch.is_grad_enabled():
             self.lower_texts = encode_lower_texts(self.clip, self.class_tokens, prompts)
@@ -316,7 +317,7 @@ class PromptTrainer(TrainerX):
         return self.text_features(self.model())
 
     def learned_text(self, names: Sequence[str]) -> Tensor | None:
-        """Return text features (K, E) of any class names; None where texts do not learn."""
+        """Return text features (K, E) of any class names; None if texts are not learned."""
         texts = self.texts(names)
         return None if texts is None else encode_classes(self.clip, texts, self.model())
 
@@ -329,7 +330,7 @@ class PromptTrainer(TrainerX):
         return self.prediction_of(self.logits(images))
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
-        """Return what predicts the batches of one evaluation; it holds the text features."""
+        """Return the function that predicts the batches of an evaluation with its text features."""
         text = self.evaluation_text()
         if self.calibration.enabled:
             return self.calibration.predictor(text)
@@ -340,7 +341,7 @@ class PromptTrainer(TrainerX):
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W), or (B, V, 3, H, W) of V views, and labels (B,).
 
-        Pinned batches travel to a GPU while it works on the step before.
+        Pinned batches are copied to a GPU while it still computes the previous step.
         """
         keys = ["img", *(key for n in range(2, len(batch)) if (key := f"img{n}") in batch)]
         *views, labels = (batch[key].to(self.device, non_blocking=True) for key in (*keys, "label"))
@@ -349,13 +350,13 @@ class PromptTrainer(TrainerX):
     def forward_backward(self, batch: dict[str, Any] | None) -> dict[str, float] | None:
         """Take one step; return the loss and the accuracy in per cent.
 
-        On a CPU they are the step's. On a GPU reading them would wait for all earlier work: they
-        come with Dassl's next log line alone, as means over the steps since the last one.
+        On a CPU they are those of the step. On a GPU, reading them would wait for all earlier work:
+        they are returned only for Dassl's log lines, as means over the steps since the last one.
 
         Raises:
             FloatingPointError: a loss that is NaN or infinite; names epoch and batches.
         """
-        # None: trained before the run was stopped
+        # None: a batch that was trained before the run was stopped
         summary = None
         if batch is not None:
             with self.session.counting():

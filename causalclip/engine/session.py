@@ -1,4 +1,4 @@
-"""The frame of a training's steps: clock, log, checkpoints in time, and signals."""
+"""What surrounds the steps of a training: clock, log, regular checkpoints, and signals."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class TrainingSession:
     """One training of one trainer, from `start` to `end`."""
 
     def __init__(self, trainer: PromptTrainer) -> None:
-        """Hold the trainer, whose loader, checkpoints and counters are used."""
+        """Use the loader, checkpoints and counters of `trainer`."""
         self.trainer = trainer
         self.log = TrainingLog(every_step=trainer.device.type == "cpu")
         self._start, self._steps = 0.0, 0
         self._counter: FlopCounterMode | None = None
 
     def start(self) -> None:
-        """Start the clock; encode the training images under DATALOADER.VIEWS_KEPT."""
+        """Start the clock; encode the training images if DATALOADER.VIEWS_KEPT is set."""
         self._start = time.perf_counter()
         trainer, loader = self.trainer, self.trainer.train_loader_x
         views = views_kept(trainer.cfg)
@@ -42,7 +42,7 @@ class TrainingSession:
             loader.encode(trainer.backbone.encode, views)
 
     def begin_epoch(self) -> None:
-        """Let the loader draw this epoch, from the batch on that a stopped run had reached."""
+        """Set the loader to this epoch and, in a resumed run, to the batch where it stopped."""
         trainer, loader = self.trainer, self.trainer.train_loader_x
         if isinstance(loader, Epochs):
             loader.epoch = trainer.epoch
@@ -51,11 +51,11 @@ class TrainingSession:
         stopping.training_begins()
 
     def counting(self) -> AbstractContextManager[Any]:
-        """Return what counts the FLOPs of a step: of the second, as the first computes more."""
+        """Return a context that counts the FLOPs of the second step; the first computes more."""
         self._steps += 1
         if self._steps != 2:
             return nullcontext()
-        from torch.utils.flop_counter import FlopCounterMode  # no start waits for its imports
+        from torch.utils.flop_counter import FlopCounterMode  # imported late, as it is slow
 
         self._counter = FlopCounterMode(display=False)
         return self._counter
@@ -87,7 +87,7 @@ class TrainingSession:
         """
         trainer, every = self.trainer, self.trainer.cfg.TRAIN.PRINT_FREQ
         done, batches = trainer.batch_idx + 1, trainer.num_batches
-        # Several processes must agree on a save, and look for it less often.
+        # Several processes must agree on a checkpoint, so they check less often.
         looks = world_size() == 1 or done % every == 0
         if done < batches and isinstance(trainer.train_loader_x, Epochs) and looks:
             self._save_if_due(trainer.epoch, step=done)
@@ -109,7 +109,7 @@ class TrainingSession:
         checkpointer = self.trainer.checkpointer
         # One decision for all processes: each has its own clock and gets its own signals.
         due, signals = zip(*from_all((checkpointer.is_due(), stopping.asked())), strict=True)
-        # The last epoch has its checkpoint.
+        # The last epoch has a checkpoint anyway.
         if any(due) and is_main() and epochs < self.trainer.max_epoch:
             checkpointer.save_step(epochs, step)
         if any(signals):
@@ -141,10 +141,10 @@ class TrainingSession:
 
 
 class TrainingLog:
-    """Sums the numbers of steps on the device; reading them is what waits for a GPU."""
+    """Sums of loss and accuracy on the device; only reading them waits for a GPU."""
 
     def __init__(self, *, every_step: bool = True) -> None:
-        """Start empty; `every_step`: return each step's numbers, which waits for no CPU."""
+        """Start empty; `every_step`: return each step's numbers, without cost on a CPU."""
         self.every_step = every_step
         self._sum: Tensor | None = None
         self._steps = 0
@@ -157,9 +157,9 @@ class TrainingLog:
         self._steps += 1
 
     def due(self, *, epoch: int, batch: int, batches: int, every: int) -> dict[str, float] | None:
-        """Return the means for Dassl's next log line, or None where no line comes.
+        """Return the means for Dassl's log line, or None if no line is printed now.
 
-        Epoch and batch are of the last step, from 1; a line comes after `every` batches.
+        Epoch and batch are of the last step, from 1; a line is printed after `every` batches.
 
         Raises:
             FloatingPointError: a loss since the last reading is NaN or infinite.
@@ -171,7 +171,7 @@ class TrainingLog:
         return means if is_printed else None
 
     def read(self, *, epoch: int, batch: int) -> dict[str, float]:
-        """Return the means since the last reading, as Dassl's meters take them.
+        """Return the means since the last reading, as Dassl's meters expect them.
 
         Raises:
             FloatingPointError: a loss among them is NaN or infinite; names the batches.

@@ -1,7 +1,8 @@
-"""Stop a training by a signal: the step at work ends, its state is saved, and the run can go on.
+"""Stop a training by a signal: finish the current step and save, so that the run can be resumed.
 
 A batch scheduler sends SIGTERM some time before it kills, a terminal SIGINT (Ctrl-C) or SIGHUP. A
-second signal, a second later or more, ends at once, and so does the first one outside of training.
+second signal, at least a second later, ends the process at once; so does the first one outside of
+training.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 TOGETHER = 1.0
-"""Seconds in which two signals are one: a scheduler's to all processes, and that of a driver."""
+"""Seconds within which two signals count as one: a scheduler and a driver may both send one."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OUTLIVE_SECONDS = 60
-"""Seconds that a loading process outlives a signal, if its training does not end it before."""
+"""Seconds that a loading process lives on after a signal, unless its training ends it before."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -30,7 +31,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class _State:
-    """Of this process: a signal handler has no other place for it."""
+    """State of this process that the signal handlers read and write."""
 
     training = False
     asked: int | None = None
@@ -39,8 +40,8 @@ class _State:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn signals into `Stopped`; those that are ignored or handled elsewhere stay so."""
-    if threading.current_thread() is not threading.main_thread():  # which gets no signals
+    """Turn signals into `Stopped`, except signals that are ignored or handled elsewhere."""
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
         yield
         return
     default = {signal.SIG_DFL, signal.default_int_handler}
@@ -67,22 +68,22 @@ def _handle(number: int, _frame: FrameType | None) -> None:
 
 
 def training_begins() -> None:
-    """From here the first signal waits for the end of a step."""
+    """From now on, let the first signal wait for the end of a step."""
     _State.training = True
 
 
 def training_ends() -> None:
-    """From here a signal raises at once."""
+    """From now on, let a signal raise at once."""
     _State.training = False
 
 
 def asked() -> int | None:
-    """Return the signal that the training was told to stop by; None without one."""
+    """Return the signal that told the training to stop; None without one."""
     return _State.asked
 
 
 def stop(number: int) -> None:
-    """End the training, which is saved.
+    """End the training, whose state is saved.
 
     Raises:
         Stopped: always.
@@ -92,17 +93,17 @@ def stop(number: int) -> None:
 
 
 def outlive_signals(_worker: int = 0) -> None:
-    """Let a loading process live until its training has saved; a `worker_init_fn`.
+    """Let a loading process live until its training has saved; for `worker_init_fn`.
 
-    A terminal or a scheduler signals all processes of a run at once. A worker that died of it would
-    end the training before its checkpoint.
+    A terminal or a scheduler signals all processes of a run at once. A worker that ended then would
+    end the training before its checkpoint is written.
     """
     for number in SIGNALS:
         signal.signal(number, _outlive)
 
 
 def _outlive(number: int, _frame: FrameType | None) -> None:
-    if number == signal.SIGTERM and _State.asked is not None:  # the second one: from the training
+    if number == signal.SIGTERM and _State.asked is not None:  # the second: from the training
         os._exit(0)
     _State.asked = number
     signal.alarm(OUTLIVE_SECONDS)  # ends the process by its default action

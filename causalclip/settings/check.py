@@ -1,4 +1,4 @@
-"""Check a configuration against the table of settings, before any work, and ask the table."""
+"""Check a configuration against the table of settings, before any work; query the table."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LONGEST_TEXT = 10_000
 
 
 def check_cfg(cfg: CfgNode, node: str, rows: Mapping[str, Setting]) -> None:
-    """Raise for the first setting that its row does not allow; `rows` are the method's node's.
+    """Raise for the first setting that its row does not allow; `rows` are those of `node`.
 
     Raises:
-        ValueError: names the key, what is allowed and what came; or the line that a host's train.py
-            lacks where the configuration has no such node.
+        ValueError: names the key, what is allowed and what came; or, without such a node in the
+            configuration, the line that train.py lacks.
     """
     if node not in cfg.TRAINER:
         raise ValueError(
@@ -73,7 +73,7 @@ def changes_results(key: str) -> bool:
 
 
 def base_node(node: Mapping[str, Any]) -> str:
-    """Return the node of the method whose models another one holds: CDC's BASE; "" for none."""
+    """Return the node of the method that BASE names in the `node` of CDC; "" for none."""
     return str(node.get("BASE") or "").upper()
 
 
@@ -83,7 +83,7 @@ def separates_methods(key: str) -> bool:
 
 
 def names_file(key: str) -> bool:
-    """Return whether the value of a setting may be a path, whose content counts."""
+    """Return whether the value of a setting may be a path: then the file's content is compared."""
     if key in SETTINGS:
         return SETTINGS[key].names_file
-    return key.rpartition(".")[2] in ("PROJECTION", "CAPTIONS")  # of methods
+    return key.rpartition(".")[2] in ("PROJECTION", "CAPTIONS")  # settings of methods

@@ -1,4 +1,4 @@
-"""YAML files of settings, which may name a file that they change: `_BASE_: other.yaml`."""
+"""YAML files of settings, which may build on another file: `_BASE_: other.yaml`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the base's settings with one's own in their place."""
+    """Return the base's settings, overridden by `own`."""
     both = {**base, **own}
     for key in base.keys() & own.keys():
         if isinstance(base[key], Mapping) and isinstance(own[key], Mapping):
@@ -73,7 +73,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def typed_value(key: str, word: Any, default: Any) -> Any:
-    """Return a VALUE as yacs is to read it: `2024` is no number where the setting is text."""
+    """Return a VALUE in the form that yacs needs: `2024` stays text if the setting is text."""
     if isinstance(word, str) and _holds_texts(key) and word[:1] in ("[", "("):
         word = yaml.load(f"[{word[1:-1]}]", Loader=yaml.BaseLoader)
     return as_text(key, default, word)
@@ -85,9 +85,9 @@ def _holds_texts(key: str) -> bool:
 
 
 def as_text(key: str, default: Any, value: Any) -> Any:
-    """Return a value so that yacs, which reads text as Python, keeps text where the setting is.
+    """Return a value in a form that yacs, which parses text as Python, keeps as text if needed.
 
-    A folder may be called 2024. Mappings are taken key by key.
+    For example, a folder may be called 2024. Mappings are converted key by key.
     """
     if isinstance(default, Mapping) and isinstance(value, Mapping):
         prefix = f"{key}." if key else ""
@@ -96,7 +96,7 @@ def as_text(key: str, default: Any, value: Any) -> Any:
         return [str(item) for item in value]
     if not isinstance(default, str) or not isinstance(value, (str, int, float, date)):
         return value
-    if isinstance(value, bool):  # YAML's yes and no: not as written
+    if isinstance(value, bool):  # YAML's yes and no, whose spelling is lost
         return value
     try:
         decoded = ast.literal_eval(str(value))

@@ -18,7 +18,7 @@ class Constraint:
 
 
 def one_of(choices: Sequence[str]) -> Constraint:
-    """Allow some words."""
+    """Allow one of `choices`."""
     return Constraint(
         f"one of {', '.join(choices)}",
         lambda value: isinstance(value, str) and value in choices,
@@ -26,7 +26,7 @@ def one_of(choices: Sequence[str]) -> Constraint:
 
 
 def integer(low: int = 1, high: int | None = None) -> Constraint:
-    """Allow an int in [low, high]; a bool is none."""
+    """Allow an int in [low, high]; a bool is not allowed."""
     if high is not None:
         words = f"an int in [{low}, {high}]"
     else:
@@ -47,7 +47,7 @@ def number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> Constraint:
-    """Allow a finite number from `low` to `high`, without an end that is open."""
+    """Allow a finite number from `low` to `high`; an open end is excluded."""
     left, right = "(" if open_low else "[", ")" if open_high else "]"
     if math.isfinite(low) and math.isfinite(high):
         words = f"a number in {left}{low:g}, {high:g}{right}"

@@ -1,7 +1,7 @@
 """Settings of a method stated once, as a frozen dataclass: setting `FIELD` is the field `field`.
 
-A field has the setting's default, its type says which modes are allowed (`Literal`, `bool`, `str`),
-and the docstring below it is the help.
+A field has the setting's default, its type gives the allowed values (`Literal`, `bool`, `str`), and
+the docstring below it is the help.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def settings_of(
 ) -> dict[str, Setting]:
     """Return the table of a method's settings, one row per field of a frozen dataclass.
 
-    `allowed` holds constraints that the types do not state, by key, such as the range of a number;
+    `allowed` has constraints by key that the types do not state, such as the range of a number;
     `blocks` is `Setting.blocks` by key.
     """
     hints, helps = get_type_hints(kind), _docstrings(kind)
     rows = {}
     for field in fields(kind):
         key, default = field.name.upper(), field.default
-        default = list(default) if isinstance(default, tuple) else default  # as YAML has it
+        default = list(default) if isinstance(default, tuple) else default  # as YAML reads it
         constraint = allowed[key] if key in allowed else _by_type(hints[field.name])
         rows[key] = Setting(
             default, constraint, helps[field.name], blocks=(blocks or {}).get(key, "")
@@ -43,7 +43,7 @@ def settings_of(
 
 
 def config_from(kind: type[ConfigT], settings: Mapping[str, Any], *, where: str) -> ConfigT:
-    """Build a config from the settings of its fields' names, which stand below the node `where`.
+    """Build a config from the settings named like its fields, below the node `where`.
 
     Raises:
         ValueError: settings that exclude each other; names their keys.
@@ -56,7 +56,7 @@ def config_from(kind: type[ConfigT], settings: Mapping[str, Any], *, where: str)
 
 @contextmanager
 def errors_by_key(kind: type[Any], *, where: str) -> Iterator[None]:
-    """Reword errors that quote a `field` in backticks by the key that users type, WHERE.FIELD.
+    """Replace each `field` in backticks in errors by the key that users type, WHERE.FIELD.
 
     Raises:
         ValueError: the error from inside the context, reworded.

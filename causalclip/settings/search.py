@@ -24,18 +24,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of the recipe's whole number, rounded and at least 1: for depths and lengths."""
+    """Fractions of the recipe's integer, rounded and at least 1: for depths and lengths."""
 
     values: tuple[float, ...]
 
     def of(self, number: int) -> Choice:
-        """Return the values for a recipe's number."""
+        """Return the values for a recipe's integer."""
         return Choice(tuple(sorted({max(1, round(share * number)) for share in self.values})))
 
 
 SearchSpace: TypeAlias = Mapping[str, LogUniform | Choice | Shares]
-"""By key; keys with spaces between get the same value. A key without a dot is the method's own."""
+"""By key; keys separated by spaces get one value. A key without a dot is the method's own."""
 
 GRADIENT_SPACE: SearchSpace = {"OPTIM.LR": LogUniform(0.0005, 0.02)}
-"""Of every method that learns by gradient descent."""
+"""Search space of every method that learns by gradient descent."""
 DEPTHS = Shares((0.25, 0.5, 1.0))

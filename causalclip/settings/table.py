@@ -1,7 +1,7 @@
 """The table of settings: one row per key, which every other module reads.
 
 A row holds the default, the allowed values, one sentence of help, and whether the setting changes a
-result. The rows of a method stand in its class (`settings_table`); the rows here are of all runs.
+result. The rows of a method are in its class (`settings_table`); the rows here apply to all runs.
 `docs/settings.md` is generated from both.
 """
 
@@ -39,21 +39,21 @@ class Setting:
     """One setting of the configuration."""
 
     default: Any
-    """Its value if you do not set it; `TOOLKIT` leaves Dassl's."""
+    """Value if you do not set it; `TOOLKIT` keeps Dassl's default."""
     allowed: Constraint
     help: str
     neutral: str = ""
-    """Why it does not change a result; empty if it can."""
+    """Why the setting does not change a result; empty if it can."""
     shared: str = ""
-    """Why runs that differ in it are still rows of one method in a table; empty if they are not."""
+    """Why runs that differ in it still belong to one method in a table; empty if they do not."""
     names_file: bool = False
-    """Whether the value may be a path: then the content of the file counts, not its place."""
+    """Whether the value may be a path: then the content of the file is compared, not the path."""
     fixed_by_training: bool = False
     """Whether a test must use the value that the model was trained with."""
     training_only: bool = False
     """Whether a trained model is built with the default instead, as in prediction."""
     blocks: str = ""
-    """The tower whose blocks the value counts: text, image, or both; empty: it is no depth."""
+    """Tower whose blocks a depth counts: text, image, or both; empty for other settings."""
 
 
 # Rows that several methods have
@@ -100,7 +100,7 @@ _RUN = {
     "TRAIN.START": Setting(
         0,
         integer(0, 10_000),
-        "Another random start and order of the same training images; 0: as SEED says.",
+        "Number of another random start and order of the training images; 0: from SEED alone.",
         shared="members of an ensemble",
     ),
     "USE_CUDA": _toolkit(boolean(), "Use a GPU if there is one.", neutral=SPEED),
@@ -108,7 +108,7 @@ _RUN = {
     "CONFIG_NAME": Setting(
         "", text(), "Name of the method's configuration.", neutral="the settings count"
     ),
-    "PROTOCOL": Setting("", text(), "Protocol that the run was asked for by.", neutral="a label"),
+    "PROTOCOL": Setting("", text(), "Protocol that requested the run.", neutral="a label"),
     "PROTOCOL_PART": Setting("", text(), "Training or test of the protocol.", neutral="a label"),
     "FEATURE_CACHE": Setting(
         True, boolean(), "Keep image features on disk and read them there.", neutral=SPEED
@@ -173,9 +173,9 @@ _DATASET = {
     "TARGET_DOMAINS": _toolkit(list_of(text(), least=0), "Domains to test on.", shared=COLUMN),
     "NUM_LABELED": _unused(integer(-1), "Labelled images, in semi-supervised learning."),
     "NUM_SHOTS": _toolkit(
-        integer(-(10**9), 10**9), "Training images a class; below 1: all.", shared=COLUMN
+        integer(-(10**9), 10**9), "Training images per class; below 1: all.", shared=COLUMN
     ),
-    "VAL_PERCENT": _toolkit(number(0, 1), "Share of validation images of some Dassl data sets."),
+    "VAL_PERCENT": _toolkit(number(0, 1), "Fraction of validation images of some Dassl data sets."),
     "STL10_FOLD": _unused(integer(-1, 9), "Fold of STL10."),
     "CIFAR_C_TYPE": _unused(text(), "Corruption of CIFAR-C."),
     "CIFAR_C_LEVEL": _unused(integer(1, 5), "Level of the corruption."),
@@ -208,28 +208,28 @@ _DATASET = {
     "CORRELATION": Setting(
         0.9, _PROBABILITY, "Correlation of class and background in CausalShapes."
     ),
-    "TEST_CORRELATION": Setting(0.0, _PROBABILITY, "The same, of test images."),
+    "TEST_CORRELATION": Setting(0.0, _PROBABILITY, "The same correlation, in the test images."),
 }
 
 _TRAIN_LOADER = {
     "SAMPLER": (text(), "Name of the sampler."),
-    "BATCH_SIZE": (_BATCH, "Images a batch."),
-    "N_DOMAIN": (integer(0), "Domains a batch, of RandomDomainSampler."),
-    "N_INS": (integer(), "Images a class, of RandomClassSampler."),
+    "BATCH_SIZE": (_BATCH, "Images per batch."),
+    "N_DOMAIN": (integer(0), "Domains per batch, for RandomDomainSampler."),
+    "N_INS": (integer(), "Images per class in a batch, for RandomClassSampler."),
 }
 _DATALOADER = {
     "NUM_WORKERS": _toolkit(integer(0, 1024), "Processes that load images.", neutral=SPEED),
-    "K_TRANSFORMS": _toolkit(integer(1, 100), "Augmented views an image."),
+    "K_TRANSFORMS": _toolkit(integer(1, 100), "Augmented views per image."),
     "RETURN_IMG0": _toolkit(boolean(), "Deliver the plain image too.", neutral=UNUSED),
     **{f"TRAIN_X.{name}": _toolkit(*row) for name, row in _TRAIN_LOADER.items()},
-    "TRAIN_U.SAME_AS_X": _unused(boolean(), "Load unlabelled images as labelled ones."),
+    "TRAIN_U.SAME_AS_X": _unused(boolean(), "Load unlabelled images like labelled ones."),
     **{f"TRAIN_U.{name}": _unused(*row) for name, row in _TRAIN_LOADER.items()},
     "TEST.SAMPLER": _toolkit(text(), "Name of the sampler."),
-    "TEST.BATCH_SIZE": _toolkit(_BATCH, "Images a batch.", neutral=SPEED),
+    "TEST.BATCH_SIZE": _toolkit(_BATCH, "Images per batch.", neutral=SPEED),
     "DRAWS": Setting(
         "item",
         one_of(("dassl", "item")),
-        "Draw augmentations from (seed, epoch, image), or as Dassl from global generators.",
+        "item: draw augmentations from (seed, epoch, image); dassl: from global generators.",
     ),
     "DECODED_MB": Setting(
         512, integer(0, 10_000_000), "Decoded training images to keep, in MB.", neutral=SPEED
@@ -237,7 +237,7 @@ _DATALOADER = {
     "VIEWS_KEPT": Setting(
         0,
         integer(0, 1000),
-        "Augmented views an image to encode once and train on; 0: new views in every epoch.",
+        "Augmented views per image to encode once and train on; 0: new views in every epoch.",
     ),
 }
 
@@ -246,7 +246,7 @@ _MODEL = {
         text(), "Checkpoint to start from.", names_file=True, training_only=True
     ),
     "BACKBONE.NAME": _toolkit(text(), "Name or file of the CLIP model.", names_file=True),
-    "BACKBONE.PRETRAINED": _unused(boolean(), "Whether Dassl's backbones load weights."),
+    "BACKBONE.PRETRAINED": _unused(boolean(), "Whether Dassl's backbones load pretrained weights."),
     "BACKBONE.TRUST_TORCHSCRIPT": Setting(
         False,
         boolean(),
@@ -275,9 +275,9 @@ _OPTIM = {
     "RMSPROP_ALPHA": _toolkit(_PROBABILITY, "Smoothing constant of rmsprop."),
     "ADAM_BETA1": _toolkit(number(0, 1, open_high=True), "First beta of adam."),
     "ADAM_BETA2": _toolkit(number(0, 1, open_high=True), "Second beta of adam."),
-    "STAGED_LR": _toolkit(boolean(), "Use another rate for new layers; Dassl's alone."),
+    "STAGED_LR": _toolkit(boolean(), "Other learning rate for new layers; needs Dassl itself."),
     "NEW_LAYERS": _toolkit(list_of(text(), least=0), "Names of the new layers."),
-    "BASE_LR_MULT": _toolkit(number(0), "Factor of the rate of all other layers."),
+    "BASE_LR_MULT": _toolkit(number(0), "Factor of the learning rate of all other layers."),
     "LR_SCHEDULER": _toolkit(
         one_of(("single_step", "multi_step", "cosine")), "Schedule of the learning rate."
     ),
@@ -286,8 +286,8 @@ _OPTIM = {
     "MAX_EPOCH": _toolkit(integer(1, 1_000_000), "Number of epochs."),
     "WARMUP_EPOCH": _toolkit(integer(-1), "Warm-up epochs; below 1: none."),
     "WARMUP_TYPE": _toolkit(one_of(("linear", "constant")), "Kind of warm-up."),
-    "WARMUP_CONS_LR": _toolkit(number(0), "Rate of a constant warm-up."),
-    "WARMUP_MIN_LR": _toolkit(number(0), "Rate that a linear warm-up starts from."),
+    "WARMUP_CONS_LR": _toolkit(number(0), "Learning rate of a constant warm-up."),
+    "WARMUP_MIN_LR": _toolkit(number(0), "Learning rate that a linear warm-up starts from."),
     "WARMUP_RECOUNT": _toolkit(boolean(), "Start the schedule after the warm-up."),
 }
 
@@ -296,7 +296,7 @@ _TRAIN = {
         integer(0), "Epochs between checkpoints; 0: the last.", neutral="more files"
     ),
     "CHECKPOINT_MINUTES": Setting(
-        10.0, number(0), "Minutes between checkpoints; 0: no such ones.", neutral="more files"
+        10.0, number(0), "Minutes between checkpoints; 0: none by time.", neutral="more files"
     ),
     "PRINT_FREQ": _toolkit(integer(), "Batches between two lines of the log.", neutral=DISPLAY),
     "LOGGERS": Setting(
@@ -316,7 +316,7 @@ _TEST = {
     "SPLIT": _toolkit(one_of(("test", "val")), "Split to evaluate."),
     "FINAL_MODEL": _toolkit(
         one_of(("last_step", "best_val")),
-        "Model to test: of the last epoch, or best in validation.",
+        "Model to test: of the last epoch, or the best in validation.",
     ),
     "CALIBRATION": Setting(
         False,
@@ -327,7 +327,7 @@ _TEST = {
     "CONFORMAL": Setting(
         0.0,
         number(0, 1, open_high=True),
-        "Share of conformal sets that may miss the class; 0: no sets.",
+        "Fraction of conformal sets that may miss the true class; 0: no sets.",
         shared="adds metrics and changes none",
     ),
 }
