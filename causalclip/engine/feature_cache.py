@@ -108,15 +108,12 @@ class Encoder:
     def file_of(self, paths: Sequence[str], change: Change | None = None) -> Path:
         """Return the cache file for the features of N images, each first changed by `change`."""
         assert self.cache is not None, "without a cache nothing is kept"
-        return features_folder(self.cache) / f"{self._digest(paths, change)}.npy"
-
-    def _digest(self, paths: Sequence[str], change: Change | None) -> str:
         digest = hashlib.sha256()
         facts = [CACHE_EDITION, self.identity, repr(self.transform), repr(change)]
         digest.update(json.dumps(facts).encode())
         for path, content in zip(paths, content_digests(paths), strict=True):
             digest.update(json.dumps([self.key_of(path), content]).encode())
-        return digest.hexdigest()
+        return features_folder(self.cache) / f"{digest.hexdigest()}.npy"
 
     def chunks(self, images: ImageSet) -> Chunks | None:
         """Return the chunks of a set's cache file; None if the file exists undamaged."""
