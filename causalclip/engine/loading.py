@@ -136,9 +136,6 @@ class _Batches:
     def __init__(self, epochs: Epochs) -> None:
         self.epochs = epochs
 
-    def __len__(self) -> int:
-        return len(self.epochs)
-
     def __iter__(self) -> Iterator[list[Place]]:
         return iter(self.epochs.batches(self.epochs.epoch)[self.epochs.done :])
 
