@@ -147,15 +147,11 @@ def with_preprocessing(cfg: CfgNode) -> CfgNode:
         return cfg
     from causalclip.clip.open_clip_backbone import preprocessing_of
 
-    preprocessing = {
-        INPUT_KEYS.get(name, name.upper()): value
-        for name, value in preprocessing_of(backbone).items()
-    }
-    changed = {
-        key: value
-        for key, value in preprocessing.items()
-        if _as_list(cfg.INPUT.get(key)) != _as_list(value)
-    }
+    changed = {}
+    for name, value in preprocessing_of(backbone).items():
+        key = INPUT_KEYS.get(name, name.upper())
+        if _as_list(cfg.INPUT.get(key)) != _as_list(value):
+            changed[key] = value
     if not changed:
         return cfg
     values = ", ".join(f"INPUT.{key} {value}" for key, value in changed.items())
