@@ -207,7 +207,7 @@ class FeatureTrainer(SimpleTrainer, Generic[FitT]):
 
     @classmethod
     def knows_other_classes(cls, settings: CfgNode) -> bool:
-        """Return whether the method, so configured, can predict classes not seen in training."""
+        """Return whether the method, with these settings, predicts classes not seen in training."""
         return True
 
     def load_backbone(self) -> FrozenCLIP:

@@ -63,7 +63,7 @@ class PromptTrainer(TrainerX):
     test_order: Callable[[int], Tensor] = staticmethod(lambda n: torch.arange(n))
     """Maps the number n of test images to the order (n,) in which their features are classified."""
     image_tower_untouched = False
-    """Whether the method classifies CLIP's own image features, which are then cached on disk."""
+    """Whether the method classifies CLIP's own image features, which can be cached on disk."""
     has_members = False
     """Whether the method contains models of other methods (CDC's BASE)."""
     several_processes = True
@@ -217,7 +217,7 @@ class PromptTrainer(TrainerX):
 
     @classmethod
     def knows_other_classes(cls, settings: CfgNode) -> bool:
-        """Return whether the method, so configured, can predict classes not seen in training."""
+        """Return whether the method, with these settings, predicts classes not seen in training."""
         return True
 
     def train_views(self) -> list | None:

@@ -1,6 +1,6 @@
 """The table of settings: one row per key, which every other module reads.
 
-A row holds the default, the allowed values, one sentence of help, and whether the setting changes a
+A row has the default, the allowed values, one sentence of help, and whether the setting changes a
 result. The rows of a method are in its class (`settings_table`); the rows here apply to all runs.
 `docs/settings.md` is generated from both.
 """
