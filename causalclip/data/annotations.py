@@ -51,7 +51,7 @@ def oxford_pets(path: Path) -> list[ImageRow]:
     rows = []
     for where, line in _lines_of(path):
         stem, label, *_ = _fields(line, 4, where)
-        rows.append(ImageRow(f"{stem}.jpg", int(label) - 1, stem.rsplit("_", 1)[0].lower()))
+        rows.append(ImageRow(f"{stem}.jpg", _label(label, where), stem.rsplit("_", 1)[0].lower()))
     return rows
 
 
@@ -68,9 +68,12 @@ def stanford_cars(annotations: Path, meta: Path, folder: str) -> list[ImageRow]:
 
 def oxford_flowers(labels: Path, names: Path) -> list[ImageRow]:
     """Read the labels of image_00001.jpg etc. in `imagelabels.mat`, and `cat_to_name.json`."""
-    by_label = json.loads(names.read_text(encoding="utf-8"))
+    try:
+        by_label = dict(json.loads(names.read_bytes()).items())
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{names} must be a JSON object, label to name: {error}") from None
     return [
-        ImageRow(f"image_{i:05d}.jpg", int(label) - 1, by_label[str(label)])
+        ImageRow(f"image_{i:05d}.jpg", int(label) - 1, _look_up(by_label, str(label), str(names)))
         for i, label in enumerate(_load_mat(labels, "labels")[0], start=1)
     ]
 
@@ -102,7 +105,7 @@ def ucf101(videos: Path, classes: Path) -> list[ImageRow]:
     labels = {}
     for where, line in _lines_of(classes):
         label, name = _fields(line, 2, where)
-        labels[name] = int(label) - 1
+        labels[name] = _label(label, where)
     rows = []
     for where, line in _lines_of(videos):
         action, _, file = line.split(" ")[0].partition("/")
@@ -151,7 +154,13 @@ def _split_once(line: str, where: str) -> tuple[str, str]:
     return first, rest.strip()
 
 
-def _look_up(labels: dict[str, int], name: str, where: str) -> int:
+def _label(text: str, where: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise ValueError(f"{where}: the label must be a number from 1, got {text!r}")
+    return int(text) - 1
+
+
+def _look_up(labels: dict[str, Any], name: str, where: str) -> Any:
     if name not in labels:
         raise ValueError(f"{where}: must name one of the classes, got {name!r}")
     return labels[name]

@@ -102,6 +102,9 @@ def test_without_split_and_annotations_both_are_named(load, tmp_path, name, gone
     ("name", "file", "content", "message"),
     [
         ("OxfordPets", "annotations/test.txt", "Abyssinian_1 1\n", "line 1: must have 4 fields"),
+        ("OxfordPets", "annotations/test.txt", "Pug_1 x 1 1\n", "line 1: the label must be"),
+        ("OxfordFlowers", "cat_to_name.json", "{", "cat_to_name.json must be a JSON object"),
+        ("OxfordFlowers", "cat_to_name.json", "{}", "cat_to_name.json: must name one of the"),
         ("SUN397", "Testing_01.txt", "/z/zoo/a.jpg\n", "line 1: must name one of the classes"),
         ("FGVCAircraft", "images_variant_val.txt", "1234\n", "line 1: must be an id and a name"),
         ("UCF101", "ucfTrainTestlist/testlist01.txt", "No/v.avi\n", "line 1: must name one of the"),
