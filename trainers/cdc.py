@@ -1,7 +1,7 @@
-"""CDC: decoupled semantic templates, each classified on its own, fused by uncertainty.
+"""CDC: decoupled semantic templates, classified separately and fused by uncertainty.
 
 Zhang, Li, Liu, Qiang, "Rethinking Misalignment in Vision-Language Model Adaptation from a Causal
-Perspective", NeurIPS 2024, arXiv 2410.12816. What the paper does not state is ours and marked so.
+Perspective", NeurIPS 2024, arXiv 2410.12816. What the paper does not state is marked as ours.
 """
 
 from __future__ import annotations
@@ -61,18 +61,18 @@ NOT_NEGATIVE = (
     *("IMAGE_PROJECTION", "PROJECTION_WEIGHT", "INIT_NOISE"),
     *("KL_WEIGHT", "BETA", "GAMMA"),
 )
-PROJECTIONS = ("proj", "compound_prompt_projections")  # of CoupledPrompts, text to image
+PROJECTIONS = ("proj", "compound_prompt_projections")  # in CoupledPrompts, from text to image
 
 
 class CDC(PromptTrainer):
-    """M templates, one semantic each: L = L_t-ce + BETA L_de + GAMMA L_con, fused at the end."""
+    """M templates, one semantic each, trained by L = L_t-ce + BETA L_de + GAMMA L_con and fused."""
 
     config_node = "CDC"
     backbones = "ViT"
-    softmax = False  # calibrated by its own discount
+    softmax = False  # the discount calibrates it instead
     has_members = True
     members: Members | None = None
-    """The models of BASE."""
+    """Models of the method BASE, one per template; None without BASE."""
     settings_table = {
         **settings_of(
             CDCConfig,
@@ -101,7 +101,7 @@ class CDC(PromptTrainer):
     }
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Check each setting, and refuse settings that exclude each other; raise as the base."""
+        """Raise as the base class, and for settings that exclude each other."""
         super().check_cfg(cfg)
         if name := config_from(CDCConfig, cfg.TRAINER.CDC, where="TRAINER.CDC").base:
             from causalclip.engine.members import base_class
@@ -113,13 +113,13 @@ class CDC(PromptTrainer):
 
     @cached_property
     def config(self) -> CDCConfig:
-        """The settings below TRAINER.CDC."""
+        """The settings under TRAINER.CDC."""
         return config_from(CDCConfig, self.settings, where="TRAINER.CDC")
 
     # Building
 
     def train_views(self) -> list:
-        """Return one family of augmentations a template, repeated where there are fewer."""
+        """Return one family of augmentations per template; repeat them if there are fewer."""
         families, n_templates, inputs = self.config.views, self.config.n_templates, self.cfg.INPUT
         if unseen := families[n_templates:]:
             print(f"Note: {n_templates} templates see none of the VIEWS {', '.join(unseen)}")
@@ -140,7 +140,7 @@ class CDC(PromptTrainer):
         return [built[families[m % len(families)]] for m in range(n_templates)]
 
     def context(self) -> Context | None:
-        """Return the learned words, from N_CTX or CTX_INIT; None where they are BASE's."""
+        """Return N_CTX learned words that start from CTX_INIT; None if BASE has its own."""
         config = self.config
         return None if config.base else Context(config.n_ctx, config.ctx_init)
 
@@ -169,7 +169,7 @@ class CDC(PromptTrainer):
             for template in prompts.templates:
                 for name in PROJECTIONS:
                     template.get_submodule(name).requires_grad_(False)
-        # Both are numbers the method measures once; as buffers they travel in the checkpoint.
+        # Numbers that the method measures once; buffers, so that checkpoints contain them.
         prompts.register_buffer("offset", torch.zeros(()))
         prompts.register_buffer("discount", torch.ones(()))
         return prompts
@@ -183,7 +183,7 @@ class CDC(PromptTrainer):
         return openai_model(self.clip, "TRAINER.CDC.IMAGE_PROJECTION").visual.proj.shape
 
     def template_prompts(self) -> nn.Module:
-        """Build the prompts of one template: MaPLe's or IVLP's in both encoders, or words alone."""
+        """Build the prompts of one template: MaPLe's or IVLP's in both encoders, or only words."""
         context, depth = Context(self.config.n_ctx, self.config.ctx_init), self.config.prompt_depth
         if self.config.vision == "coupled":
             return coupled_prompts(self.clip, context, depth=depth)
@@ -197,17 +197,17 @@ class CDC(PromptTrainer):
 
     @property
     def image_tower_untouched(self) -> bool:
-        """Without image prompts the image tower is CLIP's own, and a test image one plain view."""
+        """Whether the image tower is CLIP's own, which it is without image prompts."""
         if self.members:
             return self.members.models[0].image_tower_untouched
         return self.config.vision == "none"
 
     def evaluation_text(self) -> Tensor | None:
-        """Return (M, K, E), or None where BASE's texts depend on the image."""
+        """Return text features (M, K, E), or None if BASE's texts depend on the image."""
         return (self.members or super()).evaluation_text()
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Return class logits (B, M, K) of images (B, 3, H, W), or of a view a template."""
+        """Return class logits (B, M, K) of images (B, 3, H, W) or, with views, (B, M, 3, H, W)."""
         return (self.members or super()).logits(images, text)
 
     def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
@@ -220,18 +220,18 @@ class CDC(PromptTrainer):
     def image_features(self, images: Tensor, prompts: PromptSet) -> Tensor:
         """Return features (B, M, E) under each template.
 
-        View m of images (B, M, 3, H, W) goes through template m, a single one (B, 3, H, W)
-        through all.
+        View m of images (B, M, 3, H, W) is encoded under template m, a single view (B, 3, H, W)
+        under all templates.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(prompts.image)):
             return encode_image_sets(self.clip, images, prompts)
 
     def text_features(self, prompts: PromptSet) -> Tensor:
-        """Return (M, K, E), the classes under each template."""
+        """Return text features (M, K, E) of the classes under each template."""
         return encode_text_sets(self.clip, self.class_tokens, prompts)
 
     def evidence(self, logits: Tensor) -> Tensor:
-        """Return the evidence (B, M, K) of each template's logits (B, M, K), scale z^m T^m'."""
+        """Return the evidence (B, M, K) of each template, from logits (B, M, K), scale z^m T^m'."""
         if self.config.evidence_offset == "image":
             offset = logits.float().mean(-1, keepdim=True)
         else:
@@ -241,7 +241,7 @@ class CDC(PromptTrainer):
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return L_cls plus the weighted L_de and L_con, and the fused scores (B, K).
 
-        Images are (B, M, 3, H, W), view m for template m, without the M axis for one template.
+        Images are (B, M, 3, H, W) with view m for template m, or (B, 3, H, W) for one template.
         """
         config = self.config
         if self.members:
@@ -265,11 +265,11 @@ class CDC(PromptTrainer):
     def loss_of_members(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss as `loss` does, and the scores, for templates that are models of BASE.
 
-        With LOSS base the losses of the M models take the place of L_cls. Features that L_de or
-        L_con need are computed in addition to those that BASE classifies by.
+        With LOSS base, the losses of the M models replace L_cls. L_de and L_con need features of
+        their own, in addition to the features that BASE classifies by.
         """
         config, members = self.config, self.members
-        assert members is not None, "without BASE there is another loss"
+        assert members is not None, "`loss` calls this with BASE only"
         if config.loss == "base":
             losses, logits = members.losses(images, labels)
             loss = losses.sum() if config.loss_reduction == "sum" else losses.mean()
@@ -285,24 +285,24 @@ class CDC(PromptTrainer):
         return loss, FUSIONS[config.fusion].scores(logits, evidence)
 
     def optimizer(self, model: nn.Module) -> Optimizer:
-        """Return the optimizer, as BASE sets it."""
+        """Return the optimizer; with BASE, the one that BASE builds."""
         return (self.members.models[0] if self.members else super()).optimizer(model)
 
     def after_step(self) -> None:
-        """Let each model of BASE do what follows its step."""
+        """Call `after_step` of each model of BASE."""
         for member in self.members.models if self.members else ():
             member.after_step()
 
     # Calibration
 
     def image_sets(self) -> Iterator[ImageSet]:
-        """Yield the training images too, where they give the evidence's offset."""
+        """Also yield the training images, if the evidence's offset is computed from them."""
         yield from super().image_sets()
         if self.config.evidence_offset == "training":
             yield ImageSet.of(self.dm.dataset.train_x)
 
     def before_train(self) -> None:
-        """Set the evidence's offset where it is the training images', unless the run is resumed.
+        """As the base class; then compute the evidence's offset, if it is of the training images.
 
         Raises:
             ValueError: L_de or L_con of texts that depend on the image.
@@ -320,7 +320,7 @@ class CDC(PromptTrainer):
             print(f"Evidence offset: {offset:.4f} (mean zero-shot logit)")
 
     def calibrate(self) -> None:
-        """Set eta: fixed by the configuration, or by likelihood on the validation split."""
+        """Set the discount eta: from the settings, or by likelihood on the validation split."""
         eta = self.config.discount
         if eta in (None, "geometric"):
             eta = 1 / self.config.n_templates
@@ -336,7 +336,7 @@ class CDC(PromptTrainer):
     # Prediction
 
     def prediction_of(self, logits: Tensor) -> Prediction:
-        """Answer by every fusion rule (B, K), with the conflict (B,) and each template (B, M, K).
+        """Return readings of each fusion rule (B, K) and template (B, M, K), and the conflict (B,).
 
         Logits (B, M, K) are of the plain image, which all templates see at test [ours].
         """
@@ -360,7 +360,7 @@ class CDC(PromptTrainer):
     def details(self) -> dict[str, Any]:
         """Return the evidence's offset (0: each image's own), the discount, and (M, M) cosines.
 
-        The cosines are of texts, and of what they hold beyond t^0 or their anchors.
+        The cosines are of the templates' texts, and of their residuals from t^0 or the anchors.
         """
         facts: dict[str, Any] = {
             "offset": self.model.get_buffer("offset").item(),

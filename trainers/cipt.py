@@ -26,12 +26,12 @@ class CausalAdapters(TextPrompts):
     """A context, the adapters of causal and spurious features, and the attention to a text.
 
     z = LayerNorm(e + A(e, p)) of a causal feature e and a text p. The paper's attention has one
-    key, the text, whose weight is always 1. So it is the text's value, W_o (W_v p + b_v) + b_o:
-    queries, keys and the number of heads have no effect, and no weights here.
+    key, the text, whose weight is always 1. So A is the text's value, W_o (W_v p + b_v) + b_o.
+    Queries, keys and the number of heads have no effect, and are left out here.
     """
 
     def __init__(self, n_ctx: int, width: int, embed_dim: int) -> None:
-        """Start the context at random, both adapters as the identity, the rest as torch would."""
+        """Start the context at random, the adapters as the identity, the rest as torch does."""
         super().__init__(n_ctx, width)
         self.causal, self.spurious = identity(embed_dim), identity(embed_dim)
         self.value, self.out = nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, embed_dim)
@@ -43,7 +43,7 @@ class CausalAdapters(TextPrompts):
         self.norm = nn.LayerNorm(embed_dim)
 
     def intervene(self, causal: Tensor, texts: Tensor) -> Tensor:
-        """Return z (..., E) of causal features and unit texts (..., E), which broadcast."""
+        """Return z (..., E) of causal features and unit texts (..., E); their shapes broadcast."""
         return self.norm((causal + self.out(self.value(texts))).float())
 
 
@@ -59,8 +59,8 @@ class CIPT(PromptTrainer):
     """L = L_c + BETA L_de + GAMMA L_ind over causal features e and spurious ones s of an image.
 
     L_c is the cross-entropy of z, the causal feature under each of N_TEMPLATES texts of its class.
-    L_de is that of e, plus KL(uniform || s): s shall say nothing of the class. L_ind is
-    cos^2(e, s) / 2. A test image is classified by z under the texts of each class in turn.
+    L_de is the cross-entropy of e, plus KL(uniform || s), so that s does not show the class. L_ind
+    is cos^2(e, s) / 2. A test image is classified by z under the texts of each class in turn.
     """
 
     config_node = "CIPT"
@@ -76,7 +76,7 @@ class CIPT(PromptTrainer):
         "N_TEMPLATES": Setting(
             4,
             integer(1, len(IMAGENET_TEMPLATES)),
-            "Texts a class, K: a step draws them from CLIP's 80 templates, a test takes the first.",
+            "Texts per class: a step draws them from CLIP's 80 templates, a test takes the first.",
         ),
         "BETA": Setting(2.0, number(0), "Weight of the decomposition, L_de."),
         "GAMMA": Setting(5.0, number(0), "Weight of the independence, L_ind."),
@@ -107,7 +107,7 @@ class CIPT(PromptTrainer):
 
     @cached_property
     def test_texts(self) -> Tensor:
-        """Those of the first N_TEMPLATES."""
+        """Frozen unit texts (T, K, E) of the classes in the first T = N_TEMPLATES templates."""
         return self.styled_texts(self.settings.N_TEMPLATES)
 
     def styled_texts(self, count: int) -> Tensor:
@@ -123,7 +123,7 @@ class CIPT(PromptTrainer):
         return self.objective(features, learned, labels)
 
     def objective(self, features: Tensor, learned: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `loss` from image features (B, E) and learned texts (K, E)."""
+        """Return the same as `loss`, from image features (B, E) and learned texts (K, E)."""
         features = F.normalize(features.float(), dim=-1)
         causal, spurious = self.model.causal(features), self.model.spurious(features)
         drawn = torch.randperm(len(self.training_texts), device=labels.device)
@@ -152,7 +152,7 @@ class CIPT(PromptTrainer):
         """
         text = self.text_features(self.model()) if text is None else text
         causal = self.model.causal(F.normalize(features.float(), dim=-1)).unsqueeze(1)
-        each = [  # (B, K) a template; all at once are N_TEMPLATES times the memory
+        each = [  # (B, K) per template; all at once would need N_TEMPLATES times the memory
             self.backbone.classify(self.model.intervene(causal, styled), text.unsqueeze(1))
             for styled in self.test_texts
         ]

@@ -15,14 +15,14 @@ from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 
 class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
-    """z' = RATIO A(z) + (1 - RATIO) z against the hand-crafted text; no graph through CLIP."""
+    """z' = RATIO A(z) + (1 - RATIO) z against the hand-crafted text; no gradient through CLIP."""
 
     config_node = "CLIP_ADAPTER"
     image_tower_untouched = True
     model_name = "clip_adapter"
     settings_table = {
         # The widest features of a released model have 1,024 dimensions.
-        "REDUCTION": Setting(4, integer(1, 1024), "Factor by which the bottleneck is narrower."),
+        "REDUCTION": Setting(4, integer(1, 1024), "Ratio of feature width to bottleneck width."),
         "RATIO": Setting(0.2, number(0, 1), "Share of the adapted features, alpha."),
         "TEMPLATE": TEMPLATE,
         **COMMON,
@@ -54,11 +54,11 @@ class CLIP_Adapter(PromptTrainer):  # noqa: N801 (the registered name)
         return self.feature_logits(self.image_features(images, PromptSet()))
 
     def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
-        """As `logits`, from image features (B, E)."""
+        """Return `logits` from image features (B, E)."""
         features = features.float()
-        adapted = self.model(features).float()  # half of that under PREC amp
+        adapted = self.model(features).float()  # in half precision under PREC amp
         blended = torch.lerp(features, adapted, self.settings.RATIO)
         return self.backbone.classify(blended, self.handcrafted)
 
     def evaluation_text(self) -> None:
-        """The text is the hand-crafted one, kept since the model was built."""
+        """Return None: the hand-crafted text is encoded when the model is built."""

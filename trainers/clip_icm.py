@@ -1,7 +1,7 @@
-"""CLIP-ICM: classify in the subspace that interventions leave alone.
+"""CLIP-ICM: classify in the subspace that interventions leave unchanged.
 
 Song et al., "Learning Invariant Causal Mechanism from Vision-Language Models", ICML 2025,
-arXiv 2405.15289. What neither the paper nor its code states is ours and marked so.
+arXiv 2405.15289. What neither the paper nor its code states is marked as ours.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from causalclip.settings.dataclass_settings import config_from, errors_by_key, s
 from causalclip.settings.search import Choice
 from causalclip.settings.table import PREC, TEMPLATE, Setting
 
-# What a fit alone needs is imported by it: the plug-in loads this module at every start.
+# Modules that only a fit needs are imported there: the plug-in imports this file at every start.
 if TYPE_CHECKING:
     from causalclip.icm.captions import CaptionedImage
     from causalclip.icm.folds import Fold, Sources
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 NODE = "TRAINER.CLIP_ICM"
 PROJECTION_FILES = {
-    "zeroshot": "projection.safetensors",  # what TRAINER.CDC.PROJECTION and its like can read
+    "zeroshot": "projection.safetensors",  # a file for PROJECTION of CDC and other methods
     "linear_probe": "projection_linear_probe.safetensors",
     "new_classes": "projection_new_classes.safetensors",
 }
@@ -52,7 +52,7 @@ CAPTIONS = Setting(
 
 
 class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
-    """A_inv from interventional pairs, then zero-shot and linear probe on A_inv' z."""
+    """Estimate A_inv from interventional pairs; classify A_inv' z zero-shot and by a probe."""
 
     config_node = "CLIP_ICM"
     fit_class = FittedICM
@@ -65,7 +65,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
                 "DRAWS": integer(0, 10_000),
                 "LAM": number(0),
                 "EPS": POSITIVE,
-                "DIM_INV": integer(0, 100_000),  # no tower is as wide; the backbone decides
+                "DIM_INV": integer(0, 100_000),  # `Sources.check` has the bound of the backbone
                 "GRID_LAMS": list_of(number(0), least=0),
                 "GRID_EPS": list_of(POSITIVE, least=0),
                 "GRID_DIMS": list_of(number(0, 1, open_low=True)),
@@ -86,17 +86,17 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
 
     @classmethod
     def knows_other_classes(cls, settings: CfgNode) -> bool:
-        """Return whether it is judged by texts, not by the probe of its classes."""
+        """Return whether HEAD classifies by texts; the probe has only the classes of its fit."""
         return settings.HEAD != "linear_probe"
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Check each setting, and refuse settings that exclude each other; raise as the base."""
+        """Raise as the base class, and for settings that exclude each other."""
         super().check_cfg(cfg)
         config_from(ICMConfig, cfg.TRAINER.CLIP_ICM, where=NODE)
 
     @cached_property
     def config(self) -> ICMConfig:
-        """The settings below TRAINER.CLIP_ICM."""
+        """The settings under TRAINER.CLIP_ICM."""
         return config_from(ICMConfig, self.settings, where=NODE)
 
     def build_method(self) -> None:
@@ -110,7 +110,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         """The training images with their interventions.
 
         Raises:
-            ValueError: settings that these or the backbone cannot fulfil, or bad captions.
+            ValueError: settings that do not fit these images or the backbone, or bad captions.
         """
         from causalclip.icm.folds import Sources
         from causalclip.icm.groups import Sample
@@ -135,7 +135,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         return sources
 
     def image_sets(self) -> Iterator[ImageSet]:
-        """Yield the training images and their interventions too."""
+        """Also yield the training images and their interventions."""
         yield from super().image_sets()
         for paths, change in self.sources.image_sets():
             yield ImageSet(paths, change)
@@ -199,7 +199,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
     def choose(
         self, head: Subspace, folds: Sequence[Fold], exact: InterventionMoments | None
     ) -> Chosen:
-        """Choose the subspace for a head, and write it into the output folder."""
+        """Choose the subspace for a head, and write it to the output folder."""
         from causalclip.icm.search import choose_subspace
 
         text, seed = self.text.cpu(), self.cfg.SEED
@@ -212,7 +212,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
     # Prediction
 
     def predict_features(self, features: Tensor) -> Prediction:
-        """Classify (B, D) zero-shot and, on the classes of the fit, by probes: plain and inside."""
+        """Classify features (B, D) zero-shot and, if the classes are the fit's, by both probes."""
         plain = self.backbone.classify(features, self.text)
         logits = {"zeroshot": plain, "zeroshot_icm": self.logits_inside(features, plain)}
         if self.fitted.probes and self.fitted_classnames == self.classnames:
@@ -221,7 +221,7 @@ class CLIP_ICM(FeatureTrainer[FittedICM]):  # noqa: N801 (the registered name)
         return Prediction(readings[f"{self.config.head}_icm"], readings)
 
     def logits_inside(self, features: Tensor, plain: Tensor) -> Tensor:
-        """Return zero-shot logits (B, K) in the subspaces, of features (B, D) and plain logits."""
+        """Return zero-shot logits (B, K) in the subspaces from features (B, D) and plain logits."""
         projections, normalize = self.fitted.projections, self.config.normalize_projected
         both = (features, self.text, self.backbone.logit_scale)
         known = projections["zeroshot"].cosine_logits(*both, normalize=normalize)

@@ -14,7 +14,7 @@ from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 
 class CLIP_LoRA(PromptTrainer):  # noqa: N801 (the registered name)
-    """Cross-entropy; W + alpha / sqrt(r) B A for query, key and value weights of all blocks."""
+    """Learn W + alpha / sqrt(r) B A for the query, key and value weights W of all blocks."""
 
     config_node = "CLIP_LORA"
     backbones = "ViT"
@@ -28,7 +28,7 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 (the registered name)
         "DROPOUT": Setting(
             0.25,
             number(0, 1, open_high=True),
-            "Share of the input features that the changes of a training step do not see.",
+            "Share of the changes' input features that a training step leaves out.",
         ),
         "ENCODER": Setting("both", one_of(("both", "text", "vision")), "Towers to change."),
         "PARAMS": Setting(

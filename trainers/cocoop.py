@@ -16,12 +16,12 @@ from causalclip.settings.table import COMMON, Setting
 
 
 class CoCoOp(PromptTrainer):
-    """CoOp's words plus h(z), one shift per image; the texts of a batch run as one batch."""
+    """CoOp's words plus h(z), one shift per image; all texts of a batch are encoded together."""
 
     config_node = "COCOOP"
     image_tower_untouched = True
     settings_table = {
-        "N_CTX": Setting(16, TOKENS, "Number of learned context words; CTX_INIT decides if set."),
+        "N_CTX": Setting(16, TOKENS, "Number of learned context words, if CTX_INIT is empty."),
         "CTX_INIT": Setting("", text(), "Words to start from; empty: at random."),
         **COMMON,
     }
@@ -41,14 +41,14 @@ class CoCoOp(PromptTrainer):
         )
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Return class logits (B, K) of images (B, 3, H, W), each with texts of its own."""
+        """Return class logits (B, K) of images (B, 3, H, W), each with its own texts."""
         return self.feature_logits(self.image_features(images, PromptSet()))
 
     def feature_logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
-        """As `logits`, from image features (B, E)."""
+        """Return `logits` from image features (B, E)."""
         features = F.normalize(features.float(), dim=-1)
         text_features = encode_text_sets(self.clip, self.class_tokens, self.model(features))
         return self.backbone.classify(features, text_features)  # (B, E) against (B, K, E)
 
     def evaluation_text(self) -> None:
-        """The texts depend on the image: nothing holds for a whole evaluation."""
+        """Return None: the texts depend on the image."""

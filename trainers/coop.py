@@ -21,8 +21,8 @@ class CoOp(PromptTrainer):
     config_node = "COOP"
     image_tower_untouched = True
     settings_table = {
-        "N_CTX": Setting(16, TOKENS, "Number of learned context words; CTX_INIT decides if set."),
-        "CSC": Setting(False, boolean(), "Learn a context of its own for each class."),
+        "N_CTX": Setting(16, TOKENS, "Number of learned context words, if CTX_INIT is empty."),
+        "CSC": Setting(False, boolean(), "Learn a separate context for each class."),
         "CTX_INIT": Setting("", text(), "Words to start from; empty: at random."),
         "CLASS_TOKEN_POSITION": Setting(
             "end", one_of(get_args(Position)), "Place of the class name in the context."
@@ -40,7 +40,7 @@ class CoOp(PromptTrainer):
         return Context.of_words(self.settings, position=self.settings.CLASS_TOKEN_POSITION)
 
     def build_prompts(self) -> nn.Module:
-        """One context, or with CSC one a class."""
+        """Return one context, or with CSC one context per class."""
         context = self.context()
         return TextPrompts(
             context.n_ctx,

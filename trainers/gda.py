@@ -1,4 +1,4 @@
-"""GDA: Gaussian discriminant analysis of CLIP's features beside its text (arXiv 2402.04087)."""
+"""GDA: CLIP's logits plus Gaussian discriminant analysis of its features (arXiv 2402.04087)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Gaussians = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedGDA(TensorFit):
-    """The Gaussians, their weight, and the features that other classes borrow from.
+    """The Gaussians, their weight, and the features that classes without images borrow.
 
     Facts: alpha and its validation accuracy in per cent (None where there was no search).
     """
 
     features: Tensor
-    """(N, E), unit rows, of every augmented pass."""
+    """Unit features (N, E) of all augmented passes."""
     means: Tensor
-    """(K, E)."""
+    """Class means (K, E)."""
     precision: Tensor
-    """(E, E), the inverse covariance."""
+    """Inverse covariance (E, E)."""
     alpha: Tensor
-    """Weight beside CLIP's logits, a scalar."""
+    """Weight of the Gaussian logits, a scalar."""
 
 
 class GDA(FeatureTrainer[FittedGDA]):
@@ -52,12 +52,12 @@ class GDA(FeatureTrainer[FittedGDA]):
         "COVARIANCE": Setting(
             "pooled",
             one_of(("pooled", "classes")),
-            "Estimate of the covariance: shrunk, of all images, or the mean over classes.",
+            "pooled: a shrunk covariance of all images; classes: the mean over the classes.",
         ),
         "ALPHA": Setting(
             0.1,
             number(0),
-            "Weight of the Gaussian classifier, where there is nothing to search on.",
+            "Weight of the Gaussian classifier, if it is not searched.",
         ),
         "ALPHAS": Setting(
             [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0],
@@ -67,12 +67,12 @@ class GDA(FeatureTrainer[FittedGDA]):
         "NEIGHBOURS": Setting(
             64,
             integer(2, 100_000),
-            "Images that stand for a class without any: the nearest to its text.",
+            "Training images to use for a class without images: the nearest to its text.",
         ),
         "TEXT_COPIES": Setting(
             16,
             integer(0, 100_000),
-            "Times that the text of such a class counts in its mean.",
+            "Times that the text of a class without images counts in its mean.",
         ),
         "PREC": PREC,
     }
@@ -83,7 +83,7 @@ class GDA(FeatureTrainer[FittedGDA]):
         return bool(self.settings.ALPHAS)
 
     def fit(self) -> FittedGDA:
-        """Return the Gaussians of the training images, with the weight that validation asks for."""
+        """Return the Gaussians of the training images, and their weight chosen in validation."""
         passes = list(self.augmented_passes(self.settings.AUGMENT_EPOCHS))
         features = F.normalize(torch.cat([features for features, _ in passes]), dim=-1)
         labels = torch.cat([labels for _, labels in passes])
@@ -98,7 +98,7 @@ class GDA(FeatureTrainer[FittedGDA]):
         return FittedGDA(**tensors, alpha=torch.tensor(alpha), facts=found)
 
     def search(self, gaussians: Gaussians) -> tuple[float, float | None]:
-        """Return the first of the best ALPHAS, and its accuracy in per cent, on validation."""
+        """Return the best (first of equal) ALPHAS on validation, and its accuracy in per cent."""
         if (validation := self.searched()) is None:
             print("No validation images of its own to search on: alpha stays as configured")
             return self.settings.ALPHA, None
@@ -112,10 +112,10 @@ class GDA(FeatureTrainer[FittedGDA]):
     # Prediction
 
     def check_fit(self) -> None:
-        """Take the Gaussians of this run's classes, or borrow images for them.
+        """Select the Gaussians of this run's classes, or estimate them from borrowed images.
 
-        A class that the fit does not know makes all of them borrow: both kinds of means do not
-        share a covariance.
+        If the fit does not know one of the classes, all classes borrow images: the two kinds of
+        means have no common covariance.
         """
         fit, known = self.fitted, self.fitted_classnames
         if set(self.classnames) <= set(known):
@@ -194,6 +194,6 @@ def shrunk_precision(centred: Tensor) -> Tensor:
 
 
 def inverse(matrix: Tensor) -> Tensor:
-    """Return the pseudo-inverse (E, E) of a symmetric matrix, cut off where fp32 would be."""
+    """Return the pseudo-inverse (E, E) of a symmetric matrix, with the cut-off of fp32."""
     cut = len(matrix) * torch.finfo(torch.float32).eps
     return torch.linalg.pinv(matrix, rtol=cut, hermitian=True)

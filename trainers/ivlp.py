@@ -39,12 +39,12 @@ class IVLP(PromptTrainer):
     search_space = {**GRADIENT_SPACE, "PROMPT_DEPTH_VISION PROMPT_DEPTH_TEXT": DEPTHS}
 
     def context(self) -> Context:
-        """Return the learned words, from N_CTX or CTX_INIT."""
+        """Return N_CTX_TEXT learned words that start from CTX_INIT."""
         return Context(self.settings.N_CTX_TEXT, self.settings.CTX_INIT)
 
     @property
     def image_tower_untouched(self) -> bool:
-        """Without visual prompts the image tower is CLIP's own."""
+        """Whether the image tower is CLIP's own, which it is without visual prompts."""
         return self.settings.PROMPT_DEPTH_VISION == 0
 
     def build_prompts(self) -> nn.Module:

@@ -14,13 +14,13 @@ from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 
 class KgCoOp(PromptTrainer):
-    """L = L_ce + W mean_k (1 - cos(w_k, w_k^clip)); the published keys are COOP.CTX_INIT and .W."""
+    """L = L_ce + W mean_k (1 - cos(w_k, w_k^clip)); published keys: COOP.CTX_INIT and COOP.W."""
 
     config_node = "KGCOOP"
     image_tower_untouched = True
     code_templates = {"DescribableTextures": "a photo of a {}, a type of texture."}
     settings_table = {
-        "N_CTX": Setting(4, TOKENS, "Number of learned context words; CTX_INIT decides if set."),
+        "N_CTX": Setting(4, TOKENS, "Number of learned context words, if CTX_INIT is empty."),
         "CTX_INIT": Setting("a photo of a", text(), "Words to start from; empty: at random."),
         "W": Setting(8.0, number(0), "Weight of the distance from CLIP's texts, lambda."),
         "TEMPLATE": TEMPLATE,

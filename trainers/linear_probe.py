@@ -1,6 +1,6 @@
 """LinearProbe: logistic regression on CLIP's image features (CLIP, arXiv 2103.00020).
 
-C by a sweep on the validation split, as in CoOp's lpclip.
+C is chosen by a sweep on the validation split, as in CoOp's lpclip.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ C = number(0, open_low=True)
 
 
 class LinearProbe(FeatureTrainer[FittedProbe]):
-    """A linear classifier on the features before CLIP's own; it knows no other classes."""
+    """A linear classifier of CLIP's image features; it cannot classify other classes."""
 
     config_node = "LINEARPROBE"
     fit_class = FittedProbe
     settings_table = {
         "C": Setting(None, or_none(C), "Inverse strength of the L2 penalty; None: by a sweep."),
         "GRID": Setting(list(LPCLIP_GRID), list_of(C), "Values of C that the sweep starts with."),
-        "STEPS": Setting(LPCLIP_STEPS, integer(0, 100), "Steps of the binary search after them."),
-        "MAX_ITER": Setting(1000, integer(1, 1_000_000), "Iterations of the solver at most."),
+        "STEPS": Setting(LPCLIP_STEPS, integer(0, 100), "Steps of the binary search after GRID."),
+        "MAX_ITER": Setting(1000, integer(1, 1_000_000), "Maximum iterations of the solver."),
         "PREC": PREC,
     }
 
     @classmethod
     def knows_other_classes(cls, settings: CfgNode) -> bool:
-        """Return False: there is no text to name other classes by."""
+        """Return False: the probe has weights for its own classes only."""
         return False
 
     def image_sets(self) -> Iterator[ImageSet]:
-        """Yield the training images too."""
+        """Also yield the training images."""
         yield from super().image_sets()
         yield ImageSet.of(self.dm.dataset.train_x)
 
@@ -49,7 +49,7 @@ class LinearProbe(FeatureTrainer[FittedProbe]):
         return self.settings.C is None
 
     def fit(self) -> FittedProbe:
-        """Return the probe of the given C, or of the best on the validation split.
+        """Return the probe with the given C, or with the best C on the validation split.
 
         Raises:
             ValueError: no validation split to choose C on, or images of one class only.
@@ -79,7 +79,7 @@ class LinearProbe(FeatureTrainer[FittedProbe]):
         )
 
     def build_method(self) -> None:
-        """The probe reads no text."""
+        """Do nothing: the probe uses no text."""
 
     def predict_features(self, features: Tensor) -> Prediction:
         """Return the probe's reading of image features (B, D)."""

@@ -23,18 +23,18 @@ Labelled = tuple[Tensor, Tensor]
 class BlendedProbe(TensorFit):
     """Class logits z (w_k + alpha_k t_k) + b_k of unit features z.
 
-    Facts: the step that was best on validation and its accuracy in per cent, or None.
+    Facts: the step that was kept and its validation accuracy in per cent (None if not measured).
     """
 
     weight: Tensor
-    """(K, E)."""
+    """Class weights w_k, (K, E)."""
     bias: Tensor
-    """(K,)."""
+    """Class biases b_k, (K,)."""
     alpha: Tensor
-    """(K,), weights of the texts."""
+    """Weights of the texts, (K,)."""
 
     def logits(self, features: Tensor, text: Tensor) -> Tensor:
-        """Return class logits (B, K) of unit features (B, E) beside unit texts (K, E)."""
+        """Return class logits (B, K) of unit features (B, E), for unit texts (K, E)."""
         return features @ self.weight.T + self.bias + self.alpha * (features @ text.T)
 
 
@@ -42,9 +42,9 @@ STEPS = integer(1, 1_000_000)
 
 
 class LPPlusPlus(FeatureTrainer[BlendedProbe]):
-    """The probe of the step that is best on the validation split, else of the last one.
+    """Keep the probe of the best step on the validation split; without a split, of the last step.
 
-    The data give both step sizes.
+    Both step sizes are computed from the data.
     """
 
     config_node = "LPPLUSPLUS"
@@ -52,7 +52,7 @@ class LPPlusPlus(FeatureTrainer[BlendedProbe]):
     searches = True
     settings_table = {
         "STEPS": Setting(300, STEPS, "Steps of gradient descent on all training images at once."),
-        "ALPHA_EVERY": Setting(10, STEPS, "Steps between two of the blending weights."),
+        "ALPHA_EVERY": Setting(10, STEPS, "Steps between two updates of the blending weights."),
         "PREC": PREC,
     }
 
@@ -86,12 +86,12 @@ class LPPlusPlus(FeatureTrainer[BlendedProbe]):
 def fit_blended_probe(
     train: Labelled, text: Tensor, val: Labelled | None, *, steps: int = 300, alpha_every: int = 10
 ) -> BlendedProbe:
-    """Fit LP++ on images beside unit texts (K, E), by gradient descent on their cross-entropy.
+    """Fit LP++ on images and unit texts (K, E), by gradient descent on the cross-entropy.
 
-    w_k starts as the sum of the images of its class; alpha_k as 250 times the cosine of images and
-    their texts, averaged. Both step sizes are inverse Lipschitz constants. As in the published
-    code, alpha's gradient is the sum of those of all steps so far. Of equal steps on `val` the last
-    counts; without `val`, the last of all.
+    w_k starts as the sum of the images of its class, alpha_k as 250 times the mean cosine of images
+    and their texts. Both step sizes are inverse Lipschitz constants. As in the published code,
+    alpha's gradient is the sum of the gradients of all steps so far. Return the best step on `val`,
+    of equally good steps the last; without `val`, the last step.
     """
     features, labels = train
     members = F.one_hot(labels, len(text)).to(features)  # (N, K)
@@ -104,7 +104,7 @@ def fit_blended_probe(
     optimizer = torch.optim.SGD([weight, bias], lr=4 * len(labels) / largest, momentum=0.9)
     alpha_rate = len(labels) / (4 * cosines.square().sum(0).max().item())
     hits = torch.zeros((), device=weight.device, dtype=torch.long)
-    # Compared on the device: the host would wait for it in each step.
+    # Compared on the device, so that the host does not wait for it in each step.
     best = [t.detach() for t in (weight, bias, alpha, hits, hits)]
     for step in range(1, steps + 1):
         probe = BlendedProbe(weight=weight, bias=bias, alpha=alpha, facts={})

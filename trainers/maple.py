@@ -28,7 +28,7 @@ class MaPLe(PromptTrainer):
     search_space = {**GRADIENT_SPACE, "PROMPT_DEPTH": DEPTHS}
 
     def context(self) -> Context:
-        """Return the learned words, from N_CTX or CTX_INIT."""
+        """Return N_CTX learned words that start from CTX_INIT."""
         return Context(self.settings.N_CTX, self.settings.CTX_INIT)
 
     def build_prompts(self) -> nn.Module:

@@ -21,7 +21,7 @@ from causalclip.settings.table import COMMON, Setting
 
 
 class MMA(PromptTrainer):
-    """Hand-crafted text and cross-entropy; adapters learn in blocks ADAPTER_START to _END."""
+    """Hand-crafted text and cross-entropy; blocks ADAPTER_START to ADAPTER_END have adapters."""
 
     config_node = "MMA"
     backbones = "ViT"
@@ -57,10 +57,10 @@ class MMA(PromptTrainer):
         return self.adapters(start, end, settings.ADAPTER_DIM, *widths)
 
     def adapters(self, *sizes: int) -> CoupledAdapters:
-        """Return adapters of first layer, last layer, width, and the widths of the towers."""
+        """Return adapters; `sizes` are first and last layer, and widths of adapters and towers."""
         return CoupledAdapters(*sizes, scale=self.settings.ADAPTER_SCALE)
 
     def texts(self, names: Sequence[str]) -> ClassTokens:
-        """Return the same template for all data sets as published, with K class names, (K, L)."""
+        """Return tokens (K, L) of K class names in one template for all data sets, as published."""
         template = given_template(self.cfg) or f"{readable(self.settings.TEXT_CTX_INIT)} {{}}."
         return tokens_of(self, names, template).to(self.device)

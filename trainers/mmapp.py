@@ -1,4 +1,4 @@
-"""MMApp: MMA++, MMA whose adapters must agree at all scales, over many texts a class (TPAMI 2026).
+"""MMApp: MMA++, MMA with many texts per class and features that agree at all scales (TPAMI 2026).
 
 Yang et al., MMA++: Effective Multi-Modal Adaptation for Vision-Language Models; its code calls the
 trainer MultiModalAdapterPP, and its node MMADAPTERPP.
@@ -33,8 +33,8 @@ from causalclip.trainers.mma import MMA
 class MMApp(MMA):
     """L = ce - SCALE_REG (cos(text, text at a lower scale) + cos(image, image at a lower scale)).
 
-    A step takes one sentence of each class, and a lower scale of the adapters, both at random.
-    A test takes the mean over all sentences: those of DATASET.DESCRIPTIONS, else CLIP's eighty.
+    A step draws one sentence of each class and a lower scale of the adapters at random. A test
+    uses the mean over all sentences: those of DATASET.DESCRIPTIONS, else CLIP's 80 templates.
     """
 
     config_node = "MMAPP"
@@ -49,7 +49,7 @@ class MMApp(MMA):
             2.5, number(0), "Weight of the agreement with features at a lower scale."
         ),
         "ADAPTER_DROP": Setting(
-            0.1, number(0, 1, open_high=True), "Share of shared features left out in training."
+            0.1, number(0, 1, open_high=True), "Dropout of the shared features, in training."
         ),
         "TEMPLATE": TEMPLATE,
         **COMMON,
@@ -62,12 +62,12 @@ class MMApp(MMA):
     }
 
     def build_prompts(self) -> nn.Module:
-        """Return the adapters; count the sentences of each class. Raises as MMA."""
+        """Return the adapters, and count the sentences of each class; raise as MMA."""
         self.counts = [len(own) for own in self.sentences(self.classnames)]
         return super().build_prompts()
 
     def adapters(self, *sizes: int) -> ConsistentAdapters:
-        """Return adapters; sizes as of MMA."""
+        """Return adapters; `sizes` are as in MMA."""
         settings = self.settings
         return ConsistentAdapters(
             *sizes,
@@ -92,7 +92,7 @@ class MMApp(MMA):
         return tokens_of(self, flat, "{}")
 
     def draws(self) -> random.Random:
-        """Return the draws of a step, which depend on seed, epoch and batch alone."""
+        """Return the random generator of a step; it depends on seed, epoch and batch only."""
         step = f"{self.epoch}/{getattr(self, 'batch_idx', 0)}"
         return random.Random(sample_seed(f"MMApp {step}", training_seed(self.cfg)))
 
@@ -105,7 +105,7 @@ class MMApp(MMA):
         return ClassTokens(tokens, nowhere, leading=True).sent_to(self.device)
 
     def text_features(self, prompts: PromptSet) -> Tensor:
-        """Return (K, E): of a random sentence each in training, else the means over all."""
+        """Return (K, E): in training of one random sentence per class, else means over all."""
         if self.model.training:
             return encode_classes(self.clip, self.drawn_texts(self.draws()), prompts)
         return self.mean_features(self.classnames, prompts)

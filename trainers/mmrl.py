@@ -18,13 +18,14 @@ from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
 
 class MMRL(PromptTrainer):
-    """Tokens enter the upper layers; what they read in an image is projected and classified too.
+    """Tokens enter the upper layers; their outputs for an image are projected and classified too.
 
     L = ALPHA ce(class feature) + (1 - ALPHA) ce(token feature)
         + REG_WEIGHT (1 - cos(image, CLIP's)) + REG_WEIGHT (1 - cos(text, CLIP's))
 
-    Classes that were trained are read by both, ALPHA of the logits of the one and 1 - ALPHA of the
-    other; new classes, other data sets and left-out domains by the class feature alone (3.4).
+    Trained classes are predicted by ALPHA times the logits of the class feature plus 1 - ALPHA
+    times those of the token feature. New classes, other data sets and left-out domains are
+    predicted by the class feature only (section 3.4).
     """
 
     config_node = "MMRL"
@@ -73,7 +74,7 @@ class MMRL(PromptTrainer):
         sizes = settings.N_REP_TOKENS, settings.REP_DIM, settings.REP_LAYERS
         return RepresentationTokens(*sizes, text_width, image_width, embed_dim)
 
-    # What an image is classified by
+    # Features and logits
 
     def both_features(self, images: Tensor, prompts: PromptSet) -> tuple[Tensor, Tensor]:
         """Return the class feature and the token feature of images (B, 3, H, W), each (B, E)."""
@@ -91,12 +92,12 @@ class MMRL(PromptTrainer):
         return self.blended(logits, self.backbone.classify(of_tokens, text))
 
     def blended(self, of_class: Tensor, of_tokens: Tensor) -> Tensor:
-        """Return ALPHA of the one logits (B, K) and 1 - ALPHA of the others."""
+        """Return ALPHA `of_class` + (1 - ALPHA) `of_tokens`, of logits (B, K) or of losses."""
         return self.settings.ALPHA * of_class + (1 - self.settings.ALPHA) * of_tokens
 
     @property
     def reads_both(self) -> bool:
-        """Whether this run's classes are read by the tokens too."""
+        """Whether the token feature classifies this run's classes too."""
         if self.settings.INFERENCE != "auto":
             return self.settings.INFERENCE == "both"
         trained_on = self.checkpointer.trained_on
@@ -106,12 +107,12 @@ class MMRL(PromptTrainer):
 
     @property
     def leaves_out_domains(self) -> bool:
-        """Whether it is tested on domains that were not trained on."""
+        """Whether the run tests on domains that it does not train on."""
         sources, targets = self.cfg.DATASET.SOURCE_DOMAINS, self.cfg.DATASET.TARGET_DOMAINS
         return not set(targets) <= set(sources)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Both cross-entropies and both distances from frozen CLIP; the logits of both features."""
+        """Return both cross-entropies plus both distances from frozen CLIP, and logits (B, K)."""
         prompts, weight = self.model(), self.settings.REG_WEIGHT
         text = self.text_features(prompts)
         features, tokens, frozen = encode_image_tokens_twice(

@@ -1,4 +1,4 @@
-"""MMRLpp: MMRL++, tokens by shared low-rank projections that go on (arXiv 2505.10088)."""
+"""MMRLpp: MMRL++, MMRL with shared projections and tokens mixed over layers (arXiv 2505.10088)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ RANK = integer(1, 10_000)
 
 
 class MMRLpp(MMRL):
-    """MMRL's loss and prediction. All layers of a tower share the weight that makes their tokens.
+    """MMRL's loss and prediction, with one weight per tower that projects the tokens of all layers.
 
-    A layer's tokens are BETA of the learned ones and 1 - BETA of those that leave the layer before.
-    Images are read from them by CLIP's own projection, changed by a matrix of low rank.
+    A layer's tokens are BETA times the learned tokens plus 1 - BETA times the output tokens of the
+    layer before. CLIP's own projection, with a low-rank change, maps output tokens to features.
     """
 
     config_node = "MMRLPP"
@@ -23,7 +23,7 @@ class MMRLpp(MMRL):
         "BETA": Setting(
             0.9,
             number(0, 1),
-            "Share of a layer's learned tokens, against those of the layer before.",
+            "Share of a layer's learned tokens; the rest comes from the layer before.",
         ),
         "RES_LORA_DIM": Setting(4, RANK, "Rank of each layer's change of the shared projection."),
         "PROJ_LORA_DIM": Setting(64, RANK, "Rank of the change of CLIP's image projection."),

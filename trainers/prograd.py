@@ -19,8 +19,8 @@ def projected(gradient: Tensor, general: Tensor, lam: float) -> Tensor:
 
         g - lam min(0, <g, u>) u,   u = general / |general|
 
-    `general` is the gradient of the distance from zero-shot CLIP, of the same shape (...); zero
-    changes nothing, and `lam` 0 is CoOp.
+    `general` is the gradient of the distance from zero-shot CLIP, of the same shape (...). If it is
+    zero, nothing changes. With `lam` 0 this is CoOp.
     """
     unit = F.normalize(general.flatten(), dim=0)
     against = (gradient.flatten() @ unit).clamp(max=0)
@@ -28,7 +28,7 @@ def projected(gradient: Tensor, general: Tensor, lam: float) -> Tensor:
 
 
 class ProGrad(PromptTrainer):
-    """L = L_ce, its gradient projected wherever it works against that of KL(zero-shot || learned).
+    """L = L_ce, with its gradient projected if it conflicts with that of KL(zero-shot || learned).
 
     The published keys are COOP.N_CTX, COOP.CTX_INIT, LOSS.LAMBDA and LOSS.T.
     """
@@ -48,7 +48,7 @@ class ProGrad(PromptTrainer):
     settings_table = {
         "N_CTX": Setting(16, TOKENS, "Number of learned context words."),
         "CTX_INIT": Setting(
-            True, boolean(), "Start from the words of the template after zeros, or at random."
+            True, boolean(), "Start from zeros and the template's words; False: at random."
         ),
         "LAMBDA": Setting(1.0, number(0), "Share of the conflicting gradient to remove."),
         "T": Setting(1.0, number(0, open_low=True), "Temperature of the distance from CLIP."),
@@ -61,7 +61,7 @@ class ProGrad(PromptTrainer):
         return self.template().partition("{}")[0].strip() if self.settings.CTX_INIT else ""
 
     def padding(self) -> int:
-        """Return the learned tokens in front of the words.
+        """Return the number of learned tokens before the words.
 
         Raises:
             ValueError: more words than N_CTX.
@@ -81,7 +81,7 @@ class ProGrad(PromptTrainer):
         return Context(self.settings.N_CTX, " ".join(["X"] * self.padding() + [words]))
 
     def build_prompts(self) -> nn.Module:
-        """One context for all classes, zero in front of its words as published."""
+        """Return one context for all classes, with zeros before its words as published."""
         context, width = self.context(), self.backbone.text_width
         self.handcrafted = handcrafted_features(self, [self.template()])
         if (start := context.start(self.clip)) is not None:
@@ -89,13 +89,13 @@ class ProGrad(PromptTrainer):
         return TextPrompts(context.n_ctx, width, init=start)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy; its gradient for the context is `projected`."""
-        ctx = self.model().text[0].clone()  # a tensor of this step, so that its hook ends with it
+        """Return the cross-entropy, whose gradient for the context is `projected`, and logits."""
+        ctx = self.model().text[0].clone()  # a new tensor, so that its hook is for this step only
         prompts = PromptSet(text=(ctx,))
         image_features = self.image_features(images, prompts)
         logits = self.backbone.classify(image_features, self.text_features(prompts))
         distance = self.distance(logits, self.backbone.classify(image_features, self.handcrafted))
-        # Scaled under amp against underflow; `projected` reads no more than its direction.
+        # Scaled under amp against underflow; `projected` uses the direction only.
         scaled = self.scaler.scale(distance)
         (general,) = torch.autograd.grad(scaled, ctx, retain_graph=True)
 

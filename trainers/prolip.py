@@ -29,13 +29,13 @@ class FittedProjection(TensorFit):
     """
 
     projection: Tensor
-    """(D, E)."""
+    """Image projection (D, E)."""
 
 
 class ProLIP(FeatureTrainer[FittedProjection]):
     """L = L_ce + WEIGHT ||P - P_clip||^2 over the image projection P; texts stay CLIP's.
 
-    The features that it reads, and keeps, are those before the projection.
+    It reads and caches the image features before the projection.
     """
 
     config_node = "PROLIP"
@@ -49,7 +49,7 @@ class ProLIP(FeatureTrainer[FittedProjection]):
         "AUGMENT_EPOCHS": Setting(
             300,
             integer(1, 1_000_000),
-            "Augmented passes over the training images; the steps take them in turn.",
+            "Augmented passes over the training images, one per step; more steps repeat them.",
         ),
         "WEIGHT": Setting(
             None,
@@ -112,15 +112,15 @@ def fine_tuned(
     steps: int,
     weight: float,
 ) -> FittedProjection:
-    """Return the projection after a step for each of `steps` passes.
+    """Return the projection after one step on each of `steps` passes.
 
     Args:
         start: CLIP's projection (D, E).
-        passes: features (N, D) before it and labels (N,).
-        classify: from projected features (N, E) to class logits (N, K).
-        lr: rate of the first step.
-        steps: how many; the rate falls to 0 along a cosine.
-        weight: of the squared distance from `start`.
+        passes: features (N, D) before the projection, and labels (N,), for each step.
+        classify: function from projected features (N, E) to class logits (N, K).
+        lr: learning rate of the first step; it falls to 0 along a cosine.
+        steps: number of steps.
+        weight: weight of the squared distance from `start`.
     """
     projection = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([projection], lr=lr, eps=1e-4)

@@ -16,7 +16,7 @@ from causalclip.settings.constraints import number
 from causalclip.settings.table import COMMON, Setting
 from causalclip.trainers.ivlp import IVLP, independent_prompt_settings
 
-SIXTY_TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published ones are these of CLIP's eighty
+SIXTY_TEMPLATES = IMAGENET_TEMPLATES[:60]  # the published code uses these of CLIP's eighty
 
 
 class PromptSRC(IVLP):
@@ -30,7 +30,9 @@ class PromptSRC(IVLP):
     settings_table = {
         **independent_prompt_settings(n_ctx=4),
         "TEXT_LOSS_WEIGHT": Setting(25.0, number(0), "Weight of the texts' distance from CLIP's."),
-        "IMAGE_LOSS_WEIGHT": Setting(10.0, number(0), "Weight of the images' distance."),
+        "IMAGE_LOSS_WEIGHT": Setting(
+            10.0, number(0), "Weight of the images' distance from CLIP's."
+        ),
         "GPA_MEAN": Setting(15.0, number(0), "Centre of the Gaussian average, in epochs."),
         "GPA_STD": Setting(1.0, number(0, open_low=True), "Width of the Gaussian average."),
         **COMMON,
@@ -38,7 +40,7 @@ class PromptSRC(IVLP):
 
     @property
     def image_tower_untouched(self) -> bool:
-        """Never: the loss compares images with CLIP's own features of them."""
+        """False: the loss needs the images, to encode them with frozen CLIP too."""
         return False
 
     def build_prompts(self) -> nn.Module:
@@ -47,14 +49,14 @@ class PromptSRC(IVLP):
             self.teacher_text = self.teacher_text_features()
         prompts = super().build_prompts()
         size = sum(p.numel() for p in prompts.parameters())
-        # A buffer, so that it travels in the checkpoint and a resumed run goes on averaging.
+        # A buffer, so that checkpoints contain it and a resumed run continues the average.
         prompts.register_buffer("average", torch.zeros(size))
         return prompts
 
     def teacher_text_features(self) -> Tensor:
         """Return (K, E): mean of CLIP's raw features over 60 templates, then normalised [code].
 
-        With DATASET.DESCRIPTIONS, over its sentences.
+        With DATASET.DESCRIPTIONS, the mean is over its sentences.
         """
         if (sentences := descriptions_of(self)) is not None:
             return mean_text_features(self.clip, sentences).float()
@@ -68,7 +70,7 @@ class PromptSRC(IVLP):
         return F.normalize(total, dim=-1)
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy plus the three distances from frozen CLIP: text, image and logits."""
+        """Return the loss with distances of text, image and logits from CLIP's, and the logits."""
         prompts, settings = self.model(), self.settings
         text = F.normalize(self.text_features(prompts).float(), dim=-1)
         features = encode_image_twice(self.clip, images, prompts.image)
@@ -86,7 +88,7 @@ class PromptSRC(IVLP):
 
     @torch.no_grad()
     def aggregate(self) -> None:
-        """Add this epoch's prompts to the average; after the last epoch it becomes the model."""
+        """Add this epoch's prompts to the average, which becomes the model after the last epoch."""
         weights = gaussian_weights(self.max_epoch, self.settings.GPA_MEAN, self.settings.GPA_STD)
         learned = parameters_to_vector(self.model.parameters())
         average = self.model.get_buffer("average")

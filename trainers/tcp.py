@@ -29,10 +29,10 @@ AFTER_CONTEXT = {
 class TCP(KgCoOp):
     """L = L_ce + W mean_k (1 - cos(w_k, w_k^clip)), as KgCoOp's, of class-aware texts w_k.
 
-    At block PROMPT_DEPTH a small net's tokens of w_k^clip replace the learned words. The published
-    code writes as constants: W = 8; that the tokens replace the words wholly
-    (its COOP.W, which would blend them, is overwritten by 1: its issue 8); block 9 of 12, counted
-    from 1; the text tower's width 512, here the model's; four tokens, here N_CTX.
+    At block PROMPT_DEPTH, tokens that a small network computes from w_k^clip replace the learned
+    words. The published code has constants for this: W = 8; block 9 of 12, counted from 1; the text
+    tower's width 512, here the model's; four tokens, here N_CTX. Its COOP.W would blend words and
+    tokens, but is overwritten by 1 (its issue 8), so that the tokens replace the words wholly.
     """
 
     config_node = "TCP"
@@ -41,7 +41,7 @@ class TCP(KgCoOp):
         "FGVCAircraft": "a photo of an aircraft {}.",
     }
     settings_table = {
-        "N_CTX": Setting(4, TOKENS, "Number of learned context words; CTX_INIT decides if set."),
+        "N_CTX": Setting(4, TOKENS, "Number of learned context words, if CTX_INIT is empty."),
         "CTX_INIT": Setting("", text(), "Words to start from; empty: at random, as published."),
         "PROMPT_DEPTH": Setting(
             9, integer(2, 100), "Block that the class-aware tokens enter.", blocks="text"
@@ -55,7 +55,7 @@ class TCP(KgCoOp):
     }
 
     def optimizer(self, model: nn.Module) -> Optimizer:
-        """Return the optimizer, its epsilon set for Adam: OPTIM has no key for it."""
+        """Return the optimizer, with ADAM_EPS for Adam: OPTIM has no key for epsilon."""
         optimizer = super().optimizer(model)
         for group in optimizer.param_groups:
             if "eps" in group:
@@ -63,13 +63,13 @@ class TCP(KgCoOp):
         return optimizer
 
     def context(self) -> Context:
-        """Return the learned words and the data set's text after them."""
+        """Return the learned words, and the text of the data set after them."""
         start = Context.of_words(self.settings)
         suffix = AFTER_CONTEXT.get(self.cfg.DATASET.NAME, start.template)
         return Context(start.n_ctx, start.words, template=suffix)
 
     def build_prompts(self) -> nn.Module:
-        """Return the context and the net that makes class-aware tokens of CLIP's texts.
+        """Return the context and the network from CLIP's texts to class-aware tokens.
 
         Raises:
             ValueError: a block that the text tower does not have.

@@ -21,24 +21,24 @@ from causalclip.settings.table import PREC
 
 @dataclass(frozen=True)
 class TDAConfig:
-    """Settings of TDA; those of its code for ImageNet."""
+    """Settings of TDA; the defaults are those of its code for ImageNet."""
 
     positive_shots: int = 3
-    """Images a class in the positive cache; 0: no such cache."""
+    """Images per class in the positive cache; 0: no such cache."""
     positive_alpha: float = 2.0
     """Weight of the positive cache."""
     positive_beta: float = 5.0
     """Sharpness of the positive cache."""
     negative_shots: int = 2
-    """Images a class in the negative cache; 0: no such cache."""
+    """Images per class in the negative cache; 0: no such cache."""
     negative_alpha: float = 0.117
     """Weight of the negative cache."""
     negative_beta: float = 1.0
     """Sharpness of the negative cache."""
     negative_entropy: tuple[float, ...] = (0.2, 0.5)
-    """Ends of the entropy, in nats over log2 K, of images for the negative cache."""
+    """Range of the entropy, in nats over log2 K, of images for the negative cache."""
     negative_mask: tuple[float, ...] = (0.03, 1.0)
-    """Ends of the probability of the classes that such an image counts against."""
+    """Range of the probability of the classes that images of the negative cache count against."""
 
 
 class TDA(FeatureTrainer):
@@ -72,19 +72,19 @@ class TDA(FeatureTrainer):
         return config_from(TDAConfig, self.settings, where="TRAINER.TDA")
 
     def test_order(self, n: int) -> Tensor:
-        """Return a random order of n test images, (n,): that of a data set is by class."""
+        """Return a random order (n,) of n test images; data sets are ordered by class."""
         return torch.randperm(n, generator=torch.Generator().manual_seed(self.cfg.SEED))
 
     def details(self) -> dict[str, Any]:
-        """Say that test images were used, and in which order."""
+        """Return facts for results.json: test images were used, and in which order."""
         return {"test_time": True, "order": f"random, from SEED {self.cfg.SEED}"}
 
     def predict_features(self, features: Tensor) -> Prediction:
-        """Return the readings of a stream of image features (B, E) that begins with them."""
+        """Return the readings of image features (B, E), starting from empty caches."""
         return self.predictor()(features)
 
     def predictor(self) -> Callable[[Tensor], Prediction]:
-        """Return what predicts the next features (B, E) of a stream that begins now."""
+        """Return a function that predicts features (B, E), batch by batch, from empty caches on."""
         caches = TestTimeCaches(self.config, len(self.text))
 
         def predict(features: Tensor) -> Prediction:
@@ -96,20 +96,20 @@ class TDA(FeatureTrainer):
 
 
 class TestTimeCaches:
-    """The positive and the negative cache of one stream of images."""
+    """The positive and the negative cache of one sequence of test images."""
 
-    __test__ = False  # pytest collects no such class of ours
+    __test__ = False  # keeps pytest from collecting this class
 
     def __init__(self, config: TDAConfig, n_classes: int) -> None:
-        """Begin with empty caches for K classes."""
+        """Start with empty caches for K classes."""
         self.config = config
         self.positive = Cache(n_classes, config.positive_shots)
         self.negative = Cache(n_classes, config.negative_shots)
 
     def __call__(self, feature: Tensor, logits: Tensor) -> Tensor:
-        """Return the adapted logits (K,) of the next image: its unit feature (E,), CLIP's logits.
+        """Return adapted logits (K,) of an image, from its unit feature (E,) and CLIP's logits.
 
-        The image enters the caches first, as in the published code.
+        The image is added to the caches first, as in the published code.
         """
         config, p = self.config, logits.detach().softmax(-1)
         label, entropy = int(p.argmax()), float(torch.special.entr(p).sum())
@@ -126,15 +126,15 @@ class TestTimeCaches:
 
 
 class Cache:
-    """The images of least entropy of each class that CLIP has predicted so far."""
+    """The images of lowest entropy so far, for each class that CLIP predicts."""
 
     def __init__(self, n_classes: int, shots: int) -> None:
-        """Begin empty, with places for some images of each of K classes."""
+        """Start empty, with room for `shots` images of each of K classes."""
         self.entropy = torch.full((n_classes, shots), math.inf, dtype=torch.float64)
         self.keys, self.values = torch.empty(0), torch.empty(0)
 
     def add(self, label: int, key: Tensor, value: Tensor, entropy: float) -> None:
-        """Keep a unit feature (E,) with its value (K,), if it is more certain than the last one."""
+        """Store a unit feature (E,) and its value (K,); if full, only for a less certain one."""
         n_classes, shots = self.entropy.shape
         if not shots:
             return

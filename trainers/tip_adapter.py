@@ -21,15 +21,15 @@ from causalclip.settings.table import PREC, Setting
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedCache(TensorFit):
-    """The cache of few-shot features with its strengths, and how good these were.
+    """The cache of few-shot features, with its strengths alpha and beta.
 
     Facts: alpha, beta and their validation accuracy in per cent (None where there was no search).
     """
 
     keys: Tensor
-    """F (N, E), unit rows."""
+    """Unit features F (N, E)."""
     labels: Tensor
-    """(N,)."""
+    """Classes (N,) of the features."""
     alpha: Tensor
     """Residual ratio, a scalar."""
     beta: Tensor
@@ -51,25 +51,27 @@ class TipAdapter(FeatureTrainer[FittedCache]):
     config_node = "TIPADAPTER"
     fit_class = FittedCache
     settings_table = {
-        "AUGMENT_EPOCHS": Setting(10, integer(1, 1000), "Augmented passes that are averaged."),
-        "ALPHA": Setting(1.17, number(0), "Residual ratio, where there is nothing to search on."),
-        "BETA": Setting(1.0, number(0), "Sharpness, where there is nothing to search on."),
+        "AUGMENT_EPOCHS": Setting(10, integer(1, 1000), "Augmented passes to average over."),
+        "ALPHA": Setting(1.17, number(0), "Residual ratio alpha, if it is not searched."),
+        "BETA": Setting(1.0, number(0), "Sharpness beta, if it is not searched."),
         "SEARCH_SCALE": Setting(
-            [7.0, 3.0], list_of(number(0.1, open_low=True)), "Largest beta and alpha to try."
+            [7.0, 3.0], list_of(number(0.1, open_low=True)), "Bounds of beta and alpha to try."
         ),
         "SEARCH_STEP": Setting(
-            [200, 20], list_of(integer(1, 10_000), least=0), "Values of each; empty: no search."
+            [200, 20],
+            list_of(integer(1, 10_000), least=0),
+            "Number of values of beta and alpha to try; empty: no search.",
         ),
         "PREC": PREC,
     }
 
     @classmethod
     def knows_other_classes(cls, settings: CfgNode) -> bool:
-        """Return False: there is no text to name other classes by."""
+        """Return False: the cache has images of its own classes only."""
         return False
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Check each setting, and the lengths of the search's; raise as the base."""
+        """Raise as the base class, and for wrong lengths of SEARCH_SCALE and SEARCH_STEP."""
         super().check_cfg(cfg)
         node = cfg.TRAINER[self.config_node]
         for key, lengths in (("SEARCH_SCALE", (2,)), ("SEARCH_STEP", (0, 2))):
@@ -88,7 +90,7 @@ class TipAdapter(FeatureTrainer[FittedCache]):
         return bool(self.settings.SEARCH_STEP)
 
     def fit(self) -> FittedCache:
-        """Return the cache, with the strengths that the validation split asks for."""
+        """Return the cache, with the strengths that are best on the validation split."""
         keys, labels = self.cache()
         alpha, beta, accuracy = self.search(keys, labels)
         found = {"alpha": alpha, "beta": beta, "validation_accuracy": accuracy}
@@ -109,7 +111,7 @@ class TipAdapter(FeatureTrainer[FittedCache]):
     def search(self, keys: Tensor, labels: Tensor) -> tuple[float, float, float | None]:
         """Return the best alpha, beta and accuracy in per cent on the validation split.
 
-        Keys are unit rows (N, E) with labels (N,); of equal pairs the first is taken.
+        Keys are unit rows (N, E) with labels (N,). Of equally good pairs the first is taken.
         """
         start = self.settings.ALPHA, self.settings.BETA, None
         if (validation := self.searched()) is None:
@@ -131,7 +133,7 @@ class TipAdapter(FeatureTrainer[FittedCache]):
     # Prediction
 
     def predict_features(self, features: Tensor) -> Prediction:
-        """Return CLIP's logits and the cache's, of image features (B, E)."""
+        """Return the reading of CLIP's plus the cache's logits, for image features (B, E)."""
         features = F.normalize(features, dim=-1)
         cached = self.fitted.logits(features, len(self.text))
         return Prediction(Reading.of_logits(self.backbone.classify(features, self.text) + cached))
@@ -140,7 +142,7 @@ class TipAdapter(FeatureTrainer[FittedCache]):
 class TipAdapterF(TipAdapter):
     """The cache's keys fine-tuned by AdamW; OPTIM gives LR and MAX_EPOCH.
 
-    The last epoch counts; the published code keeps the one that is best on the test set.
+    The keys of the last epoch are kept; the published code keeps the best epoch on the test set.
     """
 
     config_node = "TIPADAPTERF"
@@ -172,7 +174,7 @@ class TipAdapterF(TipAdapter):
         return keys.detach()
 
     def step_loss(self, batch: dict[str, Any], keys: Tensor, values: Tensor) -> Tensor:
-        """Cross-entropy of one training batch, under keys (N, E) and one-hot values (N, K)."""
+        """Return the cross-entropy of a training batch, for keys (N, E) and values (N, K)."""
         with torch.no_grad():
             features = F.normalize(self.backbone.encode(batch["img"]).float(), dim=-1)
         cached = cache_logits(features @ keys.T, values, self.settings.BETA)

@@ -1,4 +1,4 @@
-"""TPT: prompts tuned at test time, to one answer for views of the image (arXiv 2209.07511)."""
+"""TPT: prompts tuned at test time, so that views of an image agree (arXiv 2209.07511)."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ from causalclip.settings.constraints import integer, number
 from causalclip.settings.dataclass_settings import config_from, settings_of
 from causalclip.settings.table import PREC
 
-# torchvision's first two levels of ten: the published severity 1 draws a level from 0.1 to 1.
+# AugMix draws one of torchvision's first two levels of ten; the published severity 1 draws a level
+# from 0.1 to 1.
 LEVELS = 2
 ONE_AT_A_TIME = Lock()  # threads share torch's generator
 
 
 @dataclass(frozen=True)
 class TPTConfig:
-    """Settings of TPT; those of its code."""
+    """Settings of TPT; the defaults are those of its code."""
 
     ctx_init: str = "a photo of a"
-    """Words before the class name, from which each image starts anew."""
+    """Words before the class name, from which the tuning on each image starts."""
     n_views: int = 64
-    """Views of a test image: itself, and random ones of INPUT.TRANSFORMS."""
+    """Views of a test image: the image itself, and random views by INPUT.TRANSFORMS."""
     augmix: bool = True
     """Mix AugMix's changes into each random view."""
     confident: float = 0.1
-    """Share of the views that count: those of least entropy."""
+    """Share of the views to use: those of lowest entropy."""
     lr: float = 0.005
     """Step size of AdamW."""
     steps: int = 1
@@ -52,9 +53,9 @@ class TPTConfig:
 
 
 class TPT(FeatureTrainer):
-    """CoOp's words, moved for each test image so that its views have one certain answer.
+    """CoOp's words, tuned on each test image so that its views give one certain answer.
 
-    Nothing is kept from image to image, and no label is read.
+    Nothing is kept from image to image, and no label is used.
     """
 
     config_node = "TPT"
@@ -77,7 +78,7 @@ class TPT(FeatureTrainer):
         return config_from(TPTConfig, self.settings, where="TRAINER.TPT")
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Check each setting, that there are words and a view that counts; raise as the base."""
+        """Raise as the base class, and for settings that leave no word or no view to use."""
         super().check_cfg(cfg)
         node = cfg.TRAINER.TPT
         words, count, share = node.CTX_INIT, node.N_VIEWS, node.CONFIDENT
@@ -95,19 +96,19 @@ class TPT(FeatureTrainer):
         self.class_tokens = context.tokens(self.classnames, self.clip).to(self.device)
 
     def details(self) -> dict[str, Any]:
-        """Say that test images were used, and in which order."""
+        """Return facts for results.json: test images were used, and in which order."""
         return {"test_time": True, "order": "as listed, each image alone"}
 
     # Views
 
     @property
     def test_views(self) -> int:
-        """V, the views of a test image."""
+        """Number V of views of a test image."""
         return self.config.n_views
 
     @cached_property
     def encoder(self) -> Encoder:
-        """CLIP's image tower on the V views of an image, one after the other, (B, V E)."""
+        """CLIP's image tower on the V views of each image, with their features joined, (B, V E)."""
         plain, count = encoder_of(self), self.test_views
 
         def encode(images: Tensor) -> Tensor:  # (B, V, 3, R, R)
@@ -134,9 +135,9 @@ class TPT(FeatureTrainer):
         return Prediction(Reading.of_logits(torch.stack([self.logits(views) for views in images])))
 
     def logits(self, views: Tensor) -> Tensor:
-        """Return class logits (K,) of the first of an image's views (V, E), by words of its own.
+        """Return class logits (K,) of the first of an image's views (V, E), by words tuned on them.
 
-        Their gradient is that of the first view under these words.
+        The gradient is that of the first view, with constant words.
         """
 
         def classify(context: Tensor, images: Tensor) -> Tensor:
@@ -152,8 +153,8 @@ class TPT(FeatureTrainer):
 def tuned(start: Tensor, classify: Callable[[Tensor], Tensor], config: TPTConfig) -> Tensor:
     """Return the context (n, D) after STEPS on the entropy of the confident views' mean answer.
 
-    `classify` gives the logits (V, K) of all views under a context. Which views count is decided
-    before the first step.
+    `classify` returns the logits (V, K) of all views under a context. The confident views are
+    selected once, before the first step.
     """
     context = start.detach().clone().requires_grad_()
     optimizer = torch.optim.AdamW([context], config.lr)
@@ -176,9 +177,9 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Views:
-    """A transform to the plain view of an image and random ones, (V, 3, R, R).
+    """A transform from an image to its plain view and random views, (V, 3, R, R).
 
-    They depend on the seed and the pixels alone: no batch, order or process changes them.
+    The views depend on the seed and the pixels only: no batch, order or process changes them.
     """
 
     plain: Callable[[Image.Image], Tensor]

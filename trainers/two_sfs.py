@@ -18,7 +18,7 @@ from causalclip.settings.constraints import number
 from causalclip.settings.search import GRADIENT_SPACE, Choice
 from causalclip.settings.table import COMMON, TEMPLATE, Setting
 
-LAST_RATE = 1e-6  # [code] at the end of each stage's cosine
+LAST_RATE = 1e-6  # [code] learning rate at the end of each stage's cosine
 
 
 class TwoStageWeights(nn.Module):
@@ -28,7 +28,7 @@ class TwoStageWeights(nn.Module):
     """
 
     def __init__(self, clip: CLIPModel, n_classes: int) -> None:
-        """Start at the weights of a CLIP, which is left as it is."""
+        """Start at the weights of `clip`, which is not changed."""
         super().__init__()
         self.start = dict(norm_parameters(clip))
         self.norms = nn.ParameterList(p.detach().float().clone() for p in self.start.values())
@@ -42,7 +42,7 @@ class TwoStageWeights(nn.Module):
 
 
 def fit_classifier(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Give the classifier the number of classes of a state dict; a hook before it is loaded."""
+    """Resize the classifier to the classes of a state dict; a hook that runs before loading."""
     rows = state.get(f"{prefix}classifier")
     classifier = model.get_parameter("classifier")
     if isinstance(rows, Tensor) and rows.shape[1:] == classifier.shape[1:]:
@@ -52,7 +52,7 @@ def fit_classifier(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any
 def norm_parameters(clip: CLIPModel) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield the names and weights of the LayerNorms in the blocks of both towers.
 
-    The published code trains no others: it freezes the one before the blocks and the last ones.
+    As in the published code, the LayerNorms before and after the blocks are frozen.
     """
     backbone = backbone_of(clip)
     names = {id(parameter): name for name, parameter in clip.named_parameters()}
@@ -63,9 +63,9 @@ def norm_parameters(clip: CLIPModel) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 class TwoSFS(PromptTrainer):
-    """Cross-entropy over LayerNorms, then over a classifier that starts at the tuned texts.
+    """Train the LayerNorms by cross-entropy, then a classifier that starts at the tuned texts.
 
-    Trained classes are read from the classifier, others from the tuned text tower.
+    Trained classes have rows of the classifier; other classes use the tuned text tower.
     """
 
     config_node = "TWOSFS"
@@ -95,7 +95,7 @@ class TwoSFS(PromptTrainer):
     # Training
 
     def step(self, batch: dict[str, Any]) -> dict[str, float] | None:
-        """Take one step of the stage that it belongs to; return and raise as the base class."""
+        """Take one step of the current stage; return and raise as the base class."""
         done, steps = (
             self.epoch * self.num_batches + self.batch_idx,
             self.max_epoch * self.num_batches,
@@ -129,11 +129,11 @@ class TwoSFS(PromptTrainer):
     # Prediction
 
     def logits(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """Return class logits (B, K); `text` is `evaluation_text`, with None it is computed now."""
+        """Return class logits (B, K); with `text` None, `evaluation_text` is computed now."""
         return super().logits(images, self.evaluation_text() if text is None else text)
 
     def evaluation_text(self) -> Tensor:
-        """Return (K, E): rows of the classifier, and text features of classes without one."""
+        """Return (K, E): rows of the classifier, and text features of classes without a row."""
         return self.learned_text(self.classnames)
 
     def learned_text(self, names: Sequence[str]) -> Tensor:

@@ -1,4 +1,4 @@
-"""VPT: prompts in the image encoder alone, hand-crafted text (arXiv 2203.12119).
+"""VPT: prompts in the image encoder only, with hand-crafted text (arXiv 2203.12119).
 
 As in MaPLe's ablation, arXiv 2210.03117.
 """
@@ -39,10 +39,10 @@ class VPT(PromptTrainer):
     search_space = {**GRADIENT_SPACE, "PROMPT_DEPTH_VISION": DEPTHS}
 
     def build_prompts(self) -> nn.Module:
-        """Return image prompts alone."""
+        """Return prompts of the image tower only."""
         words = readable(self.settings.CTX_INIT)
         template = given_template(self.cfg) or f"{words} {{}}."  # as published, for all data sets
-        # The text never changes: encoded once for training and evaluation.
+        # The text never changes, so it is encoded once for training and evaluation.
         self.handcrafted = handcrafted_features(self, [template])
         return independent_prompts(
             self.clip,
@@ -53,5 +53,5 @@ class VPT(PromptTrainer):
         )
 
     def text_features(self, prompts: PromptSet) -> Tensor:
-        """Return (K, E) of the hand-crafted text, whatever the prompts."""
+        """Return the features (K, E) of the hand-crafted text, whatever the prompts are."""
         return self.handcrafted

@@ -32,7 +32,7 @@ class ZeroshotCLIP(FeatureTrainer):
             return [self.template()]
         given = self.settings.TEMPLATE or given_template(self.cfg)
         if not given and self.cfg.DATASET.NAME == "ImageNet":
-            return list(IMAGENET_TEMPLATES_SELECT)  # as published: the seven alone
+            return list(IMAGENET_TEMPLATES_SELECT)  # as published: only the seven
         return [*IMAGENET_TEMPLATES_SELECT, self.template()]
 
     def predict_features(self, features: Tensor) -> Prediction:

@@ -1,6 +1,7 @@
-"""CLIP-ICM's interventions on texts: a variant attribute of a caption changes, the class never.
+"""CLIP-ICM's interventions on texts: change an attribute of a caption and keep its class.
 
-A grid of classes and attributes [ours], or a file of captions by any captioner or language model.
+Captions come from a grid of classes and attributes [ours], or from a file that any captioner or
+language model has written.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from pathlib import Path
 
 from causalclip.files.caches import NotJSONError, read_json
 
-# Variant factors of a picture, each with captions that hold one {} for the class name.
+# Attributes that do not change the class, each with captions that have one {} for the class name.
 ATTRIBUTES_FILE = Path(__file__).with_name("text_attributes.json")
 TEXT_ATTRIBUTES: dict[str, list[str]] = json.loads(ATTRIBUTES_FILE.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """A caption of an image and rewrites of it in which only variant factors differ."""
+    """A caption of an image, and rewrites of it that change attributes but not the class."""
 
     image: str
     caption: str
@@ -29,10 +30,10 @@ class CaptionedImage:
 
 
 def text_pairs(classnames: Sequence[str]) -> list[tuple[str, str]]:
-    """Return caption pairs in which one variant attribute changes and the class stays [ours].
+    """Return caption pairs that differ in one attribute and have the same class [ours].
 
-    Every class, every attribute and every ordered pair of its values: sum_a V_a (V_a - 1) pairs a
-    class, over only sum_a V_a captions.
+    There is one pair for each class, each attribute a and each ordered pair of its V_a values:
+    sum_a V_a (V_a - 1) pairs per class, from only sum_a V_a captions.
     """
     return [
         (before.format(name), after.format(name))
@@ -50,8 +51,8 @@ def load_captions(path: str | os.PathLike, *, images: Collection[str]) -> list[C
         {"image": "dog/001.jpg", "caption": "a dog", "rewrites": ["a dog on a sandy beach", ...]}
 
     Raises:
-        ValueError: no JSON, or a row that breaks the schema (rows count from 1) or repeats its own
-            caption as a rewrite, or captions for images that are not in `images`.
+        ValueError: no JSON, or a row that breaks the schema (rows are counted from 1) or repeats
+            its own caption as a rewrite, or captions for images that are not in `images`.
     """
     try:
         rows = read_json(Path(path))

@@ -1,8 +1,8 @@
 """How certain an estimated subspace is: a bootstrap, a bound, angles to another estimate.
 
 The bootstrap and Davis and Kahan's bound are ours; the paper gives no interval. Angles are the
-principal ones of two spans, in degrees: the largest is 0 for equal spans, 90 where one holds a
-direction orthogonal to the other.
+principal angles of two spans, in degrees. The largest is 0 for equal spans, and 90 if one span
+contains a direction orthogonal to the other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy  # loads scipy.linalg when it is used
+import scipy  # scipy.linalg is loaded at its first use
 import torch
 from torch import Tensor
 
@@ -20,23 +20,23 @@ from causalclip.icm.folds import Fold, pooled
 from causalclip.icm.subspace import InterventionMoments, InvariantProjection
 
 Solve = Callable[[InterventionMoments], InvariantProjection]
-UNDETERMINED = 45.0  # degrees; two spans further apart share less of a direction than they do not
+UNDETERMINED = 45.0  # degrees; above it, less than half (cos^2) of a direction is in the other span
 
 
 @dataclass(frozen=True)
 class Certainty:
-    """Largest principal angles between the estimate and those of resampled images."""
+    """Largest principal angles between the estimate and the estimates from resampled images."""
 
     angles: tuple[float, ...]
-    """One a resample, degrees, ascending."""
+    """One angle per resample, degrees, ascending."""
     gap: float | None = None
-    """Of the eigenvalues at the kept dimension; None where all dimensions are kept."""
+    """Distance of the last kept eigenvalue from the next one; None if all dimensions are kept."""
     bound: float | None = None
-    """Davis and Kahan's on the angle, degrees, for the 95 % quantile of the resamples'
-    perturbation; None where the theorem does not apply."""
+    """Davis and Kahan's bound on the angle, degrees, for the 95 % quantile of the resamples'
+    perturbations; None if the theorem does not apply."""
 
     def quantile(self, level: float) -> float:
-        """Return the angle below which a share `level` of the resamples is, degrees."""
+        """Return the angle, degrees, that a share `level` of the resamples does not exceed."""
         return float(np.quantile(self.angles, level))
 
     @property
@@ -59,13 +59,13 @@ class Certainty:
 def bootstrap(
     folds: Sequence[Fold], solve: Solve, *, text_weight: float = 0.5, n: int = 100, seed: int = 0
 ) -> Certainty:
-    """Estimate the subspace again from images drawn with replacement, each fold's from its own.
+    """Estimate the subspace again, `n` times, from images drawn with replacement in each fold.
 
-    Images are drawn and not pairs, since the interventions of one image are not independent; text
-    pairs are no sample and stay. The bound is of the difference estimator's M = E[zz'] - lambda
-    E[dd'], perturbed by the spectral norm of M* - M. It does not apply to the generalized problem,
-    whose eigenvectors are in other coordinates. Each of the `n` resamples costs the moments of all
-    pairs and one eigenproblem.
+    Images are drawn, not pairs, since the interventions of one image are not independent. Text
+    pairs are not a sample and stay the same. The bound is for the matrix M = E[zz'] - lambda E[dd']
+    of the difference estimator and the spectral norm of M* - M, with M* of a resample. It does not
+    apply to the generalized problem, whose eigenvectors are in other coordinates. Each resample
+    costs the moments of all pairs and one eigenproblem.
 
     Raises:
         ValueError: folds without image pairs.
@@ -105,8 +105,8 @@ def davis_kahan(gap: float, perturbation: float) -> float:
         sin(theta) <= |E| / (gap - |E|)
 
     The sin-theta theorem (Davis and Kahan, 1970), with Weyl's inequality for the perturbed
-    eigenvalues; 90 where it gives no bound. `gap` >= 0 is the distance of the smallest kept
-    eigenvalue from the largest left out, `perturbation` the spectral norm |E|.
+    eigenvalues. Return 90 if it gives no bound. `gap` >= 0 is the distance of the smallest kept
+    eigenvalue from the largest one left out; `perturbation` is the spectral norm |E|.
     """
     left = gap - perturbation
     return math.degrees(math.asin(perturbation / left)) if perturbation < left else 90.0
@@ -120,7 +120,7 @@ def largest_angle(basis: Tensor, other: Tensor) -> float:
 def principal_angles(basis: Tensor, other: Tensor) -> dict[str, float]:
     """Return principal angles in degrees between the spans of (D, k) and (D, j).
 
-    `overlap` is the mean squared cosine; two random spans have k / D of it (`chance`).
+    `overlap` is the mean squared cosine; `chance` is its mean k / D over random spans, for j <= k.
     """
     theta = scipy.linalg.subspace_angles(basis.cpu().double().numpy(), other.cpu().double().numpy())
     return {

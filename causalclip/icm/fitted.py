@@ -44,11 +44,11 @@ class FittedProbe:
     probe: Probe
     c: float
     sweep: Sequence[Mapping[str, float]] = ()
-    """Every (c, accuracy in per cent) tried, in order; empty where C was given."""
+    """Each C that was tried, with its accuracy in per cent, in order; empty if C was given."""
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The choice as JSON values."""
+        """The choice of C as JSON values."""
         return {"c": self.c, "sweep": list(self.sweep)}
 
     def state(self) -> dict[str, Tensor]:
@@ -70,13 +70,13 @@ def fit_probe(
 ) -> Probe:
     """Fit logistic regression with L2 penalty 1/c by L-BFGS on features (N, D), labels (N,).
 
-    c 0.316 and 1000 iterations are CLIP's (Radford et al. 2021, section 3.2 and README) and those
-    of CLIP-ICM's code. A class without a training image gets probability 0.
+    The defaults are those of CLIP (Radford et al. 2021, section 3.2 and README) and of CLIP-ICM's
+    code. A class without a training image gets probability 0.
 
     Raises:
         ValueError: labels of one class only, or scikit-learn's, of an option out of range.
     """
-    from sklearn.linear_model import LogisticRegression  # large, and only a fit needs it
+    from sklearn.linear_model import LogisticRegression  # large, and needed for a fit only
 
     seen = labels.unique().tolist()
     if len(seen) < 2:
@@ -87,7 +87,7 @@ def fit_probe(
 
 
 def _probe(coef: np.ndarray, intercept: np.ndarray, seen: list[int], n_classes: int) -> Probe:
-    if len(seen) == 2:  # scikit-learn keeps one row; softmax of +-d/2 is the sigmoid of d
+    if len(seen) == 2:  # scikit-learn returns one row; softmax of +-d/2 is the sigmoid of d
         coef = np.concatenate([-coef, coef]) / 2
         intercept = np.concatenate([-intercept, intercept]) / 2
     weight = torch.zeros(n_classes, coef.shape[1])
@@ -108,9 +108,10 @@ def sweep_c(
 ) -> FittedProbe:
     """Choose C by validation accuracy, as CoOp's lpclip: a grid, then a binary search in log C.
 
-    Of equal grid points the largest C is taken. The search starts one decade to either side of it
-    and moves, `steps` times, towards the better half, the smaller C if both are as good; the better
-    end of the last step is the answer. `train` and `val` are features (N, D) and labels (N,).
+    Of equally good grid points, take the largest C. The search interval starts as one decade to
+    either side of it. Each of the `steps` steps keeps the half at the better end, or at the smaller
+    C if both are equally good. The result is the better end of the last step. `train` and `val` are
+    features (N, D) and labels (N,).
     """
     from sklearn.exceptions import ConvergenceWarning
 
@@ -123,7 +124,7 @@ def sweep_c(
         return tried[c][0]
 
     with warnings.catch_warnings():
-        # The weakest penalties of the grid do not converge in 1000 steps; the sweep is to find out.
+        # With the weakest penalties the fit may not converge; the sweep scores these C as well.
         warnings.simplefilter("ignore", ConvergenceWarning)
         best = max(sorted(grid, reverse=True), key=accuracy)
         low, high = best / 10, best * 10
@@ -142,14 +143,14 @@ PROBES = ("plain", "icm")
 
 @dataclass(frozen=True, eq=False)
 class FittedICM:
-    """The result of CLIP-ICM's fit; `state` and `facts` are all of it."""
+    """The result of CLIP-ICM's fit; `from_state` rebuilds it from `state` and `facts`."""
 
     projections: Mapping[str, InvariantProjection]
-    """By head: `zeroshot`, `linear_probe`."""
+    """Projections by head: `zeroshot`, `linear_probe`, `new_classes`."""
     probes: Mapping[str, Probe] = field(default_factory=dict)
-    """`plain` on features (..., D) and `icm` on projected ones (..., k), or none."""
+    """`plain` on features (..., D) and `icm` on projected features (..., k), or none."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values: the folds, the number of pairs and, below `heads`, each `Chosen.record()`."""
+    """JSON values: the folds, the number of pairs and, under `heads`, each `Chosen.record()`."""
 
     def state(self) -> dict[str, Tensor]:
         """Return the learned tensors by name."""
@@ -167,7 +168,7 @@ class FittedICM:
 
     @classmethod
     def from_state(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedICM:
-        """Rebuild the fit from its `state`, each basis (D, k) among them, and `facts`.
+        """Rebuild the fit from its `state`, which includes each basis (D, k), and `facts`.
 
         Raises:
             KeyError: a tensor or a fact is missing.
@@ -187,7 +188,7 @@ class FittedICM:
         return cls(projections, probes, facts)
 
     def probe_logits(self, features: Tensor) -> dict[str, Tensor]:
-        """Return logits (B, K) of both probes on features (B, D), by reading."""
+        """Return logits (B, K) of both probes on features (B, D), by name of the reading."""
         inside = self.projections["linear_probe"](features)
         return {
             "linear_probe": self.probes["plain"].logits(features),
@@ -203,10 +204,10 @@ def fit_probes(
     c: float = 0.316,
     max_iter: int = 1000,
 ) -> dict[str, Probe]:
-    """Fit the plain probe and the one in the subspace on all folds; options as in `fit_probe`.
+    """Fit a plain probe and a probe in the subspace on all folds; options as in `fit_probe`.
 
-    Where the projection only turns the features (D, D), it turns the plain probe's weight as well:
-    L-BFGS would stop elsewhere, and keeping the plain features must cost nothing.
+    A projection (D, D) that only rotates the features rotates the weight of the plain probe: a
+    second fit would stop at another point, but keeping all dimensions must change no prediction.
     """
     features = torch.cat([fold.features for fold in folds])
     labels = torch.cat([fold.labels for fold in folds])
@@ -222,8 +223,8 @@ def joined_logits(plain: Tensor, known: Tensor, new: Tensor, is_new: Tensor) -> 
 
         log p(k | x) = log p(group of k | x) + log p(k | group of k, x)
 
-    The first term is of the `plain` logits (B, K), the second of the `known` logits for known
-    classes and of the `new` logits where `is_new` (K,).
+    The first term comes from the `plain` logits (B, K). The second comes from the `known` logits
+    for known classes, and from the `new` logits for the classes marked in `is_new` (K,).
     """
     joined = plain.log_softmax(-1)
     for logits, group in ((known, ~is_new), (new, is_new)):

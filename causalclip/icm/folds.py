@@ -26,23 +26,23 @@ from causalclip.icm.pairs import (
 )
 from causalclip.icm.subspace import InterventionMoments
 
-PAIRS_A_DIM = 4  # [ours] pairs a feature dimension where the number of draws is left to us
-LEAST_IMAGES = 20  # of a bootstrap; fewer give resamples of too few different images
+PAIRS_A_DIM = 4  # [ours] pairs per feature dimension if DRAWS is 0
+LEAST_IMAGES = 20  # for a bootstrap; fewer give resamples of too few different images
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Images that are held out together, as a source domain."""
+    """Images that are held out together, such as a source domain."""
 
     name: str
     moments: InterventionMoments | None
-    """Of this fold's image pairs; None where only text pairs are used."""
+    """Moments of the pairs of two images; None without such pairs."""
     texts: InterventionMoments | None
-    """Of its text pairs; the same in every fold where they are about no image."""
+    """Moments of the pairs with a text; the same in every fold if the texts describe no image."""
     features: Tensor
     """Features (N, D) to fit a classifier on while another fold is held out."""
     labels: Tensor
-    """Their classes (N,)."""
+    """Classes (N,) of the images."""
     held_features: Tensor
     """Features (N, D) of the same images to classify when this fold is held out."""
     intervened: Intervened | None = None
@@ -50,10 +50,10 @@ class Fold:
 
 
 def pooled(folds: Sequence[Fold], *, text_weight: float = 0.5) -> InterventionMoments:
-    """Return the moments of all folds together, text pairs having `text_weight` in total.
+    """Return the moments of all folds together; pairs with a text weigh `text_weight` of 1 in all.
 
     Raises:
-        ValueError: no pairs at all, or a weight outside (0, 1) where both kinds are there.
+        ValueError: no pairs at all, or a weight outside (0, 1) if there are both kinds of pairs.
     """
     images = _sum([fold.moments for fold in folds if fold.moments is not None])
     texts = _sum([fold.texts for fold in folds if fold.texts is not None])
@@ -78,26 +78,26 @@ class Sources:
 
     config: ICMConfig
     samples: Sequence[Sample]
-    """(N,)."""
+    """The N images, with class and domain."""
     domain_names: Sequence[str]
-    """As in `grouped`."""
+    """Names of the domains, as in `grouped`."""
     classnames: Sequence[str]
-    """As they are written in a caption."""
+    """Names of the classes, as they are written in a caption."""
     encode_images: EncodeImages
     encode_texts: EncodeTexts
     dim: int
     """Number of feature dimensions D."""
     seed: int
-    """Of the groups and the interventions."""
+    """Seed of the groups and the interventions."""
     twins: Mapping[str, str] | None = None
-    """The path of each image's exact twin, where the data set has them."""
+    """Path of the exact twin of each image, by the image's path; None without twins."""
     captions: Sequence[CaptionedImage] | None = None
-    """Of images; None takes the grid of classes and attributes [ours]."""
+    """Captions of images; None: a grid of classes and attributes [ours]."""
     descriptions: Sequence[Sequence[str]] | None = None
-    """Of classes, in place of the grid: two of one class differ in what varies [ours]."""
+    """Descriptions of each class, in place of the grid; any two of a class make a pair [ours]."""
 
     def check(self) -> None:
-        """Refuse settings that these images or features cannot fulfil, before any is encoded.
+        """Raise for settings that do not fit these images or features, before any is encoded.
 
         Raises:
             ValueError: a fixed `dim_inv` outside [1, D], no twins, fewer image pairs than
@@ -145,7 +145,7 @@ class Sources:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """The images by what is held out together."""
+        """The images, in groups that are held out together."""
         if self.config.select == "images":
             return [self.whole]
         names, change = self.domain_names, self.whole.intervention
@@ -153,13 +153,13 @@ class Sources:
 
     @cached_property
     def whole(self) -> Group:
-        """All images as one group, of which parts are held out."""
+        """All images as one group, which is split into parts to hold out."""
         strengths = ImageInterventionParams().scaled(self.config.strength)
         change = ImageIntervention(strengths, tuple(dict.fromkeys(self.config.kinds)))
         return Group("images", tuple(self.samples), change, held_changed=False)
 
     def image_sets(self) -> Iterator[tuple[Sequence[str], Draw | None]]:
-        """Yield the pictures that `folds` and `exact_moments` need, and their interventions."""
+        """Yield the images that the folds and `exact_moments` need, with their interventions."""
         needs_whole = self.config.select_new != "same" and self.config.select != "images"
         for group in (*self.groups, *([self.whole] if needs_whole else [])):
             yield group.paths, None
@@ -170,7 +170,7 @@ class Sources:
                 yield [self.twins[path] for path in group.paths], None
 
     def changed(self, group: Group) -> list[np.ndarray]:
-        """Return features (N, D) of a group's images under interventions, one array a draw."""
+        """Return features (N, D) of a group's images under interventions, one array per draw."""
         if self.config.twins:
             return [self._twin_features(group)]
         desc = f"{group.name}, intervened"
@@ -181,7 +181,7 @@ class Sources:
         return [Draw(group.intervention, first + i) for i in range(self.draws)]
 
     def folds(self) -> list[Fold]:
-        """Return one fold per group, or per part of the images."""
+        """Return one fold per group, or, if SELECT is images, one per part of the images."""
         if self.config.select == "images":
             return self._parts(image_parts(self.samples, seed=self.seed))
         return [self._fold(group, *self._encoded(group)) for group in self.groups]
@@ -214,7 +214,7 @@ class Sources:
         return self.encode_images(group.paths, desc=group.name)
 
     def _twin_features(self, group: Group) -> np.ndarray:
-        assert self.twins is not None, "`check` refuses twins without twins"
+        assert self.twins is not None, "`check` has raised for a data set without twins"
         paths = [self.twins[path] for path in group.paths]
         return self.encode_images(paths, desc=f"{group.name}, twins")
 
@@ -240,9 +240,10 @@ class Sources:
     # Texts
 
     def text_moments(self, group: Group, features: np.ndarray) -> InterventionMoments | None:
-        """Return the moments of the pairs of a group's images (N, D) with a text, or None.
+        """Return the moments of a group's pairs with a text; None without such pairs.
 
-        A text is paired with the caption that it rewrites; under CROSS and FIGURE with the image.
+        A pair has two captions or, under CROSS and FIGURE, an image and a caption. `features`
+        (N, D) are those of the group's images.
         """
         config = self.config
         if config.interventions == "IMAGE":
@@ -267,12 +268,12 @@ class Sources:
 
     @cached_property
     def _encode_once(self) -> EncodeTexts:
-        # every group of a grid of classes needs the same captions
+        # with a grid of classes, every group needs the same captions
         last = lru_cache(maxsize=1)(self.encode_texts)
         return lambda texts: last(tuple(texts))
 
     def _rewrites(self, sample: Sample) -> Sequence[str]:
-        """Return the image's own rewrites, or its class with every attribute."""
+        """Return the rewrites of the image's captions or, without captions, its class's texts."""
         if self.captions is None:
             return self._texts_of_class[sample.label]
         return self._rewrites_of_image.get(sample.key, ())

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from causalclip.icm.interventions import ImageIntervention, ImageKind
 from causalclip.seeding import sample_seed
 
-# Of a single source domain, kinds of intervention are held out in turn. Each of these groups
-# changes any picture: not only the colours of a grey one.
+# With a single source domain, groups of kinds of intervention are held out in turn. Each group
+# can change any image, even a grey one.
 KIND_GROUPS: tuple[tuple[ImageKind, ...], ...] = (
     ("jitter", "grayscale"),
     ("blur", "posterize"),
@@ -23,7 +23,7 @@ class Sample:
 
     path: str
     key: str
-    """Its path below the data root, for seeds and captions."""
+    """Path of the image below the data root, which seeds and captions use."""
     label: int
     domain: int
 
@@ -36,7 +36,7 @@ class Group:
     samples: tuple[Sample, ...]
     intervention: ImageIntervention
     held_changed: bool
-    """When held out, classify the changed pictures instead of the pictures as they are."""
+    """When held out, classify the changed images in place of the original images."""
 
     @property
     def paths(self) -> list[str]:
@@ -53,8 +53,8 @@ def grouped(
 ) -> list[Group]:
     """Make one group per source domain, or per group of kinds of intervention for a single domain.
 
-    `domain_names` are those of domain 0, 1, ...; a domain without one is named by its number. A
-    single domain's images are split among the kinds by `seed`.
+    `domain_names` are the names of domain 0, 1, ...; a domain without a name is named by its
+    number. The images of a single domain are divided among the kinds at random, by `seed`.
 
     Raises:
         ValueError: a single domain and a single kind: nothing can be held out.
@@ -76,7 +76,7 @@ def grouped(
 def image_parts(samples: Sequence[Sample], *, seed: int) -> list[list[int]]:
     """Split N samples into four parts with equal shares of each class; return their rows.
 
-    Fewer parts where there are fewer samples.
+    With fewer than four samples there are fewer parts.
     """
 
     def key(row: int) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def image_parts(samples: Sequence[Sample], *, seed: int) -> list[list[int]]:
 
 
 def class_parts(samples: Sequence[Sample], n: int) -> list[list[int]]:
-    """Return the rows of the samples of every `n`-th class, for each of `n` groups of classes."""
+    """Return the rows of each of `n` groups of classes; a group has every `n`-th class."""
     labels = sorted({sample.label for sample in samples})
     groups = [set(labels[first::n]) for first in range(n)]
     return [[i for i, s in enumerate(samples) if s.label in group] for group in groups]
@@ -96,7 +96,7 @@ def class_parts(samples: Sequence[Sample], n: int) -> list[list[int]]:
 def _by_kind(samples: Sequence[Sample], seed: int, intervention: ImageIntervention) -> list[Group]:
     kinds_held = kind_groups(intervention.kinds)
     keyed = {sample.key: sample for sample in samples}
-    # Split in the order of a hash: parts of one size, whatever the order of the list.
+    # Sorted by a hash, so that the parts have equal sizes and the order of the list has no effect.
     order = sorted(keyed, key=lambda key: sample_seed(key, seed))
     parts = [order[i :: len(kinds_held)] for i in range(len(kinds_held))]
     return [
@@ -112,7 +112,7 @@ def _by_kind(samples: Sequence[Sample], seed: int, intervention: ImageInterventi
 
 
 def kind_groups(kinds: Sequence[ImageKind]) -> list[tuple[ImageKind, ...]]:
-    """Return the parts of `KIND_GROUPS` in `kinds`; if there is one part alone, its single kinds.
+    """Return `KIND_GROUPS` without kinds outside `kinds`; if one group is left, its single kinds.
 
     Raises:
         ValueError: a single kind.

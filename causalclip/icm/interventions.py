@@ -1,4 +1,4 @@
-"""CLIP-ICM's interventions on PIL images, before CLIP's preprocessing: the class stays."""
+"""CLIP-ICM's interventions on PIL images, before CLIP's preprocessing; they keep the class."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torchvision.transforms import functional as TF
 ImageKind = Literal["jitter", "grayscale", "blur", "invert", "posterize", "solarize", "equalize"]
 IMAGE_KINDS: tuple[ImageKind, ...] = get_args(ImageKind)
 
-# Rounds through all kinds before giving up on an image that none of them changes.
+# Number of rounds through all kinds before an image that none of them changes is an error.
 N_ROUNDS = 8
 
 
 @dataclass(frozen=True)
 class ImageInterventionParams:
-    """Strengths of the seven image interventions; all [ours], the published ones are not known."""
+    """Strengths of the seven image interventions; all [ours], the published ones are unknown."""
 
     brightness: float = 0.4
     contrast: float = 0.4
     saturation: float = 0.4
     hue: float = 0.1
-    """Jitter: factors are uniform in [1 - x, 1 + x], the hue's shift in [-x, x] of the circle."""
+    """Jitter: factors are uniform in [1 - x, 1 + x], the hue's shift in [-x, x] of a full turn."""
     blur_kernel: int = 23
     """Kernel size in pixels for an image whose shorter side is `blur_reference`."""
     blur_reference: int = 224
@@ -58,8 +58,8 @@ class ImageInterventionParams:
 class ImageIntervention:
     """One intervention on an image, drawn uniformly from `kinds` by the sample's own seed.
 
-    `intervene(image, sample_seed(path, seed))` depends on its arguments alone. A draw that changes
-    no pixel (grayscale of a grey image, say) is replaced by another.
+    `intervene(image, sample_seed(path, seed))` depends on its arguments only. A draw that changes
+    no pixel, such as grayscale of a grey image, is replaced by another draw.
     """
 
     params: ImageInterventionParams = field(default_factory=ImageInterventionParams)
@@ -90,7 +90,7 @@ class ImageIntervention:
         )
 
     def _draws(self, rng: random.Random) -> Iterator[ImageKind]:
-        """Kinds to try in turn: the first is uniform, the others stand in for identity draws."""
+        """Yield kinds to try in turn: a uniform one, then others in case it changes no pixel."""
         for _ in range(N_ROUNDS):
             yield from rng.sample(self.kinds, len(self.kinds))
 
@@ -116,7 +116,7 @@ def _blur(image: Image.Image, params: ImageInterventionParams, rng: random.Rando
     # The kernel pads by reflection, which must fit inside the image.
     size = min(size, 2 * min(image.size) - 1)
     sigma = [rng.uniform(*params.blur_sigma)] * 2
-    # torchvision's annotation names tensors only; a picture gives a picture.
+    # torchvision annotates tensors only, but returns an image for an image.
     return cast(Image.Image, TF.gaussian_blur(cast(Any, image), [size, size], sigma))
 
 

@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 4096  # bounds the memory of many pairs; no effect on the result
 
 @dataclass(frozen=True)
 class Draw:
-    """One intervention an image, from the image's own seed."""
+    """One intervention per image, drawn by `seed` and the image's key."""
 
     intervention: ImageIntervention
     seed: int
@@ -33,7 +33,7 @@ class Draw:
 
 
 class EncodeImages(Protocol):
-    """Encodes image files, each picture changed first where a change is given."""
+    """Encodes image files; if `change` is given, it is applied to each image first."""
 
     def __call__(
         self, paths: Sequence[str], change: Draw | None = None, *, desc: str = ...
@@ -43,21 +43,21 @@ class EncodeImages(Protocol):
 
 
 EncodeTexts = Callable[[Sequence[str]], Tensor]
-"""Encodes N captions to features (N, D)."""
+"""Function that encodes N captions to features (N, D)."""
 
 
 @dataclass(frozen=True)
 class Intervened:
-    """Features of N images and of interventions on them; any rows give moments."""
+    """Features of N images and of interventions on them."""
 
     features: np.ndarray
-    """(N, D) of the images as they are; may be mapped from disk."""
+    """Features (N, D) of the original images; may be memory-mapped."""
     changed: Sequence[np.ndarray]
-    """(N, D) of the same images, one array a draw."""
+    """Features (N, D) of the same images under interventions, one array per draw."""
     names: Sequence[str]
-    """(N,) quoted where features are unusable."""
+    """Names (N,) of the images, for error messages."""
     against: Against = "image"
-    """Compare a draw with the image, or with the image's other draws."""
+    """Compare a draw with the original image, or with other draws of the same image."""
     normalize: bool = True
     """As in `InterventionMoments`."""
 
@@ -80,7 +80,7 @@ class Intervened:
         for start in range(0, len(z), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             scaled = [unit(draw[part]) if self.normalize else draw[part].double() for draw in draws]
-            # every two draws of an image; E[zz'] is of the images as they are
+            # every two draws of an image; E[zz'] is of the original images
             for one, other in itertools.combinations(scaled, 2):
                 moments.update_changes(z[part], one - other, names=names[part])
         return moments
@@ -94,13 +94,13 @@ def cross_moments(
     normalize: bool = True,
     remove_gap: bool = False,
 ) -> InterventionMoments:
-    """Return the moments of images against texts: d = z_image - t, E[zz'] of the images alone.
+    """Return the moments of image-text pairs: d = z_image - t, and E[zz'] of the images only.
 
     The published figure pairs an image with the rewrites of its caption. An image and a text also
     differ by the modality gap, which `remove_gap` subtracts as the mean of d [ours].
 
-    The pairs are (image, caption) by the image's row in `features` (N, D); each caption is encoded
-    once. `normalize` is as in `InterventionMoments`.
+    A pair is the row of an image in `features` (N, D) and a caption. Each caption is encoded once.
+    `normalize` is as in `InterventionMoments`.
     """
     captions = sorted({caption for _, caption in pairs})
     place = {caption: i for i, caption in enumerate(captions)}

@@ -60,7 +60,7 @@ class InvariantProjection:
 
     @property
     def turns_only(self) -> bool:
-        """Whether it is a rotation: an orthonormal basis of all dimensions."""
+        """Whether the projection is a rotation: an orthonormal basis of all dimensions."""
         return self.settings.orthonormal and self.dim_inv == len(self.basis)
 
     @property

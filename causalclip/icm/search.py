@@ -1,7 +1,7 @@
-"""The choice of CLIP-ICM's subspace, with the standard error of what it gains [ours].
+"""The choice of CLIP-ICM's subspace, with its gain and the gain's standard error [ours].
 
-Cells are compared image by image: what two of them get wrong together says nothing about which is
-better, so the error is that of the paired difference.
+Two cells of the grid are compared image by image. An image that both classify wrongly does not
+show which is better, so the standard error is that of the paired difference.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ from causalclip.icm.selection import (
 from causalclip.icm.subspace import InterventionMoments
 
 Judge = Callable[[int, Choice], Tensor]
-"""Tells which held-out features (N,) of the fold with a number a cell classifies correctly."""
+"""Function from the number of a fold and a cell to bools (N,): which of the fold's held-out
+features the cell classifies correctly."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A difference of two accuracies, points of per cent, and its standard error."""
+    """A difference of two accuracies in percentage points, and its standard error."""
 
     points: float
     standard_error: float
 
     def exceeds(self, margin: float) -> bool:
-        """Return whether it is above `margin` standard errors, and above 0."""
+        """Return whether the gain is above `margin` standard errors, and above 0."""
         return self.points > margin * self.standard_error
 
 
@@ -59,9 +60,9 @@ def paired_gain(pairs: Sequence[tuple[Tensor, Tensor]]) -> Gain:
 
         sqrt(sum_f s_f^2 / n_f) / F
 
-    with s_f the standard deviation of the differences (-1, 0 or 1 an image) of fold f's n_f images
-    and F folds, which weigh the same. It is the error over images, not over domains. A pair tells
-    which images (n_f,) of a fold one and the other cell classify correctly.
+    with s_f the standard deviation of the differences (-1, 0 or 1 per image) over the n_f images of
+    fold f, and F folds of equal weight. It is the error over images, not over domains. Each pair is
+    of one fold: which images (n_f,) the first and the second cell classify correctly.
 
     Raises:
         ValueError: a fold of fewer than two images.
@@ -77,11 +78,11 @@ def paired_gain(pairs: Sequence[tuple[Tensor, Tensor]]) -> Gain:
 
 
 def choose(scored: Sequence[Scored], rule: Rule = "best") -> Scored:
-    """Return the best cell, or by `one_standard_error` the simplest within an error of it.
+    """Return the best cell, or by `one_standard_error` the simplest cell within an error of it.
 
-    `worst_case` takes the cell whose worst fold is best (maximin), of equal ones the better mean.
-    Simplest is what changes CLIP the least: the widest subspace, of equal ones the better. After
-    Breiman et al. (1984), but with the error of the paired difference.
+    The simplest cell changes CLIP the least: it has the widest subspace, of equally wide ones the
+    better mean. This is the rule of Breiman et al. (1984), but with the error of the paired
+    difference. `worst_case` takes the cell whose worst fold is best, of equal ones the better mean.
     """
     if rule == "worst_case":
         return max(scored, key=lambda c: (round(c.worst, 6), round(c.mean, 6), c.choice.dim_inv))
@@ -96,11 +97,11 @@ def choose(scored: Sequence[Scored], rule: Rule = "best") -> Scored:
 def gain_of_choosing(
     scored: Sequence[Scored], plain: Scored, rule: Rule = "best", *, judge: Judge | None = None
 ) -> Gain:
-    """Return the gain of the choice over the plain features, on folds without a say in it.
+    """Return the gain of the choice over the plain features, on folds that the choice did not use.
 
-    Of many cells the best is above the plain one by chance alone. So each fold in turn is left out
-    of the means that the choice is made by, and the chosen cell is compared with `plain` there, by
-    `judge` or by their scores.
+    The best of many cells is better than the plain one by chance alone. So leave each fold in turn
+    out of the choice, and compare the chosen cell with `plain` on that fold, by `judge` or, without
+    a judge, by their scores.
 
     Raises:
         ValueError: as `paired_gain`.
@@ -127,12 +128,12 @@ def search(
     judge: Classifier | None = None,
     chance: float | None = None,
 ) -> tuple[Choice, Sequence[Scored], Gain | None, str]:
-    """Score every cell of the grid on every fold, take one, and measure what choosing gains.
+    """Score every cell of the grid on every fold, choose one, and measure the gain of choosing.
 
-    The plain features stay where the gain does not exceed `select_margin` standard errors, or the
-    evidence is too thin (`thin_evidence`); with a margin of 0 neither is looked at. `judge`
-    measures the gain where `classifier` only approximates it, `chance` is as in `thin_evidence`.
-    Also return why the evidence was too thin, or "".
+    Keep the plain features if the gain does not exceed `select_margin` standard errors or the
+    evidence is too thin (`thin_evidence`); a margin of 0 skips both tests. `judge` measures the
+    gain if `classifier` is only an approximation; `chance` is as in `thin_evidence`. Return the
+    choice, the scored cells, the gain, and why the evidence is too thin or "".
     """
     plain = plain_choice(folds)
     grid = grid_of(config, plain.dim_inv)
@@ -148,7 +149,7 @@ def search(
 
     unchanged = next(cell for cell in scored if cell.choice == plain)
     thin = thin_evidence(config, folds, unchanged, chance)
-    if min(len(fold.labels) for fold in folds) < 2:  # a gain has no error
+    if min(len(fold.labels) for fold in folds) < 2:  # too few images for a standard error
         return plain, scored, None, thin
     gain = gain_of_choosing(scored, unchanged, config.rule, judge=judged if judge else None)
     stays = thin or not gain.exceeds(config.select_margin)
@@ -163,10 +164,10 @@ def plain_choice(folds: Sequence[Fold]) -> Choice:
 def thin_evidence(
     config: ICMConfig, folds: Sequence[Fold], plain: Scored, chance: float | None = None
 ) -> str:
-    """Return why a choice on these folds would be noise, in words; "" where it would not [ours].
+    """Return why the folds are too little evidence for a choice; "" if they are enough [ours].
 
-    A fold with too few images, or plain features that hardly know the classes: their mean accuracy
-    must exceed `chance`, with K classes 100 / K per cent, by `select_above_chance` points.
+    A fold may have too few images, or the plain features may be too inaccurate: their mean accuracy
+    must be `select_above_chance` points above `chance`, by default 100 / K per cent for K classes.
     """
     fewest, least = min(len(fold.labels) for fold in folds), max(2, config.select_images)
     if fewest < least:
@@ -180,7 +181,7 @@ def thin_evidence(
 
 
 def grid_of(config: ICMConfig, dim: int) -> list[Choice]:
-    """Return every strength of every estimator with every dimension k of D = `dim`."""
+    """Return the cells of the grid: each strength of each estimator with each dimension k."""
     strengths = {"difference": config.grid_lams, "generalized": config.grid_eps}
     dims = sorted({max(1, round(share * dim)) for share in config.grid_dims})
     return [
@@ -194,7 +195,7 @@ def grid_of(config: ICMConfig, dim: int) -> list[Choice]:
 def classifier_for(
     config: ICMConfig, head: Subspace, folds: Sequence[Fold], text: Tensor
 ) -> Classifier:
-    """Return the classifier that scores a head's cells, texts being (K, D)."""
+    """Return the classifier that scores a head's cells, from text features (K, D)."""
     if head != "linear_probe":
         normalize, new_only = config.normalize_projected, head == "new_classes"
         return zeroshot_classifier(text, normalize=normalize, new_only=new_only)
@@ -204,7 +205,7 @@ def classifier_for(
 
 
 def folds_for(config: ICMConfig, head: Subspace, folds: Sequence[Fold]) -> Sequence[Fold]:
-    """Return the folds with the pairs that count for a head's subspace."""
+    """Return the folds with only the pairs that are used for a head's subspace."""
     if config.uses_texts(head):
         return folds
     return [replace(fold, texts=None) for fold in folds]
@@ -220,15 +221,15 @@ class Chosen:
     choice: Choice
     projection: InvariantProjection
     scored: Sequence[Scored] = ()
-    """The cells to choose from; empty where nothing was to be chosen."""
+    """The cells of the grid with their scores; empty if nothing was chosen."""
     gain: Gain | None = None
-    """Of choosing, over the plain features on left-out folds; None if not asked for."""
+    """Gain of choosing over the plain features, on left-out folds; None if not measured."""
     certainty: Certainty | None = None
-    """How far resampled images turn it; None if not asked for."""
+    """How far resampled images turn the subspace; None if not measured."""
     twins: Mapping[str, float] | None = None
-    """Its angles to the estimate from exact twins; None without enough of them."""
+    """Comparison with the estimate from exact twins; None without enough twins."""
     thin: str = ""
-    """Why the evidence was too thin to choose by; empty where it was not."""
+    """Why the evidence was too thin for a choice; empty if it was not."""
 
     def record(self) -> dict[str, Any]:
         """Return the choice as JSON values."""
@@ -289,10 +290,10 @@ def choose_subspace(
     seed: int,
     exact: InterventionMoments | None = None,
 ) -> Chosen:
-    """Choose and estimate the subspace for a head, and its certainty where that is asked for.
+    """Choose and estimate the subspace for a head; with `bootstrap`, also estimate its certainty.
 
-    `text` are features (K, D) of the classes, `seed` is of the resamples, `exact` the moments of D
-    exact twins or more to compare with. The folds of `new_classes` share no class.
+    `text` are features (K, D) of the classes, `seed` is the seed of the resamples, and `exact` are
+    moments of at least D exact twins to compare with. The folds of `new_classes` share no class.
     """
     folds = folds_for(config, head, folds)
     choice, scored, gain, certainty, twins = _fixed_choice(config), (), None, None, None

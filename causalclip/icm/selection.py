@@ -1,7 +1,7 @@
 """Accuracy of CLIP-ICM's estimators, strengths and dimensions on source domains left out in turn.
 
-No values are published, so the whole choice is ours: moments are additive over domains, so every
-cell of the grid is a sum, one eigenproblem and an accuracy; nothing is encoded again.
+No values are published, so the whole choice is ours. Moments are additive over domains: a cell of
+the grid costs a sum, one eigenproblem and an accuracy, and nothing is encoded again.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ class Scored:
     choice: Choice
     accuracies: tuple[float, ...]
     right: tuple[Tensor, ...] = field(default=(), compare=False, repr=False)
-    """Which held-out features (N,) were classified correctly, a tensor of bools a fold."""
+    """Which held-out features (N,) were classified correctly, one tensor of bools per fold."""
 
     @property
     def mean(self) -> float:
-        """Mean over the held-out folds."""
+        """Mean accuracy over the held-out folds."""
         return sum(self.accuracies) / len(self.accuracies)
 
     @property
     def worst(self) -> float:
-        """Least over the held-out folds."""
+        """Lowest accuracy over the held-out folds."""
         return min(self.accuracies)
 
     def record(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Scored:
         return {**asdict(self.choice), **scores}
 
     def of_folds(self, numbers: Sequence[int]) -> Scored:
-        """Return the same cell scored on some of the folds alone."""
+        """Return the same cell with its scores on some of the folds only."""
         accuracies = tuple(self.accuracies[i] for i in numbers)
         return Scored(self.choice, accuracies, tuple(self.right[i] for i in numbers))
 
@@ -107,7 +107,7 @@ def held_out(
 ) -> list[Tensor]:
     """Return which features (N,) of fold `number` each cell classifies correctly, as bools.
 
-    The subspaces and the classifier are of the other folds.
+    The subspaces and the classifier use the other folds only.
     """
     held = folds[number]
     rest = [fold for fold in folds if fold is not held]
@@ -124,8 +124,8 @@ def correct_mask(
 ) -> list[Tensor]:
     """Return which of the features (H, D) with labels (H,) each cell classifies correctly, (H,).
 
-    The subspaces and the classifier are of the folds in `rest`. Cells that differ in `dim_inv`
-    alone share one eigenproblem.
+    The subspaces and the classifier use the folds in `rest` only. Cells that differ only in
+    `dim_inv` share one eigenproblem.
     """
     moments = pooled(rest, text_weight=config.text_weight)
     solved: dict[Choice, InvariantProjection] = {}
@@ -158,7 +158,7 @@ def zeroshot_classifier(
     """Classify by the cosine with the class texts (K, D) in the subspace.
 
     `normalize=False` compares without norms, as in `InvariantProjection.cosine_logits`. With
-    `new_only` the answer is among the classes that no other fold has.
+    `new_only`, predict only classes that no fold in `rest` has.
     """
 
     def classify(projection: InvariantProjection, rest: Sequence[Fold], features: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def zeroshot_classifier(
 
 
 def logistic_classifier(n_classes: int, *, c: float = 0.316, max_iter: int = 1000) -> Classifier:
-    """Classify by the probe itself, fitted anew for every cell and fold; options as `fit_probe`."""
+    """Classify by a probe that is fitted for every cell and fold; options as in `fit_probe`."""
 
     def classify(projection: InvariantProjection, rest: Sequence[Fold], features: Tensor) -> Tensor:
         x = projection(torch.cat([fold.features for fold in rest]))
@@ -188,8 +188,8 @@ class RidgeClassifier:
 
         W = (A' X'X A + ridge tr(A' X'X A) / k I)^-1 A' X'Y,    with a constant appended to A'z
 
-    It replaces logistic regression in the selection: the sums of a fold are taken once, and a cell
-    of the grid costs one k x k solve.
+    It replaces logistic regression in the selection, since it is cheap: the sums of a fold are
+    computed once, and a cell of the grid costs one k x k solve.
     """
 
     def __init__(self, folds: Sequence[Fold], n_classes: int, *, ridge: float = 1e-3) -> None:
@@ -199,7 +199,7 @@ class RidgeClassifier:
     def __call__(
         self, projection: InvariantProjection, rest: Sequence[Fold], features: Tensor
     ) -> Tensor:
-        """Return the classes (N,) of features (N, D), by the sums of the folds in `rest`."""
+        """Return the classes (N,) of features (N, D), from the sums of the folds in `rest`."""
         gram = sum(self._sums[fold.name][0] for fold in rest)
         cross = sum(self._sums[fold.name][1] for fold in rest)
         lift = torch.block_diag(projection.basis.to(gram), torch.ones(1, 1).to(gram))

@@ -19,11 +19,11 @@ from causalclip.icm.projection import (
     check_dim_inv,
 )
 
-# No values are published. On planted data both keep under 1 % of the intervention's energy; on CLIP
-# features choose them on the source domains instead.
+# No values are published. On synthetic data with a known subspace, both keep under 1 % of the
+# intervention's energy. For CLIP features, choose the values on the source domains.
 DEFAULT_LAM = 10.0
 DEFAULT_EPS = 0.1
-DTYPE = torch.float64  # of the sums; eigenvectors of nearly equal eigenvalues need it
+DTYPE = torch.float64  # dtype of the sums; eigenvectors of nearly equal eigenvalues need it
 BLOCK = 512  # rows added at a time: enough for a fast product, few enough to stay in the cache
 
 
@@ -31,8 +31,8 @@ class InterventionMoments:
     """Running E[z z'] and E[d d'], d = z - z_do, of interventional pairs: O(D^2) memory.
 
     Sums are in float64: batches in any order and of any size, and shards added up with `+`, give
-    the same moments. Features are L2-normalised first unless `normalize=False`, as in the published
-    code.
+    the same moments. Features are L2-normalised first; with `normalize=False` they are not, as in
+    the published code.
 
     Raises:
         ValueError: `dim` is no positive int.
@@ -71,7 +71,7 @@ class InterventionMoments:
     ) -> InterventionMoments:
         """Add pairs of features before and after an intervention, both (..., D); returns self.
 
-        `names`, one a pair (files or captions), are quoted where features are unusable.
+        `names`, one per pair (files or captions), are quoted in errors about unusable features.
 
         Raises:
             ValueError: shapes that differ or do not end in D, features that are NaN, infinite, or
@@ -91,8 +91,8 @@ class InterventionMoments:
     ) -> InterventionMoments:
         """Add features z with changes d that were computed before, both (..., D); returns self.
 
-        As of two interventions on one image: E[zz'] is of `z` alone. The changes are not normalised
-        here: compute them from features that are `unit`.
+        Use it for the change between two interventions on one image: E[zz'] is of `z` only. The
+        changes are not normalised here: compute them from normalised features (`unit`).
 
         Raises:
             ValueError: shapes that differ or do not end in D, features as in `update`, changes that
@@ -128,7 +128,7 @@ class InterventionMoments:
     def reweighted(self, total: float) -> InterventionMoments:
         """Return the same moments with a total weight of `total`.
 
-        `images.reweighted(0.7) + texts.reweighted(0.3)` mixes two kinds whatever their numbers.
+        `images.reweighted(0.7) + texts.reweighted(0.3)` mixes pairs by weight, not by their number.
 
         Raises:
             ValueError: `total` is not positive, or there are no pairs yet.
@@ -152,20 +152,20 @@ class InterventionMoments:
     ) -> InvariantProjection:
         """Estimate the invariant subspace from the moments: `dim_inv` directions A, shape (D, k).
 
-        `difference` (the paper's Reconstruct and Consistent), at the largest eigenvalues of M:
+        `difference` (the paper's Reconstruct and Consistent) keeps the largest eigenvalues of M:
 
             min over A'A = I of E|z - A A'z|^2 + lam E|A'd|^2,    M = E[z z'] - lam E[d d']
 
-        `generalized` [ours], free of lam's scale, at the largest v'E[z z']v / v'Nv:
+        `generalized` [ours], which has no scale like lam's, keeps the largest v'E[z z']v / v'Nv:
 
             E[z z'] v = mu N v,    N = E[d d'] + eps (tr E[d d'] / D) I
 
         Without `estimator`, a given `lam` means `difference` and anything else `generalized`. With
-        a large lam the first keeps directions without any variance, of change or of class.
+        a large lam, `difference` keeps directions without any variance, of changes or of classes.
 
-        `keep="reference"` keeps the smallest eigenvalues, as the published code; for a large lam
-        those are the directions that change most. `orthonormal=False` leaves the generalized
-        eigenvectors scaled to v'Nv = 1: a direction counts the more, the less it is moved.
+        `keep="reference"` keeps the smallest eigenvalues, as the published code does; for a large
+        lam these are the directions that change most. `orthonormal=False` leaves the generalized
+        eigenvectors scaled to v'Nv = 1: the less a direction changes, the more it counts.
 
         Raises:
             ValueError: an option out of range, fewer pairs than dimensions, or interventions that
@@ -185,7 +185,7 @@ class InterventionMoments:
         if keep == "invariant":
             spectrum, vectors = spectrum.flip(0), vectors.flip(1)
         basis = _signed(vectors[:, :dim_inv])
-        # QR keeps the span of every first j columns, which is what the energy shares are about.
+        # For every j, QR keeps the span of the first j columns; the energies are of these spans.
         span = torch.linalg.qr(basis).Q
         settings = ProjectionSettings(
             estimator, strength, keep, orthonormal, self.normalize, self.n_pairs
@@ -219,7 +219,7 @@ class InterventionMoments:
     def _mean(self, total: Tensor) -> Tensor:
         if not self.n_pairs:
             raise ValueError("moments need pairs: call update(z, z_do) first, got 0 pairs")
-        # Symmetric up to rounding; eigh reads one triangle only and would not say so.
+        # `total` is symmetric up to rounding only, and eigh reads one triangle without a check.
         return (total + total.T) / (2 * self.weight)
 
     def _empty(self) -> InterventionMoments:
@@ -237,7 +237,7 @@ class InterventionMoments:
 
 
 def unit(features: Tensor) -> Tensor:
-    """Return features (..., D) of length one in float64, as moments normalise them."""
+    """Return features (..., D) scaled to length one, in float64, as for `InterventionMoments`."""
     return features / torch.linalg.vector_norm(features, dim=-1, keepdim=True, dtype=DTYPE)
 
 
@@ -258,7 +258,7 @@ def _strength(estimator: Estimator, lam: float | None, eps: float | None) -> flo
 def _check_usable(
     rows: tuple[Tensor, ...], names: Sequence[str] | None, *, zero_allowed: bool
 ) -> None:
-    """Check features by their norms: NaN and infinity survive every sum of squares."""
+    """Raise ValueError for rows whose norm is NaN, infinite, or zero unless `zero_allowed`."""
     n_pairs = len(rows[0])
     if names is not None and len(names) != n_pairs:
         raise ValueError(f"names must be one a pair, got {len(names)} for {n_pairs} pairs")
@@ -288,7 +288,7 @@ def _generalized_eigh(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _signed(vectors: Tensor) -> Tensor:
-    """Return the columns with their largest entry positive: eigenvectors have no sign."""
+    """Return the columns with their largest entry positive: an eigenvector's sign is arbitrary."""
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     return vectors * largest.sign()
 
