@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from dassl.data.transforms import build_transform
@@ -47,6 +47,7 @@ from causalclip.engine.contexts import (
 )
 from causalclip.engine.evaluation import mean_zero_shot_logit
 from causalclip.engine.feature_cache import ImageSet
+from causalclip.engine.members import Members, base_class
 from causalclip.engine.prediction import Prediction, Reading
 from causalclip.engine.prompt_trainer import PromptTrainer
 from causalclip.settings.constraints import either, integer, list_of, number, one_of, or_none, text
@@ -54,13 +55,7 @@ from causalclip.settings.dataclass_settings import config_from, settings_of
 from causalclip.settings.search import DEPTHS, GRADIENT_SPACE, Choice, LogUniform
 from causalclip.settings.table import COMMON
 
-if TYPE_CHECKING:
-    from causalclip.engine.members import Members
-
-NOT_NEGATIVE = (
-    *("IMAGE_PROJECTION", "PROJECTION_WEIGHT", "INIT_NOISE"),
-    *("KL_WEIGHT", "BETA", "GAMMA"),
-)
+NOT_NEGATIVE = "IMAGE_PROJECTION PROJECTION_WEIGHT INIT_NOISE KL_WEIGHT BETA GAMMA".split()
 PROJECTIONS = ("proj", "compound_prompt_projections")  # in CoupledPrompts, from text to image
 
 
@@ -104,8 +99,6 @@ class CDC(PromptTrainer):
         """Raise as the base class, and for settings that exclude each other."""
         super().check_cfg(cfg)
         if name := config_from(CDCConfig, cfg.TRAINER.CDC, where="TRAINER.CDC").base:
-            from causalclip.engine.members import base_class
-
             base = base_class(name, where="TRAINER.CDC.BASE")
             base.check_cfg(object.__new__(base), cfg)
             if not base.knows_other_classes(cfg.TRAINER[base.config_node]):
@@ -145,24 +138,28 @@ class CDC(PromptTrainer):
         return None if config.base else Context(config.n_ctx, config.ctx_init)
 
     def build_prompts(self) -> nn.Module:
-        """Build M sets of prompts, the offset of the evidence and the discount of the fusion."""
-        config = self.config
+        """Build M sets of prompts, the offset of the evidence and the discount of the fusion.
+
+        Raises:
+            ValueError: IMAGE_PROJECTION for a CLIP that is not of OpenAI's classes.
+        """
+        config, projection = self.config, None
         with torch.no_grad():
             self.handcrafted = handcrafted_features(self, [self.template()])  # t^0
             each = [class_features(self.clip, self.classnames, [text]) for text in config.anchors]
             self.anchors = torch.stack(each) if each else self.handcrafted
         if config.base:
-            from causalclip.engine.members import Members, base_class
-
             self.members = Members(base_class(config.base, where="TRAINER.CDC.BASE"), self)
         coupled = config.vision == "coupled" and not config.base
+        if config.image_projection:
+            projection = openai_model(self.clip, "TRAINER.CDC.IMAGE_PROJECTION").visual.proj.shape
         prompts = DecoupledPrompts(
             self.members.add if self.members else self.template_prompts,
             config.n_templates,
             noise=config.init_noise,
             relative=config.noise_scale == "relative",
             shared=PROJECTIONS if coupled and config.share_projections else (),
-            projection=self.projection_shape() if config.image_projection else None,
+            projection=projection,
             scale=config.image_projection,
         )
         if coupled and config.learn == "tokens":
@@ -173,14 +170,6 @@ class CDC(PromptTrainer):
         prompts.register_buffer("offset", torch.zeros(()))
         prompts.register_buffer("discount", torch.ones(()))
         return prompts
-
-    def projection_shape(self) -> torch.Size:
-        """Return the shape (D, E) of CLIP's image projection.
-
-        Raises:
-            ValueError: a CLIP that is not of OpenAI's classes.
-        """
-        return openai_model(self.clip, "TRAINER.CDC.IMAGE_PROJECTION").visual.proj.shape
 
     def template_prompts(self) -> nn.Module:
         """Build the prompts of one template: MaPLe's or IVLP's in both encoders, or only words."""
