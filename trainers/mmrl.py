@@ -100,16 +100,11 @@ class MMRL(PromptTrainer):
         """Whether the token feature classifies this run's classes too."""
         if self.settings.INFERENCE != "auto":
             return self.settings.INFERENCE == "both"
-        trained_on = self.checkpointer.trained_on
+        trained_on, dataset = self.checkpointer.trained_on, self.cfg.DATASET
         same_set = trained_on is None or trained_on["dataset"] == dataset_title(self.cfg)
         same_classes = set(self.classnames) <= set(self.checkpointer.trained_names() or ())
-        return same_set and same_classes and not self.leaves_out_domains
-
-    @property
-    def leaves_out_domains(self) -> bool:
-        """Whether the run tests on domains that it does not train on."""
-        sources, targets = self.cfg.DATASET.SOURCE_DOMAINS, self.cfg.DATASET.TARGET_DOMAINS
-        return not set(targets) <= set(sources)
+        same_domains = set(dataset.TARGET_DOMAINS) <= set(dataset.SOURCE_DOMAINS)
+        return same_set and same_classes and same_domains
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return both cross-entropies plus both distances from frozen CLIP, and logits (B, K)."""

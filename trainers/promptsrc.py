@@ -81,14 +81,11 @@ class PromptSRC(IVLP):
         loss = loss + settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, teacher)
         return loss + mean_kl(logits, self.backbone.classify(teacher, self.teacher_text)), logits
 
-    def after_step(self) -> None:
-        """Average the prompts after the last step of an epoch."""
-        if self.batch_idx + 1 == self.num_batches:
-            self.aggregate()
-
     @torch.no_grad()
-    def aggregate(self) -> None:
-        """Add this epoch's prompts to the average, which becomes the model after the last epoch."""
+    def after_step(self) -> None:
+        """At an epoch's end, add the prompts to the average; after the last it becomes the model."""
+        if self.batch_idx + 1 < self.num_batches:
+            return
         weights = gaussian_weights(self.max_epoch, self.settings.GPA_MEAN, self.settings.GPA_STD)
         learned = parameters_to_vector(self.model.parameters())
         average = self.model.get_buffer("average")

@@ -96,10 +96,8 @@ class TwoSFS(PromptTrainer):
 
     def step(self, batch: dict[str, Any]) -> dict[str, float] | None:
         """Take one step of the current stage; return and raise as the base class."""
-        done, steps = (
-            self.epoch * self.num_batches + self.batch_idx,
-            self.max_epoch * self.num_batches,
-        )
+        done = self.epoch * self.num_batches + self.batch_idx
+        steps = self.max_epoch * self.num_batches
         first = min(round(self.settings.FRACTION * steps), steps - 1)
         self.in_second_stage = done >= first
         if done == first:
