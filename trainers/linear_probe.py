@@ -54,29 +54,22 @@ class LinearProbe(FeatureTrainer[FittedProbe]):
         Raises:
             ValueError: no validation split to choose C on, or images of one class only.
         """
-        train = self.encoder.labelled(self.dm.dataset.train_x, desc="train")
-        found = self._given(train) if self.settings.C is not None else self._swept(train)
-        print(f"Linear probe: C = {found.c:g}, {len(train[0])} images")
-        return found
-
-    def _given(self, train: tuple[Tensor, Tensor]) -> FittedProbe:
-        c, max_iter = self.settings.C, self.settings.MAX_ITER
-        return FittedProbe(fit_probe(*train, len(self.classnames), c=c, max_iter=max_iter), c)
-
-    def _swept(self, train: tuple[Tensor, Tensor]) -> FittedProbe:
-        if not self.dm.dataset.val:
+        settings, dataset, n_classes = self.settings, self.dm.dataset, len(self.classnames)
+        train = self.encoder.labelled(dataset.train_x, desc="train")
+        if (c := settings.C) is not None:
+            probe = fit_probe(*train, n_classes, c=c, max_iter=settings.MAX_ITER)
+            found = FittedProbe(probe, c)
+        elif dataset.val:
+            val = self.encoder.labelled(dataset.val, desc="val")
+            keys = ("GRID", "STEPS", "MAX_ITER")
+            found = sweep_c(train, val, n_classes, **{key.lower(): settings[key] for key in keys})
+        else:
             raise ValueError(
                 f"{self.cfg.DATASET.NAME} has no validation split to choose C on: "
                 "set TRAINER.LINEARPROBE.C, for example 0.316"
             )
-        return sweep_c(
-            train,
-            self.encoder.labelled(self.dm.dataset.val, desc="val"),
-            len(self.classnames),
-            grid=self.settings.GRID,
-            steps=self.settings.STEPS,
-            max_iter=self.settings.MAX_ITER,
-        )
+        print(f"Linear probe: C = {found.c:g}, {len(train[0])} images")
+        return found
 
     def build_method(self) -> None:
         """Do nothing: the probe uses no text."""
