@@ -296,8 +296,9 @@ def choose_subspace(
     moments of at least D exact twins to compare with. The folds of `new_classes` share no class.
     """
     folds = folds_for(config, head, folds)
-    choice, scored, gain, certainty, twins = _fixed_choice(config), (), None, None, None
-    thin = ""
+    strength = config.lam if config.estimator == "difference" else config.eps
+    choice = Choice(config.estimator, strength, config.dim_inv, config.orthonormal)
+    scored, gain, certainty, twins, thin = (), None, None, None, ""
     if head == "new_classes" and len(folds) < 2:
         choice = plain_choice(folds)
         thin = f"{len(text)} classes, fewer than two to hold out and two to keep"
@@ -317,8 +318,3 @@ def choose_subspace(
         kept = share_kept(projection.basis, exact.changes)
         twins = {**angles, "intervention_energy_kept": kept}
     return Chosen(choice, projection, scored, gain, certainty, twins, thin)
-
-
-def _fixed_choice(config: ICMConfig) -> Choice:
-    strength = config.lam if config.estimator == "difference" else config.eps
-    return Choice(config.estimator, strength, config.dim_inv, config.orthonormal)
