@@ -28,7 +28,7 @@ class CLIP_LoRA(PromptTrainer):  # noqa: N801 (the registered name)
         "DROPOUT": Setting(
             0.25,
             number(0, 1, open_high=True),
-            "Share of the changes' input features that a training step leaves out.",
+            "Dropout of the input features of the changes, in training.",
         ),
         "ENCODER": Setting("both", one_of(("both", "text", "vision")), "Towers to change."),
         "PARAMS": Setting(

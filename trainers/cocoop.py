@@ -27,7 +27,7 @@ class CoCoOp(PromptTrainer):
     }
 
     def context(self) -> Context:
-        """Return the learned words, from N_CTX or CTX_INIT."""
+        """Return the learned words: those of CTX_INIT, or N_CTX random ones."""
         return Context.of_words(self.settings)
 
     def build_prompts(self) -> nn.Module:

@@ -36,7 +36,7 @@ class CoOp(PromptTrainer):
         return not settings.CSC
 
     def context(self) -> Context:
-        """Return the learned words, from N_CTX or CTX_INIT."""
+        """Return the learned words: those of CTX_INIT, or N_CTX random ones."""
         return Context.of_words(self.settings, position=self.settings.CLASS_TOKEN_POSITION)
 
     def build_prompts(self) -> nn.Module:

@@ -29,7 +29,7 @@ class KgCoOp(PromptTrainer):
     search_space = {**GRADIENT_SPACE, "W": LogUniform(1.0, 20.0)}
 
     def context(self) -> Context:
-        """Return the learned words, from N_CTX or CTX_INIT."""
+        """Return the learned words: those of CTX_INIT, or N_CTX random ones."""
         return Context.of_words(self.settings)
 
     def build_prompts(self) -> nn.Module:

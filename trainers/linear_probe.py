@@ -61,8 +61,8 @@ class LinearProbe(FeatureTrainer[FittedProbe]):
             found = FittedProbe(probe, c)
         elif dataset.val:
             val = self.encoder.labelled(dataset.val, desc="val")
-            keys = ("GRID", "STEPS", "MAX_ITER")
-            found = sweep_c(train, val, n_classes, **{key.lower(): settings[key] for key in keys})
+            grid, steps, max_iter = settings.GRID, settings.STEPS, settings.MAX_ITER
+            found = sweep_c(train, val, n_classes, grid=grid, steps=steps, max_iter=max_iter)
         else:
             raise ValueError(
                 f"{self.cfg.DATASET.NAME} has no validation split to choose C on: "

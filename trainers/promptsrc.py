@@ -83,7 +83,7 @@ class PromptSRC(IVLP):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """At an epoch's end, add the prompts to the average; after the last it becomes the model."""
+        """After an epoch, add the prompts to the average; after the last it becomes the model."""
         if self.batch_idx + 1 < self.num_batches:
             return
         weights = gaussian_weights(self.max_epoch, self.settings.GPA_MEAN, self.settings.GPA_STD)

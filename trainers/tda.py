@@ -68,7 +68,7 @@ class TDA(FeatureTrainer):
 
     @cached_property
     def config(self) -> TDAConfig:
-        """The settings below TRAINER.TDA."""
+        """The settings under TRAINER.TDA."""
         return config_from(TDAConfig, self.settings, where="TRAINER.TDA")
 
     def test_order(self, n: int) -> Tensor:
@@ -134,7 +134,7 @@ class Cache:
         self.keys, self.values = torch.empty(0), torch.empty(0)
 
     def add(self, label: int, key: Tensor, value: Tensor, entropy: float) -> None:
-        """Store a unit feature (E,) and its value (K,); if full, only for a less certain one."""
+        """Store a unit feature (E,) and its value (K,); if full, in place of a less certain one."""
         n_classes, shots = self.entropy.shape
         if not shots:
             return

@@ -74,7 +74,7 @@ class TPT(FeatureTrainer):
 
     @cached_property
     def config(self) -> TPTConfig:
-        """The settings below TRAINER.TPT."""
+        """The settings under TRAINER.TPT."""
         return config_from(TPTConfig, self.settings, where="TRAINER.TPT")
 
     def check_cfg(self, cfg: CfgNode) -> None:

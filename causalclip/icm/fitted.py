@@ -33,7 +33,7 @@ class Probe:
         return features @ self.weight.to(features).T + self.bias.to(features)
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Return the share of right answers, in [0, 1]."""
+        """Return the accuracy, in [0, 1]."""
         return (self.logits(features).argmax(-1) == labels).double().mean().item()
 
 

@@ -50,7 +50,7 @@ class Fold:
 
 
 def pooled(folds: Sequence[Fold], *, text_weight: float = 0.5) -> InterventionMoments:
-    """Return the moments of all folds together; pairs with a text weigh `text_weight` of 1 in all.
+    """Return the moments of all folds; pairs with a text get `text_weight` of the total weight.
 
     Raises:
         ValueError: no pairs at all, or a weight outside (0, 1) if there are both kinds of pairs.

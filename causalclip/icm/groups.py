@@ -1,4 +1,4 @@
-"""Training images that are held out together: domains, kinds, parts or classes [ours]."""
+"""Groups of training images to hold out together, by domain, intervention, part or class [ours]."""
 
 from __future__ import annotations
 
