@@ -84,6 +84,16 @@ def test_a_rivals_recipe_is_the_best_of_its_grid(method, tuning):
         assert node == parse_value(value), key
 
 
+@pytest.mark.parametrize("method", [m for m in FACTS["candidates"] if m not in ("CLIP_ICM", "CDC")])
+def test_no_chosen_rate_is_at_an_end_of_its_grid(method, tuning):
+    grid = FACTS["candidates"][method].get("grid", {})
+    seeds = FACTS["candidates"][method].get("seeds", 1)
+    best = common(tuning[tuning.method == method], seeds).idxmax().split()
+    for rates in (values for key, values in grid.items() if key.endswith("LR")):
+        (rate,) = (float(v) for k, v in zip(best[::2], best[1::2], strict=True) if k.endswith("LR"))
+        assert min(rates) < rate < max(rates)
+
+
 def test_the_recipe_of_cdc_is_the_better_of_its_finalists(tuning):
     mine = tuning[(tuning.method == "CDC") & ~tuning.settings.str.contains("|".join(VARIED))]
     runs = mine.groupby("settings").size()
