@@ -40,9 +40,9 @@ COST_UNITS = {
     "images": "images",
     "learnable_parameters": "learnable parameters",
     "peak_memory_mb": "MiB at most",
-    "step_flops": "FLOPs a step",
+    "step_gflops": "GFLOPs a step",
 }
-"""Units of the keys of `training` in results.json."""
+"""Units of the keys of `training` in results.json; GFLOPs are computed from its FLOPs."""
 ANGLES = ("resamples", "angle_50", "angle_95", "bound")
 
 
@@ -126,7 +126,8 @@ def run_facts(run: StudyRun) -> list[tuple[str, str]]:
     result, trained = run.result, run.result.trained_on
     training, evaluation = result.training or {}, result.evaluation
     numbers = {k: v for k, v in result.details.items() if isinstance(v, (int, float))}
-    cost = {unit: training[key] for key, unit in COST_UNITS.items() if training.get(key)}
+    amounts = {**training, "step_gflops": (training.get("step_flops") or 0) / 1e9}
+    cost = {unit: amounts[key] for key, unit in COST_UNITS.items() if amounts.get(key)}
     resumed = training.get("resumed_from_epoch")
     tested = f"{evaluation.get('seconds', 0):.3g} s, {evaluation.get('images', 0):g} images"
     facts = {
@@ -138,7 +139,7 @@ def run_facts(run: StudyRun) -> list[tuple[str, str]]:
         "target domains": " ".join(result.target_domains),
         "trained on": f"{trained['dataset']}, {shots_name(trained['shots'])}" if trained else "",
         "finished": result.time,
-        "training": ", ".join(f"{value:,.6g} {unit}" for unit, value in cost.items()),
+        "training": ", ".join(f"{round(value, 2):,.10g} {unit}" for unit, value in cost.items()),
         "resumed": f"after epoch {resumed}; the seconds count from there" if resumed else "",
         "evaluation": tested if evaluation else "",
         "numbers of the method": ", ".join(f"{name} {v:.4g}" for name, v in numbers.items()),
