@@ -18,12 +18,18 @@ from causalclip.clip.texts import readable
 from causalclip.data.listing import ListedDatum, relative, require_root, subfolders
 from causalclip.data.pictures import SHOWN, find_pictures, reason_for_none
 from causalclip.data.split_set import SplitSet
-from causalclip.data.splits import PARTS, Items, Parts, cut_classes, read_split, write_split
+from causalclip.data.splits import (
+    PART_OF,
+    PARTS,
+    Items,
+    Parts,
+    cut_classes,
+    read_split,
+    write_split,
+)
 from causalclip.files.caches import cache_folder, first_existing
 
 OWN_SPLIT = "split_causalclip.json"
-PART_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Name of a folder, in lower case -> its part."""
 
 
 class OwnSet(SplitSet):
@@ -56,7 +62,8 @@ class OwnSet(SplitSet):
 class ImageFolder(OwnSet):
     """Class folders, split 50/20/30; or class folders in `train/`, `test/` and perhaps `val/`.
 
-    Pictures may be in sub-folders of a class; `val/` may be called `valid/` or `validation/`.
+    Pictures may be in sub-folders of a class. The parts may have other names of `PART_OF`, such as
+    `Training/` or `valid/`.
 
     The split of plain class folders depends on the files' names alone and is written to
     `split_causalclip.json`, so that images you add later do not change it. They are not used until

@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from causalclip.data.pictures import is_hidden
+from causalclip.data.splits import PART_OF
 from causalclip.files.reading import parse_yaml
 
 CARD = "README.md"
 METADATA = ("metadata.csv", "metadata.jsonl")
-PART_OF = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
-"""Name of a split, or word in a path -> part, as in the package `datasets`."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import IO, Any, NamedTuple
 
 from causalclip.data.bundled import build_folder
 from causalclip.data.hub import snapshot
-from causalclip.data.hub_card import CARD, METADATA, PART_OF, Features, HubFolder
+from causalclip.data.hub_card import CARD, METADATA, Features, HubFolder
 from causalclip.data.pictures import PICTURE_SUFFIXES, find_pictures
-from causalclip.data.splits import LABEL, PARTS, cut, is_plain, slashes
+from causalclip.data.splits import LABEL, PART_OF, PARTS, cut, is_plain, slashes
 from causalclip.errors import UserError
 from causalclip.files.caches import cache_home, parse_json
 

@@ -30,6 +30,12 @@ ItemT = TypeVar("ItemT")
 Subsample = Literal["all", "base", "new"]
 Rounding = Literal["ceil", "floor"]
 PARTS = ("train", "val", "test")
+PART_OF = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""Name of a folder or split, in lower case -> part, as in Hugging Face's package `datasets`."""
 LABEL = "[0-9]{1,7}"
 """Pattern of a label: a number below ten million."""
 

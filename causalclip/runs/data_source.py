@@ -20,6 +20,7 @@ from causalclip.data.hub import HUB_NAME
 from causalclip.data.hub_card import HubFolder, metadata_files, parquet_files
 from causalclip.data.hub_tables import download_dataset, unpack_dataset
 from causalclip.data.listing import image_names, subfolders
+from causalclip.data.splits import PART_OF
 from causalclip.datasets.table import find_table, read_table
 from causalclip.errors import UserError
 from causalclip.runs.configuration import merge_file
@@ -98,7 +99,9 @@ def _of_folder(folder: Path) -> DataSource:
         for name in inside
         if any(image_names(folder / name / below) for below in subfolders(folder / name))
     ]
-    if with_images == inside or {"train", "test"} <= set(deeper):
+    parts = {PART_OF.get(name.lower()) for name in deeper}
+    split = "train" in parts and not parts.isdisjoint({"val", "test"})  # ImageFolder needs test/
+    if with_images == inside or split:
         kind = "ImageFolder" if inside else ""
     else:
         kind = "DomainFolder" if deeper == inside else ""

@@ -74,12 +74,15 @@ def test_bad_class_folders_are_refused(load, tmp_path, change, message):
         load("ImageFolder", tmp_path, PATH="mine")
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+@pytest.mark.parametrize(
+    ("val", "test"),
+    [("val", "test"), ("valid", "test"), ("Validation", "TEST"), ("dev", "Testing")],
+)
 def test_pictures_in_sub_folders_of_any_format_are_used_and_the_rest_is_counted(
-    load, tmp_path, capsys, name
+    load, tmp_path, capsys, val, test
 ):
     suffixes = "jpg JPEG jfif png ppm bmp pgm tif tiff webp avif gif".split()
-    for part in ("train", name, "test"):
+    for part in ("train", val, test):
         for label in ("cat", "dog"):
             files = [f"2024/{i}.{suffix}" for i, suffix in enumerate(suffixes)]
             replicas.put_images(tmp_path / "mine" / part / label, ["a.jpg", *files])

@@ -38,6 +38,8 @@ def write(tmp_path):
         (["cat/a.png", "dog/a.png"], "ImageFolder"),
         (["train/cat/a.png", "test/cat/a.png"], "ImageFolder"),
         (["train/cat/a.png", "val/cat/a.png", "test/cat/a.png"], "ImageFolder"),
+        (["Training/cat/a.png", "Test/cat/a.png"], "ImageFolder"),
+        (["train/cat/a.png", "dev/cat/a.png"], "ImageFolder"),  # which refuses it: no test images
         (["ink/cat/a.png", "chalk/cat/a.png"], "DomainFolder"),
     ],
 )
