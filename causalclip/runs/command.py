@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "is a row of its own",
     )
     add("--no-table", action="store_true", help="print no table at the end")
-    add("--cost", action="store_true", help="the table has learnable numbers, seconds and memory")
+    add("--cost", action="store_true", help="show learnable parameters, seconds and memory")
     return p
 
 
