@@ -29,9 +29,6 @@ def autocomplete(parser: argparse.ArgumentParser) -> None:
     """Print completions for the shell and exit; argcomplete's variables contain the typed words."""
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for command in commands.choices.values():
-        dests = {action.dest for action in command._actions}
-        if "jobs" in dests:
-            command.add_argument("settings", nargs="*")  # as `flags.parse` does
         for action in command._actions:
             if action.dest in KNOWN and not action.choices:
                 completer = functools.partial(_names, KNOWN[action.dest])

@@ -61,6 +61,8 @@ def test_every_command_explains_itself_under_its_name_without_slow_imports(name,
     assert status == 0
     assert printed.startswith(f"usage: causalclip {name}")
     assert not {"torch", "scipy.stats", "matplotlib"} & imported
+    if name in ("run", "tune", "features"):
+        assert "[KEY VALUE ...]" in printed
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,8 @@ def check_ours(words):
     elif words[0] == "data":
         data_command._parse([*words[1:], "--data", "."])
     elif command and (parser := command.make_parser()):
-        args = flags.parse(words[1:], parser)
+        with_pairs = any(action.dest == "settings" for action in parser._actions)
+        args = flags.parse(words[1:], parser) if with_pairs else parser.parse_args(words[1:])
         named = [*getattr(args, "methods", ())] if words[0] != "summarize" else []
         named += words[1:2] if words[0] in ("tune", "convert") else []
         assert {*named} <= {*methods()}

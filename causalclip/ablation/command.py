@@ -37,7 +37,7 @@ _EXAMPLES = f"""examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options, without the KEY VALUE pairs for the method."""
+    """Return the parser of the options and of KEY VALUE pairs for the method."""
     p = argparse.ArgumentParser(
         prog="causalclip run ablation",
         description="A method with its parts changed one at a time: tables and figures.",
@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     split = "images that are measured (default: val, to choose settings without test images)"
     add("--split", choices=("val", "test"), default="val", help=split)
     p.set_defaults(source="", imports=[])
+    flags.add_settings(p)
     return p
 
 

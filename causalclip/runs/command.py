@@ -44,7 +44,7 @@ protocols:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options; `flags.parse` adds the KEY VALUE pairs."""
+    """Return the parser of the options and of KEY VALUE pairs."""
     p = argparse.ArgumentParser(
         description="Run the trainings and tests of a protocol and print its table; finished "
         "runs are skipped.",
@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--no-table", action="store_true", help="print no table at the end")
     add("--cost", action="store_true", help="show learnable parameters, seconds and memory")
+    flags.add_settings(p)
     return p
 
 

@@ -40,7 +40,7 @@ _EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options; `flags.parse` adds the KEY VALUE pairs."""
+    """Return the parser of the options and of KEY VALUE pairs."""
     p = argparse.ArgumentParser(
         prog="causalclip features",
         description="Encode images ahead of the runs that read their features. Stopped or killed, "
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--protocol", choices=PROTOCOLS, default="fewshot", help="default: fewshot")
     p.set_defaults(methods=list(READERS))
+    flags.add_settings(p)
     return p
 
 

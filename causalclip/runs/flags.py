@@ -13,7 +13,6 @@ from causalclip.errors import UserError
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|USE_CUDA|VERBOSE")
 """Pattern of a configuration key: TRAINER.CDC.M is a key, CDC is not."""
 
-_SETTINGS_HELP = "for example OPTIM.LR 0.002; {dataset}, {seed}, {shots} and {target} are the run's"
 
 EXAMPLE = """example:
   causalclip train --trainer CDC --root data --output-dir output/first --seed 1 \\
@@ -170,13 +169,18 @@ def executor_flags() -> argparse.ArgumentParser:
     return p
 
 
+def add_settings(p: argparse.ArgumentParser) -> None:
+    """Add KEY VALUE pairs as the last positional argument, for `parse`."""
+    text = "for example OPTIM.LR 0.002; {dataset}, {seed}, {shots} and {target} are the run's"
+    p.add_argument("settings", nargs="*", metavar="KEY VALUE", help=text)
+
+
 def parse(arguments: Sequence[str], p: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse a command line; KEY VALUE pairs may be anywhere in it, and become `settings`.
+    """Parse a command line; the KEY VALUE pairs of `add_settings` may be anywhere in it.
 
     Raises:
         UserError: a key without its value, or a word outside of options and pairs.
     """
-    p.add_argument("settings", nargs="*", metavar="KEY VALUE", help=_SETTINGS_HELP)
     words, pairs = _divided(arguments)
     args = p.parse_args(words)
     if args.settings:

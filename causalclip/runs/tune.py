@@ -41,7 +41,7 @@ The first trial is the recipe. The same command resumes. docs/tune.md explains t
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the options; `flags.parse` adds KEY VALUE pairs, used in every trial."""
+    """Return the parser of the options and of KEY VALUE pairs, which every trial uses."""
     p = argparse.ArgumentParser(
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", default="", help="folder of the data sets (default: $DATA, or data)")
     add("--output", type=Path, default=Path("output/tune"), help="default: output/tune")
     flags.add_imports(p)
+    flags.add_settings(p)
     return p
 
 
