@@ -158,7 +158,7 @@ def _no_weights(path: Path) -> str:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-        except zipfile.BadZipFile:  # damaged: the reader of the weights reports it
+        except _DAMAGE:  # damaged: the reader of the weights reports it
             return ""
         if not any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
             inside = ", ".join(names[:3]) or "nothing"

@@ -151,6 +151,16 @@ def test_what_is_often_in_the_place_of_weights_is_named(content, message, name, 
         load_clip(str(path))
 
 
+def test_an_archive_of_a_later_version_of_zip_is_refused_by_name(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.zeros(1)}, path)
+    content = path.read_bytes()
+    entry = content.index(b"PK\x01\x02")  # the first of the archive's index
+    path.write_bytes(content[: entry + 6] + b"\xff" + content[entry + 7 :])
+    with pytest.raises(ValueError, match=r"a.pt cannot be read as weights: .*version 25.5"):
+        load_clip(str(path))
+
+
 def test_a_pickle_that_is_no_state_dict_is_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="list.pt holds a list, not a state dict"):
