@@ -1,4 +1,4 @@
-"""Which attribute of CausalShapes the answers of each template of CDC follow.
+"""Show which attribute of CausalShapes the answers of each template of CDC depend on.
 
     python benchmarks/attributes.py RUN [RUN ...] [--data data]
 

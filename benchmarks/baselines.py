@@ -1,13 +1,13 @@
-"""Training steps at 100 and 1,000 classes, evaluations at 1,000: ours against the published way.
+"""Compare our training steps and evaluations with the published way, at 100 and 1,000 classes.
 
     python benchmarks/baselines.py [--shape tiny|vit-b32|vit-b16] [--repeats 5]
         [--only step|evaluation] [--methods CoOp ...] [--classes 100 1000]
         [--device cuda] [--precision fp32|fp16|bf16|amp] [--compile]
 
-The plain path does what the published code does (plain.py): every text 77 tokens long, the text
-features anew for each batch of an evaluation, CoCoOp's images and CDC's templates one by one. Both
-run alternately in one process on the same random CLIP, and must give the same loss, gradients and
-logits. Beside their times stand images per second and the peak of the memory taken.
+The plain path does what the published code does (plain.py): each text has 77 tokens, an evaluation
+encodes the texts again for each batch, and CoCoOp's images and CDC's templates are processed one by
+one. Both paths run alternately in one process on the same random CLIP and must give the same
+gradients and logits. Printed: times, images per second and the peak of the memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 
 class Case(NamedTuple):
-    """A training step: how many classes, context words and images, and the ratio aimed at."""
+    """A training step: method, number of classes, context words, batch size, target speed-up."""
 
     method: str
     classes: int
@@ -79,8 +79,8 @@ EVALUATED = (
     "MMRL",
     "MMRLpp",
     "MMA",
-)  # text independent of the image
-TEST_BATCH, TEST_BATCHES = 100, 3  # an evaluation of more batches gains more
+)  # their text features do not depend on the image
+TEST_BATCH, TEST_BATCHES = 100, 3  # with more batches the ratio is larger
 
 
 class WithoutData:
@@ -89,7 +89,7 @@ class WithoutData:
     names: Sequence[str]
 
     def build_data_loader(self) -> None:
-        """Put names in place of data."""
+        """Provide class names without images."""
         self.dm = SimpleNamespace(dataset=SimpleNamespace(classnames=self.names))
         self.lab2cname = dict(enumerate(self.names))
         self.train_loader_x = self.val_loader = self.test_loader = None
@@ -103,13 +103,13 @@ def trainer_of(
     setting: Setting,
     words: str = FOUR,
 ) -> PromptTrainer:
-    """Return our trainer with its own defaults, prompts in at most as many blocks as there are."""
+    """Return our trainer with its defaults, and prompts in at most four blocks."""
     cfg = plugin.extend_cfg(get_cfg_default())
     node = TRAINER_REGISTRY.get(name).config_node
     cfg.TRAINER.NAME, cfg.USE_CUDA = name, setting.device == "cuda"
     cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE = backbone, (size, size)
     cfg.OPTIM.NAME, cfg.TRAINER[node].PREC = "sgd", setting.precision
-    # ProGrad's CTX_INIT is a flag: with words, those of its template after zeros.
+    # ProGrad's CTX_INIT is a flag, so `words` becomes True.
     given = {"CTX_INIT": words, "REP_LAYERS": [2, 3, 4], "ADAPTER_START": 2, "ADAPTER_END": 4}
     for key in cfg.TRAINER[node]:
         if key in given:
@@ -122,14 +122,14 @@ def trainer_of(
 
 
 def batch_of(trainer: Any, n: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return random images (n, 3, R, R), or (n, M, 3, R, R) with a view a template, and labels."""
+    """Return random images (n, 3, R, R), for CDC views (n, M, 3, R, R), and labels (n,)."""
     views = (trainer.settings.N_TEMPLATES,) if trainer.cfg.TRAINER.NAME == "CDC" else ()
     images = torch.randn(n, *views, 3, size, size, device=trainer.device)
     return images, torch.randint(len(trainer.classnames), (n,), device=trainer.device)
 
 
 class Peak(NamedTuple):
-    """Memory taken by the published way and by ours, in bytes."""
+    """Peak memory of the published way and of ours, in bytes."""
 
     plain: int
     fast: int
@@ -146,7 +146,7 @@ def per_second(images: int, found: Ratio) -> str:
 def step_ratio(
     trainer: PromptTrainer, case: Case, size: int, repeats: int, setting: Setting
 ) -> str:
-    """Compare forward and backward of the training loss, plain against ours, and the results."""
+    """Time forward and backward of the training loss in both ways, and compare gradients."""
     plain, own = Plain(trainer), setting.compiled(trainer.loss)
     images, labels = batch_of(trainer, case.batch, size)
     trainer.set_model_mode("train")
@@ -179,7 +179,7 @@ def step_ratio(
 
 @torch.no_grad()
 def evaluation_ratio(trainer: PromptTrainer, size: int, repeats: int, setting: Setting) -> str:
-    """Compare the logits of a few test batches, plain against ours."""
+    """Time the logits of a few test batches in both ways, and compare them."""
     plain, logits, answers = Plain(trainer), {}, setting.compiled(trainer.logits)
     batches = torch.randn(TEST_BATCHES, TEST_BATCH, 3, size, size, device=trainer.device)
 
@@ -203,7 +203,7 @@ def evaluation_ratio(trainer: PromptTrainer, size: int, repeats: int, setting: S
 
 
 def main() -> None:
-    """Measure what the options ask for."""
+    """Run the measurements that the options select."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--repeats", type=int, default=5)

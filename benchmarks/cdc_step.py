@@ -1,9 +1,9 @@
-"""A CDC step with M templates against a MaPLe step, and the size of both checkpoints.
+"""Compare a CDC step with M templates with a MaPLe step, and the size of both checkpoints.
 
     python benchmarks/cdc_step.py [--templates 1 2 4]
 
-All train on the same bundled digits with `tiny`, in one process, in turn; the ratio of the medians
-of CPU seconds is printed. M templates cost about M forwards, so M is the figure to compare with.
+All train alternately in one process on the bundled digits with `tiny`. Printed: medians of CPU
+seconds and the median ratio. M templates cost about M forward passes, so expect a ratio near M.
 """
 
 from __future__ import annotations

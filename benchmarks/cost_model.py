@@ -1,15 +1,15 @@
-"""Cost of the published tables, by plan and arithmetic: every protocol, method, set and seed.
+"""Estimate the cost of all published tables: every protocol, method, data set and seed.
 
     python benchmarks/cost_model.py [--devices 1 8 64] [--rate 35e12] [--step-ms 20]
         [--images-per-second 1000] [--start 15]
     python benchmarks/cost_model.py --by-method    # base-to-novel trainings against CoOp's
 
-The runs are those of `causalclip run`, with ViT-B/16. A step's multiply-adds are counted, for the
-published way (77 tokens a text) and for ours (what is read); weights are frozen, so a backward pass
-costs as much as a forward one. Seconds are multiply-adds at `--rate` of a device, but no step is
-shorter than `--step-ms`, no image faster than the loader, and each run has a start. Then the runs
-are given to devices in the plan's order, a test after its training. docs/scale.md says where the
-numbers come from, and what is assumed.
+The runs are those of `causalclip run`, with ViT-B/16. The multiply-adds of a step are counted for
+the published way (77 tokens a text) and for ours (only tokens that are read). Weights are frozen,
+so a backward pass costs as much as a forward pass. Seconds are multiply-adds divided by `--rate`;
+a step takes at least `--step-ms`, loading is limited to `--images-per-second`, and each run has a
+start of `--start` seconds. Devices get the runs in the plan's order, a test after its training.
+docs/scale.md gives the sources of the numbers and the assumptions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from causalclip.runs.recipes import methods
 from causalclip.runs.request import Request, check
 
 IMAGE = 17.5e9  # multiply-adds of ViT-B/16's image tower, forward
-TOKEN = 12 * 12 * 512**2  # of a token in its text tower
+TOKEN = 12 * 12 * 512**2  # multiply-adds of a token in its text tower
 START, NAME, PADDED = 5, 3.5, 77  # tokens: a common start, a class of its own, a padded text
 HOUR = 3600.0
 BATCH = "DATALOADER.TRAIN_X.BATCH_SIZE"
@@ -62,19 +62,19 @@ IMAGE_PROMPTS = {"MaPLe", "IVLP", "PromptSRC", "VPT", "CDC", "MMRL", "MMRLpp", "
 IMAGE_PROMPTS |= {"TwoSFS", "MMApp"}
 TEXT_PROMPTS = (IMAGE_PROMPTS - {"VPT"}) | {"CoOp", "KgCoOp", "TCP", "ProGrad", "CoCoOp", "CIPT"}
 TEXT_PASSES = {"ProGrad": 3}  # a gradient of each of its two terms
-# Each image once more: in frozen CLIP, or at another scale.
+# Additional passes of each image: in frozen CLIP, or at another scale.
 FROZEN_PASSES = {"PromptSRC": 1, "MMRL": 1, "MMRLpp": 1, "MMApp": 1}
 TEMPLATES = {"CDC": 4}
-# In a test, of each image: views, and passes of all texts (TPT's with a gradient, and once more).
+# Per test image: number of views, and passes of all texts (TPT: forward, backward, forward).
 TEST_VIEWS, TEST_TEXTS = {"TPT": 64}, {"CoCoOp": 1, "TPT": 3}
-# Mean seconds of a base-to-novel run on one GPU, which is not named: Koorye/SkipTuning, README.
+# Mean seconds of a base-to-novel run on an unnamed GPU: README of Koorye/SkipTuning.
 REPORTED = {"CoOp": 1186, "CoCoOp": 2851, "ProGrad": 2311, "KgCoOp": 1191}
 REPORTED |= {"MaPLe": 413, "PromptSRC": 1735, "TCP": 619}
 
 
 @dataclass(frozen=True)
 class Device:
-    """The speed of a device, and the other assumptions."""
+    """The speed of a device and the other assumptions of the estimate."""
 
     rate: float
     step: float
@@ -89,7 +89,7 @@ class Size:
     method: str
     classes: float
     trained: float
-    """Images a training looks at, all epochs together."""
+    """Training images of all epochs together."""
     batch: int
     tested: float
 

@@ -3,8 +3,8 @@
     python benchmarks/device_check.py [--device cuda | cpu] [--methods CoOp ...]
 
 The world is that of `causalclip check`: a random CLIP of twelve blocks a tower and drawn images.
-Prints the largest difference of a probability by method. The status is 1 where one is above 1e-2;
-CLIP-ICM's is printed alone: so few images leave its subspace undetermined.
+Prints the largest difference of a probability for each method; the status is 1 if one is above 1e-2.
+CLIP-ICM's does not affect the status, because so few images leave its subspace undetermined.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> int:
     """Print the table; return the exit status."""
     p = argparse.ArgumentParser(description="Compare runs on a GPU with runs on the CPU.")
     p.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    p.add_argument("--methods", nargs="+", help="all where it is left out")
+    p.add_argument("--methods", nargs="+", help="default: all")
     args = p.parse_args()
     plugin.register_all()
     failed = []

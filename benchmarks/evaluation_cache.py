@@ -1,10 +1,10 @@
-"""The image part of an evaluation: the first method on a test set, and each method after it.
+"""Time the image part of an evaluation: of the first method on a test set, and of a later one.
 
     python benchmarks/evaluation_cache.py
 
 CoOp and ZeroshotCLIP with `tiny` on the bundled digits. The first encodes the test images,
-the second reads their features: seconds until the features are there, medians of both, and their
-ratio. Expected: 20 or above.
+the second reads their features. Printed: median seconds to get the features in both cases, and
+their ratio. Expected: 20 or above.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REPEATS = 5
 
 
 def image_seconds(trainer: Any) -> float:
-    """Time until every batch to predict from is there."""
+    """Return the seconds until all batches of images or features are loaded."""
     start = time.perf_counter()
     for _ in split_batches(trainer, trainer.test_loader):
         pass

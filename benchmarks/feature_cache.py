@@ -1,10 +1,10 @@
-"""CLIP-ICM with and without encoded features at hand, and how often an image is encoded.
+"""Time CLIP-ICM with and without cached features, and count the encoded images.
 
     python benchmarks/feature_cache.py
 
 Three runs of one fit on the bundled digits with `tiny`: the first encodes, the second and third
-sweep other strengths and dimensions over what is on disk. Printed: images through the tower, and
-the seconds of the later runs as a share of the first's.
+try other strengths and dimensions on the cached features. Printed: the number of encoded images, and
+the seconds of each run as a share of the first's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SWEEPS = [
 
 
 def fitted(folder: Path, number: int, options: dict[str, Any]) -> tuple[float, int, int]:
-    """Return seconds of a fit with its test, images that went through the tower, images in use."""
+    """Return the seconds of a fit and its test, and the numbers of encoded and of used images."""
     place = {"OUTPUT_DIR": str(folder / f"run{number}")}
     trainer = digits_trainer("CLIP_ICM", folder, {**DATA, **place, **options})
     encoded, encode = [0], trainer.encoder.encode

@@ -3,12 +3,13 @@
 #
 # usage: bash benchmarks/gpu.sh [tiny | vit-b32 | vit-b16 | --dry-run | --help] | tee gpu.txt
 #
-# First each method's run on the GPU against the CPU (device_check.py), then the tables of limit.py,
-# baselines.py and text_tower.py with 10, 100 and 1,000 names in fp32, fp16, bf16 and amp, without
+# First compares each method on the GPU and the CPU (device_check.py), then prints the tables of
+# limit.py, baselines.py and text_tower.py with 10, 100 and 1,000 names in fp32, fp16, bf16 and amp, without
 # and with torch.compile of ours: milliseconds, ratios, images per second and the peak of the memory
 # taken, published and ours. The shape is vit-b16 unless another is given. --dry-run runs a small
-# check and two small tables on the CPU. A table that fails (for want of memory, say) is named on stderr,
-# the others go on, and the status is 1. What is left after BUDGET seconds (600) is named, too.
+# check and two small tables on the CPU. A table that fails (for example, out of memory) is named on
+# stderr, the other tables continue, and the status is 1; so it is for tables that are not started
+# within BUDGET seconds (600).
 # Without a CUDA device the status is 2.
 set -euo pipefail
 device=cuda shape=vit-b16 precisions="fp32 fp16 bf16 amp" sizes="100 10 1000" compiles="no yes"
@@ -31,7 +32,7 @@ fi
 echo "$name, $(python -c 'import torch; print("torch", torch.__version__)')"
 
 failed=0
-# A process for each table: what one takes or leaves is nothing to the next.
+# Each table has its own process, so that none affects the memory or the state of the next.
 table() {
     local left=$((budget - SECONDS)) script=$1
     shift

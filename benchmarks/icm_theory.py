@@ -1,9 +1,9 @@
-"""The figures of docs/theory.md: CLIP-ICM's answer in planted worlds, assumption by assumption.
+"""Draw the figures of docs/theory.md: CLIP-ICM's error in planted worlds, by assumption.
 
     python benchmarks/icm_theory.py [--out docs/figures] [--seeds 3]
 
 Every point is the mean over seeds of the largest principal angle between the estimated and the
-planted subspace (64 dimensions, 16 invariant, 4,000 pairs unless said); about a minute on one core.
+planted subspace (by default 64 dimensions, 16 invariant, 4,000 pairs). Takes about a minute.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def curve(values: Sequence[float], measured: Callable[[float, int], float], seed
 
 
 def strengths(seeds: int) -> dict[str, Curve]:
-    """Return the angle over lambda and eps, of raw and of normalised features."""
+    """Return the angle over lambda and eps, for raw and for normalised features."""
     curves = {}
     for name, normalize in (("raw", False), ("normalised", True)):
         curves[f"lambda, {name}"] = curve(
@@ -62,7 +62,7 @@ def over(field: str, values: Sequence[float], seeds: int, **world: Any) -> dict[
 
 
 def rank(seeds: int) -> dict[str, Curve]:
-    """Return R squared of the factors inside the subspace, over how many variant ones are moved."""
+    """Return R squared of the factors inside the subspace, by number of moved variant factors."""
     moved = (8, 16, 24, 32, 40, 44, 48)
 
     def r2(count: float, seed: int, part: slice) -> float:

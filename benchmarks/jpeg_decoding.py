@@ -1,16 +1,16 @@
-"""Loading JPEGs: our data path against Dassl's, an image at a time and an epoch of training.
+"""Compare our loading of JPEGs with Dassl's: single images, and an epoch of training.
 
     python benchmarks/jpeg_decoding.py FOLDER [--images 400] [--size 224] [--workers 8 2 0]
 
 FOLDER holds JPEG files, at any depth.
 
-First, images a second in one process, pixel for pixel the same: the plain path is Dassl's (look at
-the file, open, convert to RGB, resize, crop, tensor, normalise), ours ImageFolder's items read by
-the toolkit's DatasetWrapper. Expected ratio: 1.0 or above.
+First, images per second in one process; both ways must give the same pixels. The plain path is
+Dassl's (check that the file exists, open, convert to RGB, resize, crop, tensor, normalise). Ours
+reads ImageFolder's items with the toolkit's DatasetWrapper. Expected ratio: 1.0 or above.
 
-Then seconds an epoch of 160 images (random crop and flip, batch 32) over ten epochs, with the start
-of the workers: the toolkit's loader, and ours under DATALOADER.DRAWS item without and with decoded
-images kept. Expected ratio with 8 workers: 2 or above.
+Then seconds per epoch of 160 images (random crop and flip, batch 32), the mean of ten epochs with
+the start of the workers: the toolkit's loader, and ours (DATALOADER.DRAWS item) without and with a
+store of decoded images. Expected ratio with 8 workers: 2 or above.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def an_image_at_a_time(paths: list[str], cfg: CfgNode, size: int) -> None:
 def seconds_an_epoch(
     paths: list[str], cfg: CfgNode, way: dict, workers: int
 ) -> tuple[float, float]:
-    """Return elapsed and CPU seconds of all processes an epoch, means over a training."""
+    """Return elapsed and CPU seconds (of all processes) per epoch, means over a training."""
     cfg = cfg.clone()
     cfg.DATALOADER.update(way, NUM_WORKERS=workers)
     with redirect_stdout(StringIO()):
@@ -121,7 +121,7 @@ def cpu_seconds() -> float:
 
 
 def epochs(paths: list[str], cfg: CfgNode, workers: int, repeats: int) -> None:
-    """Time the ways in turn; print medians and their ratio to the first."""
+    """Time the ways alternately; print medians and the ratio of the first way to each."""
     runs = [
         [seconds_an_epoch(paths, cfg, way, workers) for way in WAYS.values()]
         for _ in range(repeats)

@@ -1,17 +1,17 @@
-"""How close a training step is to what its arithmetic needs on this machine.
+"""Compare a training step with the time that its arithmetic needs on this machine.
 
     python benchmarks/limit.py [--shapes tiny vit-b16] [--methods CoOp CoCoOp MaPLe CDC]
         [--classes 10 100 1000] [--repeats 3] [--run-at-most 2e12]
         [--device cuda] [--precision fp32|fp16|bf16|amp] [--compile]
 
-Needed: the multiply-adds of the tokens that are read, forward and, as far as prompts learn,
-backward. Limit: the time they take at the rate of a matrix product of that width, measured in the
-same run. Published and ours: steps timed in turn, CPU seconds of one core (on a GPU, seconds). The
-batches are the published ones (32, 1 and 4 images; CDC's as MaPLe's, each image in M views). Of CDC
-no step is published: its column counts what the code of its kin would do, 77 tokens of every text
-for each template, and all tokens of each view, with prompts and for L_con without. A published step
-of more than `--run-at-most` multiply-adds is counted, not run. The last columns are ours in images
-per second, and the peak of the memory taken in MiB. Below the table, CDC's step in MaPLe's.
+Needed: the multiply-adds of the tokens that are read, forward and, where prompts learn, backward.
+Limit: the time for these at the rate of a matrix product of that width, measured in the same run.
+Published and ours: steps timed alternately, CPU time of one core (on a GPU, wall time). The batches
+are the published ones (32, 1 and 4 images; CDC's as MaPLe's, each image in M views). CDC's step is
+not published. Its column assumes the code of related methods: 77 tokens of each text for each
+template, all tokens of each view with prompts, and once more without prompts for L_con. A published
+step of more than `--run-at-most` multiply-adds is counted, not run. The last columns are our images
+per second and the peak memory in MiB. Below the table: CDC's step in units of MaPLe's step.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ TOKENS = {"cpu": 1024, "cuda": 65536}
 
 
 class Replaced(NamedTuple):
-    """Prompts that give a block keys and values alone, counted once for each such block."""
+    """Prompt tokens that give a block only keys and values, summed over such blocks."""
 
     tokens: int
     pairs: int
-    """Of their queries, which nothing reads, and the keys they would see."""
+    """Number of (query, key) pairs that are saved, as nothing reads these queries."""
 
 
 NONE = Replaced(0, 0)
@@ -54,7 +54,7 @@ NONE = Replaced(0, 0)
 
 @dataclass(frozen=True)
 class Tower:
-    """A transformer and what it projects to."""
+    """Size of a transformer and of its output projection."""
 
     width: int
     layers: int
@@ -72,12 +72,12 @@ class Tower:
         """Return the multiply-adds of a pass.
 
         Args:
-            tokens: computed in all blocks but the last; there they give keys and values.
-            pairs: of a query and a key it sees, in one block.
-            read: tokens that the last block is computed for.
-            read_pairs: their pairs.
-            learn: tokens that enter with a gradient; None for a forward pass alone.
-            replaced: what is not computed of prompts that the next block has others in place of.
+            tokens: number computed in all blocks; in the last, only as keys and values.
+            pairs: number of (query, visible key) pairs in one block.
+            read: number of tokens whose output the last block computes.
+            read_pairs: number of pairs of these tokens.
+            learn: number of input tokens with a gradient; None for a forward pass alone.
+            replaced: the work saved at prompts that the next block replaces.
         """
         square = self.width**2
         seen = (self.layers - 1) * pairs - replaced.pairs + read_pairs
@@ -87,8 +87,8 @@ class Tower:
         forward = square * linear + attention + read * self.width * self.out
         if learn is None:
             return forward
-        # Weights are frozen: the gradient of a product costs one more, of attention two; the first
-        # block's queries, keys and values of words and patches lead nowhere.
+        # Weights are frozen: a product costs one more product backward, attention two. The first
+        # block's queries, keys and values of words and patches need no gradient.
         return 2 * forward + attention - self.first_products(tokens - learn)
 
     def first_products(self, tokens: int) -> int:
@@ -131,16 +131,16 @@ def image_step(tower: Tower, images: int, patches: int, prompts: int, depth: int
 
 
 def frozen_step(tower: Tower, images: int, patches: int) -> Step:
-    """Return the work of the image tower once more, for what L_con holds images at.
+    """Return the work of the frozen image tower, whose features L_con compares images with.
 
-    The first block's queries, keys and values are those of other tokens than the prompts.
+    The first block's queries, keys and values of class token and patches are computed already.
     """
     alone = image_step(tower, images, patches, 0)
     return Step(alone.published, alone.needed - tower.first_products(images * (1 + patches)))
 
 
 def parts_of(trainer: Any, method: str) -> dict[str, Step]:
-    """Return the work of a step of this trainer, by what is encoded."""
+    """Return the work of a step of this trainer, by encoded input."""
     clip, settings = trainer.clip, trainer.settings
     visual, out = clip.visual, clip.text_projection.shape[1]
     text = Tower(clip.transformer.width, clip.transformer.layers, out)
@@ -157,12 +157,12 @@ def parts_of(trainer: Any, method: str) -> dict[str, Step]:
 
 
 def total(parts: dict[str, Step]) -> Step:
-    """Return all parts of a step."""
+    """Return the sum of all parts of a step."""
     return Step(*(sum(work) for work in zip(*parts.values(), strict=True)))
 
 
 def rate(width: int, setting: Setting, repeats: int = 20) -> float:
-    """Return multiply-adds a second of a block's largest product, the better half's median."""
+    """Return multiply-adds a second of a block's largest product, median of the faster half."""
     tokens, kind = TOKENS[setting.device], {"device": setting.device, "dtype": setting.dtype}
     layer = nn.Linear(width, 4 * width, **kind).requires_grad_(False)
     x = torch.randn(tokens, width, **kind)
@@ -179,11 +179,11 @@ class Found(NamedTuple):
     times: dict[str, float]
     """Median seconds of `ours`, the `limit` and, if it was run, `published`."""
     peaks: dict[str, int]
-    """Bytes of the ways that were run."""
+    """Peak memory in bytes of each way that was run."""
 
     @property
     def work(self) -> Step:
-        """Return all parts of the step."""
+        """Return the sum of all parts of the step."""
         return total(self.parts)
 
 
@@ -209,7 +209,7 @@ def measure(trainer: Any, method: str, repeats: int, setting: Setting, run_at_mo
     if work.published <= run_at_most:
         runs["published"] = lambda: step(lambda: plain.loss(images, labels))
     times = {name: [] for name in (*runs, "limit")}
-    runs["ours"]()  # what is done once is not counted
+    runs["ours"]()  # warm-up
     peaks = {name: setting.peak_bytes(run) for name, run in runs.items()}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -235,7 +235,7 @@ def line_of(method: str, classes: int, found: Found) -> str:
 
 
 def against_maple(classes: int, cdc: Found, maple: Found) -> str:
-    """Return a CDC step in MaPLe steps: what its parts need, and what both take."""
+    """Return the needed work and the time of a CDC step in units of a MaPLe step."""
     one = maple.work.needed
     parts = ", ".join(f"{name} {part.needed / one:.1f}" for name, part in cdc.parts.items())
     return (
@@ -245,7 +245,7 @@ def against_maple(classes: int, cdc: Found, maple: Found) -> str:
 
 
 def main() -> None:
-    """Print the work of a step, its times and the limit."""
+    """Print the work of each step, its times and the limit."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["tiny", "vit-b16"])
     parser.add_argument("--methods", nargs="+", choices=BATCHES, default=list(BATCHES))

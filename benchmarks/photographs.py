@@ -1,4 +1,4 @@
-"""The photographs of recipes.py: classes of photos200, changed so that its CLIP has to adapt."""
+"""The photographs for recipes.py: classes of photos200, edited so that its CLIP has to adapt."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from PIL import Image, ImageOps
 
 
 def make_photos(source: Path, data: Path) -> None:
-    """Write the worlds of photographs below `data`: of each, every fifth class of photos200.
+    """Write the worlds of photographs below `data`, each with every fifth class of photos200.
 
-    The changes were fixed before any method was looked at.
+    The edits were fixed before any method was run.
     """
     folders = sorted(path for path in source.iterdir() if path.is_dir())
     for name, (first, change) in PHOTOS.items():
@@ -52,4 +52,4 @@ PHOTOS = {
     "photos_landscape": (2, landscape),
     "photos_grey": (3, grey),
 }
-"""Of each world of photographs the first class and the change of an image."""
+"""Index of the first class and the edit of an image, for each world of photographs."""

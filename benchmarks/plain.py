@@ -1,7 +1,7 @@
-"""The published arithmetic of a step: every text 77 tokens long, sets of prompts one after another.
+"""The published arithmetic of a step: 77 tokens for each text, sets of prompts one by one.
 
-Of CDC no step is published. Its own is what the published code of its kin would make of it: M
-passes over the texts and the views, each token of each, and one more over the views for L_con.
+CDC's step is not published. Here it is written as the published code of related methods would: M
+passes over all tokens of the texts and of the views, and one more over the views for L_con.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from causalclip.clip.prompt_set import PromptSet
 from causalclip.trainers.prograd import projected
 from causalclip.trainers.promptsrc import mean_kl
 
-WITH_TOKENS = ("MMRL", "MMRLpp")  # that are classified too
+WITH_TOKENS = ("MMRL", "MMRLpp")  # they also classify by representation tokens
 
 
 class Plain:
-    """The published arithmetic around one of our trainers' prompts."""
+    """The published arithmetic, with the prompts of one of our trainers."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer, self.clip = trainer, trainer.clip
@@ -49,7 +49,7 @@ class Plain:
         return self.scale * self.image(images, prompts) @ self.text(prompts).T
 
     def one_by_one(self, images: Tensor) -> Tensor:
-        """Return CoCoOp's logits (B, K), every image with texts of its own."""
+        """Return CoCoOp's logits (B, K), with separate texts for each image."""
         features = self.image(images, PromptSet())
         (context,) = self.trainer.model(features).text
         texts = [self.text(PromptSet(text=(own,))) for own in context]
@@ -77,7 +77,7 @@ class Plain:
         return F.cross_entropy(logits, labels) + regular
 
     def aligned(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return ProGrad's cross-entropy, its gradient projected; zero-shot CLIP reads anew."""
+        """Return ProGrad's cross-entropy with a projected gradient; encode images twice."""
         trainer, ctx = self.trainer, self.trainer.model().text[0].clone()
         logits = self.scale * self.image(images, PromptSet()) @ self.text(PromptSet((ctx,))).T
         zero_shot = self.scale * self.image(images, PromptSet()) @ trainer.handcrafted.T

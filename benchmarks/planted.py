@@ -1,8 +1,8 @@
-"""Planted worlds in which CLIP-ICM's statements hold exactly, or are made to fail one by one.
+"""Planted worlds in which CLIP-ICM's assumptions hold exactly or are violated one by one.
 
 Features are linear in generative factors, z = M s with s = (s_inv, s_var); an intervention redraws
-s_var and leaves s_inv. What no such change can move is then known: the directions orthogonal to
-the variant columns of M.
+s_var and leaves s_inv. The directions that no intervention changes are then known: those orthogonal
+to the variant columns of M.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class World:
     """Number of invariant factors k; the other D - k are variant."""
     n_pairs: int = 4000
     noise: float = 0.0
-    """Standard deviation of noise on features, drawn anew for each of a pair; factors have 1."""
+    """Standard deviation of independent noise on each feature vector; factors have 1."""
     leak: float = 0.0
-    """How much an intervention moves the invariant factors too: independence is violated."""
+    """How much an intervention also changes the invariant factors, violating independence."""
     moved: int | None = None
-    """How many variant factors interventions move; None is all, fewer break the rank condition."""
+    """Number of variant factors that change; None: all. Fewer violate the rank condition."""
     confounding: float = 0.6
-    """How much the first variant factors follow the invariant ones where nobody intervenes."""
+    """How much the first variant factors depend on the invariant ones without intervention."""
     seed: int = 0
 
     @property
@@ -48,7 +48,7 @@ class World:
 
     @property
     def span(self) -> Tensor:
-        """Return an orthonormal basis (D, k) of what moving variant factors leaves unchanged."""
+        """Return an orthonormal basis (D, k) of the directions that variant factors do not change."""
         return torch.from_numpy(scipy.linalg.null_space(self.mixing[:, self.dim_inv :].T))
 
     def factors(self) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,17 @@
-"""The recipes of the bundled CLIPs: chosen on training images alone, then looked at once.
+"""Choose the recipes of the bundled CLIPs on training images alone, then test them once.
 
     python benchmarks/recipes.py tuning [--methods CDC] [--worlds digits] [--photos DIR] [--jobs 2]
     python benchmarks/recipes.py test   [--photos DIR] [--jobs 2]
     python benchmarks/recipes.py test --methods MaPLe --ensemble 4   # mean of four trainings
     python benchmarks/recipes.py heldout --photos DIR [--jobs 2]
-    python benchmarks/recipes.py tuning --table        # what recipes_tuning.csv holds, no run
+    python benchmarks/recipes.py tuning --table        # print recipes_tuning.csv, run nothing
     python benchmarks/recipes.py test --compare CDC MaPLe   # "METHOD KEY VALUE" of a variant
 
-recipes.yaml has the worlds, the seeds of the looks, and the candidates. The tuning look never
-reads a test split (tuning_sets.py); the test look runs configs/trainers as they are, and so does
-the held-out look, in worlds where nothing was chosen. Each run is base-to-novel with 16 shots; a
-row of the CSV in this folder is one of them. --photos names a folder with photographs and their
-CLIP, which are not ours to give: without it, their worlds are left out.
+recipes.yaml lists the worlds (a data set with a CLIP), the seeds of each look (the stage: tuning,
+test or heldout) and the candidates. Tuning never reads a test split (tuning_sets.py). The test
+runs configs/trainers unchanged; heldout does the same in worlds that were not used for tuning. Each
+run is base-to-novel with 16 shots and gives rows of the CSV in this folder. --photos names a
+folder with photographs and their CLIP, which are not distributed; without it, they are skipped.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def described() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """A training on base classes with its test on new ones."""
+    """A training on the base classes and its test on the new classes."""
 
     look: str
     method: str
@@ -65,11 +65,11 @@ class Job:
     world: str
     seed: int
     inside: bool = False
-    """Whether it classifies inside the subspace that CLIP-ICM finds on the same images."""
+    """Whether to classify inside the subspace that CLIP-ICM finds on the same images."""
     start: int = 0
-    """Random start of the training, TRAIN.START."""
+    """Index of the random initialisation, TRAIN.START."""
     members: int = 1
-    """Trainings with other starts whose probabilities are averaged."""
+    """Number of trainings with different starts whose probabilities are averaged."""
 
     def folder(self, root: Path, part: str) -> Path:
         """Return the folder of a part's results."""
@@ -113,7 +113,7 @@ class Job:
             yield Run(part, folder, arguments, trained if tests else None)
 
     def rows(self, root: Path) -> Iterator[dict[str, Any]]:
-        """Return the figures of each reading, per cent; write those of an ensemble first."""
+        """Yield the figures of each reading, per cent; first write the results of an ensemble."""
         folders = [self.folder(root, part) for part in PARTS]
         if self.members > 1:
             for part, folder in zip(PARTS, folders, strict=True):
@@ -140,7 +140,7 @@ class Job:
 
     @property
     def base(self) -> str:
-        """Return the method that CDC's templates are models of, whose recipe they have; or ""."""
+        """Return the method in CDC.BASE, whose recipe CDC's templates use; or ""."""
         return dict(zip(self.settings[::2], self.settings[1::2], strict=True)).get(BASE, "")
 
     @property
@@ -152,7 +152,7 @@ class Job:
 
     @property
     def trainings(self) -> list[Job]:
-        """Return the trainings that are averaged; of one member the job itself."""
+        """Return the trainings that are averaged; with one member, one training."""
         return [replace(self, start=start, members=1) for start in range(self.members)]
 
 
@@ -167,7 +167,7 @@ def extra_settings(method: str) -> tuple[str, ...]:
 
 
 def world_settings(world: str, look: str, method: str) -> list[str]:
-    """Return KEY VALUE pairs of a world: its data, its CLIP, and how long is trained."""
+    """Return KEY VALUE pairs of a world: its data, its CLIP and the length of training."""
     facts = described()["worlds"][world]
     name = ("Tuning" if look == "tuning" else "") + facts["dataset"]
     own = facts.get("methods", {}).get(method, [])
@@ -178,7 +178,7 @@ def world_settings(world: str, look: str, method: str) -> list[str]:
 def jobs_of(
     look: str, worlds: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
 ) -> list[Job]:
-    """Return every candidate (of the test look: every recipe) in every world with every seed."""
+    """Return a job for each candidate (in tests: each recipe), world and seed."""
     facts = described()
     both = look == "test" and {"CDC", "CLIP_ICM"} <= set(methods)
     jobs = []
@@ -193,13 +193,13 @@ def jobs_of(
 
 
 def tested(method: str) -> list[list[str]]:
-    """Return KEY VALUE pairs of the rows that are tested: of the recipe (none) and of variants."""
+    """Return KEY VALUE pairs of each tested row: none for the recipe, then the variants'."""
     variants = described()["variants"].get(method, [])
     return [[], *([str(x) for x in settings] for settings in variants)]
 
 
 def candidates(method: str) -> list[list[str]]:
-    """Return KEY VALUE pairs of each candidate: the grid of its keys, or the list."""
+    """Return KEY VALUE pairs of each candidate, from the grid of its keys or from the list."""
     facts = described()["candidates"].get(method, {})
     if "list" in facts:
         return [[str(x) for x in settings] for settings in facts["list"]]
@@ -215,7 +215,7 @@ def candidates(method: str) -> list[list[str]]:
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return HM in each world (mean over seeds) and each figure's mean over worlds, by HM."""
+    """Return each figure's mean over worlds and the HM in each world, sorted."""
     who = ["method", "settings", "reading"]
     per_world = rows.groupby([*who, "world"])[FIGURES].mean()
     means = per_world.groupby(who).mean()
@@ -235,7 +235,7 @@ def compared(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
 
 
 def named_rows(rows: pd.DataFrame) -> pd.Series:
-    """Return the names that --compare takes: the method, followed by settings that it has."""
+    """Return the names that --compare takes: the method, then its settings if it has any."""
     return (rows["method"] + " " + rows["settings"]).str.strip()
 
 
@@ -250,7 +250,7 @@ def read(look: str) -> pd.DataFrame:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is not done, write the CSV, print the table."""
+    """Run what is missing, write the CSV and print the table."""
     options = parser()
     args = options.parse_args(argv)
     if complaint := checked(args):
@@ -261,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return status
     rows = read(args.look)
     made = compared(rows, *args.compare) if args.compare else table(rows).reset_index()
-    if "settings" in made:  # the tables are wide enough
+    if "settings" in made:  # shorter keys keep the table narrow
         made["settings"] = made["settings"].str.replace(r"TRAINER\.[A-Z]+\.", "", regex=True)
     digits = ".2g" if args.compare else ".1f"  # p is small
     shown = tabulate(made.to_dict("list"), headers="keys", tablefmt="github", floatfmt=digits)
@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the runs of a look that are not done, and write their rows; return perform's status."""
+    """Perform the missing runs of a look and write their rows; return the exit status."""
     facts, data = described(), Path(args.data)
     worlds = args.worlds or [
         name for name in worlds_of(args.look) if args.photos or not _photos(name)
@@ -291,7 +291,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def keep(look: str, rows: pd.DataFrame) -> None:
-    """Put rows into the CSV of a look, in place of those of the same runs; the others stay."""
+    """Add rows to the CSV of a look; a row of the same run is replaced."""
     path = csv_of(look)
     known = pd.concat([read(look), rows]) if path.is_file() else rows
     which = ["method", "settings", "reading", "world", "seed"]
@@ -310,7 +310,7 @@ def _photos(world: str) -> bool:
 
 
 def checked(args: argparse.Namespace) -> str:
-    """Return what is wrong with the arguments, or ""."""
+    """Return an error message for invalid arguments, or ""."""
     if args.photos and not Path(args.photos, "photos200").is_dir():
         return f"--photos must be a folder that holds photos200/, got {args.photos}"
     allowed = described()["seeds"][args.look]
@@ -340,11 +340,17 @@ def parser() -> argparse.ArgumentParser:
     add("--worlds", nargs="+", choices=list(facts["worlds"]), help="default: all that can be")
     add("--seeds", nargs="+", type=int, help="default: all of the look")
     add("--photos", help="folder that holds photos200/ and photos200_clip.pt")
-    add("--data", default="data", help="where bundled data are drawn and photographs cut")
+    add("--data", default="data", help="folder for bundled data and edited photographs")
     add("--output", default="output/recipes", help="where the runs go")
-    add("--ensemble", type=int, default=1, metavar="M", help="average M trainings, other starts")
+    add(
+        "--ensemble",
+        type=int,
+        default=1,
+        metavar="M",
+        help="average M trainings with different starts",
+    )
     add("--jobs", type=int, default=2, help="runs at a time")
-    add("--table", action="store_true", help="run nothing, print what the CSV holds")
+    add("--table", action="store_true", help="run nothing, print the CSV as a table")
     add("--compare", nargs=2, metavar="ROW", help="run nothing: paired differences of HM")
     return made
 

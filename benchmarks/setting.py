@@ -19,12 +19,12 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Setting:
-    """By default full precision on the CPU, as it is written."""
+    """Device, precision and use of torch.compile; by default fp32 on the CPU, not compiled."""
 
     device: str = "cpu"
     precision: Precision = "fp32"
     compile: bool = False
-    """Ours goes through torch.compile; the published way stays as it was published."""
+    """Whether to compile our code; the published way is never compiled."""
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Setting:
@@ -41,22 +41,22 @@ class Setting:
         return types.get(self.precision, types["fp16" if self.device == "cuda" else "bf16"])
 
     def autocast(self) -> torch.autocast:
-        """Return mixed precision under amp, otherwise nothing."""
+        """Return a context of mixed precision, which has an effect for amp alone."""
         return torch.autocast(self.device, self.dtype, enabled=self.precision == "amp")
 
     def compiled(self, function: Callable[Given, Answer]) -> Callable[Given, Answer]:
-        """Return the function through torch.compile, if asked for, after a reset."""
+        """Return the function, compiled if `compile` is set; reset the compiler first."""
         if not self.compile:
             return function
-        torch.compiler.reset()  # else one method's graphs count towards the next one's limit
+        torch.compiler.reset()  # graphs of earlier methods count towards its limit
         return torch.compile(function)
 
     def clock(self) -> float:
-        """Return the CPU time on a CPU, which other work hardly changes; wall time on a GPU."""
+        """Return the CPU time on a CPU, which other processes hardly affect, or wall time on a GPU."""
         return time.process_time() if self.device == "cpu" else time.perf_counter()
 
     def peak_bytes(self, run: Callable[[], object]) -> int:
-        """Return the most memory that tensors made by `run` took at one time."""
+        """Return the peak memory in bytes of the tensors that `run` creates."""
         return _peak_on_cpu(run) if self.device == "cpu" else _peak_on_gpu(run)
 
 
@@ -71,7 +71,7 @@ def _peak_on_cpu(run: Callable[[], object]) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     now = peak = 0
-    events: Any = profiler.profiler  # torch's annotations leave out what it measured
+    events: Any = profiler.profiler  # torch's annotations omit kineto_results
     for event in events.kineto_results.events():
         if event.name() == "[memory]":
             now += event.nbytes()

@@ -42,7 +42,7 @@ SHAPES = {
 }
 SHAPES["vit-b16"] = {**SHAPES["vit-b32"], "vision_patch_size": 16}
 DIGITS = "zero one two three four five six seven eight nine".split()
-# Caltech101, the family's data set of just 100 classes.
+# The class names of Caltech101, which has 100 classes.
 CALTECH = """
 accordion airplane anchor ant barrel bass beaver binocular bonsai brain brontosaurus buddha
 butterfly camera cannon car_side ceiling_fan cellphone chair chandelier cougar_body cougar_face
@@ -69,7 +69,7 @@ def saved_clip(shape: str, folder: str) -> tuple[str, int]:
 def digits_trainer(
     method: str, folder: Path, pairs: Mapping[str, Any], recipe: str = "tiny"
 ) -> Any:
-    """Return a method's trainer with a bundled configuration on the digits, drawn to `folder`."""
+    """Return a trainer with a bundled configuration on the digits, which go to `folder`."""
     files = ["datasets/handwritten_digits.yaml", f"trainers/{method}/{recipe}.yaml"]
     own = {"DATASET.ROOT": str(folder), "OUTPUT_DIR": str(folder / method)}
     own |= {"TRAINER.NAME": method, "SEED": 1, **pairs}

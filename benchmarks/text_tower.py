@@ -1,12 +1,12 @@
-"""The text tower alone, forward and backward: published, cut after the longest text, and ours.
+"""Time the text tower, forward and backward: published, cut after the longest text, and ours.
 
     python benchmarks/text_tower.py [--shape tiny|vit-b32|vit-b16] [--classes 100 1000]
         [--words 4 16] [--repeats 3] [--device cuda] [--precision fp32|fp16|bf16|amp] [--compile]
 
-Published: 77 tokens a text. Cut: the model's own forward up to the longest text. Ours: a common
-start once, no padding, end tokens alone in the last block. Prints milliseconds (of one core, or
-of the GPU), ratios to the published way, the peak of the memory taken, and how far values and
-gradients are apart.
+Published: 77 tokens a text. Cut: the model's own forward up to the longest text. Ours: the common
+start is computed once, without padding, and the last block only for end tokens. Prints milliseconds
+(of one core, or of the GPU), ratios to the published way, the peak memory, and the relative
+distances of values and gradients.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Way = Callable[[], Tensor]
 
 
 def ways(model: CLIPModel, texts: ClassTokens, ctx: Tensor, setting: Setting) -> dict[str, Way]:
-    """Return three ways to the same features (K, E)."""
+    """Return three functions that compute the same features (K, E)."""
 
     def published() -> Tensor:
         with prompted(model, text=[ctx]):
@@ -53,7 +53,7 @@ def ways(model: CLIPModel, texts: ClassTokens, ctx: Tensor, setting: Setting) ->
 
 
 def step(way: Way, ctx: Tensor, setting: Setting) -> tuple[Tensor, Tensor]:
-    """Return the features and the gradient of something that depends on all of them."""
+    """Return the features and the gradient of a scalar that depends on all texts."""
     with setting.autocast():
         features = way().float()
     half = features.shape[-1] // 2
@@ -68,7 +68,7 @@ def apart(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> str:
 
 
 def measure(model: CLIPModel, classes: int, words: int, repeats: int, setting: Setting) -> None:
-    """Print one line a way."""
+    """Print one line for each way."""
     texts = class_tokens(NAMES[classes], n_ctx=words).to(setting.device)
     ctx = TextPrompts(words, model.transformer.width).to(setting.device).ctx
     found = ways(model, texts, ctx, setting)
@@ -90,7 +90,7 @@ def measure(model: CLIPModel, classes: int, words: int, repeats: int, setting: S
 
 
 def main() -> None:
-    """Compare time, memory and numbers of both ways."""
+    """Compare time, memory and results of the three ways."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--classes", nargs="+", type=int, choices=NAMES, default=[100, 1000])

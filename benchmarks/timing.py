@@ -1,4 +1,4 @@
-"""Ratios of two ways to do one thing, timed alternately in one run so that load hits both."""
+"""Ratio of the times of two functions, called alternately so that load affects both alike."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def ratio(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Ratio:
-    """Time both functions `repeats` times each, in turn, after one call that is not counted.
+    """Time both functions alternately, `repeats` times each, after one warm-up call.
 
-    With `time.process_time` as the clock, what else runs on the machine does not count.
+    With `time.process_time` as the clock, other processes on the machine hardly matter.
     """
     seconds(plain, clock)
     seconds(fast, clock)
@@ -42,7 +42,7 @@ def ratio(
 def seconds(
     function: Callable[[], object], clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Time one call, to the end of what it started on an accelerator."""
+    """Return the seconds of one call, including the work that it starts on a GPU."""
     _wait()
     start = clock()
     function()

@@ -1,8 +1,8 @@
-"""The bundled data and folders of images, cut for choosing recipes: no test image is in them.
+"""The bundled data and folders of images without their test images, for choosing recipes.
 
-The training part of each set is halved: one half to train on, the other to choose by. Few
-shots are drawn from the first half, and the few that validate (the discount of CDC is fitted on
-them) from the validation part as always. `python benchmarks/recipes.py` names them to
+The training part of each set is halved: one half to train on, the other to choose by. The few
+training shots are drawn from the first half. The validation shots (on which CDC's discount is
+fitted) are drawn from the validation part as always. `python benchmarks/recipes.py` names them to
 `causalclip train --import`.
 """
 
@@ -26,16 +26,16 @@ from causalclip.datasets.handwritten_digits import (
 )
 
 SHOTS = 16
-"""Images a class of a folder that are trained on; its others choose."""
+"""Training images a class of a folder; the remaining images are for choosing."""
 VALIDATION = 4
-"""Images a class of a folder's validation part that stay one; its others choose."""
+"""Validation images a class of a folder; the rest of that part is for choosing."""
 
 
 def trains(item: Datum) -> bool:
-    """Return whether a bundled picture is in the half to train on: the one of even numbers.
+    """Return whether a bundled picture is in the half to train on, which has even numbers.
 
-    Pictures of one scan or instance have one number in all looks and styles, so none of them is
-    seen in the other half under another look.
+    Pictures of one scan or instance have the same number in all styles, so that no scan or
+    instance is in both halves.
     """
     return int(re.findall(r"\d+", Path(item.impath).name)[0]) % 2 == 0
 

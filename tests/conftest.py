@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# What needs torch is imported in functions: the process that only hands out the tests reads this
-# file too, and the others start after it.
+# Modules that import torch are imported inside functions: the process of pytest-xdist that only
+# distributes the tests reads this file too, before the workers start.
 
 ROOT = Path(__file__).parents[1]
-LONG = {  # ten seconds and more by many tests, none of which is slow
+LONG = {  # many short tests, ten seconds or more in total
     *("test_checks.py", "test_clip_icm.py", "test_distributed.py", "test_evaluation_cache.py"),
     *("test_explain.py", "test_parity.py", "test_published.py", "test_recipe_new_method.py"),
 }
 SCANS = {"train": 500, "val": 1797, "spare": 250, "heldout": 250}
-"""Of the 1,797 digits, the first that `data_root` holds in each part."""
-# Of random_clip, by the prefix.
+"""Number of the 1,797 digits that `data_root` contains in each part, counted from the first."""
+# Settings for the two blocks of random_clip, by prefix of the key.
 SHALLOW = {"PROMPT_DEPTH": 2, "REP_LAYERS": [2], "ADAPTER_START": 1, "ADAPTER_END": 2}
 
 
@@ -45,13 +45,15 @@ def pytest_configure(config):
 
 
 def pytest_sessionstart(session):
-    """Mend Dassl before any module of tests imports it."""
-    if not session.config.pluginmanager.hasplugin("dsession"):  # of xdist: it runs no test itself
+    """Patch Dassl before any test module imports it."""
+    if not session.config.pluginmanager.hasplugin(
+        "dsession"
+    ):  # the main process of xdist runs no test
         importlib.import_module("causalclip.plugin")
 
 
 def pytest_collection_modifyitems(items):
-    """Long modules come first, to end together; on Dassl, tests of minidassl alone are skipped."""
+    """Run long modules first, so that workers end together; on Dassl skip minidassl's own tests."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow and item.path.name not in LONG)
     dassl = importlib.import_module("dassl")
@@ -74,7 +76,7 @@ def feature_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def no_power_cut():
-    """Nothing waits until a file is on the disk, which takes seconds where much was written."""
+    """Replace os.fsync, which can take seconds after large writes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         yield
@@ -82,7 +84,7 @@ def no_power_cut():
 
 @pytest.fixture(scope="session", autouse=True)
 def each_clip_built_once():
-    """A trainer gets a copy of the CLIP of a file that was loaded before."""
+    """Load the CLIP of each file once; trainers get a copy of it."""
     from one_process import clips_kept
 
     with pytest.MonkeyPatch.context() as patch:
@@ -92,7 +94,7 @@ def each_clip_built_once():
 
 @pytest.fixture(scope="session")
 def draw_once(tmp_path_factory):
-    """A function (name, module, data set, write) -> a data root that one of the workers draws."""
+    """A function (name, module, data set, write) -> a data root, built by one worker for all."""
     from causalclip.data.bundled import build_once
 
     base = tmp_path_factory.getbasetemp()
@@ -142,7 +144,7 @@ def few_shapes(draw_once) -> Path:
 
 @pytest.fixture(scope="session")
 def data_root(all_digits, tmp_path_factory) -> Path:
-    """A data root with some digits: a training spends most of its time on its test images."""
+    """A data root with some of the digits, as most of the time is spent on test images."""
     whole = all_digits / "handwritten_digits"
     folder = tmp_path_factory.mktemp("data") / whole.name
     for path in whole.glob("*/*/*.png"):
@@ -162,7 +164,7 @@ def data_root(all_digits, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A local hub of the folders below tmp_path/hub; what is pushed goes there."""
+    """A local hub that serves the folders below tmp_path/hub; pushed files go there."""
     pytest.importorskip("huggingface_hub")
     from hub_server import serving
 
@@ -172,7 +174,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True, scope="module")
 def signals_left_as_found():
-    """Ray keeps its own handler of SIGTERM in the process that has used it."""
+    """Restore the signal handlers: Ray leaves its own handler of SIGTERM installed."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -185,7 +187,7 @@ def random_clip(tmp_path_factory) -> str:
     from causalclip.clip.backbone import build_clip
     from causalclip.clip.weights import save_tiny
 
-    # 128 features: a meta-net of a sixteenth of them has enough units that some are not dead.
+    # 128 features: a meta-net has a sixteenth as many units, enough that some are active.
     model = build_clip(vision_layers=2, transformer_layers=2, embed_dim=128)
     path = tmp_path_factory.mktemp("clip") / "random.safetensors"
     save_tiny(model, [], path)
@@ -210,7 +212,7 @@ def small_world(tmp_path_factory) -> Iterator[Path]:
     from causalclip.trainers import promptsrc
 
     plugin.register_all()
-    with pytest.MonkeyPatch.context() as patch:  # its sixty would take most of its time
+    with pytest.MonkeyPatch.context() as patch:  # all sixty templates would be slow
         patch.setattr(promptsrc, "SIXTY_TEMPLATES", promptsrc.SIXTY_TEMPLATES[:3])
         yield make_world(tmp_path_factory.mktemp("world"), blocks=BLOCKS)
 
@@ -249,7 +251,7 @@ def make_cfg(data_root, random_clip):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """A list of one: the images that have gone through any image tower in this process."""
+    """A list with one int: the number of images that this process has encoded so far."""
     from causalclip.engine import frozen_clip, prompt_trainer
 
     count = [0]
@@ -267,7 +269,7 @@ def encoded(monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(make_cfg, tmp_path_factory):
-    """A function (name, *options) -> (trainer, output folder) of one short training, kept."""
+    """A function (name, *options) -> (trainer, output folder) of one short, cached training."""
     from dassl.engine import build_trainer
     from dassl.utils import set_random_seed
 
@@ -305,7 +307,7 @@ def make_trainer(make_cfg):
 
 @pytest.fixture
 def registry_as_before(monkeypatch):
-    """Methods that a test registers are gone after it."""
+    """Unregister the methods that a test registers."""
     from dassl.engine import TRAINER_REGISTRY
 
     from causalclip.runs import configuration
@@ -320,7 +322,7 @@ def registry_as_before(monkeypatch):
 
 @pytest.fixture
 def runs_here(monkeypatch):
-    """The local pool performs its tasks in this process, one after the other."""
+    """Let the local pool perform its tasks in this process, one after the other."""
     from one_process import tasks_here
 
     tasks_here(monkeypatch)

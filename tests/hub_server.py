@@ -1,4 +1,4 @@
-"""A local server of the Hugging Face Hub's protocol, as far as huggingface_hub needs it here."""
+"""A local server with the parts of the Hugging Face Hub's protocol that the tests need."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def handler(root, address):  # noqa: C901 (a protocol)
             self.answer({"error": "x"}, 404, X_Error_Code=code, X_Repo_Commit=SHA)
 
         def split(self):
-            """Folder of the repository, its name, and the words after it."""
+            """Return the folder of the repository, its name, and the rest of the path as words."""
             words = self.path.split("?")[0].strip("/").removeprefix("api/").split("/")
             words = words[1:] if words[0] == "models" else words
             count = 3 if words[0] == "datasets" else 2

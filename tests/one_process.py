@@ -1,4 +1,4 @@
-"""Commands of a shell and tasks of a pool in one process: torch is imported once, not by each.
+"""Perform shell commands and tasks of a pool in one process, so that torch is imported once.
 
 python one_process.py SOCKET             # performs commands until it is killed
 python -S one_process.py SOCKET WORD...  # one command, with this call's folder and streams
@@ -16,8 +16,8 @@ from multiprocessing.process import BaseProcess
 def tasks_here(patch) -> None:
     """Let the local pool perform its tasks in this process, one after the other.
 
-    They are pickled, as they would be for another process. The collection of garbage between two
-    would look at all that this process has imported.
+    Tasks are pickled, as for another process. The garbage collection between two tasks is switched
+    off, because it would traverse all modules that this process has imported.
     """
     import gc
     import pickle
@@ -39,7 +39,7 @@ def tasks_here(patch) -> None:
 
 
 def clips_kept(patch) -> None:
-    """Let a trainer get a copy of the CLIP of a file that was loaded before; keep its digest."""
+    """Load the CLIP and the digest of each file once; trainers get a copy of the model."""
     import copy
     from pathlib import Path
     from weakref import WeakKeyDictionary
@@ -77,12 +77,12 @@ def fork(function, *arguments) -> BaseProcess:
 def _alone(function, arguments) -> None:
     import torch
 
-    torch.set_num_threads(1)  # OpenMP's other threads are not in a fork
+    torch.set_num_threads(1)  # a fork does not have OpenMP's other threads
     function(*arguments)
 
 
 def ask(place: str, words: list[str]) -> int:
-    """Have a command performed; return its exit status."""
+    """Send a command to the server; return its exit status."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(place)
         request = "\0".join([os.getcwd(), *words]).encode()
@@ -93,7 +93,7 @@ def ask(place: str, words: list[str]) -> int:
 
 def serve(place: str) -> None:
     """Perform each command in a fork, one after the other."""
-    import optuna  # noqa: F401 (with what follows: what the commands import)
+    import optuna  # noqa: F401 (this and the next imports: needed by the commands)
     import pytest
     import sklearn.calibration  # noqa: F401
     import torch._dynamo
@@ -126,7 +126,7 @@ def serve(place: str) -> None:
 
 
 def perform_with(streams: list[int], *request: str) -> None:
-    """End this process with the status of a command that has these streams."""
+    """Run a command with these standard streams and exit with its status."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     sys.exit(perform(*request))

@@ -1,4 +1,4 @@
-"""Small models of open_clip's kinds with random weights, under names of their own."""
+"""Small models of the kinds that open_clip has, with random weights, registered by name."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def seam_eva(pretrained: bool = False, **options) -> torch.nn.Module:
 
 
 def write(folder: Path) -> dict[str, str]:
-    """Write a file of weights a kind; what MODEL.BACKBONE.NAME says of each."""
+    """Write a file of weights for each kind; return the values of MODEL.BACKBONE.NAME by kind."""
     named = {}
     for kind, config in KINDS.items():
         (folder / f"seam-{kind}.json").write_text(json.dumps({"embed_dim": 48, **config}))
@@ -72,7 +72,7 @@ def write(folder: Path) -> dict[str, str]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             state = open_clip.create_model(f"seam-{kind}").state_dict()
-        if kind == "coca":  # open_clip leaves it as it finds the memory, which may hold NaN
+        if kind == "coca":  # open_clip does not initialise it, so it may contain NaN
             state["text_decoder.text_projection"].zero_()
         torch.save(state, path)
         named[kind] = f"open_clip:seam-{kind}/{path}"

@@ -40,7 +40,7 @@ GPU = torch.device("gpu", 0)
 
 COPIES = ("_to_copy", "copy_")
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")  # take indices of the CPU
-# The host waits for their result, or for its shape.
+# Operations whose result or shape the host waits for.
 READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "bincount"}
 READS |= {"unique_dim", "unique_consecutive", "repeat_interleave"}
 
@@ -49,7 +49,7 @@ HOST: Counter[str] = Counter()
 
 
 class GPUTensor(torch.Tensor):
-    """A tensor of the GPU; its numbers are `on_cpu`."""
+    """A tensor of the GPU; `on_cpu` contains its numbers."""
 
     on_cpu: torch.Tensor
 
@@ -137,7 +137,7 @@ def _count_copy(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
     return on_gpu
 
 
-# Mixed precision, as CUDA's autocast (PyTorch's list of operations, those that occur here)
+# Mixed precision as in CUDA's autocast: the operations of PyTorch's lists that occur here
 
 LOWER = "linear matmul mm bmm addmm baddbmm conv2d scaled_dot_product_attention"
 FP32 = "layer_norm softmax.int log_softmax.int exp log pow.Tensor_Scalar norm.ScalarOpt_dim sum "
@@ -171,7 +171,7 @@ for _name in FP32.split():
     _kernels.impl(_name, _autocast(_name, torch.float32), "AutocastPrivateUse1")
 
 
-# What an index of lists asks of a backend below the modes.
+# Operations that indexing with lists calls below the modes.
 
 
 def _copy_from(source: torch.Tensor, target: torch.Tensor, asynchronous: bool = False) -> Any:

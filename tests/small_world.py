@@ -1,4 +1,4 @@
-"""The configuration of each method in a world of small towers, with few choices to try."""
+"""Configuration of each method for small towers, with few candidates to try."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SMALL = {
 
 
 def recipe(method: str, folder: Path) -> list[str]:
-    """Return the configuration files of a method; the last one is written to the folder."""
+    """Return the configuration files of a method; write the last of them to the folder."""
     kind = TRAINER_REGISTRY.get(method)
     settings = {key: SMALL[key] for key in SMALL.keys() & kind.settings_table.keys()}
     small = folder / f"{method}.yaml"

@@ -1,4 +1,4 @@
-"""Ablations as they are asked for, and results whose numbers are known."""
+"""Planners of ablations, and results with known numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from causalclip.runs.plan import Run
 
 @pytest.fixture
 def planner(tmp_path):
-    """A function (method, KEY, VALUE, ...) -> its planner, of a plan that will not be run."""
+    """A function (method, KEY, VALUE, ...) -> the planner of a dry run."""
 
     def make(method, *settings, words=()):
         line = ["--methods", method, "--seeds", "1", "2", "--output", str(tmp_path), *words]

@@ -1,4 +1,4 @@
-"""Settings as train.py makes them, a cache of each test's own, and the real images if present."""
+"""Settings as train.py makes them, a separate cache for each test, and real images if found."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cache(tmp_path_factory, monkeypatch) -> Path:
 
 @pytest.fixture
 def load():
-    """load(name, root, **DATASET settings): the data set as a trainer would get it."""
+    """A function (name, root, **DATASET settings) -> the data set that a trainer would get."""
 
     def load(name, root, *, seed=1, **settings):
         cfg = plugin.extend_cfg(get_cfg_default())
@@ -84,7 +84,7 @@ def small(tmp_path):
 
 @pytest.fixture
 def drawn(tmp_path):
-    """Five pictures in each of two looks, as `facts` say, below the root `tmp_path`."""
+    """Five pictures in each of two looks below `tmp_path`; the facts of that data set."""
     facts = shrunk(facts_of("HandwrittenDigits"), looks=("ink", "chalk"), pictures=5)
     folder = tmp_path / facts.folder
     for look in facts.looks:
@@ -107,7 +107,7 @@ def tar_of(files):
 
 @pytest.fixture
 def server(tmp_path_factory, monkeypatch):
-    """Serves a folder; `server.asked` lists the paths that were requested."""
+    """A server of a folder; `server.asked` lists the requests."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     folder = tmp_path_factory.mktemp("served")
 
@@ -137,7 +137,7 @@ def drive(monkeypatch):
         if id not in files:
             raise FileURLRetrievalError("too many users have viewed this file")
         part = replicas.put(Path(f"{output}a1b2c3d4.part"), files[id])
-        progress(len(files[id]), None)  # may raise, as of gdown's own
+        progress(len(files[id]), None)  # may raise, as gdown's own progress does
         return str(part.rename(output))
 
     monkeypatch.setattr(gdown, "download", fake)

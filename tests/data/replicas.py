@@ -204,7 +204,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
 
 
 def domains(folder: Path, names: Iterable[str], classes: Iterable[str], *, count: int = 10) -> None:
-    """DomainBed's tree: <domain>/<class>/*."""
+    """Write DomainBed's tree: <domain>/<class>/*."""
     for domain in names:
         for i, name in enumerate(classes):
             put_images(folder / domain / name, (f"{name}_{n:02d}.jpg" for n in range(count + i)))
@@ -219,7 +219,7 @@ def edit_split(root: Path, edit: Callable[[dict], object]) -> None:
 
 
 def names(items) -> list[str]:
-    """class/file of each item."""
+    """Return class/file of each item."""
     return ["/".join(Path(item.impath).parts[-2:]) for item in items]
 
 
@@ -231,7 +231,7 @@ def paths(items) -> list[str]:
 
 
 def fill(folder: Path, count: int = 10) -> None:
-    """Class folders as of a user: one more image a class."""
+    """Write class folders as a user's; each class has one image more than the one before."""
     for i, name in enumerate(CLASSES):
         put_images(folder / name, (f"{n}.jpg" for n in range(count + i)))
 

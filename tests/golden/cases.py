@@ -1,4 +1,4 @@
-"""Our trainers in the situation of a golden case: the published CLIP, class names and start."""
+"""Build our trainers as in a golden case: with the published CLIP, class names and start."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CASES = [(m, case) for m, spec in MANIFEST["methods"].items() for case in spec["
 
 
 class WithoutData:
-    """A trainer that knows class names only; batches come from the test."""
+    """A trainer with class names and no data loaders; the test provides the batches."""
 
     def build_data_loader(self):
         dataset = SimpleNamespace(classnames=list(weights.CLASSNAMES))
@@ -41,12 +41,12 @@ class WithoutData:
 
 
 def defaults(rows) -> dict:
-    """The defaults of a table of settings by key."""
+    """Return the defaults of a table of settings by key."""
     return {key: row.default for key, row in rows.items()}
 
 
 def write_clips(folder: Path) -> dict[str, str]:
-    """One safetensors file per CLIP shape, with the numbers the published trainers had."""
+    """Write a safetensors file per CLIP shape, with the weights of the published runs."""
     for shape, sizes in weights.CLIP_SHAPES.items():
         names = {name: value.shape for name, value in build_clip(**sizes).state_dict().items()}
         path, said = folder / f"{shape}.safetensors", {"activation": "quick_gelu"}
@@ -55,21 +55,21 @@ def write_clips(folder: Path) -> dict[str, str]:
 
 
 def golden_file(method: str) -> dict[str, np.ndarray]:
-    """Everything that a published trainer gave."""
+    """Return all recorded outputs of a published trainer."""
     with np.load(GOLDEN / f"{method}.npz") as file:
         return dict(file)
 
 
 def settings_of(method: str, case: str) -> dict:
-    """The published settings of a case, those that our trainer has too."""
+    """Return the published settings of a case that our trainer has too."""
     config = dict(MANIFEST["methods"][method]["cases"][case]["config"])
     if method in ("kgcoop", "tcp") and config["CTX_INIT"]:
-        config["CTX_INIT"] = "a photo of a"  # there CTX_INIT True means these words
+        config["CTX_INIT"] = "a photo of a"  # in the published code True means these words
     return {key: value for key, value in config.items() if key in TRAINERS[method].settings_table}
 
 
 def without_data(trainer_class, backbone: str, *, dataset=(), optim=(), **settings):
-    """A trainer that knows class names and no data, with keys of DATASET, OPTIM and its node."""
+    """Return a trainer without data, with keys of DATASET, OPTIM and its own node."""
     cfg = get_cfg_default()
     cfg.TRAINER.NAME, cfg.USE_CUDA = trainer_class.__name__, False
     cfg.TRAINER[trainer_class.config_node] = CfgNode(
@@ -82,7 +82,7 @@ def without_data(trainer_class, backbone: str, *, dataset=(), optim=(), **settin
 
 
 def build(method: str, case: str, clip_files: dict[str, str]):
-    """Our trainer of a golden case, with the published start of what is drawn at random."""
+    """Return our trainer of a golden case, with the published values of random parameters."""
     trainer_class, spec = TRAINERS[method], MANIFEST["methods"][method]
     known = defaults(trainer_class.settings_table)
     settings = {k: type(known[k])(value) for k, value in settings_of(method, case).items()}
@@ -105,7 +105,7 @@ def start_from_published(trainer, method: str, case: str) -> None:
 
 
 def take_step(trainer, i: int, num_batches: int = 99) -> float:
-    """Train on the batch of a step; the loss."""
+    """Train on the batch of a step; return the loss."""
     trainer.set_model_mode("train")
     trainer.epoch, trainer.batch_idx = divmod(i, num_batches)
     trainer.num_batches = num_batches

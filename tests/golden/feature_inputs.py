@@ -1,4 +1,4 @@
-"""The inputs of features.npz, which holds outputs of published methods on frozen features.
+"""Inputs for features.npz, which contains outputs of published methods on frozen features.
 
 Recorded in float64 from mrflogs/ICLR24 @560fe21 (gda), FereshteShakeri/FewShot-CLIP-Strong-Baseline
 @f81054f (lpp; the bias starts at zero), astra-vision/ProLIP @b43e795 (prolip), kdiAAA/TDA @e697fb0

@@ -1,4 +1,4 @@
-"""The numbers every golden run starts from: a rule, so that no weight has to be stored.
+"""Weights and inputs of the golden runs, computed by a rule so that none has to be stored.
 
 A tensor is drawn from the raw PCG64 stream (stable across NumPy releases by policy) seeded by the
 SHA-256 of its name. The published trainers were run on exactly these numbers; see manifest.json.
@@ -31,11 +31,13 @@ CLIP_SHAPES = {
     | {"embed_dim": 64, "vision_layers": 4, "vision_width": 128, "transformer_layers": 4},
 }
 CLASSNAMES = ["forest_path", "grand piano", "T-shirt", "zebra", "hot_air_balloon"]
-SPOKEN = [name.replace("_", " ") for name in CLASSNAMES]  # as they stand in a text
+SPOKEN = [name.replace("_", " ") for name in CLASSNAMES]  # as written in a text
 LABELS = [0, 3, 1, 4]
-LOGIT_SCALE = math.log(10.0)  # moderate, so that rounding in the logits stays small in gradients
-LEARNABLE = "first"  # begins the names of their streams; chosen so that no gradient nearly cancels
-SKETCHED_ABOVE = 4096  # entries; larger tensors are kept as two random projections
+LOGIT_SCALE = math.log(
+    10.0
+)  # moderate, so that rounding errors of the logits stay small in the gradients
+LEARNABLE = "first"  # prefix of the streams' names, chosen so that no gradient nearly cancels
+SKETCHED_ABOVE = 4096  # entries; larger tensors are stored as two random projections
 
 
 def unit_stream(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -51,7 +53,7 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def clip_parameter(name: str, shape: tuple[int, ...]) -> Tensor:
-    """The value of one parameter of CLIP, about as large as CLIP's own initialisation makes it."""
+    """Return one parameter of CLIP, of about the size of CLIP's own initialisation."""
     if name == "logit_scale":
         return torch.tensor(LOGIT_SCALE, dtype=torch.float32)
     unit = unit_stream(f"clip.{name}", shape)
@@ -69,29 +71,29 @@ def clip_parameter(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def clip_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """A whole CLIP state dict for the given parameter names and shapes."""
+    """Return a CLIP state dict for the given parameter names and shapes."""
     return {name: clip_parameter(name, tuple(shape)) for name, shape in shapes.items()}
 
 
 def learnable(name: str, shape: tuple[int, ...]) -> Tensor:
-    """The start of one learnable tensor, under its published state-dict name."""
+    """Return the initial value of a learnable tensor by its published state-dict name."""
     unit = unit_stream(f"{LEARNABLE}.{name}", shape)
     is_matrix = len(shape) == 2 and name.endswith("weight")
     return _tensor(unit / math.sqrt(shape[1]) if is_matrix else 0.02 * unit)
 
 
 def images(step: int) -> Tensor:
-    """The (4, 3, 32, 32) batch of optimiser step `step`, counted from 0."""
+    """Return the images (4, 3, 32, 32) of optimiser step `step`, counted from 0."""
     return _tensor(unit_stream(f"images.{step}", (len(LABELS), 3, 32, 32)))
 
 
 def labels(step: int) -> Tensor:
-    """The labels of step `step`: the first ones, moved on by one class a step."""
+    """Return the labels (4,) of step `step`: LABELS, shifted by one class a step."""
     return torch.tensor([(label + step) % len(CLASSNAMES) for label in LABELS])
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and float32 bytes, to tell a changed rule from a changed method."""
+    """Return SHA-256 of names and float32 bytes, to detect a change of the rule."""
     sha = hashlib.sha256()
     for name in sorted(state):
         sha.update(name.encode())
@@ -100,12 +102,12 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 
 def kept(name: str, tensor: Tensor) -> dict[str, np.ndarray]:
-    """What a golden file keeps of one tensor: all of it, or two sketches when it is large.
+    """Return the arrays that a golden file stores of a tensor: all of it, or two sketches.
 
     A sketch is the product with four random sign vectors, from the left or from the right; a
     difference anywhere in the tensor shows in it.
     """
-    array = tensor.detach().cpu().numpy().copy()  # not a view: training goes on
+    array = tensor.detach().cpu().numpy().copy()  # not a view: training changes the tensor
     if array.size <= SKETCHED_ABOVE:
         return {name: array}
     rows, columns = array.shape

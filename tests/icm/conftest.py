@@ -1,4 +1,4 @@
-"""The planted worlds of benchmarks/ are importable, as when that folder's scripts run."""
+"""Make the planted worlds in benchmarks/ importable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folds of planted features, as the searches of CLIP-ICM take them."""
+"""Folds of planted features, the input of CLIP-ICM's searches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from causalclip.icm.subspace import InterventionMoments
 
 
 def fold_of(name, z, z_do, labels, *, normalize=True) -> Fold:
-    """Image pairs (N, D), NumPy's or torch's, of classes (N,); held out as they are."""
+    """Return a fold of image pairs (N, D) and labels (N,), arrays or tensors, all held out."""
     z, z_do, labels = map(torch.as_tensor, (z, z_do, labels))
     moments = InterventionMoments(z.shape[1], normalize=normalize).update(z, z_do)
     return Fold(name, moments, None, z.float(), labels, z.float())

@@ -1,4 +1,4 @@
-"""Writers of results whose numbers are known."""
+"""Functions that write results with known numbers."""
 
 from __future__ import annotations
 

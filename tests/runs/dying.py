@@ -1,4 +1,4 @@
-"""A task whose process dies. This module imports little, so that such a process is there soon."""
+"""A task whose process dies. This module imports little, so that a process starts quickly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def die_once(path: Path) -> None:
-    """Kill this process unless the file is there, which is left for the next try."""
+    """Kill this process unless the file exists; create the file for the next attempt."""
     if not path.exists():
         path.touch()
         os.kill(os.getpid(), signal.SIGKILL)

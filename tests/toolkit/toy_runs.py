@@ -11,7 +11,7 @@ def folder(toy):
 
 
 def run_in_two_parts(toy, killed_at, *overrides):
-    """Train until a kill, then start the command again; returns the second process's trainer."""
+    """Train until `killed_at`, then train again; return the second trainer."""
     toy.kind.killed_at = killed_at
     with pytest.raises(KeyboardInterrupt):
         toy.trainer(*overrides).train()
