@@ -3,7 +3,7 @@
     python benchmarks/device_check.py [--device cuda | cpu] [--methods CoOp ...]
 
 The world is that of `causalclip check`: a random CLIP of twelve blocks a tower and drawn images.
-Prints the largest difference of a probability for each method; the status is 1 if one is above 1e-2.
+Prints each method's largest difference of a probability; the status is 1 if one is above 1e-2.
 CLIP-ICM's does not affect the status, because so few images leave its subspace undetermined.
 """
 

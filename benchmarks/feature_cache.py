@@ -3,7 +3,7 @@
     python benchmarks/feature_cache.py
 
 Three runs of one fit on the bundled digits with `tiny`: the first encodes, the second and third
-try other strengths and dimensions on the cached features. Printed: the number of encoded images, and
+try other strengths and dimensions on the cached features. Printed: the number of encoded images and
 the seconds of each run as a share of the first's.
 """
 

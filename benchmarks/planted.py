@@ -48,7 +48,7 @@ class World:
 
     @property
     def span(self) -> Tensor:
-        """Return an orthonormal basis (D, k) of the directions that variant factors do not change."""
+        """Return an orthonormal basis (D, k) of the directions free of variant factors."""
         return torch.from_numpy(scipy.linalg.null_space(self.mixing[:, self.dim_inv :].T))
 
     def factors(self) -> tuple[Tensor, Tensor]:

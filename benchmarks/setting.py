@@ -52,7 +52,7 @@ class Setting:
         return torch.compile(function)
 
     def clock(self) -> float:
-        """Return the CPU time on a CPU, which other processes hardly affect, or wall time on a GPU."""
+        """Return CPU time, which other processes hardly affect; on a GPU, wall time."""
         return time.process_time() if self.device == "cpu" else time.perf_counter()
 
     def peak_bytes(self, run: Callable[[], object]) -> int:
