@@ -9,12 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss
 
-from causalclip.metrics import (
-    N_BINS,
-    aurc,
-    classification_metrics,
-    novelty_auroc,
-)
+from causalclip.metrics import N_BINS, aurc, classification_metrics, novelty_auroc
 
 
 def predictions(n=200, n_classes=5, seed=0):

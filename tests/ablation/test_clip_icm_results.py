@@ -83,9 +83,7 @@ def test_pca_is_that_of_unit_length_features():
     centred = scaled - scaled.mean(0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(
-        np.abs(clip_icm.in_plane(7 * x, seed=0)["pca"]),
-        np.abs(u[:, :2] * s[:2]),
-        atol=1e-10,
+        np.abs(clip_icm.in_plane(7 * x, seed=0)["pca"]), np.abs(u[:, :2] * s[:2]), atol=1e-10
     )
 
 

@@ -79,8 +79,7 @@ def test_an_image_is_encoded_once_and_its_changed_twin_once(pictures, cache):
 
 
 @pytest.mark.parametrize(
-    "difference",
-    ["weights", "transform", "list", "order", "replaced", "exchanged"],
+    "difference", ["weights", "transform", "list", "order", "replaced", "exchanged"]
 )
 def test_whatever_changes_the_features_changes_the_key(difference, pictures, cache):
     root, paths = pictures

@@ -60,8 +60,4 @@ def test_the_curve_has_the_mean_of_each_epoch_whatever_was_printed():
             report.add(torch.tensor(loss), torch.tensor([10 * loss]))
             if batch != 1:  # the first two at once, then the third
                 report.read(epoch=epoch, batch=batch)
-    assert report.curve() == {
-        "epoch": [1, 2],
-        "loss": [3.0, 2.0],
-        "accuracy": [30.0, 20.0],
-    }
+    assert report.curve() == {"epoch": [1, 2], "loss": [3.0, 2.0], "accuracy": [30.0, 20.0]}

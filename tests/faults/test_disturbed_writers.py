@@ -195,9 +195,7 @@ def version_after_kill(writer: Writer, operation: int) -> tuple[int, bool]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         writer.write(folder, 1)
-        ((error, status),) = in_children(
-            lambda: (die_before(operation), writer.write(folder, 2)),
-        )
+        ((error, status),) = in_children(lambda: (die_before(operation), writer.write(folder, 2)))
         assert not error
         return version_left(writer, folder), status == -signal.SIGKILL
 

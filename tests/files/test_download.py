@@ -110,8 +110,7 @@ def test_wrong_bytes_are_refused_and_deleted(server, tmp_path, known, message):
 
 
 @pytest.mark.parametrize(
-    ("known", "limit"),
-    [(KNOWN, "300,000 allowed"), (Known(size=300_000), "300,000 expected")],
+    ("known", "limit"), [(KNOWN, "300,000 allowed"), (Known(size=300_000), "300,000 expected")]
 )
 def test_a_server_that_never_ends_does_not_fill_the_disk(
     server, tmp_path, monkeypatch, known, limit

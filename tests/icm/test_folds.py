@@ -128,10 +128,7 @@ def test_exact_moments_are_of_all_images_with_their_twins_and_none_without():
         ({"select": "fixed"}, r"`dim_inv` must be in \[1, 3\], got 0"),
         ({"select": "fixed", "dim_inv": 4}, r"`dim_inv` must be in \[1, 3\], got 4"),
         ({"twins": True}, "`twins` needs a data set with exact twins"),
-        (
-            {"dim": 7, "draws": 1},
-            "6 images and 1 intervention each give 6 pairs for 7 dimensions",
-        ),
+        ({"dim": 7, "draws": 1}, "6 images and 1 intervention each give 6 pairs for 7 dimensions"),
         ({"dim": 20, "draws": 3, "against": "draws"}, "3 interventions each give 18 pairs for 20"),
         ({"dim": 7, "draws": 1, "interventions": "BOTH", "probe_texts": False}, "6 pairs for 7"),
         ({"bootstrap": 10}, "`bootstrap` needs at least 20 images, got 6"),

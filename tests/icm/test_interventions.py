@@ -10,11 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from causalclip.icm.interventions import (
-    IMAGE_KINDS,
-    ImageIntervention,
-    ImageInterventionParams,
-)
+from causalclip.icm.interventions import IMAGE_KINDS, ImageIntervention, ImageInterventionParams
 from causalclip.seeding import sample_seed
 
 

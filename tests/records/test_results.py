@@ -83,16 +83,10 @@ def test_a_number_that_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_p
             r"metrics must be of type dict\[str, float\], got {'accuracy': 'high'}",
         ),
         ({**FILE, "metrics": {"ece": 1.0}}, r"metrics lacks accuracy, got \['ece'\]"),
-        (
-            {**FILE, "trained_on": {"dataset": "Set"}},
-            "trained_on must be of type .*TrainedOn",
-        ),
+        ({**FILE, "trained_on": {"dataset": "Set"}}, "trained_on must be of type .*TrainedOn"),
         ({**FILE, "trainer": "\x1b[2J"}, r"trainer must be printed text, got '\\x1b"),
         ({**FILE, "members": {"t": [{}]}}, r"members\.t lacks accuracy"),
-        (
-            {**FILE, "metrics": {"accuracy": 101.0}},
-            "accuracy of metrics must be per cent, got 101",
-        ),
+        ({**FILE, "metrics": {"accuracy": 101.0}}, "accuracy of metrics must be per cent, got 101"),
         ({**FILE, "shots": 10**25}, "shots must be at most 1,000,000,000"),
         ({**FILE, "training": {"seconds": "long"}}, "training.seconds must be"),
         ({**FILE, "training": {"curve": {"epoch": [1]}}}, "training.curve must hold"),

@@ -78,11 +78,7 @@ def test_image_size_and_depth_are_those_of_the_backbone(random_clip):
     for method, depths in published.items():
         choice = choose_recipe(method, "published", CELL)
         pairs = fitted(backbone, method, choice.file)
-        assert pairs == {
-            "MODEL.BACKBONE.NAME": random_clip,
-            "INPUT.SIZE": (32, 32),
-            **depths,
-        }
+        assert pairs == {"MODEL.BACKBONE.NAME": random_clip, "INPUT.SIZE": (32, 32), **depths}
 
 
 def test_a_packaged_backbone_changes_nothing_and_a_yaml_keeps_what_it_says(tmp_path, random_clip):

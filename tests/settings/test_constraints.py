@@ -45,12 +45,7 @@ NAN, INFINITE = math.nan, math.inf
         (boolean(), "True or False", [True, False], [0, 1, "True", None]),
         (fixed(False), "False", [False], [True, 0, None]),
         (text(), "text", ["", "any"], [None, 1, ["any"]]),
-        (
-            text(holding="{}"),
-            "text with one {}, or empty",
-            ["", "a {}."],
-            ["a cat", "{} {}", 3],
-        ),
+        (text(holding="{}"), "text with one {}, or empty", ["", "a {}."], ["a cat", "{} {}", 3]),
         (
             list_of(number(0)),
             "a list of 1 or more, each a finite number >= 0",

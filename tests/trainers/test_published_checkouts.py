@@ -35,10 +35,7 @@ SETTINGS = [
     *("DATALOADER.NUM_WORKERS", "0", "DATALOADER.TRAIN_X.BATCH_SIZE", "4"),
 ]
 PUBLISHED = ["DATALOADER.TEST.BATCH_SIZE", "50"]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not ARCHIVE.is_file(), reason=f"no {ARCHIVE}"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not ARCHIVE.is_file(), reason=f"no {ARCHIVE}")]
 
 # The process around their train.py: a CPU that stays in fp32, and a CLIP that is not downloaded.
 AROUND = """

@@ -189,10 +189,7 @@ def trained_view(trainer):
     ("options", "message"),
     [
         (("TRAINER.TPT.CTX_INIT", " "), "TPT.CTX_INIT must be a word or more, got ' '"),
-        (
-            ("TRAINER.TPT.N_VIEWS", 9),
-            "TPT.CONFIDENT must leave one of 9 views, got 0.1",
-        ),
+        (("TRAINER.TPT.N_VIEWS", 9), "TPT.CONFIDENT must leave one of 9 views, got 0.1"),
     ],
 )
 def test_a_setting_that_leaves_nothing_is_refused(options, message, make_trainer, tmp_path):
