@@ -82,12 +82,23 @@ def handler(root, address):  # noqa: C901 (a protocol)
 
 
 @contextmanager
+def local_server(kind=BaseHTTPRequestHandler):
+    """Serve requests in a thread; yield the server, with its address as `url`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as http:
+        http.url = f"http://127.0.0.1:{http.server_port}"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield http
+        http.shutdown()
+        thread.join()
+
+
+@contextmanager
 def serving(root, cache, monkeypatch):
     """Serve the folders below `root` as the hub; yield `root`."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as http:
-        address = f"http://127.0.0.1:{http.server_port}"
+    with local_server() as http:
+        address = http.url
         http.RequestHandlerClass = handler(root, address)
-        threading.Thread(target=http.serve_forever, daemon=True).start()
         for name, value in {
             "ENDPOINT": address,
             "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
@@ -96,4 +107,3 @@ def serving(root, cache, monkeypatch):
         }.items():
             monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
         yield root
-        http.shutdown()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import io
 import json
 import os
-import tarfile
-import threading
 from dataclasses import replace as shrunk
 from pathlib import Path
 
 import gdown
 import pytest
 import replicas
+from archives import plain_tar
 from gdown.exceptions import FileURLRetrievalError
+from hub_server import local_server
 
 from causalclip import plugin
 from causalclip.data.bundled import MARKER
@@ -95,16 +94,6 @@ def drawn(tmp_path):
     return facts
 
 
-def tar_of(files):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 @pytest.fixture
 def server(tmp_path_factory, monkeypatch):
     """A server of a folder; `server.asked` lists the requests."""
@@ -118,14 +107,9 @@ def server(tmp_path_factory, monkeypatch):
         def log_message(self, template, *args):
             self.server.asked.append(args[0])
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with local_server(Handler) as server:
         server.asked, server.folder = [], folder
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -146,7 +130,9 @@ def drive(monkeypatch):
 
 @pytest.fixture
 def food(server, drive):
-    archive = tar_of({"food-101/images/pie/1.jpg": replicas.JPEG, "food-101/README.txt": b"hello"})
+    archive = plain_tar(
+        {"food-101/images/pie/1.jpg": replicas.JPEG, "food-101/README.txt": b"hello"}
+    )
     (server.folder / "food-101.tar.gz").write_bytes(archive)
     drive["SPLIT"] = b'{"train": [], "val": [], "test": []}'
     return shrunk(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
-import tarfile
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from archives import plain_tar, zip_of
 from damage import damaged, faults
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,24 +26,6 @@ from causalclip.records.results import Result
 
 MOST_SECONDS = 20.0
 FILES = {f"set/{number}.txt": bytes([number]) * 2000 for number in range(3)}
-
-
-def tar() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in FILES.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def zipped() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in FILES.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
 
 
 def checkpoint() -> bytes:
@@ -61,8 +42,12 @@ RUN = {"schema": 1, "identity": {"settings": IDENTITY.settings}, "configuration"
 RUN["fingerprint"] = IDENTITY.fingerprint
 
 KINDS: dict[str, tuple[bytes, str, Callable[[Path], object]]] = {
-    "tar.gz": (tar(), "a.tar.gz", lambda p: unpack(p, p.parent / "target", most_bytes=10**6)),
-    "zip": (zipped(), "a.zip", lambda p: unpack(p, p.parent / "target", most_bytes=10**6)),
+    "tar.gz": (
+        plain_tar(FILES),
+        "a.tar.gz",
+        lambda p: unpack(p, p.parent / "target", most_bytes=10**6),
+    ),
+    "zip": (zip_of(FILES), "a.zip", lambda p: unpack(p, p.parent / "target", most_bytes=10**6)),
     "checkpoint": (checkpoint(), "model.pth.tar-1", read_checkpoint),
     "pointer": (b"model.pth.tar-1\n", "checkpoint", lambda p: last_written(p.parent)),
     "split": (

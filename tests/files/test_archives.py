@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import shutil
 import tarfile
 import zipfile
 
 import pytest
+from archives import entry, plain_tar, tar_of, zip_of
 
 from causalclip.files.download import unpack
 
 FILES = {"set/a.txt": b"a" * 3000, "set/deep/b.txt": bytes(range(256)) * 20}
-
-
-def entry(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = ""):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = kind, link, len(content)
-    return info, io.BytesIO(content)
-
-
-def tar_of(*entries, mode="w:gz") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode, format=tarfile.PAX_FORMAT) as archive:
-        for info, content in entries:
-            archive.addfile(info, content)
-    return buffer.getvalue()
-
-
-def plain_tar(mode="w:gz") -> bytes:
-    return tar_of(*(entry(name, content) for name, content in FILES.items()), mode=mode)
-
-
-def zip_of(files: dict) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def plain_zip() -> bytes:
-    return zip_of(FILES)
 
 
 def content_below(folder):
@@ -68,7 +38,7 @@ def refused(tmp_path):
 
 every_kind = pytest.mark.parametrize(
     "content",
-    [plain_tar(), plain_tar("w"), plain_tar("w:xz"), plain_zip()],
+    [*(plain_tar(FILES, mode) for mode in ("w:gz", "w", "w:xz")), zip_of(FILES)],
     ids=["gz", "tar", "xz", "zip"],
 )
 
@@ -143,7 +113,7 @@ def test_a_full_disk_is_said_with_both_names_and_nothing_is_left(tmp_path, monke
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
     archive = tmp_path / "a.tar.gz"
-    archive.write_bytes(plain_tar())
+    archive.write_bytes(plain_tar(FILES))
     with pytest.raises(OSError, match=r"No space left to unpack .*a.tar.gz into .*target; the arc"):
         unpack(archive, tmp_path / "target", most_bytes=10**6)
     assert os.listdir(tmp_path) == ["a.tar.gz"]

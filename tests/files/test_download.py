@@ -6,9 +6,9 @@ import contextlib
 import hashlib
 import http.server
 import re
-import threading
 
 import pytest
+from hub_server import local_server
 
 from causalclip.files import download
 from causalclip.files.digests import Known, file_digest
@@ -53,15 +53,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with local_server(Handler) as server:
         server.starts, server.ranges, server.breaks, server.endless = [], True, 0, False
         server.shrunk = False
-        server.url = f"http://127.0.0.1:{server.server_port}/{SHA256}/weights.pt"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+        server.url += f"/{SHA256}/weights.pt"
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("known", [KNOWN, Known(size=len(PAYLOAD)), None])
