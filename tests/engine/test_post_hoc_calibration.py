@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from outputs import arrays_of, results
 from scipy.optimize import minimize_scalar
 from torch.nn import functional as F
 
@@ -28,16 +28,9 @@ def evaluate(make_trainer, tmp_path):
         trainer = make_trainer(name, tmp_path, *options)
         trainer.load_model(str(model_folder))
         trainer.test()
-        record = json.loads((tmp_path / "results.json").read_text())
-        with np.load(tmp_path / "predictions.npz") as file:
-            return trainer, record, dict(file)
+        return trainer, results(tmp_path), arrays_of(tmp_path)
 
     return run
-
-
-def saved(folder):
-    with np.load(folder / "predictions.npz") as file:
-        return dict(file)
 
 
 def scaled(probabilities, factor):
@@ -53,7 +46,7 @@ def scaled(probabilities, factor):
 @pytest.mark.parametrize("name", ["CoOp", "MaPLe", "KgCoOp", "PromptSRC", "IVLP"])
 def test_methods_that_learn_texts_have_all_three_readings(name, trained):
     _, folder = trained(name, *ON)
-    record, found = json.loads((folder / "results.json").read_text()), saved(folder)
+    record, found = results(folder), arrays_of(folder)
     assert set(record["variants"]) == READINGS
     for reading in READINGS:  # none of them changes what is predicted
         answered = found[f"{reading}/probabilities"].argmax(-1)
@@ -63,7 +56,7 @@ def test_methods_that_learn_texts_have_all_three_readings(name, trained):
 @pytest.mark.parametrize("name", ["CoCoOp", "VPT", "CLIP_Adapter"])
 def test_texts_that_do_not_learn_or_depend_on_the_image_have_no_distances(name, trained):
     _, folder = trained(name, *ON)
-    record = json.loads((folder / "results.json").read_text())
+    record = results(folder)
     assert set(record["variants"]) == {"temperature"}
 
 
@@ -71,13 +64,15 @@ def test_calibration_moves_no_learned_number_and_no_figure(trained):
     (plain, one), (calibrated, other) = trained("CoOp"), trained("CoOp", *ON)
     assert torch.equal(plain.model.ctx, calibrated.model.ctx)
     assert "temperature" not in plain.model.state_dict()
-    np.testing.assert_array_equal(saved(one)["probabilities"], saved(other)["probabilities"])
-    assert json.loads((one / "results.json").read_text())["variants"] == {}
+    np.testing.assert_array_equal(
+        arrays_of(one)["probabilities"], arrays_of(other)["probabilities"]
+    )
+    assert results(one)["variants"] == {}
 
 
 def test_cdc_keeps_to_its_own_discount(trained):
     trainer, folder = trained("CDC", *ON)
-    record = json.loads((folder / "results.json").read_text())
+    record = results(folder)
     assert not READINGS & set(record["variants"])
     assert "temperature" not in trainer.model.state_dict()
 
@@ -99,7 +94,7 @@ def test_the_temperature_is_the_likeliest_of_the_validation_split(trained):
     best = minimize_scalar(nll, bounds=(0.01, 100), method="bounded", options={"xatol": 1e-6}).x
     temperature = trainer.model.temperature.item()
     assert temperature == pytest.approx(best, rel=1e-2)
-    found = saved(folder)
+    found = arrays_of(folder)
     expected = scaled(found["probabilities"], 1 / temperature)
     np.testing.assert_allclose(found["temperature/probabilities"], expected, atol=1e-4)
 
@@ -131,7 +126,7 @@ def test_a_run_without_a_validation_split_has_no_temperature(make_trainer, tmp_p
     trainer = make_trainer("CoOp", tmp_path, *ON)
     trainer.val_loader = None
     trainer.train()
-    record = json.loads((tmp_path / "results.json").read_text())
+    record = results(tmp_path)
     assert set(record["variants"]) == {"dac"}
     assert "No validation split to fit the temperature on" in capsys.readouterr().out
 
@@ -141,7 +136,7 @@ def test_a_run_without_a_validation_split_has_no_temperature(make_trainer, tmp_p
 
 def test_trained_classes_are_left_as_they_are(trained):
     _, folder = trained("CoOp", *ON)
-    found = saved(folder)
+    found = arrays_of(folder)
     np.testing.assert_array_equal(found["dac/probabilities"], found["probabilities"])
 
 
@@ -175,7 +170,7 @@ def test_without_the_names_of_the_trained_classes_there_is_no_dac(trained, make_
         None  # as of a checkpoint of another code base, without a results.json
     )
     trainer.test()
-    record = json.loads((tmp_path / "results.json").read_text())
+    record = results(tmp_path)
     assert set(record["variants"]) == {"temperature"}
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from outputs import arrays_of, results
 
 from causalclip.cdc.evidence import FUSIONS, fuse, probabilities
 from causalclip.clip.encode import encode_image
@@ -33,15 +32,6 @@ ALONE = cdc(
     VISION="coupled",
     N_CTX=2,  # as MaPLe has
 )
-
-
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
-
-
-def arrays(folder):
-    with np.load(folder / "predictions.npz") as file:
-        return dict(file)
 
 
 # -- limits --------------------------------------------------------------------------------------
@@ -96,7 +86,7 @@ def test_the_fusion_decides_which_reading_the_method_is_judged_by(
     trainer = make_trainer("CDC", tmp_path, *options)
     trainer.load_model(str(trained("CDC")[1]))
     trainer.test()
-    record, found = results(tmp_path), arrays(tmp_path)
+    record, found = results(tmp_path), arrays_of(tmp_path)
     assert record["metrics"] == record["variants"][fusion]
     np.testing.assert_array_equal(found["probabilities"], found[f"{fusion}/probabilities"])
     np.testing.assert_array_equal(found["uncertainty"], found[f"{fusion}/uncertainty"])
@@ -104,7 +94,7 @@ def test_the_fusion_decides_which_reading_the_method_is_judged_by(
 
 def test_each_template_alone_is_measured(trained):
     _, folder = trained("CDC")
-    record, found = results(folder), arrays(folder)
+    record, found = results(folder), arrays_of(folder)
     answers = found["template_probabilities"].argmax(-1)  # (N, M)
     expected = 100 * (answers == found["label"][:, None]).mean(0)
     accuracies = [metrics["accuracy"] for metrics in record["members"]["template"]]
@@ -116,7 +106,7 @@ def test_each_template_alone_is_measured(trained):
 def test_the_discount_as_it_is_typed(typed, expected, make_trainer, tmp_path):
     make_trainer("CDC", tmp_path, *cdc(DISCOUNT=typed)).train()
     assert results(tmp_path)["details"]["discount"] == expected
-    found = arrays(tmp_path)
+    found = arrays_of(tmp_path)
     if expected == 1:
         np.testing.assert_array_equal(found["probabilities"], found["dempster/probabilities"])
     else:
@@ -267,6 +257,6 @@ def test_base_to_new_inside_the_subspace_of_a_clip_icm_run(make_trainer, tmp_pat
     plain = make_trainer("CDC", tmp_path / "plain", *options, "DATASET.SUBSAMPLE_CLASSES", "new")
     plain.load_model(str(tmp_path / "base"))
     plain.test()  # the same prompts outside of the subspace answer something else
-    found, other = (arrays(tmp_path / name)["probabilities"] for name in ("new", "plain"))
+    found, other = (arrays_of(tmp_path / name)["probabilities"] for name in ("new", "plain"))
     assert new.backbone.projection.basis.shape[1] < 32
     assert not np.allclose(found, other, atol=1e-3)

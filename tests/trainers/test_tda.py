@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,9 @@ import pytest
 import torch
 from golden import feature_inputs
 from golden.cases import assert_close
+from outputs import arrays_of, results
 from torch.nn import functional as F
 
-from causalclip.records.predictions import Predictions
 from causalclip.trainers.tda import Cache, TDAConfig, TestTimeCaches
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "features.npz")
@@ -76,13 +75,9 @@ def test_without_caches_it_is_zero_shot_clip():
         assert torch.equal(caches(*pair), pair[1])
 
 
-def arrays_of(folder):
-    return dict(Predictions.read(folder / "predictions.npz").arrays)
-
-
 def test_a_run_says_its_order_and_reads_no_label(make_trainer, trained, tmp_path):
     trainer, folder = trained("TDA")
-    record = json.loads((folder / "results.json").read_text())
+    record = results(folder)
     assert record["details"] == {"test_time": True, "order": "random, from SEED 1"}
     arrays = arrays_of(folder)
     paths = [item.impath for item in trainer.dm.dataset.test]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 from golden import feature_inputs, weights
 from golden.cases import assert_close
+from outputs import arrays_of, results
 from PIL import Image
 from torchvision.transforms import AugMix, RandomCrop, ToTensor
 
@@ -21,7 +21,6 @@ from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.zeroshot import class_features, cosine_logits
 from causalclip.engine.contexts import Context
 from causalclip.predict.predictor import Predictor
-from causalclip.records.predictions import Predictions
 from causalclip.trainers.tpt import TPTConfig, Views, marginal_entropy, tuned
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "features.npz")
@@ -76,13 +75,9 @@ def test_a_step_makes_the_certain_views_agree_and_reads_no_other():
 # A run
 
 
-def arrays_of(folder):
-    return dict(Predictions.read(folder / "predictions.npz").arrays)
-
-
 def test_a_run_says_that_it_used_test_images_and_reads_no_label(make_trainer, trained, tmp_path):
     folder = trained("TPT", *FEW)[1]
-    record = json.loads((folder / "results.json").read_text())
+    record = results(folder)
     order = "as listed, each image alone"
     assert record["details"] == {"test_time": True, "order": order}
     blind = make_trainer("TPT", tmp_path, *FEW, "FEATURE_CACHE", False)

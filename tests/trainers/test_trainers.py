@@ -110,7 +110,6 @@ DEEP_IMAGE = "at most 2, the depth of the image tower, got 3"
             ["HEAD", "linear_probe", "PROBE", False],
             "TRAINER.CLIP_ICM.HEAD linear_probe needs TRAINER.CLIP_ICM.PROBE True, got False",
         ),
-        ("CoOp", ["PREC", "fp8"], "TRAINER.COOP.PREC must be one of fp32, fp16, bf16, amp, got"),
         ("CoOp", ["INPUT.SIZE", (224, 224)], r"INPUT.SIZE must be \(32, 32\) for .*, got"),
         ("CoOp", ["MODEL.BACKBONE.NAME", "ViT-B/61"], "ViT-B/16"),
     ],
