@@ -1,4 +1,4 @@
-"""The command `causalclip`: quick answers, and what it says to mistakes."""
+"""The command `causalclip`: fast start, help and messages for wrong arguments."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ for words in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def answers() -> dict[str, tuple[int, str, set[str]]]:
-    """Of the calls for help: exit status, what is printed, and the modules that are imported."""
+    """Exit status, output and imported modules of each call for help or version."""
     calls = ["--version", "--help", *(f"{name} --help" for name in cli.COMMANDS)]
     command = [sys.executable, "-c", FORKED, json.dumps(calls)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -147,7 +147,7 @@ def words(data_root, random_clip, tmp_path):
 
 @pytest.fixture
 def at_work(words, tmp_path):
-    """The command as a process of its own, with its first run begun; and who holds the folder."""
+    """The command in another process, during its first run; the process id of that run."""
     process = fork(interruptible, words, tmp_path / "said")
     deadline = time.monotonic() + 600
     while not list(tmp_path.rglob("log.txt")) and time.monotonic() < deadline:
@@ -159,7 +159,7 @@ def at_work(words, tmp_path):
 
 
 def interruptible(words, said):
-    """The command as from a shell, its output in a file; its pool forks, with all imported."""
+    """Run the command as from a shell, with its output in a file and a pool of forks."""
     forked = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda _: forked
     with open(said, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Every YAML merges into the defaults, and says what it is for."""
+"""Every YAML file merges into the defaults and begins with its command."""
 
 from __future__ import annotations
 

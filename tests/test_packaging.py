@@ -1,4 +1,4 @@
-"""The wheel holds what it needs and works from any folder."""
+"""The wheel contains all files that it needs and works from any folder."""
 
 from __future__ import annotations
 

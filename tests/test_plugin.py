@@ -1,4 +1,4 @@
-"""The plug-in takes two names and no more; each name is taken once."""
+"""The plug-in registers two names and no more, each once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ print(json.dumps({**facts, "alone": [*alone], "everything": [*everything]}))
 
 @pytest.fixture(scope="module")
 def started() -> dict[str, list]:
-    """What STARTED finds, in a process of its own."""
+    """Output of STARTED, run in another process."""
     command = [sys.executable, "-W", "ignore", "-c", STARTED]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     rest, own = map(json.loads, done.stdout.splitlines()[-2:])
@@ -114,7 +114,7 @@ def test_a_taken_name_is_refused():
 
 
 def module(name: str, **content) -> ModuleType:
-    """A module of a user's with some content."""
+    """Return a module of a user with some content."""
     made = ModuleType(name)
     vars(made).update(content)
     return made

@@ -1,4 +1,4 @@
-"""`import causalclip` costs nothing, offers its public names, and says where links are missing."""
+"""`import causalclip` is fast, has its public names, and reports missing links."""
 
 from __future__ import annotations
 

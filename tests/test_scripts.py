@@ -1,4 +1,4 @@
-"""The protocol scripts: their commands and folders, and one real run of each."""
+"""The protocol scripts: their commands and output folders, and a real run of some."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def refused(capsys):
 
 @pytest.fixture
 def stubbed(tmp_path, monkeypatch, capsys):
-    """A function like `run` that trains nothing; its `.calls()` are the arguments of train.py."""
+    """A function like `run` without training; `.calls()` returns the arguments for train.py."""
     calls: list[list[str]] = []
 
     class Stub:
-        """Trains nothing and leaves a result."""
+        """An executor that writes a result without training."""
 
         places, close, died = (lambda self: 1), (lambda self: None), BrokenExecutor
 

@@ -1,4 +1,4 @@
-"""train.py: a mistake in the input ends in one line, a mistake in the program in its traceback."""
+"""train.py: an input error prints one line, an error in the program its traceback."""
 
 from __future__ import annotations
 
@@ -164,12 +164,12 @@ def test_debug_shows_where_an_input_error_comes_from(call, images):
         call("CoOp", "--debug")
 
 
-# Being told to stop
+# Signals that stop a run
 
 
 @pytest.fixture
 def signals_of_a_shell():
-    """As a process finds them that a shell has started, whatever a library has left."""
+    """Set the signal handlers of a process started by a shell, and restore them after the test."""
     plain = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in plain.items()}
     yield
@@ -248,7 +248,7 @@ def test_a_long_training_saves_by_time_until_its_end(call, images, monkeypatch):
     assert files == ["model.pth.tar-2"]
 
 
-# Whose folder it is
+# Identity of an output folder
 
 
 def run_file(images: Path) -> dict:
@@ -271,7 +271,7 @@ def test_a_run_says_who_it_is_from_the_start_and_in_its_result(call, images):
         (["DATALOADER.NUM_WORKERS", 1, "TRAIN.PRINT_FREQ", 3], True),
         (["OPTIM.LR", 0.02], False),
         (["DATASET.NUM_SHOTS", 2], False),
-        (["TRAINER.COOP.N_CTX", 2], True),  # another method's
+        (["TRAINER.COOP.N_CTX", 2], True),  # a setting of another method
     ],
 )
 def test_the_fingerprint_follows_the_settings_that_change_the_result(call, images, more, same):

@@ -1,4 +1,4 @@
-"""Tokens that enter midway and adapters: transcriptions, both paths, and that nothing stays."""
+"""Tokens added in later blocks, and adapters: values, both code paths, and no change after it."""
 
 from __future__ import annotations
 

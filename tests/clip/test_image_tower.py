@@ -33,7 +33,7 @@ def own_forward(model, images, image):
 
 
 def twice(model, images, image):
-    """Of one set; (B, E) each."""
+    """Return features with prompts and without, (B, E) each, for one set."""
     sets = PromptSet(image=tuple(depth.unsqueeze(0) for depth in image))
     return [features[:, 0] for features in encode_image_sets_twice(model, images[:, None], sets)]
 

@@ -1,4 +1,4 @@
-"""Prompts inside an unmodified CLIP: identities, oracles, gradients, and that nothing stays."""
+"""Prompts inside an unmodified CLIP: values, gradients, and no change to the model after it."""
 
 from __future__ import annotations
 

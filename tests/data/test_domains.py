@@ -73,7 +73,7 @@ def test_the_split_depends_on_the_trial_and_on_no_other_seed(load, pacs):
 
 
 def published_held_out(count, base_keys, labels, environment):
-    """The published open-class split in slow motion: base and open images shuffled apart."""
+    """The published open-class split, step by step: base and open images are shuffled apart."""
     held = []
     for name, wanted in (("base", True), ("open", False)):
         keys = [i for i in range(count) if (labels[i] in base_keys) == wanted]

@@ -1,4 +1,4 @@
-"""causalclip/data/fewshot.py against what CoOp and Dassl draw, and files users really have."""
+"""causalclip/data/fewshot.py against the draws of CoOp and Dassl, and with files of users."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_caltech_draws_are_coops(load, caltech, shots, seed, subsample):
 
 
 def _plain_datum(path, label, name=""):
-    """Dassl's Datum of an image that is not there, as in a file from another machine."""
+    """Return a Datum of Dassl for a missing image, as in a file from another machine."""
     item = object.__new__(Datum)
     item.__dict__.update(_impath=path, _label=label, _domain=0, _classname=name)
     return item
@@ -150,7 +150,7 @@ def test_our_stored_set_is_drawn_again_when_the_split_changes(load, small, capsy
 
 
 def exchanged(stored):
-    """As a flipped bit leaves it: another image of the split, which nothing but a sum can tell."""
+    """Return the draw with another image of the split, which only the checksum can detect."""
     return {**stored, "train": [stored["train"][1], *stored["train"][1:]]}
 
 

@@ -1,4 +1,4 @@
-"""datasets/folders.py: your own folders and split files, as docs/add_data.md shows them."""
+"""datasets/folders.py: folders and split files of users, as in docs/add_data.md."""
 
 from __future__ import annotations
 

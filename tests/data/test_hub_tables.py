@@ -1,4 +1,4 @@
-"""Data in the forms of the Hugging Face Hub become a table, with the parts and names they state."""
+"""Data sets in the Hugging Face Hub's formats become a table with their splits and class names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes at one run: the same prompts and predictions as one, to rounding.
+"""A run in several processes gives the prompts and predictions of one, up to rounding.
 
 Two gloo processes on the CPU, forks of one that has imported all, train every method of the list in
 one go (`two_processes`); what one process makes of the same configuration is made here.
@@ -104,7 +104,7 @@ def cases(all_digits):
 
 @pytest.fixture(scope="module")
 def two_processes(make_cfg, cases, tmp_path_factory):
-    """The folder in which two processes have trained every case; what each has at the end."""
+    """The folder in which two processes have trained every case, with their final weights."""
     folder = tmp_path_factory.mktemp("two")
     texts = {
         name: make_cfg(name, folder / name, *SHARED, *options).dump()
@@ -219,7 +219,7 @@ def test_a_method_that_needs_the_whole_batch_is_refused(three, make_cfg, tmp_pat
 
 @pytest.fixture
 def three(monkeypatch):
-    """As if two more processes were there."""
+    """Pretend that there are three processes."""
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     monkeypatch.setattr(train, "world_size", lambda: 3)
 

@@ -1,4 +1,4 @@
-"""The feature cache: what is encoded when, and what is left on disk."""
+"""The feature cache: which images are encoded, and which files are on disk."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ ITEM = ["DATALOADER.DRAWS", "item"]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Ten pictures in two domains, as a data set holds them."""
+    """Ten pictures in two domains, as items of a data set."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     items = []
@@ -40,14 +40,14 @@ def photos(tmp_path_factory):
 
 
 class Everything:
-    """A transform that shows one draw of each generator."""
+    """A transform that returns one draw of each random generator."""
 
     def __call__(self, image):
         return torch.tensor([random.random(), np.random.random(), torch.rand(()).item()])
 
 
 class Process:
-    """A transform that shows which process it runs in."""
+    """A transform that returns the id of its process."""
 
     def __call__(self, image):
         return torch.tensor(os.getpid())
@@ -57,7 +57,7 @@ class Process:
 def epochs(photos, make_cfg, tmp_path):
     """A function (transform, KEY, VALUE, ...) -> the training batches of the photos.
 
-    Workers that the garbage collector ends may take five seconds each.
+    The fixture closes the loaders; the garbage collector may take five seconds for each worker.
     """
     made = []
 
@@ -75,7 +75,7 @@ def epochs(photos, make_cfg, tmp_path):
 
 
 def seen(loader, count=2):
-    """Indices (N,) and images (N, ...) of that many epochs."""
+    """Return indices (N,) and images (N, ...) of `count` epochs."""
     batches = [batch for _ in range(count) for batch in loader]
     return (torch.cat([batch[key] for batch in batches]) for key in ("index", "img"))
 

@@ -1,4 +1,4 @@
-"""Temperature scaling and DAC beside every softmax prompt method, with TEST.CALIBRATION."""
+"""Temperature scaling and DAC for softmax prompt methods, with TEST.CALIBRATION."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions keep what a method said, in its precision, from the batch to the file."""
+"""Predictions keep the values and the precision of a method, from batch to file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged files of every kind are read, or refused in words; nothing else is written or left."""
+"""Damaged files are read or raise an error with a message; no other file is written."""
 
 from __future__ import annotations
 

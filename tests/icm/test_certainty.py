@@ -1,4 +1,4 @@
-"""On planted worlds the bootstrap's intervals cover, and Davis and Kahan's bound holds."""
+"""Coverage of the bootstrap's intervals in planted worlds, and Davis and Kahan's bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits come back from their tensors and facts; probes are scikit-learn's, the sweep is lpclip's."""
+"""Fits are restored from tensors and facts; probes equal scikit-learn's, the sweep lpclip's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training images as the config asks for them: draws, pairs, folds, texts and exact twins."""
+"""Draws, pairs, folds, texts and exact twins of the training images, as configured."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def drawn(names) -> np.ndarray:
 
 
 class EncodeImages:
-    """Features that depend on file and change; notes the changes that it is asked for."""
+    """Features that depend on the file and the change; records the requested changes."""
 
     def __init__(self) -> None:
         self.changes: list[Draw | None] = []

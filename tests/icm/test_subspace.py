@@ -1,6 +1,6 @@
 """The invariant subspace: the published code's arithmetic, SciPy, sklearn, and streaming.
 
-What it finds in planted worlds is in test_theory.py.
+For the results in planted worlds see test_theory.py.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def energy_kept(basis, rows):
 
 
 def published_basis(z, z_do, lamda, dim_inv):
-    """The published estimate in slow motion: sums over pairs, ascending `eigh`, first columns."""
+    """The published estimate, pair by pair: sums, ascending `eigh`, first columns."""
     dim = z.shape[1]
     reconstruct, consistent = np.zeros((dim, dim)), np.zeros((dim, dim))
     for row, twin in zip(z.numpy(), z_do.numpy(), strict=True):

@@ -1,4 +1,4 @@
-"""The page of a made-up study: what stands in it, and what is said of what does not."""
+"""The report page of a synthetic study: its content, and its notes on what is left out."""
 
 from __future__ import annotations
 

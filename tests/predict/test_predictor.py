@@ -1,4 +1,4 @@
-"""A trained run on single pictures: equals its evaluation without its data, or raises."""
+"""Predictions for single pictures equal the evaluation of the run, without its data."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_class_names_that_cannot_be_taken_are_refused(method, options, classes, 
 
 @pytest.fixture
 def copied(run, tmp_path):
-    """A copy of a CoOp run, to be damaged."""
+    """A copy of a CoOp run that a test can damage."""
     return shutil.copytree(run("CoOp"), tmp_path / "copy")
 
 

@@ -1,4 +1,4 @@
-"""results.json and predictions.npz: what is written is read, and what is damaged is named."""
+"""results.json and predictions.npz: writing, reading, and errors that name damaged files."""
 
 from __future__ import annotations
 

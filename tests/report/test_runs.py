@@ -1,4 +1,4 @@
-"""Seeds are averaged over one setting: what differs otherwise is a row of its own, by name."""
+"""Seeds of one setting are averaged; another setting is another row, named after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes: the results of separate ones to the bit, and those that die or are told to end."""
+"""Pools of processes: same bits as separate processes; processes that die or are stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From outcomes to lines, exit status and the plan that is shown."""
+"""Printed lines and exit status of outcomes, and the printed plan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def runs(tmp_path):
 
 @pytest.fixture
 def answered(monkeypatch):
-    """A function: the outcomes that the runs have, and a signal after the last of them."""
+    """A function that sets the outcomes of the runs, and a signal after the last of them."""
 
     def answer(*outcomes, number=0):
         def yielded(self, stop, each_look):

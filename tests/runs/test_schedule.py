@@ -1,4 +1,4 @@
-"""Order and attempts: a test after its training, a dead process's run again, each outcome once."""
+"""Order and retries: a test runs after its training, a run is repeated if its process dies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from causalclip.runs.worker import Outcome
 
 
 class Scripted:
-    """An executor whose tasks end at once, each run by the answers that were given for it."""
+    """An executor whose tasks end at once, with the given answers for each run."""
 
     died = BrokenExecutor
 
@@ -38,7 +38,7 @@ class Scripted:
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two trainings, each with its test; their results are there as soon as they are asked for."""
+    """Two trainings, each with its test; their results exist already."""
     request = Request(
         PROTOCOLS["base2new"], ("CoOp", "MaPLe"), ("handwritten_digits",), output=tmp_path
     )

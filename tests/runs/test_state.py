@@ -80,7 +80,7 @@ def test_a_folder_with_other_settings_is_neither_skipped_nor_overwritten(pair):
 
 @pytest.fixture
 def on_pictures(tmp_path):
-    """A function () -> a finished run on pictures of two classes, as planned anew."""
+    """A function () -> a finished run on pictures of two classes, as a new process plans it."""
     for part in ("train", "test"):
         for name in ("ant", "bee"):
             for index in range(3):

@@ -1,4 +1,4 @@
-"""Files of settings on top of others: what replaces what, and chains that cannot be followed."""
+"""Configuration files with a _BASE_: which values win, and bases that cannot be used."""
 
 from __future__ import annotations
 

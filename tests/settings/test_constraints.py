@@ -1,4 +1,4 @@
-"""A constraint allows what it says, and says it in words."""
+"""Each constraint allows the values that its words describe."""
 
 from __future__ import annotations
 

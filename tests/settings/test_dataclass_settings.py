@@ -1,4 +1,4 @@
-"""A frozen dataclass as the one statement of a method's settings."""
+"""Settings of a method from the fields of a frozen dataclass."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_checkpoints_of_the_last_epoch_load_although_they_have_no_result(toy, ca
 
 
 def half_written(monkeypatch, end):
-    """Make torch.save call `end()` after half of the file."""
+    """Let torch.save write half of the file, then call `end()`."""
     whole = torch.save
 
     def save(state, file, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""CDC's switches through Dassl: its limits are MaPLe, and what each one leaves alone."""
+"""CDC's settings through Dassl: special cases that equal MaPLe, and the effect of each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ALONE = cdc(
 
 @pytest.fixture
 def maples(make_trainer, tmp_path):
-    """A CDC with every switch off and a MaPLe for each of its three templates."""
+    """A CDC with all its parts switched off, and a MaPLe for each of its three templates."""
     several = make_trainer(
         "CDC",
         tmp_path / "cdc",

@@ -1,4 +1,4 @@
-"""CDC's templates as models of another method: one of them alone is that method."""
+"""CDC with templates of another method: with one template it equals that method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TPT against the published code, and its views, labels and order against a run done otherwise."""
+"""TPT against the published code; its views, and runs with other batches and labels."""
 
 from __future__ import annotations
 
