@@ -4,9 +4,9 @@
 # usage: bash benchmarks/gpu.sh [tiny | vit-b32 | vit-b16 | --dry-run | --help] | tee gpu.txt
 #
 # First compares each method on the GPU and the CPU (device_check.py), then prints the tables of
-# limit.py, baselines.py and text_tower.py with 10, 100 and 1,000 names in fp32, fp16, bf16 and amp, without
-# and with torch.compile of ours: milliseconds, ratios, images per second and the peak of the memory
-# taken, published and ours. The shape is vit-b16 unless another is given. --dry-run runs a small
+# limit.py, baselines.py and text_tower.py with 10, 100 and 1,000 names in fp32, fp16, bf16 and
+# amp, without and with torch.compile of ours: milliseconds, ratios, images per second and the peak
+# memory, published and ours. The shape is vit-b16 unless another is given. --dry-run runs a small
 # check and two small tables on the CPU. A table that fails (for example, out of memory) is named on
 # stderr, the other tables continue, and the status is 1; so it is for tables that are not started
 # within BUDGET seconds (600).
