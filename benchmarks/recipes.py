@@ -342,13 +342,7 @@ def parser() -> argparse.ArgumentParser:
     add("--photos", help="folder that holds photos200/ and photos200_clip.pt")
     add("--data", default="data", help="folder for bundled data and edited photographs")
     add("--output", default="output/recipes", help="where the runs go")
-    add(
-        "--ensemble",
-        type=int,
-        default=1,
-        metavar="M",
-        help="average M trainings with different starts",
-    )
+    add("--ensemble", type=int, default=1, metavar="M", help="average M trainings, other starts")
     add("--jobs", type=int, default=2, help="runs at a time")
     add("--table", action="store_true", help="run nothing, print the CSV as a table")
     add("--compare", nargs=2, metavar="ROW", help="run nothing: paired differences of HM")

@@ -31,7 +31,11 @@ from causalclip.cdc.losses import (
     residual_directions,
     template_cosines,
 )
-from causalclip.clip.encode import encode_image_sets, encode_image_sets_twice, encode_text_sets
+from causalclip.clip.encode_sets import (
+    encode_image_sets,
+    encode_image_sets_twice,
+    encode_text_sets,
+)
 from causalclip.clip.interface import openai_model
 from causalclip.clip.prompt_set import IMAGE_PROJECTION, PromptSet
 from causalclip.clip.prompts import DecoupledPrompts, TextPrompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from causalclip.clip.encode import encode_text_sets
+from causalclip.clip.encode_sets import encode_text_sets
 from causalclip.clip.interface import backbone_of
 from causalclip.clip.prompt_set import PromptSet
 from causalclip.clip.prompts import ConditionalPrompts

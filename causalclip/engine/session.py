@@ -1,4 +1,4 @@
-"""What surrounds the steps of a training: clock, log, regular checkpoints, and signals."""
+"""Run a training's steps with a clock, a log, regular checkpoints and signal handling."""
 
 from __future__ import annotations
 

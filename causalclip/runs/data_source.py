@@ -20,7 +20,7 @@ from causalclip.data.hub import HUB_NAME
 from causalclip.data.hub_card import HubFolder, metadata_files, parquet_files
 from causalclip.data.hub_tables import download_dataset, unpack_dataset
 from causalclip.data.listing import image_names, subfolders
-from causalclip.data.splits import PART_OF
+from causalclip.datasets.folders import part_folders
 from causalclip.datasets.table import find_table, read_table
 from causalclip.errors import UserError
 from causalclip.runs.configuration import merge_file
@@ -99,13 +99,12 @@ def _of_folder(folder: Path) -> DataSource:
         for name in inside
         if any(image_names(folder / name / below) for below in subfolders(folder / name))
     ]
-    parts = {PART_OF.get(name.lower()) for name in deeper}
-    split = "train" in parts and not parts.isdisjoint({"val", "test"})  # ImageFolder needs test/
-    if with_images == inside or split:
+    described = metadata_files(folder)
+    if with_images == inside or (deeper and not described and part_folders(folder)):
         kind = "ImageFolder" if inside else ""
     else:
         kind = "DomainFolder" if deeper == inside else ""
-    if metadata_files(folder) or (not kind and parquet_files(folder)):
+    if described or (not kind and parquet_files(folder)):
         table = unpack_dataset(HubFolder.read(folder), folder.name)
         return replace(_of_table(table), name=folder.name, path=folder)
     if not kind:

@@ -17,7 +17,7 @@ from causalclip.files.text import end_log
 from causalclip.runs.plan import Run
 
 Show = Literal["all", "runs"]
-"""What to print of a run: all of its output, or only how it ended."""
+"""Output of a run to print: `all` of it, or only how each of the `runs` ended."""
 
 
 @dataclass(frozen=True)

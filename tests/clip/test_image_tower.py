@@ -6,7 +6,8 @@ import pytest
 import torch
 from exact import assert_same, exact_clip, exact_images, low_precision_clip, random_prompts
 
-from causalclip.clip.encode import encode_image, encode_image_sets, encode_image_sets_twice
+from causalclip.clip.encode import encode_image
+from causalclip.clip.encode_sets import encode_image_sets, encode_image_sets_twice
 from causalclip.clip.injection import prompted
 from causalclip.clip.prompt_set import PromptSet
 

@@ -9,14 +9,8 @@ import torch
 from torch import nn
 
 from causalclip.clip.backbone import build_clip
-from causalclip.clip.encode import (
-    encode_classes,
-    encode_image,
-    encode_image_sets,
-    encode_image_sets_twice,
-    encode_text,
-    encode_text_sets,
-)
+from causalclip.clip.encode import encode_classes, encode_image, encode_text
+from causalclip.clip.encode_sets import encode_image_sets, encode_image_sets_twice, encode_text_sets
 from causalclip.clip.injection import prompted
 from causalclip.clip.interface import tokenize
 from causalclip.clip.prompts import (

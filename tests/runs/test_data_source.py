@@ -39,7 +39,6 @@ def write(tmp_path):
         (["train/cat/a.png", "test/cat/a.png"], "ImageFolder"),
         (["train/cat/a.png", "val/cat/a.png", "test/cat/a.png"], "ImageFolder"),
         (["Training/cat/a.png", "Test/cat/a.png"], "ImageFolder"),
-        (["train/cat/a.png", "dev/cat/a.png"], "ImageFolder"),  # which refuses it: no test images
         (["ink/cat/a.png", "chalk/cat/a.png"], "DomainFolder"),
     ],
 )
@@ -63,6 +62,11 @@ def test_a_folder_is_taken_by_its_layout(files, kind, write, tmp_path):
 def test_a_folder_of_another_layout_says_what_it_holds_and_what_is_read(files, found, write):
     with pytest.raises(UserError, match=r"CLASS/IMAGE, .*DOMAIN/CLASS/IMAGE, " + found):
         resolve_data(write(*files))
+
+
+def test_parts_without_test_images_are_refused(write):
+    with pytest.raises(ValueError, match=r"must hold train/ and test/ .* it holds dev, train"):
+        resolve_data(write("train/cat/a.png", "dev/cat/a.png"))
 
 
 def test_a_name_is_a_configuration_or_a_registered_set_and_comes_before_a_folder(
